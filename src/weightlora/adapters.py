@@ -1,0 +1,244 @@
+"""The LoRA adapters of a PEFT model, as handles. What the rest must know of PEFT's layers is known here."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from peft import LoraConfig, PeftModel, PeftType
+from peft.tuners.lora import Embedding, LoraLayer, ParamWrapper
+from peft.tuners.lora.layer import MultiheadAttention
+from peft.tuners.tuners_utils import BaseTuner
+from torch import Tensor, nn
+
+Kind = Literal["module", "parameter"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoraAdapter:
+    """One LoRA adapter: the pair `(A, B)` that one adapter name has on one layer.
+
+    Attributes:
+        name: What PEFT's config calls the adapted module (`target_modules`) or parameter (`target_parameters`).
+        kind: Which of these two lists the name belongs to.
+        layer: PEFT's layer around the base layer.
+        adapter_name: The key of this adapter in the layer's dictionaries.
+    """
+
+    name: str
+    kind: Kind
+    layer: LoraLayer
+    adapter_name: str
+
+    @property
+    def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """`(A, B)` as PEFT stores them. Linear: `(r, in)` and `(out, r)`."""
+        if isinstance(self.layer, Embedding):
+            return self.layer.lora_embedding_A[self.adapter_name], self.layer.lora_embedding_B[self.adapter_name]
+        a, b = self.layer.lora_A[self.adapter_name], self.layer.lora_B[self.adapter_name]
+        return a.get_parameter("weight"), b.get_parameter("weight")
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The bias of B (`lora_bias=True`), or None."""
+        if isinstance(self.layer, Embedding) or not self.layer.lora_bias[self.adapter_name]:
+            return None
+        return self.layer.lora_B[self.adapter_name].get_parameter("bias")
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """A, B and, with `lora_bias=True`, the bias of B."""
+        return [*self.factors, *([] if self.bias is None else [self.bias])]
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+    @property
+    def rank(self) -> int:
+        return self.layer.r[self.adapter_name]
+
+    @property
+    def scaling(self) -> float:
+        """The factor s before `B A x`."""
+        return self.layer.scaling[self.adapter_name]
+
+    @property
+    def blocks(self) -> int:
+        """Independent low-rank products inside this adapter: experts, or groups of a convolution; else 1."""
+        if isinstance(self.layer, ParamWrapper):
+            return self.layer.num_experts
+        return getattr(self.layer.get_base_layer(), "groups", 1)
+
+    @property
+    def rank_unit(self) -> int:
+        """What the rank must be a multiple of: PEFT spreads it over the groups of a convolution."""
+        return 1 if isinstance(self.layer, ParamWrapper) else self.blocks
+
+    @property
+    def max_rank(self) -> int:
+        """Above this rank `B A` gains nothing."""
+        a, b = (self.to_blocks(i, factor.detach()) for i, factor in enumerate(self.factors))
+        return min(a.shape[2], b.shape[1]) * self.rank_unit
+
+    def to_blocks(self, which: int, tensor: Tensor) -> Tensor:
+        """View a tensor laid out like A (`which=0`) as `(blocks, r, in)`, like B (`which=1`) as `(blocks, out, r)`."""
+        if which == 0:
+            return tensor.reshape(self.blocks, tensor.shape[0] // self.blocks, -1)
+        if isinstance(self.layer, ParamWrapper):  # PEFT keeps the experts last in B, but first in A
+            return tensor.reshape(tensor.shape[0], -1, self.blocks).permute(2, 0, 1)
+        return tensor.reshape(self.blocks, tensor.shape[0] // self.blocks, -1)
+
+    def from_blocks(self, which: int, blocks: Tensor) -> Tensor:
+        """The inverse of `to_blocks`, for any rank."""
+        like = self.factors[which]
+        if which == 0:
+            return blocks.reshape(-1, *like.shape[1:])
+        if isinstance(self.layer, ParamWrapper):
+            return blocks.permute(1, 2, 0).reshape(like.shape[0], -1)
+        return blocks.reshape(like.shape[0], -1, *like.shape[2:])
+
+    def set_factors_(self, a: nn.Parameter, b: nn.Parameter, rank: int) -> None:
+        """Put new factors of another rank into the layer; the scaling is kept, alpha follows it."""
+        name, layer = self.adapter_name, self.layer
+        if isinstance(layer, Embedding):
+            layer.lora_embedding_A[name], layer.lora_embedding_B[name] = a, b
+        else:
+            layer.lora_A[name].weight, layer.lora_B[name].weight = a, b
+            width = "channels" if isinstance(layer.lora_A[name], nn.modules.conv._ConvNd) else "features"
+            setattr(layer.lora_A[name], f"out_{width}", a.shape[0])
+            setattr(layer.lora_B[name], f"in_{width}", a.shape[0])
+        layer.r[name] = rank
+        self.set_scaling_(self.scaling)
+
+    def set_scaling_(self, scaling: float) -> None:
+        """Set s, and the alpha that gives s at this rank (`s r`, or `s sqrt(r)` with rsLoRA)."""
+        root = math.sqrt(self.rank) if self.layer.use_rslora[self.adapter_name] else self.rank
+        alpha = scaling * root
+        whole = round(alpha)
+        self.layer.lora_alpha[self.adapter_name] = whole if whole / root == scaling else alpha
+        self.layer.scaling[self.adapter_name] = scaling
+
+
+def base_model_of(model: nn.Module) -> nn.Module:
+    """The model whose module names PEFT's config speaks of, freed from wrappers (DDP, torch.compile, PEFT's own)."""
+    model = extract_model_from_parallel(model)
+    if isinstance(model, PeftModel):
+        return model.get_base_model()
+    return model.model if isinstance(model, BaseTuner) else model
+
+
+def tuner_of(model: nn.Module) -> BaseTuner | None:
+    """PEFT's tuner, which keeps lists of its own of what it adapted; None where PEFT was injected without one."""
+    model = extract_model_from_parallel(model)
+    tuner = model.base_model if isinstance(model, PeftModel) else model
+    return tuner if isinstance(tuner, BaseTuner) else None
+
+
+def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
+    """PEFT's config of the named adapter.
+
+    Raises:
+        ValueError: If the model has no such adapter, or it is not LoRA.
+    """
+    configs = getattr(extract_model_from_parallel(model), "peft_config", None)
+    if not configs:
+        raise ValueError(
+            f"{type(model).__name__} has no PEFT adapters: call model = get_peft_model(base, LoraConfig(...)) first."
+        )
+    if adapter_name not in configs:
+        raise ValueError(f"adapter_name={adapter_name!r} is not on the model: it has {', '.join(map(repr, configs))}.")
+    config = configs[adapter_name]
+    if config.peft_type != PeftType.LORA:
+        raise ValueError(
+            f"adapter {adapter_name!r} is {config.peft_type}, and WeightLoRA gates LoRA: use a LoraConfig for it."
+        )
+    return config
+
+
+def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool = True) -> list[LoraAdapter]:
+    """Every LoRA adapter of one adapter name, in the order of `named_modules`.
+
+    Args:
+        model: A PEFT model, or a Transformers model with a LoRA adapter added, wrapped (DDP, compile) or not.
+        adapter_name: None takes the active one.
+        check: Refuse what cannot be gated. Off, everything is listed.
+
+    Raises:
+        ValueError: If there is none, the name is unknown, or an adapter is of a kind that a scalar gate cannot serve.
+    """
+    layers = [
+        (name, module)
+        for name, module in base_model_of(model).named_modules()
+        if isinstance(module, LoraLayer) and ".modules_to_save." not in f".{name}."
+    ]
+    if adapter_name is None:
+        adapter_name = _active_adapter(model, [layer for _, layer in layers])
+    lora_config_of(model, adapter_name)
+    adapters = [_handle(name, layer, adapter_name) for name, layer in layers if adapter_name in layer.scaling]
+    if check:
+        if not adapters:
+            raise ValueError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
+        for adapter in adapters:
+            _refuse_ungateable(adapter)
+        _refuse_shared(adapters)
+    return adapters
+
+
+def _handle(module_name: str, layer: LoraLayer, adapter_name: str) -> LoraAdapter:
+    if isinstance(layer, ParamWrapper):  # wrappers of several parameters of one module are nested in one another
+        name = f"{module_name.replace('.base_layer', '')}.{layer.parameter_name}"
+        return LoraAdapter(name, "parameter", layer, adapter_name)
+    return LoraAdapter(module_name, "module", layer, adapter_name)
+
+
+def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
+    if not layers:
+        lora_config_of(model, "")  # says what is missing when there is no PEFT at all
+    active = list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
+    if len(active) != 1:
+        raise ValueError(f"{len(active)} adapters are active ({active}), and one is gated: set adapter_name.")
+    return active[0]
+
+
+def _refuse_ungateable(adapter: LoraAdapter) -> None:
+    variant = adapter.layer.lora_variant.get(adapter.adapter_name)
+    if variant is not None:
+        what = type(variant).__name__.removesuffix("Variant")
+    elif isinstance(adapter.layer, MultiheadAttention):
+        what = "nn.MultiheadAttention, whose LoRA is merged into the weight at every forward"
+    else:
+        what = ""
+    if what:
+        raise ValueError(
+            f"adapter {adapter.name!r} is of a kind that one scalar gate cannot serve ({what}): "
+            "use plain LoRA on this module, or leave it out of target_modules."
+        )
+    if adapter.layer.merged:
+        raise ValueError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")
+    if not any(parameter.requires_grad for parameter in adapter.parameters):
+        raise ValueError(
+            f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
+        )
+
+
+def _refuse_shared(adapters: list[LoraAdapter]) -> None:
+    owners = Counter(parameter.untyped_storage().data_ptr() for a in adapters for parameter in a.parameters)
+    for adapter in adapters:
+        for parameter in adapter.parameters:
+            pointer = parameter.untyped_storage().data_ptr()
+            if pointer and parameter.device.type != "meta" and owners[pointer] > 1:
+                raise ValueError(
+                    f"adapter {adapter.name!r} shares a parameter with another adapter, so neither can be "
+                    "disconnected alone: leave one of the tied modules out of target_modules."
+                )
+
+
+def to_vector(tensors: list[Tensor]) -> Tensor:
+    """Stack scalars that may lie on several devices into one float64 CPU tensor of shape `(n,)`."""
+    if len({tensor.device for tensor in tensors}) == 1:  # one transfer instead of n
+        return torch.stack([tensor.float() for tensor in tensors]).cpu().double()
+    return torch.stack([tensor.detach().cpu().double() for tensor in tensors])

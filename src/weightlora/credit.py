@@ -1,0 +1,73 @@
+"""Update credit: the loss decrease that each adapter's own updates bought, to first order.
+
+`c_i = - sum_t ( <dL_t/dA_i, A_i(t+1) - A_i(t)> + <dL_t/dB_i, B_i(t+1) - B_i(t)> )`: the integral of the gradient along
+the training path, split by adapter. With small steps the credits of all trainable parameters add up to the decrease of
+the loss. Nothing is added to the forward pass; the optimizer's own gradients and updates are all that is needed.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .adapters import LoraAdapter, to_vector
+
+
+class UpdateCredit:
+    """Copies the adapters' parameters before each optimizer step, and reads off the credit after it.
+
+    Args:
+        adapters: Whose credit is wanted.
+        optimizer: The one that updates them. A pre-hook on its `step` takes the copy.
+    """
+
+    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer) -> None:
+        self.score = torch.zeros(len(adapters), dtype=torch.float64)
+        self.omega = torch.ones(len(adapters), dtype=torch.float64)
+        self._adapters = adapters
+        self._before: list[list[tuple[nn.Parameter, Tensor]]] | None = None
+        self._hook = optimizer.register_step_pre_hook(self._remember)
+
+    def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._before = [[(p, p.detach().clone()) for p in a.parameters if p.grad is not None] for a in self._adapters]
+
+    @torch.no_grad()
+    def take(self, grad_scale: float) -> Tensor | None:
+        """Credit of the latest optimizer step, shape `(n,)`; None if an AMP scaler skipped it.
+
+        Raises:
+            ValueError: If the optimizer has not stepped, or the gradients are gone already.
+        """
+        before, self._before = self._before, None
+        if before is None:
+            if grad_scale != 1.0:
+                return None
+            raise ValueError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
+        if all(parameter.grad is None for pairs in before for parameter, _ in pairs):
+            raise ValueError(
+                "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
+            )
+        return to_vector([_credit(pairs, adapter) for pairs, adapter in zip(before, self._adapters, strict=True)])
+
+    def update(self, evidence: Tensor, warmup: bool, project: object) -> None:
+        self.score = self.score + evidence
+
+    def keep(self, mask: Tensor) -> None:
+        self._adapters = [adapter for adapter, kept in zip(self._adapters, mask.tolist(), strict=True) if kept]
+        self.restore(self.score[mask], self.omega[mask])
+
+    def restore(self, score: Tensor, omega: Tensor) -> None:
+        self.score, self.omega = score, omega
+
+    def close(self) -> None:
+        self._hook.remove()
+        self._before = None
+
+
+def _credit(pairs: list[tuple[nn.Parameter, Tensor]], adapter: LoraAdapter) -> Tensor:
+    total = torch.zeros((), device=adapter.factors[1].device)
+    for parameter, before in pairs:
+        if parameter.grad is not None:
+            total -= torch.dot(parameter.grad.float().flatten(), (parameter.float() - before.float()).flatten())
+    return total

@@ -1,0 +1,100 @@
+"""What a model costs while it trains: parameters, optimizer state, activations kept for backward. Exact counts in bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["optimizer_state_bytes", "saved_activation_bytes", "trainable_parameters"]
+
+
+def trainable_parameters(model: nn.Module) -> int:
+    """Number of entries of the parameters that require a gradient; a shared parameter counts once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the tensors in the optimizer's state (Adam: both moments and its step counters).
+
+    Wrappers that hold the real optimizer as `.optimizer`, as accelerate's does, are opened first. The state is made
+    at the first `optimizer.step()`; before that the answer is 0.
+    """
+    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = optimizer.optimizer
+    return sum(tensor.nbytes for state in optimizer.state.values() for tensor in _tensors(state))
+
+
+def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
+    """Bytes that autograd keeps for backward in one training forward `model(**batch)`.
+
+    Every storage that the graph saves counts once and whole, however many views of it are saved. Storages of the
+    model's own parameters and buffers do not count, frozen weights included: they are there anyway. Casted copies of
+    weights (autocast) do count, because they exist only for this graph. Not counted is what a custom autograd function
+    hides from `save_for_backward`.
+
+    No backward runs. Gradients, random number generators, each module's training mode and the buffers' values
+    (batch norm statistics) are as they were when this returns, also when the forward raises.
+
+    Args:
+        model: called as `model(**batch)` in training mode.
+        batch: keyword arguments; tensors in it are moved to the device of the model's first parameter.
+
+    Returns:
+        Bytes, 0 when nothing in the model requires a gradient.
+    """
+    own = {_storage_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[tuple[torch.device, int], int] = {}
+
+    def record(tensor: torch.Tensor) -> torch.Tensor:
+        key = _storage_key(tensor)
+        if key not in own:
+            saved[key] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    hooks = torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor)
+    with _as_found(model, device), torch.enable_grad(), hooks:
+        output = model(**inputs)
+        total = sum(saved.values())
+        del output  # the graph has to live until here: a freed storage's address would be used again
+    return total
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in a nest of dicts, lists and tuples."""
+    if torch.is_tensor(value):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _storage_key(tensor: torch.Tensor) -> tuple[torch.device, int]:
+    return tensor.device, tensor.untyped_storage().data_ptr()
+
+
+@contextlib.contextmanager
+def _as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Training mode inside; modes, buffers and random number generators restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    accelerators = [] if device.type == "cpu" else [device]
+    device_type = "cuda" if device.type == "cpu" else device.type
+    model.train()
+    try:
+        with torch.random.fork_rng(devices=accelerators, device_type=device_type):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for module, mode in modes:
+            module.training = mode

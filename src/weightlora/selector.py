@@ -1,0 +1,282 @@
+"""`WeightLora`, the controller: it watches a training run, chooses K adapters, and leaves a plain PEFT model."""
+
+import copy
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from . import expansion, projection, schedule, surgery
+from .adapters import LoraAdapter, find_adapters
+from .config import WeightLoraConfig
+from .distributed import refuse_many_processes
+from .optimizers import check_holds, unwrap_optimizer
+from .rules import make_rule
+
+STATE_FORMAT = 1
+
+
+class WeightLora:
+    """Selects K of the n LoRA adapters of a model while it is being trained (WeightLoRA, arXiv 2506.02724).
+
+    Call `step()` once per optimizer step, after `optimizer.step()` and before `optimizer.zero_grad()`. After the last
+    selection step the other adapters are gone from the model, the optimizer and memory, and `step()` does nothing.
+
+    Args:
+        model: A PEFT model with LoRA adapters, wrapped (`torch.compile`) or not.
+        optimizer: Holds the adapters' parameters; a torch optimizer, or Accelerate's wrapper around one.
+        config: The settings.
+
+    Attributes:
+        adapters: Those still on the model, in model order.
+        names: All n adapters in model order, as PEFT's config names them.
+        kinds: Whether each name is of a `"module"` or of a `"parameter"`.
+        sizes: Their parameters at the start, by name.
+        step_count: Optimizer steps seen in the selection phase.
+        history: A dict per selection step: `step`, `phase`, `active` (gates that are not 0), `omega` and `score` (n
+            floats each in the order of `names`); and one per decision: `step`, `kept`, `ranks`.
+
+    Raises:
+        ValueError: If the model, the optimizer and the settings do not fit one another.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, config: WeightLoraConfig | None = None) -> None:
+        refuse_many_processes()
+        self.model = model
+        self.optimizer = unwrap_optimizer(optimizer)
+        self.config = config or WeightLoraConfig()
+        self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
+        self.adapter_name = self.adapters[0].adapter_name
+        self.names = [adapter.name for adapter in self.adapters]
+        self.kinds = {adapter.name: adapter.kind for adapter in self.adapters}
+        self.sizes = {adapter.name: adapter.size for adapter in self.adapters}
+        check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
+        self._start_ranks = self.ranks
+        self._budgets = self._plan_budgets()
+        self._ends = schedule.round_ends(self.config.warmup_steps, self.config.select_steps, self.config.rounds)
+        self._round = 0
+        self._last_scores: dict[str, float] = {}  # of the disconnected
+        self.step_count = 0
+        self.history: list[dict[str, Any]] = []
+        self._rule = make_rule(self.adapters, self.optimizer, self.config)
+        if self.config.select_steps == 0:
+            self.finish()
+
+    @property
+    def phase(self) -> schedule.Phase:
+        """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
+        if self._round == self.config.rounds:
+            return "train"
+        step = min(self.step_count + 1, self.config.select_steps)
+        return schedule.phase_at(step, self.config.warmup_steps, self.config.select_steps)
+
+    @property
+    def omega(self) -> dict[str, float]:
+        """Every adapter's gate, 0 for the disconnected; without gates, 1 and 0."""
+        live = dict(zip((a.name for a in self.adapters), self._rule.omega.tolist(), strict=True))
+        return {name: live.get(name, 0.0) for name in self.names}
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What the choice ranks adapters by: gates, accumulated credit, or random numbers; their last ones."""
+        live = dict(zip((a.name for a in self.adapters), self._rule.score.tolist(), strict=True))
+        return {name: live.get(name, self._last_scores.get(name, 0.0)) for name in self.names}
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the adapters whose gate is not 0, in model order."""
+        return [name for name, omega in self.omega.items() if omega != 0]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank of every adapter that is still on the model."""
+        return {adapter.name: adapter.rank for adapter in self.adapters}
+
+    def step(self, grad_scale: float = 1.0) -> None:
+        """Take in one optimizer step; at the end of a round, disconnect.
+
+        Args:
+            grad_scale: The AMP loss scale that the backward pass ran under (`scaler.get_scale()` before
+                `scaler.update()`). A step that the scaler skipped is skipped here too.
+
+        Raises:
+            ValueError: If there was no backward pass, or a gradient is NaN or infinite. Nothing was changed then.
+        """
+        self.observe(grad_scale)
+        self.advance()
+
+    def observe(self, grad_scale: float = 1.0) -> None:
+        """The first half of `step()`: read gradients, move and project the gates. Changes no structure."""
+        phase = self.phase
+        if phase == "train":
+            return
+        evidence = self._rule.take(grad_scale)
+        if evidence is None or (grad_scale != 1.0 and not evidence.isfinite().all()):
+            return
+        if not evidence.isfinite().all():
+            worst = int((~evidence.isfinite()).nonzero()[0])
+            raise ValueError(
+                f"the evidence on adapter {self.adapters[worst].name!r} is {float(evidence[worst])} in step "
+                f"{self.step_count + 1}: training has diverged, lower the learning rate (history holds the last good "
+                "gates)."
+            )
+        step = self.step_count + 1
+        projects = schedule.thresholds(step, self.config.warmup_steps, self.config.threshold_every)
+        self._rule.update(evidence, phase == "warmup", self._project if projects else None)
+        self.step_count = step
+        omega = list(self.omega.values())
+        self.history.append(
+            {
+                "step": step,
+                "phase": phase,
+                "active": sum(gate != 0 for gate in omega),
+                "omega": omega,
+                "score": list(self.scores.values()),
+            }
+        )
+
+    def advance(self) -> None:
+        """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
+        while self._round < self.config.rounds and self.step_count >= self._ends[self._round]:
+            self._decide()
+
+    def finish(self) -> None:
+        """Decide now, on the evidence there is. Does nothing once the choice is final.
+
+        Raises:
+            ValueError: If there is no evidence yet.
+        """
+        while self._round < self.config.rounds:
+            self._decide()
+
+    def _decide(self) -> None:
+        """End a round: the forced projection, the disconnect and the expansion; after the last, fold the gates."""
+        score = self._rule.score
+        keep = self._best(score)
+        if not keep.all() and (score == score[0]).all():
+            raise ValueError(
+                f"all adapters score the same after {self.step_count} steps, so there is nothing to choose by: "
+                "train for more steps before the decision."
+            )
+        if self.config.selection == "stoiht":
+            self._rule.score = self._rule.omega = self._project(score, keep)
+            if self.config.constraint == "simplex":  # whatever reaches 0 goes, even within the budget
+                keep = self._rule.omega != 0
+        self._round += 1
+        self._keep(keep)
+        if self.config.expand != "none":
+            generator = torch.Generator().manual_seed(self.config.seed * 1000 + self._round)
+            for adapter, rank in zip(self.adapters, self._next_ranks(), strict=True):
+                expansion.expand_(adapter, rank, self.config.expand, self.optimizer, generator)
+        if self._round == self.config.rounds:
+            self._rule.close()
+            for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
+                surgery.fold_gate_(adapter, omega)
+        surgery.describe_(self.model, self.adapter_name)
+        self.history.append({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
+
+    def _project(self, values: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Project gates onto the constraint; at a decision onto the given support, which simplex gates lack before."""
+        if self.config.constraint == "l0":
+            return torch.where(self._best(values) if keep is None else keep, values, 0.0)
+        keep = torch.ones_like(values, dtype=torch.bool) if keep is None else keep
+        return torch.zeros_like(values).masked_scatter(keep, projection.project_simplex(values[keep]))
+
+    def _best(self, score: Tensor) -> Tensor:
+        """Mask of the adapters that the present round's budget keeps."""
+        ranked = score.abs() if self.config.rank_by == "magnitude" else score
+        budget = self._budgets[self._round]
+        if self.config.keep_parameters is None:
+            return projection.top_k(ranked, budget)
+        return projection.top_by_parameters(ranked, [self.sizes[a.name] for a in self.adapters], budget)
+
+    def _keep(self, mask: Tensor) -> None:
+        self._last_scores = self.scores
+        losers = [adapter for adapter, kept in zip(self.adapters, mask.tolist(), strict=True) if not kept]
+        self.adapters = [adapter for adapter, kept in zip(self.adapters, mask.tolist(), strict=True) if kept]
+        self._rule.keep(mask)
+        surgery.disconnect_(self.model, losers, self.optimizer)
+
+    def _next_ranks(self) -> list[int]:
+        """Ranks after the present round; on the way to a given rank, the same ratio each round."""
+        target, share = self.config.expand_rank, self._round / self.config.rounds
+        if isinstance(target, str):
+            return expansion.ranks_for_budget(self.adapters, sum(self.sizes.values()))
+        ranks = [round(self._start_ranks[a.name] ** (1 - share) * target**share) for a in self.adapters]
+        return [expansion.clip_rank(adapter, rank) for adapter, rank in zip(self.adapters, ranks, strict=True)]
+
+    def _plan_budgets(self) -> list[int]:
+        """What each round keeps: numbers of adapters, or of parameters."""
+        budget = self.config.keep_parameters
+        if budget is None:
+            n = len(self.names)
+            return schedule.round_budgets(n, self.config.number_to_keep(n), self.config.rounds)
+        if budget < min(self.sizes.values()):
+            raise ValueError(
+                f"keep_parameters={budget} is less than the {min(self.sizes.values())} parameters of the smallest "
+                "adapter: raise it, or lower the rank."
+            )
+        total = sum(self.sizes.values())
+        return schedule.round_budgets(total, min(budget, total), self.config.rounds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything the rest of the selection depends on, as values that JSON can hold."""
+        return copy.deepcopy(
+            {
+                "format": STATE_FORMAT,
+                "config": asdict(self.config),
+                "names": self.names,
+                "step_count": self.step_count,
+                "round": self._round,
+                "omega": self.omega,
+                "scores": self.scores,
+                "ranks": self.ranks,
+                "scalings": {adapter.name: adapter.scaling for adapter in self.adapters},
+                "history": self.history,
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring a fresh model, its optimizer and this controller to where the state was taken.
+
+        Disconnects, ranks and optimizer groups are restored, so that the model's and the optimizer's own states load
+        after it; then the run goes on bit for bit.
+
+        Args:
+            state: From `state_dict()`; it is not changed.
+
+        Raises:
+            ValueError: If this controller has made steps, or the state is of another format, config or model.
+        """
+        self._check_state(state)
+        self.step_count, self._round = state["step_count"], state["round"]
+        self.history = copy.deepcopy(state["history"])
+        self._keep(torch.tensor([adapter.name in state["ranks"] for adapter in self.adapters]))
+        for adapter in self.adapters:
+            expansion.expand_(adapter, state["ranks"][adapter.name], "random", self.optimizer, torch.Generator())
+            adapter.set_scaling_(state["scalings"][adapter.name])
+        self._last_scores = dict(state["scores"])
+        score, omega = ([state[what][adapter.name] for adapter in self.adapters] for what in ("scores", "omega"))
+        self._rule.restore(torch.tensor(score, dtype=torch.float64), torch.tensor(omega, dtype=torch.float64))
+        if self._round == self.config.rounds:
+            self._rule.close()
+        surgery.describe_(self.model, self.adapter_name)
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        if self.step_count:
+            raise ValueError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
+        if state.get("format") != STATE_FORMAT:
+            raise ValueError(f"the state has format {state.get('format')!r}, and this version reads {STATE_FORMAT}.")
+        for name, value in asdict(self.config).items():
+            if state["config"].get(name) != value:
+                raise ValueError(
+                    f"the state was saved with {name}={state['config'].get(name)!r}, and the config says {value!r}: "
+                    "resume with the settings of the first run."
+                )
+        if state["names"] != self.names:
+            raise ValueError(
+                f"the state is of {len(state['names'])} adapters, {state['names'][0]!r} the first, and this model has "
+                f"{len(self.names)}, {self.names[0]!r} the first: build the model as in the first run."
+            )

@@ -1,0 +1,119 @@
+"""Tiny models for the tests: real Transformers classes, and small modules with every kind of layer PEFT's LoRA knows."""
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
+
+BERT_TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+
+
+def tiny_bert(layers: int = 2, dropout: float = 0.0) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=16,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    return BertForSequenceClassification(config)
+
+
+def lora_bert(layers: int = 2, dropout: float = 0.0, **lora) -> PeftModel:
+    """A BERT with 6 adapters a layer, and a head in `modules_to_save`."""
+    model = tiny_bert(layers, dropout)
+    torch.manual_seed(1)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": BERT_TARGETS, "task_type": "SEQ_CLS"} | lora
+    return get_peft_model(model, LoraConfig(**settings))
+
+
+def batch(step: int = 0, size: int = 8) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(100 + step)
+    ids = torch.randint(0, 50, (size, 10), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": (ids[:, 0] % 2)}
+
+
+def adamw(model: nn.Module, lr: float = 1e-2, **settings) -> torch.optim.AdamW:
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, **settings)
+
+
+def train(model, optimizer, selector=None, steps: int = 1, start: int = 0) -> list[float]:
+    """The plain loop of the README."""
+    losses = []
+    for step in range(start, start + steps):
+        loss = model(**batch(step)).loss
+        loss.backward()
+        optimizer.step()
+        if selector is not None:
+            selector.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+class Zoo(nn.Module):
+    """One layer of every plain kind: embedding, linear, Conv1d (with groups), Conv2d, Conv3d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 12)
+        self.linear = nn.Linear(12, 12)
+        self.conv1 = nn.Conv1d(12, 8, 3, padding=1, groups=2)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.conv3 = nn.Conv3d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.linear(self.embed(ids)).tanh()  # (batch, 8, 12)
+        x = self.conv1(x.mT)  # (batch, 8, 8)
+        x = self.conv2(x.unsqueeze(-1)).squeeze(-1)
+        x = self.conv3(x[:, None, :, :, None]).mean((2, 3, 4))
+        return self.head(x)
+
+
+def lora_zoo(**lora) -> PeftModel:
+    torch.manual_seed(0)
+    settings = {"r": 2, "lora_alpha": 4, "target_modules": ["embed", "linear", "conv1", "conv2", "conv3"]} | lora
+    return get_peft_model(Zoo(), LoraConfig(**settings))
+
+
+def lora_gpt2(**lora) -> PeftModel:
+    """GPT-2's Conv1D layers, whose weights are transposed."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, pad_token_id=0)
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = 0.0
+    settings = {"r": 2, "target_modules": ["c_attn", "c_proj", "c_fc"], "task_type": "SEQ_CLS"} | lora
+    return get_peft_model(GPT2ForSequenceClassification(config), LoraConfig(**settings))
+
+
+def lora_mixtral(**lora) -> PeftModel:
+    """Mixtral's fused experts: parameters of shape `(experts, out, in)`, two on one module."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=3,
+        max_position_embeddings=32,
+    )
+    settings = {
+        "r": 2,
+        "lora_alpha": 4,
+        "target_modules": ["q_proj", "o_proj"],
+        "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    } | lora
+    return get_peft_model(MixtralForCausalLM(config), LoraConfig(**settings))
