@@ -109,6 +109,7 @@ def lora_mixtral(**lora) -> PeftModel:
         num_key_value_heads=1,
         num_local_experts=3,
         max_position_embeddings=32,
+        experts_implementation="eager",
     )
     settings = {
         "r": 2,

@@ -123,9 +123,14 @@ class LoraAdapter:
         self.layer.scaling[self.adapter_name] = scaling
 
 
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of DDP and `torch.compile`."""
+    return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
 def base_model_of(model: nn.Module) -> nn.Module:
     """The model whose module names PEFT's config speaks of, freed from wrappers (DDP, torch.compile, PEFT's own)."""
-    model = extract_model_from_parallel(model)
+    model = unwrap_model(model)
     if isinstance(model, PeftModel):
         return model.get_base_model()
     return model.model if isinstance(model, BaseTuner) else model
@@ -133,7 +138,7 @@ def base_model_of(model: nn.Module) -> nn.Module:
 
 def tuner_of(model: nn.Module) -> BaseTuner | None:
     """PEFT's tuner, which keeps lists of its own of what it adapted; None where PEFT was injected without one."""
-    model = extract_model_from_parallel(model)
+    model = unwrap_model(model)
     tuner = model.base_model if isinstance(model, PeftModel) else model
     return tuner if isinstance(tuner, BaseTuner) else None
 
@@ -144,7 +149,7 @@ def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
     Raises:
         ValueError: If the model has no such adapter, or it is not LoRA.
     """
-    configs = getattr(extract_model_from_parallel(model), "peft_config", None)
+    configs = getattr(unwrap_model(model), "peft_config", None)
     if not configs:
         raise ValueError(
             f"{type(model).__name__} has no PEFT adapters: call model = get_peft_model(base, LoraConfig(...)) first."

@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import extract_model_from_parallel
-
+from .adapters import unwrap_model
 from .selector import WeightLora
 
 SELECTION_FORMAT = 1
@@ -45,7 +44,7 @@ def save_run(selector: WeightLora, directory: str | os.PathLike[str], overwrite:
         _write_json(staging / "selection.json", describe_selection(selector))
         lines = (json.dumps(entry, allow_nan=False) for entry in selector.history)
         (staging / "history.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        extract_model_from_parallel(selector.model).save_pretrained(
+        unwrap_model(selector.model).save_pretrained(
             str(staging / "adapter"), selected_adapters=[selector.adapter_name]
         )
         staging.chmod(0o755)
