@@ -1,0 +1,27 @@
+"""What holds for every test: no network, two threads, fixed seeds."""
+
+import os
+import random
+
+# Before anything imports huggingface_hub, which reads it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(2)
+
+# A slow example on a busy machine is no bug.
+settings.register_profile("weightlora", deadline=None)
+settings.load_profile("weightlora")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seeds every generator before each test, so that none depends on those that ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
