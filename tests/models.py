@@ -1,4 +1,4 @@
-"""Tiny models for the tests: real Transformers classes, and small modules with every kind of layer PEFT's LoRA knows."""
+"""Tiny models for the tests: real Transformers classes, and small modules with every kind of layer LoRA knows."""
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model

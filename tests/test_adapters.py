@@ -97,7 +97,7 @@ def test_multihead_attention_is_refused():
     model = get_peft_model(
         nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2)}), LoraConfig(target_modules=["attention"])
     )
-    with pytest.raises(ValueError, match="nn.MultiheadAttention"):
+    with pytest.raises(ValueError, match=r"nn\.MultiheadAttention"):
         find_adapters(model)
 
 

@@ -102,7 +102,7 @@ def test_a_gate_of_one_changes_no_bit():
 
 
 def test_gates_keep_only_rank_r_activations_for_backward():
-    """By storage size: against plain LoRA, a gate adds one `tokens x r` tensor an adapter and nothing as wide as out."""
+    """By storage size: beside plain LoRA, a gate adds one `tokens x r` tensor an adapter, none as wide as out."""
 
     def saved(model) -> dict[int, int]:
         sizes: dict[int, int] = {}

@@ -23,9 +23,7 @@ def test_quantized_layers_select_disconnect_and_expand(bits, selection, tmp_path
         bnb_4bit_compute_dtype=torch.float32,
         llm_int8_skip_modules=["classifier", "pooler"],
     )
-    base = BertForSequenceClassification.from_pretrained(
-        tmp_path, quantization_config=quantization, device_map="cpu"
-    )
+    base = BertForSequenceClassification.from_pretrained(tmp_path, quantization_config=quantization, device_map="cpu")
     torch.manual_seed(1)
     model = get_peft_model(base, LoraConfig(r=4, target_modules=BERT_TARGETS, task_type="SEQ_CLS"))
     layers = {adapter.name: adapter.layer.base_layer for adapter in find_adapters(model)}

@@ -44,9 +44,8 @@ def save_run(selector: WeightLora, directory: str | os.PathLike[str], overwrite:
         _write_json(staging / "selection.json", describe_selection(selector))
         lines = (json.dumps(entry, allow_nan=False) for entry in selector.history)
         (staging / "history.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        unwrap_model(selector.model).save_pretrained(
-            str(staging / "adapter"), selected_adapters=[selector.adapter_name]
-        )
+        model: Any = unwrap_model(selector.model)
+        model.save_pretrained(str(staging / "adapter"), selected_adapters=[selector.adapter_name])
         staging.chmod(0o755)
         _replace_directory(staging, directory)
     finally:

@@ -1,6 +1,4 @@
-"""What a model costs while it trains: parameters, optimizer state, activations kept for backward. Exact counts in bytes."""
-
-from __future__ import annotations
+"""What a model costs while it trains: parameters, optimizer state, activations kept for backward. Exact counts."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -23,8 +21,8 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     Wrappers that hold the real optimizer as `.optimizer`, as accelerate's does, are opened first. The state is made
     at the first `optimizer.step()`; before that the answer is 0.
     """
-    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-        optimizer = optimizer.optimizer
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
     return sum(tensor.nbytes for state in optimizer.state.values() for tensor in _tensors(state))
 
 

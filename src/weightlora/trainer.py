@@ -39,6 +39,11 @@ class WeightLoraCallback(TrainerCallback):
                 f"select_steps={self.config.select_steps} is longer than the training of {state.max_steps} steps: "
                 f"lower it (a fifth of the training, {max(2, state.max_steps // 5)}, is a good start)."
             )
+        if args.load_best_model_at_end:
+            raise ValueError(
+                "load_best_model_at_end=True could bring back a checkpoint from before the choice, without the kept "
+                "adapters' later training: turn it off, and evaluate the final model."
+            )
         if state.global_step:
             raise ValueError(
                 f"training resumes at step {state.global_step}, and the selection's own state is not in Trainer "

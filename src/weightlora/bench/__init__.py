@@ -1,0 +1,1 @@
+"""The benchmark: experiments as data, one result file a run, and what the results say."""

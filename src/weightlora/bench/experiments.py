@@ -1,0 +1,113 @@
+"""Experiments as data: `<root>/<task>/task.json` is what all methods share, `<root>/<task>/<label>.json` the rest."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULTS: dict[str, Any] = {
+    "steps": 300,
+    "select_steps": 60,
+    "batch_size": 16,
+    "max_length": 32,
+    "rank": 8,
+    "alpha": 32,
+    "dropout": 0.0,
+    "keep": 9,
+    "warmup_steps": 18,
+    "weight_decay": 0.0,
+    "learning_rate": 1e-3,
+    "evaluate_on": "test",
+    "seeds": 5,
+    "options": {},
+}
+OPTIONAL = {"train_examples", "validation_examples", "test_examples", "model", "data", "device"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that is to be: resolved settings, a seed, and where its result goes."""
+
+    experiment: dict[str, Any]
+    seed: int
+    output: Path
+
+    def is_done(self) -> bool:
+        """Whether a whole result of these very settings is there; any other file in its place is set aside."""
+        if not self.output.exists():
+            return False
+        try:
+            result = json.loads(self.output.read_text(encoding="utf-8"))
+            if result["format"] == 1 and result["experiment"] == self.experiment and result["seed"] == self.seed:
+                return True
+        except (ValueError, KeyError, TypeError):
+            pass
+        aside = self.output.with_name(f"{self.output.name}.aside")
+        self.output.replace(aside)
+        return False
+
+
+def tasks_in(root: Path) -> list[str]:
+    """Names of the tasks that have experiments under `root`."""
+    return sorted(path.parent.name for path in root.glob("*/task.json"))
+
+
+def labels_in(root: Path, task: str) -> list[str]:
+    """Labels of a task's experiments, in alphabetical order."""
+    return sorted(path.stem for path in (root / task).glob("*.json") if path.stem != "task")
+
+
+def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
+    """An experiment's settings: the defaults, overridden by the task's file, overridden by its own.
+
+    Raises:
+        ValueError: If the task or the label is unknown, or a file has a key that no experiment has.
+    """
+    if task not in tasks_in(root):
+        raise ValueError(f"task {task!r} is unknown in {root}: it has {', '.join(tasks_in(root)) or 'none'}.")
+    if label not in labels_in(root, task):
+        raise ValueError(f"method {label!r} is unknown for {task}: it has {', '.join(labels_in(root, task))}.")
+    shared, own = (json.loads((root / task / f"{name}.json").read_text(encoding="utf-8")) for name in ("task", label))
+    known = DEFAULTS.keys() | OPTIONAL | {"task", "method", "label"}
+    for key in (*shared, *own):
+        if key not in known:
+            raise ValueError(f"{key!r} in {task}/{label}.json is no setting: known are {', '.join(sorted(known))}.")
+    return {**DEFAULTS, "task": task, "method": label, **shared, **own, "label": label}
+
+
+def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: int | None) -> list[Run]:
+    """Every run, seed by seed, so that the first hour shows all methods once and later ones narrow the intervals."""
+    runs = []
+    for task in tasks or tasks_in(root):
+        known = labels_in(root, task)
+        for label in [label for label in labels or known if labels is None or tasks is not None or label in known]:
+            experiment = resolve(root, task, label)
+            count = seeds or experiment.pop("seeds")
+            experiment.pop("seeds", None)
+            directory = root / task / "results" / label
+            runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], seed: int = 1000) -> list[Run]:
+    """A learning-rate grid for every label, judged on the validation split, at a seed that no result uses."""
+    runs = []
+    for label in labels:
+        for rate in grid:
+            experiment = {**resolve(root, task, label), "learning_rate": rate, "evaluate_on": "validation"}
+            experiment.pop("seeds")
+            runs.append(Run(experiment, seed, root / task / "tuning" / label / f"lr-{rate:g}.json"))
+    return runs
+
+
+def settle_tuning(root: Path, task: str, labels: list[str], runs: list[Run]) -> dict[str, float]:
+    """Write the learning rate with the lowest validation loss into each label's file; returns label -> rate."""
+    chosen = {}
+    for label in labels:
+        done = [json.loads(run.output.read_text()) for run in runs if run.experiment["label"] == label]
+        best = min(done, key=lambda result: result["loss"])["experiment"]["learning_rate"]
+        path = root / task / f"{label}.json"
+        own = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**own, "learning_rate": best}, indent=1) + "\n", encoding="utf-8")
+        chosen[label] = best
+    return chosen

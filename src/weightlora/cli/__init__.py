@@ -1,0 +1,56 @@
+"""The `weightlora` command. One module a subcommand, each with `add_parser(subparsers)` and `run(args) -> int`.
+
+Commands parse, call the library and print. What is wrong with the input is said in one sentence on stderr, with exit
+code 2.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .. import __version__
+from . import quickstart
+
+__all__ = ["main"]
+
+COMMANDS = (quickstart,)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong without the usage in front of it; `--help` shows that."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `args.run` is the function of the command that was asked for."""
+    parser = _Parser(prog="weightlora", description="Learn which LoRA adapters to keep, and keep only those.")
+    parser.add_argument("--version", action="version", version=f"weightlora {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (that of the process, if none is given) and return its exit code.
+
+    Raises:
+        SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except ValueError as error:
+        return _fail(args.command, str(error), 2)
+    except ModuleNotFoundError as error:
+        return _fail(args.command, f"{error.name} is not installed: pip install 'weightlora[demo]'", 2)
+    except KeyboardInterrupt:
+        return _fail(args.command, "interrupted", 130)
+
+
+def _fail(command: str, message: str, code: int) -> int:
+    print(f"weightlora {command}: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,77 @@
+"""How a training run is shown: a bar in a terminal, a few lines elsewhere."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+State = Callable[[], tuple[str, int]]
+"""Tells the present phase and the number of active adapters."""
+
+DOING = {"warmup": "warming up", "select": "selecting", "train": "training"}
+
+
+def progress_callback(console: Console, title: str, state: State) -> "TrainingBar | TrainingLines":
+    """What shows a run on this console: `TrainingBar` in a terminal, `TrainingLines` elsewhere."""
+    return (TrainingBar if console.is_terminal else TrainingLines)(console, title, state)
+
+
+class TrainingBar(TrainerCallback):
+    """One bar: step, phase, active adapters, time elapsed and left (from the speed of the last 20 seconds)."""
+
+    def __init__(self, console: Console, title: str, state: State) -> None:
+        self._title, self._state = title, state
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[doing]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            expand=True,
+            speed_estimate_period=20,
+        )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._task = self._progress.add_task(self._title, total=state.max_steps, doing=_doing(self._state))
+        self._progress.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._progress.update(self._task, completed=state.global_step, doing=_doing(self._state))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back; also after a run that broke off."""
+        self._progress.stop()
+
+
+class TrainingLines(TrainerCallback):
+    """A line after each quarter of the steps, and after the step that ended a phase."""
+
+    def __init__(self, console: Console, title: str, state: State) -> None:
+        self._console, self._title, self._state = console, title, state
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._phase, self._start = self._state()[0], time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        phase, step, steps = self._state()[0], state.global_step, state.max_steps
+        if phase != self._phase or 4 * step // steps > 4 * (step - 1) // steps:
+            seconds = time.monotonic() - self._start
+            self._console.print(f"{self._title}: step {step}/{steps}, {_doing(self._state)}, {seconds:.0f} s")
+        self._phase = phase
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def _doing(state: State) -> str:
+    phase, active = state()
+    return f"{DOING[phase]} {active} adapters"

@@ -1,0 +1,51 @@
+"""What the quickstart prints at the end: the table, the kept adapters, and what was written."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich import filesize
+from rich.console import Console
+from rich.table import Table
+
+ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "adapters": ("LoRA adapters", "{:d}".format),
+    "adapter_parameters": ("their parameters", "{:,}".format),
+    "trainable_parameters": ("trainable, with the head", "{:,}".format),
+    "optimizer_state_bytes": ("optimizer state", filesize.decimal),
+    "saved_activation_bytes": ("activations for backward", filesize.decimal),
+    "step_time_ratio": ("step time", "{:.2f}".format),
+    "test_accuracy": ("test accuracy", "{:.3f}".format),
+    "test_loss": ("test loss", "{:.3f}".format),
+}
+
+WRITTEN = {
+    "adapter/": "the trained adapter; PeftModel.from_pretrained reads it",
+    "selection.json": "every adapter, its score, and whether it was kept",
+    "selection.png": "the same as a picture",
+    "history.jsonl": "the scores after each step of the selection",
+    "results.json": "the figures of the table",
+}
+
+
+def show(console: Console, figures: dict[str, Any], output_dir: str) -> None:
+    """Print the table, the names of the kept adapters, and what was written."""
+    console.print(_table(figures["columns"]))
+    console.print("Step time: median of the steps, selecting = 1. Test: 2,000 sentences held out.", style="dim")
+    console.print("\nKept:")
+    for name in figures["kept"]:
+        console.print(f"  {name}", soft_wrap=True)
+    console.print(f"\nIn {output_dir}:", soft_wrap=True)
+    for name, what in WRITTEN.items():
+        console.print(f"  {name:<15} {what}")
+
+
+def _table(columns: dict[str, dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("")
+    for title in ("selecting", "after", "change", "LoRA on all 36")[: len(columns) + 1]:
+        table.add_column(title, justify="right")
+    for key, (label, form) in ROWS.items():
+        before, after, *lora = (column[key] for column in columns.values())
+        change = "" if before is None else f"{after / before - 1:+.0%}"
+        table.add_row(label, "" if before is None else form(before), form(after), change, *map(form, lora))
+    return table

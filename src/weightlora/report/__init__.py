@@ -1,0 +1,5 @@
+"""What a run decided, drawn from its directory alone, without the model. matplotlib loads when something is drawn."""
+
+from .picture import draw_selection
+
+__all__ = ["draw_selection"]

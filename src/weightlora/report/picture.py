@@ -1,0 +1,187 @@
+"""The picture of a selection: a grid of layers and module types, the score as colour, the kept adapters framed."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["Grid", "draw_selection", "lay_out"]
+
+SCORE_LABELS = {"credit": "update credit", "stoiht": "gate", "random": "random draw"}
+UNSCORED = "#e0e0e0"
+KEPT: dict[str, Any] = {"edgecolor": "black", "linewidth": 2.2}
+DISCONNECTED: dict[str, Any] = {"edgecolor": "#b0b0b0", "linewidth": 0.6}
+
+
+class Grid(NamedTuple):
+    """Where each adapter is drawn.
+
+    Attributes:
+        rows: labels of the module types, in model order.
+        columns: labels of the layers, ascending; `"-"` at the end for modules outside a layer, if there are any.
+        cells: for each adapter, in the order given, its (row, column).
+    """
+
+    rows: list[str]
+    columns: list[str]
+    cells: list[tuple[int, int]]
+
+
+def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
+    """Draws `selection.png` beside the `selection.json` of a run and returns its path.
+
+    Raises:
+        ValueError: there is no readable `selection.json`, or it lists no adapters.
+    """
+    directory = Path(run_directory)
+    selection = _read_selection(directory / "selection.json")
+    figure = _figure(selection)
+    path = directory / "selection.png"
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(unfinished, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
+    os.replace(unfinished, path)
+    return path
+
+
+def lay_out(names: Sequence[str]) -> Grid:
+    """A place for each dotted module name: the layer is its first integer, the type all the rest.
+
+    Leading parts that the types of all layers share are left out of the labels; two stacks (an encoder and a decoder)
+    keep rows of their own. A module without an integer gets a row of its own, in the column `"-"`.
+    """
+    split = [_layer_and_type(name) for name in names]
+    types = list(dict.fromkeys((layer is None, before, after) for layer, before, after in split))
+    shared = _shared_parts([before + after for outside, before, after in types if not outside])
+    layers = sorted({layer for layer, _, _ in split if layer is not None})
+    columns = [str(layer) for layer in layers] + ["-"] * any(layer is None for layer, _, _ in split)
+    cells = [
+        (types.index((layer is None, before, after)), len(layers) if layer is None else layers.index(layer))
+        for layer, before, after in split
+    ]
+    return Grid([".".join(a) if outside else _label(b, a, shared) for outside, b, a in types], columns, cells)
+
+
+def _layer_and_type(name: str) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
+    """`"h.3.attn.q"` as (3, ("h",), ("attn", "q")); without an integer everything is behind it."""
+    parts = tuple(name.split("."))
+    for place, part in enumerate(parts):
+        if part.isdecimal():
+            return int(part), parts[:place], parts[place + 1 :]
+    return None, (), parts
+
+
+def _shared_parts(types: Sequence[tuple[str, ...]]) -> int:
+    """How many leading parts all types share; the last part of a type never counts."""
+    shortest = min((len(parts) - 1 for parts in types), default=0)
+    return next((i for i in range(shortest) if len({parts[i] for parts in types}) > 1), max(shortest, 0))
+
+
+def _label(before: tuple[str, ...], after: tuple[str, ...], shared: int) -> str:
+    head, tail = before[shared:], after[max(0, shared - len(before)) :]
+    return ".".join([*head, "*", *tail] if head else tail)
+
+
+def _read_selection(path: Path) -> dict[str, Any]:
+    try:
+        selection = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read a selection from {path}: {error}") from error
+    if not isinstance(selection, dict) or not selection.get("adapters"):
+        raise ValueError(f"{path} lists no adapters")
+    return selection
+
+
+def _figure(selection: dict[str, Any]) -> Any:
+    """The finished matplotlib figure, on Agg, without touching pyplot or its backend."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    adapters = selection["adapters"]
+    grid = lay_out([adapter["name"] for adapter in adapters])
+    cell = min(max(10 / len(grid.columns), 0.2), 0.55)  # inches
+    label_width = 0.09 * max(len(label) for label in grid.rows)
+    size = (cell * len(grid.columns) + label_width + 1.4, cell * len(grid.rows) + 1.4)
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    scale = _colour_scale([adapter["score"] for adapter in adapters])
+    _draw_axes(axes, grid, tick_every=1 if cell > 0.25 else 5)
+    _draw_cells(axes, adapters, grid, scale, font_size=min(27 * cell, 10))
+    _draw_texts(figure, selection)
+    if scale is not None:
+        label = SCORE_LABELS.get(selection.get("config", {}).get("selection"), "score")
+        bar = figure.colorbar(scale, ax=axes, label=label, aspect=15, pad=0.02)
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _colour_scale(scores: Sequence[float | None]) -> Any:
+    """A colour map over the range of the finite scores, large ones dark; None when there is nothing to tell apart."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    finite = {score for score in scores if score is not None and math.isfinite(score)}
+    return ScalarMappable(Normalize(min(finite), max(finite)), "YlGnBu") if len(finite) > 1 else None
+
+
+def _draw_axes(axes: Any, grid: Grid, tick_every: int) -> None:
+    axes.set_xlim(-0.5, len(grid.columns) - 0.5)
+    axes.set_ylim(len(grid.rows) - 0.5, -0.5)
+    axes.set_aspect("equal")
+    axes.set_xticks(range(0, len(grid.columns), tick_every), grid.columns[::tick_every], fontsize=9)
+    axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("layer")
+
+
+def _draw_cells(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, scale: Any, font_size: float) -> None:
+    """One square an adapter; a kept one is larger, framed, and holds its rank, or a dot when all ranks are equal."""
+    from matplotlib.patches import Rectangle
+
+    same_rank = len(_kept_ranks(adapters)) <= 1
+    for adapter, (row, column) in zip(adapters, grid.cells, strict=True):
+        colour = _colour(adapter["score"], scale)
+        side, frame = (0.84, KEPT) if adapter["kept"] else (0.7, DISCONNECTED)
+        axes.add_patch(Rectangle((column - side / 2, row - side / 2), side, side, facecolor=colour, **frame))
+        if adapter["kept"]:
+            mark = "\u25cf" if same_rank else str(adapter["rank"])
+            ink = _readable_on(colour)
+            axes.text(column, row, mark, ha="center", va="center_baseline", fontsize=font_size, color=ink)
+
+
+def _kept_ranks(adapters: Sequence[dict[str, Any]]) -> list[int]:
+    return sorted({adapter["rank"] for adapter in adapters if adapter["kept"]})
+
+
+def _colour(score: float | None, scale: Any) -> Any:
+    return UNSCORED if scale is None or score is None or not math.isfinite(score) else scale.to_rgba(score)
+
+
+def _readable_on(colour: Any) -> str:
+    """Black on a light colour, white on a dark one."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = to_rgb(colour)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def _draw_texts(figure: Any, selection: dict[str, Any]) -> None:
+    from matplotlib.patches import Patch
+
+    adapters, parameters = selection["adapters"], selection["trainable_parameters"]
+    kept = sum(adapter["kept"] for adapter in adapters)
+    figure.suptitle(
+        f"{kept} of {len(adapters)} LoRA adapters kept\n"
+        f"adapter parameters {parameters['before']:,} \u2192 {parameters['after']:,}",
+        fontsize=11,
+    )
+    ranks = _kept_ranks(adapters)
+    kept_label = f"kept, rank {ranks[0]}" if len(ranks) == 1 else "kept, with its rank"
+    handles = [
+        Patch(facecolor="white", label=kept_label, **KEPT),
+        Patch(facecolor="white", label="disconnected", **DISCONNECTED),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+from matplotlib.patches import Rectangle
+
+from weightlora.report import draw_selection
+from weightlora.report.picture import _figure, lay_out
+
+BERT_TYPES = ["attention.self.query", "attention.self.key", "attention.output.dense", "output.dense"]
+BERT = [f"bert.encoder.layer.{layer}.{kind}" for layer in range(3) for kind in BERT_TYPES]
+LLAMA_TYPES = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+LLAMA = [f"model.layers.{layer}.{kind}" for layer in range(30) for kind in LLAMA_TYPES]
+
+
+def selection(names: list[str], kept: list[str], ranks: dict[str, int] | None = None, scored: bool = True) -> dict:
+    adapters = [
+        {
+            "name": name,
+            "kind": "module",
+            "kept": name in kept,
+            "score": float(index) if scored else None,
+            "omega": float(name in kept),
+            "rank": (ranks or {}).get(name, 8) if name in kept else None,
+            "scaling": 4.0 if name in kept else None,
+            "parameters": 100,
+        }
+        for index, name in enumerate(names)
+    ]
+    before, after = 100 * len(names), 100 * len(kept)
+    return {
+        "format": 1,
+        "config": {"selection": "credit"},
+        "step": 60,
+        "adapters": adapters,
+        "trainable_parameters": {"before": before, "after": after},
+    }
+
+
+def write(directory: Path, content: object) -> Path:
+    (directory / "selection.json").write_text(json.dumps(content))
+    return directory
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def squares(figure) -> list[Rectangle]:
+    return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+
+
+def test_layers_are_columns_and_types_rows():
+    grid = lay_out(BERT)
+    assert grid.rows == BERT_TYPES
+    assert grid.columns == ["0", "1", "2"]
+    assert grid.cells == [(row, column) for column in range(3) for row in range(4)]
+
+
+def test_layers_are_in_numerical_order():
+    assert lay_out(["h.10.q", "h.9.q", "h.2.q"]) == (["q"], ["2", "9", "10"], [(0, 2), (0, 1), (0, 0)])
+
+
+def test_two_stacks_have_rows_of_their_own():
+    grid = lay_out(["model.encoder.layers.0.fc1", "model.decoder.layers.0.fc1", "model.decoder.layers.1.fc1"])
+    assert grid.rows == ["encoder.layers.*.fc1", "decoder.layers.*.fc1"]
+    assert grid.cells == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_modules_outside_layers_have_rows_and_a_column_of_their_own():
+    grid = lay_out(["model.embed", "model.layers.0.q", "model.layers.1.q", "lm_head", "q"])
+    assert grid == (["model.embed", "q", "lm_head", "q"], ["0", "1", "-"], [(0, 2), (1, 0), (1, 1), (2, 2), (3, 2)])
+
+
+@pytest.mark.parametrize(
+    "names", [BERT, LLAMA, ["h.0.a.b", "h.a.0.b", "h.a.b"], ["l.0.e.0.w", "l.0.e.1.w", "l.1.e.0.w"]]
+)
+def test_no_two_adapters_share_a_cell(names: list[str]):
+    assert len(set(lay_out(names).cells)) == len(names)
+
+
+def test_kept_cells_are_framed_and_marked():
+    kept = [BERT[1], BERT[6]]
+    figure = _figure(selection(BERT, kept))
+    framed = [square for square in squares(figure) if square.get_linewidth() > 2]
+    centres = [
+        (square.get_y() + square.get_height() / 2, square.get_x() + square.get_width() / 2) for square in framed
+    ]
+    assert len(squares(figure)) == 12
+    assert centres == [pytest.approx((1, 0)), pytest.approx((2, 1))]
+    assert texts(figure) == ["●", "●"]
+    assert len({square.get_facecolor() for square in squares(figure)}) == 12  # a colour a score
+    assert figure.get_suptitle() == "2 of 12 LoRA adapters kept\nadapter parameters 1,200 → 200"
+    assert figure.axes[1].get_ylabel() == "update credit"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kept, rank 8", "disconnected"]
+
+
+def test_ranks_are_printed_where_they_differ():
+    figure = _figure(selection(BERT, [BERT[1], BERT[6]], ranks={BERT[6]: 32}))
+    assert texts(figure) == ["8", "32"]
+    assert figure.legends[0].get_texts()[0].get_text() == "kept, with its rank"
+
+
+def test_without_scores_there_is_no_colour_bar():
+    figure = _figure(selection(BERT, BERT[:2], scored=False))
+    assert len(figure.axes) == 1
+    assert len({square.get_facecolor() for square in squares(figure)}) == 1
+
+
+@pytest.mark.parametrize(("names", "widest"), [(BERT, 1200), (LLAMA, 2400)])
+def test_the_picture_is_written_whole(tmp_path: Path, names: list[str], widest: int):
+    write(tmp_path, selection(names, names[::5]))
+    assert draw_selection(tmp_path) == tmp_path / "selection.png"
+    height, width = matplotlib.image.imread(tmp_path / "selection.png").shape[:2]
+    assert 300 < height < width < widest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["selection.json", "selection.png"]
+
+
+def test_what_is_no_selection_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="cannot read a selection"):
+        draw_selection(tmp_path)
+    with pytest.raises(ValueError, match="lists no adapters"):
+        draw_selection(write(tmp_path, {"adapters": []}))
+    (tmp_path / "selection.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot read a selection"):
+        draw_selection(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["selection.json"]

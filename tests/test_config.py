@@ -1,0 +1,176 @@
+"""Every rule of the config holds on construction, and what breaks one is told its value, the rule and the remedy."""
+
+import json
+from dataclasses import asdict, fields
+
+import pytest
+
+from weightlora import WeightLoraConfig
+
+GATES = {"selection": "stoiht"}
+
+
+def test_the_defaults_are_those_of_the_documentation():
+    assert asdict(WeightLoraConfig()) == {
+        "keep": 0.25,
+        "keep_parameters": None,
+        "select_steps": 200,
+        "warmup_steps": 0,
+        "threshold_every": 1,
+        "rounds": 1,
+        "omega_lr": 5.0,
+        "omega_follows_lr": False,
+        "constraint": "l0",
+        "rank_by": "value",
+        "selection": "credit",
+        "expand": "none",
+        "expand_rank": "budget",
+        "seed": 0,
+        "adapter_name": None,
+    }
+
+
+def test_every_field_is_documented():
+    documentation = WeightLoraConfig.__doc__
+    assert [field.name for field in fields(WeightLoraConfig) if f" {field.name}: " not in documentation] == []
+
+
+def test_a_budget_of_parameters_stands_alone():
+    config = WeightLoraConfig(keep_parameters=500)
+    assert (config.keep, config.keep_parameters) == (None, 500)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"keep": 1},
+        {"keep": 0.999},
+        {"keep_parameters": 1},
+        {"selection": "random", "select_steps": 0},
+        {"selection": "credit", "select_steps": 1},
+        {"selection": "stoiht", "select_steps": 2},
+        {"select_steps": 5, "rounds": 5},
+        GATES | {"select_steps": 10, "warmup_steps": 9},
+        GATES | {"select_steps": 10, "warmup_steps": 7, "rounds": 3},
+        GATES | {"threshold_every": 1000, "constraint": "simplex", "rank_by": "magnitude", "omega_follows_lr": True},
+        {"expand": "qr", "expand_rank": 1},
+    ],
+    ids=str,
+)
+def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
+    config = WeightLoraConfig(**settings)
+    assert {name: getattr(config, name) for name in settings} == settings
+    assert WeightLoraConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"keep": 3, "keep_parameters": 9},
+            r"^keep=3 and keep_parameters=9 are two budgets .*: give only one of them\.$",
+        ),
+        ({"keep": 0}, r"^keep=0 must be a number of adapters of at least 1, or a fraction in \(0, 1\): PEFT cannot "),
+        ({"keep": -1}, r"^keep=-1 must be a number of adapters of at least 1"),
+        ({"keep": True}, r"^keep=True must be a number of adapters"),
+        ({"keep": "3"}, r"^keep='3' must be a number of adapters"),
+        ({"keep": 0.0}, r"^keep=0\.0 is not a fraction in \(0, 1\): for a number of adapters pass an int\.$"),
+        ({"keep": 1.0}, r"^keep=1\.0 is not a fraction in \(0, 1\): for a number of adapters pass an int\.$"),
+        ({"keep": -0.5}, r"^keep=-0\.5 is not a fraction"),
+        ({"keep": float("nan")}, r"^keep=nan is not a fraction"),
+        ({"keep_parameters": 0}, r"^keep_parameters=0 must be a whole number of at least 1\.$"),
+        ({"keep_parameters": 10.0}, r"^keep_parameters=10\.0 must be a whole number of at least 1\.$"),
+        ({"constraint": "l1"}, r"^constraint='l1' is not known: choose one of 'l0', 'simplex'\.$"),
+        ({"rank_by": "size"}, r"^rank_by='size' is not known: choose one of 'value', 'magnitude'\.$"),
+        ({"selection": "best"}, r"^selection='best' is not known: choose one of 'credit', 'stoiht', 'random'\.$"),
+        ({"expand": True}, r"^expand=True is not known: choose one of 'none', 'random', 'qr', 'restart'\.$"),
+        ({"warmup_steps": -1}, r"^warmup_steps=-1 must be a whole number of at least 0\.$"),
+        ({"threshold_every": 0}, r"^threshold_every=0 must be a whole number of at least 1\.$"),
+        ({"rounds": 0}, r"^rounds=0 must be a whole number of at least 1\.$"),
+        ({"rounds": 1.5}, r"^rounds=1\.5 must be a whole number of at least 1\.$"),
+        ({"selection": "random", "select_steps": -1}, r"^select_steps=-1 must be a whole number of at least 0\.$"),
+        ({"selection": "credit", "select_steps": 0}, r"^select_steps=0 must be a whole number of at least 1\.$"),
+        ({"selection": "stoiht", "select_steps": 1}, r"^select_steps=1 must be a whole number of at least 2\.$"),
+        ({"selection": "random", "select_steps": 0, "rounds": 2}, r"^select_steps=0 .*: leave rounds at 1 and"),
+        (
+            {"selection": "random", "select_steps": 0, "warmup_steps": 1},
+            r"^select_steps=0 .* and warmup_steps at 0\.$",
+        ),
+        ({"select_steps": 2, "rounds": 3}, r"^select_steps=2 leaves 2 steps .* rounds=3: raise select_steps\.$"),
+        (
+            GATES | {"select_steps": 10, "warmup_steps": 10},
+            r"^select_steps=10 leaves 0 steps after warmup_steps=10, too few for rounds=1: raise select_steps\.$",
+        ),
+        ({"omega_lr": 0.0}, r"^omega_lr=0\.0 is no step size: give a positive number\.$"),
+        ({"omega_lr": float("inf")}, r"^omega_lr=inf is no step size"),
+        ({"omega_lr": float("nan")}, r"^omega_lr=nan is no step size"),
+        ({"expand": "qr", "expand_rank": 0}, r"^expand_rank=0 must be a whole number of at least 1"),
+        ({"expand": "qr", "expand_rank": "all"}, r"^expand_rank='all' must be a whole number of at least 1"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_bad_value_is_told_its_rule_and_the_remedy(settings, message):
+    with pytest.raises(ValueError, match=message):
+        WeightLoraConfig(**settings)
+
+
+@pytest.mark.parametrize("selection", ["credit", "random"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"warmup_steps": 1},
+        {"threshold_every": 2},
+        {"constraint": "simplex"},
+        {"rank_by": "magnitude"},
+        {"omega_follows_lr": True},
+    ],
+    ids=str,
+)
+def test_settings_of_gates_are_refused_where_there_are_none(selection, setting):
+    ((name, value),) = setting.items()
+    message = f"^{name}={value!r} is a setting of gates, and selection='{selection}' has none: drop it, or set "
+    with pytest.raises(ValueError, match=message):
+        WeightLoraConfig(selection=selection, **setting)
+    assert getattr(WeightLoraConfig(selection="stoiht", **setting), name) == value
+
+
+@pytest.mark.parametrize(
+    ("keep", "n", "number"),
+    [(0.25, 36, 9), (0.25, 1, 1), (0.01, 10, 1), (0.3, 5, 2), (0.34, 10, 3), (0.99, 10, 10), (1, 1, 1), (7, 36, 7)],
+)
+def test_a_fraction_is_rounded_and_gives_one_at_least(keep, n, number):
+    kept = WeightLoraConfig(keep=keep).number_to_keep(n)
+    assert kept == number
+    assert type(kept) is int
+
+
+def test_more_adapters_than_the_model_has_are_refused():
+    config = WeightLoraConfig(keep=13)
+    assert config.number_to_keep(13) == 13
+    with pytest.raises(ValueError, match=r"^keep=13 is more than the model's 12 LoRA adapters: keep 12 or fewer\.$"):
+        config.number_to_keep(12)
+
+
+def test_a_budget_of_parameters_fixes_no_number_of_adapters():
+    with pytest.raises(ValueError, match=r"^keep_parameters=500 does not fix the number of adapters"):
+        WeightLoraConfig(keep_parameters=500).number_to_keep(12)
+
+
+PAPER = {"selection": "stoiht", "omega_lr": 5.0, "omega_follows_lr": True}
+PLUS = PAPER | {"threshold_every": 5, "rounds": 3, "expand": "qr"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        ({}, PAPER),
+        ({"plus": True}, PLUS),
+        ({"keep": 5, "omega_lr": 1.0}, PAPER | {"keep": 5, "omega_lr": 1.0}),
+        ({"plus": True, "rounds": 2, "keep_parameters": 99}, PLUS | {"rounds": 2, "keep_parameters": 99}),
+    ],
+    ids=str,
+)
+def test_the_papers_settings_are_the_authors_and_can_be_overridden(arguments, settings):
+    """Against METHOD's list: SGD at 5 under the LR schedule, by value, every step; plus: halvings, every 5, QR."""
+    assert WeightLoraConfig.paper(**arguments) == WeightLoraConfig(**settings)
+    assert WeightLoraConfig.paper(**arguments).rank_by == "value"

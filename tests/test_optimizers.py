@@ -1,0 +1,317 @@
+"""Edits of a live optimizer: its groups stay, what survives does not notice, and what left is gone."""
+
+import copy
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import lr_scheduler
+
+from weightlora.optimizers import check_holds, drop_parameters_, replace_parameter_, unwrap_optimizer
+
+KINDS = {
+    "AdamW": lambda groups: torch.optim.AdamW(groups, lr=0.1),
+    "AdamW, amsgrad": lambda groups: torch.optim.AdamW(groups, lr=0.1, amsgrad=True),
+    "AdamW, fused": lambda groups: torch.optim.AdamW(groups, lr=0.1, fused=True),
+    "SGD, momentum": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
+    "SGD": lambda groups: torch.optim.SGD(groups, lr=0.1),
+    "Adafactor": lambda groups: torch.optim.Adafactor(groups, lr=0.1),
+    "Adagrad": lambda groups: torch.optim.Adagrad(groups, lr=0.1),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def parameters(n: int = 6, shape: tuple[int, ...] = (2, 3)) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for _ in range(n)]
+
+
+def in_groups(p: list[nn.Parameter]) -> list[dict]:
+    return [
+        {"params": p[:3], "weight_decay": 0.01},
+        {"params": p[3:4], "weight_decay": 0.02},
+        {"params": p[4:], "weight_decay": 0.03, "lr": 0.05},
+    ]
+
+
+def take_steps(optimizer, p: list[nn.Parameter], steps: int = 1, start: int = 0) -> None:
+    """Steps under gradients that depend only on the step and on the parameter's place."""
+    for step in range(start, start + steps):
+        for i, parameter in enumerate(p):
+            generator = torch.Generator().manual_seed(1000 * step + i)
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@every_kind
+def test_groups_stay_the_same_dicts_in_the_same_order(kind):
+    p = parameters()
+    optimizer = KINDS[kind](in_groups(p))
+    take_steps(optimizer, p, 2)
+    groups = list(optimizer.param_groups)
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+    new = nn.Parameter(torch.zeros(4, 3))
+
+    drop_parameters_(optimizer, [p[1], p[3]])
+    replace_parameter_(optimizer, p[4], new)
+
+    assert len(optimizer.param_groups) == 3
+    assert all(now is before for now, before in zip(optimizer.param_groups, groups, strict=True))
+    assert [{key: value for key, value in group.items() if key != "params"} for group in groups] == settings
+    expected = [[p[0], p[2]], [], [new, p[5]]]
+    assert [[id(q) for q in group["params"]] for group in groups] == [[id(q) for q in group] for group in expected]
+
+
+@every_kind
+def test_what_is_dropped_leaves_state_and_gradient_behind(kind):
+    p = parameters()
+    optimizer = KINDS[kind](in_groups(p))
+    take_steps(optimizer, p, 2)
+    for parameter in p:
+        parameter.grad = torch.ones_like(parameter)
+    values = [parameter.detach().clone() for parameter in p]
+    states = {id(q): optimizer.state[q] for q in (p[0], p[2], p[4], p[5]) if q in optimizer.state}
+
+    drop_parameters_(optimizer, [p[1], p[3]])
+
+    assert {id(q): state for q, state in optimizer.state.items()} == states
+    assert all(optimizer.state[q] is states[id(q)] for q in optimizer.state)
+    assert [parameter.grad is None for parameter in p] == [False, True, False, True, False, False]
+    optimizer.step()
+    moved = [not torch.equal(parameter, value) for parameter, value in zip(p, values, strict=True)]
+    assert moved == [True, False, True, False, True, True]
+
+
+@every_kind
+def test_survivors_take_the_steps_they_would_have_taken(kind):
+    """Bit for bit, against an optimizer that nothing was taken out of."""
+    edited, whole = parameters(), parameters()
+    optimizers = [KINDS[kind](in_groups(p)) for p in (edited, whole)]
+    take_steps(optimizers[0], edited, 3)
+    take_steps(optimizers[1], whole, 3)
+    drop_parameters_(optimizers[0], [edited[i] for i in (0, 3, 5)])
+    take_steps(optimizers[0], edited, 3, start=3)
+    take_steps(optimizers[1], whole, 3, start=3)
+    for i in (1, 2, 4):
+        assert torch.equal(edited[i], whole[i])
+
+
+def test_an_optimizer_may_lose_all_it_holds():
+    p = parameters()
+    optimizer = KINDS["AdamW"](in_groups(p))
+    take_steps(optimizer, p)
+    drop_parameters_(optimizer, p)
+    assert [group["params"] for group in optimizer.param_groups] == [[], [], []]
+    assert not optimizer.state
+    optimizer.step()
+
+
+def test_what_it_does_not_hold_changes_nothing():
+    p, stranger = parameters(), nn.Parameter(torch.ones(2, 3))
+    optimizer = KINDS["AdamW"](in_groups(p))
+    take_steps(optimizer, p)
+    before = copy.deepcopy(optimizer.state_dict())
+    drop_parameters_(optimizer, [stranger])
+    replace_parameter_(optimizer, stranger, nn.Parameter(torch.ones(4, 3)), lambda moment: moment)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    assert len(optimizer.state) == 6, "asking for the state of a stranger must not make one"
+
+
+SCHEDULERS = {
+    "linear": lambda o: lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=8),
+    "warm-up and decay by lambda": lambda o: lr_scheduler.LambdaLR(o, lambda step: min(step, 8 - step) / 4),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 8),
+    "one cycle, which moves beta too": lambda o: lr_scheduler.OneCycleLR(o, [0.1, 0.2, 0.3], total_steps=9),
+    "two in sequence": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.ConstantLR(o, 0.5, 3), lr_scheduler.ExponentialLR(o, 0.8)], [3]
+    ),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_learning_rate_schedule_goes_on_in_every_group(scheduler):
+    paths = []
+    for edits in (False, True):
+        p = parameters()
+        optimizer = KINDS["AdamW"](in_groups(p))
+        schedule = SCHEDULERS[scheduler](optimizer)
+        path = []
+        for step in range(8):
+            take_steps(optimizer, p, start=step)
+            schedule.step()
+            path.append([(group["lr"], group["betas"]) for group in optimizer.param_groups])
+            if edits and step == 3:
+                drop_parameters_(optimizer, [p[0], p[3]])  # the second group is empty from here on
+                replace_parameter_(optimizer, p[5], nn.Parameter(torch.zeros(4, 3)))
+        paths.append(path)
+    assert paths[0] == paths[1]
+    assert len({group[0][0] for group in paths[0]}) > 4, "the schedule must move, or this shows nothing"
+
+
+def pad(moment: torch.Tensor) -> torch.Tensor:
+    """From two rows to five."""
+    return torch.cat([moment, moment.new_zeros(3, *moment.shape[1:])])
+
+
+MOMENTS = {
+    "AdamW": {"exp_avg", "exp_avg_sq"},
+    "AdamW, amsgrad": {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"},
+    "AdamW, fused": {"exp_avg", "exp_avg_sq"},
+    "SGD, momentum": {"momentum_buffer"},
+    "Adagrad": {"sum"},
+}
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_carried_moments_keep_their_rows_and_the_new_rows_start_at_zero(kind):
+    p = parameters()
+    optimizer = KINDS[kind](in_groups(p))
+    take_steps(optimizer, p, 2)
+    old = copy.deepcopy(dict(optimizer.state[p[1]]))
+    new = nn.Parameter(pad(p[1].detach()))
+
+    replace_parameter_(optimizer, p[1], new, pad)
+
+    assert p[1] not in optimizer.state
+    state = optimizer.state[new]
+    assert state.keys() == old.keys()
+    assert {key for key, value in state.items() if getattr(value, "shape", None) == new.shape} == MOMENTS[kind]
+    for key, value in state.items():
+        if key in MOMENTS[kind]:
+            assert old[key].abs().min() > 0
+            assert torch.equal(value[:2], old[key])
+            assert torch.equal(value[2:], torch.zeros(3, 3))
+        else:
+            assert value == old[key]
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_the_old_rows_go_on_as_if_nothing_were_added(kind):
+    """Bit for bit; and the new rows move at the next step."""
+    grown, whole = parameters(), parameters()
+    optimizers = [KINDS[kind](in_groups(p)) for p in (grown, whole)]
+    for optimizer, p in zip(optimizers, (grown, whole), strict=True):
+        take_steps(optimizer, p, 3)
+    new = nn.Parameter(pad(grown[1].detach()))
+    replace_parameter_(optimizers[0], grown[1], new, pad)
+    for step in range(3):
+        gradient = torch.randn(2, 3, generator=torch.Generator().manual_seed(step))
+        new.grad, whole[1].grad = torch.cat([gradient, torch.ones(3, 3)]), gradient
+        for optimizer in optimizers:
+            optimizer.step()
+        assert torch.equal(new[:2], whole[1])
+        assert new[2:].abs().min() > 0
+
+
+def foreign_state(name: str, parameter: nn.Parameter) -> dict:
+    return {
+        "quantized moments": {"step": 3, "state1": torch.ones(parameter.shape, dtype=torch.uint8)},
+        "moments in blocks": {"step": 3, "exp_avg": torch.ones_like(parameter), "absmax": torch.ones(2)},
+        "a list of factors": {"step": torch.tensor(3.0), "row": torch.ones(2), "col": torch.ones(3)},
+    }[name]
+
+
+@pytest.mark.parametrize("state", ["quantized moments", "moments in blocks", "a list of factors"])
+def test_state_of_another_form_is_not_carried(state):
+    p = parameters()
+    optimizer = KINDS["SGD"](in_groups(p))
+    optimizer.state[p[1]] = foreign_state(state, p[1])
+    new = nn.Parameter(torch.zeros(5, 3))
+    replace_parameter_(optimizer, p[1], new, pad)
+    assert not optimizer.state
+
+
+@every_kind
+def test_without_carry_the_new_one_starts_afresh_and_moves(kind):
+    p = parameters()
+    optimizer = KINDS[kind](in_groups(p))
+    take_steps(optimizer, p, 2)
+    new = nn.Parameter(torch.ones(5, 3))
+    replace_parameter_(optimizer, p[1], new)
+    assert new not in optimizer.state
+    assert p[1] not in optimizer.state
+
+    alone = nn.Parameter(torch.ones(5, 3))
+    fresh = KINDS[kind]([{"params": [alone], "weight_decay": 0.01}])
+    take_steps(optimizer, [new])
+    take_steps(fresh, [alone])
+    assert torch.equal(new, alone)
+    assert (new != 1).all()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 3),
+        pytest.param(
+            (1, 3),
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=RuntimeError,
+                reason="at rank 1 a factor has the parameter's own shape: only tensors without dimensions are scalars",
+            ),
+        ),
+    ],
+    ids=["rank 2", "rank 1"],
+)
+def test_factored_moments_start_afresh(shape):
+    p = parameters(shape=shape)
+    optimizer = KINDS["Adafactor"](in_groups(p))
+    take_steps(optimizer, p, 2)
+    new = nn.Parameter(torch.ones(shape[0] + 3, 3))
+    replace_parameter_(optimizer, p[1], new, pad)
+    take_steps(optimizer, [new])
+    assert (new != 1).all()
+    assert optimizer.state[new]["step"] == 1
+
+
+@every_kind
+def test_an_edited_optimizer_saves_and_loads(kind):
+    """Into a fresh optimizer that was edited in the same way; both then take the same steps, bit for bit."""
+    p, q = parameters(), parameters()
+    optimizer, fresh = (KINDS[kind](in_groups(x)) for x in (p, q))
+    take_steps(optimizer, p, 2)
+    for holder, x in ((optimizer, p), (fresh, q)):
+        drop_parameters_(holder, [x[0], x[3]])
+        grown = nn.Parameter(pad(x[4].detach()))
+        replace_parameter_(holder, x[4], grown, pad)
+        x[4] = grown
+    take_steps(optimizer, p, 1, start=2)
+
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert [group["params"] for group in saved["param_groups"]] == [[0, 1], [], [2, 3]]
+    fresh.load_state_dict(saved)
+    for mine, theirs in zip(q, p, strict=True):
+        mine.data.copy_(theirs)
+    take_steps(optimizer, p, 2, start=3)
+    take_steps(fresh, q, 2, start=3)
+    for i in (1, 2, 4, 5):
+        assert torch.equal(p[i], q[i])
+
+
+def test_accelerates_wrapper_is_taken_off_and_sees_the_edits():
+    p = parameters()
+    inner = KINDS["AdamW"](in_groups(p))
+    wrapper = Accelerator(cpu=True).prepare(inner)
+    assert wrapper is not inner
+    assert unwrap_optimizer(wrapper) is inner
+    assert unwrap_optimizer(inner) is inner
+
+    take_steps(wrapper, p)
+    drop_parameters_(unwrap_optimizer(wrapper), [p[0], p[3]])
+    assert [len(group["params"]) for group in wrapper.param_groups] == [2, 0, 2]
+    value = p[1].detach().clone()
+    take_steps(wrapper, p, start=1)
+    assert not torch.equal(p[1], value)
+
+
+def test_a_parameter_that_the_optimizer_lacks_is_named():
+    p = parameters()
+    optimizer = KINDS["AdamW"](in_groups(p))
+    named = [("first", p[0]), ("second", nn.Parameter(torch.ones(1))), ("third", nn.Parameter(torch.ones(1)))]
+    check_holds(optimizer, named[:1])
+    with pytest.raises(ValueError, match=r"^the optimizer does not hold 2 adapters' .*, 'second' the first: build it"):
+        check_holds(optimizer, named)
