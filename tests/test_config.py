@@ -87,6 +87,7 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"warmup_steps": -1}, r"^warmup_steps=-1 must be a whole number of at least 0\.$"),
         ({"threshold_every": 0}, r"^threshold_every=0 must be a whole number of at least 1\.$"),
         ({"rounds": 0}, r"^rounds=0 must be a whole number of at least 1\.$"),
+        ({"rounds": True}, r"^rounds=True must be a whole number of at least 1\.$"),
         ({"rounds": 1.5}, r"^rounds=1\.5 must be a whole number of at least 1\.$"),
         ({"selection": "random", "select_steps": -1}, r"^select_steps=-1 must be a whole number of at least 0\.$"),
         ({"selection": "credit", "select_steps": 0}, r"^select_steps=0 must be a whole number of at least 1\.$"),

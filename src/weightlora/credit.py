@@ -34,16 +34,14 @@ class UpdateCredit:
 
     @torch.no_grad()
     def take(self, grad_scale: float) -> Tensor | None:
-        """Credit of the latest optimizer step, shape `(n,)`; None if an AMP scaler skipped it.
+        """Credit of the latest optimizer step, shape `(n,)`; None if there was none since the last call.
 
         Raises:
-            ValueError: If the optimizer has not stepped, or the gradients are gone already.
+            ValueError: If the gradients are gone already.
         """
         before, self._before = self._before, None
         if before is None:
-            if grad_scale != 1.0:
-                return None
-            raise ValueError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
+            return None
         if all(parameter.grad is None for pairs in before for parameter, _ in pairs):
             raise ValueError(
                 "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."

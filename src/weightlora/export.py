@@ -36,7 +36,7 @@ def save_run(selector: WeightLora, directory: str | os.PathLike[str], overwrite:
             f"the selection is at step {selector.step_count} of {selector.config.select_steps}: train on, or call "
             "finish() to decide now."
         )
-    directory = Path(directory).absolute()
+    directory = Path(directory).resolve()
     check_empty(directory, overwrite)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -45,7 +45,10 @@ def save_run(selector: WeightLora, directory: str | os.PathLike[str], overwrite:
         lines = (json.dumps(entry, allow_nan=False) for entry in selector.history)
         (staging / "history.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         model: Any = unwrap_model(selector.model)
-        model.save_pretrained(str(staging / "adapter"), selected_adapters=[selector.adapter_name])
+        model.save_pretrained(str(staging / "peft"), selected_adapters=[selector.adapter_name])
+        named = staging / "peft" / selector.adapter_name  # PEFT's place for an adapter that is not called "default"
+        os.replace(named if named.is_dir() else staging / "peft", staging / "adapter")
+        shutil.rmtree(staging / "peft", ignore_errors=True)
         staging.chmod(0o755)
         _replace_directory(staging, directory)
     finally:
@@ -97,13 +100,16 @@ def _replace_directory(new: Path, directory: Path) -> None:
         os.replace(new, directory)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-    os.replace(directory, aside)
+    old = aside / directory.name
     try:
-        os.replace(new, directory)
-    except OSError:
-        os.replace(aside, directory)
-        raise
-    shutil.rmtree(aside)
+        os.replace(directory, old)
+        try:
+            os.replace(new, directory)
+        except OSError:
+            os.replace(old, directory)
+            raise
+    finally:
+        shutil.rmtree(aside)
 
 
 def _write_json(path: Path, value: Any) -> None:

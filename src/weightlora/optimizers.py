@@ -62,4 +62,5 @@ def _is_moment(value: object, parameter: nn.Parameter) -> bool:
 
 
 def _is_scalar(value: object) -> bool:
-    return not isinstance(value, Tensor) or value.numel() == 1
+    # by dimensions: at rank 1 a factored moment may have one entry, too
+    return not isinstance(value, Tensor) or value.dim() == 0

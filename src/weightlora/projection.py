@@ -46,6 +46,7 @@ def project_simplex(values: Tensor) -> Tensor:
     Args:
         values: Shape `(n,)`, finite, `n >= 1`.
     """
+    values = values - values.max()  # the projection does not mind, and the sums keep their precision
     descending = torch.sort(values, descending=True).values
     taus = (descending.cumsum(0) - 1) / torch.arange(1, len(values) + 1, dtype=values.dtype)
     support = int((descending > taus).sum())

@@ -61,6 +61,8 @@ class WeightLora:
         self.step_count = 0
         self.history: list[dict[str, Any]] = []
         self._rule = make_rule(self.adapters, self.optimizer, self.config)
+        self._stepped = False  # a step that an AMP scaler skips never reaches the optimizer
+        self._step_hook = self.optimizer.register_step_pre_hook(self._mark_step)
         if self.config.select_steps == 0:
             self.finish()
 
@@ -113,7 +115,12 @@ class WeightLora:
         if phase == "train":
             return
         evidence = self._rule.take(grad_scale)
-        if evidence is None or (grad_scale != 1.0 and not evidence.isfinite().all()):
+        stepped, self._stepped = self._stepped, False
+        if evidence is None or not stepped:
+            if grad_scale != 1.0:
+                return
+            raise ValueError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
+        if grad_scale != 1.0 and not evidence.isfinite().all():
             return
         if not evidence.isfinite().all():
             worst = int((~evidence.isfinite()).nonzero()[0])
@@ -136,6 +143,10 @@ class WeightLora:
                 "score": list(self.scores.values()),
             }
         )
+
+    def _mark_step(self, optimizer: Optimizer, *_: Any) -> None:
+        # Fused optimizers are called on an overflow too, and are told to do nothing by this attribute.
+        self._stepped = not bool(getattr(optimizer, "found_inf", False))
 
     def advance(self) -> None:
         """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
@@ -171,11 +182,16 @@ class WeightLora:
             for adapter, rank in zip(self.adapters, self._next_ranks(), strict=True):
                 expansion.expand_(adapter, rank, self.config.expand, self.optimizer, generator)
         if self._round == self.config.rounds:
-            self._rule.close()
+            self._close()
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
                 surgery.fold_gate_(adapter, omega)
         surgery.describe_(self.model, self.adapter_name)
         self.history.append({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
+
+    def _close(self) -> None:
+        """Leave nothing of ours on the model or the optimizer."""
+        self._rule.close()
+        self._step_hook.remove()
 
     def _project(self, values: Tensor, keep: Tensor | None = None) -> Tensor:
         """Project gates onto the constraint; at a decision onto the given support, which simplex gates lack before."""
@@ -261,7 +277,7 @@ class WeightLora:
         score, omega = ([state[what][adapter.name] for adapter in self.adapters] for what in ("scores", "omega"))
         self._rule.restore(torch.tensor(score, dtype=torch.float64), torch.tensor(omega, dtype=torch.float64))
         if self._round == self.config.rounds:
-            self._rule.close()
+            self._close()
         surgery.describe_(self.model, self.adapter_name)
 
     def _check_state(self, state: dict[str, Any]) -> None:

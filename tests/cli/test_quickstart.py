@@ -58,6 +58,8 @@ def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest
     assert f"{tmp_path} is not empty" in capsys.readouterr().err
     assert main(["quickstart", "--output-dir", str(tmp_path / "mine.txt"), "--overwrite"]) == 2
     assert "mine.txt is a file" in capsys.readouterr().err
+    assert main(["quickstart", "--output-dir", str(tmp_path / "mine.txt" / "run")]) == 2
+    assert "mine.txt is no directory" in capsys.readouterr().err
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 
 

@@ -25,10 +25,10 @@ class TrainingBar(TrainerCallback):
     def __init__(self, console: Console, title: str, state: State) -> None:
         self._title, self._state = title, state
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description:<11}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[doing]}"),
+            TextColumn("{task.fields[doing]:<21}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

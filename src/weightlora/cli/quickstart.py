@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what is in the output directory")
     parser.add_argument("--compare", action="store_true", help="also train LoRA on all 36 modules, for comparison")
     parser.add_argument("--keep", type=_number, default=9, help="adapters to keep: a number, or a fraction of 36")
-    parser.add_argument("--steps", type=int, default=300, help="optimizer steps, of 32 sentences each")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps, of 32 sentences each")
     parser.add_argument("--select-steps", type=int, help="steps before the choice; a fifth of --steps if not given")
     parser.add_argument("--rank", type=int, default=8, help="LoRA rank")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of AdamW, with linear decay")
@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(args.output_dir, args.steps, args.rank, args.learning_rate, args.seed)
     with quiet_libraries():
         data = load_data()
+        kept = config.number_to_keep(ENCODER_LINEAR_COUNT)
+        console.print(f"MiniLM-L6 on Rotten Tomatoes, LoRA of rank {args.rank} on {ENCODER_LINEAR_COUNT} modules.")
         console.print(
-            f"MiniLM-L6 on Rotten Tomatoes: LoRA of rank {args.rank} on {ENCODER_LINEAR_COUNT} modules, "
-            f"{config.number_to_keep(ENCODER_LINEAR_COUNT)} of them kept after {config.select_steps} of "
-            f"{args.steps} steps"
+            f"WeightLoRA keeps {kept} of them, chosen in the first {config.select_steps} of {args.steps} steps.\n"
         )
         weightlora = train(settings, config, data, console, "WeightLoRA")
         lora = train(settings, None, data, console, "LoRA on all") if args.compare else None
@@ -96,8 +96,15 @@ def check_arguments(args: argparse.Namespace) -> WeightLoraConfig:
         )
     config = WeightLoraConfig(keep=args.keep, select_steps=select_steps, selection=args.selection, seed=args.seed)
     config.number_to_keep(ENCODER_LINEAR_COUNT)
-    check_empty(Path(args.output_dir), args.overwrite)
+    _check_output_directory(Path(args.output_dir), args.overwrite)
     return config
+
+
+def _check_output_directory(directory: Path, overwrite: bool) -> None:
+    check_empty(directory, overwrite)
+    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ValueError(f"{directory} cannot be made: {there} is no directory that may be written to.")
 
 
 def write_run(selector: WeightLora, args: argparse.Namespace, figures: dict[str, Any]) -> Path:
@@ -131,6 +138,7 @@ def results(args: argparse.Namespace, weightlora: "Run", lora: "Run | None") -> 
         "format": RESULTS_FORMAT,
         "model": "all-MiniLM-L6-v2",
         "task": "rotten_tomatoes",
+        "test_sentences": weightlora.test_sentences,
         "settings": {name: getattr(args, name) for name in names}
         | {"select_steps": weightlora.selector.config.select_steps},
         "columns": columns,

@@ -29,8 +29,10 @@ WRITTEN = {
 
 def show(console: Console, figures: dict[str, Any], output_dir: str) -> None:
     """Print the table, the names of the kept adapters, and what was written."""
+    console.print()
     console.print(_table(figures["columns"]))
-    console.print("Step time: median of the steps, selecting = 1. Test: 2,000 sentences held out.", style="dim")
+    console.print("Step time: median over this run's steps, selecting = 1; make bench takes turns.", style="dim")
+    console.print(f"Test: {figures['test_sentences']:,} sentences that were held out.", style="dim")
     console.print("\nKept:")
     for name in figures["kept"]:
         console.print(f"  {name}", soft_wrap=True)

@@ -80,6 +80,7 @@ class Run:
     trained: Cost
     accuracy: float
     loss: float
+    test_sentences: int
 
 
 class StepTimes(TrainerCallback):
@@ -151,7 +152,7 @@ def train(settings: Settings, config: WeightLoraConfig | None, data: Data, conso
     selecting = None if selector is None else times.at_start
     trained = cost_of(model, trainer.optimizer, data.batch)
     _share_out(times.seconds, selector, selecting, trained)
-    return Run(selector, selecting, trained, metrics["eval_accuracy"], metrics["eval_loss"])
+    return Run(selector, selecting, trained, metrics["eval_accuracy"], metrics["eval_loss"], len(data.test))
 
 
 def cost_of(model: torch.nn.Module, optimizer: Any, batch: dict[str, torch.Tensor]) -> Cost:
