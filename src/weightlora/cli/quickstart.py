@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what is in the output directory")
     parser.add_argument("--compare", action="store_true", help="also train LoRA on all 36 modules, for comparison")
     parser.add_argument("--keep", type=_number, default=9, help="adapters to keep: a number, or a fraction of 36")
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps, of 32 sentences each")
+    parser.add_argument("--steps", type=int, default=150, help="optimizer steps, of 32 sentences each")
     parser.add_argument("--select-steps", type=int, help="steps before the choice; a fifth of --steps if not given")
     parser.add_argument("--rank", type=int, default=8, help="LoRA rank")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of AdamW, with linear decay")
