@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test lint bench docs clean help
+.PHONY: setup quickstart test lint bench bench-quality docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -32,6 +32,10 @@ lint: $(STAMP) ## check style and types
 bench: $(STAMP) ## measure speed and memory (ARGS=...)
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py $(ARGS)
 
+bench-quality: $(STAMP) ## run the comparison of methods over seeds, where it stopped (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/weightlora bench run $(ARGS)
+	$(BIN)/weightlora bench summarize
+
 docs: $(DOCS_STAMP) ## build the site into site/
 	$(BIN)/mkdocs build --strict
 
@@ -44,4 +48,4 @@ clean: ## remove .venv, caches and built files; runs/ stays
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

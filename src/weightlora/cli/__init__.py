@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from . import quickstart
+from . import bench, quickstart
 
 __all__ = ["main"]
 
-COMMANDS = (quickstart,)
+COMMANDS = (quickstart, bench)
 
 
 class _Parser(argparse.ArgumentParser):

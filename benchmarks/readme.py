@@ -1,0 +1,84 @@
+"""Fills the tables of README.md from the stored figures, `benchmarks/results/{quickstart,speed}.json`.
+
+`make quickstart ARGS="--compare --output-dir runs/compare"` makes the first (`results.json` there), `make bench` the
+second.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+
+
+def table(rows: list[list[str]]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + "|".join([" --- "] + [" ---: "] * (len(rows[0]) - 1)) + "|", *body])
+
+
+def megabytes(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"
+
+
+def quickstart(figures: dict[str, Any]) -> str:
+    """The quickstart's own numbers, the other method beside them."""
+    columns = [figures["columns"][key] for key in ("selecting", "after", "lora")]
+
+    def row(title: str, key: str, form: Any) -> list[str]:
+        return [title, *("" if column[key] is None else form(column[key]) for column in columns)]
+
+    settings = figures["settings"]
+    rows = [
+        ["", f"selecting, steps 1 to {settings['select_steps']}", "after the choice", "LoRA on all, same steps"],
+        row("adapters", "adapters", str),
+        row("their parameters", "adapter_parameters", lambda value: f"{value:,}"),
+        row("optimizer state", "optimizer_state_bytes", megabytes),
+        row("activations kept for backward", "saved_activation_bytes", megabytes),
+        row("step time", "step_time_ratio", lambda value: f"{value:.2f}"),
+        row("held-out accuracy", "test_accuracy", lambda value: f"{value:.3f}"),
+        row("held-out loss", "test_loss", lambda value: f"{value:.3f}"),
+    ]
+    note = (
+        f"MiniLM-L6 on {figures['test_sentences']:,} held-out sentences of Rotten Tomatoes, seed {settings['seed']}, "
+        f"{settings['steps']} steps of 32. One run shows that it works, not how well: seeds differ by about 0.01 in loss."
+    )
+    return f"{table(rows)}\n\n{note}"
+
+
+def speed(figures: dict[str, Any]) -> str:
+    """Costs of a step, interleaved in one process."""
+    rows = [["", "adapters", "optimizer state", "activations for backward", "step time"]]
+    for variant in figures["variants"].values():
+        low, high = variant["step_time_ratio_quartiles"]
+        rows.append(
+            [
+                variant["label"],
+                str(variant["adapters"]),
+                megabytes(variant["optimizer_state_bytes"]),
+                megabytes(variant["saved_activation_bytes"]),
+                f"{variant['step_time_ratio']:.2f} ({low:.2f} to {high:.2f})",
+            ]
+        )
+    settings = figures["settings"]
+    note = (
+        f"MiniLM-L6, {settings['batch_size']} x {settings['tokens']} tokens, rank {settings['rank']}, "
+        f"{figures['environment']['threads']} CPU threads; median and quartiles of {settings['rounds']} rounds, LoRA on "
+        "all 36 modules = 1. Backward stops at the lowest adapter that is left, so what is saved depends on where it is."
+    )
+    return f"{table(rows)}\n\n{note}"
+
+
+def render(text: str) -> str:
+    """The README with both tables put between their markers."""
+    for name, draw in (("quickstart", quickstart), ("speed", speed)):
+        content = draw(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = marked.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
