@@ -206,7 +206,6 @@ def test_a_failure_of_the_exchange_leaves_the_old_run(tmp_path, monkeypatch, whi
     assert tree(tmp_path) == before
 
 
-@pytest.mark.xfail(strict=True, reason="the clean-up deletes the old run where it cannot be put back")
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_an_old_run_that_cannot_be_put_back_is_not_deleted(tmp_path, monkeypatch, error):
     """It may stay in the folder that it was put aside in, but it stays."""

@@ -103,13 +103,13 @@ def _replace_directory(new: Path, directory: Path) -> None:
     old = aside / directory.name
     try:
         os.replace(directory, old)
-        try:
-            os.replace(new, directory)
-        except OSError:
-            os.replace(old, directory)
-            raise
-    finally:
-        shutil.rmtree(aside)
+        os.replace(new, directory)
+    except BaseException:
+        if old.exists():
+            os.replace(old, directory)  # where this fails too, the old run stays aside, and whole
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -12,6 +12,7 @@ from weightlora import __version__
 from weightlora.adapters import find_adapters
 from weightlora.cli import main, quickstart, training
 from weightlora.cli.progress import TrainingBar, TrainingLines, progress_callback
+from weightlora.cli.summary import ROWS, show
 from weightlora.tasks.sentiment import minilm_path
 
 HEAD = 2 * 384 + 2
@@ -124,7 +125,8 @@ def little_data(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
     return seen
 
 
-def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture, little_data):
+def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monkeypatch, little_data):
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 99.0, 99.0))
     directory = tmp_path / "runs" / "one"
     arguments = ["--steps", "4", "--select-steps", "2", "--keep", "3", "--seed", "1", "--compare"]
     assert main(["quickstart", "--output-dir", str(directory), *arguments]) == 0
@@ -141,6 +143,7 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys: pytes
     check_figures(results)
     check_output(output, results["kept"], directory)
     check_adapter(directory / "adapter", results["kept"])
+    assert results["busy"] is False and "Other programs" not in output
     half = len(little_data) // 2
     assert half > 4 and little_data[:half] == little_data[half:]  # both runs saw the same batches
 
@@ -217,3 +220,22 @@ def test_the_bar_shows_step_phase_and_adapters():
     console = Console(file=out, width=100, force_terminal=True)
     assert isinstance(shown(console, [("select", 36)] * 2 + [("train", 9)] * 3), TrainingBar)
     assert all(piece in out.getvalue() for piece in ("WeightLoRA", "5/5", "training 9 adapters", "left"))
+
+
+@pytest.mark.parametrize(("load", "busy"), [(4.0, False), (5.0, False), (5.1, True)])
+def test_a_busy_machine_is_noticed(monkeypatch: pytest.MonkeyPatch, load: float, busy: bool):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert training.machine_is_busy() is busy
+
+
+def test_the_summary_says_that_step_times_were_disturbed():
+    column = dict.fromkeys(ROWS, 1) | {"test_loss": None, "test_accuracy": None}
+    figures = {"columns": {"selecting": column, "after": dict.fromkeys(ROWS, 1)}, "kept": [], "test_sentences": 5}
+    outputs = []
+    for busy in (False, True):
+        show(console := Console(file=io.StringIO(), width=80), figures | {"busy": busy}, "runs/x")
+        outputs.append(console.file.getvalue())
+    assert ["Other programs" in output for output in outputs] == [False, True]
+    assert all("LoRA on all" not in output for output in outputs)  # there is no such column to name

@@ -139,6 +139,7 @@ def results(args: argparse.Namespace, weightlora: "Run", lora: "Run | None") -> 
         "model": "all-MiniLM-L6-v2",
         "task": "rotten_tomatoes",
         "test_sentences": weightlora.test_sentences,
+        "busy": weightlora.busy or (lora is not None and lora.busy),
         "settings": {name: getattr(args, name) for name in names}
         | {"select_steps": weightlora.selector.config.select_steps},
         "columns": columns,

@@ -32,6 +32,8 @@ def show(console: Console, figures: dict[str, Any], output_dir: str) -> None:
     console.print()
     console.print(_table(figures["columns"]))
     console.print("Step time: median over this run's steps, selecting = 1; make bench takes turns.", style="dim")
+    if figures["busy"]:
+        console.print("Other programs kept the CPU busy meanwhile: these step times say little.", style="yellow")
     console.print(f"Test: {figures['test_sentences']:,} sentences that were held out.", style="dim")
     console.print("\nKept:")
     for name in figures["kept"]:

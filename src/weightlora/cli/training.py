@@ -1,6 +1,7 @@
 """One run of the quickstart: MiniLM-L6 with LoRA under `transformers.Trainer`, with or without a selection."""
 
 import contextlib
+import os
 import statistics
 import time
 import warnings
@@ -73,7 +74,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `selecting` is None for plain LoRA."""
+    """A finished run. `selecting` is None for plain LoRA; `busy` says that other programs disturbed the step times."""
 
     selector: WeightLora | None
     selecting: Cost | None
@@ -81,6 +82,7 @@ class Run:
     accuracy: float
     loss: float
     test_sentences: int
+    busy: bool
 
 
 class StepTimes(TrainerCallback):
@@ -92,6 +94,7 @@ class StepTimes(TrainerCallback):
     def __init__(self, batch: dict[str, torch.Tensor]) -> None:
         self.seconds: list[float] = []
         self.at_start: Cost | None = None
+        self.busy = False
         self._batch = batch
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -103,6 +106,7 @@ class StepTimes(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.seconds.append(_now() - self._start)
+        self.busy |= machine_is_busy()
 
 
 def load_data() -> Data:
@@ -152,7 +156,8 @@ def train(settings: Settings, config: WeightLoraConfig | None, data: Data, conso
     selecting = None if selector is None else times.at_start
     trained = cost_of(model, trainer.optimizer, data.batch)
     _share_out(times.seconds, selector, selecting, trained)
-    return Run(selector, selecting, trained, metrics["eval_accuracy"], metrics["eval_loss"], len(data.test))
+    accuracy, loss = metrics["eval_accuracy"], metrics["eval_loss"]
+    return Run(selector, selecting, trained, accuracy, loss, len(data.test), times.busy)
 
 
 def cost_of(model: torch.nn.Module, optimizer: Any, batch: dict[str, torch.Tensor]) -> Cost:
@@ -195,6 +200,13 @@ def _arguments(settings: Settings) -> TrainingArguments:
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def machine_is_busy() -> bool:
+    """Whether clearly more wants to run than there are CPUs; False where the system does not tell, or a GPU trains."""
+    if torch.cuda.is_available() or not hasattr(os, "getloadavg"):
+        return False
+    return os.getloadavg()[0] > 1.25 * (os.cpu_count() or 1)
 
 
 def _now() -> float:
