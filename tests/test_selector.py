@@ -178,6 +178,13 @@ def test_a_parameter_budget_is_never_exceeded():
         assert spent + min(size for name, size in sizes.items() if name not in selector.kept) > budget
 
 
+@pytest.mark.parametrize("seed", [111, 0, 1])
+def test_a_parameter_budget_in_rounds_leaves_an_adapter(seed):
+    model, optimizer, selector = start(keep_parameters=150, rounds=2, select_steps=4, selection="random", seed=seed)
+    train(model, optimizer, selector, steps=4)
+    assert len(selector.adapters) == 1 and selector.adapters[0].size <= 150
+
+
 def test_simplex_gates_lie_on_the_simplex():
     model, optimizer, selector = start(keep=3, select_steps=5, constraint="simplex", **STOIHT)
     train(model, optimizer, selector, steps=4)

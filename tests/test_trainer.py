@@ -342,6 +342,13 @@ def test_resuming_a_trainer_checkpoint_is_refused(tmp_path):
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+def test_a_second_training_with_the_same_callback_does_not_choose_again(tmp_path):
+    run = trainer(tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)))
+    run.train()
+    with pytest.raises(ValueError, match=r"^this callback has chosen 3 adapters in an earlier train\(\): remove it"):
+        run.train()
+
+
 def test_bringing_back_the_best_checkpoint_is_refused_before_the_first_step(tmp_path):
     settings = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
     run = trainer(tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)), **settings)

@@ -64,7 +64,8 @@ class StoIHT:
         eta = self._config.omega_lr
         if self._config.omega_follows_lr:
             group = self._optimizer.param_groups[0]
-            eta *= float(group["lr"]) / float(group.get("initial_lr", group["lr"]))
+            if "initial_lr" in group:  # set by LR schedulers
+                eta *= float(group["lr"]) / float(group["initial_lr"])
         moved = self.score - eta * evidence
         if not bool(moved.isfinite().all()):
             raise ValueError(f"a gate would become infinite under omega_lr={self._config.omega_lr}: lower it.")

@@ -206,7 +206,9 @@ class WeightLora:
         budget = self._budgets[self._round]
         if self.config.keep_parameters is None:
             return projection.top_k(ranked, budget)
-        return projection.top_by_parameters(ranked, [self.sizes[a.name] for a in self.adapters], budget)
+        # What cannot fit in the end goes in the first round, or it could crowd out all that can.
+        sizes = [self.sizes[a.name] if self.sizes[a.name] <= self._budgets[-1] else budget + 1 for a in self.adapters]
+        return projection.top_by_parameters(ranked, sizes, budget)
 
     def _keep(self, mask: Tensor) -> None:
         self._last_scores = self.scores

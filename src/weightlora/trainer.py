@@ -39,6 +39,11 @@ class WeightLoraCallback(TrainerCallback):
                 f"select_steps={self.config.select_steps} is longer than the training of {state.max_steps} steps: "
                 f"lower it (a fifth of the training, {max(2, state.max_steps // 5)}, is a good start)."
             )
+        if self.selector is not None:
+            raise ValueError(
+                f"this callback has chosen {len(self.selector.kept)} adapters in an earlier train(): remove it with "
+                "trainer.remove_callback() to train them on, or make a new one to choose again."
+            )
         if args.load_best_model_at_end:
             raise ValueError(
                 "load_best_model_at_end=True could bring back a checkpoint from before the choice, without the kept "
