@@ -228,6 +228,7 @@ def test_a_link_to_a_directory_is_written_through(tmp_path, content):
     (tmp_path / "real").mkdir()
     if content:
         (tmp_path / "real" / "old").touch()
+        (tmp_path / "real" / "selection.json").touch()  # only an earlier run is overwritten
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
     save_run(selected(), tmp_path / "link", overwrite=content)
     assert (tmp_path / "link").is_symlink()
@@ -322,3 +323,11 @@ def test_peft_alone_rebuilds_the_model(loaded, case):
         without = model(**batch()).logits
     torch.testing.assert_close(torch.tensor(found["logits"]), expected, rtol=0, atol=1e-5)
     assert (without - expected).abs().max() > 1e-3
+
+
+def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds no earlier run \(no selection.json\), so it is not overwritten"):
+        save_run(selected(selection="random"), tmp_path / "home", overwrite=True)
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"

@@ -90,8 +90,14 @@ def check_empty(directory: Path, overwrite: bool) -> None:
     """Raise a `ValueError` if the directory may not be written to: it is a file, or it is not empty."""
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file: give a directory.")
-    if not overwrite and directory.is_dir() and any(directory.iterdir()):
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return
+    if not overwrite:
         raise ValueError(f"{directory} is not empty: give another directory, or ask for it to be overwritten.")
+    if not (directory / "selection.json").is_file():
+        raise ValueError(
+            f"{directory} holds no earlier run (no selection.json), so it is not overwritten: give another."
+        )
 
 
 def _replace_directory(new: Path, directory: Path) -> None:
