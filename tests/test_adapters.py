@@ -86,6 +86,8 @@ def test_other_peft_methods_are_refused():
     model = get_peft_model(tiny_bert(), LoHaConfig(target_modules=["query"]))
     with pytest.raises(ValueError, match=r"adapter 'default' is .*LOHA.*use a LoraConfig"):
         find_adapters(model, "default")
+    with pytest.raises(ValueError, match=r"adapter 'default' is .*LOHA.*use a LoraConfig"):
+        find_adapters(model)
 
 
 def test_dora_is_refused_by_name():

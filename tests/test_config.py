@@ -175,3 +175,22 @@ def test_the_papers_settings_are_the_authors_and_can_be_overridden(arguments, se
     """Against METHOD's list: SGD at 5 under the LR schedule, by value, every step; plus: halvings, every 5, QR."""
     assert WeightLoraConfig.paper(**arguments) == WeightLoraConfig(**settings)
     assert WeightLoraConfig.paper(**arguments).rank_by == "value"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"omega_lr": "x", "selection": "stoiht"}, r"omega_lr='x' is no step size: give a positive number"),
+        ({"omega_lr": None, "selection": "stoiht"}, r"omega_lr=None is no step size"),
+        ({"seed": -1}, r"seed=-1 must be a whole number of at least 0"),
+        ({"seed": "x"}, r"seed='x' must be a whole number"),
+        (
+            {"expand_rank": "all", "expand": "qr"},
+            r"expand_rank='all' must be a whole number of at least 1, or 'budget'",
+        ),
+        ({"expand_rank": 16}, r"expand_rank=16 has no effect with expand='none': drop it"),
+    ],
+)
+def test_values_of_a_wrong_kind_or_without_effect_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        WeightLoraConfig(**settings)

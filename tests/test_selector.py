@@ -464,6 +464,7 @@ def test_states_that_do_not_fit_are_refused():
             {"keep_parameters": 100},
             r"keep_parameters=100 is less than the 128 parameters of the smallest adapter: raise",
         ),
+        ({"expand": "qr", "expand_rank": 3}, r"expand_rank=3 is below the adapters' rank of 4: raise it"),
         ({"adapter_name": "nobody"}, r"adapter_name='nobody' is not on the model: it has 'default'"),
     ],
 )

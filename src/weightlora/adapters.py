@@ -201,8 +201,9 @@ def _handle(module_name: str, layer: LoraLayer, adapter_name: str) -> LoraAdapte
 
 
 def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
-    if not layers:
-        lora_config_of(model, "")  # says what is missing when there is no PEFT at all
+    if not layers:  # says what is missing: PEFT, or LoRA
+        configs = getattr(unwrap_model(model), "peft_config", None) or {}
+        lora_config_of(model, next(iter(configs), ""))
     active = list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
     if len(active) != 1:
         raise ValueError(f"{len(active)} adapters are active ({active}), and one is gated: set adapter_name.")

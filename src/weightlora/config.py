@@ -82,8 +82,8 @@ class WeightLoraConfig:
             _check_int(name, getattr(self, name), smallest)
         self._check_steps()
         self._check_gates()
-        if self.expand_rank != "budget":
-            _check_int("expand_rank", self.expand_rank, 1)
+        _check_int("seed", self.seed, 0)
+        self._check_expansion()
 
     def _check_steps(self) -> None:
         # The first gate gradient is 0 because B = 0, so gates need a second step; credit has evidence after one.
@@ -97,9 +97,20 @@ class WeightLoraConfig:
                 f"warmup_steps={self.warmup_steps}, too few for rounds={self.rounds}: raise select_steps."
             )
 
+    def _check_expansion(self) -> None:
+        if self.expand_rank == "budget":
+            return
+        if not isinstance(self.expand_rank, int) or isinstance(self.expand_rank, bool) or self.expand_rank < 1:
+            raise ValueError(f"expand_rank={self.expand_rank!r} must be a whole number of at least 1, or 'budget'.")
+        if self.expand == "none":
+            raise ValueError(
+                f"expand_rank={self.expand_rank} has no effect with expand='none': drop it, or set expand to 'qr'."
+            )
+
     def _check_gates(self) -> None:
-        if not (math.isfinite(self.omega_lr) and self.omega_lr > 0):
-            raise ValueError(f"omega_lr={self.omega_lr} is no step size: give a positive number.")
+        number = isinstance(self.omega_lr, int | float) and not isinstance(self.omega_lr, bool)
+        if not (number and math.isfinite(self.omega_lr) and self.omega_lr > 0):
+            raise ValueError(f"omega_lr={self.omega_lr!r} is no step size: give a positive number.")
         if self.selection == "stoiht":
             return
         for name in ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr"):

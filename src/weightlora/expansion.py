@@ -13,6 +13,13 @@ from .adapters import LoraAdapter
 from .optimizers import replace_parameter_
 
 
+def check_rank(adapters: list[LoraAdapter], target: int | str) -> None:
+    """Raise a `ValueError` if the target is a rank below one that an adapter has already."""
+    largest = max(adapter.rank for adapter in adapters)
+    if isinstance(target, int) and target < largest:
+        raise ValueError(f"expand_rank={target} is below the adapters' rank of {largest}: raise it, or drop expand.")
+
+
 def ranks_for_budget(adapters: list[LoraAdapter], budget: int) -> list[int]:
     """Ranks of the given adapters, all multiplied by the same factor, that together cost at most `budget` parameters.
 

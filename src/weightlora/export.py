@@ -18,12 +18,14 @@ SELECTION_FORMAT = 1
 def save_run(selector: WeightLora, directory: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write a run directory: `selection.json`, `history.jsonl`, and `adapter/`, a plain PEFT LoRA checkpoint.
 
+    `history.jsonl` has a line a step (with `phase`, `omega`, `score`) and a line a decision (with `kept`, `ranks`).
+
     Everything is written beside the directory first and moved into place at the end.
 
     Args:
         selector: After its decision.
         directory: Created; it may exist if it is empty.
-        overwrite: Replace a directory that is not empty.
+        overwrite: Replace an earlier run; any other directory that is not empty is refused all the same.
 
     Returns:
         The directory.

@@ -54,6 +54,7 @@ class WeightLora:
         self.sizes = {adapter.name: adapter.size for adapter in self.adapters}
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
         self._start_ranks = self.ranks
+        expansion.check_rank(self.adapters, self.config.expand_rank)
         self._budgets = self._plan_budgets()
         self._ends = schedule.round_ends(self.config.warmup_steps, self.config.select_steps, self.config.rounds)
         self._round = 0

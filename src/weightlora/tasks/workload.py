@@ -38,7 +38,6 @@ class Workload:
             AdaLoRA's) is in the loss that the Trainer reports, and not in this one.
         metric: The name of the one that is compared; higher is better.
         reported: The names of all that are stored.
-        names: Every module that may be adapted, where that is known beforehand.
     """
 
     model: nn.Module
@@ -50,7 +49,6 @@ class Workload:
     metrics: Callable[[EvalPrediction], dict[str, float]]
     metric: str
     reported: tuple[str, ...]
-    names: list[str] | None = None
 
 
 def load_workload(experiment: dict[str, Any]) -> Workload:
@@ -82,7 +80,6 @@ def _classification(model_path: Path, task: Any, experiment: dict[str, Any], tar
         metrics=_accuracy,
         metric="accuracy",
         reported=("accuracy", "f1_macro"),
-        names=None,
     )
 
 
