@@ -44,8 +44,7 @@ class WeightLora:
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, config: WeightLoraConfig | None = None) -> None:
         refuse_many_processes()
-        self.model = model
-        self.optimizer = unwrap_optimizer(optimizer)
+        self.model, self.optimizer = model, unwrap_optimizer(optimizer)
         self.config = config or WeightLoraConfig()
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
         self.adapter_name = self.adapters[0].adapter_name
@@ -207,7 +206,7 @@ class WeightLora:
         budget = self._budgets[self._round]
         if self.config.keep_parameters is None:
             return projection.top_k(ranked, budget)
-        # What cannot fit in the end goes in the first round, or it could crowd out all that can.
+        # What cannot fit in the end goes first, or it could crowd out all that can.
         sizes = [self.sizes[a.name] if self.sizes[a.name] <= self._budgets[-1] else budget + 1 for a in self.adapters]
         return projection.top_by_parameters(ranked, sizes, budget)
 
