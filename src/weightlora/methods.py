@@ -70,10 +70,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model ready to train, and the callbacks its method needs."""
+    """A model ready to train, and the callbacks its method needs.
+
+    `candidates` is given by methods that choose before training: name and size of every adapter there was.
+    """
 
     model: nn.Module
     callbacks: tuple[TrainerCallback, ...] = ()
+    candidates: dict[str, int] | None = None
 
 
 class AllocateCallback(TrainerCallback):
@@ -86,10 +90,11 @@ class AllocateCallback(TrainerCallback):
 
 
 def _keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
-    kept = set(names)
-    disconnect_(model, [adapter for adapter in find_adapters(model) if adapter.name not in kept])
+    kept, adapters = set(names), find_adapters(model)
+    candidates = {adapter.name: adapter.size for adapter in adapters}
+    disconnect_(model, [adapter for adapter in adapters if adapter.name not in kept])
     describe_(model, "default")
-    return Prepared(model)
+    return Prepared(model, candidates=candidates)
 
 
 def _keep_best(model: PeftModel, scores: dict[str, float], keep: int) -> Prepared:

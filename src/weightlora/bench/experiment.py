@@ -30,9 +30,10 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     Raises:
         ValueError: If a setting does not fit the task, the model or the method.
     """
+    import torch
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from weightlora.adapters import find_adapters
+    from weightlora.bench.evidence import EvidenceCallback
     from weightlora.methods import METHODS, Setting
     from weightlora.tasks.workload import load_workload
 
@@ -77,8 +78,10 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
             options=experiment["options"],
         )
     )
-    before = _adapter_parameters(prepared.model)
-    names = _adapter_names(prepared.model, find_adapters)
+    names, before = _adapter_names(prepared.model), _adapter_parameters(prepared.model)
+    if prepared.candidates is not None:  # some were removed already
+        names, before = list(prepared.candidates), sum(prepared.candidates.values())
+    evidence = EvidenceCallback(experiment.get("evidence", ()), batch=lambda: next(batches()))
     set_seed(seed)  # whatever the preparation drew, dropout begins alike
     trainer = Trainer(
         model=prepared.model,
@@ -86,13 +89,13 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         train_dataset=workload.train,
         data_collator=workload.collate,
         compute_metrics=workload.metrics,
-        callbacks=list(prepared.callbacks),
+        callbacks=[*prepared.callbacks, *([evidence] if "evidence" in experiment else [])],
     )
     trainer.train()
     rows: Any = workload.validation if experiment["evaluate_on"] == "validation" else workload.test
     evaluated = trainer.evaluate(rows)
     metrics = {key.removeprefix("eval_"): value for key, value in evaluated.items()}
-    kept = _adapter_names(prepared.model, find_adapters)
+    kept = _adapter_names(prepared.model)
     return {
         "format": RESULT_FORMAT,
         "task": experiment["task"],
@@ -110,7 +113,14 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         "peak_memory_bytes": _peak_memory(),
         "versions": {name: version(name) for name in VERSIONS},
         "commit": _commit(),
-        "machine": {"processor": platform.machine(), "system": platform.system(), "python": platform.python_version()},
+        "machine": {
+            "processor": platform.machine(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "system": platform.system(),
+            "python": platform.python_version(),
+        },
+        **({"evidence": evidence.records} if "evidence" in experiment else {}),
     }
 
 
@@ -123,7 +133,9 @@ def _adapter_parameters(model: Any) -> int:
     )
 
 
-def _adapter_names(model: Any, find_adapters: Any) -> list[str] | None:
+def _adapter_names(model: Any) -> list[str] | None:
+    from weightlora.adapters import find_adapters
+
     try:
         return [adapter.name for adapter in find_adapters(model, check=False)]
     except ValueError:  # another PEFT method, or none
@@ -143,10 +155,11 @@ def _commit() -> str | None:
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write atomically: a killed run leaves no half file under the name of a whole one."""
+    """Write atomically, a line a key: a killed run leaves no half file under the name of a whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in result.items()]
+    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     os.replace(partial, path)
 
 

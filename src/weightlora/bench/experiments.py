@@ -21,7 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "seeds": 5,
     "options": {},
 }
-OPTIONAL = {"train_examples", "validation_examples", "test_examples", "model", "data", "device"}
+OPTIONAL = {"train_examples", "validation_examples", "test_examples", "model", "data", "device", "evidence"}
 
 
 @dataclass(frozen=True)

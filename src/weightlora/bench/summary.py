@@ -31,7 +31,8 @@ FIELDS: dict[str, Any] = {"task": str, "method": str, "seed": int, "experiment":
 FIELDS |= {"loss": NUMBER, "metric.name": str, "metric.value": NUMBER, "kept": LIST_OR_NULL}
 FIELDS |= {"trainable_parameters.after": NUMBER}
 WHICH_RUNS = {"seed", "seeds"}  # in `experiment`, these say which runs there are, not how one goes
-PER_METHOD = {"label", "method", "options", "learning_rate"}  # what makes a method: these may differ between two
+# What makes a method: these may differ between two.
+PER_METHOD = {"label", "method", "options", "learning_rate", "evidence"}
 LEGEND = (
     "Sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs`: the loss "
     "minus the reference's at the same seeds; ▼ (lower) and ▲ (higher) mark intervals that exclude 0, uncorrected for "
