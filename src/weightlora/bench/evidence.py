@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..adapters import LoraAdapter, find_adapters
 
 DIGITS = 5
-SUMS = ("credit", "credit_squared", "gate", "gate_squared", "gradient")
+SUMS = ("credit", "credit_squared", "next_credit", "next_credit_squared", "gate", "gate_squared", "gradient")
 
 
 class EvidenceCallback(TrainerCallback):
@@ -20,42 +20,49 @@ class EvidenceCallback(TrainerCallback):
     `records` maps a step T to lists with one number an adapter, in the model's order:
 
     * `credit`, `credit_squared`: sum over steps 1 to T of the update credit of a step, and of its square.
-    * `gate`, `gate_squared`: the same of `-<dL/dB, B>`, the decrease of the loss along a gate that opens.
+    * `next_credit`, `next_credit_squared`: the same with the gradient of the next batch, which the step has not seen.
+    * `gate`, `gate_squared`: of `-<dL/dB, B>`, the decrease of the loss along a gate that opens.
     * `gradient`: sum of the Frobenius norm of dL/dB.
     * `update`: `s ||B A||_F` at T.
     * `leave_one_out`: the rise of the loss of one training batch, without dropout, when the adapter alone is left out.
 
     Args:
         steps: The T to record at.
-        batch: The batch of `leave_one_out`; without it, that list is missing.
+        batch: Gives the batch of `leave_one_out`.
+        leave_out_at: The only step with `leave_one_out`, which costs a forward pass an adapter.
     """
 
-    def __init__(self, steps: Sequence[int], batch: Callable[[], dict[str, Tensor]] | None = None) -> None:
+    def __init__(self, steps: Sequence[int], batch: Callable[[], dict[str, Tensor]], leave_out_at: int) -> None:
         self.records: dict[int, dict[str, list[float]]] = {}
-        self._steps = set(steps)
-        self._batch = batch
+        self._steps = {*steps, leave_out_at}
+        self._batch, self._leave_out_at = batch, leave_out_at
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._adapters = find_adapters(kwargs["model"])
         self._sums = {name: torch.zeros(len(self._adapters), dtype=torch.float64) for name in SUMS}
+        self._before = self._copy()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._before = [[factor.detach().clone() for factor in adapter.factors] for adapter in self._adapters]
+        before, self._before = self._before, self._copy()
+        for index, (adapter, old, new) in enumerate(zip(self._adapters, before, self._before, strict=True)):
+            credit = _credit([_gradient(factor) for factor in adapter.factors], old, new)
+            self._sums["next_credit"][index] += credit
+            self._sums["next_credit_squared"][index] += credit**2
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         for index, (adapter, before) in enumerate(zip(self._adapters, self._before, strict=True)):
             gradients = [_gradient(factor) for factor in adapter.factors]
-            moves = zip(gradients, adapter.factors, before, strict=True)
-            credit = -sum(float((grad * (now.detach() - old)).sum()) for grad, now, old in moves)
+            credit = _credit(gradients, before, [factor.detach() for factor in adapter.factors])
             gate = -float((gradients[1] * before[1]).sum())
-            step = (credit, credit**2, gate, gate**2, float(gradients[1].norm()))
-            for name, value in zip(SUMS, step, strict=True):
+            step = {"credit": credit, "gate": gate, "gradient": float(gradients[1].norm())}
+            step |= {"credit_squared": credit**2, "gate_squared": gate**2}
+            for name, value in step.items():
                 self._sums[name][index] += value
 
     def on_step_end(
@@ -65,11 +72,19 @@ class EvidenceCallback(TrainerCallback):
             return
         record = {name: values.tolist() for name, values in self._sums.items()}
         record["update"] = [_update_norm(adapter) for adapter in self._adapters]
-        if self._batch is not None:
+        if state.global_step == self._leave_out_at:
             record["leave_one_out"] = _leave_one_out(kwargs["model"], self._adapters, self._batch())
         self.records[state.global_step] = {
             name: [float(f"{value:.{DIGITS}g}") for value in values] for name, values in record.items()
         }
+
+    def _copy(self) -> list[list[Tensor]]:
+        return [[factor.detach().clone() for factor in adapter.factors] for adapter in self._adapters]
+
+
+def _credit(gradients: Sequence[Tensor], old: Sequence[Tensor], new: Sequence[Tensor]) -> float:
+    moves = zip(gradients, old, new, strict=True)
+    return -sum(float((gradient * (after - before)).sum()) for gradient, before, after in moves)
 
 
 def _gradient(factor: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     names, before = _adapter_names(prepared.model), _adapter_parameters(prepared.model)
     if prepared.candidates is not None:  # some were removed already
         names, before = list(prepared.candidates), sum(prepared.candidates.values())
-    evidence = EvidenceCallback(experiment.get("evidence", ()), batch=lambda: next(batches()))
+    evidence = EvidenceCallback(experiment.get("evidence", ()), lambda: next(batches()), experiment["select_steps"])
     set_seed(seed)  # whatever the preparation drew, dropout begins alike
     trainer = Trainer(
         model=prepared.model,

@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         command.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (one per core)")
     run_parser.add_argument("--seeds", type=int, help="seeds 0 to N - 1 (as each experiment says)")
     run_parser.set_defaults(run=run)
-    tune_parser.add_argument("--grid", type=_rates, default=[3e-4, 1e-3, 3e-3], help="learning rates (3e-4,1e-3,3e-3)")
+    tune_parser.add_argument("--grid", type=_rates, default=[5e-4, 1e-3, 2e-3], help="learning rates (5e-4,1e-3,2e-3)")
     tune_parser.set_defaults(run=tune)
     summarize_parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     summarize_parser.add_argument("--output-dir", type=Path, help="where tables and pictures go (the root)")
