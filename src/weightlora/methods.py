@@ -89,7 +89,8 @@ class AllocateCallback(TrainerCallback):
         kwargs["model"].base_model.update_and_allocate(state.global_step)
 
 
-def _keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
+def keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
+    """LoRA on the named modules alone."""
     kept, adapters = set(names), find_adapters(model)
     candidates = {adapter.name: adapter.size for adapter in adapters}
     disconnect_(model, [adapter for adapter in adapters if adapter.name not in kept])
@@ -98,7 +99,7 @@ def _keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
 
 
 def _keep_best(model: PeftModel, scores: dict[str, float], keep: int) -> Prepared:
-    return _keep_only(model, sorted(scores, key=lambda name: -scores[name])[:keep])
+    return keep_only(model, sorted(scores, key=lambda name: -scores[name])[:keep])
 
 
 def _equal_rank(setting: Setting, n: int) -> int:
@@ -133,7 +134,7 @@ def random(setting: Setting) -> Prepared:
 def top(setting: Setting) -> Prepared:
     """The K modules nearest the output."""
     model = setting.lora()
-    return _keep_only(model, [adapter.name for adapter in find_adapters(model)][-setting.keep :])
+    return keep_only(model, [adapter.name for adapter in find_adapters(model)][-setting.keep :])
 
 
 def last_layers(setting: Setting) -> Prepared:
@@ -148,7 +149,7 @@ def last_layers(setting: Setting) -> Prepared:
         if names and len(names) + len(layer) > setting.keep:
             break
         names += layer
-    return _keep_only(model, names)
+    return keep_only(model, names)
 
 
 def _split_layer(name: str) -> tuple[str, str, str]:
@@ -193,7 +194,7 @@ def kappa(setting: Setting) -> Prepared:
     order = KappaTuneSelector(setting.model, show_progress=False).get_best_targets()
     model = setting.lora()
     names = {adapter.name for adapter in find_adapters(model)}
-    return _keep_only(model, [name for name in order if name in names][: setting.keep])
+    return keep_only(model, [name for name in order if name in names][: setting.keep])
 
 
 def eva(setting: Setting) -> Prepared:

@@ -34,8 +34,9 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     from transformers import Trainer, TrainingArguments, set_seed
 
     from weightlora.bench.evidence import EvidenceCallback
+    from weightlora.bench.rivals import RIVALS
     from weightlora.methods import METHODS, Setting
-    from weightlora.tasks.workload import load_workload
+    from weightlora.tasks.catalogue import load_workload
 
     began = time.perf_counter()
     set_seed(seed)
@@ -63,7 +64,7 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         for start in range(0, len(rows), experiment["batch_size"]):
             yield dict(workload.collate(rows[start : start + experiment["batch_size"]]))
 
-    prepared = METHODS[experiment["method"]](
+    prepared = (METHODS | RIVALS)[experiment["method"]](
         Setting(
             model=workload.model,
             target=workload.target,
@@ -89,6 +90,7 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         train_dataset=workload.train,
         data_collator=workload.collate,
         compute_metrics=workload.metrics,
+        preprocess_logits_for_metrics=workload.preprocess,
         callbacks=[*prepared.callbacks, *([evidence] if "evidence" in experiment else [])],
     )
     trainer.train()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import sentiment
+from . import sentiment, tweets
 
 __all__ = ["LOADERS", "Task", "load_task"]
 
@@ -21,7 +21,7 @@ class Task:
         name: its key in `LOADERS`.
         splits: `"train"`, `"validation"` and `"test"`, each a list of rows. Settings are chosen on validation;
             test is for the numbers that get reported.
-        num_labels: number of classes.
+        num_labels: number of classes; 1 for regression.
         tokenize: `tokenize(rows, tokenizer, max_length)` makes what `transformers.Trainer` takes as a data set.
     """
 
@@ -35,7 +35,14 @@ def _sentiment(name: str) -> Task:
     return Task(name, sentiment.load_splits(name), num_labels=2, tokenize=sentiment.tokenize)
 
 
-LOADERS: dict[str, Callable[[str], Task]] = dict.fromkeys(sentiment.SPLIT_SIZES, _sentiment)
+def _tweets(name: str) -> Task:
+    return Task(name, tweets.load_splits(), num_labels=1, tokenize=sentiment.tokenize)
+
+
+LOADERS: dict[str, Callable[[str], Task]] = {
+    **dict.fromkeys(sentiment.SPLIT_SIZES, _sentiment),
+    "vader_tweets": _tweets,
+}
 
 
 def load_task(name: str) -> Task:

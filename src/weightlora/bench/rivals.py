@@ -1,0 +1,69 @@
+"""Given sets of adapters, and sets that other rules than ours would choose, trained alone from the start."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..adapters import find_adapters
+from ..methods import Prepared, Setting, keep_only
+
+__all__ = ["RIVALS", "RULES", "choose"]
+
+Scores = np.ndarray
+
+RULES: dict[str, Callable[[Mapping[str, Scores], Scores], Scores]] = {
+    "credit": lambda e, sizes: e["credit"],
+    "credit-per-parameter": lambda e, sizes: e["credit"] / sizes,
+    "credit-per-root": lambda e, sizes: e["credit"] / np.sqrt(sizes),
+    "credit-times-update": lambda e, sizes: e["credit"] * e["update"],
+    "next-credit": lambda e, sizes: e["next_credit"],
+    "next-credit-over-noise": lambda e, sizes: e["next_credit"] / np.sqrt(e["next_credit_squared"]),
+    "gate": lambda e, sizes: e["gate"],
+    "gate-over-noise": lambda e, sizes: e["gate"] / np.sqrt(e["gate_squared"]),
+    "gradient": lambda e, sizes: e["gradient"],
+    "update": lambda e, sizes: e["update"],
+    "leave-one-out": lambda e, sizes: e["leave_one_out"],
+}
+"""Score of each adapter from a record of `EvidenceCallback` and the adapters' sizes; the highest stay."""
+
+
+def choose(record: Mapping[str, Any], sizes: Scores, rule: str, keep: int) -> list[int]:
+    """Indices of the `keep` adapters that a rule would choose, in the model's order.
+
+    Raises:
+        ValueError: If there is no such rule, or the record lacks its evidence.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r} is unknown: choose one of {', '.join(RULES)}.")
+    try:
+        scores = RULES[rule]({name: np.asarray(values) for name, values in record.items()}, sizes)
+    except KeyError as error:
+        raise ValueError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
+    return sorted(np.argsort(-scores, kind="stable")[:keep].tolist())
+
+
+def subset(setting: Setting) -> Prepared:
+    """The adapters that `options["kept"]` names."""
+    return keep_only(setting.lora(), setting.options["kept"])
+
+
+def rival(setting: Setting) -> Prepared:
+    """The K adapters that `options["rule"]` chooses from what LoRA on all modules told up to step `options["at"]`.
+
+    `options["evidence"]` is the folder of the results of LoRA with evidence; the one of the same seed is read.
+    """
+    path = Path(setting.options["evidence"]) / f"seed-{setting.seed}.json"
+    if not path.exists():
+        raise ValueError(f"the evidence {path} is missing: run the method that writes it first.")
+    record = json.loads(path.read_text(encoding="utf-8"))["evidence"][str(setting.options["at"])]
+    model = setting.lora()
+    adapters = find_adapters(model)
+    sizes = np.array([adapter.size for adapter in adapters])
+    chosen = choose(record, sizes, setting.options["rule"], setting.keep)
+    return keep_only(model, [adapters[index].name for index in chosen])
+
+
+RIVALS: dict[str, Callable[[Setting], Prepared]] = {"subset": subset, "rival": rival}
