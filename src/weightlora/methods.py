@@ -107,7 +107,7 @@ def _equal_rank(setting: Setting, n: int) -> int:
     return max(1, setting.rank * setting.keep // n)
 
 
-def _count(setting: Setting) -> int:
+def count_adapters(setting: Setting) -> int:
     """n, counted on a throw-away copy of the structure."""
     with torch.random.fork_rng(devices=[]):
         model = setting.lora()
@@ -123,7 +123,7 @@ def lora(setting: Setting) -> Prepared:
 
 def lora_equal(setting: Setting) -> Prepared:
     """LoRA on all modules, at the rank that has the trainable parameters of K modules."""
-    return Prepared(setting.lora(_equal_rank(setting, _count(setting))))
+    return Prepared(setting.lora(_equal_rank(setting, count_adapters(setting))))
 
 
 def random(setting: Setting) -> Prepared:
@@ -199,7 +199,7 @@ def kappa(setting: Setting) -> Prepared:
 
 def eva(setting: Setting) -> Prepared:
     """EVA: directions of the activations as A, and ranks spread by the variance they explain, at K modules' cost."""
-    rank = _equal_rank(setting, _count(setting))
+    rank = _equal_rank(setting, count_adapters(setting))
     model = setting.lora(rank, init_lora_weights="eva", eva_config=EvaConfig(rho=2.0))
     batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in setting.batches()]
     initialize_lora_eva_weights(model, batches, show_progress_bar=False)
@@ -208,7 +208,7 @@ def eva(setting: Setting) -> Prepared:
 
 def adalora(setting: Setting) -> Prepared:
     """AdaLoRA: ranks pruned while training, to K modules' cost on average."""
-    rank = _equal_rank(setting, _count(setting))
+    rank = _equal_rank(setting, count_adapters(setting))
     config = AdaLoraConfig(
         init_r=rank + (rank + 1) // 2,
         target_r=rank,

@@ -2,8 +2,11 @@ import json
 
 import pytest
 
+from weightlora import __version__
 from weightlora.bench.experiments import Run, plan, plan_tuning, resolve, settle_tuning
-from weightlora.bench.runner import expected_seconds
+from weightlora.bench.runner import expected_seconds, pending
+
+VERSIONS = {"weightlora": __version__}
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def root(tmp_path):
 
 def finish(run: Run, **changes) -> None:
     run.output.parent.mkdir(parents=True, exist_ok=True)
-    result = {"format": 1, "experiment": run.experiment, "seed": run.seed, "loss": 0.5} | changes
+    result = {"format": 1, "experiment": run.experiment, "seed": run.seed, "loss": 0.5, "versions": VERSIONS} | changes
     run.output.write_text(json.dumps(result))
 
 
@@ -56,7 +59,7 @@ def test_a_misspelt_setting_is_refused(root):
         resolve(root, "a", "k5")
 
 
-@pytest.mark.parametrize("spoil", ["truncated", "other settings", "other format", "no file"])
+@pytest.mark.parametrize("spoil", ["truncated", "other settings", "other format", "other version", "no file"])
 def test_only_a_whole_result_of_the_same_settings_counts(root, spoil):
     run = plan(root, ["a"], ["lora"], 1)[0]
     if spoil != "no file":
@@ -68,7 +71,10 @@ def test_only_a_whole_result_of_the_same_settings_counts(root, spoil):
         finish(run, experiment=run.experiment | {"rank": 4})
     elif spoil == "other format":
         finish(run, format=0)
+    elif spoil == "other version":
+        finish(run, versions={"weightlora": "0.0.1"})
     assert not run.is_done()
+    assert pending([run]) == ([run], int(spoil != "no file"))
     assert not run.output.exists()
     if spoil != "no file":
         assert run.output.with_name("seed-0.json.aside").exists(), "set aside, not deleted"
@@ -90,3 +96,19 @@ def test_the_expected_time_is_that_of_runs_alike(root):
     assert expected_seconds(runs, {}) == 0
     assert expected_seconds(runs, {"a/lora": [10.0, 20.0]}) == 60
     assert expected_seconds(runs, {"a/lora": [10.0], "a/k5": [30.0]}) == 80
+
+
+def test_the_plan_refuses_unknown_names(root):
+    with pytest.raises(ValueError, match=r"task 'c' is unknown in .*: it has a, b"):
+        plan(root, ["c"], None, None)
+    with pytest.raises(ValueError, match="method 'kappa' is unknown for a: it has k5, lora, random"):
+        plan(root, None, ["kappa"], None)
+    assert [run.experiment["task"] for run in plan(root, None, ["k5"], 1)] == ["a"], "b has no k5"
+
+
+def test_tuning_may_be_shorter_than_a_run(root):
+    (root / "a" / "task.json").write_text(json.dumps({"steps": 10, "tuning": {"steps": 4, "test_examples": 9}}))
+    tuning = plan_tuning(root, "a", ["lora"], [1e-3])[0].experiment
+    assert (tuning["steps"], tuning["test_examples"], tuning["evaluate_on"]) == (4, 9, "validation")
+    run = plan(root, ["a"], ["lora"], 1)[0].experiment
+    assert run["steps"] == 10 and "tuning" not in run

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from weightlora.bench.results import load_results, notes
 from weightlora.bench.summary import (
-    load_results,
     markdown_table,
-    notes,
     print_tables,
     render_markdown,
     summarize,

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULT_FORMAT = 1
 VERSIONS = ("weightlora", "torch", "peft", "transformers")
 
 
@@ -33,9 +33,11 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     import torch
     from transformers import Trainer, TrainingArguments, set_seed
 
+    from weightlora import WeightLoraConfig
     from weightlora.bench.evidence import EvidenceCallback
+    from weightlora.bench.results import RESULT_FORMAT
     from weightlora.bench.rivals import RIVALS
-    from weightlora.methods import METHODS, Setting
+    from weightlora.methods import METHODS, Setting, count_adapters
     from weightlora.tasks.catalogue import load_workload
 
     began = time.perf_counter()
@@ -47,6 +49,7 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         per_device_train_batch_size=experiment["batch_size"],
         per_device_eval_batch_size=experiment["batch_size"] * 2,
         learning_rate=experiment["learning_rate"],
+        optim=experiment.get("optimizer", "adamw_torch_fused"),
         lr_scheduler_type="linear",
         warmup_steps=experiment["warmup_steps"],
         weight_decay=experiment["weight_decay"],
@@ -64,21 +67,23 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         for start in range(0, len(rows), experiment["batch_size"]):
             yield dict(workload.collate(rows[start : start + experiment["batch_size"]]))
 
-    prepared = (METHODS | RIVALS)[experiment["method"]](
-        Setting(
-            model=workload.model,
-            target=workload.target,
-            rank=experiment["rank"],
-            alpha=experiment["alpha"],
-            dropout=experiment["dropout"],
-            keep=experiment["keep"],
-            select_steps=experiment["select_steps"],
-            steps=experiment["steps"],
-            seed=seed,
-            batches=batches,
-            options=experiment["options"],
-        )
+    setting = Setting(
+        model=workload.model,
+        target=workload.target,
+        rank=experiment["rank"],
+        alpha=experiment["alpha"],
+        dropout=experiment["dropout"],
+        keep=experiment["keep"],
+        select_steps=experiment["select_steps"],
+        steps=experiment["steps"],
+        seed=seed,
+        batches=batches,
+        options=experiment["options"],
     )
+    if isinstance(setting.keep, float):  # a fraction
+        budget = WeightLoraConfig(keep=setting.keep)
+        setting = replace(setting, keep=budget.number_to_keep(count_adapters(setting)))
+    prepared = (METHODS | RIVALS)[experiment["method"]](setting)
     names, before = _adapter_names(prepared.model), _adapter_parameters(prepared.model)
     if prepared.candidates is not None:  # some were removed already
         names, before = list(prepared.candidates), sum(prepared.candidates.values())

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
+from .results import RESULT_FORMAT
+
 DEFAULTS: dict[str, Any] = {
     "steps": 300,
     "select_steps": 60,
@@ -21,7 +24,8 @@ DEFAULTS: dict[str, Any] = {
     "seeds": 5,
     "options": {},
 }
-OPTIONAL = {"train_examples", "validation_examples", "test_examples", "model", "data", "device", "evidence"}
+OPTIONAL = {"train_examples", "validation_examples", "test_examples", "device", "evidence", "tuning", "optimizer"}
+OPTIONAL |= {"model", "data", "text_column", "label_column"}
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,24 @@ class Run:
     output: Path
 
     def is_done(self) -> bool:
-        """Whether a whole result of these very settings is there; any other file in its place is set aside."""
-        if not self.output.exists():
-            return False
+        """Whether a whole result of these very settings and of this version is there."""
         try:
             result = json.loads(self.output.read_text(encoding="utf-8"))
-            if result["format"] == 1 and result["experiment"] == self.experiment and result["seed"] == self.seed:
-                return True
-        except (ValueError, KeyError, TypeError):
-            pass
-        aside = self.output.with_name(f"{self.output.name}.aside")
-        self.output.replace(aside)
-        return False
+            return (
+                result["format"] == RESULT_FORMAT
+                and result["experiment"] == self.experiment
+                and result["seed"] == self.seed
+                and result["versions"]["weightlora"] == __version__
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def set_aside(self) -> bool:
+        """Rename what is in the result's place and is none to `*.aside`; whether there was anything."""
+        if self.is_done() or not self.output.exists():
+            return False
+        self.output.replace(self.output.with_name(f"{self.output.name}.aside"))
+        return True
 
 
 def tasks_in(root: Path) -> list[str]:
@@ -64,7 +74,7 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
         ValueError: If the task or the label is unknown, or a file has a key that no experiment has.
     """
     if task not in tasks_in(root):
-        raise ValueError(f"task {task!r} is unknown in {root}: it has {', '.join(tasks_in(root)) or 'none'}.")
+        raise ValueError(f"task {task!r} is unknown in {root}: it has {', '.join(tasks_in(root)) or 'no task'}.")
     if label not in labels_in(root, task):
         raise ValueError(f"method {label!r} is unknown for {task}: it has {', '.join(labels_in(root, task))}.")
     shared, own = (json.loads((root / task / f"{name}.json").read_text(encoding="utf-8")) for name in ("task", label))
@@ -76,26 +86,44 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
 
 
 def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: int | None) -> list[Run]:
-    """Every run, seed by seed, so that the first hour shows all methods once and later ones narrow the intervals."""
+    """Every run, seed by seed, so that the first hour shows all methods once and later ones narrow the intervals.
+
+    Labels that a task lacks are passed over, unless the task was named, or no task has them.
+
+    Raises:
+        ValueError: If a task or a label is unknown, or there is no experiment at all.
+    """
+    if not tasks_in(root):
+        raise ValueError(f"there are no experiments in {root}: no <task>/task.json.")
     runs = []
     for task in tasks or tasks_in(root):
         known = labels_in(root, task)
-        for label in [label for label in labels or known if labels is None or tasks is not None or label in known]:
+        if tasks is None and labels is not None:
+            everywhere = {label for name in tasks_in(root) for label in labels_in(root, name)}
+            wanted = [label for label in labels if label in known or label not in everywhere]
+        else:
+            wanted = labels or known or [""]
+        for label in wanted:
             experiment = resolve(root, task, label)
             count = seeds or experiment.pop("seeds")
             experiment.pop("seeds", None)
+            experiment.pop("tuning", None)
             directory = root / task / "results" / label
             runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
     return sorted(runs, key=lambda run: run.seed)
 
 
 def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], seed: int = 1000) -> list[Run]:
-    """A learning-rate grid for every label, judged on the validation split, at a seed that no result uses."""
+    """A learning-rate grid for every label, judged on the validation split, at a seed that no result uses.
+
+    What the task's `tuning` says (fewer steps, say) overrides its settings here.
+    """
     runs = []
     for label in labels:
         for rate in grid:
-            experiment = {**resolve(root, task, label), "learning_rate": rate, "evaluate_on": "validation"}
-            experiment.pop("seeds")
+            experiment = resolve(root, task, label)
+            experiment |= {"learning_rate": rate, "evaluate_on": "validation", **experiment.pop("tuning", {})}
+            del experiment["seeds"]
             runs.append(Run(experiment, seed, root / task / "tuning" / label / f"lr-{rate:g}.json"))
     return runs
 

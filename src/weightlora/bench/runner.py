@@ -14,9 +14,10 @@ Report = Callable[[Run, float | None, str | None], None]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def pending(runs: list[Run]) -> list[Run]:
-    """The runs whose result is not there yet."""
-    return [run for run in runs if not run.is_done()]
+def pending(runs: list[Run]) -> tuple[list[Run], int]:
+    """The runs whose result is not there yet, and how many files that are no such result were set aside."""
+    aside = sum([run.set_aside() for run in runs])
+    return [run for run in runs if not run.is_done()], aside
 
 
 def execute(runs: list[Run], jobs: int, report: Report) -> list[tuple[Run, str]]:
@@ -70,7 +71,9 @@ def kind(run: Run) -> str:
 
 def _execute_one(run: Run, threads: int) -> tuple[float, str | None]:
     environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+    if "data" not in run.experiment:  # our own tasks need no hub; a user's model may
+        environment["HF_HUB_OFFLINE"] = "1"
     command = [sys.executable, "-m", "weightlora.bench.experiment", "--experiment", json.dumps(run.experiment)]
     command += ["--seed", str(run.seed), "--output", str(run.output)]
     began = time.perf_counter()

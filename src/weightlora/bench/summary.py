@@ -1,10 +1,9 @@
 """What the result files say: means, intervals and paired differences, as JSON, Markdown, tables and pictures."""
 
 import json
-import math
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -19,51 +18,17 @@ from scipy.spatial.distance import pdist
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from ..report.comparison import draw_comparison, write_whole
+from .results import REFERENCES, load_results, notes
 
-__all__ = ["load_results", "notes", "print_tables", "render_markdown", "summarize", "write_summary"]
+__all__ = ["print_tables", "render_markdown", "summarize", "write_summary"]
 
-RESULT_FORMAT = 1
 CONFIDENCE = 0.95
-REFERENCES = ("random", "lora")
-PACKAGES = ("weightlora", "torch", "peft", "transformers")
-NUMBER, LIST_OR_NULL = (int, float), (list, type(None))
-FIELDS: dict[str, Any] = {"task": str, "method": str, "seed": int, "experiment": dict, "versions": dict}
-FIELDS |= {"loss": NUMBER, "metric.name": str, "metric.value": NUMBER, "kept": LIST_OR_NULL}
-FIELDS |= {"trainable_parameters.after": NUMBER}
-WHICH_RUNS = {"seed", "seeds"}  # in `experiment`, these say which runs there are, not how one goes
-# What makes a method: these may differ between two.
-PER_METHOD = {"label", "method", "options", "learning_rate", "evidence"}
 LEGEND = (
     "Sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs`: the loss "
     "minus the reference's at the same seeds; ▼ (lower) and ▲ (higher) mark intervals that exclude 0, uncorrected for "
     "the number of methods. `wins`: seeds at which the loss is below that of `random`. Trainable parameters: after "
     "selection, mean over seeds. `Jaccard`: overlap of the kept sets of two seeds, mean over pairs (1: equal sets)."
 )
-
-
-def load_results(root: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
-    """Reads every `<root>/<task>/results/<method>/seed-<k>.json`.
-
-    Results of one method on one task must agree in `experiment`, `seeds` excepted. Everything else that differs,
-    `notes` tells.
-
-    Returns:
-        The results by task, method and seed, and (path, reason) of each file that is no complete result of this
-        format, or not where its content belongs. Those are in no average.
-
-    Raises:
-        ValueError: two results of one method disagree in `experiment`; both files are named.
-    """
-    found: list[tuple[Path, dict[str, Any]]] = []
-    set_aside: list[tuple[Path, str]] = []
-    for path in sorted(Path(root).glob("*/results/*/seed-*.json")):
-        try:
-            found.append((path, _read_result(path)))
-        except (OSError, ValueError) as error:
-            set_aside.append((path, str(error)))
-    found.sort(key=lambda item: (item[1]["task"], item[1]["method"], item[1]["seed"]))
-    _check_experiments(found)
-    return [result for _, result in found], set_aside
 
 
 def summarize(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -81,15 +46,6 @@ def summarize(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for result in results:
         runs[result["task"]][result["method"]].append(result)
     return {"tasks": {task: _summarize_task(task, methods) for task, methods in sorted(runs.items())}}
-
-
-def notes(results: Sequence[Mapping[str, Any]], set_aside: Iterable[tuple[Path, str]] = ()) -> list[str]:
-    """What a reader of the summary has to know, one sentence each: files set aside, and comparisons of unlike runs."""
-    found = [f"Set aside, in no average: {path}: {reason}." for path, reason in set_aside]
-    for task in sorted({result["task"] for result in results}):
-        runs = [result for result in results if result["task"] == task]
-        found += [*_differing_versions(task, runs), *_differing_settings(task, runs), *_differing_seeds(task, runs)]
-    return found
 
 
 def render_markdown(summary: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
@@ -118,19 +74,26 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
         console.print(*map(Text, _missing(methods)), sep="\n")
 
 
-def write_summary(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
-    """Writes `summary.json`, `summary.md` and a picture `<task>.png` a task; returns the summary and the notes.
-
-    Each file appears whole or not at all.
+def read_summary(root: str | os.PathLike[str], tasks: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """The summary of the results under `root` and the notes; of all tasks, or of those given.
 
     Raises:
-        ValueError: there is no usable result under `root`, or its results must not be mixed.
+        ValueError: there is no usable result under `root`, none of a task, or its results must not be mixed.
     """
-    results, set_aside = load_results(root)
-    remarks = notes(results, [(path.relative_to(root), reason) for path, reason in set_aside])
-    if not results:
-        raise ValueError("\n".join([f"no results in {root}/<task>/results/<method>/seed-<k>.json.", *remarks]))
-    summary = summarize(results)
+    return _read(root, tasks)[1:]
+
+
+def write_summary(
+    root: str | os.PathLike[str], out_dir: str | os.PathLike[str], tasks: Sequence[str] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Writes `summary.json`, `summary.md` and a picture `<task>.png` a task; returns what `read_summary` does.
+
+    The files are about all tasks whatever `tasks` says. Each appears whole or not at all.
+
+    Raises:
+        ValueError: as `read_summary`.
+    """
+    results, summary, remarks = _read(root, None)
     directory = Path(out_dir)
     directory.mkdir(parents=True, exist_ok=True)
     for task, methods in summary["tasks"].items():
@@ -138,7 +101,22 @@ def write_summary(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
     text = {"md": render_markdown(summary, remarks), "json": json.dumps(summary, indent=2, allow_nan=False) + "\n"}
     for kind, content in text.items():
         write_whole(directory / f"summary.{kind}", partial(Path.write_text, data=content, encoding="utf-8"))
-    return summary, remarks
+    return read_summary(root, tasks)
+
+
+def _read(
+    root: str | os.PathLike[str], tasks: Sequence[str] | None
+) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
+    results, set_aside = load_results(root)
+    known = sorted({result["task"] for result in results})
+    for task in tasks or ():
+        if task not in known:
+            raise ValueError(f"task {task!r} has no results in {root}: there are {', '.join(known) or 'none'}.")
+    results = [result for result in results if not tasks or result["task"] in tasks]
+    remarks = notes(results, [(path.relative_to(root), reason) for path, reason in set_aside])
+    if not results:
+        raise ValueError("\n".join([f"no results in {root}/<task>/results/<method>/seed-<k>.json.", *remarks]))
+    return results, summarize(results), remarks
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -152,68 +130,6 @@ def escape_markdown(text: str) -> str:
     """The text on one line, so that Markdown (GitHub's and Python-Markdown, table cells too) shows it as it is."""
     plain = {ord(sign): f"\\{sign}" for sign in "\\`*_[]|#"} | {ord(sign): f"&#{ord(sign)};" for sign in "&<>~"}
     return " ".join(text.split()).translate(plain)
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    """The result in a file; a ValueError says what is wrong with it."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"no complete JSON ({error})") from error
-    if not isinstance(result, dict) or result.get("format") != RESULT_FORMAT:
-        raise ValueError(f"not a result of format {RESULT_FORMAT}")
-    for field, kind in FIELDS.items():
-        outer, _, inner = field.rpartition(".")
-        inside = result.get(outer) if outer else result
-        value = inside.get(inner) if isinstance(inside, dict) else None
-        infinite = isinstance(value, float) and not math.isfinite(value)
-        if infinite or isinstance(value, bool) or not isinstance(value, kind):
-            raise ValueError(f"{field} is missing or malformed ({value!r})")
-    place = Path(result["task"], "results", result["method"], f"seed-{result['seed']}.json")
-    if Path(*path.parts[-4:]) != place:
-        raise ValueError(f"belongs in {place}")
-    return result
-
-
-def _differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], ignored: Set[str]) -> list[str]:
-    """Names of the settings in which two results differ; a setting that only one of them has counts."""
-    one, other, missing = first["experiment"], second["experiment"], object()
-    return sorted(k for k in (one.keys() | other.keys()) - ignored if one.get(k, missing) != other.get(k, missing))
-
-
-def _check_experiments(found: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
-    first: dict[tuple[str, str], tuple[Path, Mapping[str, Any]]] = {}
-    for path, result in found:
-        other_path, other = first.setdefault((result["task"], result["method"]), (path, result))
-        if keys := _differing_keys(other, result, WHICH_RUNS):
-            raise ValueError(
-                f"{other_path} and {path} are runs of one method with different settings ({', '.join(keys)}): "
-                "delete the file with the old settings, or rerun it with the new ones."
-            )
-
-
-def _differing_versions(task: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for package in PACKAGES:
-        count = Counter(str(run["versions"].get(package)) for run in runs)
-        if len(count) > 1:
-            versions = ", ".join(f"{version} ({number} runs)" for version, number in sorted(count.items()))
-            yield f"{task}: the runs used different versions of {package}: {versions}."
-
-
-def _differing_settings(task: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    methods = {run["method"]: run for run in runs}
-    first = methods.get("random", runs[0])
-    for method, run in methods.items():
-        if keys := _differing_keys(first, run, WHICH_RUNS | PER_METHOD):
-            yield f"{task}: {method} and {first['method']} ran with different settings: {', '.join(keys)}."
-
-
-def _differing_seeds(task: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    seeds = {name: {run["seed"] for run in runs if run["method"] == name} for name in {run["method"] for run in runs}}
-    for reference in (name for name in REFERENCES if name in seeds):
-        for method, own in sorted(seeds.items()):
-            if 0 < (common := len(own & seeds[reference])) < len(own):
-                yield f"{task}: {method} is compared with {reference} at {common} of its {len(own)} seeds."
 
 
 def _summarize_task(task: str, methods: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
