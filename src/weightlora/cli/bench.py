@@ -97,6 +97,7 @@ def tune(args: argparse.Namespace) -> int:
 def summarize(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from weightlora.bench.studies import write_studies
     from weightlora.bench.summary import print_tables, read_summary, write_summary
 
     root = args.root or ROOT
@@ -105,6 +106,7 @@ def summarize(args: argparse.Namespace) -> int:
         print(json.dumps(summary))
     else:
         summary, remarks = write_summary(root, args.output_dir or root, args.tasks)
+        write_studies(root, args.output_dir or root)
         print_tables(summary, Console(width=None if sys.stdout.isatty() else 160))
     for remark in remarks:
         print(remark, file=sys.stderr)

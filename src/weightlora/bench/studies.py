@@ -1,0 +1,61 @@
+"""Studies beside the main comparison: folders of experiments inside the root, each with its own tables and pictures."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..report.comparison import draw_headroom, write_whole
+from .headroom import fit_membership, place_methods, render_headroom_markdown
+from .results import load_results
+from .summary import write_summary
+
+__all__ = ["studies_in", "write_headroom", "write_studies"]
+
+HEADROOM = "headroom"
+SUBSETS = "random-"  # labels of the headroom study: random-<K>
+FEWEST_SUBSETS = 10
+
+
+def studies_in(root: str | os.PathLike[str]) -> list[Path]:
+    """Folders in `root` that hold tasks with results of their own."""
+    return sorted({path.parents[3] for path in Path(root).glob("*/*/results/*/seed-*.json")})
+
+
+def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> list[Path]:
+    """Writes a summary of every study into its folder under `out_dir`, and of the headroom study what it is about.
+
+    Returns:
+        The files of the headroom study.
+    """
+    written: list[Path] = []
+    for study in studies_in(root):
+        directory = Path(out_dir) / study.name
+        write_summary(study, directory)
+        if study.name == HEADROOM:
+            written += write_headroom(root, study, directory)
+    return written
+
+
+def write_headroom(
+    root: str | os.PathLike[str], study: str | os.PathLike[str], out_dir: str | os.PathLike[str]
+) -> list[Path]:
+    """Writes `<task>-<label>.md` and `.png` for every label `random-<K>` with enough subsets.
+
+    Every method of the task is placed among them: those of the main comparison, and those of the study.
+    """
+    subsets, _ = load_results(study)
+    compared, _ = load_results(root)
+    written = []
+    for task, label in sorted({(result["task"], result["method"]) for result in subsets}):
+        runs = [result for result in subsets if (result["task"], result["method"]) == (task, label)]
+        if not label.startswith(SUBSETS) or len(runs) < FEWEST_SUBSETS:
+            continue
+        losses = [run["loss"] for run in runs]
+        others = [r for r in (*compared, *subsets) if r["task"] == task and not r["method"].startswith(SUBSETS)]
+        methods = place_methods(others, losses)
+        text: Any = render_headroom_markdown(f"{task}, {label}", fit_membership(runs), methods)
+        path = Path(out_dir) / f"{task}-{label}.md"
+        written.append(write_whole(path, partial(Path.write_text, data=text, encoding="utf-8")))
+        written.append(draw_headroom(f"{task}, {label}", losses, methods, path.with_suffix(".png")))
+    return written
