@@ -1,4 +1,4 @@
-"""Studies beside the main comparison: folders of experiments inside the root, each with its own tables and pictures."""
+"""Studies beside the main comparison: folders of experiments in the root, each with its own tables and pictures."""
 
 import os
 from functools import partial
