@@ -29,12 +29,14 @@ class EvidenceCallback(TrainerCallback):
     Args:
         steps: The T to record at.
         batch: Gives the batch of `leave_one_out`.
-        leave_out_at: The only step with `leave_one_out`, which costs a forward pass an adapter.
+        leave_out_at: The only step with `leave_one_out`, which costs a forward pass an adapter; None for no step.
     """
 
-    def __init__(self, steps: Sequence[int], batch: Callable[[], dict[str, Tensor]], leave_out_at: int) -> None:
+    def __init__(
+        self, steps: Sequence[int], batch: Callable[[], dict[str, Tensor]], leave_out_at: int | None = None
+    ) -> None:
         self.records: dict[int, dict[str, list[float]]] = {}
-        self._steps = {*steps, leave_out_at}
+        self._steps = set(steps)
         self._batch, self._leave_out_at = batch, leave_out_at
 
     def on_train_begin(
@@ -68,11 +70,12 @@ class EvidenceCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step not in self._steps:
+        leave_out = state.global_step == self._leave_out_at
+        if state.global_step not in self._steps and not leave_out:
             return
         record = {name: values.tolist() for name, values in self._sums.items()}
         record["update"] = [_update_norm(adapter) for adapter in self._adapters]
-        if state.global_step == self._leave_out_at:
+        if leave_out:
             record["leave_one_out"] = _leave_one_out(kwargs["model"], self._adapters, self._batch())
         self.records[state.global_step] = {
             name: [float(f"{value:.{DIGITS}g}") for value in values] for name, values in record.items()

@@ -87,7 +87,8 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     names, before = _adapter_names(prepared.model), _adapter_parameters(prepared.model)
     if prepared.candidates is not None:  # some were removed already
         names, before = list(prepared.candidates), sum(prepared.candidates.values())
-    evidence = EvidenceCallback(experiment.get("evidence", ()), lambda: next(batches()), experiment["select_steps"])
+    leave_out_at = experiment["select_steps"] if experiment.get("leave_one_out", True) else None
+    evidence = EvidenceCallback(experiment.get("evidence", ()), lambda: next(batches()), leave_out_at)
     set_seed(seed)  # whatever the preparation drew, dropout begins alike
     trainer = Trainer(
         model=prepared.model,

@@ -24,7 +24,16 @@ DEFAULTS: dict[str, Any] = {
     "seeds": 5,
     "options": {},
 }
-OPTIONAL = {"train_examples", "validation_examples", "test_examples", "device", "evidence", "tuning", "optimizer"}
+OPTIONAL = {
+    "train_examples",
+    "validation_examples",
+    "test_examples",
+    "device",
+    "evidence",
+    "tuning",
+    "optimizer",
+    "leave_one_out",
+}
 OPTIONAL |= {"model", "data", "text_column", "label_column"}
 
 
