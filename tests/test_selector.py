@@ -8,8 +8,9 @@ from models import adamw, batch, lora_bert, lora_mixtral, lora_zoo, train
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from weightlora import WeightLora, WeightLoraConfig
+from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import base_model_of, find_adapters
+from weightlora.checkpoint import write_state
 
 STOIHT = {"selection": "stoiht", "omega_lr": 2.0}
 
@@ -407,7 +408,8 @@ RUNS = {
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 5, 7, 8, 10])
 @pytest.mark.parametrize("case", RUNS)
-def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(case, cut):
+@pytest.mark.parametrize("restored_first", [False, True])
+def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(case, cut, restored_first, tmp_path):
     settings = {"keep": 3, "select_steps": 8} | RUNS[case]
     whole = start(**settings)
     losses = train(*whole, steps=12)
@@ -417,9 +419,16 @@ def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(case, cut):
     saved = json.loads(json.dumps(stopped[2].state_dict()))
     weights, moments = copy.deepcopy(stopped[0].state_dict()), copy.deepcopy(stopped[1].state_dict())
 
-    model, optimizer, selector = start(**settings)
     untouched = copy.deepcopy(saved)
-    selector.load_state_dict(saved)
+    if restored_first:
+        write_state(saved, tmp_path)
+        model = lora_bert()
+        state = restore(model, tmp_path)
+        optimizer = adamw(model)
+        selector = WeightLora(model, optimizer, WeightLoraConfig(**settings), state)
+    else:
+        model, optimizer, selector = start(**settings)
+        selector.load_state_dict(saved)
     assert saved == untouched
     model.load_state_dict(weights)
     optimizer.load_state_dict(moments)
@@ -445,7 +454,7 @@ def test_states_that_do_not_fit_are_refused():
         start(keep=4, select_steps=4)[2].load_state_dict(state)
     with pytest.raises(ValueError, match=r"the state is of 12 adapters.* and this model has 18"):
         start(lora_bert(layers=3), keep=3, select_steps=4)[2].load_state_dict(state)
-    with pytest.raises(ValueError, match="format 99, and this version reads 1"):
+    with pytest.raises(ValueError, match="format 99, and this version reads 2: update weightlora"):
         start(keep=3, select_steps=4)[2].load_state_dict(state | {"format": 99})
     begun = start(keep=3, select_steps=4)
     train(*begun, steps=1)

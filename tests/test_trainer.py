@@ -332,16 +332,6 @@ def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule, where
     assert len(callback.selector.kept) == 3
 
 
-def test_resuming_a_trainer_checkpoint_is_refused(tmp_path):
-    run = trainer(
-        tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)), save_strategy="steps", save_steps=2
-    )
-    run.train()
-    again = trainer(tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)))
-    with pytest.raises(ValueError, match=r"^training resumes at step 2, and the selection's own state is not in"):
-        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-
-
 def test_a_second_training_with_the_same_callback_does_not_choose_again(tmp_path):
     run = trainer(tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)))
     run.train()
@@ -349,11 +339,31 @@ def test_a_second_training_with_the_same_callback_does_not_choose_again(tmp_path
         run.train()
 
 
-def test_bringing_back_the_best_checkpoint_is_refused_before_the_first_step(tmp_path):
-    settings = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
-    run = trainer(tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)), **settings)
-    with pytest.raises(
-        ValueError, match=r"^load_best_model_at_end=True could bring back .*: turn it off, and evaluate"
-    ):
-        run.train()
-    assert run.state.global_step == 0
+def test_the_best_checkpoint_of_before_the_disconnect_is_not_brought_back(tmp_path, caplog):
+    class Worsening(Trainer):
+        """Its first evaluation is the best one."""
+
+        def evaluate(self, *args, **kwargs):
+            metrics = super().evaluate(*args, **kwargs) | {"eval_loss": float(self.state.global_step)}
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    settings = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps"}
+    callback = WeightLoraCallback(WeightLoraConfig(**CREDIT))
+    watch = Snapshots()
+    run = trainer(tmp_path, lora_bert(), callback, watch, kind=Worsening, save_steps=1, **settings)
+    run.train()
+    assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-4"), "the first with the kept adapters alone"
+    assert "checkpoint-1 was the best checkpoint, and has adapters that are gone now" in caplog.text
+    kept = [adapter.factors[1].detach().clone() for adapter in callback.selector.adapters]
+    assert all(torch.equal(one, other) for one, other in zip(kept, watch.after[4], strict=True))
+
+
+class Snapshots(TrainerCallback):
+    """B of every adapter after each step, once the selection has ended its step."""
+
+    def __init__(self):
+        self.after = {}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.after[state.global_step] = [a.factors[1].detach().clone() for a in find_adapters(kwargs["model"])]

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from . import expansion, projection, schedule, surgery
+from . import checkpoint, expansion, projection, schedule, surgery
 from .adapters import LoraAdapter, find_adapters
 from .config import WeightLoraConfig
 from .distributed import refuse_many_processes
 from .optimizers import check_holds, unwrap_optimizer
 from .rules import make_rule
-
-STATE_FORMAT = 1
 
 
 class WeightLora:
@@ -28,6 +26,8 @@ class WeightLora:
         model: A PEFT model with LoRA adapters, wrapped (`torch.compile`) or not.
         optimizer: Holds the adapters' parameters; a torch optimizer, or Accelerate's wrapper around one.
         config: The settings.
+        state: From the `state_dict()` of an earlier run, which then goes on here. The model is built as in that run,
+            or `restore()` has brought it to the structure of the state.
 
     Attributes:
         adapters: Those still on the model, in model order.
@@ -42,17 +42,22 @@ class WeightLora:
         ValueError: If the model, the optimizer and the settings do not fit one another.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, config: WeightLoraConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        config: WeightLoraConfig | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
         refuse_many_processes()
         self.model, self.optimizer = model, unwrap_optimizer(optimizer)
         self.config = config or WeightLoraConfig()
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
         self.adapter_name = self.adapters[0].adapter_name
-        self.names = [adapter.name for adapter in self.adapters]
-        self.kinds = {adapter.name: adapter.kind for adapter in self.adapters}
-        self.sizes = {adapter.name: adapter.size for adapter in self.adapters}
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
-        self._start_ranks = self.ranks
+        start = checkpoint.start_of(self.adapters) if state is None else checkpoint.check_state(state)
+        self.names, self.kinds, self.sizes = list(start["names"]), dict(start["kinds"]), dict(start["sizes"])
+        self._start_ranks = dict(start["start_ranks"])
         expansion.check_rank(self.adapters, self.config.expand_rank)
         self._budgets = self._plan_budgets()
         self._ends = schedule.round_ends(self.config.warmup_steps, self.config.select_steps, self.config.rounds)
@@ -63,7 +68,9 @@ class WeightLora:
         self._rule = make_rule(self.adapters, self.optimizer, self.config)
         self._stepped = False  # a step that an AMP scaler skips never reaches the optimizer
         self._step_hook = self.optimizer.register_step_pre_hook(self._mark_step)
-        if self.config.select_steps == 0:
+        if state is not None:
+            self.load_state_dict(state)
+        elif self.config.select_steps == 0:
             self.finish()
 
     @property
@@ -243,9 +250,12 @@ class WeightLora:
         """A copy of everything the rest of the selection depends on, as values that JSON can hold."""
         return copy.deepcopy(
             {
-                "format": STATE_FORMAT,
+                "format": checkpoint.STATE_FORMAT,
                 "config": asdict(self.config),
                 "names": self.names,
+                "kinds": self.kinds,
+                "sizes": self.sizes,
+                "start_ranks": self._start_ranks,
                 "step_count": self.step_count,
                 "round": self._round,
                 "omega": self.omega,
@@ -257,7 +267,7 @@ class WeightLora:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Bring a fresh model, its optimizer and this controller to where the state was taken.
+        """Bring the model, its optimizer and this controller to where the state was taken.
 
         Disconnects, ranks and optimizer groups are restored, so that the model's and the optimizer's own states load
         after it; then the run goes on bit for bit.
@@ -268,33 +278,15 @@ class WeightLora:
         Raises:
             ValueError: If this controller has made steps, or the state is of another format, config or model.
         """
-        self._check_state(state)
+        if self.step_count:
+            raise ValueError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
+        checkpoint.check_config(checkpoint.check_state(state), self.config)
         self.step_count, self._round = state["step_count"], state["round"]
         self.history = copy.deepcopy(state["history"])
-        self._keep(torch.tensor([adapter.name in state["ranks"] for adapter in self.adapters]))
-        for adapter in self.adapters:
-            expansion.expand_(adapter, state["ranks"][adapter.name], "random", self.optimizer, torch.Generator())
-            adapter.set_scaling_(state["scalings"][adapter.name])
+        self._rule.keep(torch.tensor([adapter.name in state["ranks"] for adapter in self.adapters]))
+        self.adapters = checkpoint.bring_to_(self.model, self.adapters, state, self.optimizer)
         self._last_scores = dict(state["scores"])
         score, omega = ([state[what][adapter.name] for adapter in self.adapters] for what in ("scores", "omega"))
         self._rule.restore(torch.tensor(score, dtype=torch.float64), torch.tensor(omega, dtype=torch.float64))
         if self._round == self.config.rounds:
             self._close()
-        surgery.describe_(self.model, self.adapter_name)
-
-    def _check_state(self, state: dict[str, Any]) -> None:
-        if self.step_count:
-            raise ValueError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
-        if state.get("format") != STATE_FORMAT:
-            raise ValueError(f"the state has format {state.get('format')!r}, and this version reads {STATE_FORMAT}.")
-        for name, value in asdict(self.config).items():
-            if state["config"].get(name) != value:
-                raise ValueError(
-                    f"the state was saved with {name}={state['config'].get(name)!r}, and the config says {value!r}: "
-                    "resume with the settings of the first run."
-                )
-        if state["names"] != self.names:
-            raise ValueError(
-                f"the state is of {len(state['names'])} adapters, {state['names'][0]!r} the first, and this model has "
-                f"{len(self.names)}, {self.names[0]!r} the first: build the model as in the first run."
-            )

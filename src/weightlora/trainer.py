@@ -1,19 +1,35 @@
-"""`WeightLoraCallback`: the controller inside `transformers.Trainer`, TRL, and whatever else runs its callbacks."""
+"""The controller inside `transformers.Trainer`, TRL, and whatever else runs its callbacks; and resuming there."""
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from torch.optim import Optimizer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
 
+from .adapters import find_adapters
+from .card import describe_in_card
+from .checkpoint import STATE_FILE, read_state, restore, write_state
 from .config import WeightLoraConfig
+from .optimizers import unwrap_optimizer
 from .selector import WeightLora
+
+logger = logging.get_logger(__name__)
 
 
 class WeightLoraCallback(TrainerCallback):
     """Runs a `WeightLora` selection in a Trainer.
 
     Logs `weightlora/active_adapters`, `weightlora/trainable_parameters` and the gates' minimum, mean and maximum with
-    each of the Trainer's own log entries.
+    each of the Trainer's own log entries, and writes `weightlora_state.json` into every checkpoint. At the disconnect,
+    the best checkpoint so far is forgotten: it has the adapters that are gone.
+
+    To resume, use `WeightLoraTrainer` (or its mixin), or call `weightlora.restore(model, checkpoint_dir)` before the
+    Trainer is built.
 
     Args:
         config: The settings.
@@ -30,6 +46,19 @@ class WeightLoraCallback(TrainerCallback):
         self.config = config or WeightLoraConfig()
         self.selector: WeightLora | None = None
         self._grad_scale = 1.0
+        self._resumed: dict[str, Any] | None = None
+
+    def resume(
+        self, model: nn.Module, checkpoint_dir: str | os.PathLike[str], optimizer: Optimizer | None = None
+    ) -> None:
+        """Bring the model (and an optimizer, if it was built before) to where the checkpoint's selection was.
+
+        Call it before the weights and the optimizer's state are loaded; the mixin does.
+
+        Raises:
+            ValueError: If the checkpoint's state is missing or damaged, or does not fit.
+        """
+        self._resumed = restore(model, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -44,17 +73,10 @@ class WeightLoraCallback(TrainerCallback):
                 f"this callback has chosen {len(self.selector.kept)} adapters in an earlier train(): remove it with "
                 "trainer.remove_callback() to train them on, or make a new one to choose again."
             )
-        if args.load_best_model_at_end:
-            raise ValueError(
-                "load_best_model_at_end=True could bring back a checkpoint from before the choice, without the kept "
-                "adapters' later training: turn it off, and evaluate the final model."
-            )
-        if state.global_step:
-            raise ValueError(
-                f"training resumes at step {state.global_step}, and the selection's own state is not in Trainer "
-                "checkpoints yet: start anew, or use a loop of your own with state_dict()."
-            )
-        self.selector = WeightLora(kwargs["model"], kwargs["optimizer"], self.config)
+        saved = self._resumed
+        if saved is None and state.global_step:
+            saved = _saved_state(args, state, kwargs["model"])
+        self.selector = WeightLora(kwargs["model"], kwargs["optimizer"], self.config, saved)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -71,7 +93,27 @@ class WeightLoraCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._get().advance()
+        selector = self._get()
+        adapters = len(selector.adapters)
+        selector.advance()
+        if len(selector.adapters) < adapters:
+            self._disconnected(state, kwargs["model"])
+
+    def _disconnected(self, state: TrainerState, model: nn.Module) -> None:
+        """A checkpoint from before has other adapters: it is not to be loaded as the best one at the end."""
+        if state.best_model_checkpoint is not None:
+            logger.warning(
+                f"{state.best_model_checkpoint} was the best checkpoint, and has adapters that are gone now: the "
+                "search for the best one begins anew."
+            )
+        state.best_metric = state.best_model_checkpoint = state.best_global_step = None
+        tag = getattr(model, "add_model_tags", None)
+        if tag is not None:
+            tag(["weightlora"])
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            write_state(self._get().state_dict(), _checkpoint_dir(args, state))
 
     def on_log(
         self,
@@ -84,7 +126,7 @@ class WeightLoraCallback(TrainerCallback):
         if self.selector is None or logs is None or not state.is_world_process_zero:
             return
         entry = self.metrics()
-        logs.update(entry)
+        logs.update(entry)  # the mixin has put them there before W&B and TensorBoard, which come before this callback
         state.log_history[-1].update(entry)
 
     def on_train_end(
@@ -116,3 +158,101 @@ class WeightLoraCallback(TrainerCallback):
         if self.selector is None:
             raise ValueError("the selection has not begun: it begins with trainer.train().")
         return self.selector
+
+
+def _checkpoint_dir(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or "") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
+    """The state of a checkpoint that a plain Trainer resumes from, whose model the user has restored."""
+    places = [args.resume_from_checkpoint, _checkpoint_dir(args, state)]
+    found = [place for place in places if place and (Path(place) / STATE_FILE).is_file()]
+    if not found:
+        raise ValueError(
+            f"training resumes at step {state.global_step}, and there is no {STATE_FILE} in "
+            f"{' or '.join(str(place) for place in places if place)}: resume with WeightLoraTrainer, which finds it."
+        )
+    saved = read_state(found[0])
+    if {adapter.name for adapter in find_adapters(model, check=False)} != saved["ranks"].keys():
+        raise ValueError(
+            f"training resumes at step {state.global_step} with {len(saved['ranks'])} of {len(saved['names'])} "
+            "adapters, and this model still has the others: call weightlora.restore(model, checkpoint_dir) before "
+            "building the Trainer, or use WeightLoraTrainer."
+        )
+    return saved
+
+
+class WeightLoraTrainerMixin:
+    """Makes a Trainer select, resume in the middle of it, and say so in its model card.
+
+    `class MyTrainer(WeightLoraTrainerMixin, AnyTrainer)`. A `WeightLoraCallback` among the callbacks does as well as
+    the argument.
+
+    Args:
+        weightlora: The settings; adds a `WeightLoraCallback`.
+    """
+
+    def __init__(self, *args: Any, weightlora: WeightLoraConfig | None = None, **kwargs: Any) -> None:
+        if weightlora is not None:
+            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), WeightLoraCallback(weightlora)]
+        super().__init__(*args, **kwargs)
+
+    @property
+    def weightlora(self: Any) -> WeightLoraCallback:
+        """The callback.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, WeightLoraCallback):
+                return callback
+        raise ValueError("this Trainer selects nothing: pass weightlora=WeightLoraConfig(...), or the callback.")
+
+    def train(self: Any, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trainer's own, with the selection brought to where the checkpoint has it before anything is loaded.
+
+        Args:
+            resume_from_checkpoint: `True` takes the last checkpoint that is whole: one that a crash cut short is
+                passed over.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = _last_whole_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            self.weightlora.resume(self.model, resume_from_checkpoint, self.optimizer)
+        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def log(self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Trainer's own, with the selection's numbers where every integration sees them."""
+        if self.weightlora.selector is not None:
+            logs = {**logs, **self.weightlora.metrics()}
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def _save(self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        super()._save(output_dir, *args, **kwargs)  # type: ignore[misc]
+        if self.args.should_save and self.weightlora.selector is not None:
+            describe_in_card(self.weightlora.selector, output_dir or self.args.output_dir)
+
+
+class WeightLoraTrainer(WeightLoraTrainerMixin, Trainer):
+    """`transformers.Trainer` that selects adapters, and resumes in the middle of it."""
+
+
+def _last_whole_checkpoint(output_dir: str | None) -> str:
+    """The checkpoint of the most steps that has the Trainer's state and a sound one of ours.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = Path(output_dir or "").glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    checkpoints = {int(n): path for path in found if (n := path.name.rpartition("-")[2]).isdigit()}
+    for step in sorted(checkpoints, reverse=True):
+        try:
+            TrainerState.load_from_json(str(checkpoints[step] / "trainer_state.json"))
+            read_state(checkpoints[step])
+        except (OSError, ValueError, TypeError) as error:
+            logger.warning(f"{checkpoints[step]} is passed over: {error}")
+            continue
+        return str(checkpoints[step])
+    raise ValueError(f"there is no whole checkpoint in {output_dir} to resume from: start anew, or name one.")
