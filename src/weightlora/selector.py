@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from . import checkpoint, expansion, projection, schedule, surgery
 from .adapters import LoraAdapter, find_adapters
 from .config import WeightLoraConfig
-from .distributed import refuse_many_processes
+from .distributed import average, check_agreement, rebuild_reducers_, refuse_sharded, same_everywhere
 from .optimizers import check_holds, unwrap_optimizer
 from .rules import make_rule
 
@@ -49,7 +49,7 @@ class WeightLora:
         config: WeightLoraConfig | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
-        refuse_many_processes()
+        refuse_sharded(model)
         self.model, self.optimizer = model, unwrap_optimizer(optimizer)
         self.config = config or WeightLoraConfig()
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
@@ -122,6 +122,7 @@ class WeightLora:
         if phase == "train":
             return
         evidence = self._rule.take(grad_scale)
+        evidence = None if evidence is None else average(evidence)
         stepped, self._stepped = self._stepped, False
         if evidence is None or not stepped:
             if grad_scale != 1.0:
@@ -171,7 +172,7 @@ class WeightLora:
 
     def _decide(self) -> None:
         """End a round: the forced projection, the disconnect and the expansion; after the last, fold the gates."""
-        score = self._rule.score
+        score = self._rule.score = same_everywhere(self._rule.score)
         keep = self._best(score)
         if not keep.all() and (score == score[0]).all():
             raise ValueError(
@@ -182,6 +183,7 @@ class WeightLora:
             self._rule.score = self._rule.omega = self._project(score, keep)
             if self.config.constraint == "simplex":  # whatever reaches 0 goes, even within the budget
                 keep = self._rule.omega != 0
+        check_agreement([adapter.name for adapter, kept in zip(self.adapters, keep.tolist(), strict=True) if kept])
         self._round += 1
         self._keep(keep)
         if self.config.expand != "none":
@@ -193,6 +195,7 @@ class WeightLora:
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
                 surgery.fold_gate_(adapter, omega)
         surgery.describe_(self.model, self.adapter_name)
+        rebuild_reducers_(self.model)
         self.history.append({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
 
     def _close(self) -> None:

@@ -10,4 +10,4 @@ from .trainer import WeightLoraTrainerMixin
 class WeightLoraSFTTrainer(WeightLoraTrainerMixin, SFTTrainer):
     """`trl.SFTTrainer` with `weightlora=WeightLoraConfig(...)`."""
 
-    _tag_names: ClassVar = [*SFTTrainer._tag_names, "weightlora"]
+    _tag_names: ClassVar = [*SFTTrainer._tag_names, "weightlora"]  # type: ignore[misc]

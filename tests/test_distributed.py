@@ -1,0 +1,108 @@
+"""Two real processes under DDP: the choice of one process with the same global batch, nothing dead in the reducer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+STEPS = 8
+
+RULES = {
+    "credit": {"keep": 3, "select_steps": 4},
+    "gates": {"keep": 3, "select_steps": 4, "selection": "stoiht", "omega_lr": 1.0, "warmup_steps": 2},
+    "chance": {"keep": 3, "select_steps": 4, "selection": "random", "seed": 3},
+    "credit in rounds, growing": {"keep": 3, "select_steps": 4, "rounds": 2, "expand": "random"},
+}
+
+
+def launch(script: str, processes: int, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    """Run a function of `workers.py` under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [*command, str(HERE / "workers.py"), script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def outcomes(directory: Path, processes: int) -> list[dict]:
+    return [json.loads((directory / f"rank-{rank}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unused", ["find_unused", "no_unused"])
+def test_ddp_chooses_and_trains_as_one_process_does(tmp_path, unused):
+    (tmp_path / "rules.json").write_text(json.dumps(RULES))
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        launch("loop", processes, str(tmp_path / "rules.json"), str(tmp_path / str(processes)), unused)
+    alone, (first, second) = outcomes(tmp_path / "1", 1)[0], outcomes(tmp_path / "2", 2)
+    for rule in RULES:
+        assert first[rule]["kept"] == second[rule]["kept"] == alone[rule]["kept"], rule
+        assert len(first[rule]["kept"]) == 3
+        losses = torch.tensor([first[rule]["losses"], second[rule]["losses"]]).mean(0)
+        torch.testing.assert_close(losses, torch.tensor(alone[rule]["losses"]), atol=1e-4, rtol=0)
+        assert first[rule]["weights"] == second[rule]["weights"], "the processes stay in step"
+        # What the reducer holds is what is trainable, before and after.
+        assert first[rule]["reduced_before"] == first[rule]["trainable_before"]
+        assert first[rule]["reduced_after"] == first[rule]["trainable_after"]
+        if "expand" not in RULES[rule]:
+            assert first[rule]["reduced_after"] < first[rule]["reduced_before"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unused", ["find_unused", "no_unused"])
+def test_the_callback_works_under_torchrun_and_resumes_on_another_number_of_processes(tmp_path, unused):
+    for processes in (1, 2):
+        launch("trainer", processes, str(tmp_path / str(processes)), unused)
+    alone, (first, second) = outcomes(tmp_path / "1", 1)[0], outcomes(tmp_path / "2", 2)
+    assert first["kept"] == second["kept"] == alone["kept"]
+    torch.testing.assert_close(torch.tensor(first["losses"]), torch.tensor(alone["losses"]), atol=1e-4, rtol=0)
+
+    launch("trainer", 2, str(tmp_path / "1"), unused, "resume")  # what one process had saved at step 3
+    resumed = outcomes(tmp_path / "1", 2)
+    assert resumed[0]["kept"] == resumed[1]["kept"] == alone["kept"]
+    torch.testing.assert_close(torch.tensor(resumed[0]["losses"]), torch.tensor(alone["losses"]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_processes_that_disagree_or_see_a_nan_stop_together(tmp_path):
+    done = launch("disagree", 2, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("the processes disagree on which adapters to keep") >= 2
+    done = launch("nan", 2, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("training has diverged") >= 2, "the one without a NaN of its own as well"
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_the_others_with_it():
+    assert launch("die", 2, check=False).returncode != 0
+
+
+def test_a_sharded_model_is_refused():
+    from models import adamw, lora_bert
+
+    from weightlora import WeightLora
+
+    class FSDPModule(torch.nn.Module):  # what torch calls it
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+    model = lora_bert()
+    optimizer = adamw(model)
+    model.base_model.model.bert.encoder.layer[0] = FSDPModule(model.base_model.model.bert.encoder.layer[0])
+    with pytest.raises(ValueError, match="this model is sharded by FSDP2"):
+        WeightLora(model, optimizer)

@@ -1,0 +1,140 @@
+"""What the processes of the tests in `test_distributed.py` do. Run by torchrun, on gloo."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import torch.distributed as dist
+from models import adamw, batch, lora_bert
+from torch.nn.parallel import DistributedDataParallel
+
+from weightlora import WeightLora, WeightLoraConfig, WeightLoraTrainer
+
+GLOBAL_BATCH = 8
+
+
+def rank() -> int:
+    return int(os.environ["RANK"])
+
+
+def world() -> int:
+    return int(os.environ["WORLD_SIZE"])
+
+
+def share(step: int) -> dict[str, torch.Tensor]:
+    """This process's part of the global batch."""
+    size = GLOBAL_BATCH // world()
+    return {key: value[rank() * size : (rank() + 1) * size] for key, value in batch(step, GLOBAL_BATCH).items()}
+
+
+def wrap(model, unused):
+    dist.init_process_group("gloo") if not dist.is_initialized() else None
+    return DistributedDataParallel(model, find_unused_parameters=unused == "find_unused")
+
+
+def reduced_parameters(ddp) -> int:
+    """Numbers in the reducer's buckets."""
+    return sum(bucket.buffer().numel() for bucket in ddp.reducer._get_zeros_like_grad_buckets())
+
+
+def trainable(model) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def loop(rules: str, directory: str, unused: str) -> None:
+    """A plain loop under DDP, for each of the rules."""
+    found = {}
+    for name, settings in json.loads(Path(rules).read_text()).items():
+        model = lora_bert()
+        ddp = wrap(model, unused)
+        optimizer = adamw(model)
+        entry = {"reduced_before": reduced_parameters(ddp), "trainable_before": trainable(model), "losses": []}
+        selector = WeightLora(ddp, optimizer, WeightLoraConfig(**settings))
+        for step in range(8):
+            loss = ddp(**share(step)).loss
+            loss.backward()
+            optimizer.step()
+            selector.step()
+            optimizer.zero_grad()
+            entry["losses"].append(loss.item())
+        entry |= {"reduced_after": reduced_parameters(ddp), "trainable_after": trainable(model)}
+        entry |= {"kept": selector.kept, "weights": sum(p.double().sum().item() for p in model.parameters())}
+        found[name] = entry
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def trainer(directory: str, unused: str, resume: str = "") -> None:
+    """The Trainer, stopped by nothing, or resumed from step 3."""
+    from transformers import TrainingArguments
+
+    rows = [{key: value[i] for key, value in batch(step).items()} for step in range(8) for i in range(8)]
+    arguments = TrainingArguments(
+        output_dir=directory,
+        per_device_train_batch_size=GLOBAL_BATCH // world(),
+        max_steps=8,
+        learning_rate=1e-2,
+        logging_steps=1,
+        save_steps=3,
+        save_total_limit=None,
+        train_sampling_strategy="sequential",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        ddp_find_unused_parameters=unused == "find_unused",
+    )
+    config = WeightLoraConfig(keep=3, select_steps=4)
+    run = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, weightlora=config)
+    run.model_accepts_loss_kwargs = False
+    run.train(resume_from_checkpoint=str(Path(directory) / "checkpoint-3") if resume else None)
+    losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+    outcome = {"kept": run.weightlora.selector.kept, "losses": losses}
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def disagree() -> None:
+    """The processes are given different budgets."""
+    ddp = wrap(lora_bert(), "no_unused")
+    optimizer = adamw(ddp)
+    selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=2 + rank(), select_steps=1))
+    ddp(**share(0)).loss.backward()
+    optimizer.step()
+    selector.step()
+
+
+def nan() -> None:
+    """One process's gate has a NaN gradient."""
+    ddp = wrap(lora_bert(), "no_unused")
+    optimizer = adamw(ddp)
+    config = WeightLoraConfig(keep=3, select_steps=3, selection="stoiht")
+    selector = WeightLora(ddp, optimizer, config)
+    ddp(**share(0)).loss.backward()
+    if rank() == 1:
+        selector._rule.gates[0].omega.grad.fill_(float("nan"))
+    optimizer.step()
+    selector.step()
+
+
+def die() -> None:
+    """One process is killed in the middle of the selection."""
+    ddp = wrap(lora_bert(), "no_unused")
+    optimizer = adamw(ddp)
+    selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=3))
+    for step in range(3):
+        if rank() == 1 and step == 1:
+            os.kill(os.getpid(), 9)
+        ddp(**share(step)).loss.backward()
+        optimizer.step()
+        selector.step()
+        optimizer.zero_grad()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {f.__name__: f for f in (loop, trainer, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
