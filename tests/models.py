@@ -8,6 +8,8 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
 )
@@ -120,8 +122,8 @@ def lora_mixtral(**lora) -> PeftModel:
     return get_peft_model(MixtralForCausalLM(config), LoraConfig(**settings))
 
 
-def save_classifier(directory, words: list[str], **settings) -> None:
-    """A tiny BERT on disk, with a tokenizer that knows the given words: what `from_pretrained` reads."""
+def save_tokenizer(directory, words: list[str]) -> int:
+    """A tokenizer that knows the given words, on disk; returns the size of its vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -131,8 +133,35 @@ def save_classifier(directory, words: list[str], **settings) -> None:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, eos_token="[SEP]", bos_token="[CLS]")
     fast.save_pretrained(directory)
+    return len(vocabulary)
+
+
+def save_classifier(directory, words: list[str], **settings) -> None:
+    """A tiny BERT on disk, with a tokenizer that knows the given words: what `from_pretrained` reads."""
+    save_tokenizer(directory, words)
     tiny_bert(**settings).save_pretrained(directory)
+
+
+def tiny_llama(vocabulary: int = 50, layers: int = 2) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    return LlamaForCausalLM(config)
+
+
+def save_causal(directory, words: list[str]) -> None:
+    """A tiny Llama on disk, with a tokenizer that knows the given words."""
+    tiny_llama(save_tokenizer(directory, words)).save_pretrained(directory)

@@ -1,0 +1,27 @@
+"""Direct preference optimization with TRL and LoRA. The lines that end in `# +` are what WeightLoRA adds.
+
+python examples/dpo.py MODEL data.jsonl out    ("prompt", "chosen" and "rejected" a line)
+"""
+
+import sys
+
+from datasets import load_dataset
+from peft import LoraConfig
+from trl import DPOConfig, DPOTrainer
+
+from weightlora import WeightLoraCallback, WeightLoraConfig  # +
+
+model_id, data, output_dir = sys.argv[1:4]
+steps = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
+
+config = WeightLoraConfig(keep=0.25, select_steps=steps // 5)  # +
+
+trainer = DPOTrainer(
+    model=model_id,
+    args=DPOConfig(output_dir, max_steps=steps, learning_rate=5e-5, report_to="none"),
+    train_dataset=load_dataset("json", data_files=data, split="train"),
+    peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
+    callbacks=[WeightLoraCallback(config)],  # +
+)
+trainer.train()
+trainer.save_model(output_dir)

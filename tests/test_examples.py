@@ -1,0 +1,85 @@
+"""The examples run, load without us, and are three lines away from plain LoRA."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from models import save_causal, save_classifier
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
+CAUSAL = {"sft", "dpo"}
+MARK = "  # +"
+STEPS = 5
+
+
+def row(index: int) -> dict:
+    text = f"{WORDS[index % 4]} {WORDS[4 + index // 4 % 6]} {WORDS[4 + index // 24]}"
+    return {"text": text, "label": index % 2}
+
+
+def preference(index: int) -> dict:
+    return {"prompt": row(index)["text"], "chosen": "good film", "rejected": "bad plot"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("examples")
+    save_classifier(directory / "classifier", WORDS)
+    save_causal(directory / "causal", WORDS)
+    for name, make in (("rows", row), ("preferences", preference)):
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(make(i)) + "\n" for i in range(60)))
+    return directory
+
+
+def files(name: str, place: Path) -> tuple[Path, Path]:
+    data = {"sft": "texts", "dpo": "preferences", "reward": "pairs"}.get(name, "rows")
+    if data in ("texts", "pairs"):
+        keys = {"texts": ("text",), "pairs": ("chosen", "rejected")}[data]
+        source = row if data == "texts" else preference
+        lines = (json.dumps({key: source(i)[key] for key in keys}) + "\n" for i in range(60))
+        (place / f"{data}.jsonl").write_text("".join(lines))
+    return place / ("causal" if name in {*CAUSAL, "reward"} else "classifier"), place / f"{data}.jsonl"
+
+
+def run(script: Path, place: Path, output: Path, name: str) -> None:
+    model, data = files(name, place)
+    environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment |= {"HF_DATASETS_CACHE": str(place / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(script), str(model), str(data), str(output), str(STEPS)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_its_adapter_loads_without_us(example, place, tmp_path):
+    run(example, place, tmp_path / "out", example.stem)
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert 3 <= len(config["target_modules"]) <= 4, "a quarter of 13 or 14"
+    loader = AutoPeftModelForCausalLM if example.stem in CAUSAL else AutoPeftModelForSequenceClassification
+    settings = {} if example.stem in CAUSAL else {"num_labels": 1 if example.stem == "reward" else 2}
+    assert loader.from_pretrained(tmp_path / "out", **settings)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_three_lines_away_from_plain_lora(example):
+    lines = example.read_text().splitlines()
+    assert len(lines) < 60
+    assert 1 <= sum(line.endswith(MARK) for line in lines) <= 3
+    plain = "\n".join(line for line in lines if not line.endswith(MARK))
+    compile(plain, str(example), "exec")
+    assert "WeightLora" not in plain.split('"""')[2]
+
+
+@pytest.mark.slow
+def test_without_the_three_lines_it_is_a_run_of_plain_lora(place, tmp_path):
+    lines = (EXAMPLES[0].parent / "trainer.py").read_text().splitlines()
+    plain = tmp_path / "plain.py"
+    plain.write_text("\n".join(line for line in lines if not line.endswith(MARK)))
+    run(plain, place, tmp_path / "out", "trainer")
+    assert len(json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_modules"]) > 4
