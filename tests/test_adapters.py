@@ -4,7 +4,8 @@ from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
 from peft import LoHaConfig, LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
 
-from weightlora.adapters import find_adapters, to_vector
+from weightlora.adapters import find_adapters
+from weightlora.tensors import to_vector
 
 
 def test_names_are_those_of_pefts_config_in_model_order():

@@ -91,18 +91,34 @@ def test_a_process_that_dies_takes_the_others_with_it():
     assert launch("die", 2, check=False).returncode != 0
 
 
-def test_a_sharded_model_is_refused():
+@pytest.mark.slow
+def test_fsdp2_chooses_and_trains_as_one_process_does_and_holds_only_survivors(tmp_path):
+    rules = {name: settings for name, settings in RULES.items() if "expand" not in settings}
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    for script, processes in (("loop", 1), ("sharded", 2)):
+        (tmp_path / str(processes)).mkdir()
+        launch(script, processes, str(tmp_path / "rules.json"), str(tmp_path / str(processes)), "no_unused")
+    alone, (first, second) = outcomes(tmp_path / "1", 1)[0], outcomes(tmp_path / "2", 2)
+    for rule in rules:
+        assert first[rule]["kept"] == second[rule]["kept"] == alone[rule]["kept"], rule
+        losses = torch.tensor([first[rule]["losses"], second[rule]["losses"]]).mean(0)
+        torch.testing.assert_close(losses, torch.tensor(alone[rule]["losses"]), atol=1e-4, rtol=0)
+        # Bytes of float32 in the shards of both processes, padding of uneven cuts aside.
+        sharded = [first[rule][when] + second[rule][when] for when in ("bytes_before", "bytes_after")]
+        gone = alone[rule]["trainable_before"] - alone[rule]["trainable_after"]
+        assert sharded[0] - sharded[1] == 4 * gone
+        assert first[rule]["refused"].startswith("expand='qr' cannot add parameters to a model that FSDP2 has sharded")
+
+
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "DeepSpeedEngine"])
+def test_what_cannot_give_up_parameters_is_refused(kind):
     from models import adamw, lora_bert
 
     from weightlora import WeightLora
 
-    class FSDPModule(torch.nn.Module):  # what torch calls it
-        def __init__(self, inner):
-            super().__init__()
-            self.inner = inner
-
     model = lora_bert()
     optimizer = adamw(model)
-    model.base_model.model.bert.encoder.layer[0] = FSDPModule(model.base_model.model.bert.encoder.layer[0])
-    with pytest.raises(ValueError, match="this model is sharded by FSDP2"):
-        WeightLora(model, optimizer)
+    engine = type(kind, (torch.nn.Module,), {})()
+    engine.inner = model
+    with pytest.raises(ValueError, match="from which parameters cannot leave: choose the adapters on one process"):
+        WeightLora(engine, optimizer)

@@ -24,9 +24,10 @@ LAYERS = (
     {"card"},
     {"selector"},
     {"rules", "checkpoint"},
-    {"surgery", "expansion", "schedule", "projection", "gates", "distributed", "credit"},
+    {"surgery", "expansion", "schedule", "projection", "gates", "credit"},
+    {"distributed"},
     {"adapters", "optimizers"},
-    {"config"},
+    {"config", "tensors"},
     {"measure"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

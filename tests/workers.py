@@ -67,6 +67,46 @@ def loop(rules: str, directory: str, unused: str) -> None:
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 
 
+def sharded(rules: str, directory: str, unused: str) -> None:
+    """A plain loop under FSDP2: every layer is a unit, and the rest is one."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (world(),))
+    found = {}
+    for name, settings in json.loads(Path(rules).read_text()).items():
+        model = lora_bert()
+        for layer in model.base_model.model.bert.encoder.layer:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        optimizer = adamw(model)
+        refused = ""
+        try:
+            WeightLora(model, optimizer, WeightLoraConfig(expand="qr"))
+        except ValueError as error:
+            refused = str(error)
+        entry = {"bytes_before": shard_bytes(model), "losses": [], "refused": refused}
+        selector = WeightLora(model, optimizer, WeightLoraConfig(**settings))
+        for step in range(8):
+            loss = model(**share(step)).loss
+            loss.backward()
+            optimizer.step()
+            selector.step()
+            optimizer.zero_grad()
+            entry["losses"].append(loss.item())
+        found[name] = entry | {"bytes_after": shard_bytes(model), "kept": selector.kept}
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
+def shard_bytes(model) -> int:
+    """Bytes of this process's parts of the parameters that FSDP2 holds."""
+    from weightlora.distributed import _shard_groups
+
+    shards = [shard.sharded_param.to_local() for group in _shard_groups(model) for shard in group.fsdp_params]
+    return sum(shard.numel() * shard.element_size() for shard in shards)
+
+
 def trainer(directory: str, unused: str, resume: str = "") -> None:
     """The Trainer, stopped by nothing, or resumed from step 3."""
     from transformers import TrainingArguments
@@ -134,7 +174,7 @@ def die() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {f.__name__: f for f in (loop, trainer, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (loop, sharded, trainer, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.
     os._exit(0)

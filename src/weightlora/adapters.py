@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from accelerate.utils import extract_model_from_parallel
 from peft import LoraConfig, PeftModel, PeftType
 from peft.tuners.lora import Embedding, LoraLayer, ParamWrapper
 from peft.tuners.lora.layer import MultiheadAttention
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
+
+from .tensors import local
 
 Kind = Literal["module", "parameter"]
 
@@ -232,19 +233,12 @@ def _refuse_ungateable(adapter: LoraAdapter) -> None:
 
 
 def _refuse_shared(adapters: list[LoraAdapter]) -> None:
-    owners = Counter(parameter.untyped_storage().data_ptr() for a in adapters for parameter in a.parameters)
+    owners = Counter(local(parameter).untyped_storage().data_ptr() for a in adapters for parameter in a.parameters)
     for adapter in adapters:
         for parameter in adapter.parameters:
-            pointer = parameter.untyped_storage().data_ptr()
+            pointer = local(parameter).untyped_storage().data_ptr()
             if pointer and parameter.device.type != "meta" and owners[pointer] > 1:
                 raise ValueError(
                     f"adapter {adapter.name!r} shares a parameter with another adapter, so neither can be "
                     "disconnected alone: leave one of the tied modules out of target_modules."
                 )
-
-
-def to_vector(tensors: list[Tensor]) -> Tensor:
-    """Stack scalars that may lie on several devices into one float64 CPU tensor of shape `(n,)`."""
-    if len({tensor.device for tensor in tensors}) == 1:  # one transfer instead of n
-        return torch.stack([tensor.float() for tensor in tensors]).cpu().double()
-    return torch.stack([tensor.detach().cpu().double() for tensor in tensors])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .adapters import LoraAdapter, to_vector
+from .adapters import LoraAdapter
+from .tensors import local, shards, to_vector
 
 
 class UpdateCredit:
@@ -64,8 +65,10 @@ class UpdateCredit:
 
 
 def _credit(pairs: list[tuple[nn.Parameter, Tensor]], adapter: LoraAdapter) -> Tensor:
+    """Of sharded factors (FSDP2), this process's part times the number of parts: their mean is the whole."""
     total = torch.zeros((), device=adapter.factors[1].device)
     for parameter, before in pairs:
         if parameter.grad is not None:
-            total -= torch.dot(parameter.grad.float().flatten(), (parameter.float() - before.float()).flatten())
+            gradient, now, old = (local(t).float().flatten() for t in (parameter.grad, parameter, before))
+            total -= shards(parameter) * torch.dot(gradient, now - old)
     return total

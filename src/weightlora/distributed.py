@@ -1,7 +1,9 @@
-"""What must happen across processes: average the evidence, agree on the decision, rebuild DDP's reducer."""
+"""What must happen across processes: average the evidence, agree on the decision, tell DDP and FSDP2 what has left."""
 
 import gc
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,11 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .adapters import unwrap_model
 
-SHARDED = {
-    "FullyShardedDataParallel": "FSDP",
-    "FSDPModule": "FSDP2",
-    "DeepSpeedEngine": "DeepSpeed",
-}
+FIXED = {"FullyShardedDataParallel": "FSDP (version 1)", "DeepSpeedEngine": "DeepSpeed"}
 
 
 def world_size() -> int:
@@ -22,15 +20,20 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def refuse_sharded(model: nn.Module) -> None:
-    """Raise a `ValueError` if the model's parameters are spread over processes, which this version cannot edit."""
+def refuse_fixed(model: nn.Module) -> None:
+    """Raise a `ValueError` if the engine around the model laid its parameters out once and for all."""
     for module in model.modules():
         for kind in type(module).__mro__:
-            if kind.__name__ in SHARDED:
+            if kind.__name__ in FIXED:
                 raise ValueError(
-                    f"this model is sharded by {SHARDED[kind.__name__]}, and weightlora selects on one process or "
-                    "under DDP: choose the adapters there, and train the chosen ones sharded."
+                    f"this model is wrapped by {FIXED[kind.__name__]}, from which parameters cannot leave: choose the "
+                    "adapters on one process, under DDP or FSDP2, and train the chosen ones here."
                 )
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP2 holds the model's parameters."""
+    return any(True for _ in _shard_groups(model))
 
 
 def average(evidence: Tensor) -> Tensor:
@@ -65,33 +68,51 @@ def check_agreement(names: list[str]) -> None:
         )
 
 
-def rebuild_reducers_(model: nn.Module) -> None:
-    """Make DDP forget the parameters that left the model, and learn of those that came: no bucket holds a dead one.
+def forget_(model: nn.Module) -> None:
+    """Make DDP and FSDP2 forget the parameters that left the model, and DDP learn of those that came.
 
-    DDP has no public way to do this. What is called here is what it calls itself when it is unpickled.
+    Neither has a public way to do this. DDP's reducer is built anew, by what DDP calls itself when it is unpickled; of
+    FSDP2, the lists of sharded parameters are shortened. No bucket and no shard of a dead parameter is left.
 
     Raises:
-        RuntimeError: If this torch has another DDP inside.
+        RuntimeError: If this torch has another DDP or FSDP2 inside.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return
-    for ddp in _wrappers_of(model):
-        try:
-            ddp.reducer._remove_autograd_hooks()
-            parameters, sparse = ddp._build_params_for_reducer()
-            names = ddp._build_debug_param_to_name_mapping(parameters)
-            ddp._ddp_init_helper(parameters, sparse, names, ddp.static_graph)
-            if ddp.static_graph:
-                ddp.reducer._set_static_graph()
-            for hook, state in ddp._comm_hooks:
-                dist._register_comm_hook(ddp.reducer, state, hook)
-            ddp._module_parameters = [parameter for _, parameter in ddp.module.named_parameters()]
-            ddp._has_rebuilt_buckets = False
-        except (AttributeError, TypeError) as error:
-            raise RuntimeError(
-                f"the DDP of torch {torch.__version__} cannot be told that adapters left the model ({error}): choose "
-                "on one process, and train the chosen adapters on many."
-            ) from error
+    try:
+        for ddp in _wrappers_of(model):
+            _rebuild_reducer_(ddp)
+        alive = {id(parameter) for parameter in unwrap_model(model).parameters()}
+        for group in _shard_groups(model):
+            group.fsdp_params = [shard for shard in group.fsdp_params if id(shard.sharded_param) in alive]
+    except (AttributeError, TypeError) as error:
+        raise RuntimeError(
+            f"torch {torch.__version__} cannot be told that adapters left the model ({error}): choose on one process, "
+            "and train the chosen adapters on many."
+        ) from error
+
+
+def _rebuild_reducer_(ddp: DistributedDataParallel) -> None:
+    ddp.reducer._remove_autograd_hooks()
+    parameters, sparse = ddp._build_params_for_reducer()
+    names = ddp._build_debug_param_to_name_mapping(parameters)
+    ddp._ddp_init_helper(parameters, sparse, names, ddp.static_graph)
+    if ddp.static_graph:
+        ddp.reducer._set_static_graph()
+    for hook, state in ddp._comm_hooks:
+        dist._register_comm_hook(ddp.reducer, state, hook)
+    ddp._module_parameters = [parameter for _, parameter in ddp.module.named_parameters()]
+    ddp._has_rebuilt_buckets = False
+
+
+def _shard_groups(model: nn.Module) -> Iterator[Any]:
+    """FSDP2's groups of sharded parameters."""
+    for module in unwrap_model(model).modules():
+        if hasattr(module, "_get_fsdp_state"):
+            state: Any = module._get_fsdp_state()  # type: ignore[operator]
+            # Newer torch has several groups a module; older ones have one, or none.
+            groups = getattr(state, "_fsdp_param_groups", None)
+            yield from [state._fsdp_param_group] if groups is None else groups
 
 
 def _wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:

@@ -14,7 +14,8 @@ from peft.tuners.lora import Embedding, ParamWrapper
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .adapters import LoraAdapter, to_vector
+from .adapters import LoraAdapter
+from .tensors import to_vector
 
 
 @dataclass(frozen=True, eq=False)

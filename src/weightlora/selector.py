@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from . import checkpoint, expansion, projection, schedule, surgery
 from .adapters import LoraAdapter, find_adapters
 from .config import WeightLoraConfig
-from .distributed import average, check_agreement, rebuild_reducers_, refuse_sharded, same_everywhere
+from .distributed import average, check_agreement, forget_, is_sharded, refuse_fixed, same_everywhere
 from .optimizers import check_holds, unwrap_optimizer
 from .rules import make_rule
 
@@ -49,7 +49,7 @@ class WeightLora:
         config: WeightLoraConfig | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
-        refuse_sharded(model)
+        refuse_fixed(model)
         self.model, self.optimizer = model, unwrap_optimizer(optimizer)
         self.config = config or WeightLoraConfig()
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
@@ -59,6 +59,10 @@ class WeightLora:
         self.names, self.kinds, self.sizes = list(start["names"]), dict(start["kinds"]), dict(start["sizes"])
         self._start_ranks = dict(start["start_ranks"])
         expansion.check_rank(self.adapters, self.config.expand_rank)
+        if self.config.expand != "none" and is_sharded(model):
+            raise ValueError(
+                f"expand={self.config.expand!r} cannot add parameters to a model that FSDP2 has sharded: use 'none'."
+            )
         self._budgets = self._plan_budgets()
         self._ends = schedule.round_ends(self.config.warmup_steps, self.config.select_steps, self.config.rounds)
         self._round = 0
@@ -195,7 +199,7 @@ class WeightLora:
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
                 surgery.fold_gate_(adapter, omega)
         surgery.describe_(self.model, self.adapter_name)
-        rebuild_reducers_(self.model)
+        forget_(self.model)
         self.history.append({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
 
     def _close(self) -> None:

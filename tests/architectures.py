@@ -1,0 +1,149 @@
+"""Real Transformers classes at tiny sizes, one a family: how to build it, and a batch whose output has a loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers as t
+from torch import Tensor, nn
+
+VOCABULARY = 50
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`build` makes the base model, `batch` its inputs, `lora` what LoraConfig needs beside the rank."""
+
+    build: Callable[[], nn.Module]
+    batch: Callable[[], dict[str, Tensor]]
+    lora: dict[str, Any]
+
+
+def ids(length: int = 8, size: int = 4) -> Tensor:
+    return torch.randint(4, VOCABULARY, (size, length))
+
+
+def classes() -> dict[str, Tensor]:
+    tokens = ids()
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": torch.arange(4) % 2}
+
+
+def language() -> dict[str, Tensor]:
+    tokens = ids()
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": tokens.clone()}
+
+
+def images() -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(4, 3, 16, 16), "labels": torch.arange(4) % 2}
+
+
+def speech() -> dict[str, Tensor]:
+    return {"input_features": torch.randn(4, 8, 40), "labels": ids(6)}
+
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+ENCODER = {"vocab_size": VOCABULARY, "max_position_embeddings": 32, **SIZES}
+DECODER = {**ENCODER, "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+SEQUENCE = {"target_modules": "all-linear", "task_type": "SEQ_CLS"}
+CAUSAL = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+SEQ2SEQ = {"target_modules": "all-linear", "task_type": "SEQ_2_SEQ_LM"}
+BART = {
+    "vocab_size": VOCABULARY,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "BERT": Architecture(
+        lambda: t.BertForSequenceClassification(t.BertConfig(**ENCODER, **NO_DROPOUT)), classes, SEQUENCE
+    ),
+    "RoBERTa": Architecture(
+        lambda: t.RobertaForSequenceClassification(t.RobertaConfig(**ENCODER, **NO_DROPOUT, pad_token_id=0)),
+        classes,
+        SEQUENCE,
+    ),
+    "DeBERTa-v2 and v3": Architecture(
+        lambda: t.DebertaV2ForSequenceClassification(
+            t.DebertaV2Config(
+                **ENCODER,
+                **NO_DROPOUT,
+                relative_attention=True,
+                position_buckets=8,
+                pos_att_type=["p2c", "c2p"],
+                share_att_key=True,
+                norm_rel_ebd="layer_norm",
+                position_biased_input=False,
+                type_vocab_size=0,
+            )
+        ),
+        classes,
+        SEQUENCE,
+    ),
+    "ModernBERT": Architecture(
+        lambda: t.ModernBertForSequenceClassification(
+            t.ModernBertConfig(
+                **ENCODER, pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3
+            )
+        ),
+        classes,
+        SEQUENCE,
+    ),
+    "BART": Architecture(lambda: t.BartForConditionalGeneration(t.BartConfig(**BART)), language, SEQ2SEQ),
+    "T5": Architecture(
+        lambda: t.T5ForConditionalGeneration(
+            t.T5Config(
+                vocab_size=VOCABULARY,
+                d_model=16,
+                d_kv=8,
+                d_ff=24,
+                num_layers=1,
+                num_heads=2,
+                decoder_start_token_id=0,
+                pad_token_id=0,
+            )
+        ),
+        language,
+        SEQ2SEQ,
+    ),
+    "GPT-2": Architecture(
+        lambda: t.GPT2LMHeadModel(t.GPT2Config(vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2)),
+        language,
+        CAUSAL,
+    ),
+    "Llama": Architecture(lambda: t.LlamaForCausalLM(t.LlamaConfig(**DECODER)), language, CAUSAL),
+    "Qwen3": Architecture(lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**DECODER, head_dim=8)), language, CAUSAL),
+    "Gemma 3": Architecture(
+        lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**DECODER, head_dim=8, sliding_window=8)), language, CAUSAL
+    ),
+    "Mixtral, experts included": Architecture(
+        lambda: t.MixtralForCausalLM(t.MixtralConfig(**DECODER, num_local_experts=2)),
+        language,
+        {
+            "target_modules": ["q_proj", "v_proj", "o_proj"],
+            "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+            "task_type": "CAUSAL_LM",
+        },
+    ),
+    "ViT": Architecture(
+        lambda: t.ViTForImageClassification(t.ViTConfig(**SIZES, image_size=16, patch_size=8)),
+        images,
+        {"target_modules": "all-linear", "modules_to_save": ["classifier"]},
+    ),
+    "Whisper": Architecture(
+        lambda: t.WhisperForConditionalGeneration(
+            t.WhisperConfig(**BART, num_mel_bins=8, max_source_positions=20, max_target_positions=32)
+        ),
+        speech,
+        {"target_modules": "all-linear"},
+    ),
+}
