@@ -141,7 +141,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "Whisper": Architecture(
         lambda: t.WhisperForConditionalGeneration(
-            t.WhisperConfig(**BART, num_mel_bins=8, max_source_positions=20, max_target_positions=32)
+            t.WhisperConfig(
+                **BART, num_mel_bins=8, decoder_start_token_id=2, max_source_positions=20, max_target_positions=32
+            )
         ),
         speech,
         {"target_modules": "all-linear"},

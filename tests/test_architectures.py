@@ -1,4 +1,4 @@
-"""Every architecture: selection, a real disconnect, growth, and a checkpoint that plain PEFT loads to the same model."""
+"""Every architecture: selection, a real disconnect, growth, and a checkpoint that plain PEFT loads to the same."""
 
 import copy
 
