@@ -305,3 +305,22 @@ def test_a_parameter_that_the_optimizer_lacks_is_named():
     check_holds(optimizer, named[:1])
     with pytest.raises(ValueError, match=r"^the optimizer does not hold 2 adapters' .*, 'second' the first: build it"):
         check_holds(optimizer, named)
+
+
+def test_what_a_group_lists_beside_its_parameters_is_shortened_with_them():
+    p = parameters(2)
+    named = [("x.lora_A", p[0]), ("y.lora_A", p[1])]
+    optimizer = torch.optim.AdamW(named, lr=0.1, betas=[0.9, 0.99])
+    optimizer.param_groups[0]["scaling_factors"] = [2.0, 3.0]
+    optimizer.state["x.lora"] = {"step": 1}
+    optimizer.state["y.lora"] = {"step": 2}
+    drop_parameters_(optimizer, [p[0]])
+    group = optimizer.param_groups[0]
+    assert group["params"] == [p[1]] and group["param_names"] == ["y.lora_A"] and group["scaling_factors"] == [3.0]
+    assert group["betas"] == [0.9, 0.99], "two entries, but not one a parameter"
+    assert dict(optimizer.state) == {"y.lora": {"step": 2}}
+
+    new = nn.Parameter(torch.zeros(4, 3))
+    replace_parameter_(optimizer, p[1], new)
+    assert group["params"] == [new] and group["param_names"] == ["y.lora_A"]
+    assert not optimizer.state, "moments by name are of the old shape"

@@ -188,6 +188,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     if check:
         if not adapters:
             raise ValueError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
+        _refuse_residual(lora_config_of(model, adapter_name))
         for adapter in adapters:
             _refuse_ungateable(adapter)
         _refuse_shared(adapters)
@@ -229,6 +230,16 @@ def _refuse_ungateable(adapter: LoraAdapter) -> None:
     if not any(parameter.requires_grad for parameter in adapter.parameters):
         raise ValueError(
             f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
+        )
+
+
+def _refuse_residual(config: LoraConfig) -> None:
+    init = config.init_lora_weights
+    if isinstance(init, str) and init.startswith(("pissa", "olora", "corda")):
+        raise ValueError(
+            f"init_lora_weights={init!r} cannot be selected from: it moves a part of the base weights into the "
+            "adapter, which would leave with it. Choose with the default initialisation, and train the chosen modules "
+            "with this one."
         )
 
 

@@ -1,9 +1,13 @@
 """Edits of a live optimizer, in place: its groups stay the same dictionaries, in number and order."""
 
 from collections.abc import Callable, Iterable
+from itertools import compress
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+NOT_PARALLEL = {"params", "betas", "eps"}  # lists of a group that are not one entry a parameter
 
 
 def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
@@ -25,13 +29,31 @@ def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]])
 
 
 def drop_parameters_(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Take parameters out of their groups and out of the optimizer's state, and drop their gradients."""
+    """Take parameters out of their groups and out of the optimizer's state, and drop their gradients.
+
+    Lists that a group keeps beside its parameters, an entry each (names, scaling factors), are shortened with them.
+    """
     dropped = {id(parameter): parameter for parameter in parameters}
     for group in optimizer.param_groups:
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in dropped]
+        stays = [id(parameter) not in dropped for parameter in group["params"]]
+        for key, values in group.items():
+            if key not in NOT_PARALLEL and isinstance(values, list) and len(values) == len(stays):
+                _forget_names_(optimizer, values, stays)
+                group[key] = list(compress(values, stays))
+        group["params"] = list(compress(group["params"], stays))
     for parameter in dropped.values():
         optimizer.state.pop(parameter, None)
         parameter.grad = None
+
+
+def _forget_names_(optimizer: Optimizer, names: list[Any], stays: list[bool]) -> None:
+    """Drop state that is kept by name, or by what names of several parameters begin with (as PEFT's LoRA-FA does)."""
+    left = [name for name in compress(names, stays) if isinstance(name, str)]
+    gone = [name for name, kept in zip(names, stays, strict=True) if isinstance(name, str) and not kept]
+    state: dict[Any, Any] = optimizer.state
+    for key in [key for key in state if isinstance(key, str)]:
+        if any(name.startswith(key) for name in gone) and not any(name.startswith(key) for name in left):
+            del state[key]
 
 
 def replace_parameter_(
@@ -48,6 +70,10 @@ def replace_parameter_(
             so it does without `carry`.
     """
     for group in optimizer.param_groups:
+        stays = [parameter is not old for parameter in group["params"]]
+        for key, values in group.items():  # state by name is of the old shape
+            if key not in NOT_PARALLEL and isinstance(values, list) and len(values) == len(stays):
+                _forget_names_(optimizer, [v if not s else None for v, s in zip(values, stays, strict=True)], stays)
         group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
     state = optimizer.state.pop(old, None)
     if not state or carry is None:
