@@ -310,7 +310,8 @@ def test_a_parameter_that_the_optimizer_lacks_is_named():
 def test_what_a_group_lists_beside_its_parameters_is_shortened_with_them():
     p = parameters(2)
     named = [("x.lora_A", p[0]), ("y.lora_A", p[1])]
-    optimizer = torch.optim.AdamW(named, lr=0.1, betas=[0.9, 0.99])
+    optimizer = torch.optim.AdamW(named, lr=0.1)
+    optimizer.param_groups[0]["betas"] = [0.9, 0.99]  # as JSON has it
     optimizer.param_groups[0]["scaling_factors"] = [2.0, 3.0]
     optimizer.state["x.lora"] = {"step": 1}
     optimizer.state["y.lora"] = {"step": 2}

@@ -103,13 +103,13 @@ def test_a_plain_trainer_says_what_to_do_before_it_trains_the_wrong_adapters(who
     with pytest.raises((ValueError, RuntimeError)):  # torch sees other groups or other ranks before we are asked
         trainer.train(resume_from_checkpoint=str(checkpoint))
     (tmp_path / "bare").mkdir()
-    shutil.copytree(directory / "checkpoint-3", tmp_path / "bare" / "checkpoint-3")
-    (tmp_path / "bare" / "checkpoint-3" / STATE_FILE).unlink()
+    shutil.copytree(directory / "checkpoint-1", tmp_path / "bare" / "checkpoint-1")
+    (tmp_path / "bare" / "checkpoint-1" / STATE_FILE).unlink()
     trainer = build(tmp_path / "bare", settings, kind=Trainer)
     with pytest.raises(
-        ValueError, match=r"resumes at step 3, and there is no weightlora_state\.json in .*checkpoint-3"
+        ValueError, match=r"resumes at step 1, and there is no weightlora_state\.json in .*checkpoint-1"
     ):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "bare" / "checkpoint-3"))
+        trainer.train(resume_from_checkpoint=str(tmp_path / "bare" / "checkpoint-1"))
 
 
 def test_a_checkpoint_that_was_cut_short_is_passed_over(whole, tmp_path, caplog):

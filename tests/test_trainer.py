@@ -367,3 +367,20 @@ class Snapshots(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.after[state.global_step] = [a.factors[1].detach().clone() for a in find_adapters(kwargs["model"])]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_after_the_disconnect_backward_ends_at_the_lowest_survivor_under_checkpointing(tmp_path, reentrant):
+    model = lora_bert(layers=3, layers_to_transform=[1, 2])
+    model.enable_input_require_grads()  # as TRL does
+    needs_gradient = []
+    lowest = model.base_model.model.bert.encoder.layer[0]
+    lowest.register_forward_hook(lambda module, args, output: needs_gradient.append(output.requires_grad))
+    config = WeightLoraConfig(keep=3, select_steps=4)
+    settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
+    run = trainer(tmp_path, model, WeightLoraCallback(config), **settings)
+    run.train()
+    assert needs_gradient[0], "checkpointing has asked for it"
+    assert needs_gradient[-1] == reentrant, "nothing is adapted down there"
+    kept = [adapter.factors[1].abs().sum() > 0 for adapter in find_adapters(model)]
+    assert len(kept) == 3 and all(kept)

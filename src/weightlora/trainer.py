@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from .adapters import find_adapters
+from .adapters import base_model_of, find_adapters
 from .card import describe_in_card
 from .checkpoint import STATE_FILE, read_state, restore, write_state
 from .config import WeightLoraConfig
@@ -97,9 +97,13 @@ class WeightLoraCallback(TrainerCallback):
         adapters = len(selector.adapters)
         selector.advance()
         if len(selector.adapters) < adapters:
-            self._disconnected(state, kwargs["model"])
+            self._forget_best(state)
+            _stop_backward_at_lowest(args, kwargs["model"])
+            tag = getattr(kwargs["model"], "add_model_tags", None)
+            if tag is not None:
+                tag(["weightlora"])
 
-    def _disconnected(self, state: TrainerState, model: nn.Module) -> None:
+    def _forget_best(self, state: TrainerState) -> None:
         """A checkpoint from before has other adapters: it is not to be loaded as the best one at the end."""
         if state.best_model_checkpoint is not None:
             logger.warning(
@@ -107,9 +111,6 @@ class WeightLoraCallback(TrainerCallback):
                 "search for the best one begins anew."
             )
         state.best_metric = state.best_model_checkpoint = state.best_global_step = None
-        tag = getattr(model, "add_model_tags", None)
-        if tag is not None:
-            tag(["weightlora"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -158,6 +159,24 @@ class WeightLoraCallback(TrainerCallback):
         if self.selector is None:
             raise ValueError("the selection has not begun: it begins with trainer.train().")
         return self.selector
+
+
+def _stop_backward_at_lowest(args: TrainingArguments, model: nn.Module) -> None:
+    """Undo the gradient at the embeddings that gradient checkpointing was given, so that backward ends where it can.
+
+    Reentrant checkpointing does need it, and keeps it.
+    """
+    settings = args.gradient_checkpointing_kwargs
+    if not args.gradient_checkpointing or (isinstance(settings, dict) and settings.get("use_reentrant")):
+        return
+    base = base_model_of(model)
+    if hasattr(base, "disable_input_require_grads"):
+        base.disable_input_require_grads()  # type: ignore[operator]
+    # Transformers, PEFT and TRL may each have asked for it, and only the latest hook is on record.
+    for module in base.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):
+                del module._forward_hooks[key]
 
 
 def _checkpoint_dir(args: TrainingArguments, state: TrainerState) -> Path:
