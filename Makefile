@@ -35,7 +35,8 @@ bench: $(STAMP) ## measure speed and memory (ARGS=...)
 
 bench-quality: $(STAMP) ## run the comparison of methods over seeds, where it stopped (ARGS=...)
 	HF_HUB_OFFLINE=1 $(BIN)/weightlora bench run $(ARGS)
-	$(BIN)/weightlora bench summarize
+	$(BIN)/weightlora bench summarize --output-dir docs/results
+	$(BIN)/python benchmarks/readme.py
 
 docs: $(DOCS_STAMP) ## build the site into site/
 	$(BIN)/mkdocs build --strict

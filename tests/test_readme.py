@@ -3,7 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+from weightlora.bench.studies import studies_in
+from weightlora.bench.summary import read_summary, render_markdown
+
 ROOT = Path(__file__).parents[1]
+QUALITY = ROOT / "benchmarks" / "quality"
 
 
 def test_the_tables_are_those_of_the_stored_results():
@@ -14,3 +18,9 @@ def test_the_tables_are_those_of_the_stored_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.render(text) == text, "run: python benchmarks/readme.py"
     assert "| adapters |" in text
+
+
+def test_the_results_in_the_docs_are_the_stored_ones():
+    for root in (QUALITY, *studies_in(QUALITY)):
+        page = ROOT / "docs" / "results" / ("" if root == QUALITY else root.name) / "summary.md"
+        assert page.read_text(encoding="utf-8") == render_markdown(*read_summary(root)), "run: make bench-quality"
