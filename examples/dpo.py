@@ -5,6 +5,7 @@ python examples/dpo.py MODEL data.jsonl out    ("prompt", "chosen" and "rejected
 
 import sys
 
+import torch
 from datasets import load_dataset
 from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
@@ -18,7 +19,7 @@ config = WeightLoraConfig(keep=0.25, select_steps=steps // 5)  # +
 
 trainer = DPOTrainer(
     model=model_id,
-    args=DPOConfig(output_dir, max_steps=steps, learning_rate=5e-5, report_to="none"),
+    args=DPOConfig(output_dir, max_steps=steps, learning_rate=5e-5, report_to="none", bf16=torch.cuda.is_available()),
     train_dataset=load_dataset("json", data_files=data, split="train"),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
     callbacks=[WeightLoraCallback(config)],  # +

@@ -5,6 +5,7 @@ python examples/reward.py MODEL data.jsonl out    ("chosen" and "rejected" a lin
 
 import sys
 
+import torch
 from datasets import load_dataset
 from peft import LoraConfig
 from trl import RewardConfig, RewardTrainer
@@ -18,7 +19,9 @@ config = WeightLoraConfig(keep=0.25, select_steps=steps // 5)  # +
 
 trainer = RewardTrainer(
     model=model_id,
-    args=RewardConfig(output_dir, max_steps=steps, learning_rate=1e-4, report_to="none"),
+    args=RewardConfig(
+        output_dir, max_steps=steps, learning_rate=1e-4, report_to="none", bf16=torch.cuda.is_available()
+    ),
     train_dataset=load_dataset("json", data_files=data, split="train"),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="SEQ_CLS"),
     callbacks=[WeightLoraCallback(config)],  # +

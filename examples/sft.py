@@ -5,6 +5,7 @@ python examples/sft.py MODEL data.jsonl out    (a "text", or "messages", a line)
 
 import sys
 
+import torch
 from datasets import load_dataset
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
@@ -18,7 +19,7 @@ config = WeightLoraConfig(keep=0.25, select_steps=steps // 5)  # +
 
 trainer = SFTTrainer(
     model=model_id,
-    args=SFTConfig(output_dir, max_steps=steps, learning_rate=2e-4, report_to="none"),
+    args=SFTConfig(output_dir, max_steps=steps, learning_rate=2e-4, report_to="none", bf16=torch.cuda.is_available()),
     train_dataset=load_dataset("json", data_files=data, split="train"),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
     callbacks=[WeightLoraCallback(config)],  # +
