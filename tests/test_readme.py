@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from weightlora.bench.choices import render_choices_markdown
+from weightlora.bench.results import load_results
 from weightlora.bench.studies import studies_in
 from weightlora.bench.summary import read_summary, render_markdown
 
@@ -24,3 +26,5 @@ def test_the_results_in_the_docs_are_the_stored_ones():
     for root in (QUALITY, *studies_in(QUALITY)):
         page = ROOT / "docs" / "results" / ("" if root == QUALITY else root.name) / "summary.md"
         assert page.read_text(encoding="utf-8") == render_markdown(*read_summary(root)), "run: make bench-quality"
+    choices = (ROOT / "docs" / "results" / "choices.md").read_text(encoding="utf-8")
+    assert choices == render_choices_markdown(load_results(QUALITY)[0]), "run: make bench-quality"

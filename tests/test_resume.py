@@ -159,8 +159,10 @@ def test_the_settings_may_be_an_argument_and_the_card_tells_what_was_kept(tmp_pa
     assert json.loads((tmp_path / "checkpoint-4" / STATE_FILE).read_text())["versions"]["peft"]
     assert "weightlora/active_adapters" in logged[0]
 
+    without = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows)
     with pytest.raises(ValueError, match="this Trainer selects nothing: pass weightlora="):
-        WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows).train()
+        without.train()
+    assert without.state.global_step == 0, "before any work"
 
 
 class Logged(TrainerCallback):

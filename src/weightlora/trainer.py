@@ -97,20 +97,11 @@ class WeightLoraCallback(TrainerCallback):
         adapters = len(selector.adapters)
         selector.advance()
         if len(selector.adapters) < adapters:
-            self._forget_best(state)
+            _forget_best(state)
             _stop_backward_at_lowest(args, kwargs["model"])
             tag = getattr(kwargs["model"], "add_model_tags", None)
             if tag is not None:
                 tag(["weightlora"])
-
-    def _forget_best(self, state: TrainerState) -> None:
-        """A checkpoint from before has other adapters: it is not to be loaded as the best one at the end."""
-        if state.best_model_checkpoint is not None:
-            logger.warning(
-                f"{state.best_model_checkpoint} was the best checkpoint, and has adapters that are gone now: the "
-                "search for the best one begins anew."
-            )
-        state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
@@ -159,6 +150,16 @@ class WeightLoraCallback(TrainerCallback):
         if self.selector is None:
             raise ValueError("the selection has not begun: it begins with trainer.train().")
         return self.selector
+
+
+def _forget_best(state: TrainerState) -> None:
+    """A checkpoint from before has other adapters: it is not to be loaded as the best one at the end."""
+    if state.best_model_checkpoint is not None:
+        logger.warning(
+            f"{state.best_model_checkpoint} was the best checkpoint, and has adapters that are gone now: the "
+            "search for the best one begins anew."
+        )
+    state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 
 
 def _stop_backward_at_lowest(args: TrainingArguments, model: nn.Module) -> None:
@@ -235,11 +236,15 @@ class WeightLoraTrainerMixin:
         Args:
             resume_from_checkpoint: `True` takes the last checkpoint that is whole: one that a crash cut short is
                 passed over.
+
+        Raises:
+            ValueError: If no callback of ours is there, or the checkpoint is missing, damaged or of other settings.
         """
+        callback = self.weightlora  # or say that there is none, before anything else
         if resume_from_checkpoint is True:
             resume_from_checkpoint = _last_whole_checkpoint(self.args.output_dir)
         if resume_from_checkpoint:
-            self.weightlora.resume(self.model, resume_from_checkpoint, self.optimizer)
+            callback.resume(self.model, resume_from_checkpoint, self.optimizer)
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def log(self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:

@@ -283,3 +283,13 @@ def test_no_results_is_an_error_that_tells_what_was_set_aside(tmp_path):
     with pytest.raises(ValueError, match=r"no results in .*\n.*seed-1\.json: no complete JSON"):
         write_summary(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_an_older_version_are_in_no_average(tmp_path):
+    for seed, version in enumerate(("0.2.0", "0.10.0", "0.10.0")):
+        write(tmp_path, result("a", seed, 0.1 * (seed + 1), versions={**VERSIONS, "weightlora": version}))
+    write(tmp_path, result("a", 0, 0.9, task="other", versions={**VERSIONS, "weightlora": "0.2.0"}))
+    results, aside = load_results(tmp_path)
+    assert [(r["task"], r["seed"]) for r in results] == [("other", 0), ("tiny", 1), ("tiny", 2)], "by task"
+    ((path, reason),) = aside
+    assert path.name == "seed-0.json" and reason == "of weightlora 0.2.0, and there are results of 0.10.0"

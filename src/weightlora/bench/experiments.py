@@ -82,8 +82,7 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
     Raises:
         ValueError: If the task or the label is unknown, or a file has a key that no experiment has.
     """
-    if task not in tasks_in(root):
-        raise ValueError(f"task {task!r} is unknown in {root}: it has {', '.join(tasks_in(root)) or 'no task'}.")
+    _check_task(root, task)
     if label not in labels_in(root, task):
         raise ValueError(f"method {label!r} is unknown for {task}: it has {', '.join(labels_in(root, task))}.")
     shared, own = (json.loads((root / task / f"{name}.json").read_text(encoding="utf-8")) for name in ("task", label))
@@ -92,6 +91,11 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
         if key not in known:
             raise ValueError(f"{key!r} in {task}/{label}.json is no setting: known are {', '.join(sorted(known))}.")
     return {**DEFAULTS, "task": task, "method": label, **shared, **own, "label": label}
+
+
+def _check_task(root: Path, task: str) -> None:
+    if task not in tasks_in(root):
+        raise ValueError(f"task {task!r} is unknown in {root}: it has {', '.join(tasks_in(root)) or 'no task'}.")
 
 
 def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: int | None) -> list[Run]:
@@ -111,7 +115,8 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
             everywhere = {label for name in tasks_in(root) for label in labels_in(root, name)}
             wanted = [label for label in labels if label in known or label not in everywhere]
         else:
-            wanted = labels or known or [""]
+            _check_task(root, task)
+            wanted = labels or known
         for label in wanted:
             experiment = resolve(root, task, label)
             count = seeds or experiment.pop("seeds")

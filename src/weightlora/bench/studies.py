@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..report.comparison import draw_headroom, write_whole
+from .choices import render_choices_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .results import load_results
 from .summary import write_summary
@@ -23,12 +24,17 @@ def studies_in(root: str | os.PathLike[str]) -> list[Path]:
 
 
 def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> list[Path]:
-    """Writes a summary of every study into its folder under `out_dir`, and of the headroom study what it is about.
+    """Writes a summary of every study into its folder under `out_dir`, of the headroom study also what it is about.
+
+    `choices.md` in `out_dir` says what each rule would choose from the evidence of the main comparison.
 
     Returns:
-        The files of the headroom study.
+        The files of the headroom study, and `choices.md`.
     """
-    written: list[Path] = []
+    text: Any = render_choices_markdown(load_results(root)[0])
+    path = Path(out_dir) / "choices.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))]
     for study in studies_in(root):
         directory = Path(out_dir) / study.name
         write_summary(study, directory)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from ..report.comparison import draw_comparison, write_whole
 from .results import REFERENCES, load_results, notes
 
-__all__ = ["print_tables", "render_markdown", "summarize", "write_summary"]
+__all__ = ["jaccard", "print_tables", "read_summary", "render_markdown", "summarize", "write_summary"]
 
 CONFIDENCE = 0.95
 LEGEND = (
@@ -83,12 +83,10 @@ def read_summary(root: str | os.PathLike[str], tasks: Sequence[str] | None = Non
     return _read(root, tasks)[1:]
 
 
-def write_summary(
-    root: str | os.PathLike[str], out_dir: str | os.PathLike[str], tasks: Sequence[str] | None = None
-) -> tuple[dict[str, Any], list[str]]:
+def write_summary(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
     """Writes `summary.json`, `summary.md` and a picture `<task>.png` a task; returns what `read_summary` does.
 
-    The files are about all tasks whatever `tasks` says. Each appears whole or not at all.
+    Each file appears whole or not at all.
 
     Raises:
         ValueError: as `read_summary`.
@@ -101,7 +99,7 @@ def write_summary(
     text = {"md": render_markdown(summary, remarks), "json": json.dumps(summary, indent=2, allow_nan=False) + "\n"}
     for kind, content in text.items():
         write_whole(directory / f"summary.{kind}", partial(Path.write_text, data=content, encoding="utf-8"))
-    return read_summary(root, tasks)
+    return summary, remarks
 
 
 def _read(
@@ -146,7 +144,7 @@ def _summarize_task(task: str, methods: Mapping[str, Sequence[Mapping[str, Any]]
             "metric": {"name": metric, **_interval([run["metric"]["value"] for run in runs])},
             "trainable_parameters": round(float(np.mean([run["trainable_parameters"]["after"] for run in runs]))),
             **{f"vs_{name}": _paired(losses, method, name) for name in REFERENCES},
-            "jaccard": _jaccard([run.get("kept") for run in runs]),
+            "jaccard": jaccard([run.get("kept") for run in runs]),
         }
         for method, runs in methods.items()
     }
@@ -168,7 +166,8 @@ def _paired(losses: Mapping[str, Mapping[int, float]], method: str, reference: s
     return {**_interval(differences), "wins": sum(difference < 0 for difference in differences)}
 
 
-def _jaccard(kept: Sequence[Sequence[str] | None]) -> float | None:
+def jaccard(kept: Sequence[Sequence[str] | None]) -> float | None:
+    """Mean Jaccard overlap over pairs of sets; None for a single set, or where one is missing."""
     sets = [names for names in kept if names is not None]
     if len(sets) < max(2, len(kept)):
         return None

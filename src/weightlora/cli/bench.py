@@ -101,11 +101,11 @@ def summarize(args: argparse.Namespace) -> int:
     from weightlora.bench.summary import print_tables, read_summary, write_summary
 
     root = args.root or ROOT
+    summary, remarks = read_summary(root, args.tasks)
     if args.json:
-        summary, remarks = read_summary(root, args.tasks)
         print(json.dumps(summary))
     else:
-        summary, remarks = write_summary(root, args.output_dir or root, args.tasks)
+        write_summary(root, args.output_dir or root)  # of all tasks, whichever are printed
         write_studies(root, args.output_dir or root)
         print_tables(summary, Console(width=None if sys.stdout.isatty() else 160))
     for remark in remarks:

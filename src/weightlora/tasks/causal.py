@@ -52,10 +52,11 @@ def verbalised_sentiment(name: str, experiment: Mapping[str, Any]) -> Workload:
     assert all(len(ids) == 1 for ids in answers)
     words = [ids[0] for ids in answers]
     head, tail = (tokenizer(part).input_ids for part in PROMPT)
+    texts_of = load_task(name).splits
     room = experiment["max_length"] - len(head) - len(tail) - 1
 
     def encode(split: str) -> Rows:
-        rows = load_task(name).splits[split][: experiment.get(f"{split}_examples")]
+        rows = texts_of[split][: experiment.get(f"{split}_examples")]
         texts = tokenizer([row["text"] for row in rows], truncation=True, max_length=room).input_ids
         return [
             {"input_ids": [*head, *text, *tail, words[row["label"]]], "class": row["label"]}
@@ -104,13 +105,12 @@ def verbalised_sentiment(name: str, experiment: Mapping[str, Any]) -> Workload:
 def language_modelling(name: str, experiment: Mapping[str, Any]) -> Workload:
     """Next-token prediction on blocks of `max_length` tokens, cut from texts that follow each other."""
     model, tokenizer = load_smollm2()
-    length = experiment["max_length"]
+    length, texts_of = experiment["max_length"], load_task(name).splits
 
     def encode(split: str) -> Rows:
-        rows = load_task(name).splits[split]
         stream: list[int] = []
         wanted = experiment[f"{split}_examples"] * length
-        for row in rows:
+        for row in texts_of[split]:
             stream += [*tokenizer(row["text"]).input_ids, tokenizer.eos_token_id]
             if len(stream) >= wanted:
                 break

@@ -17,12 +17,10 @@ from transformers import (
 
 from . import Task, load_task
 from .local import load_local
-from .sentiment import minilm_path
+from .sentiment import ENCODER_LINEARS, minilm_path
 from .workload import Workload
 
 __all__ = ["local_classification", "minilm"]
-
-MINILM_TARGETS = r".*encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|.*dense)"
 
 
 def minilm(name: str, experiment: Mapping[str, Any]) -> Workload:
@@ -31,7 +29,7 @@ def minilm(name: str, experiment: Mapping[str, Any]) -> Workload:
     Raises:
         ValueError: If the package with the model or the data is missing.
     """
-    return _with_head(minilm_path(), load_task(name), experiment, MINILM_TARGETS)
+    return _with_head(minilm_path(), load_task(name), experiment, ENCODER_LINEARS)
 
 
 def local_classification(experiment: Mapping[str, Any]) -> Workload:

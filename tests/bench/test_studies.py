@@ -1,0 +1,85 @@
+"""Studies: every folder of experiments in the root has a summary of its own, and headroom its fit and its picture."""
+
+import json
+
+import pytest
+from models import lora_bert, tiny_bert
+
+from weightlora.adapters import find_adapters
+from weightlora.bench.choices import render_choices_markdown
+from weightlora.bench.rivals import RIVALS
+from weightlora.bench.studies import studies_in, write_studies
+from weightlora.methods import Setting
+
+NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
+
+
+def store(root, method, seed, loss, kept, **changes):
+    path = root / "tiny" / "results" / method / f"seed-{seed}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": 1,
+        "task": "tiny",
+        "method": method,
+        "seed": seed,
+        "experiment": {"keep": 2},
+        "loss": loss,
+        "metric": {"name": "accuracy", "value": 0.5},
+        "trainable_parameters": {"before": 6, "after": len(kept)},
+        "names": NAMES,
+        "kept": kept,
+        "versions": {"weightlora": "0.1.0"},
+        **changes,
+    }
+    path.write_text(json.dumps(content))
+    return content
+
+
+def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
+    store(tmp_path, "lora", 0, 0.4, NAMES)
+    for seed in range(12):
+        kept = [NAMES[seed % 6], NAMES[(seed + 1 + seed // 6) % 6]]
+        store(tmp_path / "headroom", "random-2", seed, 0.5 + 0.01 * (NAMES[0] not in kept) + 0.001 * seed, kept)
+    assert studies_in(tmp_path) == [tmp_path / "headroom"]
+    written = write_studies(tmp_path, tmp_path / "out")
+    assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
+        "choices.md",
+        "headroom/tiny-random-2.md",
+        "headroom/tiny-random-2.png",
+    ]
+    text = written[1].read_text()
+    assert "12 runs of 12 random subsets of 6 adapters" in text
+    assert "| lora | 1 | 0.4000 | 0 % |" in text, "better than every subset"
+    assert (tmp_path / "out" / "headroom" / "summary.md").exists()
+
+
+def test_choices_are_told_by_rule_and_step():
+    evidence = [{"3": {"credit": scores}} for scores in ([9, 8, 0, 0, 0, 0], [9, 0, 0, 0, 0, 8])]
+    runs = [
+        {"task": "tiny", "seed": seed, "names": NAMES, "experiment": {"keep": 2}, "evidence": e}
+        for seed, e in enumerate(evidence)
+    ]
+    (row,) = (line for line in render_choices_markdown(runs).splitlines() if line.startswith("| credit |"))
+    assert row == "| credit | 0.33 (0.30) |", "one of three in common; places 0, 1, 0 and 5 of 5"
+
+
+def setting(**changes):
+    values = {"rank": 4, "alpha": 8, "dropout": 0.0, "keep": 2, "select_steps": 3, "steps": 6, "seed": 0}
+    targets = {"target_modules": ["query", "value"], "task_type": "SEQ_CLS"}
+    return Setting(model=tiny_bert(), target=targets, batches=lambda: iter(()), **(values | changes))
+
+
+def test_rivals_keep_what_they_are_told_and_say_what_there_was(tmp_path):
+    names = [a.name for a in find_adapters(lora_bert(target_modules=["query", "value"]))]
+    prepared = RIVALS["subset"](setting(options={"kept": names[1:3]}))
+    assert [adapter.name for adapter in find_adapters(prepared.model)] == names[1:3]
+    assert prepared.candidates is not None and list(prepared.candidates) == names
+
+    (tmp_path / "seed-0.json").write_text(json.dumps({"evidence": {"3": {"gradient": [1, 4, 2, 3]}}}))
+    told = {"rule": "gradient", "at": 3, "evidence": str(tmp_path)}
+    prepared = RIVALS["rival"](setting(options=told))
+    assert [adapter.name for adapter in find_adapters(prepared.model)] == [names[1], names[3]]
+    with pytest.raises(
+        ValueError, match=r"the evidence .*seed-7\.json is missing: run the method that writes it first"
+    ):
+        RIVALS["rival"](setting(options=told, seed=7))
