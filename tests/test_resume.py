@@ -143,9 +143,9 @@ def test_the_settings_may_be_an_argument_and_the_card_tells_what_was_kept(tmp_pa
         output_dir=str(tmp_path), max_steps=4, save_steps=4, report_to=[], disable_tqdm=True, use_cpu=True
     )
     config = WeightLoraConfig(keep=3, select_steps=2)
-    trainer = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, weightlora=config)
     logged = []
-    trainer.add_callback(Logged(logged))
+    first = [Logged(logged)]
+    trainer = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, callbacks=first, weightlora=config)
     trainer.train()
     trainer.save_model(str(tmp_path / "final"))
     for place in ("final", "checkpoint-4"):

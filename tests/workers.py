@@ -62,7 +62,11 @@ def loop(rules: str, directory: str, unused: str) -> None:
             optimizer.zero_grad()
             entry["losses"].append(loss.item())
         entry |= {"reduced_after": reduced_parameters(ddp), "trainable_after": trainable(model)}
-        entry |= {"kept": selector.kept, "weights": sum(p.double().sum().item() for p in model.parameters())}
+        entry |= {
+            "kept": selector.kept,
+            "scores": list(selector.scores.values()),
+            "weights": sum(p.double().sum().item() for p in model.parameters()),
+        }
         found[name] = entry
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 
@@ -95,7 +99,8 @@ def sharded(rules: str, directory: str, unused: str) -> None:
             selector.step()
             optimizer.zero_grad()
             entry["losses"].append(loss.item())
-        found[name] = entry | {"bytes_after": shard_bytes(model), "kept": selector.kept}
+        entry |= {"bytes_after": shard_bytes(model), "kept": selector.kept}
+        found[name] = entry | {"scores": list(selector.scores.values())}
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 
 
