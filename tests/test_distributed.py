@@ -61,7 +61,7 @@ def test_ddp_chooses_and_trains_as_one_process_does(tmp_path, alone, unused):
         losses = torch.tensor([first[rule]["losses"], second[rule]["losses"]]).mean(0)
         torch.testing.assert_close(losses, torch.tensor(alone[rule]["losses"]), atol=1e-4, rtol=0)
         scores = (torch.tensor(outcome[rule]["scores"]) for outcome in (first, alone))
-        torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(*scores, atol=1e-6, rtol=1e-2)
         assert first[rule]["weights"] == second[rule]["weights"], "the processes stay in step"
         # What the reducer holds is what is trainable, before and after.
         assert first[rule]["reduced_before"] == first[rule]["trainable_before"]
@@ -111,7 +111,7 @@ def test_fsdp2_chooses_and_trains_as_one_process_does_and_holds_only_survivors(t
         losses = torch.tensor([first[rule]["losses"], second[rule]["losses"]]).mean(0)
         torch.testing.assert_close(losses, torch.tensor(alone[rule]["losses"]), atol=1e-4, rtol=0)
         scores = (torch.tensor(outcome[rule]["scores"]) for outcome in (first, alone))
-        torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(*scores, atol=1e-6, rtol=1e-2)
         # Bytes of float32 in the shards of both processes, padding of uneven cuts aside.
         sharded = [first[rule][when] + second[rule][when] for when in ("bytes_before", "bytes_after")]
         gone = alone[rule]["trainable_before"] - alone[rule]["trainable_after"]
