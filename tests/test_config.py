@@ -67,8 +67,8 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
     ("settings", "message"),
     [
         (
-            {"keep": 3, "keep_parameters": 9},
-            r"^keep=3 and keep_parameters=9 are two budgets .*: give only one of them\.$",
+            {"keep": 3, "keep_parameters": 9, "rounds": 2},
+            r"^keep=3 and keep_parameters=9 cannot both be approached in rounds=2: leave rounds at 1, or .*\.$",
         ),
         ({"keep": 0}, r"^keep=0 must be a number of adapters of at least 1, or a fraction in \(0, 1\): PEFT cannot "),
         ({"keep": -1}, r"^keep=-1 must be a number of adapters of at least 1"),

@@ -18,8 +18,10 @@ class WeightLoraConfig:
 
     Args:
         keep: The budget K: a number of adapters (`int`), or a fraction of them in (0, 1) (`float`). `None` means 0.25,
-            unless `keep_parameters` is given.
-        keep_parameters: Instead of `keep`: the most trainable adapter parameters that may survive.
+            unless `keep_parameters` is given. Credit adds up over parameters, so with `selection="credit"` the K
+            adapters have at most K / n of the parameters, too; `keep_parameters` sets another bound.
+        keep_parameters: The most trainable adapter parameters that may survive: K adapters within this bound, or
+            without `keep`, as many as fit, best first.
         select_steps: T, the optimizer steps of the selection phase, warm-up included. 0 is allowed for
             `selection="random"` only, and then the choice is made before the first step.
         warmup_steps: The first steps of the selection phase, in which gates stay at 1 and only collect evidence.
@@ -59,10 +61,10 @@ class WeightLoraConfig:
     adapter_name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.keep is not None and self.keep_parameters is not None:
+        if self.keep is not None and self.keep_parameters is not None and self.rounds != 1:
             raise ValueError(
-                f"keep={self.keep} and keep_parameters={self.keep_parameters} are two budgets for one thing: "
-                "give only one of them."
+                f"keep={self.keep} and keep_parameters={self.keep_parameters} cannot both be approached in "
+                f"rounds={self.rounds}: leave rounds at 1, or give only one of the two."
             )
         if self.keep is None and self.keep_parameters is None:
             self.keep = DEFAULT_KEEP

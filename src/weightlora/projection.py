@@ -19,6 +19,32 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     return mask
 
 
+def top_k_within(scores: Tensor, k: int, sizes: list[int], budget: int) -> Tensor:
+    """Mask of the `k` largest scores, a large adapter exchanged for a smaller one until they fit into the budget.
+
+    Each exchange is the one that costs least score per parameter saved. With two sizes that finds the best `k` that
+    fit; with more it may leave a little of the budget.
+
+    Args:
+        scores: Shape `(n,)`, finite.
+        k: How many to keep, in `[0, n]`.
+        sizes: Parameters of each adapter.
+        budget: The most parameters that the kept adapters may have together; the `k` smallest must fit.
+
+    Returns:
+        Bool tensor of shape `(n,)` with exactly `k` true entries, whose sizes add up to `budget` or less.
+    """
+    mask, size = top_k(scores, k), torch.tensor(sizes, dtype=torch.float64)
+    while float(size[mask].sum()) > budget:
+        kept, left = mask.nonzero().flatten(), (~mask).nonzero().flatten()
+        cost, saved = (values[kept, None] - values[None, left] for values in (scores, size))
+        price = torch.where(saved > 0, cost / saved, torch.inf)
+        exchange = int(price.argmin())
+        mask[kept[exchange // len(left)]] = False
+        mask[left[exchange % len(left)]] = True
+    return mask
+
+
 def top_by_parameters(scores: Tensor, sizes: list[int], budget: int) -> Tensor:
     """Mask of adapters taken in descending order of score, each one that still fits into the budget.
 

@@ -63,7 +63,11 @@ class WeightLora:
             raise ValueError(
                 f"expand={self.config.expand!r} cannot add parameters to a model that FSDP2 has sharded: use 'none'."
             )
-        self._budgets = self._plan_budgets()
+        config = self.config
+        number = None if config.keep is None else config.number_to_keep(len(self.names))
+        share = config.selection == "credit"
+        sizes = list(self.sizes.values())
+        self._budgets = schedule.plan_budgets(sizes, number, config.keep_parameters, config.rounds, share)
         self._ends = schedule.round_ends(self.config.warmup_steps, self.config.select_steps, self.config.rounds)
         self._round = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
@@ -217,12 +221,13 @@ class WeightLora:
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters that the present round's budget keeps."""
         ranked = score.abs() if self.config.rank_by == "magnitude" else score
-        budget = self._budgets[self._round]
-        if self.config.keep_parameters is None:
-            return projection.top_k(ranked, budget)
+        number, parameters = self._budgets[self._round]
+        sizes = [self.sizes[adapter.name] for adapter in self.adapters]
+        if number is not None:
+            return projection.top_k_within(ranked, number, sizes, parameters)
         # What cannot fit in the end goes first, or it could crowd out all that can.
-        sizes = [self.sizes[a.name] if self.sizes[a.name] <= self._budgets[-1] else budget + 1 for a in self.adapters]
-        return projection.top_by_parameters(ranked, sizes, budget)
+        last = self._budgets[-1][1]
+        return projection.top_by_parameters(ranked, [s if s <= last else parameters + 1 for s in sizes], parameters)
 
     def _keep(self, mask: Tensor) -> None:
         self._last_scores = self.scores
@@ -238,20 +243,6 @@ class WeightLora:
             return expansion.ranks_for_budget(self.adapters, sum(self.sizes.values()))
         ranks = [round(self._start_ranks[a.name] ** (1 - share) * target**share) for a in self.adapters]
         return [expansion.clip_rank(adapter, rank) for adapter, rank in zip(self.adapters, ranks, strict=True)]
-
-    def _plan_budgets(self) -> list[int]:
-        """What each round keeps: numbers of adapters, or of parameters."""
-        budget = self.config.keep_parameters
-        if budget is None:
-            n = len(self.names)
-            return schedule.round_budgets(n, self.config.number_to_keep(n), self.config.rounds)
-        if budget < min(self.sizes.values()):
-            raise ValueError(
-                f"keep_parameters={budget} is less than the {min(self.sizes.values())} parameters of the smallest "
-                "adapter: raise it, or lower the rank."
-            )
-        total = sum(self.sizes.values())
-        return schedule.round_budgets(total, min(budget, total), self.config.rounds)
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of everything the rest of the selection depends on, as values that JSON can hold."""
