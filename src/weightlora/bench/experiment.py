@@ -84,9 +84,9 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         budget = WeightLoraConfig(keep=setting.keep)
         setting = replace(setting, keep=budget.number_to_keep(count_adapters(setting)))
     prepared = (METHODS | RIVALS)[experiment["method"]](setting)
-    names, before = _adapter_names(prepared.model), _adapter_parameters(prepared.model)
+    candidates, before = _adapter_sizes(prepared.model), _adapter_parameters(prepared.model)
     if prepared.candidates is not None:  # some were removed already
-        names, before = list(prepared.candidates), sum(prepared.candidates.values())
+        candidates, before = prepared.candidates, sum(prepared.candidates.values())
     leave_out_at = experiment["select_steps"] if experiment.get("leave_one_out", True) else None
     evidence = EvidenceCallback(experiment.get("evidence", ()), lambda: next(batches()), leave_out_at)
     set_seed(seed)  # whatever the preparation drew, dropout begins alike
@@ -103,7 +103,7 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     rows: Any = workload.validation if experiment["evaluate_on"] == "validation" else workload.test
     evaluated = trainer.evaluate(rows)
     metrics = {key.removeprefix("eval_"): value for key, value in evaluated.items()}
-    kept = _adapter_names(prepared.model)
+    kept = _adapter_sizes(prepared.model)
     return {
         "format": RESULT_FORMAT,
         "task": experiment["task"],
@@ -114,9 +114,10 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         "metric": {"name": workload.metric, "value": metrics[workload.metric]},
         "metrics": {key: metrics[key] for key in sorted(metrics) if key in workload.reported},
         "trainable_parameters": {"before": before, "after": _adapter_parameters(prepared.model)},
-        "adapters": {"before": len(names or []), "after": len(kept or [])},
-        "names": names,
-        "kept": kept,
+        "adapters": {"before": len(candidates or []), "after": len(kept or [])},
+        "names": None if candidates is None else list(candidates),
+        "sizes": None if candidates is None else list(candidates.values()),
+        "kept": None if kept is None else list(kept),
         "wall_seconds": round(time.perf_counter() - began, 2),
         "peak_memory_bytes": _peak_memory(),
         "versions": {name: version(name) for name in VERSIONS},
@@ -141,11 +142,12 @@ def _adapter_parameters(model: Any) -> int:
     )
 
 
-def _adapter_names(model: Any) -> list[str] | None:
+def _adapter_sizes(model: Any) -> dict[str, int] | None:
+    """Parameters of each LoRA adapter, in the model's order."""
     from weightlora.adapters import find_adapters
 
     try:
-        return [adapter.name for adapter in find_adapters(model, check=False)]
+        return {adapter.name: adapter.size for adapter in find_adapters(model, check=False)}
     except ValueError:  # another PEFT method, or none
         return None
 

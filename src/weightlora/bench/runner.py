@@ -14,6 +14,11 @@ Report = Callable[[Run, float | None, str | None], None]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has, inside a container or under `taskset`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pending(runs: list[Run]) -> tuple[list[Run], int]:
     """The runs whose result is not there yet, and how many files that are no such result were set aside."""
     aside = sum([run.set_aside() for run in runs])
@@ -32,7 +37,7 @@ def execute(runs: list[Run], jobs: int, report: Report) -> list[tuple[Run, str]]
         The runs that failed, each with the last line it printed.
     """
     failures: list[tuple[Run, str]] = []
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(_execute_one, run, threads): run for run in runs}
         try:

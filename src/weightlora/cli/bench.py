@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from weightlora.bench.experiments import plan
+    from weightlora.bench.runner import usable_cores
 
     given = {name: value for name in OWN if (value := getattr(args, name.replace("-", "_"))) is not None}
     if args.data is None:
         if args.model is not None or given:
             name = "model" if args.model is not None else next(iter(given))
             raise ValueError(f"--{name} belongs to a comparison of your own: give --data, a JSON Lines file, as well.")
-        return _execute(plan(args.root or ROOT, args.tasks, args.methods, args.seeds), args.jobs or _cores())
+        return _execute(plan(args.root or ROOT, args.tasks, args.methods, args.seeds), args.jobs or usable_cores())
     return _run_own(args, given)
 
 
@@ -68,13 +68,14 @@ def _run_own(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
     from weightlora.bench.experiments import plan
     from weightlora.bench.own import write_comparison
+    from weightlora.bench.runner import usable_cores
 
     settings = {name.replace("-", "_"): given.get(name, default) for name, (_, default, _) in OWN.items()}
     settings |= {"alpha": 4 * settings["rank"], "select_steps": max(2, settings["steps"] // 5)}
     settings["warmup_steps"] = settings["steps"] // 16
     root, methods = args.root or OWN_ROOT, args.methods or ["lora", "random", "weightlora"]
     task = write_comparison(root, args.model, args.data, methods, settings)
-    jobs = args.jobs or (1 if torch.cuda.is_available() else _cores())
+    jobs = args.jobs or (1 if torch.cuda.is_available() else usable_cores())
     status = _execute(plan(root, [task], methods, args.seeds or 3), jobs)
     args.root, args.tasks, args.json, args.output_dir = root, [task], False, None
     return status or summarize(args)
@@ -82,12 +83,13 @@ def _run_own(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
 def tune(args: argparse.Namespace) -> int:
     from weightlora.bench.experiments import labels_in, plan_tuning, settle_tuning, tasks_in
+    from weightlora.bench.runner import usable_cores
 
     root, status = args.root or ROOT, 0
     for task in args.tasks or tasks_in(root):
         labels = args.methods or labels_in(root, task)
         runs = plan_tuning(root, task, labels, args.grid)
-        status = _execute(runs, args.jobs or _cores()) or status
+        status = _execute(runs, args.jobs or usable_cores()) or status
         whole = [label for label in labels if all(r.is_done() for r in runs if r.experiment["label"] == label)]
         for label, rate in settle_tuning(root, task, whole, runs).items():
             print(f"{task}/{label}: learning rate {rate:g}")
@@ -144,10 +146,6 @@ def _execute(runs: list[Any], jobs: int) -> int:
 
         failures = execute(list(left), jobs, report)
     return 1 if failures else 0
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:
