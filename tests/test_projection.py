@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlora.projection import project_simplex, top_by_parameters, top_k
+from weightlora.projection import project_simplex, top_by_parameters, top_k, top_k_within
 
 
 def vector(values: list[float]) -> torch.Tensor:
@@ -70,6 +70,38 @@ def test_with_equal_sizes_a_budget_is_a_number(drawn):
 def test_a_smaller_one_is_taken_where_a_better_one_does_not_fit():
     kept = top_by_parameters(vector([4.0, 3.0, 2.0, 1.0]), [6, 5, 4, 1], 10)
     assert kept.tolist() == [True, False, True, False]
+
+
+def k_that_fit(drawn, k, budget):
+    """Every set of k of the drawn that fits, as index tuples."""
+    sizes = [size for _, size in drawn]
+    return [c for c in itertools.combinations(range(len(drawn)), k) if sum(sizes[i] for i in c) <= budget]
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 9)), min_size=1, max_size=8), st.data())
+def test_k_within_a_budget_are_k_and_fit_whatever_their_sizes(drawn, data):
+    k = data.draw(st.integers(0, len(drawn)))
+    sizes = [size for _, size in drawn]
+    budget = data.draw(st.integers(sum(sorted(sizes)[:k]), sum(sizes)))
+    kept = top_k_within(vector([float(score) for score, _ in drawn]), k, sizes, budget).tolist()
+    assert sum(kept) == k and sum(itertools.compress(sizes, kept)) <= budget
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.sampled_from([2, 5])), min_size=1, max_size=8), st.data())
+def test_of_two_sizes_the_best_k_that_fit_are_found(drawn, data):
+    k = data.draw(st.integers(0, len(drawn)))
+    sizes = [size for _, size in drawn]
+    budget = data.draw(st.integers(sum(sorted(sizes)[:k]), sum(sizes)))
+    scores = [float(score) for score, _ in drawn]
+    kept = top_k_within(vector(scores), k, sizes, budget).tolist()
+    best = max(sum(scores[i] for i in chosen) for chosen in k_that_fit(drawn, k, budget))
+    assert sum(itertools.compress(scores, kept)) == best
+
+
+def test_the_exchange_that_costs_least_for_what_it_saves_is_made():
+    # The best two are too large together; 3.0 for 1.0 saves 4 at a cost of 2, 4.0 for 1.0 saves 5 at a cost of 3.
+    assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [6, 5, 1], 8).tolist() == [True, False, True]
+    assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [6, 5, 1], 11).tolist() == [True, True, False], "they fit"
 
 
 values = st.lists(st.floats(-100, 100) | st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=12)

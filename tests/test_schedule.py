@@ -1,10 +1,14 @@
 """Which step does what: no off-by-one at a boundary, and the last round always ends on target."""
 
+import itertools
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlora.schedule import phase_at, round_budgets, round_ends, thresholds
+from weightlora.projection import top_k_within
+from weightlora.schedule import phase_at, plan_budgets, round_budgets, round_ends, thresholds
 
 
 @pytest.mark.parametrize(
@@ -70,6 +74,51 @@ def test_budgets_shrink_by_one_ratio_to_the_target(start, rounds, data):
     assert [start, *budgets] == sorted([start, *budgets], reverse=True)
     for i, budget in enumerate(budgets, 1):
         assert budget == pytest.approx(start ** (1 - i / rounds) * target ** (i / rounds), abs=0.5 + 1e-6)
+
+
+SIZES = [10, 10, 10, 10, 30, 30]  # 100 in all
+
+
+@pytest.mark.parametrize(
+    ("number", "parameters", "rounds", "share", "budgets"),
+    [
+        (3, None, 1, True, [(3, 50)]),
+        (3, None, 1, False, [(3, 100)]),
+        (1, None, 2, True, [(2, 33), (1, 16)]),
+        (3, 70, 1, True, [(3, 70)]),
+        (3, 70, 1, False, [(3, 70)]),
+        (3, 900, 1, True, [(3, 100)]),
+        (None, 40, 1, True, [(None, 40)]),
+        (None, 25, 2, True, [(None, 50), (None, 25)]),
+    ],
+)
+def test_each_round_has_a_number_and_a_bound_on_the_parameters(number, parameters, rounds, share, budgets):
+    assert plan_budgets(SIZES, number, parameters, rounds, share) == budgets
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.floats(-9, 9)), min_size=1, max_size=20), st.integers(1, 4), st.data()
+)
+def test_the_smallest_always_fit_into_the_share_round_after_round(left, rounds, data):
+    """Whatever was kept in the round before, as long as it fitted."""
+    number = data.draw(st.integers(1, len(left)))
+    for keep, bound in plan_budgets([size for size, _ in left], number, None, rounds, True):
+        sizes = [size for size, _ in left]
+        assert sum(sorted(sizes)[:keep]) <= bound
+        mask = top_k_within(torch.tensor([score for _, score in left]), keep, sizes, bound).tolist()
+        left = list(itertools.compress(left, mask))
+
+
+@pytest.mark.parametrize(
+    ("number", "parameters", "message"),
+    [
+        (None, 9, r"keep_parameters=9 is less than the 10 parameters of the smallest adapter: raise it, or lower"),
+        (5, 60, r"keep_parameters=60 is less than the 70 parameters of the 5 smallest adapters: raise it, keep fewer"),
+    ],
+)
+def test_a_bound_that_nothing_fits_into_is_refused(number, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        plan_budgets(SIZES, number, parameters, 1, True)
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,20 @@ def test_a_parameter_budget_is_never_exceeded():
         assert spent + min(size for name, size in sizes.items() if name not in selector.kept) > budget
 
 
+def test_with_credit_k_adapters_have_no_more_than_their_share_of_the_parameters():
+    """Wide modules would win by their size: here they hold the most credit, and not all of them may stay."""
+    for bound, wide in ((None, False), (10_000, True)):
+        model, optimizer, selector = start(keep=3, keep_parameters=bound, select_steps=4)
+        total, sizes = sum(selector.sizes.values()), selector.sizes
+        train(model, optimizer, selector, steps=3)
+        large = sorted(sizes, key=sizes.__getitem__)[-3:]
+        selector._rule.score = torch.tensor([float(name in large) for name in sizes], dtype=torch.float64)
+        selector.finish()
+        kept = sum(sizes[name] for name in selector.kept)
+        assert len(selector.kept) == 3 and (set(selector.kept) == set(large)) == wide
+        assert (kept <= total * 3 // 12) != wide
+
+
 @pytest.mark.parametrize("seed", [111, 0, 1])
 def test_a_parameter_budget_in_rounds_leaves_an_adapter(seed):
     model, optimizer, selector = start(keep_parameters=150, rounds=2, select_steps=4, selection="random", seed=seed)

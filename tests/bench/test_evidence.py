@@ -93,7 +93,9 @@ def test_every_rule_chooses_from_a_record(tmp_path):
     for rule in RULES:
         chosen = choose(watch.records[3], sizes, rule, 4)
         assert len(set(chosen)) == 4 and chosen == sorted(chosen)
-    assert choose(watch.records[3], sizes, "update", 1) == [int(np.argmax(watch.records[3]["update"]))]
+    equal = np.ones_like(sizes)
+    assert choose(watch.records[3], equal, "update", 1) == [int(np.argmax(watch.records[3]["update"]))]
+    assert sizes[choose(watch.records[3], sizes, "update", 1)].sum() <= sizes.mean(), "the share of one of them"
     with pytest.raises(ValueError, match="rule 'luck' is unknown: choose one of credit"):
         choose(watch.records[3], sizes, "luck", 4)
     with pytest.raises(ValueError, match="no 'leave_one_out', which rule 'leave-one-out' needs"):

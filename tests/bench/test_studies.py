@@ -56,7 +56,7 @@ def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
 def test_choices_are_told_by_rule_and_step():
     evidence = [{"3": {"credit": scores}} for scores in ([9, 8, 0, 0, 0, 0], [9, 0, 0, 0, 0, 8])]
     runs = [
-        {"task": "tiny", "seed": seed, "names": NAMES, "experiment": {"keep": 2}, "evidence": e}
+        {"task": "tiny", "seed": seed, "names": NAMES, "sizes": [1] * 6, "experiment": {"keep": 2}, "evidence": e}
         for seed, e in enumerate(evidence)
     ]
     (row,) = (line for line in render_choices_markdown(runs).splitlines() if line.startswith("| credit |"))

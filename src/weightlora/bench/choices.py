@@ -10,7 +10,6 @@ from .summary import escape_markdown, jaccard, markdown_table
 
 __all__ = ["render_choices_markdown"]
 
-NEED_SIZES = {"credit-per-parameter", "credit-per-root"}  # which a result does not tell
 TEXT = (
     "Each cell: mean Jaccard overlap of the sets that two seeds would choose (1: equal sets), and in brackets the "
     "mean place of the chosen adapters in the model (0: all at the input, 1: all at the output)."
@@ -24,11 +23,12 @@ def render_choices_markdown(results: Sequence[Mapping[str, Any]]) -> str:
         results: As they were loaded; those with `evidence` count.
     """
     parts = ["# What rules would choose", TEXT]
-    for task in sorted({result["task"] for result in results if "evidence" in result}):
-        runs = [result for result in results if result["task"] == task and "evidence" in result]
+    told = [result for result in results if "evidence" in result and result.get("sizes")]
+    for task in sorted({result["task"] for result in told}):
+        runs = [result for result in told if result["task"] == task]
         steps = sorted(set.intersection(*(set(map(int, run["evidence"])) for run in runs)))
         keep = runs[0]["experiment"]["keep"]
-        rows = [[rule, *(_cell(runs, rule, step, keep) for step in steps)] for rule in RULES if rule not in NEED_SIZES]
+        rows = [[rule, *(_cell(runs, rule, step, keep) for step in steps)] for rule in RULES]
         parts += [f"## {escape_markdown(task)}: {keep} of {len(runs[0]['names'])}, {len(runs)} seeds"]
         parts += [markdown_table(["rule", *(f"T = {step}" for step in steps)], rows)]
     return "\n\n".join(parts) + "\n"
@@ -38,7 +38,7 @@ def _cell(runs: Sequence[Mapping[str, Any]], rule: str, step: int, keep: int) ->
     """Empty where the evidence was not gathered at that step."""
     n = len(runs[0]["names"])
     try:
-        chosen = [choose(run["evidence"][str(step)], np.ones(n), rule, keep) for run in runs]
+        chosen = [choose(run["evidence"][str(step)], np.asarray(run["sizes"]), rule, keep) for run in runs]
     except ValueError:
         return ""
     place = float(np.mean(chosen)) / (n - 1)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..adapters import find_adapters
 from ..methods import Prepared, Setting, keep_only
+from ..projection import top_k_within
 
 __all__ = ["RIVALS", "RULES", "choose"]
 
@@ -33,6 +35,8 @@ RULES: dict[str, Callable[[Mapping[str, Scores], Scores], Scores]] = {
 def choose(record: Mapping[str, Any], sizes: Scores, rule: str, keep: int) -> list[int]:
     """Indices of the `keep` adapters that a rule would choose, in the model's order.
 
+    As in `selection="credit"`, they have at most the share of the parameters that `keep` average adapters have.
+
     Raises:
         ValueError: If there is no such rule, or the record lacks its evidence.
     """
@@ -42,7 +46,13 @@ def choose(record: Mapping[str, Any], sizes: Scores, rule: str, keep: int) -> li
         scores = RULES[rule]({name: np.asarray(values) for name, values in record.items()}, sizes)
     except KeyError as error:
         raise ValueError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
-    return sorted(np.argsort(-scores, kind="stable")[:keep].tolist())
+    share = int(sizes.sum()) * keep // len(sizes)
+    return (
+        top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, sizes.tolist(), share)
+        .nonzero()
+        .flatten()
+        .tolist()
+    )
 
 
 def subset(setting: Setting) -> Prepared:
