@@ -23,7 +23,7 @@ quickstart: $(STAMP) ## train, choose and draw on a small real model, no network
 	HF_HUB_OFFLINE=1 $(BIN)/weightlora quickstart $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check
