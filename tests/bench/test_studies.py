@@ -44,10 +44,11 @@ def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
     written = write_studies(tmp_path, tmp_path / "out")
     assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
         "choices.md",
+        "tuning.md",
         "headroom/tiny-random-2.md",
         "headroom/tiny-random-2.png",
     ]
-    text = written[1].read_text()
+    text = written[2].read_text()
     assert "12 runs of 12 random subsets of 6 adapters" in text
     assert "| lora | 1 | 0.4000 | 0 % |" in text, "better than every subset"
     assert (tmp_path / "out" / "headroom" / "summary.md").exists()

@@ -125,31 +125,3 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
             directory = root / task / "results" / label
             runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
     return sorted(runs, key=lambda run: run.seed)
-
-
-def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], seed: int = 1000) -> list[Run]:
-    """A learning-rate grid for every label, judged on the validation split, at a seed that no result uses.
-
-    What the task's `tuning` says (fewer steps, say) overrides its settings here.
-    """
-    runs = []
-    for label in labels:
-        for rate in grid:
-            experiment = resolve(root, task, label)
-            experiment |= {"learning_rate": rate, "evaluate_on": "validation", **experiment.pop("tuning", {})}
-            del experiment["seeds"]
-            runs.append(Run(experiment, seed, root / task / "tuning" / label / f"lr-{rate:g}.json"))
-    return runs
-
-
-def settle_tuning(root: Path, task: str, labels: list[str], runs: list[Run]) -> dict[str, float]:
-    """Write the learning rate with the lowest validation loss into each label's file; returns label -> rate."""
-    chosen = {}
-    for label in labels:
-        done = [json.loads(run.output.read_text()) for run in runs if run.experiment["label"] == label]
-        best = min(done, key=lambda result: result["loss"])["experiment"]["learning_rate"]
-        path = root / task / f"{label}.json"
-        own = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**own, "learning_rate": best}, indent=1) + "\n", encoding="utf-8")
-        chosen[label] = best
-    return chosen

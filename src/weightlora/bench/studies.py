@@ -10,6 +10,7 @@ from .choices import render_choices_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .results import load_results
 from .summary import write_summary
+from .tuning import render_tuning_markdown
 
 __all__ = ["studies_in", "write_headroom", "write_studies"]
 
@@ -26,15 +27,18 @@ def studies_in(root: str | os.PathLike[str]) -> list[Path]:
 def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> list[Path]:
     """Writes a summary of every study into its folder under `out_dir`, of the headroom study also what it is about.
 
-    `choices.md` in `out_dir` says what each rule would choose from the evidence of the main comparison.
+    `choices.md` in `out_dir` says what each rule would choose from the evidence of the main comparison, `tuning.md`
+    how its learning rates were chosen.
 
     Returns:
-        The files of the headroom study, and `choices.md`.
+        `choices.md`, `tuning.md`, and the files of the headroom study.
     """
-    text: Any = render_choices_markdown(load_results(root)[0])
-    path = Path(out_dir) / "choices.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))]
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
+    written = []
+    pages = {"choices": render_choices_markdown(load_results(root)[0]), "tuning": render_tuning_markdown(root)}
+    for name, text in pages.items():
+        write: Any = partial(Path.write_text, data=text, encoding="utf-8")
+        written.append(write_whole(Path(out_dir) / f"{name}.md", write))
     for study in studies_in(root):
         directory = Path(out_dir) / study.name
         write_summary(study, directory)

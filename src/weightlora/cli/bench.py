@@ -82,8 +82,9 @@ def _run_own(args: argparse.Namespace, given: dict[str, Any]) -> int:
 
 
 def tune(args: argparse.Namespace) -> int:
-    from weightlora.bench.experiments import labels_in, plan_tuning, settle_tuning, tasks_in
+    from weightlora.bench.experiments import labels_in, tasks_in
     from weightlora.bench.runner import usable_cores
+    from weightlora.bench.tuning import plan_tuning, settle_tuning
 
     root, status = args.root or ROOT, 0
     for task in args.tasks or tasks_in(root):

@@ -1,0 +1,68 @@
+"""Learning rates: a grid for every method, judged on the validation split at a seed that no result uses."""
+
+import json
+import os
+from pathlib import Path
+
+from .experiments import Run, resolve
+from .summary import escape_markdown, markdown_table
+
+__all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
+
+TEXT = (
+    "Loss on the validation split, on which no result is reported, after training at each learning rate. Every method "
+    "has the same grid and one run a rate; its results ran at the rate with the lowest loss, in the last column."
+)
+
+
+def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], seed: int = 1000) -> list[Run]:
+    """A learning-rate grid for every label, judged on the validation split, at a seed that no result uses.
+
+    What the task's `tuning` says (fewer steps, say) overrides its settings here.
+    """
+    runs = []
+    for label in labels:
+        for rate in grid:
+            experiment = resolve(root, task, label)
+            experiment |= {"learning_rate": rate, "evaluate_on": "validation", **experiment.pop("tuning", {})}
+            del experiment["seeds"]
+            runs.append(Run(experiment, seed, root / task / "tuning" / label / f"lr-{rate:g}.json"))
+    return runs
+
+
+def settle_tuning(root: Path, task: str, labels: list[str], runs: list[Run]) -> dict[str, float]:
+    """Write the learning rate with the lowest validation loss into each label's file; returns label -> rate."""
+    chosen = {}
+    for label in labels:
+        done = [json.loads(run.output.read_text()) for run in runs if run.experiment["label"] == label]
+        best = min(done, key=lambda result: result["loss"])["experiment"]["learning_rate"]
+        path = root / task / f"{label}.json"
+        own = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**own, "learning_rate": best}, indent=1) + "\n", encoding="utf-8")
+        chosen[label] = best
+    return chosen
+
+
+def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
+    """A table a task: a row a method, a column a learning rate; empty without any."""
+    parts = []
+    for folder in sorted(Path(root).glob("*/tuning")):
+        losses: dict[str, dict[float, float]] = {}
+        for path in sorted(folder.glob("*/lr-*.json")):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            losses.setdefault(path.parent.name, {})[result["experiment"]["learning_rate"]] = result["loss"]
+            seed, steps = result["seed"], result["experiment"]["steps"]
+        if not losses:
+            continue
+        rates = sorted({rate for of_method in losses.values() for rate in of_method})
+        rows = []
+        for method, of_method in losses.items():
+            best = min(of_method, key=lambda rate: of_method[rate])
+            cells = [f"{of_method[rate]:.4f}" if rate in of_method else "" for rate in rates]
+            rows.append([method, *cells, f"{best:g}"])
+        header = ["method", *(f"{rate:g}" for rate in rates), "chosen"]
+        parts += [
+            f"## {escape_markdown(folder.parent.name)}: {steps} steps, seed {seed}",
+            markdown_table(header, rows),
+        ]
+    return "\n\n".join(["# Learning rates", TEXT, *parts]) + "\n" if parts else ""

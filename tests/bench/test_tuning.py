@@ -1,0 +1,33 @@
+"""Tuning: the validation split alone, a seed that no result uses, and a table of what was tried."""
+
+import json
+
+from weightlora.bench.experiments import plan, resolve
+from weightlora.bench.tuning import plan_tuning, render_tuning_markdown, settle_tuning
+
+
+def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(root, finish):
+    runs = plan_tuning(root, "a", ["lora", "k5"], [1e-4, 1e-3])
+    assert {run.experiment["evaluate_on"] for run in runs} == {"validation"}
+    assert not {run.seed for run in runs} & set(range(100))
+    for run, loss in zip(runs, (0.5, 0.4, 0.3, 0.6), strict=True):
+        finish(run, loss=loss)
+    assert settle_tuning(root, "a", ["lora", "k5"], runs) == {"lora": 1e-3, "k5": 1e-4}
+    assert resolve(root, "a", "k5")["learning_rate"] == 1e-4
+    assert resolve(root, "a", "k5")["keep"] == 5
+
+    table = render_tuning_markdown(root)
+    assert "## a: 10 steps, seed 1000" in table or "## a: 20 steps, seed 1000" in table
+    assert "| lora | 0.5000 | 0.4000 | 0.001 |" in table and "| k5 | 0.3000 | 0.6000 | 0.0001 |" in table
+
+
+def test_without_tuning_there_is_no_table(root):
+    assert render_tuning_markdown(root) == ""
+
+
+def test_tuning_may_be_shorter_than_a_run(root):
+    (root / "a" / "task.json").write_text(json.dumps({"steps": 10, "tuning": {"steps": 4, "test_examples": 9}}))
+    tuning = plan_tuning(root, "a", ["lora"], [1e-3])[0].experiment
+    assert (tuning["steps"], tuning["test_examples"], tuning["evaluate_on"]) == (4, 9, "validation")
+    run = plan(root, ["a"], ["lora"], 1)[0].experiment
+    assert run["steps"] == 10 and "tuning" not in run
