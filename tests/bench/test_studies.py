@@ -3,11 +3,13 @@
 import json
 
 import pytest
-from models import lora_bert, tiny_bert
+import torch
+from models import adamw, lora_bert, tiny_bert
+from transformers import TrainerControl, TrainerState, TrainingArguments, get_linear_schedule_with_warmup
 
 from weightlora.adapters import find_adapters
 from weightlora.bench.choices import render_choices_markdown
-from weightlora.bench.rivals import RIVALS
+from weightlora.bench.rivals import RIVALS, FasterCallback
 from weightlora.bench.studies import studies_in, write_studies
 from weightlora.methods import Setting
 
@@ -84,3 +86,22 @@ def test_rivals_keep_what_they_are_told_and_say_what_there_was(tmp_path):
         ValueError, match=r"the evidence .*seed-7\.json is missing: run the method that writes it first"
     ):
         RIVALS["rival"](setting(options=told, seed=7))
+
+
+def test_faster_multiplies_the_rate_from_one_step_to_the_end_of_the_schedule():
+    rates = {}
+    for factor in (1.0, 2.0):
+        optimizer = adamw(lora_bert())
+        scheduler = get_linear_schedule_with_warmup(optimizer, 2, 10)
+        callback = FasterCallback(4, factor)
+        rates[factor] = []
+        for step in range(1, 11):
+            optimizer.step()
+            scheduler.step()
+            state = TrainerState(global_step=step)
+            callback.on_step_end(TrainingArguments(), state, TrainerControl(), lr_scheduler=scheduler)
+            rates[factor].append(optimizer.param_groups[0]["lr"])
+    plain = torch.tensor(rates[1.0])
+    torch.testing.assert_close(torch.tensor(rates[2.0]), torch.cat([plain[:3], 2 * plain[3:]]))
+    prepared = RIVALS["faster"](setting(options={"factor": 2.0}))
+    assert [type(callback).__name__ for callback in prepared.callbacks] == ["WeightLoraCallback", "FasterCallback"]

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..adapters import find_adapters
-from ..methods import Prepared, Setting, keep_only
+from ..methods import Prepared, Setting, keep_only, weightlora
 from ..projection import top_k_within
 
 __all__ = ["RIVALS", "RULES", "choose"]
@@ -76,4 +78,28 @@ def rival(setting: Setting) -> Prepared:
     return keep_only(model, [adapters[index].name for index in chosen])
 
 
-RIVALS: dict[str, Callable[[Setting], Prepared]] = {"subset": subset, "rival": rival}
+class FasterCallback(TrainerCallback):
+    """Multiplies the learning rate of all that is left, from step `after` to the end of the schedule."""
+
+    def __init__(self, after: int, factor: float) -> None:
+        self._after, self._factor = after, factor
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == self._after:
+            scheduler = kwargs["lr_scheduler"]
+            scheduler.base_lrs = [rate * self._factor for rate in scheduler.base_lrs]
+            for group in scheduler.optimizer.param_groups:
+                group["lr"] *= self._factor
+
+
+def faster(setting: Setting) -> Prepared:
+    """This package's default, with `options["factor"]` times the learning rate after the selection."""
+    options = dict(setting.options)
+    callback = FasterCallback(setting.select_steps, options.pop("factor"))
+    prepared = weightlora(replace(setting, options=options))
+    return replace(prepared, callbacks=(*prepared.callbacks, callback))
+
+
+RIVALS: dict[str, Callable[[Setting], Prepared]] = {"subset": subset, "rival": rival, "faster": faster}
