@@ -5,7 +5,6 @@ code 2.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -42,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
     """
     args = build_parser().parse_args(argv)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it warns of kernels not used here
     try:
         return args.run(args)
     except ValueError as error:
