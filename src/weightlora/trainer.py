@@ -1,19 +1,22 @@
 """The controller inside `transformers.Trainer`, TRL, and whatever else runs its callbacks; and resuming there."""
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from .adapters import base_model_of, find_adapters
 from .card import describe_in_card
-from .checkpoint import STATE_FILE, read_state, restore, write_state
+from .checkpoint import STATE_FILE, check_config, check_whole, last_whole, read_state, restore, write_state
 from .config import WeightLoraConfig
 from .optimizers import unwrap_optimizer
 from .selector import WeightLora
@@ -58,6 +61,7 @@ class WeightLoraCallback(TrainerCallback):
         Raises:
             ValueError: If the checkpoint's state is missing or damaged, or does not fit.
         """
+        check_config(read_state(checkpoint_dir), self.config)
         self._resumed = restore(model, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
 
     def on_train_begin(
@@ -242,8 +246,9 @@ class WeightLoraTrainerMixin:
         """
         callback = self.weightlora  # or say that there is none, before anything else
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = _last_whole_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = str(last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME))
         if resume_from_checkpoint:
+            check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
             callback.resume(self.model, resume_from_checkpoint, self.optimizer)
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
@@ -253,6 +258,30 @@ class WeightLoraTrainerMixin:
             logs = {**logs, **self.weightlora.metrics()}
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
+    def _save_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Trainer's own, with our state written first: this one is whole before Trainer deletes older ones.
+
+        What Trainer writes last, `trainer_state.json`, marks a whole checkpoint; one of an earlier run would, too.
+
+        Raises:
+            OSError: If the checkpoint cannot be written.
+        """
+        folder = _checkpoint_dir(self.args, self.state)
+        marker = folder / TRAINER_STATE_NAME
+        try:
+            if self.args.should_save:
+                marker.unlink(missing_ok=True)
+                self.weightlora.on_save(self.args, self.state, self.control)
+            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's do not speak of a full disk
+            if marker.is_file():
+                raise
+            free = shutil.disk_usage(self.args.output_dir).free / 2**20
+            raise OSError(
+                f"{folder} could not be written, with {free:.1f} MB free there ({error}): checkpoints before it are "
+                "whole, so make room and go on with train(resume_from_checkpoint=True)."
+            ) from error
+
     def _save(self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         super()._save(output_dir, *args, **kwargs)  # type: ignore[misc]
         if self.args.should_save and self.weightlora.selector is not None:
@@ -261,22 +290,3 @@ class WeightLoraTrainerMixin:
 
 class WeightLoraTrainer(WeightLoraTrainerMixin, Trainer):
     """`transformers.Trainer` that selects adapters, and resumes in the middle of it."""
-
-
-def _last_whole_checkpoint(output_dir: str | None) -> str:
-    """The checkpoint of the most steps that has the Trainer's state and a sound one of ours.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    found = Path(output_dir or "").glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    checkpoints = {int(n): path for path in found if (n := path.name.rpartition("-")[2]).isdigit()}
-    for step in sorted(checkpoints, reverse=True):
-        try:
-            TrainerState.load_from_json(str(checkpoints[step] / "trainer_state.json"))
-            read_state(checkpoints[step])
-        except (OSError, ValueError, TypeError) as error:
-            logger.warning(f"{checkpoints[step]} is passed over: {error}")
-            continue
-        return str(checkpoints[step])
-    raise ValueError(f"there is no whole checkpoint in {output_dir} to resume from: start anew, or name one.")
