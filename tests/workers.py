@@ -140,6 +140,33 @@ def trainer(directory: str, unused: str, resume: str = "") -> None:
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
 
 
+def lightning(settings: str, directory: str) -> None:
+    """Lightning's Trainer."""
+    from lightning.pytorch import Trainer
+    from test_lightning import Module
+
+    from weightlora.lightning import WeightLoraLightningCallback
+
+    class Share(Module):
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader([share(self.current_epoch)], batch_size=None)
+
+    module, callback = Share(), WeightLoraLightningCallback(WeightLoraConfig(**json.loads(settings)))
+    Trainer(
+        callbacks=[callback],
+        max_epochs=8,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        accelerator="cpu",
+        devices=world(),
+        strategy="ddp",
+        logger=False,
+        enable_checkpointing=False,
+    ).fit(module)
+    outcome = {"kept": callback.selector.kept, "losses": module.losses}
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
+
+
 def disagree() -> None:
     """The processes are given different budgets."""
     ddp = wrap(lora_bert(), "no_unused")
@@ -179,7 +206,7 @@ def die() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {f.__name__: f for f in (loop, sharded, trainer, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (loop, sharded, trainer, lightning, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.
     os._exit(0)
