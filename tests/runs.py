@@ -27,7 +27,7 @@ def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, *
     rows = [{key: value[i] for key, value in batch(step).items()} for step in range(3) for i in range(8)]
     callbacks = [*callbacks, WeightLoraCallback(WeightLoraConfig(**settings))]
     model = lora_bert(dropout=0.1) if model is None else model
-    return kind(model, TrainingArguments(**arguments), train_dataset=rows, callbacks=callbacks)
+    return kind(model, TrainingArguments(**arguments), train_dataset=rows, eval_dataset=rows[:8], callbacks=callbacks)
 
 
 def outcome(trainer):

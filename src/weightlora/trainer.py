@@ -130,9 +130,11 @@ class WeightLoraCallback(TrainerCallback):
     ) -> None:
         selector = self._get()
         if selector.phase != "train":
+            best = state.best_model_checkpoint if args.load_best_model_at_end else None
+            weights = "" if best is None else f" The weights are those of {best}, the best ones."
             warnings.warn(
                 f"training ended after {selector.step_count} of {self.config.select_steps} selection steps: the "
-                "choice is made now, and the kept adapters were not trained on their own.",
+                f"choice is made now, and the kept adapters were not trained on their own.{weights}",
                 stacklevel=2,
             )
             selector.finish()
@@ -284,8 +286,16 @@ class WeightLoraTrainerMixin:
 
     def _save(self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         super()._save(output_dir, *args, **kwargs)  # type: ignore[misc]
+        self._describe(output_dir or self.args.output_dir)
+
+    def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Trainer's own (which writes over the card before an upload), with the table of adapters."""
+        super().create_model_card(*args, **kwargs)  # type: ignore[misc]
+        self._describe(self.args.output_dir)
+
+    def _describe(self: Any, directory: str) -> None:
         if self.args.should_save and self.weightlora.selector is not None:
-            describe_in_card(self.weightlora.selector, output_dir or self.args.output_dir)
+            describe_in_card(self.weightlora.selector, directory)
 
 
 class WeightLoraTrainer(WeightLoraTrainerMixin, Trainer):
