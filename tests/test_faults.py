@@ -60,7 +60,7 @@ def tiny_disk(tmp_path):
     if mounted.returncode:
         pytest.skip(f"mounting a tmpfs is not allowed here: {mounted.stderr.strip()}")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 # The files of a checkpoint have 7 to 26 KB; ours comes first, then the weights, then the optimizer.

@@ -16,7 +16,7 @@ from weightlora.adapters import find_adapters
 WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
 STEPS = 5
 SETTINGS = WeightLoraConfig(keep=3, select_steps=3, rounds=2, expand="random")
-CUTS = [2, 4]  # between the rounds, and after the last
+CUTS = {"a config": 2, "a PeftModel": 4}  # between the rounds, and after the last
 
 
 class WeightLoraDPOTrainer(WeightLoraTrainerMixin, DPOTrainer):
@@ -95,13 +95,12 @@ def test_trl_selects_and_resumes_bit_for_bit(kind, form, tmp_path, tokenizer):
     saved = PeftConfig.from_pretrained(tmp_path / "checkpoint-5")
     assert set(saved.target_modules) == set(selector.kept)
     assert "- weightlora" in (tmp_path / "checkpoint-5" / "README.md").read_text()
-    for cut in CUTS:
-        resumed = build(kind, form, tmp_path, tokenizer)
-        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{cut}"))
-        assert resumed.weightlora.selector.state_dict() == selector.state_dict(), cut
-        assert resumed.model.state_dict().keys() == whole.model.state_dict().keys()
-        for name, value in resumed.model.state_dict().items():
-            assert torch.equal(value, whole.model.state_dict()[name]), (cut, name)
+    resumed = build(kind, form, tmp_path, tokenizer)
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{CUTS[form]}"))
+    assert resumed.weightlora.selector.state_dict() == selector.state_dict()
+    assert resumed.model.state_dict().keys() == whole.model.state_dict().keys()
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
 
 
 def test_the_frozen_copy_of_dpo_stays_whole(tmp_path, tokenizer):
