@@ -261,13 +261,8 @@ class WeightLoraTrainerMixin:
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def _save_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Trainer's own, with our state written first: this one is whole before Trainer deletes older ones.
-
-        What Trainer writes last, `trainer_state.json`, marks a whole checkpoint; one of an earlier run would, too.
-
-        Raises:
-            OSError: If the checkpoint cannot be written.
-        """
+        # Our state comes first, for Trainer ends by deleting older checkpoints. Its own trainer_state.json, written
+        # last, marks a whole one; so would that of an earlier run.
         folder = _checkpoint_dir(self.args, self.state)
         marker = folder / TRAINER_STATE_NAME
         try:
@@ -289,7 +284,7 @@ class WeightLoraTrainerMixin:
         self._describe(output_dir or self.args.output_dir)
 
     def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Trainer's own (which writes over the card before an upload), with the table of adapters."""
+        # Trainer writes over the card before an upload.
         super().create_model_card(*args, **kwargs)  # type: ignore[misc]
         self._describe(self.args.output_dir)
 
