@@ -1,8 +1,12 @@
 """The state file: whole, unedited and of this model, or refused with a sentence."""
 
+import copy
 import json
+from dataclasses import asdict
+from importlib.metadata import version
 
 import pytest
+import torch
 from models import adamw, lora_bert, train
 
 from weightlora import WeightLora, WeightLoraConfig, restore
@@ -49,6 +53,50 @@ def test_a_restored_model_has_the_structure_of_the_checkpoint(tmp_path, steps):
     assert held == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     restore(model, tmp_path, optimizer)  # a second time changes nothing
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes
+
+
+def test_the_file_holds_all_that_the_decision_depends_on(directory):
+    """Phase, step, gates, evidence, rng, kept names, ranks, scalings and versions: after the first of two rounds."""
+    content = json.loads((directory / STATE_FILE).read_text())
+    assert content.keys() == {"sha256", "state", "versions"}
+    assert content["versions"] == {name: version(name) for name in ("weightlora", "torch", "peft")}
+    state, (model, selector) = content["state"], run(3)
+    assert state["step_count"] == 3 and state["round"] == 1  # with the config that is the phase
+    assert state["config"] == asdict(WeightLoraConfig(**SETTINGS))  # the seed is all there is of rng
+    assert state["scores"] == selector.scores and len(set(state["scores"].values())) == 12
+    assert state["omega"] == {name: float(name in selector.kept) for name in selector.names}
+    on_model = find_adapters(model)
+    assert list(state["ranks"]) == selector.kept == [adapter.name for adapter in on_model] and len(on_model) == 6
+    assert state["ranks"] == {adapter.name: adapter.rank for adapter in on_model}
+    assert state["scalings"] == {adapter.name: adapter.scaling for adapter in on_model}
+    assert state["start_ranks"] == dict.fromkeys(selector.names, 4) and min(state["ranks"].values()) > 4
+    assert [entry["step"] for entry in state["history"]] == [1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
+def test_no_generator_but_our_own_has_a_part_in_the_decision(tmp_path, selection):
+    """Resumed under another global seed, the second round keeps and draws what it would have."""
+    settings = WeightLoraConfig(**SETTINGS | {"selection": selection, "expand": "random"})
+    ends = []
+    for resume in (False, True):
+        model = lora_bert()
+        optimizer = adamw(model)
+        selector = WeightLora(model, optimizer, settings)
+        train(model, optimizer, selector, steps=3)
+        if resume:
+            write_state(selector.state_dict(), tmp_path)
+            weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+            model = lora_bert()
+            state = restore(model, tmp_path)
+            optimizer = adamw(model)
+            torch.manual_seed(1234)
+            selector = WeightLora(model, optimizer, settings, state)
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(moments)
+        train(model, optimizer, selector, steps=3, start=3)
+        ends.append((selector.state_dict(), model.state_dict()))
+    assert ends[0][0] == ends[1][0] and selector.phase == "train" and len(selector.kept) == 3
+    assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
 
 
 def edit(path, change):

@@ -4,64 +4,21 @@ import json
 import shutil
 
 import pytest
-import torch
 from models import batch, lora_bert
+from runs import ROUNDS, build, outcome, same
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer, restore
 from weightlora.checkpoint import STATE_FILE
 
-STEPS = 8
 GATES = {"keep": 3, "select_steps": 6, "selection": "stoiht", "omega_lr": 2.0, "warmup_steps": 2, "rounds": 2}
 CASES = {
     "credit": {"keep": 3, "select_steps": 5},
-    "credit in rounds, growing": {"keep": 3, "select_steps": 6, "rounds": 2, "expand": "qr"},
+    "credit in rounds, growing": ROUNDS,
     "gates with warm-up, growing": {**GATES, "expand": "random"},
 }
 # Warm-up, selection, between the rounds, right after the disconnect (and the expansion), and after it.
 CUTS = [1, 3, 4, 6, 7]
-
-
-class Stop(TrainerCallback):
-    """Ends the training after a step, as an interruption does: later steps never happen."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= state.global_step == self.at
-
-
-def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, **arguments):
-    arguments = {
-        "output_dir": str(directory),
-        "per_device_train_batch_size": 4,
-        "max_steps": STEPS,
-        "learning_rate": 1e-2,
-        "warmup_steps": 2,
-        "logging_steps": 1,
-        "save_steps": 1,
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-    } | arguments
-    rows = [{key: value[i] for key, value in batch(step).items()} for step in range(3) for i in range(8)]
-    callbacks = [*callbacks, WeightLoraCallback(WeightLoraConfig(**settings))]
-    model = lora_bert(dropout=0.1) if model is None else model
-    return kind(model, TrainingArguments(**arguments), train_dataset=rows, callbacks=callbacks)
-
-
-def outcome(trainer):
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return trainer.weightlora.selector.state_dict(), trainer.model.state_dict(), losses
-
-
-def same(one, other):
-    assert one[0] == other[0], "kept, scores, gates, ranks, history"
-    assert one[1].keys() == other[1].keys()
-    for name, value in one[1].items():
-        assert torch.equal(value, other[1][name]), name
-    assert one[2] == other[2], "every loss of the log"
 
 
 @pytest.fixture(scope="module", params=CASES)

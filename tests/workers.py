@@ -112,7 +112,7 @@ def shard_bytes(model) -> int:
     return sum(shard.numel() * shard.element_size() for shard in shards)
 
 
-def trainer(directory: str, unused: str, resume: str = "") -> None:
+def trainer(directory: str, unused: str, resume: str = "", callbacks: tuple = ()) -> None:
     """The Trainer, stopped by nothing, or resumed from step 3."""
     from transformers import TrainingArguments
 
@@ -132,11 +132,38 @@ def trainer(directory: str, unused: str, resume: str = "") -> None:
         ddp_find_unused_parameters=unused == "find_unused",
     )
     config = WeightLoraConfig(keep=3, select_steps=4)
-    run = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, weightlora=config)
+    run = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, weightlora=config, callbacks=list(callbacks))
     run.model_accepts_loss_kwargs = False
     run.train(resume_from_checkpoint=str(Path(directory) / "checkpoint-3") if resume else None)
     losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
     outcome = {"kept": run.weightlora.selector.kept, "losses": losses}
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
+
+
+def lightning(settings: str, directory: str) -> None:
+    """Lightning's Trainer."""
+    from lightning.pytorch import Trainer
+    from test_lightning import Module
+
+    from weightlora.lightning import WeightLoraLightningCallback
+
+    class Share(Module):
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader([share(self.current_epoch)], batch_size=None)
+
+    module, callback = Share(), WeightLoraLightningCallback(WeightLoraConfig(**json.loads(settings)))
+    Trainer(
+        callbacks=[callback],
+        max_epochs=8,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        accelerator="cpu",
+        devices=world(),
+        strategy="ddp",
+        logger=False,
+        enable_checkpointing=False,
+    ).fit(module)
+    outcome = {"kept": callback.selector.kept, "losses": module.losses}
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
 
 
@@ -151,35 +178,41 @@ def disagree() -> None:
 
 
 def nan() -> None:
-    """One process's gate has a NaN gradient."""
-    ddp = wrap(lora_bert(), "no_unused")
-    optimizer = adamw(ddp)
-    config = WeightLoraConfig(keep=3, select_steps=3, selection="stoiht")
-    selector = WeightLora(ddp, optimizer, config)
-    ddp(**share(0)).loss.backward()
-    if rank() == 1:
-        selector._rule.gates[0].omega.grad.fill_(float("nan"))
-    optimizer.step()
-    selector.step()
-
-
-def die() -> None:
-    """One process is killed in the middle of the selection."""
-    ddp = wrap(lora_bert(), "no_unused")
-    optimizer = adamw(ddp)
-    selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=3))
-    for step in range(3):
-        if rank() == 1 and step == 1:
-            os.kill(os.getpid(), 9)
-        ddp(**share(step)).loss.backward()
+    """A gradient of one process is NaN: a gate's, and that of an adapter, after it was reduced."""
+    for settings in ({"selection": "stoiht"}, {"selection": "credit"}):
+        ddp = wrap(lora_bert(), "no_unused")
+        optimizer = adamw(ddp)
+        selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=3, **settings))
+        ddp(**share(0)).loss.backward()
+        if rank() == 1:
+            gates = getattr(selector._rule, "gates", None)
+            spoiled = gates[0].omega if gates else selector.adapters[0].factors[1]
+            spoiled.grad.fill_(float("nan"))
         optimizer.step()
-        selector.step()
-        optimizer.zero_grad()
+        try:
+            selector.step()
+        except ValueError as error:
+            print(f"{settings['selection']}: {error}", file=sys.stderr, flush=True)
+        assert selector.step_count == 0 and not selector.history and len(selector.adapters) == 12
+        dist.barrier()
+    raise SystemExit(1)
+
+
+def die(directory: str) -> None:
+    """One process is killed in the middle of the selection, after a checkpoint."""
+    from transformers import TrainerCallback
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if rank() == 1 and state.global_step == 4:
+                os.kill(os.getpid(), 9)
+
+    trainer(directory, "find_unused", callbacks=(Kill(),))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {f.__name__: f for f in (loop, sharded, trainer, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (loop, sharded, trainer, lightning, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.
     os._exit(0)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -10,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.optim import Optimizer
 
 from . import expansion, surgery
-from .adapters import LoraAdapter, find_adapters
+from .adapters import LoraAdapter, find_adapters, unwrap_model
 from .config import WeightLoraConfig
+
+logger = logging.getLogger(__name__)
 
 STATE_FILE = "weightlora_state.json"
 STATE_FORMAT = 2
@@ -46,7 +53,7 @@ def write_state(state: Mapping[str, Any], directory: str | os.PathLike[str]) -> 
     """
     path = Path(directory) / STATE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{STATE_FILE}.{os.getpid()}")
+    partial = path.with_name(f".{STATE_FILE}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
             content = {"sha256": _checksum(state), "state": state, "versions": {p: version(p) for p in PACKAGES}}
@@ -138,10 +145,12 @@ def restore(
         The state, for `WeightLora(model, optimizer, config, state)` in a loop of one's own.
 
     Raises:
-        ValueError: If the state is missing or damaged, or is of another model.
+        ValueError: If the state is missing or damaged, is of another model, or lies beside the weights of other
+            adapters.
     """
     state = read_state(checkpoint_dir)
-    bring_to_(model, find_adapters(model, state["config"].get("adapter_name")), state, optimizer)
+    adapters = bring_to_(model, find_adapters(model, state["config"].get("adapter_name")), state, optimizer)
+    _check_weights(model, adapters[0].adapter_name, Path(checkpoint_dir))
     return state
 
 
@@ -153,10 +162,12 @@ def bring_to_(
     Does nothing to what is there already, so it may be called on a model that was restored.
 
     Raises:
-        ValueError: If the model lacks an adapter of the state, or has one that the state does not know.
+        ValueError: If the model lacks an adapter of the state, or has one that the state does not know, or one of
+            another size.
     """
     names = {adapter.name for adapter in adapters}
     _check_names(names, state)
+    _check_sizes(adapters, state)
     losers = [adapter for adapter in adapters if adapter.name not in state["ranks"]]
     survivors = [adapter for adapter in adapters if adapter.name in state["ranks"]]
     structure = [(state["ranks"][adapter.name], state["scalings"][adapter.name]) for adapter in survivors]
@@ -178,6 +189,84 @@ def _check_names(names: Iterable[str], state: Mapping[str, Any]) -> None:
             f"the state is of {len(all_names)} adapters, and this model has {len(names)}; {strange[0]!r} is not in "
             "both: build the model as in the first run."
         )
+
+
+def _check_sizes(adapters: list[LoraAdapter], state: Mapping[str, Any]) -> None:
+    for adapter in adapters:
+        name, size = adapter.name, state["sizes"][adapter.name]
+        began = adapter.rank == state["start_ranks"][name]
+        if adapter.size != size if began else adapter.rank != state["ranks"].get(name):
+            raise ValueError(
+                f"adapter {name!r} has rank {adapter.rank} and {adapter.size} parameters, and had rank "
+                f"{state['start_ranks'][name]} and {size} when the run began: build the model as in the first run."
+            )
+
+
+def _check_weights(model: nn.Module, adapter_name: str, directory: Path) -> None:
+    """Where PEFT's file is in the checkpoint: PEFT would load what fits of it, and say nothing of the rest."""
+    model = unwrap_model(model)
+    path = directory / ("" if adapter_name == "default" else adapter_name) / SAFETENSORS_WEIGHTS_NAME
+    if not isinstance(model, PeftModel) or not path.is_file():
+        return
+    with safe_open(path, "pt") as file:
+        saved = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    own = {key: list(value.shape) for key, value in state.items()}
+    strange = [key for key in own if own[key] != saved.get(key)]
+    strange += [key for key in saved.keys() - own.keys() if model.base_model.prefix in key]
+    if strange:
+        raise ValueError(
+            f"{path} has other adapters or ranks than {STATE_FILE} beside it ({sorted(strange)[0]!r} is not the same "
+            "in both): the files of two checkpoints were mixed, resume from another one."
+        )
+
+
+def last_whole(directory: str | os.PathLike[str], prefix: str, marker: str) -> Path:
+    """The checkpoint `{prefix}-{step}` of the most steps that `check_whole` lets through; others are logged.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = Path(directory).glob(f"{prefix}-*")
+    checkpoints = {int(n): path for path in found if (n := path.name.rpartition("-")[2]).isdigit()}
+    for step in sorted(checkpoints, reverse=True):
+        try:
+            check_whole(checkpoints[step], marker)
+        except ValueError as error:
+            logger.warning(f"{checkpoints[step]} is passed over: {error}")
+            continue
+        return checkpoints[step]
+    raise ValueError(f"there is no whole checkpoint in {directory} to resume from: start anew, or name one.")
+
+
+def check_whole(directory: str | os.PathLike[str], marker: str) -> None:
+    """Raise a `ValueError` unless a checkpoint was written to its end, and is sound as far as that can be seen.
+
+    Args:
+        directory: The checkpoint.
+        marker: The JSON file in it that is written last.
+    """
+    read_state(directory)
+    last = Path(directory) / marker
+    try:
+        json.loads(last.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{last} is missing or cut short ({error}): resume from an earlier checkpoint.") from error
+    folder = Path(directory)
+    for path in [*folder.rglob("*.safetensors"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
+        if not _has_its_directory(path):
+            raise ValueError(f"{path} is cut short: resume from an earlier checkpoint.")
+
+
+def _has_its_directory(path: Path) -> bool:
+    """Both formats list what they hold, at the beginning or at the end; a file that was cut short lacks a part."""
+    if path.suffix != ".safetensors":
+        return zipfile.is_zipfile(path)
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except SafetensorError:
+        return False
 
 
 def _checksum(state: Any) -> str:

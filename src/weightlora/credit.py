@@ -31,7 +31,8 @@ class UpdateCredit:
         self._hook = optimizer.register_step_pre_hook(self._remember)
 
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._before = [[(p, p.detach().clone()) for p in a.parameters if p.grad is not None] for a in self._adapters]
+        # not only those with a gradient: a closure (Lightning's loops have one) brings them during the step
+        self._before = [[(p, p.detach().clone()) for p in a.parameters if p.requires_grad] for a in self._adapters]
 
     @torch.no_grad()
     def take(self, grad_scale: float) -> Tensor | None:

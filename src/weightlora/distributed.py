@@ -116,10 +116,10 @@ def _shard_groups(model: nn.Module) -> Iterator[Any]:
 
 
 def _wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
-    """DDP around the model. Training loops hand out the model inside, and nothing leads from there to the wrapper."""
+    """DDP around the model, or around a module that holds it (Lightning's): nothing leads from it to the wrapper."""
     inner = unwrap_model(model)
     found = (thing for thing in gc.get_objects() if issubclass(type(thing), DistributedDataParallel))
-    return [ddp for ddp in found if unwrap_model(ddp) is inner]
+    return [ddp for ddp in found if any(module is inner for module in ddp.modules())]
 
 
 def _device() -> torch.device:

@@ -1,16 +1,19 @@
 """What cannot be undone: disconnect adapters for real, fold gates, and make PEFT's config describe what is left."""
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import nn
 from torch.optim import Optimizer
 
-from .adapters import LoraAdapter, base_model_of, find_adapters, lora_config_of, tuner_of
+from .adapters import LoraAdapter, base_model_of, find_adapters, lora_config_of, tuner_of, unwrap_model
 from .optimizers import drop_parameters_
 
 
@@ -58,7 +61,7 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     Names are written in full. Where a full name would match more than its own module (PEFT also takes names as
     suffixes, and the keys of `rank_pattern` as regular expressions), an anchored pattern is written instead.
     """
-    config = lora_config_of(model, adapter_name)
+    config = _own_config(model, adapter_name)
     adapters = find_adapters(model, adapter_name, check=False)
     modules = [adapter.name for adapter in adapters if adapter.kind == "module"]
     parameters = [adapter.name for adapter in adapters if adapter.kind == "parameter"]
@@ -82,6 +85,15 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
         left = {a.name for other in tuner.peft_config for a in find_adapters(model, other, check=False)}
         tuner.targeted_module_names = [name for name in tuner.targeted_module_names if name in left]
         tuner.targeted_parameter_names = [name for name in tuner.targeted_parameter_names if name in left]
+
+
+def _own_config(model: nn.Module, adapter_name: str) -> LoraConfig:
+    """PEFT's config of the adapter, which no other adapter has, too (TRL's DPO gives its frozen copy the same one)."""
+    config = lora_config_of(model, adapter_name)
+    configs: Any = unwrap_model(model).peft_config
+    if sum(other is config for other in configs.values()) > 1:
+        config = configs[adapter_name] = copy.deepcopy(config)
+    return config
 
 
 def _plain_name(name: str) -> str:

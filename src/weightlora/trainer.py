@@ -1,19 +1,22 @@
 """The controller inside `transformers.Trainer`, TRL, and whatever else runs its callbacks; and resuming there."""
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from .adapters import base_model_of, find_adapters
 from .card import describe_in_card
-from .checkpoint import STATE_FILE, read_state, restore, write_state
+from .checkpoint import STATE_FILE, check_config, check_whole, last_whole, read_state, restore, write_state
 from .config import WeightLoraConfig
 from .optimizers import unwrap_optimizer
 from .selector import WeightLora
@@ -58,6 +61,7 @@ class WeightLoraCallback(TrainerCallback):
         Raises:
             ValueError: If the checkpoint's state is missing or damaged, or does not fit.
         """
+        check_config(read_state(checkpoint_dir), self.config)
         self._resumed = restore(model, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
 
     def on_train_begin(
@@ -126,9 +130,11 @@ class WeightLoraCallback(TrainerCallback):
     ) -> None:
         selector = self._get()
         if selector.phase != "train":
+            best = state.best_model_checkpoint if args.load_best_model_at_end else None
+            weights = "" if best is None else f" The weights are those of {best}, the best ones."
             warnings.warn(
                 f"training ended after {selector.step_count} of {self.config.select_steps} selection steps: the "
-                "choice is made now, and the kept adapters were not trained on their own.",
+                f"choice is made now, and the kept adapters were not trained on their own.{weights}",
                 stacklevel=2,
             )
             selector.finish()
@@ -242,8 +248,9 @@ class WeightLoraTrainerMixin:
         """
         callback = self.weightlora  # or say that there is none, before anything else
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = _last_whole_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = str(last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME))
         if resume_from_checkpoint:
+            check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
             callback.resume(self.model, resume_from_checkpoint, self.optimizer)
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
@@ -253,30 +260,38 @@ class WeightLoraTrainerMixin:
             logs = {**logs, **self.weightlora.metrics()}
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
+    def _save_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Our state comes first, for Trainer ends by deleting older checkpoints. Its own trainer_state.json, written
+        # last, marks a whole one; so would that of an earlier run.
+        folder = _checkpoint_dir(self.args, self.state)
+        marker = folder / TRAINER_STATE_NAME
+        try:
+            if self.args.should_save:
+                marker.unlink(missing_ok=True)
+                self.weightlora.on_save(self.args, self.state, self.control)
+            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's do not speak of a full disk
+            if marker.is_file():
+                raise
+            free = shutil.disk_usage(self.args.output_dir).free / 2**20
+            raise OSError(
+                f"{folder} could not be written, with {free:.1f} MB free there ({error}): checkpoints before it are "
+                "whole, so make room and go on with train(resume_from_checkpoint=True)."
+            ) from error
+
     def _save(self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         super()._save(output_dir, *args, **kwargs)  # type: ignore[misc]
+        self._describe(output_dir or self.args.output_dir)
+
+    def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Trainer writes over the card before an upload.
+        super().create_model_card(*args, **kwargs)  # type: ignore[misc]
+        self._describe(self.args.output_dir)
+
+    def _describe(self: Any, directory: str) -> None:
         if self.args.should_save and self.weightlora.selector is not None:
-            describe_in_card(self.weightlora.selector, output_dir or self.args.output_dir)
+            describe_in_card(self.weightlora.selector, directory)
 
 
 class WeightLoraTrainer(WeightLoraTrainerMixin, Trainer):
     """`transformers.Trainer` that selects adapters, and resumes in the middle of it."""
-
-
-def _last_whole_checkpoint(output_dir: str | None) -> str:
-    """The checkpoint of the most steps that has the Trainer's state and a sound one of ours.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    found = Path(output_dir or "").glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    checkpoints = {int(n): path for path in found if (n := path.name.rpartition("-")[2]).isdigit()}
-    for step in sorted(checkpoints, reverse=True):
-        try:
-            TrainerState.load_from_json(str(checkpoints[step] / "trainer_state.json"))
-            read_state(checkpoints[step])
-        except (OSError, ValueError, TypeError) as error:
-            logger.warning(f"{checkpoints[step]} is passed over: {error}")
-            continue
-        return str(checkpoints[step])
-    raise ValueError(f"there is no whole checkpoint in {output_dir} to resume from: start anew, or name one.")

@@ -1,0 +1,65 @@
+"""Short trainings on tiny models, for the tests of resuming: what to run, what it ends in."""
+
+import torch
+from models import batch, lora_bert
+from transformers import TrainerCallback, TrainingArguments
+
+from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
+
+STEPS = 8
+ROUNDS = {"keep": 3, "select_steps": 6, "rounds": 2, "expand": "qr"}
+
+
+def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, **arguments):
+    """A Trainer with dropout and a shuffled data set, which saves at every step."""
+    arguments = {
+        "output_dir": str(directory),
+        "per_device_train_batch_size": 4,
+        "max_steps": STEPS,
+        "learning_rate": 1e-2,
+        "warmup_steps": 2,
+        "logging_steps": 1,
+        "save_steps": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": True,
+    } | arguments
+    rows = [{key: value[i] for key, value in batch(step).items()} for step in range(3) for i in range(8)]
+    callbacks = [*callbacks, WeightLoraCallback(WeightLoraConfig(**settings))]
+    model = lora_bert(dropout=0.1) if model is None else model
+    return kind(model, TrainingArguments(**arguments), train_dataset=rows, eval_dataset=rows[:8], callbacks=callbacks)
+
+
+def outcome(trainer):
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return trainer.weightlora.selector.state_dict(), trainer.model.state_dict(), losses
+
+
+def same(one, other):
+    """Bit for bit."""
+    assert one[0] == other[0], "kept, scores, gates, ranks, history"
+    assert one[1].keys() == other[1].keys()
+    for name, value in one[1].items():
+        assert torch.equal(value, other[1][name]), name
+    assert one[2] == other[2], "every loss of the log"
+
+
+class At(TrainerCallback):
+    """Calls a function at the end of one step, before the selection's own callback."""
+
+    def __init__(self, step, call):
+        self.step, self.call = step, call
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.call(control=control, **kwargs)
+
+
+class Count(TrainerCallback):
+    """Lists the steps that are made."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.append(state.global_step)
