@@ -145,7 +145,7 @@ def save_classifier(directory, words: list[str], **settings) -> None:
     tiny_bert(**settings).save_pretrained(directory)
 
 
-def tiny_llama(vocabulary: int = 50, layers: int = 2) -> LlamaForCausalLM:
+def tiny_llama(vocabulary: int = 50, layers: int = 2, tied: bool = False) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -158,6 +158,7 @@ def tiny_llama(vocabulary: int = 50, layers: int = 2) -> LlamaForCausalLM:
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
+        tie_word_embeddings=tied,
     )
     return LlamaForCausalLM(config)
 
