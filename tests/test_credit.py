@@ -20,18 +20,18 @@ def test_credits_add_up_to_the_loss_decrease(make):
 
 
 def test_doras_credits_add_up_with_the_norm_that_pefts_gradient_leaves_out():
-    """Without the norm's part they add up to 2.7 times the decrease."""
-    model = lora_bert(task_type=None, use_dora=True).eval()
-    decrease, credits = decrease_and_credits(model, adamw(model, lr=1e-3, weight_decay=0.0))
-    assert decrease > 1e-2
-    assert sum(credits) == pytest.approx(decrease, rel=0.02)
+    """Without the norm's part they add up to more than twice the decrease."""
+    model = lora_bert(layers=1, task_type=None, use_dora=True).eval()
+    decrease, credits = decrease_and_credits(model, adamw(model, lr=1e-3, weight_decay=0.0), steps=100)
+    assert decrease > 2e-3
+    assert sum(credits) == pytest.approx(decrease, rel=0.03)
 
 
-def decrease_and_credits(model, optimizer) -> tuple[float, list[float]]:
-    """Of 200 steps on one batch."""
+def decrease_and_credits(model, optimizer, steps: int = 200) -> tuple[float, list[float]]:
+    """Of training on one batch."""
     selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=1000))
     first = model(**batch()).loss.item()
-    for _ in range(200):
+    for _ in range(steps):
         model(**batch()).loss.backward()
         optimizer.step()
         selector.step()

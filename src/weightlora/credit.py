@@ -4,8 +4,8 @@
 the training path, split by adapter. With small steps the credits of all trainable parameters add up to the decrease of
 the loss. Nothing is added to the forward pass; the optimizer's own gradients and updates are all that is needed.
 
-DoRA's output depends on its magnitude m and on the norm `n = ||W + s B A||` through `m / n` alone, and PEFT leaves n out
-of the gradient. What is missing is at hand, `dL/dn = - dL/dm m / n`: n counts as one more parameter of the adapter.
+DoRA's output depends on its magnitude m and on the norm `n = ||W + s B A||` through `m / n` alone, and PEFT leaves n
+out of the gradient. What is missing is at hand, `dL/dn = - dL/dm m / n`: n counts as another parameter of the adapter.
 """
 
 from typing import Any
