@@ -1,12 +1,15 @@
-"""Real Transformers classes at tiny sizes, one a family: how to build it, and a batch whose output has a loss."""
+"""Real classes of Transformers and diffusers at tiny sizes, one a family: how to build it, and a batch with a loss."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers as t
+from models import smollm2
 from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 VOCABULARY = 50
 
@@ -18,6 +21,9 @@ class Architecture:
     build: Callable[[], nn.Module]
     batch: Callable[[], dict[str, Tensor]]
     lora: dict[str, Any]
+    keep: int = 4
+    needs: str = "transformers"
+    slow: bool = False
 
 
 def ids(length: int = 8, size: int = 4) -> Tensor:
@@ -40,6 +46,41 @@ def images() -> dict[str, Tensor]:
 
 def speech() -> dict[str, Tensor]:
     return {"input_features": torch.randn(4, 8, 40), "labels": ids(6)}
+
+
+def noise() -> dict[str, Tensor]:
+    shapes = {"sample": (4, 2, 8, 8), "encoder_hidden_states": (4, 3, 8)}
+    return {"timestep": torch.arange(4), **{name: torch.randn(shape) for name, shape in shapes.items()}}
+
+
+class Denoiser(nn.Module):
+    """Stable Diffusion's UNet as its training scripts run it: it predicts what is to be taken away."""
+
+    def __init__(self) -> None:
+        from diffusers import UNet2DConditionModel
+
+        super().__init__()
+        self.unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=2,
+            out_channels=2,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=8,
+            attention_head_dim=4,
+            norm_num_groups=4,
+        )
+
+    def forward(self, sample: Tensor, **inputs: Tensor) -> SequenceClassifierOutput:
+        predicted = self.unet(sample, **inputs).sample
+        return SequenceClassifierOutput((predicted - sample).square().mean(), predicted)
+
+
+def sentences() -> dict[str, Tensor]:
+    tokens = torch.randint(100, 40_000, (8, 16))
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": tokens.clone()}
 
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -147,5 +188,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         speech,
         {"target_modules": "all-linear"},
+    ),
+    "UNet of Stable Diffusion (diffusers)": Architecture(
+        Denoiser,
+        noise,
+        {"target_modules": ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]},
+        needs="diffusers",
+    ),
+    "SmolLM2-135M, the real one": Architecture(
+        lambda: copy.deepcopy(smollm2()[0]), sentences, CAUSAL, keep=20, slow=True
     ),
 }

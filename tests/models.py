@@ -1,5 +1,7 @@
 """Tiny models for the tests: real Transformers classes, and small modules with every kind of layer LoRA knows."""
 
+from functools import cache
+
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    PreTrainedTokenizerBase,
 )
 
 BERT_TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
@@ -145,7 +148,7 @@ def save_classifier(directory, words: list[str], **settings) -> None:
     tiny_bert(**settings).save_pretrained(directory)
 
 
-def tiny_llama(vocabulary: int = 50, layers: int = 2) -> LlamaForCausalLM:
+def tiny_llama(vocabulary: int = 50, layers: int = 2, tied: bool = False) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -158,8 +161,17 @@ def tiny_llama(vocabulary: int = 50, layers: int = 2) -> LlamaForCausalLM:
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
+        tie_word_embeddings=tied,
     )
     return LlamaForCausalLM(config)
+
+
+@cache
+def smollm2() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+    """The real SmolLM2-135M and its tokenizer. The load takes 20 s, so there is one: copy it before changing it."""
+    from weightlora.tasks.causal import load_smollm2
+
+    return load_smollm2()
 
 
 def save_causal(directory, words: list[str]) -> None:

@@ -2,12 +2,14 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from architectures import ARCHITECTURES
-from kinds import KINDS
+from kinds import KINDS, Kind
+from optimizers import OPTIMIZERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "support.md"
 
@@ -18,22 +20,39 @@ def architectures() -> str:
         targets = architecture.lora["target_modules"]
         text = targets if isinstance(targets, str) else ", ".join(targets)
         text += "".join(f", {parameter}" for parameter in architecture.lora.get("target_parameters", []))
-        rows.append(f"| {name} | `{text}` | works |")
-    return "\n".join(["| architecture | adapted in the test | |", "| --- | --- | --- |", *rows])
+        rows.append((name, f"`{text}`", "works"))
+    return table(("architecture", "adapted in the test", ""), rows)
 
 
 def kinds() -> str:
-    rows = []
-    for name, kind in KINDS.items():
-        verdict = f"refused: {kind.refused}" if kind.refused else f"works: {kind.note}" if kind.note else "works"
-        rows.append(f"| {name} | {verdict} |")
-    return "\n".join(["| LoRA with | |", "| --- | --- |", *rows])
+    return table(("LoRA with", ""), [(name, verdict(kind)) for name, kind in KINDS.items()])
+
+
+def verdict(kind: Kind) -> str:
+    """What comes of it; a refusal is quoted from its message."""
+    if kind.refused:
+        return f'refused: "{kind.refused}"'
+    parts = ["works", kind.note]
+    if kind.no_gates:
+        parts.append(f"`selection='stoiht'` is refused: \"{kind.no_gates}\"")
+    if kind.no_growth:
+        parts.append(f'`expand` is refused: "{kind.no_growth}"')
+    return "; ".join(part for part in parts if part)
+
+
+def optimizers() -> str:
+    return table(("optimizer", ""), [(name, f"works; {kind.note}") for name, kind in OPTIMIZERS.items()])
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
 
 
 def render(text: str) -> str:
-    for name, table in (("architectures", architectures()), ("kinds", kinds())):
+    for name, rows in (("architectures", architectures()), ("kinds", kinds()), ("optimizers", optimizers())):
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = marked.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+        text = marked.sub(lambda match, rows=rows: f"{match[1]}{rows}\n{match[2]}", text)
     return text
 
 

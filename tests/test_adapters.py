@@ -91,17 +91,11 @@ def test_other_peft_methods_are_refused():
         find_adapters(model)
 
 
-def test_dora_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"query' is of a kind that one scalar gate cannot serve \(DoraLinear\)"):
-        find_adapters(lora_bert(use_dora=True))
-
-
-def test_multihead_attention_is_refused():
-    model = get_peft_model(
-        nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2)}), LoraConfig(target_modules=["attention"])
-    )
-    with pytest.raises(ValueError, match=r"nn\.MultiheadAttention"):
-        find_adapters(model)
+def test_what_a_variant_keeps_belongs_to_its_adapter():
+    for adapter in find_adapters(lora_bert(use_dora=True)):
+        magnitude = adapter.layer.lora_magnitude_vector["default"].weight
+        assert adapter.variant == "DoraLinear" and adapter.parameters[2] is magnitude
+        assert adapter.size == sum(factor.numel() for factor in adapter.factors) + magnitude.numel()
 
 
 def test_merged_and_frozen_adapters_are_refused():

@@ -8,7 +8,14 @@ from torch import nn
 from weightlora.adapters import base_model_of, find_adapters
 from weightlora.expansion import clip_rank, expand_, ranks_for_budget
 
-MAKERS = {"bert": lora_bert, "zoo": lora_zoo, "gpt2": lora_gpt2, "mixtral": lora_mixtral}
+MAKERS = {
+    "bert": lora_bert,
+    "zoo": lora_zoo,
+    "gpt2": lora_gpt2,
+    "mixtral": lora_mixtral,
+    "dora": lambda **lora: lora_bert(use_dora=True, **lora),
+    "dora, zoo": lambda **lora: lora_zoo(use_dora=True, target_modules=["embed", "linear", "conv2", "conv3"], **lora),
+}
 
 
 def generator() -> torch.Generator:
@@ -124,7 +131,9 @@ def test_padded_moments_of_experts_lie_where_their_factors_do():
     assert torch.equal(optimizer.state[a]["exp_avg"][kept], a[kept]) and kept.sum() == a.numel() * 2 // 5
 
 
-@pytest.mark.parametrize("spread", [{}, {"rank_pattern": {"query": 2, "value": 8}}, {"lora_bias": True}])
+@pytest.mark.parametrize(
+    "spread", [{}, {"rank_pattern": {"query": 2, "value": 8}}, {"lora_bias": True}, {"use_dora": True}]
+)
 @pytest.mark.parametrize("keep", [1, 3, 6])
 def test_the_freed_budget_is_spent_and_never_exceeded(keep, spread):
     model = lora_bert(r=2, **spread)

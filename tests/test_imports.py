@@ -27,7 +27,7 @@ LAYERS = (
     {"surgery", "expansion", "schedule", "projection", "gates", "credit"},
     {"distributed"},
     {"adapters", "optimizers"},
-    {"config", "tensors"},
+    {"config", "tensors", "variants"},
     {"measure"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -5,21 +5,21 @@ import copy
 import pytest
 import torch
 from accelerate import Accelerator
+from models import lora_bert, train
+from optimizers import OPTIMIZERS
 from torch import nn
 from torch.optim import lr_scheduler
 
+from weightlora import WeightLora, WeightLoraConfig
 from weightlora.optimizers import check_holds, drop_parameters_, replace_parameter_, unwrap_optimizer
 
-KINDS = {
-    "AdamW": lambda groups: torch.optim.AdamW(groups, lr=0.1),
-    "AdamW, amsgrad": lambda groups: torch.optim.AdamW(groups, lr=0.1, amsgrad=True),
-    "AdamW, fused": lambda groups: torch.optim.AdamW(groups, lr=0.1, fused=True),
-    "SGD, momentum": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
-    "SGD": lambda groups: torch.optim.SGD(groups, lr=0.1),
-    "Adafactor": lambda groups: torch.optim.Adafactor(groups, lr=0.1),
-    "Adagrad": lambda groups: torch.optim.Adagrad(groups, lr=0.1),
-}
-every_kind = pytest.mark.parametrize("kind", KINDS)
+
+def make(kind: str, groups) -> torch.optim.Optimizer:
+    pytest.importorskip(OPTIMIZERS[kind].needs)
+    return OPTIMIZERS[kind].make(groups)
+
+
+every_kind = pytest.mark.parametrize("kind", OPTIMIZERS)
 
 
 def parameters(n: int = 6, shape: tuple[int, ...] = (2, 3)) -> list[nn.Parameter]:
@@ -48,7 +48,7 @@ def take_steps(optimizer, p: list[nn.Parameter], steps: int = 1, start: int = 0)
 @every_kind
 def test_groups_stay_the_same_dicts_in_the_same_order(kind):
     p = parameters()
-    optimizer = KINDS[kind](in_groups(p))
+    optimizer = make(kind, in_groups(p))
     take_steps(optimizer, p, 2)
     groups = list(optimizer.param_groups)
     settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
@@ -67,7 +67,7 @@ def test_groups_stay_the_same_dicts_in_the_same_order(kind):
 @every_kind
 def test_what_is_dropped_leaves_state_and_gradient_behind(kind):
     p = parameters()
-    optimizer = KINDS[kind](in_groups(p))
+    optimizer = make(kind, in_groups(p))
     take_steps(optimizer, p, 2)
     for parameter in p:
         parameter.grad = torch.ones_like(parameter)
@@ -88,7 +88,7 @@ def test_what_is_dropped_leaves_state_and_gradient_behind(kind):
 def test_survivors_take_the_steps_they_would_have_taken(kind):
     """Bit for bit, against an optimizer that nothing was taken out of."""
     edited, whole = parameters(), parameters()
-    optimizers = [KINDS[kind](in_groups(p)) for p in (edited, whole)]
+    optimizers = [make(kind, in_groups(p)) for p in (edited, whole)]
     take_steps(optimizers[0], edited, 3)
     take_steps(optimizers[1], whole, 3)
     drop_parameters_(optimizers[0], [edited[i] for i in (0, 3, 5)])
@@ -98,9 +98,24 @@ def test_survivors_take_the_steps_they_would_have_taken(kind):
         assert torch.equal(edited[i], whole[i])
 
 
+@every_kind
+def test_a_selection_runs_under_it_and_the_grown_survivors_train_on(kind):
+    model = lora_bert()
+    optimizer = make(kind, [p for p in model.parameters() if p.requires_grad])
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=2, select_steps=2, expand="random"))
+    train(model, optimizer, selector, steps=2)
+    survivors = [adapter.factors[1] for adapter in selector.adapters]
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert len(selector.kept) == 2 and held == {id(p) for p in model.parameters() if p.requires_grad}
+    assert all(rank > 4 for rank in selector.ranks.values())
+    before = [p.detach().clone() for p in survivors]
+    train(model, optimizer, selector, steps=2, start=2)
+    assert all(not torch.equal(p, old) for p, old in zip(survivors, before, strict=True))
+
+
 def test_an_optimizer_may_lose_all_it_holds():
     p = parameters()
-    optimizer = KINDS["AdamW"](in_groups(p))
+    optimizer = make("AdamW", in_groups(p))
     take_steps(optimizer, p)
     drop_parameters_(optimizer, p)
     assert [group["params"] for group in optimizer.param_groups] == [[], [], []]
@@ -110,7 +125,7 @@ def test_an_optimizer_may_lose_all_it_holds():
 
 def test_what_it_does_not_hold_changes_nothing():
     p, stranger = parameters(), nn.Parameter(torch.ones(2, 3))
-    optimizer = KINDS["AdamW"](in_groups(p))
+    optimizer = make("AdamW", in_groups(p))
     take_steps(optimizer, p)
     before = copy.deepcopy(optimizer.state_dict())
     drop_parameters_(optimizer, [stranger])
@@ -136,7 +151,7 @@ def test_a_learning_rate_schedule_goes_on_in_every_group(scheduler):
     paths = []
     for edits in (False, True):
         p = parameters()
-        optimizer = KINDS["AdamW"](in_groups(p))
+        optimizer = make("AdamW", in_groups(p))
         schedule = SCHEDULERS[scheduler](optimizer)
         path = []
         for step in range(8):
@@ -156,19 +171,13 @@ def pad(moment: torch.Tensor) -> torch.Tensor:
     return torch.cat([moment, moment.new_zeros(3, *moment.shape[1:])])
 
 
-MOMENTS = {
-    "AdamW": {"exp_avg", "exp_avg_sq"},
-    "AdamW, amsgrad": {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"},
-    "AdamW, fused": {"exp_avg", "exp_avg_sq"},
-    "SGD, momentum": {"momentum_buffer"},
-    "Adagrad": {"sum"},
-}
+MOMENTS = {name: kind.moments for name, kind in OPTIMIZERS.items() if kind.moments}
 
 
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_carried_moments_keep_their_rows_and_the_new_rows_start_at_zero(kind):
     p = parameters()
-    optimizer = KINDS[kind](in_groups(p))
+    optimizer = make(kind, in_groups(p))
     take_steps(optimizer, p, 2)
     old = copy.deepcopy(dict(optimizer.state[p[1]]))
     new = nn.Parameter(pad(p[1].detach()))
@@ -192,7 +201,7 @@ def test_carried_moments_keep_their_rows_and_the_new_rows_start_at_zero(kind):
 def test_the_old_rows_go_on_as_if_nothing_were_added(kind):
     """Bit for bit; and the new rows move at the next step."""
     grown, whole = parameters(), parameters()
-    optimizers = [KINDS[kind](in_groups(p)) for p in (grown, whole)]
+    optimizers = [make(kind, in_groups(p)) for p in (grown, whole)]
     for optimizer, p in zip(optimizers, (grown, whole), strict=True):
         take_steps(optimizer, p, 3)
     new = nn.Parameter(pad(grown[1].detach()))
@@ -217,7 +226,7 @@ def foreign_state(name: str, parameter: nn.Parameter) -> dict:
 @pytest.mark.parametrize("state", ["quantized moments", "moments in blocks", "a list of factors"])
 def test_state_of_another_form_is_not_carried(state):
     p = parameters()
-    optimizer = KINDS["SGD"](in_groups(p))
+    optimizer = make("SGD", in_groups(p))
     optimizer.state[p[1]] = foreign_state(state, p[1])
     new = nn.Parameter(torch.zeros(5, 3))
     replace_parameter_(optimizer, p[1], new, pad)
@@ -227,7 +236,7 @@ def test_state_of_another_form_is_not_carried(state):
 @every_kind
 def test_without_carry_the_new_one_starts_afresh_and_moves(kind):
     p = parameters()
-    optimizer = KINDS[kind](in_groups(p))
+    optimizer = make(kind, in_groups(p))
     take_steps(optimizer, p, 2)
     new = nn.Parameter(torch.ones(5, 3))
     replace_parameter_(optimizer, p[1], new)
@@ -235,21 +244,18 @@ def test_without_carry_the_new_one_starts_afresh_and_moves(kind):
     assert p[1] not in optimizer.state
 
     alone = nn.Parameter(torch.ones(5, 3))
-    fresh = KINDS[kind]([{"params": [alone], "weight_decay": 0.01}])
+    fresh = make(kind, [{"params": [alone], "weight_decay": 0.01}])
     take_steps(optimizer, [new])
     take_steps(fresh, [alone])
     assert torch.equal(new, alone)
     assert (new != 1).all()
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [(2, 3), (1, 3)],
-    ids=["rank 2", "rank 1"],
-)
-def test_factored_moments_start_afresh(shape):
+@pytest.mark.parametrize("kind", ["Adafactor of torch", "Adafactor of Transformers"])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3)], ids=["rank 2", "rank 1"])
+def test_factored_moments_start_afresh(shape, kind):
     p = parameters(shape=shape)
-    optimizer = KINDS["Adafactor"](in_groups(p))
+    optimizer = make(kind, in_groups(p))
     take_steps(optimizer, p, 2)
     new = nn.Parameter(torch.ones(shape[0] + 3, 3))
     replace_parameter_(optimizer, p[1], new, pad)
@@ -262,7 +268,7 @@ def test_factored_moments_start_afresh(shape):
 def test_an_edited_optimizer_saves_and_loads(kind):
     """Into a fresh optimizer that was edited in the same way; both then take the same steps, bit for bit."""
     p, q = parameters(), parameters()
-    optimizer, fresh = (KINDS[kind](in_groups(x)) for x in (p, q))
+    optimizer, fresh = (make(kind, in_groups(x)) for x in (p, q))
     take_steps(optimizer, p, 2)
     for holder, x in ((optimizer, p), (fresh, q)):
         drop_parameters_(holder, [x[0], x[3]])
@@ -284,7 +290,7 @@ def test_an_edited_optimizer_saves_and_loads(kind):
 
 def test_accelerates_wrapper_is_taken_off_and_sees_the_edits():
     p = parameters()
-    inner = KINDS["AdamW"](in_groups(p))
+    inner = make("AdamW", in_groups(p))
     wrapper = Accelerator(cpu=True).prepare(inner)
     assert wrapper is not inner
     assert unwrap_optimizer(wrapper) is inner
@@ -300,7 +306,7 @@ def test_accelerates_wrapper_is_taken_off_and_sees_the_edits():
 
 def test_a_parameter_that_the_optimizer_lacks_is_named():
     p = parameters()
-    optimizer = KINDS["AdamW"](in_groups(p))
+    optimizer = make("AdamW", in_groups(p))
     named = [("first", p[0]), ("second", nn.Parameter(torch.ones(1))), ("third", nn.Parameter(torch.ones(1)))]
     check_holds(optimizer, named[:1])
     with pytest.raises(ValueError, match=r"^the optimizer does not hold 2 adapters' .*, 'second' the first: build it"):

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import MixtralForCausalLM
 
 from weightlora.adapters import base_model_of, find_adapters
-from weightlora.surgery import describe_, disconnect_, fold_gate_
+from weightlora.surgery import describe_, disconnect_, fold_gate_, free_inputs_
 
 
 def remove(model, keep: list[int], optimizer=None, adapter_name=None) -> list[str]:
@@ -93,6 +93,21 @@ def test_backward_stops_at_the_lowest_survivor():
         layer.output.dense.register_full_backward_hook(lambda *args, i=i: seen.append(i))
     model(**batch()).loss.backward()
     assert seen == [1]
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    ("settings", "freed"),
+    [(None, True), ({"use_reentrant": False}, True), ({"use_reentrant": True}, False), ("no checkpointing", False)],
+)
+def test_inputs_keep_the_gradient_that_they_were_given_only_where_checkpointing_needs_it(settings, freed):
+    model = lora_bert(layers=1, target_modules=["intermediate.dense"])
+    if settings != "no checkpointing":
+        model.gradient_checkpointing_enable(settings)
+    model.enable_input_require_grads()  # a second time: Transformers has forgotten its first hook
+    free_inputs_(model)
+    embedded = base_model_of(model).get_input_embeddings()(torch.tensor([[1]]))
+    assert embedded.requires_grad != freed
 
 
 RELOADS = {

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from accelerate.utils import extract_model_from_parallel
 from peft import LoraConfig, PeftModel, PeftType
@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from .tensors import local
+from .variants import refuse_config, refuse_kinds, variant_of
 
 Kind = Literal["module", "parameter"]
 
@@ -50,8 +51,10 @@ class LoraAdapter:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """A, B and, with `lora_bias=True`, the bias of B."""
-        return [*self.factors, *([] if self.bias is None else [self.bias])]
+        """A, B, and what else the layer keeps for this adapter: the bias of B, DoRA's magnitude, a variant's own."""
+        holders = [getattr(self.layer, name) for name in dict.fromkeys(self.layer.adapter_layer_names)]
+        held = [holder[self.adapter_name] for holder in holders if self.adapter_name in holder]
+        return [p for one in held for p in ([one] if isinstance(one, nn.Parameter) else one.parameters())]
 
     @property
     def size(self) -> int:
@@ -66,6 +69,11 @@ class LoraAdapter:
     def scaling(self) -> float:
         """The factor s before `B A x`."""
         return self.layer.scaling[self.adapter_name]
+
+    @property
+    def variant(self) -> str:
+        """PEFT's name for its variant of LoRA; empty for plain LoRA."""
+        return variant_of(self.layer, self.adapter_name)
 
     @property
     def blocks(self) -> int:
@@ -114,6 +122,25 @@ class LoraAdapter:
             setattr(layer.lora_B[name], f"in_{width}", a.shape[0])
         layer.r[name] = rank
         self.set_scaling_(self.scaling)
+
+    @property
+    def magnitude(self) -> nn.Parameter | None:
+        """DoRA's learned norm of each row of the weight, or None."""
+        magnitudes: Any = self.layer.lora_magnitude_vector
+        return magnitudes[self.adapter_name].weight if self.adapter_name in magnitudes else None
+
+    def weight_norm(self) -> Tensor:
+        """The norms by which DoRA divides its magnitude, `||W + s B A||` by rows, in the magnitude's shape."""
+        dora: Any = self.layer.lora_magnitude_vector[self.adapter_name]
+        fresh = type(dora)(dora.fan_in_fan_out)  # PEFT computes them where a magnitude begins
+        a, b = (factor.detach() for factor in self.factors)
+        fresh.update_layer(base_layer=self.layer.get_base_layer(), lora_A=a, lora_B=b, scaling=self.scaling)
+        return fresh.weight.detach()
+
+    def set_magnitude_(self, magnitude: nn.Parameter) -> None:
+        """Put another magnitude into a DoRA layer."""
+        dora: Any = self.layer.lora_magnitude_vector[self.adapter_name]
+        dora.weight = magnitude
 
     def set_scaling_(self, scaling: float) -> None:
         """Set s, and the alpha that gives s at this rank (`s r`, or `s sqrt(r)` with rsLoRA)."""
@@ -171,10 +198,10 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     Args:
         model: A PEFT model, or a Transformers model with a LoRA adapter added, wrapped (DDP, compile) or not.
         adapter_name: None takes the active one.
-        check: Refuse what cannot be gated. Off, everything is listed.
+        check: Refuse what cannot be disconnected. Off, everything is listed.
 
     Raises:
-        ValueError: If there is none, the name is unknown, or an adapter is of a kind that a scalar gate cannot serve.
+        ValueError: If there is none, the name is unknown, or an adapter is of a kind that cannot be disconnected.
     """
     layers = [
         (name, module)
@@ -188,9 +215,10 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     if check:
         if not adapters:
             raise ValueError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
-        _refuse_residual(lora_config_of(model, adapter_name))
+        refuse_config(lora_config_of(model, adapter_name))
+        refuse_kinds(adapters)
         for adapter in adapters:
-            _refuse_ungateable(adapter)
+            _refuse_state(adapter)
         _refuse_shared(adapters)
     return adapters
 
@@ -212,34 +240,17 @@ def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
     return active[0]
 
 
-def _refuse_ungateable(adapter: LoraAdapter) -> None:
-    variant = adapter.layer.lora_variant.get(adapter.adapter_name)
-    if variant is not None:
-        what = type(variant).__name__.removesuffix("Variant")
-    elif isinstance(adapter.layer, MultiheadAttention):
-        what = "nn.MultiheadAttention, whose LoRA is merged into the weight at every forward"
-    else:
-        what = ""
-    if what:
+def _refuse_state(adapter: LoraAdapter) -> None:
+    if isinstance(adapter.layer, MultiheadAttention):
         raise ValueError(
-            f"adapter {adapter.name!r} is of a kind that one scalar gate cannot serve ({what}): "
-            "use plain LoRA on this module, or leave it out of target_modules."
+            f"adapter {adapter.name!r} is on nn.MultiheadAttention, where two LoRA layers go by one name, so neither "
+            "can be disconnected alone: leave it out of target_modules."
         )
     if adapter.layer.merged:
         raise ValueError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")
     if not any(parameter.requires_grad for parameter in adapter.parameters):
         raise ValueError(
             f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
-        )
-
-
-def _refuse_residual(config: LoraConfig) -> None:
-    init = config.init_lora_weights
-    if isinstance(init, str) and init.startswith(("pissa", "olora", "corda")):
-        raise ValueError(
-            f"init_lora_weights={init!r} cannot be selected from: it moves a part of the base weights into the "
-            "adapter, which would leave with it. Choose with the default initialisation, and train the chosen modules "
-            "with this one."
         )
 
 

@@ -3,6 +3,9 @@
 `c_i = - sum_t ( <dL_t/dA_i, A_i(t+1) - A_i(t)> + <dL_t/dB_i, B_i(t+1) - B_i(t)> )`: the integral of the gradient along
 the training path, split by adapter. With small steps the credits of all trainable parameters add up to the decrease of
 the loss. Nothing is added to the forward pass; the optimizer's own gradients and updates are all that is needed.
+
+DoRA's output depends on its magnitude m and on the norm `n = ||W + s B A||` through `m / n` alone, and PEFT leaves n
+out of the gradient. What is missing is at hand, `dL/dn = - dL/dm m / n`: n counts as another parameter of the adapter.
 """
 
 from typing import Any
@@ -28,11 +31,13 @@ class UpdateCredit:
         self.omega = torch.ones(len(adapters), dtype=torch.float64)
         self._adapters = adapters
         self._before: list[list[tuple[nn.Parameter, Tensor]]] | None = None
+        self._norms: list[Tensor | None] = []  # of DoRA
         self._hook = optimizer.register_step_pre_hook(self._remember)
 
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # not only those with a gradient: a closure (Lightning's loops have one) brings them during the step
         self._before = [[(p, p.detach().clone()) for p in a.parameters if p.requires_grad] for a in self._adapters]
+        self._norms = [None if a.magnitude is None else a.weight_norm() for a in self._adapters]
 
     @torch.no_grad()
     def take(self, grad_scale: float) -> Tensor | None:
@@ -48,7 +53,10 @@ class UpdateCredit:
             raise ValueError(
                 "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
             )
-        return to_vector([_credit(pairs, adapter) for pairs, adapter in zip(before, self._adapters, strict=True)])
+        evidence = []
+        for pairs, norm, adapter in zip(before, self._norms, self._adapters, strict=True):
+            evidence.append(_credit(pairs, adapter) + (0 if norm is None else _credit_of_norm(pairs, adapter, norm)))
+        return to_vector(evidence)
 
     def update(self, evidence: Tensor, warmup: bool, project: object) -> None:
         self.score = self.score + evidence
@@ -72,4 +80,14 @@ def _credit(pairs: list[tuple[nn.Parameter, Tensor]], adapter: LoraAdapter) -> T
         if parameter.grad is not None:
             gradient, now, old = (local(t).float().flatten() for t in (parameter.grad, parameter, before))
             total -= shards(parameter) * torch.dot(gradient, now - old)
+    return total
+
+
+def _credit_of_norm(pairs: list[tuple[nn.Parameter, Tensor]], adapter: LoraAdapter, norm: Tensor) -> Tensor:
+    """What the change of DoRA's weight norm, from `norm` to the present one, did to the loss."""
+    total = torch.zeros((), device=norm.device)
+    for parameter, before in pairs:
+        if parameter is adapter.magnitude and parameter.grad is not None:
+            slope = parameter.grad.float() * before.float() / norm.float()
+            total += (slope * (adapter.weight_norm() - norm).float()).sum()
     return total

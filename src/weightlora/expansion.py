@@ -11,10 +11,12 @@ from torch.optim import Optimizer
 
 from .adapters import LoraAdapter
 from .optimizers import replace_parameter_
+from .variants import refuse_growth
 
 
-def check_rank(adapters: list[LoraAdapter], target: int | str) -> None:
-    """Raise a `ValueError` if the target is a rank below one that an adapter has already."""
+def check_growth(adapters: list[LoraAdapter], target: int | str) -> None:
+    """Raise a `ValueError` if an adapter is of a kind that cannot grow, or has a rank above the target already."""
+    refuse_growth(adapters)
     largest = max(adapter.rank for adapter in adapters)
     if isinstance(target, int) and target < largest:
         raise ValueError(f"expand_rank={target} is below the adapters' rank of {largest}: raise it, or drop expand.")
@@ -25,7 +27,7 @@ def ranks_for_budget(adapters: list[LoraAdapter], budget: int) -> list[int]:
 
     No rank is lowered, and none goes above what its layer can use, so some of the budget may be left.
     """
-    fixed = sum(0 if adapter.bias is None else adapter.bias.numel() for adapter in adapters)
+    fixed = sum(adapter.size - sum(factor.numel() for factor in adapter.factors) for adapter in adapters)
     factor = Fraction(budget - fixed, sum(adapter.size for adapter in adapters) - fixed)
     return [clip_rank(adapter, math.floor(adapter.rank * factor)) for adapter in adapters]
 
@@ -47,7 +49,8 @@ def expand_(
         rank: The new rank; nothing happens if it is the present one.
         method: `"random"`: `A' = [A; fresh]`, `B' = [B, 0]`, moments padded with zeros. `"qr"`: with `A^T = Q R`,
             `A' = [Q^T; N^T (I - Q Q^T)]`, `B' = [B R^T, 0]`, moments reset since the basis changed. `"restart"`: fresh
-            `A`, `B = 0`, moments reset. (For embeddings, where PEFT starts with `A = 0`, the roles are exchanged.)
+            `A`, `B = 0`, DoRA's magnitude as at the start, moments reset. (For embeddings, where PEFT starts with
+            `A = 0`, the roles are exchanged.)
         optimizer: Holds the parameters, or None.
         generator: A CPU generator; fresh rows are drawn as by PEFT's default initialisation.
 
@@ -85,6 +88,11 @@ def expand_(
             carry = _padding(adapter, i, rank) if method == "random" else None
             replace_parameter_(optimizer, old[i], new[i], carry)
     adapter.set_factors_(new[0], new[1], rank)
+    if method == "restart" and adapter.magnitude is not None:
+        magnitude = adapter.magnitude
+        adapter.set_magnitude_(nn.Parameter(adapter.weight_norm(), magnitude.requires_grad))
+        if optimizer is not None:
+            replace_parameter_(optimizer, magnitude, adapter.magnitude)
 
 
 def _blocks(adapter: LoraAdapter, tensors: list[Tensor], swap: bool) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from .adapters import LoraAdapter
 from .config import WeightLoraConfig
 from .credit import UpdateCredit
 from .gates import attach_gate, detach_gate, set_gates_, take_gradients
+from .variants import refuse_gates
 
 Projection = Callable[[Tensor], Tensor]
 
@@ -41,9 +42,14 @@ def make_rule(adapters: list[LoraAdapter], optimizer: Optimizer, config: WeightL
 
 
 class StoIHT:
-    """Algorithm 1: `omega <- P(omega - eta dL/domega)`, by stochastic iterative hard thresholding."""
+    """Algorithm 1: `omega <- P(omega - eta dL/domega)`, by stochastic iterative hard thresholding.
+
+    Raises:
+        ValueError: If an adapter is of a kind that a gate cannot switch off.
+    """
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, config: WeightLoraConfig) -> None:
+        refuse_gates(adapters)
         self.gates = [attach_gate(adapter) for adapter in adapters]
         self.omega = torch.ones(len(adapters), dtype=torch.float64)
         self.score = self.omega.clone()

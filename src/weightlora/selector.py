@@ -58,11 +58,13 @@ class WeightLora:
         start = checkpoint.start_of(self.adapters) if state is None else checkpoint.check_state(state)
         self.names, self.kinds, self.sizes = list(start["names"]), dict(start["kinds"]), dict(start["sizes"])
         self._start_ranks = dict(start["start_ranks"])
-        expansion.check_rank(self.adapters, self.config.expand_rank)
-        if self.config.expand != "none" and is_sharded(model):
-            raise ValueError(
-                f"expand={self.config.expand!r} cannot add parameters to a model that FSDP2 has sharded: use 'none'."
-            )
+        if self.config.expand != "none":
+            expansion.check_growth(self.adapters, self.config.expand_rank)
+            if is_sharded(model):
+                raise ValueError(
+                    f"expand={self.config.expand!r} cannot add parameters to a model that FSDP2 has sharded: "
+                    "use 'none'."
+                )
         config = self.config
         number = None if config.keep is None else config.number_to_keep(len(self.names))
         share = config.selection == "credit"
@@ -203,6 +205,7 @@ class WeightLora:
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
                 surgery.fold_gate_(adapter, omega)
         surgery.describe_(self.model, self.adapter_name)
+        surgery.free_inputs_(self.model)
         forget_(self.model)
         self.history.append({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
 

@@ -55,6 +55,25 @@ def fold_gate_(adapter: LoraAdapter, omega: float) -> None:
     adapter.set_scaling_(adapter.scaling * omega)
 
 
+def free_inputs_(model: nn.Module) -> None:
+    """Undo `enable_input_require_grads`, which checkpointing asked for, so that backward ends at the lowest adapter.
+
+    Reentrant checkpointing does need a gradient at the embeddings, and keeps it; so does a model that does not
+    checkpoint, where somebody else wants it.
+    """
+    base = base_model_of(model)
+    functions = [m._gradient_checkpointing_func for m in base.modules() if getattr(m, "gradient_checkpointing", False)]
+    if not functions or any(getattr(f, "keywords", {}).get("use_reentrant") is not False for f in functions):
+        return
+    if hasattr(base, "disable_input_require_grads"):
+        base.disable_input_require_grads()  # type: ignore[operator]
+    # Transformers, PEFT and TRL may each have asked for it, and only the latest hook is on record.
+    for module in base.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):
+                del module._forward_hooks[key]
+
+
 def describe_(model: nn.Module, adapter_name: str) -> None:
     """Make PEFT's config name exactly the adapters that are on the model, with their ranks and alphas.
 

@@ -14,7 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from .adapters import base_model_of, find_adapters
+from .adapters import find_adapters
 from .card import describe_in_card
 from .checkpoint import STATE_FILE, check_config, check_whole, last_whole, read_state, restore, write_state
 from .config import WeightLoraConfig
@@ -102,7 +102,6 @@ class WeightLoraCallback(TrainerCallback):
         selector.advance()
         if len(selector.adapters) < adapters:
             _forget_best(state)
-            _stop_backward_at_lowest(args, kwargs["model"])
             tag = getattr(kwargs["model"], "add_model_tags", None)
             if tag is not None:
                 tag(["weightlora"])
@@ -166,24 +165,6 @@ def _forget_best(state: TrainerState) -> None:
             "search for the best one begins anew."
         )
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None
-
-
-def _stop_backward_at_lowest(args: TrainingArguments, model: nn.Module) -> None:
-    """Undo the gradient at the embeddings that gradient checkpointing was given, so that backward ends where it can.
-
-    Reentrant checkpointing does need it, and keeps it.
-    """
-    settings = args.gradient_checkpointing_kwargs
-    if not args.gradient_checkpointing or (isinstance(settings, dict) and settings.get("use_reentrant")):
-        return
-    base = base_model_of(model)
-    if hasattr(base, "disable_input_require_grads"):
-        base.disable_input_require_grads()  # type: ignore[operator]
-    # Transformers, PEFT and TRL may each have asked for it, and only the latest hook is on record.
-    for module in base.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):
-                del module._forward_hooks[key]
 
 
 def _checkpoint_dir(args: TrainingArguments, state: TrainerState) -> Path:

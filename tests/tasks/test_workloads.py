@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from models import smollm2
 from transformers import EvalPrediction
 
 from weightlora.tasks import causal
@@ -26,15 +27,11 @@ def test_the_regression_reports_error_and_correlations():
     assert batch["labels"].dtype == torch.float32 and workload.model(**batch).logits.shape == (6, 1)
 
 
-@pytest.fixture(scope="module")
-def smollm2():
-    return causal.load_smollm2()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [name for name in WORKLOADS if name.startswith("smollm2")])
-def test_smollm2_reports_the_loss_that_it_trains_on(task, smollm2, monkeypatch):
-    monkeypatch.setattr(causal, "load_smollm2", lambda: smollm2)  # loaded once
+def test_smollm2_reports_the_loss_that_it_trains_on(task, monkeypatch):
+    loaded = smollm2()
+    monkeypatch.setattr(causal, "load_smollm2", lambda: loaded)
     workload = load_workload({"task": task, "max_length": 32, **SIZES})
     assert [len(rows) for rows in (workload.train, workload.validation, workload.test)] == [6, 2, 2]
     batch = workload.collate(workload.train)

@@ -1,0 +1,48 @@
+"""A compiled model: gates break no graph, and the disconnect costs one compilation, the same as for any new model."""
+
+import pytest
+import torch
+from models import adamw, lora_bert, lora_zoo
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
+
+MAKERS = {"bert": lambda: lora_bert(layers=1, task_type=None), "embedding, linear, convolutions": lora_zoo}
+STEPS, CHOICE = 6, 4
+
+
+def compilations(make, config: WeightLoraConfig | None) -> list[int]:
+    """Graphs compiled up to each step."""
+    torch._dynamo.reset()
+    counters.clear()
+    counter = CompileCounter()
+    model = make().train()
+    compiled = torch.compile(model, backend=counter)
+    optimizer = adamw(model)
+    selector = None if config is None else WeightLora(compiled, optimizer, config)
+    ids = torch.randint(0, 20, (4, 8))
+    graphs = []
+    for _ in range(STEPS):
+        output = compiled(ids)
+        (output if isinstance(output, torch.Tensor) else output.logits).square().mean().backward()
+        optimizer.step()
+        if selector is not None:
+            selector.step()
+        optimizer.zero_grad()
+        graphs.append(counter.frame_count)
+    assert not counters["graph_break"]
+    assert selector is None or len(find_adapters(model)) == 2
+    return graphs
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", MAKERS)
+def test_gates_break_no_graph_and_the_disconnect_compiles_once(make):
+    plain = compilations(MAKERS[make], None)
+    for settings in ({"selection": "credit", "expand": "qr"}, {"selection": "stoiht"}):
+        graphs = compilations(MAKERS[make], WeightLoraConfig(keep=2, select_steps=CHOICE, **settings))
+        assert graphs[:CHOICE] == plain[:CHOICE], settings
+        assert graphs[CHOICE:] == [n + 1 for n in plain[CHOICE:]], settings
