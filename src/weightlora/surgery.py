@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -10,7 +11,7 @@ from peft.utils.other import get_pattern_key
 from torch import nn
 from torch.optim import Optimizer
 
-from .adapters import LoraAdapter, base_model_of, find_adapters, lora_config_of, tuner_of
+from .adapters import LoraAdapter, base_model_of, find_adapters, lora_config_of, own_name, tuner_of
 from .optimizers import drop_parameters_
 
 
@@ -44,12 +45,37 @@ def disconnect_(model: nn.Module, adapters: list[LoraAdapter], optimizer: Optimi
                 setattr(parent, child_name, child)
 
 
+def silence_(adapters: list[LoraAdapter], optimizer: Optimizer) -> None:
+    """As much of `disconnect_` as can be done while an engine holds the parameters: none of them acts or trains."""
+    drop_parameters_(optimizer, [parameter for adapter in adapters for parameter in adapter.parameters])
+    for adapter in adapters:
+        adapter.set_scaling_(0.0)
+
+
 def fold_gate_(adapter: LoraAdapter, omega: float) -> None:
     """Move a fixed gate into the layer's scaling: `s <- omega s`.
 
     Not into B: Adam's step does not scale with B, so that would change the learning rate by `1 / omega`.
     """
     adapter.set_scaling_(adapter.scaling * omega)
+
+
+def stop_backward_at_lowest_(model: nn.Module, args: Any) -> None:
+    """Undo the gradient at the embeddings that gradient checkpointing was given, so that backward ends where it can.
+
+    Reentrant checkpointing (by the `TrainingArguments`) does need it, and keeps it.
+    """
+    settings = args.gradient_checkpointing_kwargs
+    if not args.gradient_checkpointing or (isinstance(settings, dict) and settings.get("use_reentrant")):
+        return
+    base = base_model_of(model)
+    if hasattr(base, "disable_input_require_grads"):
+        base.disable_input_require_grads()  # type: ignore[operator]
+    # Transformers, PEFT and TRL may each have asked for it, and only the latest hook is on record.
+    for module in base.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):
+                del module._forward_hooks[key]
 
 
 def describe_(model: nn.Module, adapter_name: str) -> None:
@@ -85,7 +111,7 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
 
 
 def _plain_name(name: str) -> str:
-    return name.replace(".base_layer", "")
+    return own_name(name).replace(".base_layer", "")
 
 
 def _default_and_exceptions(values: dict, choose: Callable) -> tuple:
