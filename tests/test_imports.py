@@ -21,7 +21,7 @@ LAYERS = (
     {"__init__"},
     {"trl"},
     {"trainer", "lightning", "export"},
-    {"card"},
+    {"card", "phases"},
     {"selector"},
     {"rules", "checkpoint"},
     {"surgery", "expansion", "schedule", "projection", "gates", "credit"},

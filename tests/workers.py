@@ -13,16 +13,18 @@ from models import adamw, batch, lora_bert
 from torch.nn.parallel import DistributedDataParallel
 
 from weightlora import WeightLora, WeightLoraConfig, WeightLoraTrainer
+from weightlora.optimizers import unwrap_optimizer
 
 GLOBAL_BATCH = 8
+BY_ACCELERATE = "ACCELERATE_USE_FSDP" in os.environ  # later it is, whoever launched
 
 
 def rank() -> int:
-    return int(os.environ["RANK"])
+    return int(os.environ.get("RANK", 0))
 
 
 def world() -> int:
-    return int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def share(step: int) -> dict[str, torch.Tensor]:
@@ -167,6 +169,87 @@ def lightning(settings: str, directory: str) -> None:
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
 
 
+def phased(rules: str, directory: str) -> None:
+    """The Trainer under FSDP1, or alone, for each of the rules; for credit, resumed as well, and refused."""
+    found = {}
+    for name, settings in json.loads(Path(rules).read_text()).items():
+        place = Path(directory) / name
+        run = phased_trainer(place, settings)
+        run.train()
+        run.save_model(str(place / "final"))
+        selector, entries = run.weightlora.selector, [entry for entry in run.state.log_history if "loss" in entry]
+        keys = ("step", "epoch", "learning_rate", "weightlora/active_adapters", "weightlora/trainable_parameters")
+        found[name] = {
+            "kept": selector.kept,
+            "losses": [entry["loss"] for entry in entries],
+            "scores": list(selector.scores.values()),
+            "logged": [[entry[key] for key in keys] for entry in entries],
+            "trainable": 4 * trainable(run.model),
+            "moments": sum(
+                4 * state[moment].numel()
+                for state in ({} if run.optimizer is None else unwrap_optimizer(run.optimizer).state).values()
+                for moment in ("exp_avg", "exp_avg_sq")
+            ),
+        }
+    if world() > 1 and not BY_ACCELERATE:
+        for when, step in (("before", 2), ("at", 3), ("after", 4)):
+            run = phased_trainer(Path(directory) / "credit", PHASED_CREDIT)
+            run.train(resume_from_checkpoint=str(Path(directory) / "credit" / f"checkpoint-{step}"))
+            losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+            found["credit"][when] = {"kept": run.weightlora.selector.kept, "losses": losses}
+        for what, config, settings in (("expand", {"expand": "qr"}, {}), ("save_only", {}, {"save_only_model": True})):
+            try:
+                phased_trainer(Path(directory) / "refused", PHASED_CREDIT | config, **settings).train()
+            except ValueError as error:
+                found["credit"][what] = str(error)
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
+PHASED_CREDIT = {"keep": 2, "select_steps": 3}
+
+
+def phased_trainer(place: Path, settings: dict, **arguments) -> WeightLoraTrainer:
+    from transformers import TrainingArguments
+
+    if world() > 1 and not BY_ACCELERATE:
+        layout = {"version": 1, "state_dict_type": "FULL_STATE_DICT", "sync_module_states": False}
+        arguments |= {"fsdp": True, "fsdp_config": layout}
+    arguments = TrainingArguments(
+        output_dir=str(place),
+        per_device_train_batch_size=GLOBAL_BATCH // world(),
+        max_steps=6,
+        learning_rate=1e-2,
+        logging_steps=1,
+        save_steps=1,
+        train_sampling_strategy="sequential",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        **arguments,
+    )
+    if world() > 1:
+        pretend_accelerator()
+    rows = [{key: value[i] for key, value in batch(step).items()} for step in range(8) for i in range(8)]
+    config = WeightLoraConfig(**settings)
+    run = WeightLoraTrainer(lora_bert(layers=1), arguments, train_dataset=rows, weightlora=config)
+    run.model_accepts_loss_kwargs = False
+    if world() > 1:
+        run.accelerator.state.fsdp_plugin.optim_state_dict_config.offload_to_cpu = False
+    return run
+
+
+def pretend_accelerator() -> None:
+    """Accelerate gives FSDP1 to GPUs only, and torch 2.13 frees what it "moved" from a CPU to a CPU."""
+    from contextlib import nullcontext
+
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+    from torch.distributed.fsdp._flat_param import FlatParamHandle
+
+    PartialState._shared_state |= {"distributed_type": DistributedType.MULTI_GPU, "device": torch.device("cpu")}
+    FlatParamHandle.to_cpu = lambda self: nullcontext()
+
+
 def disagree() -> None:
     """The processes are given different budgets."""
     ddp = wrap(lora_bert(), "no_unused")
@@ -212,7 +295,9 @@ def die(directory: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {f.__name__: f for f in (loop, sharded, trainer, lightning, disagree, nan, die)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (loop, sharded, trainer, lightning, phased, disagree, nan, die)}[sys.argv[1]](
+        *sys.argv[2:]
+    )
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.
     os._exit(0)

@@ -12,10 +12,11 @@ from peft.tuners.lora.layer import MultiheadAttention
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
-from .tensors import local
+from .tensors import local, numel
 from .variants import refuse_config, refuse_kinds, variant_of
 
 Kind = Literal["module", "parameter"]
+WRAPPED = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # what torch calls the module in a wrapper
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class LoraAdapter:
     @property
     def size(self) -> int:
         """Number of parameters."""
-        return sum(parameter.numel() for parameter in self.parameters)
+        return sum(numel(parameter) for parameter in self.parameters)
 
     @property
     def rank(self) -> int:
@@ -164,6 +165,11 @@ def base_model_of(model: nn.Module) -> nn.Module:
     return model.model if isinstance(model, BaseTuner) else model
 
 
+def own_name(name: str) -> str:
+    """A module's name as it was before FSDP1 and its activation checkpointing wrapped modules inside the model."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPED)
+
+
 def tuner_of(model: nn.Module) -> BaseTuner | None:
     """PEFT's tuner, which keeps lists of its own of what it adapted; None where PEFT was injected without one."""
     model = unwrap_model(model)
@@ -204,7 +210,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
         ValueError: If there is none, the name is unknown, or an adapter is of a kind that cannot be disconnected.
     """
     layers = [
-        (name, module)
+        (own_name(name), module)
         for name, module in base_model_of(model).named_modules()
         if isinstance(module, LoraLayer) and ".modules_to_save." not in f".{name}."
     ]
@@ -255,10 +261,11 @@ def _refuse_state(adapter: LoraAdapter) -> None:
 
 
 def _refuse_shared(adapters: list[LoraAdapter]) -> None:
-    owners = Counter(local(parameter).untyped_storage().data_ptr() for a in adapters for parameter in a.parameters)
+    # by the first entry: FSDP1 and DeepSpeed keep many parameters in one storage
+    owners = Counter(local(parameter).data_ptr() for a in adapters for parameter in a.parameters)
     for adapter in adapters:
         for parameter in adapter.parameters:
-            pointer = local(parameter).untyped_storage().data_ptr()
+            pointer = local(parameter).data_ptr()
             if pointer and parameter.device.type != "meta" and owners[pointer] > 1:
                 raise ValueError(
                     f"adapter {adapter.name!r} shares a parameter with another adapter, so neither can be "

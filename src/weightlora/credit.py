@@ -49,7 +49,9 @@ class UpdateCredit:
         before, self._before = self._before, None
         if before is None:
             return None
-        if all(parameter.grad is None for pairs in before for parameter, _ in pairs):
+        # FSDP1 may have left this process no part of any adapter.
+        holds = any(local(p).numel() for adapter in self._adapters for p in adapter.parameters)
+        if holds and all(parameter.grad is None for pairs in before for parameter, _ in pairs):
             raise ValueError(
                 "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
             )
@@ -74,7 +76,7 @@ class UpdateCredit:
 
 
 def _credit(pairs: list[tuple[nn.Parameter, Tensor]], adapter: LoraAdapter) -> Tensor:
-    """Of sharded factors (FSDP2), this process's part times the number of parts: their mean is the whole."""
+    """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
     total = torch.zeros((), device=adapter.factors[1].device)
     for parameter, before in pairs:
         if parameter.grad is not None:

@@ -9,10 +9,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from .adapters import unwrap_model
+from .tensors import WHOLE
 
-FIXED = {"FullyShardedDataParallel": "FSDP (version 1)", "DeepSpeedEngine": "DeepSpeed"}
+FLAT = "FullyShardedDataParallel"
+_DEEPSPEED = ("DeepSpeed", "choose the adapters under DDP or FSDP, and train the chosen ones here")
+FIXED = {
+    FLAT: ("FSDP (version 1)", "use WeightLoraTrainer (or its mixin), which disconnects between two phases"),
+    "DeepSpeedEngine": _DEEPSPEED,
+    "DeepSpeedOptimizerWrapper": _DEEPSPEED,  # all of it that a Trainer shows to callbacks
+}
 
 
 def world_size() -> int:
@@ -20,15 +28,35 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def refuse_fixed(model: nn.Module) -> None:
+def refuse_fixed(model: nn.Module, optimizer: Optimizer) -> None:
     """Raise a `ValueError` if the engine around the model laid its parameters out once and for all."""
-    for module in model.modules():
-        for kind in type(module).__mro__:
+    for thing in (*model.modules(), optimizer):
+        for kind in type(thing).__mro__:
             if kind.__name__ in FIXED:
-                raise ValueError(
-                    f"this model is wrapped by {FIXED[kind.__name__]}, from which parameters cannot leave: choose the "
-                    "adapters on one process, under DDP or FSDP2, and train the chosen ones here."
-                )
+                engine, remedy = FIXED[kind.__name__]
+                raise ValueError(f"this model is held by {engine}, from which parameters cannot leave: {remedy}.")
+
+
+def note_whole_(model: nn.Module) -> None:
+    """Note on every parameter that FSDP1 holds how large it is as a whole, and into how many parts it is cut.
+
+    Raises:
+        ValueError: If FSDP1 does not keep the parameters apart.
+    """
+    for unit in flat_units(model):
+        handle = unit._handle
+        if handle.flat_param._params is None:
+            raise ValueError(
+                "FSDP (version 1) has melted the adapters into one parameter: set use_orig_params=True for it."
+            )
+        parts = handle.world_size if handle.uses_sharded_strategy else 1
+        for parameter, shape in zip(handle.flat_param._params, handle.flat_param._shapes, strict=True):
+            setattr(parameter, WHOLE, (shape.numel(), parts))
+
+
+def flat_units(model: nn.Module) -> list[Any]:
+    """The modules that FSDP1 flattened the parameters of."""
+    return [module for module in model.modules() if type(module).__name__ == FLAT and module._has_params]
 
 
 def is_sharded(model: nn.Module) -> bool:

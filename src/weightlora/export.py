@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .adapters import unwrap_model
+from .distributed import flat_units
 from .selector import WeightLora
 
 SELECTION_FORMAT = 1
@@ -31,13 +32,16 @@ def save_run(selector: WeightLora, directory: str | os.PathLike[str], overwrite:
         The directory.
 
     Raises:
-        ValueError: If the choice is not final, or the directory is not empty and `overwrite` is off.
+        ValueError: If the choice is not final, the directory is not empty and `overwrite` is off, or FSDP1 holds the
+            model.
     """
     if selector.phase != "train":
         raise ValueError(
             f"the selection is at step {selector.step_count} of {selector.config.select_steps}: train on, or call "
             "finish() to decide now."
         )
+    if flat_units(selector.model):
+        raise ValueError("the model is in parts, held by FSDP (version 1): save it with trainer.save_model().")
     directory = Path(directory).resolve()
     check_empty(directory, overwrite)
     directory.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from . import checkpoint, expansion, projection, schedule, surgery
 from .adapters import LoraAdapter, find_adapters
 from .config import WeightLoraConfig
-from .distributed import average, check_agreement, forget_, is_sharded, refuse_fixed, same_everywhere
+from .distributed import average, check_agreement, forget_, is_sharded, note_whole_, refuse_fixed, same_everywhere
 from .optimizers import check_holds, unwrap_optimizer
 from .rules import make_rule
 
@@ -28,6 +28,8 @@ class WeightLora:
         config: The settings.
         state: From the `state_dict()` of an earlier run, which then goes on here. The model is built as in that run,
             or `restore()` has brought it to the structure of the state.
+        in_place: Off, what is not chosen only falls silent, and the caller takes it out between two runs (as the
+            Trainer mixin does under FSDP1).
 
     Attributes:
         adapters: Those still on the model, in model order.
@@ -48,8 +50,10 @@ class WeightLora:
         optimizer: Optimizer,
         config: WeightLoraConfig | None = None,
         state: dict[str, Any] | None = None,
+        in_place: bool = True,
     ) -> None:
-        refuse_fixed(model)
+        refuse_fixed(model, optimizer) if in_place else note_whole_(model)
+        self.in_place, self.silent = in_place, list[LoraAdapter]()
         self.model, self.optimizer = model, unwrap_optimizer(optimizer)
         self.config = config or WeightLoraConfig()
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
@@ -60,10 +64,9 @@ class WeightLora:
         self._start_ranks = dict(start["start_ranks"])
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank)
-            if is_sharded(model):
+            if is_sharded(model) or not in_place:
                 raise ValueError(
-                    f"expand={self.config.expand!r} cannot add parameters to a model that FSDP2 has sharded: "
-                    "use 'none'."
+                    f"expand={self.config.expand!r} cannot add parameters to a model that FSDP has sharded: use 'none'."
                 )
         config = self.config
         number = None if config.keep is None else config.number_to_keep(len(self.names))
@@ -237,7 +240,11 @@ class WeightLora:
         losers = [adapter for adapter, kept in zip(self.adapters, mask.tolist(), strict=True) if not kept]
         self.adapters = [adapter for adapter, kept in zip(self.adapters, mask.tolist(), strict=True) if kept]
         self._rule.keep(mask)
-        surgery.disconnect_(self.model, losers, self.optimizer)
+        if self.in_place:
+            surgery.disconnect_(self.model, losers, self.optimizer)
+        else:
+            surgery.silence_(losers, self.optimizer)
+            self.silent += losers
 
     def _next_ranks(self) -> list[int]:
         """Ranks after the present round; on the way to a given rank, the same ratio each round."""

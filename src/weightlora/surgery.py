@@ -13,7 +13,7 @@ from peft.utils.other import get_pattern_key
 from torch import nn
 from torch.optim import Optimizer
 
-from .adapters import LoraAdapter, base_model_of, find_adapters, lora_config_of, tuner_of, unwrap_model
+from .adapters import LoraAdapter, base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
 from .optimizers import drop_parameters_
 
 
@@ -45,6 +45,13 @@ def disconnect_(model: nn.Module, adapters: list[LoraAdapter], optimizer: Optimi
                 child = child.base_layer  # type: ignore[assignment]
             if child is not parent._modules[child_name]:
                 setattr(parent, child_name, child)
+
+
+def silence_(adapters: list[LoraAdapter], optimizer: Optimizer) -> None:
+    """As much of `disconnect_` as can be done while an engine holds the parameters: none of them acts or trains."""
+    drop_parameters_(optimizer, [parameter for adapter in adapters for parameter in adapter.parameters])
+    for adapter in adapters:
+        adapter.set_scaling_(0.0)
 
 
 def fold_gate_(adapter: LoraAdapter, omega: float) -> None:
@@ -116,7 +123,7 @@ def _own_config(model: nn.Module, adapter_name: str) -> LoraConfig:
 
 
 def _plain_name(name: str) -> str:
-    return name.replace(".base_layer", "")
+    return own_name(name).replace(".base_layer", "")
 
 
 def _default_and_exceptions(values: dict, choose: Callable) -> tuple:

@@ -19,7 +19,9 @@ from .card import describe_in_card
 from .checkpoint import STATE_FILE, check_config, check_whole, last_whole, read_state, restore, write_state
 from .config import WeightLoraConfig
 from .optimizers import unwrap_optimizer
+from .phases import checkpoint_dir, needs_phases, train_in_phases, unwrapped
 from .selector import WeightLora
+from .tensors import numel
 
 logger = logging.get_logger(__name__)
 
@@ -48,6 +50,8 @@ class WeightLoraCallback(TrainerCallback):
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
         self.config = config or WeightLoraConfig()
         self.selector: WeightLora | None = None
+        self.in_place = True
+        self.paused = False
         self._grad_scale = 1.0
         self._resumed: dict[str, Any] | None = None
 
@@ -80,7 +84,7 @@ class WeightLoraCallback(TrainerCallback):
         saved = self._resumed
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
-        self.selector = WeightLora(kwargs["model"], kwargs["optimizer"], self.config, saved)
+        self.selector = WeightLora(kwargs["model"], kwargs["optimizer"], self.config, saved, self.in_place)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -105,10 +109,20 @@ class WeightLoraCallback(TrainerCallback):
             tag = getattr(kwargs["model"], "add_model_tags", None)
             if tag is not None:
                 tag(["weightlora"])
+            if not selector.in_place and not control.should_training_stop:
+                control.should_training_stop = self.paused = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.paused:  # Trainer takes any stop for the end of an epoch, and then evaluates
+            control.should_save = True
+            control.should_log &= state.epoch == int(state.epoch or 0)
+            control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            write_state(self._get().state_dict(), _checkpoint_dir(args, state))
+            write_state(self._get().state_dict(), checkpoint_dir(args, state))
 
     def on_log(
         self,
@@ -128,7 +142,7 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         selector = self._get()
-        if selector.phase != "train":
+        if selector.phase != "train" and not self.paused:
             best = state.best_model_checkpoint if args.load_best_model_at_end else None
             weights = "" if best is None else f" The weights are those of {best}, the best ones."
             warnings.warn(
@@ -138,14 +152,18 @@ class WeightLoraCallback(TrainerCallback):
             )
             selector.finish()
 
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Begin the next `train()` with a selection in this state."""
+        self._resumed, self.selector, self.paused = state, None, False
+
     def metrics(self) -> dict[str, float]:
         """The numbers that are logged, of the present state of the selection."""
         selector = self._get()
         gates = [gate for gate in selector.omega.values() if gate] or [0.0]
-        trainable = (p for a in selector.adapters for p in a.parameters if p.requires_grad)
+        trainable = (numel(p) for a in selector.adapters for p in a.parameters if p.requires_grad)
         return {
             "weightlora/active_adapters": len(selector.kept),
-            "weightlora/trainable_parameters": sum(parameter.numel() for parameter in trainable),
+            "weightlora/trainable_parameters": sum(trainable),
             "weightlora/gate_min": min(gates),
             "weightlora/gate_mean": sum(gates) / len(gates),
             "weightlora/gate_max": max(gates),
@@ -167,13 +185,9 @@ def _forget_best(state: TrainerState) -> None:
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 
 
-def _checkpoint_dir(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir or "") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-
-
 def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
     """The state of a checkpoint that a plain Trainer resumes from, whose model the user has restored."""
-    places = [args.resume_from_checkpoint, _checkpoint_dir(args, state)]
+    places = [args.resume_from_checkpoint, checkpoint_dir(args, state)]
     found = [place for place in places if place and (Path(place) / STATE_FILE).is_file()]
     if not found:
         raise ValueError(
@@ -233,7 +247,14 @@ class WeightLoraTrainerMixin:
         if resume_from_checkpoint:
             check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
             callback.resume(self.model, resume_from_checkpoint, self.optimizer)
-        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+        whole = super().train  # type: ignore[misc]
+        if not needs_phases(self):
+            return whole(resume_from_checkpoint, *args, **kwargs)
+        return train_in_phases(self, callback, lambda at: whole(at, *args, **kwargs), resume_from_checkpoint or None)
+
+    def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
+        if self.weightlora.in_place:  # otherwise the model had its weights before the engine took it
+            super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
     def log(self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Trainer's own, with the selection's numbers where every integration sees them."""
@@ -244,7 +265,7 @@ class WeightLoraTrainerMixin:
     def _save_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
         # Our state comes first, for Trainer ends by deleting older checkpoints. Its own trainer_state.json, written
         # last, marks a whole one; so would that of an earlier run.
-        folder = _checkpoint_dir(self.args, self.state)
+        folder = checkpoint_dir(self.args, self.state)
         marker = folder / TRAINER_STATE_NAME
         try:
             if self.args.should_save:
@@ -261,7 +282,8 @@ class WeightLoraTrainerMixin:
             ) from error
 
     def _save(self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
-        super()._save(output_dir, *args, **kwargs)  # type: ignore[misc]
+        with unwrapped(self.model):
+            super()._save(output_dir, *args, **kwargs)  # type: ignore[misc]
         self._describe(output_dir or self.args.output_dir)
 
     def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
