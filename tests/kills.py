@@ -19,8 +19,8 @@ import transformers.trainer_utils
 from runs import ROUNDS, build
 from transformers import Trainer, TrainerState
 
+import weightlora.callback
 import weightlora.checkpoint
-import weightlora.trainer
 
 AT = 4  # the checkpoint that is being written
 
@@ -84,7 +84,7 @@ def patch(case: str) -> dict:
     """Make this process one that dies; returns further arguments of `build`."""
     trainer = transformers.trainer.Trainer
     if case == "before our state, which a plain Trainer's callback writes last":
-        weightlora.trainer.write_state = at_checkpoint(weightlora.trainer.write_state)
+        weightlora.callback.write_state = at_checkpoint(weightlora.callback.write_state)
         return {"kind": Trainer}
     elif case == "in our state, which comes first":
         weightlora.checkpoint.json.dump = half_of_our_state

@@ -23,7 +23,7 @@ __all__ = [
 
 # They import transformers.Trainer or TRL, which not every loop needs.
 _LAZY = {
-    "WeightLoraCallback": "trainer",
+    "WeightLoraCallback": "callback",
     "WeightLoraTrainerMixin": "trainer",
     "WeightLoraTrainer": "trainer",
     "WeightLoraSFTTrainer": "trl",

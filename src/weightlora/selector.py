@@ -66,7 +66,7 @@ class WeightLora:
             expansion.check_growth(self.adapters, self.config.expand_rank)
             if is_sharded(model) or not in_place:
                 raise ValueError(
-                    f"expand={self.config.expand!r} cannot add parameters to a model that FSDP has sharded: use 'none'."
+                    f"expand={self.config.expand!r} cannot add parameters where FSDP has sharded them: use 'none'."
                 )
         config = self.config
         number = None if config.keep is None else config.number_to_keep(len(self.names))
