@@ -67,7 +67,9 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
 
 def test_a_text_longer_than_the_model(world: Path, refused):
     arguments = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta"]
-    assert refused(*arguments, "--max_length", 129).startswith("max_length=129 is longer than the model's 128 positions")
+    assert refused(*arguments, "--max_length", 129).startswith(
+        "max_length=129 is longer than the model's 128 positions"
+    )
     arguments = ["--task", "xsum", "--dataset", world / "xsum", "--model", world / "bart", "--max_target_length", 300]
     assert refused(*arguments).startswith("max_target_length=300 is longer than the model's 128 positions")
 
@@ -86,7 +88,9 @@ def test_an_answer_that_is_not_in_its_context(world: Path, tmp_path: Path, refus
         (tmp_path / f"{split}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     arguments = ["--task", "squad", "--dataset", tmp_path, "--model", world / "deberta"]
     message = refused(*arguments, "--max_length", 64, "--stride", 16)
-    assert message.startswith("the answer 'Bob' of question 'q1' (row 1 of train) is not in its context at character 46")
+    assert message.startswith(
+        "the answer 'Bob' of question 'q1' (row 1 of train) is not in its context at character 46"
+    )
     message = refused("--task", "squad", "--dataset", world / "squad", "--model", world / "deberta", "--stride", 120)
     assert message.startswith("max_length=128 is too short for the longest question of train")
 
@@ -107,7 +111,9 @@ def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Pa
 def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):
     data = ["--task", "cola", "--dataset", world / "glue", "--model"]
     message = refused(*data, "meta-llama/Meta-Llama-3-8B")  # gated
-    assert message.startswith("the model meta-llama/Meta-Llama-3-8B is not in the local cache, and HF_HUB_OFFLINE is set")
+    assert message.startswith(
+        "the model meta-llama/Meta-Llama-3-8B is not in the local cache, and HF_HUB_OFFLINE is set"
+    )
     assert "hf auth login" in message
     assert refused(*data, tmp_path / "no") == f"the model {tmp_path / 'no'} is missing: there is no such directory."
     shutil.copytree(world / "bart", broken := tmp_path / "bart")
@@ -151,7 +157,10 @@ def test_a_finished_run_is_not_overwritten(world: Path, tmp_path: Path, capsys: 
 
 def test_the_hub_may_be_reachable_and_a_file_still_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    with pytest.raises(ValueError, match=r"the model a/b cannot be loaded from the hub: gone\."), loading._in_one_sentence("model", "a/b"):
+    with (
+        pytest.raises(ValueError, match=r"the model a/b cannot be loaded from the hub: gone\."),
+        loading._in_one_sentence("model", "a/b"),
+    ):
         raise OSError("gone.\nsecond line")
 
 

@@ -6,20 +6,18 @@ from pathlib import Path
 
 import pytest
 from peft import PeftModel
+from recipe_list import BEGIN, END, PAGE, ROOT, list_recipes, recipe_paths
 from transformers import AutoModelForSeq2SeqLM
 
 from weightlora.adapters import find_adapters
 from weightlora.cli import main
 from weightlora.recipe.arguments import parse
-from weightlora.recipe.pages import RECIPES, list_recipes
 
-ROOT = Path(__file__).parents[2]
 MODELS = {"deberta-glue": "deberta", "deberta-squad": "deberta", "bart-summarization": "bart", "llama-glue": "llama"}
-LOADED = {"deberta-glue": 184, "deberta-squad": 184}
 SMALL = ["--max_steps", "3", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--use_cpu"]
 SMALL += ["--select_steps", "2", "--max_length", "96", "--max_target_length", "8", "--stride", "16", "--keep", "3"]
 SMALL += ["--generation_num_beams", "2", "--save_strategy", "no", "--logging_steps", "1", "--warmup_steps", "1"]
-PATHS = sorted(path for path in (ROOT / RECIPES).glob("*/*.yaml") if path.stem not in {"base", "sweep"})
+PATHS = recipe_paths()
 
 
 def tiny(path: Path, world: Path) -> list[str]:
@@ -62,7 +60,7 @@ def test_the_settings_are_the_papers():
 
 
 def test_a_summarizer_loads_with_plain_peft(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    path = ROOT / RECIPES / "bart-summarization" / "xsum.yaml"
+    path = ROOT / "recipes" / "bart-summarization" / "xsum.yaml"
     assert main(["train", *tiny(path, world), "--output_dir", str(tmp_path), "--method", "weightlora"]) == 0
     kept = json.loads((tmp_path / "results.json").read_text())["kept"]
     model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(world / "bart"), tmp_path / "adapter")
@@ -70,6 +68,5 @@ def test_a_summarizer_loads_with_plain_peft(world: Path, tmp_path: Path, capsys:
 
 
 def test_the_page_lists_every_recipe():
-    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    begin, end = "<!-- recipes -->\n", "<!-- /recipes -->"
-    assert page.split(begin)[1].split(end)[0] == list_recipes(ROOT / RECIPES)
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.split(BEGIN)[1].split(END)[0] == list_recipes()

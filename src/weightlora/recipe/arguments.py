@@ -11,7 +11,16 @@ from typing import Any, ClassVar, NoReturn
 import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
-__all__ = ["DataArguments", "MethodArguments", "ModelArguments", "Recipe", "make_parser", "parse", "read_files"]
+__all__ = [
+    "DataArguments",
+    "MethodArguments",
+    "ModelArguments",
+    "Recipe",
+    "as_arguments",
+    "make_parser",
+    "parse",
+    "read_files",
+]
 
 BASE, BY_METHOD, CONFIG = "base", "by_method", "--config"
 
@@ -125,7 +134,7 @@ def parse(arguments: Sequence[str]) -> Recipe:
     settings = read_files(files.config, files.method, known)
     rest += [] if files.method is None else ["--method", files.method]
     *groups, unknown = parser.parse_args_into_dataclasses(
-        [*_as_arguments(settings), *rest], return_remaining_strings=True, look_for_args_file=False
+        [*as_arguments(settings), *rest], return_remaining_strings=True, look_for_args_file=False
     )
     if unknown:
         name = unknown[0].split("=")[0]
@@ -194,7 +203,7 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f": did you mean {prefix}{close[0]}?"[:-1] if close else ""
 
 
-def _as_arguments(settings: dict[str, Any]) -> list[str]:
+def as_arguments(settings: dict[str, Any]) -> list[str]:
     """Settings as a command line, so that both are checked and converted alike."""
     arguments = []
     for name, value in settings.items():
