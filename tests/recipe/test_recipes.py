@@ -14,9 +14,9 @@ from weightlora.cli import main
 from weightlora.recipe.arguments import parse
 
 MODELS = {"deberta-glue": "deberta", "deberta-squad": "deberta", "bart-summarization": "bart", "llama-glue": "llama"}
-SMALL = ["--max_steps", "3", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--use_cpu"]
-SMALL += ["--select_steps", "2", "--max_length", "96", "--max_target_length", "8", "--stride", "16", "--keep", "3"]
-SMALL += ["--generation_num_beams", "2", "--save_strategy", "no", "--logging_steps", "1", "--warmup_steps", "1"]
+SMALL = ["--max_steps", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--use_cpu"]
+SMALL += ["--select_steps", "3", "--max_length", "96", "--max_target_length", "8", "--stride", "16", "--keep", "3"]
+SMALL += ["--generation_num_beams", "2", "--save_strategy", "no", "--logging_steps", "1", "--warmup_steps", "0"]
 PATHS = recipe_paths()
 
 
@@ -34,10 +34,10 @@ def test_a_recipe_runs_on_its_tiny_twin(path: Path, world: Path, tmp_path: Path,
     assert main([*arguments, "--dry_run"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"adapters +\d+ found, 3 of them stay", shown), shown
-    assert re.search(r"steps +3: 2 before the choice, 1 after it", shown) and not (tmp_path / "out").exists()
+    assert re.search(r"steps +4: 3 before the choice, 1 after it", shown) and not (tmp_path / "out").exists()
     assert main(arguments) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["adapters"]["after"] == len(results["kept"]) == 3 and results["steps"] == 3
+    assert results["adapters"]["after"] == len(results["kept"]) == 3 and results["steps"] == 4
     assert results["method"] == "weightlora-paper" and results["seed"] == 18
     expected = {"validation_matched", "validation_mismatched"} if path.stem == "mnli" else {"validation"}
     assert results["metrics"].keys() == expected

@@ -32,7 +32,7 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
     sweep, root = tmp_path / "sweep.yaml", tmp_path / "runs"
     glue = ROOT / "recipes" / "deberta-glue"
     small = {"model": str(world / "deberta"), "dataset": str(world / "glue"), "use_cpu": True, "keep": 3}
-    small |= {"max_steps": 3, "gradient_accumulation_steps": 1, "max_length": 64, "warmup_steps": 1, "save_steps": 2}
+    small |= {"max_steps": 3, "gradient_accumulation_steps": 1, "max_length": 64, "warmup_steps": 0, "save_steps": 2}
     content = {
         "columns": {"cola": {"config": str(glue / "cola.yaml")}, "mnli": {"config": str(glue / "mnli.yaml")}},
         "grid": [{"method": ["lora", "weightlora"], "rank": [2]}],

@@ -15,7 +15,7 @@ from weightlora.recipe.plan import prepare, steps_of
 from weightlora.recipe.running import train
 
 QUICK = ["--max_steps", "4", "--select_steps", "2", "--max_length", "64", "--keep", "3", "--use_cpu"]
-QUICK += ["--per_device_train_batch_size", "4", "--save_strategy", "no", "--disable_tqdm"]
+QUICK += ["--per_device_train_batch_size", "4", "--save_strategy", "no", "--disable_tqdm", "true"]
 
 
 def arguments(world: Path, task: str, model: str, output: Path, *more: object) -> list[str]:
@@ -125,7 +125,7 @@ def test_a_causal_lm_learns_the_answer_alone(world: Path, tmp_path: Path, form: 
     learned = [job.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
     expected = {"messages": "assistant: {}</s>", "completion": "{}</s>", "text": "<s>{}</s>"}[form]
     start = "" if form != "messages" else "assistant: "
-    assert [text for text in learned] == [expected.format(text).removeprefix(start) for text in (GOOD, BAD)]
+    assert learned == [expected.format(text).removeprefix(start) for text in (GOOD, BAD)]
     results = train(job)
     found = results["metrics"]["validation"]
     assert found["perplexity"] == pytest.approx(2.718281828 ** found["loss"], rel=0.02)

@@ -49,8 +49,6 @@ def _run(recipe: "Recipe", console: Any) -> int:
     job = prepare(recipe)
     if first:
         show_plan(console, job.plan, recipe.method.method)
-        for remark in job.work.remarks:
-            console.print(remark)
     if recipe.method.dry_run:
         return 0
     results = train(job)

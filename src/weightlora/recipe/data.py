@@ -105,8 +105,9 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
             builder, data_files={split: [str(path) for path in paths]}, split=split, cache_dir=cache_dir, **settings
         )
     except Exception as error:  # each builder has errors of its own, and pandas' and Arrow's beneath
-        cause = error.__cause__ or error
-        raise ValueError(f"the file {paths[0]} cannot be read: {_first_line(cause)}") from error
+        if "corresponds to no data" in str(error):  # a header alone
+            raise ValueError(f"the split {split} is empty: {paths[0]} has no rows.") from error
+        raise ValueError(f"the file {paths[0]} cannot be read: {_first_line(error.__cause__ or error)}.") from error
     return Dataset.from_list(list(_flatten(rows))) if nested else rows
 
 

@@ -48,7 +48,6 @@ class Work:
         preprocess: `preprocess_logits_for_metrics`, where the logits are too many to keep.
         label_names: `TrainingArguments.label_names`.
         generates: Whether metrics are of generated text.
-        remarks: What a reader should know, a sentence each.
     """
 
     auto_class: str
@@ -63,7 +62,6 @@ class Work:
     preprocess: Callable[[Tensor, Tensor], Tensor] | None = None
     label_names: Sequence[str] = ("labels",)
     generates: bool = False
-    remarks: tuple[str, ...] = ()
 
 
 Family = Callable[[Source], Work]
