@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow
 import torch
 from pyarrow import parquet
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -112,10 +112,7 @@ def train_tokenizer(kind: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
-    if not deberta:
-        from tokenizers import decoders
-
-        tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.Metaspace() if deberta else decoders.ByteLevel()
     ids = [(token, tokenizer.token_to_id(token)) for token in (begin, end)]
     one, two = (
         (f"{begin} $A", f"{begin} $A $B")
@@ -135,8 +132,8 @@ def corpus() -> list[str]:
     return [GOOD, BAD, *texts, *(f"Question: is this grammatical? Answer: {word}" for word in words)]
 
 
-def save_model(kind: str, directory: Path) -> Path:
-    """A tiny checkpoint of the real class, with its tokenizer."""
+def save_model(kind: str, directory: Path, width: int = 16) -> Path:
+    """A tiny checkpoint of the real class, with its tokenizer; the width is the Llama's."""
     tokenizer = train_tokenizer(kind, corpus())
     torch.manual_seed(0)
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 128}
@@ -158,7 +155,12 @@ def save_model(kind: str, directory: Path) -> Path:
             BartConfig(**size, **shape, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=2)
         )
     else:
-        shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+        shape = {
+            "hidden_size": width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 2 * width,
+        }
         tokenizer.chat_template = CHAT
         model = LlamaForCausalLM(LlamaConfig(**size, **shape, num_key_value_heads=1, bos_token_id=1, eos_token_id=2))
     model.save_pretrained(directory)

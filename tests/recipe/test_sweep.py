@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
     glue = ROOT / "recipes" / "deberta-glue"
     small = {"model": str(world / "deberta"), "dataset": str(world / "glue"), "use_cpu": True, "keep": 3}
     small |= {"max_steps": 3, "gradient_accumulation_steps": 1, "max_length": 64, "warmup_steps": 0, "save_steps": 2}
+    small |= {"save_total_limit": 5}
     content = {
         "columns": {"cola": {"config": str(glue / "cola.yaml")}, "mnli": {"config": str(glue / "mnli.yaml")}},
         "grid": [{"method": ["lora", "weightlora"], "rank": [2]}],
@@ -69,6 +71,7 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
     before = json.loads(first.output.read_text())
     first.output.unlink()
     (first.output.with_suffix("") / "results.json").unlink()
+    shutil.rmtree(first.output.with_suffix("") / "checkpoint-3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "sys.argv",

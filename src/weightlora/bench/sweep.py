@@ -44,7 +44,7 @@ def plan_sweep(
     Raises:
         ValueError: The file is missing, has an unknown key, or names a recipe or a setting that is none.
     """
-    content = _read(path)
+    content, resolve = _read(path), _Resolver()
     runs = []
     for task, column in _chosen(content["columns"], tasks, "column").items():
         for cell in _cells(content["grid"]):
@@ -52,7 +52,7 @@ def plan_sweep(
             if labels and label not in labels and cell["method"] not in labels:
                 continue
             shared = {**content.get("with", {}), **{k: v for k, v in column.items() if k != "config"}}
-            settings = _resolve(path.parent / column["config"], {**shared, **cell, **(overrides or {})})
+            settings = resolve(path.parent / column["config"], {**shared, **cell, **(overrides or {})})
             experiment = {"task": task, "label": label, "method": cell["method"], "settings": settings}
             place = root / task / "results" / label
             runs += [Run(experiment, seed, place / f"seed-{seed}.json") for seed in content["seeds"][:seeds]]
@@ -91,15 +91,27 @@ def _cells(grid: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return cells
 
 
-def _resolve(recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """All settings of a run, the recipe's included, so that a result is of these and no others."""
-    from ..recipe.arguments import make_parser, read_files
+class _Resolver:
+    """All settings of a run, the recipe's included, so that a result is of these and no others.
 
-    known = {action.dest for action in make_parser()._actions} - {"help"}
-    unknown = sorted(settings.keys() - known)
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is no setting of a recipe: weightlora train --help lists them.")
-    return {**read_files([recipe], settings["method"], known), **settings}
+    A grid asks for the same files many times; each is read once for each method.
+    """
+
+    def __init__(self) -> None:
+        from ..recipe.arguments import make_parser
+
+        self._known = {action.dest for action in make_parser()._actions} - {"help"}
+        self._files: dict[tuple[Path, str], dict[str, Any]] = {}
+
+    def __call__(self, recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        from ..recipe.arguments import read_files
+
+        if unknown := sorted(settings.keys() - self._known):
+            raise ValueError(f"{unknown[0]!r} is no setting of a recipe: weightlora train --help lists them.")
+        key = (recipe, settings["method"])
+        if key not in self._files:
+            self._files[key] = read_files([recipe], settings["method"], self._known)
+        return {**self._files[key], **settings}
 
 
 def run_recipe(experiment: Mapping[str, Any], seed: int, output: Path) -> dict[str, Any]:

@@ -180,8 +180,11 @@ def _plan(recipe: Recipe, work: Work, config: Any) -> Plan:
     with torch.random.fork_rng(devices=[]):
         prepared = (lora if method in BY_DATA else METHODS[method])(setting)
     selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]
-    shapes = {n: p for n, p in prepared.model.named_parameters() if p.requires_grad}
-    before = list(shapes.values())
+    before = [
+        parameter
+        for name, parameter in prepared.model.named_parameters()
+        if parameter.requires_grad and ".ranknum" not in name  # AdaLoRA's, which trains on the meta device alone
+    ]
     after, adapters, keep = before, _count(prepared.model), None
     if selects:
         keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None

@@ -88,7 +88,7 @@ def train(job: Job, callbacks: tuple[TrainerCallback, ...] = ()) -> dict[str, An
         "steps": outcome.global_step,
         "adapters": {"before": job.plan.adapters, "after": _adapters_left(job, selector)},
         "kept": None if selector is None else selector.kept,
-        "trainable_parameters": {"before": max(before, job.plan.trainable[0]), "after": after},
+        "trainable_parameters": {"before": before, "after": after},
         "optimizer_bytes": {"before": start.optimizer_bytes, "after": optimizer_state_bytes(trainer.optimizer)},
         "peak_memory_bytes": peak_memory(),
         "wall_seconds": round(time.perf_counter() - began, 2),
