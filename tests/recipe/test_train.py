@@ -28,7 +28,7 @@ def arguments(world: Path, task: str, model: str, output: Path, *more: object) -
 def test_every_method_is_a_flag(world: Path, tmp_path: Path, method: str):
     more = {
         "adalora": ["--keep", "10", "--max_steps", "8"],  # a rank of its own from what K costs
-        "weightlora-paper-plus": ["--select_steps", "3"],  # three halvings
+        "weightlora-paper-plus": ["--select_steps", "6", "--max_steps", "8"],  # three halvings
     }.get(method, [])
     model = "llama" if method == "eva" else "deberta"  # PEFT's EVA fails on DeBERTa's pooler, which sees no tokens
     given = ["--dataset", world / "glue", "--method", method, *more]
