@@ -25,8 +25,10 @@ def test_a_sweep_is_the_papers_grid(path: Path, tmp_path: Path):
     assert [run.seed for run in runs[:: len(runs) // 3]][:3] == [18, 52, 1917]
     settings = [run.experiment["settings"] for run in runs if run.experiment["method"] == "weightlora-paper"]
     assert {s["rank"] for s in settings} == {1, 2, 4, 8} and {s["keep"] for s in settings} == set(k)
-    part = plan_sweep(path, tmp_path, {"rank": 3}, [min(columns)], ["lora"], 1)
-    assert {run.experiment["settings"]["rank"] for run in part} == {3} and len(part) == 4
+    part = plan_sweep(path, tmp_path, {"max_steps": 3}, [min(columns)], ["lora"], 1)
+    assert {run.experiment["settings"]["max_steps"] for run in part} == {3} and len(part) == 4
+    with pytest.raises(ValueError, match=r"rank is a part of the grid of .*sweep\.yaml"):
+        plan_sweep(path, tmp_path, {"rank": 3})
 
 
 def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -36,13 +36,14 @@ def plan_sweep(
     Args:
         path: The sweep file.
         root: Where results go.
-        overrides: Settings that win over everything in the files.
+        overrides: Settings that win over everything in the files but the grid.
         tasks: Only these columns.
         labels: Only these labels, `<method>-r<rank>-k<keep>`, or all of these methods.
         seeds: Only the first so many seeds.
 
     Raises:
-        ValueError: The file is missing, has an unknown key, or names a recipe or a setting that is none.
+        ValueError: The file is missing, has an unknown key, names a recipe or a setting that is none, or `overrides`
+            has a key of the grid.
     """
     content, resolve = _read(path), _Resolver()
     runs = []
@@ -51,6 +52,8 @@ def plan_sweep(
             label = label_of(cell)
             if labels and label not in labels and cell["method"] not in labels:
                 continue
+            if fixed := sorted(cell.keys() & (overrides or {}).keys()):
+                raise ValueError(f"{fixed[0]} is a part of the grid of {path}: it cannot be one for all runs.")
             shared = {**content.get("with", {}), **{k: v for k, v in column.items() if k != "config"}}
             settings = resolve(path.parent / column["config"], {**shared, **cell, **(overrides or {})})
             experiment = {"task": task, "label": label, "method": cell["method"], "settings": settings}

@@ -68,6 +68,9 @@ def train(job: Job, callbacks: tuple[TrainerCallback, ...] = ()) -> dict[str, An
     elif recipe.method.method in {"grad-norm", "kappa", "eva"}:  # they run the model before the Trainer moves it
         model.to(arguments.device)
     prepared = METHODS[recipe.method.method](setting_for(recipe, work, model))
+    for parameter in prepared.model.parameters():
+        if parameter.requires_grad:  # PEFT sees to its adapters, not to a head that was loaded with 16 bits
+            parameter.data = parameter.data.float()
     before, start = trainable_parameters(prepared.model), _AtStart()
     set_seed(arguments.seed)  # whatever the preparation drew, dropout begins alike
     trainer = _trainer(job, prepared.model, (*prepared.callbacks, start, *callbacks))
