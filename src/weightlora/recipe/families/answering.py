@@ -123,7 +123,8 @@ def _metrics(source: Source, split: str, features: Dataset, nullable: bool) -> M
     contexts, golds = list(rows["context"]), golds_of(rows["answers"])
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        starts, ends, *_ = prediction.predictions
+        logits: Any = prediction.predictions
+        starts, ends = logits[:2]
         spans, nulls = best_spans(starts, ends, features, contexts, arguments.n_best, arguments.max_answer_length)
         if not nullable:
             return score_answers([text for text, _ in spans], golds)
