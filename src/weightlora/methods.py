@@ -179,6 +179,11 @@ def weightlora_paper(setting: Setting) -> Prepared:
     return _select(setting, WeightLoraConfig.paper)
 
 
+def weightlora_paper_plus(setting: Setting) -> Prepared:
+    """The paper's WeightLoRA+, with the authors' settings: three halvings, then higher ranks."""
+    return _select(setting, WeightLoraConfig.paper, plus=True)
+
+
 def grad_norm(setting: Setting) -> Prepared:
     """The K modules with the largest gradient of B on one batch, before training."""
     model = setting.lora()
@@ -264,6 +269,7 @@ METHODS: dict[str, Callable[[Setting], Prepared]] = {
     "weightlora": weightlora,
     "weightlora-plus": weightlora_plus,
     "weightlora-paper": weightlora_paper,
+    "weightlora-paper-plus": weightlora_paper_plus,
     "grad-norm": grad_norm,
     "kappa": kappa,
     "eva": eva,

@@ -180,7 +180,14 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     try:
-        write_result(args.output, run(json.loads(args.experiment), args.seed))
+        experiment = json.loads(args.experiment)
+        if "settings" in experiment:  # of a sweep over recipes
+            from weightlora.bench.sweep import run_recipe
+
+            result = run_recipe(experiment, args.seed, args.output)
+        else:
+            result = run(experiment, args.seed)
+        write_result(args.output, result)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -21,7 +21,7 @@ FIELDS |= {"loss": NUMBER, "metric.name": str, "metric.value": NUMBER, "kept": L
 FIELDS |= {"trainable_parameters.after": NUMBER}
 WHICH_RUNS = {"seed", "seeds"}  # in `experiment`, these say which runs there are, not how one goes
 # What makes a method: these may differ between two.
-PER_METHOD = {"label", "method", "options", "learning_rate", "evidence", "leave_one_out"}
+PER_METHOD = {"label", "method", "options", "learning_rate", "evidence", "leave_one_out", "settings"}
 
 
 def load_results(root: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:

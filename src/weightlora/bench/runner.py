@@ -77,7 +77,7 @@ def kind(run: Run) -> str:
 def _execute_one(run: Run, threads: int) -> tuple[float, str | None]:
     environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
     environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-    if "data" not in run.experiment:  # our own tasks need no hub; a user's model may
+    if not {"data", "settings"} & run.experiment.keys():  # our own tasks need no hub; a user's model may
         environment["HF_HUB_OFFLINE"] = "1"
     command = [sys.executable, "-m", "weightlora.bench.experiment", "--experiment", json.dumps(run.experiment)]
     command += ["--seed", str(run.seed), "--output", str(run.output)]

@@ -20,7 +20,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from ..report.comparison import draw_comparison, write_whole
 from .results import REFERENCES, load_results, notes
 
-__all__ = ["jaccard", "print_tables", "read_summary", "render_markdown", "summarize", "write_summary"]
+__all__ = ["interval", "jaccard", "print_tables", "read_summary", "render_markdown", "summarize", "write_summary"]
 
 CONFIDENCE = 0.95
 LEGEND = (
@@ -140,8 +140,8 @@ def _summarize_task(task: str, methods: Mapping[str, Sequence[Mapping[str, Any]]
     entries: dict[str, dict[str, Any]] = {
         method: {
             "seeds": len(runs),
-            "loss": _interval([run["loss"] for run in runs]),
-            "metric": {"name": metric, **_interval([run["metric"]["value"] for run in runs])},
+            "loss": interval([run["loss"] for run in runs]),
+            "metric": {"name": metric, **interval([run["metric"]["value"] for run in runs])},
             "trainable_parameters": round(float(np.mean([run["trainable_parameters"]["after"] for run in runs]))),
             **{f"vs_{name}": _paired(losses, method, name) for name in REFERENCES},
             "jaccard": jaccard([run.get("kept") for run in runs]),
@@ -151,7 +151,7 @@ def _summarize_task(task: str, methods: Mapping[str, Sequence[Mapping[str, Any]]
     return dict(sorted(entries.items(), key=lambda item: (item[1]["loss"]["mean"], item[0])))
 
 
-def _interval(values: Sequence[float]) -> dict[str, float | None]:
+def interval(values: Sequence[float]) -> dict[str, float | None]:
     """Mean, and half-width of the t-interval (None for one value)."""
     count = len(values)
     ci = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * stats.sem(values)) if count > 1 else None
@@ -163,7 +163,7 @@ def _paired(losses: Mapping[str, Mapping[int, float]], method: str, reference: s
     if method == reference or not seeds:
         return None
     differences = [losses[method][seed] - losses[reference][seed] for seed in seeds]
-    return {**_interval(differences), "wins": sum(difference < 0 for difference in differences)}
+    return {**interval(differences), "wins": sum(difference < 0 for difference in differences)}
 
 
 def jaccard(kept: Sequence[Sequence[str] | None]) -> float | None:

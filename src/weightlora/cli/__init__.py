@@ -1,5 +1,7 @@
 """The `weightlora` command. One module a subcommand, each with `add_parser(subparsers)` and `run(args) -> int`.
 
+A command that says `takes_rest` parses its own arguments, `args.rest`.
+
 Commands parse, call the library and print. What is wrong with the input is said in one sentence on stderr, with exit
 code 2.
 """
@@ -10,11 +12,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from . import bench, quickstart
+from . import bench, quickstart, train
 
 __all__ = ["main"]
 
-COMMANDS = (quickstart, bench)
+COMMANDS = (quickstart, train, bench)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,13 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and not getattr(args, "takes_rest", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
     try:
         return args.run(args)
     except ValueError as error:
         return _fail(args.command, str(error), 2)
     except ModuleNotFoundError as error:
-        return _fail(args.command, f"{error.name} is not installed: pip install 'weightlora[demo]'", 2)
+        extra = "recipes" if args.command == "train" else "demo"
+        return _fail(args.command, f"{error.name} is not installed: pip install 'weightlora[{extra}]'", 2)
     except KeyboardInterrupt:
         return _fail(args.command, "interrupted", 130)
 

@@ -35,6 +35,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         command.add_argument("--methods", type=_names, help="only these, comma-separated")
         command.add_argument("--jobs", type=_positive, help="runs at a time (one per core; with --data on a GPU, one)")
     run_parser.add_argument("--seeds", type=_positive, help="seeds 0 to N - 1 (as each experiment says)")
+    sweep = run_parser.add_argument_group("a sweep over recipes")
+    sweep.add_argument("--sweep", type=Path, help="a file that lists recipes, methods and seeds")
+    sweep.add_argument("--with", dest="overrides", type=_setting, action="append", metavar="KEY=VALUE", default=[])
     own = run_parser.add_argument_group("a comparison of your own")
     own.add_argument("--model", help="directory or hub id of a model for sequence classification")
     own.add_argument("--data", type=Path, help="JSON Lines with a text and a label a line")
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from weightlora.bench.experiments import plan
     from weightlora.bench.runner import usable_cores
 
+    if args.sweep is not None:
+        return _run_sweep(args)
     given = {name: value for name in OWN if (value := getattr(args, name.replace("-", "_"))) is not None}
     if args.data is None:
         if args.model is not None or given:
@@ -59,6 +64,17 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} belongs to a comparison of your own: give --data, a JSON Lines file, as well.")
         return _execute(plan(args.root or ROOT, args.tasks, args.methods, args.seeds), args.jobs or usable_cores())
     return _run_own(args, given)
+
+
+def _run_sweep(args: argparse.Namespace) -> int:
+    import torch
+
+    from weightlora.bench.runner import usable_cores
+    from weightlora.bench.sweep import plan_sweep
+
+    root = args.root or Path("runs") / args.sweep.resolve().parent.name
+    runs = plan_sweep(args.sweep, root, dict(args.overrides), args.tasks, args.methods, args.seeds)
+    return _execute(runs, args.jobs or (1 if torch.cuda.is_available() else usable_cores()))
 
 
 def _run_own(args: argparse.Namespace, given: dict[str, Any]) -> int:
@@ -100,6 +116,7 @@ def tune(args: argparse.Namespace) -> int:
 def summarize(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from weightlora.bench.layout import write_layout
     from weightlora.bench.studies import write_studies
     from weightlora.bench.summary import print_tables, read_summary, write_summary
 
@@ -110,6 +127,7 @@ def summarize(args: argparse.Namespace) -> int:
     else:
         write_summary(root, args.output_dir or root)  # of all tasks, whichever are printed
         write_studies(root, args.output_dir or root)
+        write_layout(root, args.output_dir or root)
         print_tables(summary, Console(width=None if sys.stdout.isatty() else 160))
     for remark in remarks:
         print(remark, file=sys.stderr)
@@ -158,6 +176,13 @@ def _positive(text: str) -> int:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no KEY=VALUE")
+    return name, value
 
 
 def _rates(text: str) -> list[float]:

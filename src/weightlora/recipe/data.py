@@ -1,0 +1,188 @@
+"""Rows of a data set: files, a directory or a hub id in; splits whose columns have the family's names out."""
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset
+
+from .arguments import DataArguments, parse_json
+from .tasks import COLUMNS, OPTIONAL, TaskInfo
+
+__all__ = ["read_splits"]
+
+# How `datasets` reads a file, by its ending. GLUE's TSV files have bare quotation marks in their texts.
+BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"delimiter": "\t", "quoting": 3}),
+    ".parquet": ("parquet", {}),
+}
+ALIASES = {
+    "validation": ("validation", "dev"),
+    **{f"validation_{m}": (f"validation_{m}", f"dev_{m}") for m in ("matched", "mismatched")},
+}
+NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
+
+
+def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> dict[str, Dataset]:
+    """The training split, named `train`, and those that are evaluated, with the family's column names alone.
+
+    Raises:
+        ValueError: Nothing says where the data is, a file or split is missing, malformed or empty, or a column is.
+    """
+    wanted = ("train", *task.evaluation)
+    splits = {name: _read(name, arguments, task, cache_dir) for name in wanted}
+    columns = _mapping(arguments, task)
+    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in wanted}
+    named = {name: _rename(name, rows, columns, task.family) for name, rows in splits.items()}
+    for name, rows in named.items():
+        if len(rows) == 0:
+            raise ValueError(f"the split {name} is empty: there is nothing to {_use(name)}.")
+    return {
+        name: rows if (limit := limits[name]) is None else rows.select(range(min(limit, len(rows))))
+        for name, rows in named.items()
+    }
+
+
+def _use(split: str) -> str:
+    return "train on" if split == "train" else "evaluate on"
+
+
+def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str | None) -> Dataset:
+    file = arguments.train_file if split == "train" else arguments.validation_file
+    given = arguments.train_file or arguments.validation_file
+    if given and arguments.dataset and arguments.dataset != task.dataset:
+        raise ValueError(f"--dataset {arguments.dataset} and the file {given} are two sources: give one of them.")
+    if file is not None:
+        return _read_files([Path(file)], split, cache_dir)
+    if given:
+        name = "train_file" if split == "train" else "validation_file"
+        raise ValueError(f"{given} is there, and nothing to {_use(split)}: give --{name}, too.")
+    source = arguments.dataset or task.dataset
+    if source is None:
+        raise ValueError("there is no data: give --dataset, or --train_file and --validation_file.")
+    config = arguments.dataset_config or task.config
+    if Path(source).is_dir():
+        return _read_files(_find_files(Path(source), config, split), split, cache_dir)
+    if source.startswith((".", "/", "~")):
+        raise ValueError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
+    return _read_hub(source, config, split, cache_dir)
+
+
+def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
+    """`<split>.<ending>` or shards `<split>-*.<ending>`, in the directory or in its folder of the configuration."""
+    folders = [directory / config, directory] if config else [directory]
+    for folder in folders:
+        for name in ALIASES.get(split, (split,)):
+            for ending in BUILDERS:
+                if found := [*folder.glob(f"{name}{ending}"), *sorted(folder.glob(f"{name}-*{ending}"))]:
+                    return found
+    endings = ", ".join(BUILDERS)
+    raise ValueError(
+        f"{directory} has no split {split}: a file {split}, with one of the endings {endings}, is missing."
+    )
+
+
+def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"the file {path} for {split} is missing.")
+        if path.suffix not in BUILDERS:
+            raise ValueError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
+        if path.stat().st_size == 0:
+            raise ValueError(f"the split {split} is empty: {path} has no rows.")
+    builder, settings = BUILDERS[paths[0].suffix]
+    nested = paths[0].suffix == ".json" and _is_nested(paths[0])
+    if nested:
+        settings = {**settings, "field": "data"}
+    try:
+        rows = datasets.load_dataset(
+            builder, data_files={split: [str(path) for path in paths]}, split=split, cache_dir=cache_dir, **settings
+        )
+    except Exception as error:  # each builder has errors of its own, and pandas' and Arrow's beneath
+        if "corresponds to no data" in str(error):  # a header alone
+            raise ValueError(f"the split {split} is empty: {paths[0]} has no rows.") from error
+        raise ValueError(f"the file {paths[0]} cannot be read: {_first_line(error.__cause__ or error)}.") from error
+    return Dataset.from_list(list(_flatten(rows))) if nested else rows
+
+
+def _is_nested(path: Path) -> bool:
+    with path.open(encoding="utf-8") as file:
+        return f'"{NESTED}"' in file.read(4096)
+
+
+def _flatten(articles: Dataset) -> Iterator[dict[str, Any]]:
+    """Official SQuAD as the hub has it: a row a question, the answers as parallel lists, empty if it has none."""
+    for article in articles:
+        for paragraph in article[NESTED]:
+            for question in paragraph["qas"]:
+                answers = question["answers"] or []
+                yield {
+                    "id": question["id"],
+                    "question": question["question"],
+                    "context": paragraph["context"],
+                    "answers": {
+                        "text": [answer["text"] for answer in answers],
+                        "answer_start": [answer["answer_start"] for answer in answers],
+                    },
+                }
+
+
+def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) -> Dataset:
+    try:
+        return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
+    except (OSError, ValueError) as error:  # every error of the hub is one of them
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+        raise ValueError(
+            f"the data set {name} cannot be loaded from the hub{offline}: {_first_line(error)}; give --dataset a "
+            "directory with its files."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
+    """The family's name -> the column's, the user's over the task's over the family's own."""
+    known = COLUMNS[task.family]
+    given = parse_json("columns", arguments.columns)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"columns has {name!r}, which {task.family} does not read: it reads {', '.join(known)}.")
+    return {**known, **task.columns, **given}
+
+
+def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: str) -> Dataset:
+    if family == "causal-lm":  # one of three forms
+        columns = _form(split, rows, columns)
+    chosen = {}
+    for name, column in columns.items():
+        if column is None or (
+            name in OPTIONAL and column not in rows.column_names and column == COLUMNS[family][name]
+        ):
+            continue
+        if column not in rows.column_names:
+            close = difflib.get_close_matches(column, rows.column_names, n=1)
+            hint = f", did you mean {close[0]}" if close else ""
+            raise ValueError(
+                f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; "
+                "say which is which with --columns."
+            )
+        chosen[column] = name
+    return rows.select_columns(list(chosen)).rename_columns({c: n for c, n in chosen.items() if c != n})
+
+
+def _form(split: str, rows: Dataset, columns: dict[str, str | None]) -> dict[str, str | None]:
+    for form in (("messages",), ("prompt", "completion"), ("text",)):
+        if all(columns[name] in rows.column_names for name in form):
+            return {name: columns[name] for name in form}
+    raise ValueError(
+        f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(rows.column_names)}; "
+        "say which is which with --columns."
+    )

@@ -1,0 +1,38 @@
+"""Families of tasks: one small file each, a function that turns rows into work for a Trainer."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from ..work import Family, Source, Work
+
+__all__ = ["FAMILIES", "make_work"]
+
+
+def _lazily(module: str, function: str) -> Family:
+    """Families import metrics of their own, which not every run needs."""
+    return lambda source: getattr(import_module(f".{module}", __name__), function)(source)
+
+
+FAMILIES: dict[str, Callable[[Source], Work]] = {
+    "text-classification": _lazily("classification", "classification"),
+    "regression": _lazily("classification", "regression"),
+    "token-classification": _lazily("tokens", "token_classification"),
+    "question-answering": _lazily("answering", "question_answering"),
+    "seq2seq": _lazily("seq2seq", "seq2seq"),
+    "causal-lm": _lazily("causal", "causal_lm"),
+    "verbalised": _lazily("causal", "verbalised"),
+}
+
+
+def make_work(source: Source) -> Work:
+    """The work of the source's family; `verbalised` turns classification into a causal LM's.
+
+    Raises:
+        ValueError: The task has no verbalised form, or whatever the family refuses.
+    """
+    family = source.task.family
+    if source.arguments.verbalised:
+        if family != "text-classification":
+            raise ValueError(f"verbalised=True needs classes, and {source.arguments.task} is of {family}: drop it.")
+        family = "verbalised"
+    return FAMILIES[family](source)

@@ -1,0 +1,170 @@
+"""Extractive question answering: where an answer begins and ends in a context that may need several windows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import DataCollatorWithPadding, EvalPrediction
+
+from ..work import Metrics, Source, Work, room_for
+from .squad import golds_of, score_answers
+
+__all__ = ["best_spans", "question_answering"]
+
+ASIDE = ("example", "offsets", "cls")  # columns of features that the model does not get
+Span = tuple[str, float]
+
+
+def question_answering(source: Source) -> Work:
+    """SQuAD's columns; a question without answers has none in its context (v2.0).
+
+    Raises:
+        ValueError: An answer is not where its context has it, or the windows are too short for the questions.
+    """
+    length, tokenizer = room_for(source), source.tokenizer
+    if not tokenizer.is_fast:
+        raise ValueError("question answering needs a fast tokenizer, which knows where in the text each piece is.")
+    _check_answers(source)
+    _check_windows(source, length)
+    features = {split: _windows(source, split, length) for split in source.splits}
+    nullable = any(not answers["text"] for rows in source.splits.values() for answers in rows["answers"])
+    evaluation = {split: features[split].remove_columns(list(ASIDE)) for split in source.evaluated}
+    reported = tuple(name for name in source.task.metrics if nullable or not name.startswith(("HasAns", "NoAns")))
+    return Work(
+        auto_class="AutoModelForQuestionAnswering",
+        task_type="QUESTION_ANS",
+        train=features["train"].remove_columns(list(ASIDE)),
+        evaluation=evaluation,
+        collate=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
+        metrics={split: _metrics(source, split, features[split], nullable) for split in evaluation},
+        metric=source.task.metrics[0],
+        reported=(*reported, "best_f1", "best_exact") if nullable else reported,
+        label_names=("start_positions", "end_positions"),
+    )
+
+
+def _check_answers(source: Source) -> None:
+    for split, rows in source.splits.items():
+        for row, (name, context, answers) in enumerate(zip(rows["id"], rows["context"], rows["answers"], strict=True)):
+            for text, start in zip(answers["text"], answers["answer_start"], strict=True):
+                if context[start : start + len(text)] != text:
+                    raise ValueError(
+                        f"the answer {text!r} of question {name!r} (row {row} of {split}) is not in its context at "
+                        f"character {start}, where that has {context[start : start + len(text)]!r}."
+                    )
+
+
+def _check_windows(source: Source, length: int) -> None:
+    stride = source.arguments.stride
+    for split, rows in source.splits.items():
+        questions = source.tokenizer(list(rows["question"]), add_special_tokens=False).input_ids
+        longest = max(map(len, questions))
+        if longest + stride + source.tokenizer.num_special_tokens_to_add(pair=True) >= length:
+            raise ValueError(
+                f"max_length={length} is too short for the longest question of {split}, {longest} tokens, and "
+                f"stride={stride}: raise max_length, or lower stride."
+            )
+
+
+def _windows(source: Source, split: str, length: int) -> Dataset:
+    rows = source.splits[split]
+
+    def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+        encoded = source.tokenizer(
+            batch["question"],
+            batch["context"],
+            truncation="only_second",
+            max_length=length,
+            stride=source.arguments.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        owners = encoded.pop("overflow_to_sample_mapping")
+        offsets = [
+            [span if part == 1 else (-1, -1) for span, part in zip(spans, encoded.sequence_ids(i), strict=True)]
+            for i, spans in enumerate(encoded.pop("offset_mapping"))
+        ]
+        nulls = [_null_position(source.tokenizer.cls_token_id, ids) for ids in encoded["input_ids"]]
+        positions = [
+            _positions(batch["answers"][owner], spans, null)
+            for owner, spans, null in zip(owners, offsets, nulls, strict=True)
+        ]
+        return {
+            **encoded,
+            "start_positions": [start for start, _ in positions],
+            "end_positions": [end for _, end in positions],
+            "example": [indices[owner] for owner in owners],
+            "offsets": offsets,
+            "cls": nulls,
+        }
+
+    return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)
+
+
+def _null_position(cls: int | None, ids: list[int]) -> int:
+    return ids.index(cls) if cls in ids else 0
+
+
+def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], null: int) -> tuple[int, int]:
+    """First and last token of the first answer; the null position if the window does not hold it whole."""
+    if not answers["text"]:
+        return null, null
+    start = answers["answer_start"][0]
+    end = start + len(answers["text"][0])
+    inside = [i for i, (first, last) in enumerate(spans) if first >= 0 and last > start and first < end]
+    if not inside or spans[inside[0]][0] > start or spans[inside[-1]][1] < end:
+        return null, null
+    return inside[0], inside[-1]
+
+
+def _metrics(source: Source, split: str, features: Dataset, nullable: bool) -> Metrics:
+    rows, arguments = source.splits[split], source.arguments
+    contexts, golds = list(rows["context"]), golds_of(rows["answers"])
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        logits: Any = prediction.predictions
+        starts, ends = logits[:2]
+        spans, nulls = best_spans(starts, ends, features, contexts, arguments.n_best, arguments.max_answer_length)
+        if not nullable:
+            return score_answers([text for text, _ in spans], golds)
+        margins = [null - score for null, (_, score) in zip(nulls, spans, strict=True)]
+        answers = ["" if margin > 0 else text for margin, (text, _) in zip(margins, spans, strict=True)]
+        forced = score_answers([text for text, _ in spans], golds, margins)
+        best = {name: value for name, value in forced.items() if name.startswith("best_")}
+        return {**score_answers(answers, golds), **best}
+
+    return metrics
+
+
+def best_spans(
+    starts: Any, ends: Any, features: Dataset, contexts: Sequence[str], n_best: int, max_length: int
+) -> tuple[list[Span], list[float]]:
+    """The best answer of each example with its score, and the score of having none.
+
+    Args:
+        starts, ends: Logits of shape `(features, tokens)`.
+        features: With the columns `example`, `offsets` (-1 outside the context) and `cls`.
+        contexts: By example.
+        n_best: So many starts are combined with so many ends.
+        max_length: Tokens of the longest answer.
+
+    Returns:
+        `(text, score)` by example, the score being the sum of both logits, and the least null score of its windows.
+    """
+    best: list[Span] = [("", -np.inf)] * len(contexts)
+    nulls = [np.inf] * len(contexts)
+    columns: list[Any] = [features[name] for name in ("example", "offsets", "cls")]
+    for start, end, example, offsets, cls in zip(np.asarray(starts), np.asarray(ends), *columns, strict=True):
+        nulls[example] = min(nulls[example], float(start[cls] + end[cls]))
+        spans = np.asarray(offsets)
+        inside = np.flatnonzero(spans[:, 0] >= 0)
+        firsts, lasts = (inside[np.argsort(-logits[inside], kind="stable")[:n_best]] for logits in (start, end))
+        scores = start[firsts][:, None] + end[lasts][None, :]
+        length = lasts[None, :] - firsts[:, None] + 1
+        scores = np.where((length >= 1) & (length <= max_length), scores, -np.inf)
+        if scores.size and (score := float(scores.max())) > best[example][1]:
+            i, j = np.unravel_index(int(scores.argmax()), scores.shape)
+            text = contexts[example][spans[firsts[i], 0] : spans[lasts[j], 1]]
+            best[example] = (text, score)
+    return best, nulls

@@ -1,0 +1,107 @@
+"""Classes or one number for a text, or for a pair of texts, by a head on the model: GLUE, and anything alike."""
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from transformers import DataCollatorWithPadding, EvalPrediction
+
+from ..work import Metrics, Source, Work, class_ids, room_for
+
+__all__ = ["METRICS", "classification", "regression", "score_classes", "score_numbers"]
+
+METRICS = {
+    "accuracy": accuracy_score,
+    "f1": f1_score,
+    "f1_macro": lambda labels, chosen: f1_score(labels, chosen, average="macro"),
+    "matthews": matthews_corrcoef,
+}
+"""Of labels and predictions, in this order. `f1` is that of class 1, of two."""
+
+
+def classification(source: Source) -> Work:
+    """A class for each text.
+
+    Raises:
+        ValueError: A label is out of range, or `max_length` is longer than the model.
+    """
+    names, ids = class_ids(source)
+    config = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        chosen = np.argmax(_logits(prediction), axis=-1)
+        return score_classes(source.task.metrics, prediction.label_ids, chosen)
+
+    return _work(source, ids, metrics, config)
+
+
+def regression(source: Source) -> Work:
+    """A number for each text, under the squared error.
+
+    Raises:
+        ValueError: A label is no number, or `max_length` is longer than the model.
+    """
+    numbers = {
+        split: [_number(label, split, row) for row, label in enumerate(rows["label"])]
+        for split, rows in source.splits.items()
+    }
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        return score_numbers(prediction.label_ids, _logits(prediction))
+
+    return _work(source, numbers, metrics, {"num_labels": 1, "problem_type": "regression"})
+
+
+def score_classes(names: tuple[str, ...], labels: Any, chosen: Any) -> dict[str, float]:
+    """The named metrics of predicted classes."""
+    return {name: float(METRICS[name](labels, chosen)) for name in names}
+
+
+def score_numbers(labels: Any, predicted: Any) -> dict[str, float]:
+    """Both correlations; 0 where the predictions are all alike, and there is none."""
+    predicted, labels = (np.asarray(values, dtype=np.float64).reshape(-1) for values in (predicted, labels))
+    if len(labels) < 2 or np.ptp(predicted) == 0 or np.ptp(labels) == 0:
+        return {"pearson": 0.0, "spearman": 0.0}
+    both = {"pearson": pearsonr(labels, predicted), "spearman": spearmanr(labels, predicted)}
+    return {name: float(result.statistic) for name, result in both.items()}
+
+
+def _number(label: Any, split: str, row: int) -> float:
+    if isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label):
+        return float(label)
+    raise ValueError(f"the label {label!r} in row {row} of {split} is no number, and regression learns numbers.")
+
+
+def _logits(prediction: EvalPrediction) -> Any:
+    logits = prediction.predictions
+    return np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)  # BART adds its encoder's
+
+
+def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config: dict[str, Any]) -> Work:
+    length, tokenizer = room_for(source), source.tokenizer
+
+    def encode(split: str) -> Any:
+        rows = source.splits[split]
+        has_pair = "pair" in rows.column_names
+
+        def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+            pairs = [batch["pair"]] if has_pair else []
+            encoded = tokenizer(batch["text"], *pairs, truncation=True, max_length=length)
+            return {**encoded, "labels": [labels[split][index] for index in indices]}
+
+        return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)
+
+    evaluation = {split: encode(split) for split in source.evaluated}
+    return Work(
+        auto_class="AutoModelForSequenceClassification",
+        task_type="SEQ_CLS",
+        config=config,
+        train=encode("train"),
+        evaluation=evaluation,
+        collate=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
+        metrics=dict.fromkeys(evaluation, metrics),
+        metric=source.task.metrics[0],
+        reported=source.task.metrics,
+    )

@@ -1,0 +1,76 @@
+"""A class for each word of a sentence: the first piece of a word carries its label, the others none."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from transformers import DataCollatorForTokenClassification, EvalPrediction
+
+from ..work import Source, Work, class_ids, room_for
+
+__all__ = ["score_tokens", "token_classification"]
+
+IGNORED = -100
+OUTSIDE = "O"
+
+
+def token_classification(source: Source) -> Work:
+    """Rows are lists of words (`tokens`) and of as many labels (`tags`).
+
+    Raises:
+        ValueError: The lists differ in length, a label is out of range, `max_length` is longer than the model, or the
+            tokenizer cannot tell which word a piece is of.
+    """
+    length, tokenizer = room_for(source), source.tokenizer
+    if not tokenizer.is_fast:
+        raise ValueError("token classification needs a fast tokenizer, which knows the word that each piece is of.")
+    for split, rows in source.splits.items():
+        for row, (tokens, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
+            if len(tokens) != len(tags):
+                raise ValueError(f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give as many.")
+    names, ids = class_ids(source, "tags")
+
+    def encode(split: str) -> Any:
+        rows = source.splits[split]
+
+        def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+            encoded = tokenizer(batch["tokens"], truncation=True, max_length=length, is_split_into_words=True)
+            labels = [_first_pieces(encoded.word_ids(i), ids[split][index]) for i, index in enumerate(indices)]
+            return {**encoded, "labels": labels}
+
+        return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        chosen, labels = np.argmax(prediction.predictions, axis=-1), np.asarray(prediction.label_ids)
+        counted = labels != IGNORED
+        return score_tokens(names, labels[counted], chosen[counted])
+
+    evaluation = {split: encode(split) for split in source.evaluated}
+    return Work(
+        auto_class="AutoModelForTokenClassification",
+        task_type="TOKEN_CLS",
+        config={"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}},
+        train=encode("train"),
+        evaluation=evaluation,
+        collate=DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=8),
+        metrics=dict.fromkeys(evaluation, metrics),
+        metric=source.task.metrics[0],
+        reported=source.task.metrics,
+    )
+
+
+def score_tokens(names: list[str], labels: Any, chosen: Any) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 over all words of any class but `O`."""
+    inside = [number for number, name in enumerate(names) if name != OUTSIDE]
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, chosen, labels=inside, average="micro", zero_division=0
+    )
+    scores = {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy_score(labels, chosen)}
+    return {name: float(score) for name, score in scores.items()}
+
+
+def _first_pieces(words: list[int | None], labels: list[int]) -> list[int]:
+    before = [None, *words[:-1]]
+    return [
+        IGNORED if word is None or word == last else labels[word] for word, last in zip(words, before, strict=True)
+    ]

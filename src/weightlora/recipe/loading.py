@@ -1,0 +1,149 @@
+"""Config, tokenizer and model by name, with one sentence where they cannot be had."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.utils import is_flash_attn_2_available
+
+from ..tasks.causal import without_quantization
+from .arguments import ModelArguments, Recipe
+from .work import Work
+
+__all__ = ["empty_model", "load_config", "load_model", "load_tokenizer"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_config(arguments: ModelArguments) -> Any:
+    """The model's config.
+
+    Raises:
+        ValueError: There is no model of that name at hand.
+    """
+    if arguments.model is None:
+        raise ValueError("--model is missing: give a directory or a hub id.")
+    with _in_one_sentence("model", arguments.model):
+        return AutoConfig.from_pretrained(arguments.model, **_where(arguments))
+
+
+def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
+    """The tokenizer, which has a pad token.
+
+    Raises:
+        ValueError: There is none, or it has no pad token, or the one given is not in its vocabulary.
+    """
+    name = arguments.tokenizer or arguments.model
+    with _in_one_sentence("tokenizer of", str(name)):
+        tokenizer = AutoTokenizer.from_pretrained(name, **_where(arguments))
+    if arguments.pad_token is not None:
+        if arguments.pad_token not in tokenizer.get_vocab():
+            raise ValueError(
+                f"pad_token={arguments.pad_token!r} is not in the vocabulary of {name}: choose a token that is, "
+                f"such as the end of text {tokenizer.eos_token!r}."
+            )
+        tokenizer.pad_token = arguments.pad_token
+    if tokenizer.pad_token is None:
+        raise ValueError(
+            f"the tokenizer of {name} has no pad token: give --pad_token, for example its end of text, "
+            f"{tokenizer.eos_token!r}."
+        )
+    return tokenizer
+
+
+def fit_config_(config: Any, work: Work, tokenizer: PreTrainedTokenizerBase) -> None:
+    """What the task and the tokenizer say, in the model's config."""
+    for name, value in work.config.items():
+        setattr(config, name, value)
+    config.pad_token_id = tokenizer.pad_token_id
+
+
+def empty_model(work: Work, config: Any) -> nn.Module:
+    """The model without weights, on the meta device: its modules can be counted at no cost.
+
+    Raises:
+        ValueError: There is no such head for this architecture.
+    """
+    auto = getattr(transformers, work.auto_class)
+    if type(config) not in auto._model_mapping:
+        raise ValueError(f"{config.model_type} models have no {work.auto_class}: choose another model for this task.")
+    with init_empty_weights(include_buffers=False):
+        return auto.from_config(config)
+
+
+def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
+    """The model with its weights, quantized and with gradient checkpointing if asked for.
+
+    Raises:
+        ValueError: The weights are not at hand, or a setting is unknown.
+    """
+    arguments, auto = recipe.model, getattr(transformers, work.auto_class)
+    settings: dict[str, Any] = {"dtype": dtype_of(recipe), "config": config}
+    if (attention := attention_of(recipe)) is not None:
+        settings["attn_implementation"] = attention
+    if arguments.load_in_4bit:
+        compute = torch.bfloat16 if recipe.training.bf16 else torch.float32
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+        settings["device_map"] = {"": recipe.training.device}
+    with _in_one_sentence("model", str(arguments.model)):
+        model = auto.from_pretrained(arguments.model, **settings, **_where(arguments))
+    if arguments.gguf_file is not None:
+        model = without_quantization(model)
+    if recipe.training.gradient_checkpointing:
+        kwargs = recipe.training.gradient_checkpointing_kwargs or {"use_reentrant": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+        model.enable_input_require_grads()
+    return model
+
+
+def dtype_of(recipe: Recipe) -> torch.dtype:
+    """The dtype of the base model's weights; those that train are float32, whatever it is."""
+    full = recipe.method.method == "full"
+    name = recipe.model.dtype or ("bfloat16" if recipe.training.bf16 and not full else "float32")
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r} is unknown: choose one of {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def attention_of(recipe: Recipe) -> str | None:
+    """The attention to ask for; None leaves the choice to the model."""
+    wanted = recipe.model.attn_implementation
+    if wanted != "auto":
+        return wanted
+    fits = torch.cuda.is_available() and not recipe.training.use_cpu and dtype_of(recipe) != torch.float32
+    return "flash_attention_2" if fits and is_flash_attn_2_available() else None
+
+
+def _where(arguments: ModelArguments) -> dict[str, Any]:
+    where = {"revision": arguments.revision, "cache_dir": arguments.cache_dir, "gguf_file": arguments.gguf_file}
+    return {name: value for name, value in where.items() if value is not None}
+
+
+@contextlib.contextmanager
+def _in_one_sentence(what: str, name: str) -> Iterator[None]:
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise ValueError(f"the {what} {name} is missing: there is no such directory.")
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        if Path(name).is_dir():
+            raise ValueError(f"the {what} {name} cannot be loaded: {reason}.") from error
+        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+            raise ValueError(
+                f"the {what} {name} is not in the local cache, and HF_HUB_OFFLINE is set: download it once with "
+                f"`hf download {name}` (after `hf auth login`, if it is gated), or give a directory."
+            ) from error
+        raise ValueError(f"the {what} {name} cannot be loaded from the hub: {reason}.") from error

@@ -1,0 +1,128 @@
+"""What a family makes of rows, ready for a Trainer; and the checks that families share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+from torch import Tensor
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+from .arguments import DataArguments
+from .tasks import TaskInfo
+
+__all__ = ["Family", "Source", "Work", "class_ids", "room_for"]
+
+Metrics = Callable[[EvalPrediction], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a family is given: the task, its arguments, the rows by split, the tokenizer and the model's config."""
+
+    task: TaskInfo
+    arguments: DataArguments
+    splits: Mapping[str, Dataset]
+    tokenizer: PreTrainedTokenizerBase
+    config: Any
+
+    @property
+    def evaluated(self) -> list[str]:
+        return [name for name in self.splits if name != "train"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task that is ready to train on.
+
+    Attributes:
+        auto_class: The class of Transformers that loads the model.
+        task_type: PEFT's.
+        config: Settings of the model's config, such as `id2label`.
+        train: Tokenized rows.
+        evaluation: Tokenized rows by split.
+        collate: Makes a batch of rows.
+        metrics: `compute_metrics` by split.
+        metric: The name of the one that is compared.
+        reported: The names of all that are.
+        preprocess: `preprocess_logits_for_metrics`, where the logits are too many to keep.
+        label_names: `TrainingArguments.label_names`.
+        generates: Whether metrics are of generated text.
+    """
+
+    auto_class: str
+    task_type: str
+    train: Dataset
+    evaluation: Mapping[str, Dataset]
+    collate: Callable[[list[dict[str, Any]]], Any]
+    metrics: Mapping[str, Metrics]
+    metric: str
+    reported: tuple[str, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+    preprocess: Callable[[Tensor, Tensor], Tensor] | None = None
+    label_names: Sequence[str] = ("labels",)
+    generates: bool = False
+
+
+Family = Callable[[Source], Work]
+
+
+def room_for(source: Source, name: str = "max_length") -> int:
+    """The length that inputs are cut to.
+
+    Raises:
+        ValueError: The model has fewer positions, or the tokenizer says that it has.
+    """
+    length = getattr(source.arguments, name)
+    config = source.config
+    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
+    limits.append(source.tokenizer.model_max_length)
+    limit = min(value for value in limits if value)
+    if length > limit:
+        raise ValueError(f"{name}={length} is longer than the model's {limit} positions: give {limit} at the most.")
+    if length < 4:
+        raise ValueError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
+    return length
+
+
+def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[str, list[Any]]]:
+    """Names of the classes, and by split each row's class, or list of classes where the column has lists.
+
+    Labels are whole numbers, or names: those given, the data set's own, the task's, or the sorted ones of `train`.
+
+    Raises:
+        ValueError: A label is missing, is none of the classes, or there is only one class.
+    """
+    values = {name: list(rows[column]) for name, rows in source.splits.items()}
+    feature = source.splits["train"].features[column]
+    flat = [label for row in values["train"] for label in (row if isinstance(row, list) else [row])]
+    by_name = bool(flat) and all(isinstance(label, str) for label in flat)
+    of_feature = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+    names = list(source.arguments.class_names or of_feature or source.task.class_names)
+    if not names:
+        whole = [label for label in flat if isinstance(label, int)]
+        names = sorted(set(flat)) if by_name else [str(i) for i in range(max(whole, default=0) + 1)]
+    if len(names) < 2:
+        raise ValueError(f"train has the label {flat[0]!r} alone: to tell classes apart takes two at the least.")
+    numbers = {name: number for number, name in enumerate(names)}
+
+    def number_of(label: Any, split: str, row: int) -> int:
+        number = numbers.get(label) if isinstance(label, str) else label
+        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(names):
+            return number
+        known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
+        raise ValueError(
+            f"the label {label!r} in row {row} of {split} is out of range: there are {len(names)} classes, 0 to "
+            f"{len(names) - 1} ({known})."
+        )
+
+    ids = {
+        split: [
+            [number_of(label, split, row) for label in labels]
+            if isinstance(labels, list)
+            else number_of(labels, split, row)
+            for row, labels in enumerate(rows)
+        ]
+        for split, rows in values.items()
+    }
+    return names, ids
