@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from . import bench, quickstart
+from . import bench, quickstart, study
 
 __all__ = ["main"]
 
-COMMANDS = (quickstart, bench)
+COMMANDS = (quickstart, bench, study)
 
 
 class _Parser(argparse.ArgumentParser):
