@@ -63,7 +63,7 @@ def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
         key = _storage_key(tensor)
         if key not in own:
             saved[key] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # a tensor with its grad_fn, saved by that very node, would hold the graph for ever
 
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}

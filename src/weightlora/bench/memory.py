@@ -28,7 +28,7 @@ ORDERS = {
     "top": "those nearest the output, where backward stops at the lowest adapter",
     "bottom": "those nearest the input, where backward goes through the whole model",
 }
-"""Which adapters the first k are. Between these two lies every other set of k."""
+"""Which adapters k of them are: the shortest and the longest way for backward."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def measure_case(
     `peak_bytes` is model, optimizer state, and what the allocator gave out on top at the worst moment of forward,
     backward and update. `saved_activation_bytes` are what forward leaves for backward.
     """
-    gc.collect()  # the model of the case before: PEFT's models hold on to themselves
+    gc.collect()  # the model of the case before is full of cycles
     torch.manual_seed(seed)
     model = _lora(workload, case.rank)
     disconnect_(model, [adapter for adapter in find_adapters(model) if adapter.name not in case.names])

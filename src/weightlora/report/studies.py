@@ -32,7 +32,8 @@ def draw_memory(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
             counts, peaks = ([case[key] for case in cases] for key in ("adapters", "peak_bytes"))
             axes.plot(counts, [peak / 1e6 for peak in peaks], "o-", color=colour, markersize=4, label=f"rank {rank}")
         axes.set_title(f"adapters {PLACES[order]}", fontsize=10)
-        axes.set_xticks(counts)
+        apart = [not i or count - counts[i - 1] > counts[-1] / 25 for i, count in enumerate(counts)]
+        axes.set_xticks(counts, [str(count) if far else "" for count, far in zip(counts, apart, strict=True)])
         axes.set_ylim(bottom=0)
         axes.set_xlabel("number of adapters", fontsize=10)
         axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
@@ -116,7 +117,7 @@ def _draw_heading(figure: Any, study: Mapping[str, Any]) -> None:
 
     kept, n = sum(adapter["kept"] for adapter in study["adapters"]), len(study["adapters"])
     figure.suptitle(
-        f"{study['model']}: {kept} of {n} adapters kept by {study['chosen_by']}\n"
+        f"{study['model']}\n{kept} of {n} adapters kept by {study['chosen_by']}\n"
         f"AUC of descent for being kept: {study['figures']['auc']:.2f} (0.5: no relation)",
         fontsize=11,
         parse_math=False,
