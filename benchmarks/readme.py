@@ -1,7 +1,9 @@
-"""Fills the tables of README.md from the stored figures: `results/{quickstart,speed}.json` and `quality/`.
+"""Fills the tables of README.md and docs/studies.md from the stored figures, and draws the pictures of the latter.
 
-`make quickstart ARGS="--compare --output-dir runs/compare"` makes the first (`results.json` there), `make bench` the
-second, and `make bench-quality` the results that the third is made of.
+Of README.md: `make quickstart ARGS="--compare --output-dir runs/compare"` makes `results/quickstart.json`
+(`results.json` there), `make bench` makes `results/speed.json`, and `make bench-quality` what is in `quality/`.
+Of docs/studies.md: `weightlora study memory` and `weightlora study alignment` make `results/{memory,alignment}.json`
+(of the same name in their output directories).
 """
 
 import json
@@ -9,10 +11,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from weightlora.bench.alignment import render_alignment_markdown
+from weightlora.bench.memory import render_memory_markdown
 from weightlora.bench.summary import read_summary
+from weightlora.report.studies import draw_alignment, draw_memory
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "studies.md")
+PICTURES = {"memory": draw_memory, "alignment": draw_alignment}
 
 
 def table(rows: list[list[str]]) -> str:
@@ -112,14 +119,27 @@ def figures(name: str) -> dict[str, Any]:
 
 
 def render(text: str) -> str:
-    """The README with the tables put between their markers."""
-    for name, draw in (("quickstart", quickstart), ("speed", speed), ("quality", quality)):
-        content = draw(figures(name))
+    """A page with the tables put between their markers."""
+    for name, draw in TABLES.items():
+        if f"<!-- {name} -->" not in text:
+            continue
+        content = draw(figures(name)).strip()
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text = marked.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
     return text
 
 
+TABLES = {
+    "quickstart": quickstart,
+    "speed": speed,
+    "quality": quality,
+    "memory": render_memory_markdown,
+    "alignment": render_alignment_markdown,
+}
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, draw in PICTURES.items():
+        draw(figures(name), ROOT / "docs" / "results" / f"{name}.png")

@@ -136,7 +136,7 @@ def test_fsdp2_chooses_and_trains_as_one_process_does_and_holds_only_survivors(t
         sharded = [first[rule][when] + second[rule][when] for when in ("bytes_before", "bytes_after")]
         gone = alone[rule]["trainable_before"] - alone[rule]["trainable_after"]
         assert sharded[0] - sharded[1] == 4 * gone
-        assert first[rule]["refused"].startswith("expand='qr' cannot add parameters where FSDP has sharded them")
+        assert first[rule]["refused"].startswith("expand='qr' cannot grow what FSDP has sharded")
 
 
 PHASED = {
@@ -182,7 +182,7 @@ def test_fsdp1_in_two_phases_chooses_and_trains_as_one_process_does(tmp_path, la
         losses = torch.tensor(first["credit"][resumed]["losses"])
         torch.testing.assert_close(losses, torch.tensor(alone["credit"]["losses"]), atol=1e-4, rtol=0)
     if launcher is TORCHRUN:
-        assert "cannot add parameters where FSDP has sharded them" in first["credit"]["expand"]
+        assert "cannot grow what FSDP has sharded" in first["credit"]["expand"]
         assert "save_only_model=True does not go with FSDP" in first["credit"]["save_only"]
 
 

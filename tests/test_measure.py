@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -5,7 +7,13 @@ from models import adamw, batch, lora_bert, train
 from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig
-from weightlora.measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
+from weightlora.measure import (
+    model_bytes,
+    optimizer_state_bytes,
+    peak_allocated_bytes,
+    saved_activation_bytes,
+    trainable_parameters,
+)
 
 
 def two_layers() -> nn.Sequential:
@@ -128,3 +136,48 @@ def test_after_the_disconnect_a_model_costs_what_lora_on_the_kept_modules_costs(
     assert saved_activation_bytes(model, batch()) == saved_activation_bytes(direct, batch()) < before
     assert trainable_parameters(model) == trainable_parameters(direct)
     assert optimizer_state_bytes(optimizer) == optimizer_state_bytes(direct_optimizer)
+
+
+def test_model_bytes_are_of_parameters_and_buffers_once():
+    model = two_layers()
+    model.register_buffer("scale", torch.ones(7, dtype=torch.float16))
+    model[0].weight.requires_grad_(False)
+    model.append(model[2])
+    assert model_bytes(model) == 4 * (4 * 8 + 8 + 8 * 2 + 2) + 2 * 7
+
+
+def test_the_peak_is_the_worst_moment_above_what_was_there():
+    before = torch.ones(10_000)
+
+    def step():
+        first = torch.ones(1000)
+        second = torch.ones(5000)
+        del first
+        third = torch.ones(300)
+        return second, third, before[:10].sum()
+
+    assert peak_allocated_bytes(step, torch.device("cpu")) == 4 * 6000
+    assert peak_allocated_bytes(lambda: None, torch.device("cpu")) == 0
+
+
+def test_the_peak_of_a_training_step_holds_activations_and_gradients():
+    model = lora_bert()
+    optimizer = adamw(model)
+    train(model, optimizer)
+    saved = saved_activation_bytes(model, batch(1))
+    peak = peak_allocated_bytes(lambda: train(model, optimizer, start=1), torch.device("cpu"))
+    assert saved < peak < 2 * saved
+    assert peak == peak_allocated_bytes(lambda: train(model, optimizer, start=1), torch.device("cpu"))
+
+
+def test_measuring_keeps_no_activation_alive():
+    model = lora_bert()
+
+    def alive() -> int:
+        gc.collect()
+        return sum(torch.is_tensor(item) for item in gc.get_objects())
+
+    saved_activation_bytes(model, batch())
+    before = alive()
+    saved_activation_bytes(model, batch())
+    assert alive() == before

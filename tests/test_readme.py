@@ -1,4 +1,4 @@
-"""The figures of the README are those of the stored results."""
+"""The figures of the README and of the page on side studies are those of the stored results."""
 
 import importlib.util
 from pathlib import Path
@@ -17,9 +17,12 @@ def test_the_tables_are_those_of_the_stored_results():
     assert spec is not None and spec.loader is not None
     readme = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(readme)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.render(text) == text, "run: python benchmarks/readme.py"
-    assert "| adapters |" in text
+    text = ""
+    for page in readme.PAGES:
+        text += (there := page.read_text(encoding="utf-8"))
+        assert readme.render(there) == there, "run: python benchmarks/readme.py"
+    assert all(f"<!-- {name} -->\n" in text for name in readme.TABLES) and "| adapters |" in text
+    assert all((ROOT / "docs" / "results" / f"{name}.png").is_file() for name in readme.PICTURES)
 
 
 def test_the_results_in_the_docs_are_the_stored_ones():

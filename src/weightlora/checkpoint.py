@@ -150,7 +150,7 @@ def restore(
     """
     state = read_state(checkpoint_dir)
     adapters = bring_to_(model, find_adapters(model, state["config"].get("adapter_name")), state, optimizer)
-    _check_weights(model, adapters[0].adapter_name, Path(checkpoint_dir))
+    _check_weights(model, adapters[0].adapter_name, Path(checkpoint_dir), state.get("silent", []))
     return state
 
 
@@ -202,8 +202,11 @@ def _check_sizes(adapters: list[LoraAdapter], state: Mapping[str, Any]) -> None:
             )
 
 
-def _check_weights(model: nn.Module, adapter_name: str, directory: Path) -> None:
-    """Where PEFT's file is in the checkpoint: PEFT would load what fits of it, and say nothing of the rest."""
+def _check_weights(model: nn.Module, adapter_name: str, directory: Path, silent: Iterable[str]) -> None:
+    """Where PEFT's file is in the checkpoint: PEFT would load what fits of it, and say nothing of the rest.
+
+    Adapters that fell silent and could not leave before the checkpoint was written are in the file all the same.
+    """
     model = unwrap_model(model)
     path = directory / ("" if adapter_name == "default" else adapter_name) / SAFETENSORS_WEIGHTS_NAME
     if not isinstance(model, PeftModel) or not path.is_file():
@@ -213,7 +216,8 @@ def _check_weights(model: nn.Module, adapter_name: str, directory: Path) -> None
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     own = {key: list(value.shape) for key, value in state.items()}
     strange = [key for key in own if own[key] != saved.get(key)]
-    strange += [key for key in saved.keys() - own.keys() if model.base_model.prefix in key]
+    extra = [key for key in saved.keys() - own.keys() if model.base_model.prefix in key]
+    strange += [key for key in extra if not any(f".{name}." in key for name in silent)]
     if strange:
         raise ValueError(
             f"{path} has other adapters or ranks than {STATE_FILE} beside it ({sorted(strange)[0]!r} is not the same "

@@ -1,18 +1,30 @@
 """What a model costs while it trains: parameters, optimizer state, activations kept for backward. Exact counts."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["optimizer_state_bytes", "saved_activation_bytes", "trainable_parameters"]
+__all__ = [
+    "model_bytes",
+    "optimizer_state_bytes",
+    "peak_allocated_bytes",
+    "saved_activation_bytes",
+    "trainable_parameters",
+]
 
 
 def trainable_parameters(model: nn.Module) -> int:
     """Number of entries of the parameters that require a gradient; a shared parameter counts once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers, frozen ones included; a storage that is shared counts once."""
+    tensors = (*model.parameters(), *model.buffers())
+    return sum({_storage_key(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
 def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -51,7 +63,7 @@ def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
         key = _storage_key(tensor)
         if key not in own:
             saved[key] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # a tensor with its grad_fn, saved by that very node, would hold the graph for ever
 
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
@@ -61,6 +73,35 @@ def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
         total = sum(saved.values())
         del output  # the graph has to live until here: a freed storage's address would be used again
     return total
+
+
+def peak_allocated_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Most bytes that torch's allocator had given out at any moment of `step()`, above those given out before it.
+
+    Exact and repeatable, unlike the size of the process, which keeps what was freed. On a CPU what kernels take past
+    the allocator is not seen, and neither is a tensor from before that the step frees: call it on a step that leaves
+    all as it found it, such as a training step after the first.
+
+    Args:
+        step: Called once, without arguments.
+        device: A CPU, or a CUDA device, whose peak statistics are reset.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
+    live = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU:
+            live += event.nbytes()  # negative where memory is given back
+            peak = max(peak, live)
+    return peak
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -65,9 +65,7 @@ class WeightLora:
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank)
             if is_sharded(model) or not in_place:
-                raise ValueError(
-                    f"expand={self.config.expand!r} cannot add parameters where FSDP has sharded them: use 'none'."
-                )
+                raise ValueError(f"expand={self.config.expand!r} cannot grow what FSDP has sharded: use 'none'.")
         config = self.config
         number = None if config.keep is None else config.number_to_keep(len(self.names))
         share = config.selection == "credit"
@@ -270,6 +268,7 @@ class WeightLora:
                 "scores": self.scores,
                 "ranks": self.ranks,
                 "scalings": {adapter.name: adapter.scaling for adapter in self.adapters},
+                "silent": [adapter.name for adapter in self.silent],
                 "history": self.history,
             }
         )

@@ -30,7 +30,6 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     Raises:
         ValueError: If a setting does not fit the task, the model or the method.
     """
-    import torch
     from transformers import Trainer, TrainingArguments, set_seed
 
     from weightlora import WeightLoraConfig
@@ -120,6 +119,16 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         "kept": None if kept is None else list(kept),
         "wall_seconds": round(time.perf_counter() - began, 2),
         "peak_memory_bytes": _peak_memory(),
+        **environment(),
+        **({"evidence": evidence.records} if "evidence" in experiment else {}),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What a result was made with: versions, commit and machine."""
+    import torch
+
+    return {
         "versions": {name: version(name) for name in VERSIONS},
         "commit": _commit(),
         "machine": {
@@ -129,7 +138,6 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
             "system": platform.system(),
             "python": platform.python_version(),
         },
-        **({"evidence": evidence.records} if "evidence" in experiment else {}),
     }
 
 

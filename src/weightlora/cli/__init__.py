@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from . import bench, quickstart, train
+from . import bench, quickstart, study, train
 
 __all__ = ["main"]
 
-COMMANDS = (quickstart, train, bench)
+COMMANDS = (quickstart, train, bench, study)
 
 
 class _Parser(argparse.ArgumentParser):

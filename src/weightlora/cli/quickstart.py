@@ -96,12 +96,13 @@ def check_arguments(args: argparse.Namespace) -> WeightLoraConfig:
         )
     config = WeightLoraConfig(keep=args.keep, select_steps=select_steps, selection=args.selection, seed=args.seed)
     config.number_to_keep(ENCODER_LINEAR_COUNT)
-    _check_output_directory(Path(args.output_dir), args.overwrite)
+    check_empty(Path(args.output_dir), args.overwrite)
+    check_writable(Path(args.output_dir))
     return config
 
 
-def _check_output_directory(directory: Path, overwrite: bool) -> None:
-    check_empty(directory, overwrite)
+def check_writable(directory: Path) -> None:
+    """Raise a `ValueError` if the directory, or the nearest one above it that exists, may not be written to."""
     there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise ValueError(f"{directory} cannot be made: {there} is no directory that may be written to.")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_comparison", "draw_headroom", "write_whole"]
+__all__ = ["draw_comparison", "draw_headroom", "new_figure", "write_whole"]
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito: told apart by colour-blind readers
 REFERENCES = {"lora": (ORANGE, (0, (5, 2))), "random": ("black", (0, (1, 1.5)))}
@@ -41,7 +41,7 @@ def draw_comparison(
     for result in results:
         if result["task"] == task and result["method"] in seeds:
             seeds[result["method"]].append(result["loss"])
-    figure = _new_figure(9.5, ROW * len(names) + 1.9)
+    figure = new_figure(9.5, ROW * len(names) + 1.9)
     losses, parameters = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
     _set_rows(losses, names)
     _draw_losses(losses, [methods[name] for name in names], list(seeds.values()))
@@ -73,7 +73,7 @@ def draw_headroom(
         raise ValueError(f"no random subsets of {task} to draw")
     names = sorted(methods, key=lambda name: methods[name]["loss"])
     rows = max(len(names), 1)
-    figure = _new_figure(7.5, ROW * rows + 3.2)
+    figure = new_figure(7.5, ROW * rows + 3.2)
     distribution, standing = figure.subplots(2, 1, sharex=True, height_ratios=[2, ROW * rows])
     low, high = _limits([*losses, *(entry["loss"] for entry in methods.values())])
     distribution.set_xlim(min(low, *losses), max(high, *losses))  # the distribution is always whole
@@ -98,7 +98,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
     return target
 
 
-def _new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """An empty figure on Agg, its size in inches, without touching pyplot or its backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

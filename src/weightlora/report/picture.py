@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Grid", "draw_selection", "lay_out"]
+__all__ = ["Grid", "draw_selection", "lay_out", "read_selection"]
 
 SCORE_LABELS = {"credit": "update credit", "stoiht": "gate", "random": "random draw"}
 UNSCORED = "#e0e0e0"
@@ -36,7 +36,7 @@ def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
         ValueError: there is no readable `selection.json`, or it lists no adapters.
     """
     directory = Path(run_directory)
-    selection = _read_selection(directory / "selection.json")
+    selection = read_selection(directory / "selection.json")
     figure = _figure(selection)
     path = directory / "selection.png"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -83,7 +83,12 @@ def _label(before: tuple[str, ...], after: tuple[str, ...], shared: int) -> str:
     return ".".join([*head, "*", *tail] if head else tail)
 
 
-def _read_selection(path: Path) -> dict[str, Any]:
+def read_selection(path: Path) -> dict[str, Any]:
+    """The content of a `selection.json`.
+
+    Raises:
+        ValueError: it cannot be read, or it lists no adapters.
+    """
     try:
         selection = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -107,8 +112,8 @@ def _figure(selection: dict[str, Any]) -> Any:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     scale = _colour_scale([adapter["score"] for adapter in adapters])
-    _draw_axes(axes, grid, tick_every=1 if cell > 0.25 else 5)
-    _draw_cells(axes, adapters, grid, scale, font_size=min(27 * cell, 10))
+    draw_axes(axes, grid, tick_every=1 if cell > 0.25 else 5)
+    draw_cells(axes, adapters, grid, scale, font_size=min(27 * cell, 10))
     _draw_texts(figure, selection)
     if scale is not None:
         label = SCORE_LABELS.get(selection.get("config", {}).get("selection"), "score")
@@ -126,7 +131,7 @@ def _colour_scale(scores: Sequence[float | None]) -> Any:
     return ScalarMappable(Normalize(min(finite), max(finite)), "YlGnBu") if len(finite) > 1 else None
 
 
-def _draw_axes(axes: Any, grid: Grid, tick_every: int) -> None:
+def draw_axes(axes: Any, grid: Grid, tick_every: int) -> None:
     axes.set_xlim(-0.5, len(grid.columns) - 0.5)
     axes.set_ylim(len(grid.rows) - 0.5, -0.5)
     axes.set_aspect("equal")
@@ -137,7 +142,7 @@ def _draw_axes(axes: Any, grid: Grid, tick_every: int) -> None:
     axes.set_xlabel("layer")
 
 
-def _draw_cells(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, scale: Any, font_size: float) -> None:
+def draw_cells(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, scale: Any, font_size: float) -> None:
     """One square an adapter; a kept one is larger, framed, and holds its rank, or a dot when all ranks are equal."""
     from matplotlib.patches import Rectangle
 
