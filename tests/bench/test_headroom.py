@@ -156,6 +156,7 @@ def test_too_little_to_fit_is_refused(effects):
 def test_percentiles_by_hand():
     losses = [0.1, 0.2, 0.3, 0.4]
     assert [stand(value, losses) for value in (0.05, 0.15, 0.25, 0.5)] == [0, 25, 50, 100]
+    assert stand(1.0, [0.0] * 11) == 100, "and not a rounding error more"
     assert stand(0.2, losses) == 37.5  # one lower, one tie that counts half
     with pytest.raises(ValueError, match="no losses"):
         stand(0.1, [])

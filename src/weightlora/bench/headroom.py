@@ -85,7 +85,7 @@ def stand(value: float, losses: Sequence[float]) -> float:
     """
     if not len(losses):
         raise ValueError("there are no losses to stand among.")
-    return float(stats.percentileofscore(losses, value, kind="mean"))
+    return min(100.0, float(stats.percentileofscore(losses, value, kind="mean")))  # SciPy may round above 100
 
 
 def place_methods(results: Iterable[Mapping[str, Any]], losses: Sequence[float]) -> dict[str, dict[str, float]]:
