@@ -13,8 +13,8 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 
-# A slow example on a busy machine is no bug. In CI the examples are the same every time, as in Hypothesis's own profile
-# for it: a change does not fail for what another one left; everywhere else they are new ones.
+# A slow example on a busy machine is no bug. In CI the examples are the same every time, as in Hypothesis's own CI
+# profile: a change does not fail for what another one left. Everywhere else they are new ones.
 settings.register_profile("weightlora", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("weightlora")
 
