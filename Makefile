@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test lint bench bench-quality docs clean help
+.PHONY: setup quickstart test lint bench bench-quality paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -37,6 +37,18 @@ bench-quality: $(STAMP) ## run the comparison of methods over seeds, where it st
 	HF_HUB_OFFLINE=1 $(BIN)/weightlora bench run $(ARGS)
 	$(BIN)/weightlora bench summarize --output-dir docs/results
 	$(BIN)/python benchmarks/readme.py
+
+SWEEPS := $(wildcard recipes/*/sweep.yaml)
+paper: $(STAMP) ## the paper's experiments with its models and data, days on a GPU, into docs/paper.md (SWEEPS=... ARGS=...)
+	for sweep in $(SWEEPS); do $(BIN)/weightlora bench run --sweep $$sweep $(ARGS) || exit 1; done
+	$(BIN)/python benchmarks/paper.py
+
+STAND_INS := $(patsubst benchmarks/paper/%/sweep.yaml,%,$(wildcard benchmarks/paper/*/sweep.yaml))
+paper-here: $(STAMP) ## the same tables from what installs from PyPI, hours on two cores (STAND_INS=... ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/paper/prepare.py
+	for name in $(STAND_INS); do HF_HUB_OFFLINE=1 $(BIN)/weightlora bench run \
+	  --sweep benchmarks/paper/$$name/sweep.yaml --root benchmarks/paper/$$name $(ARGS) || exit 1; done
+	$(BIN)/python benchmarks/paper.py
 
 docs: $(DOCS_STAMP) ## build the site into site/
 	$(BIN)/mkdocs build --strict

@@ -118,14 +118,17 @@ def figures(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def put(text: str, name: str, content: str) -> str:
+    """The page with the content between the markers of that name, if it has them."""
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    return marked.sub(lambda match: f"{match[1]}{content.strip()}\n{match[2]}", text)
+
+
 def render(text: str) -> str:
     """A page with the tables put between their markers."""
     for name, draw in TABLES.items():
-        if f"<!-- {name} -->" not in text:
-            continue
-        content = draw(figures(name)).strip()
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text = marked.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+        if f"<!-- {name} -->" in text:
+            text = put(text, name, draw(figures(name)))
     return text
 
 

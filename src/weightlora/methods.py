@@ -203,12 +203,37 @@ def kappa(setting: Setting) -> Prepared:
 
 
 def eva(setting: Setting) -> Prepared:
-    """EVA: directions of the activations as A, and ranks spread by the variance they explain, at K modules' cost."""
+    """EVA: directions of the activations as A, and ranks spread by the variance they explain, at K modules' cost.
+
+    Without the pooler: it sees a part of a tensor, which PEFT cannot take in.
+    """
     rank = _equal_rank(setting, count_adapters(setting))
-    model = setting.lora(rank, init_lora_weights="eva", eva_config=EvaConfig(rho=2.0))
+    settings = {"init_lora_weights": "eva", "eva_config": EvaConfig(rho=2.0), "exclude_modules": r".*\bpooler\b.*"}
+    model = setting.lora(rank, **settings)
     batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in setting.batches()]
-    initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+    initialize_lora_eva_weights(
+        model,
+        batches,
+        prepare_model_inputs_fn=lambda batch, config: batch.get(
+            "attention_mask", torch.ones_like(batch["input_ids"])
+        ).bool(),
+        prepare_layer_inputs_fn=_rows_of_tokens,
+        show_progress_bar=False,
+    )
     return Prepared(model)
+
+
+def _mask_of_tokens(batch: dict[str, Tensor], config: LoraConfig) -> Tensor:
+    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+
+
+def _rows_of_tokens(inputs: Any, mask: Tensor, name: str) -> Tensor:
+    """What a module sees, a row a token without padding, and all of it where it sees something else than the tokens.
+
+    Something else are the relative positions of DeBERTa and what a decoder reads, for example.
+    """
+    seen: Tensor = inputs[0] if isinstance(inputs, tuple | list) else inputs
+    return seen[mask] if seen.shape[:-1] == mask.shape else seen.flatten(0, -2)
 
 
 def adalora(setting: Setting) -> Prepared:

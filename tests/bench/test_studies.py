@@ -39,6 +39,8 @@ def store(root, method, seed, loss, kept, **changes):
 
 def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
     store(tmp_path, "lora", 0, 0.4, NAMES)
+    store(tmp_path, "top", 0, 0.45, NAMES[-3:], experiment={"keep": 3})
+    store(tmp_path / "headroom", "top-2", 0, 0.9, NAMES[-2:])
     for seed in range(12):
         kept = [NAMES[seed % 6], NAMES[(seed + 1 + seed // 6) % 6]]
         store(tmp_path / "headroom", "random-2", seed, 0.5 + 0.01 * (NAMES[0] not in kept) + 0.001 * seed, kept)
@@ -53,6 +55,7 @@ def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
     text = written[2].read_text()
     assert "12 runs of 12 random subsets of 6 adapters" in text
     assert "| lora | 1 | 0.4000 | 0 % |" in text, "better than every subset"
+    assert "| top-2 | 1 | 0.9000 | 100 % |" in text and "| top |" not in text, "only the same K compares"
     assert (tmp_path / "out" / "headroom" / "summary.md").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..methods import METHODS
 from ..report.comparison import write_whole
 from .results import load_results
 from .summary import interval, markdown_table
@@ -17,23 +18,27 @@ __all__ = ["render_layout", "write_layout"]
 
 PERCENT = {"accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman", "precision", "recall"}
 """Metrics from 0 to 1; tables give them in percent, as SQuAD's and ROUGE are."""
+LEGEND = (
+    "Mean over seeds ± half-width of the 95 % t-interval, everything but perplexity in percent. Trainable parameters: "
+    "after selection."
+)
 
 
-def render_layout(results: Iterable[Mapping[str, Any]], title: str) -> str:
-    """Markdown of the results of a sweep; empty if there is none among them.
+def render_layout(results: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown table, and what its figures are; empty without results.
 
-    Each cell has a task's metrics in percent, mean over seeds and half-width of the 95 % t-interval.
+    Each cell has a task's metrics: mean over seeds and half-width of the 95 % t-interval.
+
+    Args:
+        results: As they were loaded, of a sweep or of the benchmark's own experiments.
     """
     cells: defaultdict[str, defaultdict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     tasks: dict[str, list[str]] = {}
-    models = set()
-    for result in results:
-        if "settings" in result["experiment"]:
-            cells[result["method"]][result["task"]].append(result)
-            tasks.setdefault(result["task"], list(result["metrics"]))
-            settings = result["experiment"]["settings"]
-            data = settings.get("dataset") or "the hub's data"
-            models.add(f"{settings.get('model')} on {data}, {result['machine']['device']}")
+    order = {name: place for place, name in enumerate(METHODS)}
+    for result in sorted(results, key=lambda run: order.get(run["experiment"]["method"], len(order))):
+        cells[result["method"]][result["task"]].append(result)
+        first = result["metric"]["name"]
+        tasks.setdefault(result["task"], sorted(result["metrics"], key=lambda name: name != first))
     if not cells:
         return ""
     header = ["method", "seeds", "trainable"]
@@ -47,9 +52,17 @@ def render_layout(results: Iterable[Mapping[str, Any]], title: str) -> str:
         rows.append(
             [*row, *(_cell(columns[task], metrics) if task in columns else "" for task, metrics in tasks.items())]
         )
-    text = "Mean over seeds ± half-width of the 95 % t-interval, in percent. Trainable parameters: after selection."
-    remark = f"What ran: {'; '.join(sorted(models))}."
-    return "\n\n".join([f"# {title}", markdown_table(header, rows), text, remark]) + "\n"
+    return f"{markdown_table(header, rows)}\n\n{LEGEND}"
+
+
+def _what_ran(results: Iterable[Mapping[str, Any]]) -> str:
+    """Models, data and devices of the runs of a sweep."""
+    found = set()
+    for result in results:
+        settings = result["experiment"]["settings"]
+        data = settings.get("dataset") or settings.get("train_file") or "the hub's data"
+        found.add(f"{settings.get('model')} on {data}, {result['machine']['device']}")
+    return f"What ran: {'; '.join(sorted(found))}."
 
 
 def _cell(runs: list[Mapping[str, Any]], metrics: list[str]) -> str:
@@ -63,8 +76,9 @@ def _cell(runs: list[Mapping[str, Any]], metrics: list[str]) -> str:
 
 def write_layout(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> Path | None:
     """Write `table.md` of the sweep under `root`, if there is one."""
-    text = render_layout(load_results(root)[0], Path(root).resolve().name)
-    if not text:
+    results = [result for result in load_results(root)[0] if "settings" in result["experiment"]]
+    if not results:
         return None
+    text = "\n\n".join([f"# {Path(root).resolve().name}", render_layout(results), _what_ran(results)]) + "\n"
     write_whole(path := Path(out_dir) / "table.md", partial(Path.write_text, data=text, encoding="utf-8"))
     return path

@@ -52,7 +52,8 @@ def write_headroom(
 ) -> list[Path]:
     """Writes `<task>-<label>.md` and `.png` for every label `random-<K>` with enough subsets.
 
-    Every method of the task is placed among them: those of the main comparison, and those of the study.
+    Placed among them are the methods of the task, in the main comparison and in the study, that were given the same K,
+    and LoRA on all modules.
     """
     subsets, _ = load_results(study)
     compared, _ = load_results(root)
@@ -62,7 +63,12 @@ def write_headroom(
         if not label.startswith(SUBSETS) or len(runs) < FEWEST_SUBSETS:
             continue
         losses = [run["loss"] for run in runs]
-        others = [r for r in (*compared, *subsets) if r["task"] == task and not r["method"].startswith(SUBSETS)]
+        others = [
+            run
+            for run in (*compared, *subsets)
+            if run["task"] == task and not run["method"].startswith(SUBSETS)
+            if run["method"] == "lora" or run["experiment"]["keep"] == runs[0]["experiment"]["keep"]
+        ]
         methods = place_methods(others, losses)
         text: Any = render_headroom_markdown(f"{task}, {label}", fit_membership(runs), methods)
         path = Path(out_dir) / f"{task}-{label}.md"

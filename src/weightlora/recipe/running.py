@@ -162,8 +162,10 @@ def peak_memory() -> int:
 
 def _write(trainer: Any, selector: WeightLora | None, output: Path, results: dict[str, Any]) -> None:
     """The adapter (or with full fine-tuning, the model), the choice, and last of all the results."""
-    folder = "adapter" if isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel) else "model"
-    trainer.save_model(str(output / folder))
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    folder = str(output / ("adapter" if isinstance(model, PeftModel) else "model"))
+    model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
+    trainer.processing_class.save_pretrained(folder)
     if selector is not None:
         _write_whole(output / "selection.json", json.dumps(describe_selection(selector), indent=2))
         _write_whole(output / "history.jsonl", "\n".join(json.dumps(entry) for entry in selector.history))

@@ -1,0 +1,88 @@
+"""Fills docs/paper.md, tables laid out like the paper's: with what `make paper` ran, else with what ran here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from readme import put
+
+from weightlora.bench.layout import render_layout
+from weightlora.bench.results import load_results
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "paper.md"
+QUALITY = ROOT / "benchmarks" / "quality"
+LOCAL = ROOT / "benchmarks" / "paper"
+SMOLLM2, MINILM = "SmolLM2-135M (a Llama of 135 M parameters)", "MiniLM-L6 (a BERT of 22 M parameters)"
+
+
+class Table(NamedTuple):
+    """One of the paper's tables.
+
+    Attributes:
+        real: Where `make paper` leaves the results of the paper's own model and data.
+        stand_in: Where the results of the model and data at hand are.
+        tasks: Which of them.
+        what: Model and data of those.
+    """
+
+    real: Path
+    stand_in: Path
+    tasks: Sequence[str]
+    what: str
+
+
+TABLES = {
+    "glue": Table(
+        ROOT / "runs" / "deberta-glue",
+        QUALITY,
+        ("rotten-tomatoes", "imdb", "vader-tweets"),
+        f"{MINILM} on Rotten Tomatoes and IMDb (sentiment, as SST-2) and VADER's tweets (a number, as STS-B)",
+    ),
+    "squad": Table(
+        ROOT / "runs" / "deberta-squad",
+        LOCAL / "squad",
+        ("ratings", "ratings_v2"),
+        f"{MINILM} on questions about the mark that an IMDb review gives, made by a rule from the reviews' text",
+    ),
+    "llama": Table(
+        ROOT / "runs" / "llama-glue",
+        QUALITY,
+        ("smollm2-sentiment", "smollm2-imdb-lm"),
+        f"{SMOLLM2}: the sentiment of Rotten Tomatoes as an answer in words, and language modelling on IMDb",
+    ),
+    "summarization": Table(
+        ROOT / "runs" / "bart-summarization",
+        LOCAL / "summarization",
+        ("xsum",),
+        "a BART of random weights on made-up text: it shows that the recipes run, and says nothing about quality",
+    ),
+    "ablation": Table(
+        ROOT / "runs" / "ablation",
+        QUALITY / "ablations",
+        ("rotten-tomatoes", "vader-tweets"),
+        f"{MINILM} on Rotten Tomatoes and VADER's tweets",
+    ),
+}
+
+
+def fill(table: Table) -> str:
+    """The table and what it is of; a sentence where nothing ran."""
+    if results := load_results(table.real)[0]:
+        models = sorted({str(result["experiment"]["settings"]["model"]) for result in results})
+        return f"**The paper's experiment**, run with {', '.join(models)}.\n\n{render_layout(results)}"
+    results = [result for result in load_results(table.stand_in)[0] if result["task"] in table.tasks]
+    if not results:
+        return "Nothing of it has run yet."
+    return f"**Not the paper's experiment**, but {table.what}.\n\n{render_layout(results)}"
+
+
+def render(text: str) -> str:
+    """The page with the tables put between their markers."""
+    for name, table in TABLES.items():
+        text = put(text, name, fill(table))
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
