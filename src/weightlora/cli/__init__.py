@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on CPUs, it warns on import of a kernel it cannot fetch
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns on CPUs of a kernel that it cannot fetch
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
     if rest and not getattr(args, "takes_rest", False):
