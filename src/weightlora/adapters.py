@@ -198,6 +198,16 @@ def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
     return config
 
 
+def block_of(name: str) -> str:
+    """The block that a module is in: its path up to the first number, or nothing if it has none.
+
+    `"encoder.layer.3.attention.self.query"` is in `"encoder.layer.3"`.
+    """
+    parts = name.split(".")
+    place = next((place for place, part in enumerate(parts) if part.isdecimal()), -1)
+    return ".".join(parts[: place + 1])
+
+
 def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool = True) -> list[LoraAdapter]:
     """Every LoRA adapter of one adapter name, in the order of `named_modules`.
 

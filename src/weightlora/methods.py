@@ -26,7 +26,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from weightlora import WeightLoraCallback, WeightLoraConfig
 
-from .adapters import find_adapters
+from .adapters import block_of, find_adapters
 from .surgery import describe_, disconnect_
 
 
@@ -142,20 +142,13 @@ def last_layers(setting: Setting) -> Prepared:
     model = setting.lora()
     layers: dict[str, list[str]] = {}
     for adapter in find_adapters(model):
-        head, digit, _ = _split_layer(adapter.name)
-        layers.setdefault(f"{head}.{digit}", []).append(adapter.name)
+        layers.setdefault(block_of(adapter.name), []).append(adapter.name)
     names: list[str] = []
     for layer in reversed(list(layers.values())):
         if names and len(names) + len(layer) > setting.keep:
             break
         names += layer
     return keep_only(model, names)
-
-
-def _split_layer(name: str) -> tuple[str, str, str]:
-    parts = name.split(".")
-    index = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
-    return ".".join(parts[:index]), parts[index], ".".join(parts[index + 1 :])
 
 
 def _select(setting: Setting, make: Callable[..., WeightLoraConfig], **settings: Any) -> Prepared:

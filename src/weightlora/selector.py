@@ -224,7 +224,7 @@ class WeightLora:
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters that the present round's budget keeps."""
-        ranked = score.abs() if self.config.rank_by == "magnitude" else score
+        ranked = self._rule.rank(score)
         number, parameters = self._budgets[self._round]
         sizes = [self.sizes[adapter.name] for adapter in self.adapters]
         if number is not None:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..adapters import find_adapters
+from ..adapters import block_of, find_adapters
 from ..methods import Prepared, Setting, keep_only, weightlora
-from ..projection import top_k_within
+from ..projection import relative, top_k_within
 
 __all__ = ["RIVALS", "RULES", "choose"]
 
@@ -34,27 +34,35 @@ RULES: dict[str, Callable[[Mapping[str, Scores], Scores], Scores]] = {
 """Score of each adapter from a record of `EvidenceCallback` and the adapters' sizes; the highest stay."""
 
 
-def choose(record: Mapping[str, Any], sizes: Scores, rule: str, keep: int) -> list[int]:
-    """Indices of the `keep` adapters that a rule would choose, in the model's order.
+def choose(
+    record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep: int, per_block: bool = True
+) -> list[str]:
+    """The `keep` adapters that a rule would choose, in the model's order.
 
     As in `selection="credit"`, they have at most the share of the parameters that `keep` average adapters have.
+
+    Args:
+        record: Of `EvidenceCallback` at one step.
+        sizes: Parameters of each adapter, in the model's order.
+        rule: Key in `RULES`.
+        keep: K.
+        per_block: Whether scores count relative to the mean of the block.
 
     Raises:
         ValueError: If there is no such rule, or the record lacks its evidence.
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is unknown: choose one of {', '.join(RULES)}.")
+    names, parameters = list(sizes), list(sizes.values())
     try:
-        scores = RULES[rule]({name: np.asarray(values) for name, values in record.items()}, sizes)
+        values = {name: np.asarray(values) for name, values in record.items()}
+        scores = torch.as_tensor(RULES[rule](values, np.asarray(parameters)), dtype=torch.float64)
     except KeyError as error:
         raise ValueError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
-    share = int(sizes.sum()) * keep // len(sizes)
-    return (
-        top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, sizes.tolist(), share)
-        .nonzero()
-        .flatten()
-        .tolist()
-    )
+    if per_block:
+        scores = relative(scores, [block_of(name) for name in names])
+    kept = top_k_within(scores, keep, parameters, sum(parameters) * keep // len(parameters))
+    return [name for name, stays in zip(names, kept.tolist(), strict=True) if stays]
 
 
 def subset(setting: Setting) -> Prepared:
@@ -66,16 +74,16 @@ def rival(setting: Setting) -> Prepared:
     """The K adapters that `options["rule"]` chooses from what LoRA on all modules told up to step `options["at"]`.
 
     `options["evidence"]` is the folder of the results of LoRA with evidence; the one of the same seed is read.
+    `options["per_block"]` is that of `choose`.
     """
     path = Path(setting.options["evidence"]) / f"seed-{setting.seed}.json"
     if not path.exists():
         raise ValueError(f"the evidence {path} is missing: run the method that writes it first.")
     record = json.loads(path.read_text(encoding="utf-8"))["evidence"][str(setting.options["at"])]
     model = setting.lora()
-    adapters = find_adapters(model)
-    sizes = np.array([adapter.size for adapter in adapters])
-    chosen = choose(record, sizes, setting.options["rule"], setting.keep)
-    return keep_only(model, [adapters[index].name for index in chosen])
+    sizes = {adapter.name: adapter.size for adapter in find_adapters(model)}
+    per_block = setting.options.get("per_block", True)
+    return keep_only(model, choose(record, sizes, setting.options["rule"], setting.keep, per_block))
 
 
 class FasterCallback(TrainerCallback):
