@@ -100,7 +100,7 @@ class WeightLora:
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the choice ranks adapters by: gates, accumulated credit, or random numbers; their last ones."""
+        """What was gathered on each adapter: its gate, its credit so far, or its random number; its last one."""
         live = dict(zip((a.name for a in self.adapters), self._rule.score.tolist(), strict=True))
         return {name: live.get(name, self._last_scores.get(name, 0.0)) for name in self.names}
 
