@@ -24,12 +24,14 @@ class Table(NamedTuple):
         stand_in: Where the results of the model and data at hand are.
         tasks: Which of them.
         what: Model and data of those.
+        methods: Which of the real results; all, if there are none.
     """
 
     real: Path
     stand_in: Path
     tasks: Sequence[str]
     what: str
+    methods: Sequence[str] = ()
 
 
 TABLES = {
@@ -58,17 +60,19 @@ TABLES = {
         "a BART of random weights on made-up text: it shows that the recipes run, and says nothing about quality",
     ),
     "ablation": Table(
-        ROOT / "runs" / "ablation",
+        ROOT / "runs" / "deberta-glue",
         QUALITY / "ablations",
         ("rotten-tomatoes", "vader-tweets"),
         f"{MINILM} on Rotten Tomatoes and VADER's tweets",
+        ("random", "weightlora", "weightlora-paper"),
     ),
 }
 
 
 def fill(table: Table) -> str:
     """The table and what it is of; a sentence where nothing ran."""
-    if results := load_results(table.real)[0]:
+    results = load_results(table.real)[0]
+    if results := [run for run in results if not table.methods or run["experiment"]["method"] in table.methods]:
         models = sorted({str(result["experiment"]["settings"]["model"]) for result in results})
         return f"**The paper's experiment**, run with {', '.join(models)}.\n\n{render_layout(results)}"
     results = [result for result in load_results(table.stand_in)[0] if result["task"] in table.tasks]

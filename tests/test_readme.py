@@ -1,6 +1,7 @@
 """The figures of the README and of the pages in docs are those of the stored results."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,30 @@ def test_the_papers_tables_are_what_ran_here(monkeypatch: pytest.MonkeyPatch, tm
     page = paper.PAGE.read_text(encoding="utf-8")
     assert paper.render(page) == page, "run: python benchmarks/paper.py"
     assert all(f"<!-- {name} -->\n" in page for name in here)
+
+
+def test_what_ran_with_the_papers_models_takes_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    paper = importlib.import_module("paper")
+    for method, value in (("lora", 0.5), ("weightlora", 0.75)):
+        path = tmp_path / "cola" / "results" / f"{method}-r8" / "seed-18.json"
+        path.parent.mkdir(parents=True)
+        experiment = {"method": method, "settings": {"model": "microsoft/deberta-v3-base"}}
+        result = {
+            "format": 1,
+            "task": "cola",
+            "method": f"{method}-r8",
+            "seed": 18,
+            "experiment": experiment,
+            "loss": 1,
+        }
+        result |= {"metric": {"name": "matthews", "value": value}, "metrics": {"matthews": value}, "kept": None}
+        result |= {"trainable_parameters": {"after": 1000}, "versions": {"weightlora": "0.1.0"}}
+        path.write_text(json.dumps(result), encoding="utf-8")
+    glue, ablation = (paper.fill(paper.TABLES[name]._replace(real=tmp_path)) for name in ("glue", "ablation"))
+    assert glue.startswith("**The paper's experiment**, run with microsoft/deberta-v3-base.")
+    assert "| lora-r8 | 1 | 1,000 | 50.00 |" in glue and "| weightlora-r8 | 1 | 1,000 | 75.00 |" in glue
+    assert "| weightlora-r8 | 1 | 1,000 | 75.00 |" in ablation and "lora-r8 | 1 | 1,000 | 50.00" not in ablation
 
 
 def test_the_results_in_the_docs_are_the_stored_ones():

@@ -31,6 +31,16 @@ def test_a_sweep_is_the_papers_grid(path: Path, tmp_path: Path):
         plan_sweep(path, tmp_path, {"rank": 3})
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/paper/*/sweep.yaml")), ids=lambda path: path.parent.name)
+def test_a_stand_in_is_a_sweep_over_the_papers_recipes(path: Path, tmp_path: Path):
+    runs = plan_sweep(path, tmp_path)
+    assert {run.seed for run in runs} == {18, 52, 1917}
+    assert {run.experiment["method"] for run in runs} >= {"lora", "random", "weightlora", "weightlora-paper"}
+    for run in runs:
+        settings = run.experiment["settings"]
+        assert settings["model"].startswith("runs/paper/") and settings["dataset"].startswith("runs/paper/")
+
+
 def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     sweep, root = tmp_path / "sweep.yaml", tmp_path / "runs"
     glue = ROOT / "recipes" / "deberta-glue"
