@@ -23,7 +23,6 @@ def test_the_defaults_are_those_of_the_documentation():
         "constraint": "l0",
         "rank_by": "value",
         "selection": "credit",
-        "per_block": True,
         "expand": "none",
         "expand_rank": "budget",
         "seed": 0,
@@ -134,13 +133,6 @@ def test_settings_of_gates_are_refused_where_there_are_none(selection, setting):
     with pytest.raises(ValueError, match=message):
         WeightLoraConfig(selection=selection, **setting)
     assert getattr(WeightLoraConfig(selection="stoiht", **setting), name) == value
-
-
-@pytest.mark.parametrize("selection", ["stoiht", "random"])
-def test_comparing_within_blocks_is_for_credit(selection):
-    with pytest.raises(ValueError, match=f"^per_block=False is a setting of credit, and selection='{selection}' "):
-        WeightLoraConfig(selection=selection, per_block=False)
-    assert not WeightLoraConfig(per_block=False).per_block
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlora.projection import project_simplex, relative, top_by_parameters, top_k, top_k_within
+from weightlora.projection import project_simplex, top_by_parameters, top_k, top_k_within
 
 
 def vector(values: list[float]) -> torch.Tensor:
@@ -176,16 +176,3 @@ def test_the_arguments_are_not_changed():
     point, sizes = vector([0.5, 2.0, 1.0]), [1, 2, 3]
     top_k(point, 1), top_by_parameters(point, sizes, 3), project_simplex(point)
     assert (point.tolist(), sizes) == ([0.5, 2.0, 1.0], [1, 2, 3])
-
-
-@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.sampled_from("abc")), min_size=1, max_size=12))
-def test_relative_scores_have_a_mean_magnitude_of_1_in_every_group_and_keep_its_order(drawn):
-    scores, groups = vector([score for score, _ in drawn]), [group for _, group in drawn]
-    found = relative(scores, groups)
-    for group in set(groups):
-        mine = torch.tensor([g == group for g in groups])
-        old, new = scores[mine], found[mine]
-        if float(old.abs().mean()) == 0:
-            assert torch.equal(new, old)
-        else:
-            torch.testing.assert_close(new * old.abs().mean(), old)

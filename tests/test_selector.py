@@ -193,19 +193,6 @@ def test_with_credit_k_adapters_have_no_more_than_their_share_of_the_parameters(
         assert (kept <= total * 3 // 12) != wide
 
 
-@pytest.mark.parametrize("per_block", [True, False])
-def test_credit_counts_relative_to_the_mean_of_its_block(per_block):
-    """All of the lower block has more credit than any of the upper one."""
-    model, optimizer, selector = start(keep=4, keep_parameters=10_000, select_steps=4, per_block=per_block)
-    train(model, optimizer, selector, steps=3)
-    credit = [16.0, 15, 14, 13, 12, 11, 6, 1, 5, 1, 1, 1]
-    selector._rule.score = torch.tensor(credit, dtype=torch.float64)
-    selector.finish()
-    kept = [selector.names.index(name) for name in selector.kept]
-    assert kept == ([0, 1, 6, 8] if per_block else [0, 1, 2, 3])
-    assert list(selector.scores.values()) == credit, "what is told is credit itself"
-
-
 @pytest.mark.parametrize("seed", [111, 0, 1])
 def test_a_parameter_budget_in_rounds_leaves_an_adapter(seed):
     model, optimizer, selector = start(keep_parameters=150, rounds=2, select_steps=4, selection="random", seed=seed)

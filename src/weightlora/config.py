@@ -34,8 +34,6 @@ class WeightLoraConfig:
         rank_by: What the projection sorts: the gates' `"value"` (the paper's code) or their `"magnitude"`.
         selection: `"credit"`: the loss decrease that each adapter's own updates bought (no gates). `"stoiht"`: the
             paper's gates under stochastic iterative hard thresholding. `"random"`: the control, RLoRA.
-        per_block: Credit counts relative to the mean credit of the adapter's block, so that all depths are in the
-            choice. Off, all adapters of the model are compared as they are. Only for `selection="credit"`.
         expand: WeightLoRA+: how survivors grow. `"none"`; `"random"`: fresh rows of A, zero columns of B; `"qr"`: an
             orthonormal basis of A's row space, completed orthogonally; `"restart"`: fresh factors (the control).
         expand_rank: The rank survivors grow to, or `"budget"`: spend what the disconnected adapters freed, never more.
@@ -57,7 +55,6 @@ class WeightLoraConfig:
     constraint: Constraint = "l0"
     rank_by: RankBy = "value"
     selection: Selection = "credit"
-    per_block: bool = True
     expand: Expand = "none"
     expand_rank: int | Literal["budget"] = "budget"
     seed: int = 0
@@ -116,11 +113,6 @@ class WeightLoraConfig:
         number = isinstance(self.omega_lr, int | float) and not isinstance(self.omega_lr, bool)
         if not (number and math.isfinite(self.omega_lr) and self.omega_lr > 0):
             raise ValueError(f"omega_lr={self.omega_lr!r} is no step size: give a positive number.")
-        if self.selection != "credit" and not self.per_block:
-            raise ValueError(
-                f"per_block={self.per_block!r} is a setting of credit, and selection={self.selection!r} compares all "
-                "adapters with each other anyway: drop it, or set selection='credit'."
-            )
         if self.selection == "stoiht":
             return
         for name in ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr"):

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .adapters import LoraAdapter, block_of
-from .projection import relative
+from .adapters import LoraAdapter
 from .tensors import local, shards, to_vector
 
 
@@ -25,13 +24,12 @@ class UpdateCredit:
     Args:
         adapters: Whose credit is wanted.
         optimizer: The one that updates them. A pre-hook on its `step` takes the copy.
-        per_block: Rank by the credit relative to the mean of the adapter's block.
     """
 
-    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, per_block: bool = True) -> None:
+    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer) -> None:
         self.score = torch.zeros(len(adapters), dtype=torch.float64)
         self.omega = torch.ones(len(adapters), dtype=torch.float64)
-        self._adapters, self._per_block = adapters, per_block
+        self._adapters = adapters
         self._before: list[list[tuple[nn.Parameter, Tensor]]] | None = None
         self._norms: list[Tensor | None] = []  # of DoRA
         self._hook = optimizer.register_step_pre_hook(self._remember)
@@ -64,9 +62,6 @@ class UpdateCredit:
 
     def update(self, evidence: Tensor, warmup: bool, project: object) -> None:
         self.score = self.score + evidence
-
-    def rank(self, score: Tensor) -> Tensor:
-        return relative(score, [block_of(a.name) for a in self._adapters]) if self._per_block else score
 
     def keep(self, mask: Tensor) -> None:
         self._adapters = [adapter for adapter, kept in zip(self._adapters, mask.tolist(), strict=True) if kept]

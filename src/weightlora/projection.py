@@ -1,7 +1,5 @@
 """Projections of the gates. Pure functions of one-dimensional tensors; masks go by index, so ties never add one."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -45,17 +43,6 @@ def top_k_within(scores: Tensor, k: int, sizes: list[int], budget: int) -> Tenso
         mask[kept[exchange // len(left)]] = False
         mask[left[exchange % len(left)]] = True
     return mask
-
-
-def relative(scores: Tensor, groups: Sequence[str]) -> Tensor:
-    """Each score divided by the mean magnitude of its group; a group of zeros stays as it is.
-
-    Args:
-        scores: Shape `(n,)`, finite.
-        groups: The group of each.
-    """
-    mean = {group: scores[[g == group for g in groups]].abs().mean() for group in dict.fromkeys(groups)}
-    return scores / torch.stack([mean[group] or torch.ones_like(mean[group]) for group in groups])
 
 
 def top_by_parameters(scores: Tensor, sizes: list[int], budget: int) -> Tensor:

@@ -1,8 +1,8 @@
 """How evidence on the adapters is gathered: the paper's gates (StoIHT), or chance. Update credit has its own room.
 
 A rule holds two float64 CPU tensors with an entry for every adapter still on the model: `score`, what the choice ranks
-by, and `omega`, the gates. `take` reads what the latest step tells, `update` takes it in, `rank` says what to sort by,
-`keep` follows a decision, `restore` sets both, and `close` leaves nothing of the rule on the model or the optimizer.
+by, and `omega`, the gates. `take` reads what the latest step tells, `update` takes it in, `keep` follows a decision,
+`restore` sets both, and `close` leaves nothing of the rule on the model or the optimizer.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,6 @@ class Rule(Protocol):
 
     def take(self, grad_scale: float) -> Tensor | None: ...
     def update(self, evidence: Tensor, warmup: bool, project: Projection | None) -> None: ...
-    def rank(self, score: Tensor) -> Tensor: ...
     def keep(self, mask: Tensor) -> None: ...
     def restore(self, score: Tensor, omega: Tensor) -> None: ...
     def close(self) -> None: ...
@@ -38,7 +37,7 @@ def make_rule(adapters: list[LoraAdapter], optimizer: Optimizer, config: WeightL
     if config.selection == "stoiht":
         return StoIHT(adapters, optimizer, config)
     if config.selection == "credit":
-        return UpdateCredit(adapters, optimizer, config.per_block)
+        return UpdateCredit(adapters, optimizer)
     return Chance(len(adapters), config.seed)
 
 
@@ -82,9 +81,6 @@ class StoIHT:
             self.omega = self.score.clone()
             set_gates_(self.gates, self.omega)
 
-    def rank(self, score: Tensor) -> Tensor:
-        return score.abs() if self._config.rank_by == "magnitude" else score
-
     def keep(self, mask: Tensor) -> None:
         for gate, kept in zip(self.gates, mask.tolist(), strict=True):
             if not kept:
@@ -113,9 +109,6 @@ class Chance:
 
     def update(self, evidence: Tensor, warmup: bool, project: Projection | None) -> None:
         pass
-
-    def rank(self, score: Tensor) -> Tensor:
-        return score
 
     def keep(self, mask: Tensor) -> None:
         self.restore(self.score[mask], self.omega[mask])

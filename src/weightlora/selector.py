@@ -100,7 +100,7 @@ class WeightLora:
 
     @property
     def scores(self) -> dict[str, float]:
-        """What was gathered on each adapter: its gate, its credit so far, or its random number; its last one."""
+        """What the choice ranks adapters by: gates, accumulated credit, or random numbers; their last ones."""
         live = dict(zip((a.name for a in self.adapters), self._rule.score.tolist(), strict=True))
         return {name: live.get(name, self._last_scores.get(name, 0.0)) for name in self.names}
 
@@ -224,7 +224,7 @@ class WeightLora:
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters that the present round's budget keeps."""
-        ranked = self._rule.rank(score)
+        ranked = score.abs() if self.config.rank_by == "magnitude" else score
         number, parameters = self._budgets[self._round]
         sizes = [self.sizes[adapter.name] for adapter in self.adapters]
         if number is not None:

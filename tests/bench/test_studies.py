@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments, get_li
 
 from weightlora.adapters import find_adapters
 from weightlora.bench.choices import render_choices_markdown
-from weightlora.bench.rivals import RIVALS, FasterCallback
+from weightlora.bench.rivals import RIVALS, FasterCallback, choose
 from weightlora.bench.studies import studies_in, write_studies
 from weightlora.methods import Setting
 
@@ -89,6 +89,14 @@ def test_rivals_keep_what_they_are_told_and_say_what_there_was(tmp_path):
         ValueError, match=r"the evidence .*seed-7\.json is missing: run the method that writes it first"
     ):
         RIVALS["rival"](setting(options=told, seed=7))
+
+
+def test_per_block_a_score_counts_relative_to_the_mean_of_its_block():
+    sizes, record = dict.fromkeys(NAMES, 1), {"credit": [9, 6, 3, 1, 0, 0]}
+    assert choose(record, sizes, "credit", 2) == NAMES[:2]
+    assert choose(record, sizes, "credit-per-block", 2) == [NAMES[0], NAMES[2]], "9 / 7.5 and 3 / 2, over 6 / 7.5"
+    with pytest.raises(ValueError, match="the record has no 'update', which rule 'update' needs"):
+        choose(record, sizes, "update", 2)
 
 
 def test_faster_multiplies_the_rate_from_one_step_to_the_end_of_the_schedule():

@@ -51,18 +51,6 @@ def squares(figure) -> list[Rectangle]:
     return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
 
 
-def test_credit_is_coloured_as_it_was_ranked():
-    """Relative to its block: the first type of each block has half of the block's credit."""
-    chosen = selection(BERT, BERT[::4])
-    chosen["config"]["per_block"] = True
-    for index, adapter in enumerate(chosen["adapters"]):
-        adapter["score"] = 10.0 ** (index // 4) * (3 if index % 4 == 0 else 1)
-    figure = _figure(chosen)
-    colours = [square.get_facecolor() for square in squares(figure)]
-    assert len(set(colours)) == 2 and len(set(colours[::4])) == 1
-    assert "update credit / mean of its block" in {axes.get_ylabel() for axes in figure.axes}
-
-
 def test_layers_are_columns_and_types_rows():
     grid = lay_out(BERT)
     assert grid.rows == BERT_TYPES

@@ -11,9 +11,8 @@ from .summary import escape_markdown, jaccard, markdown_table
 __all__ = ["render_choices_markdown"]
 
 TEXT = (
-    "Scores count relative to the mean of the adapter's block; with `, model`, as they are. Each cell: mean Jaccard "
-    "overlap of the sets that two seeds would choose (1: equal sets), and in brackets the mean place of the chosen "
-    "adapters in the model (0: all at the input, 1: all at the output)."
+    "Each cell: mean Jaccard overlap of the sets that two seeds would choose (1: equal sets), and in brackets the "
+    "mean place of the chosen adapters in the model (0: all at the input, 1: all at the output)."
 )
 
 
@@ -29,22 +28,18 @@ def render_choices_markdown(results: Sequence[Mapping[str, Any]]) -> str:
         runs = [result for result in told if result["task"] == task]
         steps = sorted(set.intersection(*(set(map(int, run["evidence"])) for run in runs)))
         keep = runs[0]["experiment"]["keep"]
-        rows = [
-            [rule + ("" if per_block else ", model"), *(_cell(runs, rule, step, keep, per_block) for step in steps)]
-            for rule in RULES
-            for per_block in (True, False)
-        ]
+        rows = [[rule, *(_cell(runs, rule, step, keep) for step in steps)] for rule in RULES]
         parts += [f"## {escape_markdown(task)}: {keep} of {len(runs[0]['names'])}, {len(runs)} seeds"]
         parts += [markdown_table(["rule", *(f"T = {step}" for step in steps)], rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(runs: Sequence[Mapping[str, Any]], rule: str, step: int, keep: int, per_block: bool) -> str:
+def _cell(runs: Sequence[Mapping[str, Any]], rule: str, step: int, keep: int) -> str:
     """Empty where the evidence was not gathered at that step."""
     names = list(runs[0]["names"])
     sizes = dict(zip(names, runs[0]["sizes"], strict=True))
     try:
-        chosen = [choose(run["evidence"][str(step)], sizes, rule, keep, per_block) for run in runs]
+        chosen = [choose(run["evidence"][str(step)], sizes, rule, keep) for run in runs]
     except ValueError:
         return ""
     place = float(np.mean([names.index(name) for kept in chosen for name in kept])) / (len(names) - 1)

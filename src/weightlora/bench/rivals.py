@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..adapters import block_of, find_adapters
 from ..methods import Prepared, Setting, keep_only, weightlora
-from ..projection import relative, top_k_within
+from ..projection import top_k_within
 
 __all__ = ["RIVALS", "RULES", "choose"]
 
@@ -20,6 +20,7 @@ Scores = np.ndarray
 
 RULES: dict[str, Callable[[Mapping[str, Scores], Scores], Scores]] = {
     "credit": lambda e, sizes: e["credit"],
+    "credit-per-block": lambda e, sizes: e["credit"],
     "credit-per-parameter": lambda e, sizes: e["credit"] / sizes,
     "credit-per-root": lambda e, sizes: e["credit"] / np.sqrt(sizes),
     "credit-times-update": lambda e, sizes: e["credit"] * e["update"],
@@ -28,15 +29,17 @@ RULES: dict[str, Callable[[Mapping[str, Scores], Scores], Scores]] = {
     "gate": lambda e, sizes: e["gate"],
     "gate-over-noise": lambda e, sizes: e["gate"] / np.sqrt(e["gate_squared"]),
     "gradient": lambda e, sizes: e["gradient"],
+    "gradient-per-block": lambda e, sizes: e["gradient"],
     "update": lambda e, sizes: e["update"],
     "leave-one-out": lambda e, sizes: e["leave_one_out"],
 }
-"""Score of each adapter from a record of `EvidenceCallback` and the adapters' sizes; the highest stay."""
+"""Score of each adapter from a record of `EvidenceCallback` and the adapters' sizes; the highest stay.
+
+Those of rules `...-per-block` count relative to the mean magnitude of the adapter's block.
+"""
 
 
-def choose(
-    record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep: int, per_block: bool = True
-) -> list[str]:
+def choose(record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep: int) -> list[str]:
     """The `keep` adapters that a rule would choose, in the model's order.
 
     As in `selection="credit"`, they have at most the share of the parameters that `keep` average adapters have.
@@ -46,23 +49,23 @@ def choose(
         sizes: Parameters of each adapter, in the model's order.
         rule: Key in `RULES`.
         keep: K.
-        per_block: Whether scores count relative to the mean of the block.
 
     Raises:
         ValueError: If there is no such rule, or the record lacks its evidence.
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is unknown: choose one of {', '.join(RULES)}.")
-    names, parameters = list(sizes), list(sizes.values())
+    parameters = list(sizes.values())
     try:
-        values = {name: np.asarray(values) for name, values in record.items()}
-        scores = torch.as_tensor(RULES[rule](values, np.asarray(parameters)), dtype=torch.float64)
+        scores = RULES[rule]({name: np.asarray(values) for name, values in record.items()}, np.asarray(parameters))
     except KeyError as error:
         raise ValueError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
-    if per_block:
-        scores = relative(scores, [block_of(name) for name in names])
-    kept = top_k_within(scores, keep, parameters, sum(parameters) * keep // len(parameters))
-    return [name for name, stays in zip(names, kept.tolist(), strict=True) if stays]
+    if rule.endswith("-per-block"):
+        blocks = np.array([block_of(name) for name in sizes])
+        scores = scores / [np.abs(scores[blocks == block]).mean() or 1.0 for block in blocks]
+    share = sum(parameters) * keep // len(parameters)
+    kept = top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, parameters, share).tolist()
+    return [name for name, stays in zip(sizes, kept, strict=True) if stays]
 
 
 def subset(setting: Setting) -> Prepared:
@@ -74,7 +77,6 @@ def rival(setting: Setting) -> Prepared:
     """The K adapters that `options["rule"]` chooses from what LoRA on all modules told up to step `options["at"]`.
 
     `options["evidence"]` is the folder of the results of LoRA with evidence; the one of the same seed is read.
-    `options["per_block"]` is that of `choose`.
     """
     path = Path(setting.options["evidence"]) / f"seed-{setting.seed}.json"
     if not path.exists():
@@ -82,8 +84,7 @@ def rival(setting: Setting) -> Prepared:
     record = json.loads(path.read_text(encoding="utf-8"))["evidence"][str(setting.options["at"])]
     model = setting.lora()
     sizes = {adapter.name: adapter.size for adapter in find_adapters(model)}
-    per_block = setting.options.get("per_block", True)
-    return keep_only(model, choose(record, sizes, setting.options["rule"], setting.keep, per_block))
+    return keep_only(model, choose(record, sizes, setting.options["rule"], setting.keep))
 
 
 class FasterCallback(TrainerCallback):

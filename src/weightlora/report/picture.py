@@ -7,11 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from ..adapters import block_of
-from ..projection import relative
-
 __all__ = ["Grid", "draw_selection", "lay_out", "read_selection"]
 
 SCORE_LABELS = {"credit": "update credit", "stoiht": "gate", "random": "random draw"}
@@ -108,7 +103,7 @@ def _figure(selection: dict[str, Any]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    adapters, label = _ranked(selection)
+    adapters = selection["adapters"]
     grid = lay_out([adapter["name"] for adapter in adapters])
     cell = min(max(10 / len(grid.columns), 0.2), 0.55)  # inches
     label_width = 0.09 * max(len(label) for label in grid.rows)
@@ -121,20 +116,10 @@ def _figure(selection: dict[str, Any]) -> Any:
     draw_cells(axes, adapters, grid, scale, font_size=min(27 * cell, 10))
     _draw_texts(figure, selection)
     if scale is not None:
+        label = SCORE_LABELS.get(selection.get("config", {}).get("selection"), "score")
         bar = figure.colorbar(scale, ax=axes, label=label, aspect=15, pad=0.02)
         bar.outline.set_visible(False)
     return figure
-
-
-def _ranked(selection: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    """The adapters with the score that the choice ranked them by, and what it is."""
-    adapters, config = selection["adapters"], selection.get("config", {})
-    scores, label = [adapter["score"] for adapter in adapters], SCORE_LABELS.get(config.get("selection"), "score")
-    if not config.get("per_block") or config["selection"] != "credit" or None in scores:
-        return adapters, label
-    blocks = [block_of(adapter["name"]) for adapter in adapters]
-    scores = relative(torch.tensor(scores, dtype=torch.float64), blocks).tolist()
-    return [a | {"score": score} for a, score in zip(adapters, scores, strict=True)], f"{label} / mean of its block"
 
 
 def _colour_scale(scores: Sequence[float | None]) -> Any:
