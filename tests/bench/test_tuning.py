@@ -1,8 +1,6 @@
 """Tuning: the validation split alone, a seed that no result uses, and a table of what was tried."""
 
-import json
-
-from weightlora.bench.experiments import plan, resolve
+from weightlora.bench.experiments import resolve
 from weightlora.bench.tuning import plan_tuning, render_tuning_markdown, settle_tuning
 
 
@@ -23,11 +21,3 @@ def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(r
 
 def test_without_tuning_there_is_no_table(root):
     assert render_tuning_markdown(root) == ""
-
-
-def test_tuning_may_be_shorter_than_a_run(root):
-    (root / "a" / "task.json").write_text(json.dumps({"steps": 10, "tuning": {"steps": 4, "test_examples": 9}}))
-    tuning = plan_tuning(root, "a", ["lora"], [1e-3])[0].experiment
-    assert (tuning["steps"], tuning["test_examples"], tuning["evaluate_on"]) == (4, 9, "validation")
-    run = plan(root, ["a"], ["lora"], 1)[0].experiment
-    assert run["steps"] == 10 and "tuning" not in run

@@ -30,7 +30,6 @@ OPTIONAL = {
     "test_examples",
     "device",
     "evidence",
-    "tuning",
     "optimizer",
     "leave_one_out",
 }
@@ -121,7 +120,6 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
             experiment = resolve(root, task, label)
             count = seeds or experiment.pop("seeds")
             experiment.pop("seeds", None)
-            experiment.pop("tuning", None)
             directory = root / task / "results" / label
             runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
     return sorted(runs, key=lambda run: run.seed)

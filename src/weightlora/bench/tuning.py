@@ -18,13 +18,13 @@ TEXT = (
 def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], seed: int = 1000) -> list[Run]:
     """A learning-rate grid for every label, judged on the validation split, at a seed that no result uses.
 
-    What the task's `tuning` says (fewer steps, say) overrides its settings here.
+    Each run is as long as those that it chooses the rate for: shorter ones prefer rates at which whole runs diverge.
     """
     runs = []
     for label in labels:
         for rate in grid:
             experiment = resolve(root, task, label)
-            experiment |= {"learning_rate": rate, "evaluate_on": "validation", **experiment.pop("tuning", {})}
+            experiment |= {"learning_rate": rate, "evaluate_on": "validation"}
             del experiment["seeds"]
             runs.append(Run(experiment, seed, root / task / "tuning" / label / f"lr-{rate:g}.json"))
     return runs
