@@ -169,21 +169,26 @@ def test_a_percentile_grows_with_the_loss_and_mirrors(losses, one, other):
     assert stand(-one, [-loss for loss in losses]) == pytest.approx(100 - stand(one, losses))
 
 
-def test_methods_are_placed_by_their_mean_loss():
-    results = [{"method": "b", "loss": 0.1}, {"method": "a", "loss": 0.35}, {"method": "b", "loss": 0.2}]
-    placed = place_methods(results, [0.1, 0.2, 0.3, 0.4])
+def test_methods_are_placed_by_their_mean_loss_and_paired_by_seed():
+    runs = [("b", 0, 0.1), ("a", 7, 0.35), ("b", 1, 0.2)]
+    results = [{"method": method, "seed": seed, "loss": loss} for method, seed, loss in runs]
+    subsets = [{"seed": seed, "loss": loss} for seed, loss in enumerate([0.4, 0.3, 0.2, 0.1])]
+    placed = place_methods(results, subsets)
     assert list(placed) == ["b", "a"]
-    assert placed["b"] == {"loss": pytest.approx(0.15), "seeds": 2, "percentile": 25}
-    assert placed["a"] == {"loss": 0.35, "seeds": 1, "percentile": 75}
+    expected = {"mean": pytest.approx(-0.2), "ci": pytest.approx(12.706205 * 0.1), "wins": 2}
+    assert placed["b"] == {"loss": pytest.approx(0.15), "seeds": 2, "percentile": 25, "vs": expected}
+    assert placed["a"] == {"loss": 0.35, "seeds": 1, "percentile": 75, "vs": None}
 
 
 def test_the_text_tells_what_the_fit_is_worth(fit):
-    markdown = render_headroom_markdown("my_task", fit, {"cr|edit": {"loss": 0.4, "seeds": 3, "percentile": 12.4}})
+    versus = {"mean": -0.02, "ci": 0.01, "wins": 3}
+    place = {"loss": 0.4, "seeds": 3, "percentile": 12.4, "vs": versus}
+    markdown = render_headroom_markdown("my_task", fit, {"cr|edit": place})
     assert "## my\\_task" in markdown
     assert "120 runs of 120 random subsets of 24 adapters" in markdown
     assert f"- {fit['best']['kept'][0]}\n" in markdown
     assert f"| mlp.up | {fit['types']['mlp.up']:+.5f} |" in markdown
-    assert "| cr\\|edit | 3 | 0.4000 | 12 % |" in markdown
+    assert "| cr\\|edit | 3 | 0.4000 | 12 % | -0.0200 ± 0.0100 ▼ |" in markdown
     assert "mean nothing" not in markdown
 
     worthless = {**fit, "adapters": {**fit["adapters"], "r2": -0.2}}

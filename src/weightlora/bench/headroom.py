@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from ..report.picture import lay_out
-from .summary import escape_markdown, markdown_table
+from .summary import difference, escape_markdown, markdown_table, paired
 
 __all__ = ["fit_membership", "place_methods", "render_headroom_markdown", "stand"]
 
@@ -88,20 +88,37 @@ def stand(value: float, losses: Sequence[float]) -> float:
     return min(100.0, float(stats.percentileofscore(losses, value, kind="mean")))  # SciPy may round above 100
 
 
-def place_methods(results: Iterable[Mapping[str, Any]], losses: Sequence[float]) -> dict[str, dict[str, float]]:
-    """Where methods stand among random subsets of the same task: `{method: {"loss", "seeds", "percentile"}}`, by loss.
+def place_methods(
+    results: Iterable[Mapping[str, Any]], subsets: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Where methods stand among random subsets of the same task.
 
-    `loss` is the mean over the method's seeds. A mean varies less than the single runs it is compared with.
+    Args:
+        results: The methods' runs.
+        subsets: The runs with random subsets, one a seed.
+
+    Returns:
+        `{method: {"loss", "seeds", "percentile", "vs"}}`, by loss. `loss` is the mean over the method's seeds; it
+        varies less than the single runs it is compared with. `vs` is the difference from the subsets, paired by seed.
     """
-    runs: defaultdict[str, list[float]] = defaultdict(list)
+    runs: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for result in results:
-        runs[result["method"]].append(result["loss"])
-    means = sorted((float(np.mean(values)), method) for method, values in runs.items())
-    return {m: {"loss": mean, "seeds": len(runs[m]), "percentile": stand(mean, losses)} for mean, m in means}
+        runs[result["method"]][result["seed"]] = result["loss"]
+    chance = {run["seed"]: run["loss"] for run in subsets}
+    means = sorted((float(np.mean(list(losses.values()))), method) for method, losses in runs.items())
+    return {
+        method: {
+            "loss": mean,
+            "seeds": len(runs[method]),
+            "percentile": stand(mean, list(chance.values())),
+            "vs": paired(runs[method], chance),
+        }
+        for mean, method in means
+    }
 
 
 def render_headroom_markdown(
-    task: str, fit: Mapping[str, Any], methods: Mapping[str, Mapping[str, float]] | None = None
+    task: str, fit: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
     """The spread, what explains it, the predicted best set, and where methods stand among the random subsets.
 
@@ -125,11 +142,21 @@ def render_headroom_markdown(
     ]
     if methods:
         rows = [
-            [name, str(entry["seeds"]), f"{entry['loss']:.4f}", f"{entry['percentile']:.0f} %"]
+            [
+                name,
+                str(entry["seeds"]),
+                f"{entry['loss']:.4f}",
+                f"{entry['percentile']:.0f} %",
+                difference(entry["vs"]),
+            ]
             for name, entry in methods.items()
         ]
-        parts += ["Methods among the random subsets (mean over seeds against single runs):"]
-        parts += [markdown_table(["method", "seeds", "loss", "random subsets that are better"], rows)]
+        header = ["method", "seeds", "loss", "random subsets that are better", "loss minus a subset's"]
+        parts += [
+            "Methods among the random subsets: the mean over seeds against single runs, and run against run, paired "
+            "by seed (± half-width of the 95 % t-interval; ▼ and ▲: it excludes 0).",
+            markdown_table(header, rows),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

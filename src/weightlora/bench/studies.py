@@ -69,7 +69,7 @@ def write_headroom(
             if run["task"] == task and not run["method"].startswith(SUBSETS)
             if run["method"] == "lora" or run["experiment"]["keep"] == runs[0]["experiment"]["keep"]
         ]
-        methods = place_methods(others, losses)
+        methods = place_methods(others, runs)
         text: Any = render_headroom_markdown(f"{task}, {label}", fit_membership(runs), methods)
         path = Path(out_dir) / f"{task}-{label}.md"
         written.append(write_whole(path, partial(Path.write_text, data=text, encoding="utf-8")))

@@ -20,7 +20,17 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from ..report.comparison import draw_comparison, write_whole
 from .results import REFERENCES, load_results, notes
 
-__all__ = ["interval", "jaccard", "print_tables", "read_summary", "render_markdown", "summarize", "write_summary"]
+__all__ = [
+    "difference",
+    "interval",
+    "jaccard",
+    "paired",
+    "print_tables",
+    "read_summary",
+    "render_markdown",
+    "summarize",
+    "write_summary",
+]
 
 CONFIDENCE = 0.95
 LEGEND = (
@@ -143,7 +153,10 @@ def _summarize_task(task: str, methods: Mapping[str, Sequence[Mapping[str, Any]]
             "loss": interval([run["loss"] for run in runs]),
             "metric": {"name": metric, **interval([run["metric"]["value"] for run in runs])},
             "trainable_parameters": round(float(np.mean([run["trainable_parameters"]["after"] for run in runs]))),
-            **{f"vs_{name}": _paired(losses, method, name) for name in REFERENCES},
+            **{
+                f"vs_{name}": None if name == method else paired(losses[method], losses.get(name, {}))
+                for name in REFERENCES
+            },
             "jaccard": jaccard([run.get("kept") for run in runs]),
         }
         for method, runs in methods.items()
@@ -158,11 +171,15 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "ci": ci}
 
 
-def _paired(losses: Mapping[str, Mapping[int, float]], method: str, reference: str) -> dict[str, Any] | None:
-    seeds = sorted(losses[method].keys() & losses.get(reference, {}).keys())
-    if method == reference or not seeds:
+def paired(losses: Mapping[int, float], reference: Mapping[int, float]) -> dict[str, Any] | None:
+    """Differences at the common seeds, losses minus reference: mean, `ci` and `wins`; None without a common seed.
+
+    Args:
+        losses, reference: Seed -> loss.
+    """
+    if not (seeds := sorted(losses.keys() & reference.keys())):
         return None
-    differences = [losses[method][seed] - losses[reference][seed] for seed in seeds]
+    differences = [losses[seed] - reference[seed] for seed in seeds]
     return {**interval(differences), "wins": sum(difference < 0 for difference in differences)}
 
 
@@ -185,7 +202,7 @@ def _cells(method: str, entry: Mapping[str, Any]) -> list[str]:
     loss, metric, parameters = entry["loss"], entry["metric"], entry["trainable_parameters"]
     versus, jaccard = entry["vs_random"], entry["jaccard"]
     cells = [method, str(entry["seeds"]), _with_interval(loss), _with_interval(metric), f"{parameters:,}"]
-    cells += [_difference(versus), "" if versus is None else str(versus["wins"]), _difference(entry["vs_lora"])]
+    cells += [difference(versus), "" if versus is None else str(versus["wins"]), difference(entry["vs_lora"])]
     return [*cells, "" if jaccard is None else f"{jaccard:.2f}"]
 
 
@@ -193,7 +210,8 @@ def _with_interval(value: Mapping[str, Any], style: str = ".4f") -> str:
     return f"{value['mean']:{style}}" + ("" if value["ci"] is None else f" ± {value['ci']:.4f}")
 
 
-def _difference(versus: Mapping[str, Any] | None) -> str:
+def difference(versus: Mapping[str, Any] | None) -> str:
+    """What `paired` found, as text, with a mark where its interval excludes 0; empty for None."""
     if versus is None:
         return ""
     excludes_zero = versus["ci"] is not None and abs(versus["mean"]) > versus["ci"]
