@@ -8,7 +8,7 @@ import pytest
 
 from weightlora.bench.choices import render_choices_markdown
 from weightlora.bench.results import load_results
-from weightlora.bench.studies import studies_in
+from weightlora.bench.studies import studies_in, write_headroom
 from weightlora.bench.summary import read_summary, render_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -60,9 +60,16 @@ def test_what_ran_with_the_papers_models_takes_the_place(monkeypatch: pytest.Mon
     assert "| weightlora-r8 | 1 | 1,000 | 75.00 |" in ablation and "lora-r8 | 1 | 1,000 | 50.00" not in ablation
 
 
-def test_the_results_in_the_docs_are_the_stored_ones():
+def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path):
     for root in (QUALITY, *studies_in(QUALITY)):
         page = ROOT / "docs" / "results" / ("" if root == QUALITY else root.name) / "summary.md"
         assert page.read_text(encoding="utf-8") == render_markdown(*read_summary(root)), "run: make bench-quality"
     choices = (ROOT / "docs" / "results" / "choices.md").read_text(encoding="utf-8")
     assert choices == render_choices_markdown(load_results(QUALITY)[0]), "run: make bench-quality"
+    pages = [path for path in write_headroom(QUALITY, QUALITY / "headroom", tmp_path) if path.suffix == ".md"]
+    for page in pages:
+        stored = ROOT / "docs" / "results" / "headroom" / page.name
+        assert stored.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "run: make bench-quality"
+    told = "0.0121 ± 0.0077"  # in words, beside the tables
+    assert all(told in (ROOT / place).read_text(encoding="utf-8") for place in ("README.md", "docs/choosing.md"))
+    assert any(f"-{told}" in page.read_text(encoding="utf-8") for page in pages)
