@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from weightlora.bench.choices import render_choices_markdown
+from weightlora.bench.experiments import resolve
 from weightlora.bench.results import load_results
 from weightlora.bench.studies import studies_in, write_headroom
 from weightlora.bench.summary import read_summary, render_markdown
+from weightlora.bench.tuning import preferred
 
 ROOT = Path(__file__).parents[1]
 QUALITY = ROOT / "benchmarks" / "quality"
@@ -73,3 +75,12 @@ def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path):
     told = "0.0121 ± 0.0077"  # in words, beside the tables
     assert all(told in (ROOT / place).read_text(encoding="utf-8") for place in ("README.md", "docs/choosing.md"))
     assert any(f"-{told}" in page.read_text(encoding="utf-8") for page in pages)
+
+
+def test_every_method_runs_at_the_rate_that_its_tuning_prefers():
+    tuned = {path.parent for path in QUALITY.glob("*/tuning/*/lr-*.json")}
+    assert tuned
+    for folder in tuned:
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("lr-*.json")]
+        rate = preferred({run["experiment"]["learning_rate"]: run["loss"] for run in runs})
+        assert resolve(QUALITY, folder.parents[1].name, folder.name)["learning_rate"] == rate, folder

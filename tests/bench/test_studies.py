@@ -41,9 +41,13 @@ def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
     store(tmp_path, "lora", 0, 0.4, NAMES)
     store(tmp_path, "top", 0, 0.45, NAMES[-3:], experiment={"keep": 3})
     store(tmp_path / "headroom", "top-2", 0, 0.9, NAMES[-2:])
+    (tmp_path / "headroom" / "tiny").mkdir(exist_ok=True, parents=True)
+    (tmp_path / "headroom" / "tiny" / "task.json").write_text("{}")
     for seed in range(12):
         kept = [NAMES[seed % 6], NAMES[(seed + 1 + seed // 6) % 6]]
-        store(tmp_path / "headroom", "random-2", seed, 0.5 + 0.01 * (NAMES[0] not in kept) + 0.001 * seed, kept)
+        own = seed < 6
+        place, label = (tmp_path, "random") if own else (tmp_path / "headroom", "random-2")
+        store(place, label, seed, 0.5 + 0.01 * (NAMES[0] not in kept) + 0.001 * seed, kept)
     assert studies_in(tmp_path) == [tmp_path / "headroom"]
     written = write_studies(tmp_path, tmp_path / "out")
     assert [str(path.relative_to(tmp_path / "out")) for path in written] == [

@@ -1,7 +1,7 @@
 """Tuning: the validation split alone, a seed that no result uses, and a table of what was tried."""
 
 from weightlora.bench.experiments import resolve
-from weightlora.bench.tuning import plan_tuning, render_tuning_markdown, settle_tuning
+from weightlora.bench.tuning import plan_tuning, preferred, render_tuning_markdown, settle_tuning
 
 
 def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(root, finish):
@@ -21,3 +21,9 @@ def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(r
 
 def test_without_tuning_there_is_no_table(root):
     assert render_tuning_markdown(root) == ""
+
+
+def test_of_rates_that_are_as_good_the_lowest_is_preferred():
+    assert preferred({5e-4: 0.5, 1e-3: 0.409, 2e-3: 0.4}) == 1e-3
+    assert preferred({5e-4: 0.5, 1e-3: 0.42, 2e-3: 0.4}) == 2e-3
+    assert preferred({5e-4: 0.4, 1e-3: 0.4}) == 5e-4

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..report.comparison import draw_headroom, write_whole
 from .choices import render_choices_markdown
+from .experiments import tasks_in
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .results import load_results
 from .summary import write_summary
@@ -40,23 +41,24 @@ def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
         write: Any = partial(Path.write_text, data=text, encoding="utf-8")
         written.append(write_whole(Path(out_dir) / f"{name}.md", write))
     for study in studies_in(root):
-        directory = Path(out_dir) / study.name
-        write_summary(study, directory)
-        if study.name == HEADROOM:
-            written += write_headroom(root, study, directory)
-    return written
+        write_summary(study, Path(out_dir) / study.name)
+    return written + write_headroom(root, Path(root) / HEADROOM, Path(out_dir) / HEADROOM)
 
 
 def write_headroom(
     root: str | os.PathLike[str], study: str | os.PathLike[str], out_dir: str | os.PathLike[str]
 ) -> list[Path]:
-    """Writes `<task>-<label>.md` and `.png` for every label `random-<K>` with enough subsets.
+    """Writes `<task>-<label>.md` and `.png` for every label `random-<K>` with enough subsets, of the study's tasks.
 
-    Placed among them are the methods of the task, in the main comparison and in the study, that were given the same K,
-    and LoRA on all modules.
+    The runs of `random` in the main comparison are random subsets, too. Placed among them are the methods of the task,
+    in the main comparison and in the study, that were given the same K, and LoRA on all modules.
     """
-    subsets, _ = load_results(study)
+    studied, _ = load_results(study)
     compared, _ = load_results(root)
+    tasks = tasks_in(Path(study))
+    chance = [run for run in compared if run["method"] == "random" and run["task"] in tasks]
+    subsets = [*studied, *({**run, "method": f"{SUBSETS}{run['experiment']['keep']}"} for run in chance)]
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
     written = []
     for task, label in sorted({(result["task"], result["method"]) for result in subsets}):
         runs = [result for result in subsets if (result["task"], result["method"]) == (task, label)]
@@ -65,8 +67,8 @@ def write_headroom(
         losses = [run["loss"] for run in runs]
         others = [
             run
-            for run in (*compared, *subsets)
-            if run["task"] == task and not run["method"].startswith(SUBSETS)
+            for run in (*compared, *studied)
+            if run["task"] == task and run["method"] != "random" and not run["method"].startswith(SUBSETS)
             if run["method"] == "lora" or run["experiment"]["keep"] == runs[0]["experiment"]["keep"]
         ]
         methods = place_methods(others, runs)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from .experiments import Run, resolve
@@ -9,9 +10,11 @@ from .summary import escape_markdown, markdown_table
 
 __all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
 
+NEAR = 0.01
 TEXT = (
     "Loss on the validation split, on which no result is reported, after training at each learning rate. Every method "
-    "has the same grid and one run a rate; its results ran at the rate with the lowest loss, in the last column."
+    "has the same grid and one run a rate; its results ran at the lowest rate whose loss is within "
+    f"{NEAR} of the best, in the last column. Seeds differ by as much, and a rate too high fails at some of them."
 )
 
 
@@ -31,16 +34,25 @@ def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], see
 
 
 def settle_tuning(root: Path, task: str, labels: list[str], runs: list[Run]) -> dict[str, float]:
-    """Write the learning rate with the lowest validation loss into each label's file; returns label -> rate."""
+    """Write the learning rate that validation prefers into each label's file; returns label -> rate."""
     chosen = {}
     for label in labels:
         done = [json.loads(run.output.read_text()) for run in runs if run.experiment["label"] == label]
-        best = min(done, key=lambda result: result["loss"])["experiment"]["learning_rate"]
+        best = preferred({result["experiment"]["learning_rate"]: result["loss"] for result in done})
         path = root / task / f"{label}.json"
         own = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**own, "learning_rate": best}, indent=1) + "\n", encoding="utf-8")
         chosen[label] = best
     return chosen
+
+
+def preferred(losses: Mapping[float, float]) -> float:
+    """The lowest rate whose loss is near the best.
+
+    Args:
+        losses: Rate -> validation loss.
+    """
+    return min(rate for rate, loss in losses.items() if loss <= min(losses.values()) + NEAR)
 
 
 def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
@@ -57,9 +69,8 @@ def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
         rates = sorted({rate for of_method in losses.values() for rate in of_method})
         rows = []
         for method, of_method in losses.items():
-            best = min(of_method, key=lambda rate: of_method[rate])
             cells = [f"{of_method[rate]:.4f}" if rate in of_method else "" for rate in rates]
-            rows.append([method, *cells, f"{best:g}"])
+            rows.append([method, *cells, f"{preferred(of_method):g}"])
         header = ["method", *(f"{rate:g}" for rate in rates), "chosen"]
         parts += [
             f"## {escape_markdown(folder.parent.name)}: {steps} steps, seed {seed}",
