@@ -82,5 +82,5 @@ def test_every_method_runs_at_the_rate_that_its_tuning_prefers():
     assert tuned
     for folder in tuned:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("lr-*.json")]
-        rate = preferred({run["experiment"]["learning_rate"]: run["loss"] for run in runs})
+        rate = preferred(runs)
         assert resolve(QUALITY, folder.parents[1].name, folder.name)["learning_rate"] == rate, folder

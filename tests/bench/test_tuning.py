@@ -1,7 +1,7 @@
 """Tuning: the validation split alone, a seed that no result uses, and a table of what was tried."""
 
 from weightlora.bench.experiments import resolve
-from weightlora.bench.tuning import plan_tuning, preferred, render_tuning_markdown, settle_tuning
+from weightlora.bench.tuning import plan_tuning, render_tuning_markdown, settle_tuning
 
 
 def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(root, finish):
@@ -15,15 +15,18 @@ def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(r
     assert resolve(root, "a", "k5")["keep"] == 5
 
     table = render_tuning_markdown(root)
-    assert "## a: 10 steps, seed 1000" in table or "## a: 20 steps, seed 1000" in table
-    assert "| lora | 0.5000 | 0.4000 | 0.001 |" in table and "| k5 | 0.3000 | 0.6000 | 0.0001 |" in table
+    assert "## a: 10 steps" in table or "## a: 20 steps" in table
+    assert "| lora | 1 | 0.5000 | 0.4000 | 0.001 |" in table and "| k5 | 1 | 0.3000 | 0.6000 | 0.0001 |" in table
 
 
 def test_without_tuning_there_is_no_table(root):
     assert render_tuning_markdown(root) == ""
 
 
-def test_of_rates_that_are_as_good_the_lowest_is_preferred():
-    assert preferred({5e-4: 0.5, 1e-3: 0.409, 2e-3: 0.4}) == 1e-3
-    assert preferred({5e-4: 0.5, 1e-3: 0.42, 2e-3: 0.4}) == 2e-3
-    assert preferred({5e-4: 0.4, 1e-3: 0.4}) == 5e-4
+def test_with_several_seeds_the_mean_counts(root, finish):
+    runs = plan_tuning(root, "a", ["lora"], [1e-4, 1e-3], seeds=2)
+    assert len({run.output for run in runs}) == 4 and sorted({run.seed for run in runs}) == [1000, 1001]
+    for run, loss in zip(runs, (0.5, 0.5, 0.2, 0.9), strict=True):
+        finish(run, loss=loss)
+    assert settle_tuning(root, "a", ["lora"], runs) == {"lora": 1e-4}, "0.5 against 0.55"
+    assert "| lora | 2 | 0.5000 | 0.5500 | 0.0001 |" in render_tuning_markdown(root)

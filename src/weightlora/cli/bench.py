@@ -45,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         own.add_argument(f"--{option}", type=kind, help=f"{what} ({default})")
     run_parser.set_defaults(run=run)
     tune_parser.add_argument("--grid", type=_rates, default=[5e-4, 1e-3, 2e-3], help="learning rates (5e-4,1e-3,2e-3)")
+    tune_parser.add_argument("--seeds", type=_positive, default=1, help="runs a rate, of which the mean counts (1)")
     tune_parser.set_defaults(run=tune)
     summarize_parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     summarize_parser.add_argument("--output-dir", type=Path, help="where tables and pictures go (the root)")
@@ -105,7 +106,7 @@ def tune(args: argparse.Namespace) -> int:
     root, status = args.root or ROOT, 0
     for task in args.tasks or tasks_in(root):
         labels = args.methods or labels_in(root, task)
-        runs = plan_tuning(root, task, labels, args.grid)
+        runs = plan_tuning(root, task, labels, args.grid, args.seeds)
         status = _execute(runs, args.jobs or usable_cores()) or status
         whole = [label for label in labels if all(r.is_done() for r in runs if r.experiment["label"] == label)]
         for label, rate in settle_tuning(root, task, whole, runs).items():
