@@ -96,6 +96,21 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
+    ("metrics", "cell"),
+    [
+        ({"f1": 0.5, "accuracy": 0.75}, "50.00 / 75.00"),
+        ({"f1": 88.5, "exact_match": 80.25}, "88.50 / 80.25"),
+        ({"rouge2": 12.5}, "12.50"),
+        ({"perplexity": 20.0}, "20.00"),
+    ],
+)
+def test_every_table_is_in_percent(metrics: dict[str, float], cell: str):
+    result = {"task": "t", "method": "m", "experiment": {"method": "lora"}, "metrics": metrics}
+    result |= {"metric": {"name": next(iter(metrics))}, "trainable_parameters": {"after": 1000}}
+    assert f"| m | 1 | 1,000 | {cell} |" in render_layout([result])
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("columns: {a: {config: b.yaml}}", "needs columns, grid and seeds"),

@@ -17,7 +17,8 @@ from .summary import interval, markdown_table
 __all__ = ["render_layout", "write_layout"]
 
 PERCENT = {"accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman", "precision", "recall"}
-"""Metrics from 0 to 1; tables give them in percent, as SQuAD's and ROUGE are."""
+"""Metrics from 0 to 1; tables give them in percent, as ROUGE is, and SQuAD's metrics, an F1 among them."""
+SQUAD = "exact_match"
 LEGEND = (
     "Mean over seeds ± half-width of the 95 % t-interval, everything but perplexity in percent. Trainable parameters: "
     "after selection."
@@ -68,7 +69,7 @@ def _what_ran(results: Iterable[Mapping[str, Any]]) -> str:
 def _cell(runs: list[Mapping[str, Any]], metrics: list[str]) -> str:
     parts = []
     for name in metrics:
-        factor = 100 if name.split(",")[0] in PERCENT else 1
+        factor = 100 if name.split(",")[0] in PERCENT and SQUAD not in metrics else 1
         value = interval([factor * run["metrics"][name] for run in runs])
         parts.append(f"{value['mean']:.2f}" + ("" if value["ci"] is None else f" ± {value['ci']:.2f}"))
     return " / ".join(parts)
