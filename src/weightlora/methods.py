@@ -207,9 +207,7 @@ def eva(setting: Setting) -> Prepared:
     initialize_lora_eva_weights(
         model,
         batches,
-        prepare_model_inputs_fn=lambda batch, config: batch.get(
-            "attention_mask", torch.ones_like(batch["input_ids"])
-        ).bool(),
+        prepare_model_inputs_fn=_mask_of_tokens,
         prepare_layer_inputs_fn=_rows_of_tokens,
         show_progress_bar=False,
     )

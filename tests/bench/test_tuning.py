@@ -10,7 +10,7 @@ def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(r
     assert not {run.seed for run in runs} & set(range(100))
     for run, loss in zip(runs, (0.5, 0.4, 0.3, 0.6), strict=True):
         finish(run, loss=loss)
-    assert settle_tuning(root, "a", ["lora", "k5"], runs) == {"lora": 1e-3, "k5": 1e-4}
+    assert settle_tuning(root, "a", ["lora", "k5"]) == {"lora": 1e-3, "k5": 1e-4}
     assert resolve(root, "a", "k5")["learning_rate"] == 1e-4
     assert resolve(root, "a", "k5")["keep"] == 5
 
@@ -28,5 +28,5 @@ def test_with_several_seeds_the_mean_counts(root, finish):
     assert len({run.output for run in runs}) == 4 and sorted({run.seed for run in runs}) == [1000, 1001]
     for run, loss in zip(runs, (0.5, 0.5, 0.2, 0.9), strict=True):
         finish(run, loss=loss)
-    assert settle_tuning(root, "a", ["lora"], runs) == {"lora": 1e-4}, "0.5 against 0.55"
+    assert settle_tuning(root, "a", ["lora"]) == {"lora": 1e-4}, "0.5 against 0.55"
     assert "| lora | 2 | 0.5000 | 0.5500 | 0.0001 |" in render_tuning_markdown(root)

@@ -1,4 +1,4 @@
-"""Learning rates: a grid for every method, judged on the validation split at a seed that no result uses."""
+"""Learning rates: a grid for every method, judged on the validation split at seeds that no result uses."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ __all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
 FIRST_SEED = 1000  # no result uses it or a later one
 TEXT = (
     "Loss on the validation split, on which no result is reported, after training at each learning rate. Every method "
-    "has the same grid and one run a rate; random sets, which differ from seed to seed, have three, and the mean "
-    "counts. Results ran at the rate with the lowest loss, in the last column."
+    "has the same grid; where a rate has several runs (column seeds: random sets, which differ from seed to seed), "
+    "their mean counts. Results ran at the rate with the lowest loss, in the last column."
 )
 
 
@@ -36,16 +36,20 @@ def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], see
     return runs
 
 
-def settle_tuning(root: Path, task: str, labels: list[str], runs: list[Run]) -> dict[str, float]:
-    """Write the learning rate that validation prefers into each label's file; returns label -> rate."""
+def settle_tuning(root: Path, task: str, labels: list[str]) -> dict[str, float]:
+    """Write the learning rate that all stored runs prefer into each label's file; returns label -> rate."""
     chosen = {}
     for label in labels:
-        best = preferred(json.loads(run.output.read_text()) for run in runs if run.experiment["label"] == label)
+        best = preferred(map(_read, (root / task / "tuning" / label).glob("lr-*.json")))
         path = root / task / f"{label}.json"
         own = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**own, "learning_rate": best}, indent=1) + "\n", encoding="utf-8")
         chosen[label] = best
     return chosen
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def losses_by_rate(results: Iterable[Mapping[str, Any]]) -> dict[float, float]:
@@ -68,7 +72,7 @@ def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
     for folder in sorted(Path(root).glob("*/tuning")):
         results: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for path in sorted(folder.glob("*/lr-*.json")):
-            results[path.parent.name].append(result := json.loads(path.read_text(encoding="utf-8")))
+            results[path.parent.name].append(result := _read(path))
             steps = result["experiment"]["steps"]
         if not results:
             continue

@@ -109,7 +109,7 @@ def tune(args: argparse.Namespace) -> int:
         runs = plan_tuning(root, task, labels, args.grid, args.seeds)
         status = _execute(runs, args.jobs or usable_cores()) or status
         whole = [label for label in labels if all(r.is_done() for r in runs if r.experiment["label"] == label)]
-        for label, rate in settle_tuning(root, task, whole, runs).items():
+        for label, rate in settle_tuning(root, task, whole).items():
             print(f"{task}/{label}: learning rate {rate:g}")
     return status
 
