@@ -10,6 +10,7 @@ import time
 import pytest
 from models import save_classifier
 
+from weightlora.bench.experiment import run
 from weightlora.bench.experiments import plan
 from weightlora.bench.own import write_comparison
 from weightlora.cli import main
@@ -78,8 +79,19 @@ def test_a_killed_benchmark_leaves_nothing_that_counts(place, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     runs = plan(tmp_path, None, None, 1)
-    assert not any(run.is_done() for run in runs)
+    assert not any(planned.is_done() for planned in runs)
     assert list(tmp_path.glob("films/results/*/*.json")) == []
+
+
+def test_an_experiment_in_bfloat16_is_one(place, tmp_path):
+    losses = []
+    for bf16 in (False, True):
+        settings = {**own_settings(), "steps": 2, "select_steps": 1, "bf16": bf16}
+        task = write_comparison(tmp_path / str(bf16), str(place / "model"), place / "films.jsonl", ["lora"], settings)
+        (todo,) = plan(tmp_path / str(bf16), [task], None, 1)
+        losses.append(run({**todo.experiment, "device": "cpu"}, 0)["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def own_settings():

@@ -59,6 +59,7 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
         logging_strategy="no",
         disable_tqdm=True,
         use_cpu=experiment.get("device", "cpu") == "cpu",
+        bf16=experiment.get("bf16", False),
     )
 
     def batches() -> Any:

@@ -29,6 +29,7 @@ OPTIONAL = {
     "validation_examples",
     "test_examples",
     "device",
+    "bf16",
     "evidence",
     "optimizer",
     "leave_one_out",
