@@ -1,9 +1,8 @@
-"""Fills the tables of README.md and docs/studies.md from the stored figures, and draws the pictures of the latter.
+"""Fills the tables of README.md and of pages in docs from the stored figures, and draws those pages' pictures.
 
-Of README.md: `make quickstart ARGS="--compare --output-dir runs/compare"` makes `results/quickstart.json`
-(`results.json` there), `make bench` makes `results/speed.json`, and `make bench-quality` what is in `quality/`.
-Of docs/studies.md: `weightlora study memory` and `weightlora study alignment` make `results/{memory,alignment}.json`
-(of the same name in their output directories).
+`make quickstart ARGS="--compare --output-dir runs/compare"` makes `results/quickstart.json` (`results.json` there),
+`make bench` makes `results/speed.json`, `make bench-quality` what is in `quality/`, and `weightlora study memory` and
+`weightlora study alignment` make `results/{memory,alignment}.json` (of the same name in their output directories).
 """
 
 import json
@@ -13,12 +12,14 @@ from typing import Any
 
 from weightlora.bench.alignment import render_alignment_markdown
 from weightlora.bench.memory import render_memory_markdown
-from weightlora.bench.summary import read_summary
+from weightlora.bench.results import load_results
+from weightlora.bench.summary import difference, paired, read_summary
 from weightlora.report.studies import draw_alignment, draw_memory
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "studies.md")
+QUALITY = Path(__file__).parent / "quality"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "studies.md", ROOT / "docs" / "choosing.md")
 PICTURES = {"memory": draw_memory, "alignment": draw_alignment}
 
 
@@ -112,9 +113,41 @@ def quality(summary: dict[str, Any]) -> str:
     return "\n\n".join([*parts, note])
 
 
-def figures(name: str) -> dict[str, Any]:
+def of_chance(main: list[dict[str, Any]], ablations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs of update credit and of random sets; of the ablations those that differ in nothing but the rate."""
+
+    def settings(run: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in run["experiment"].items() if key not in ("label", "learning_rate")}
+
+    runs = [run for run in main if run["method"] in ("random", "weightlora")]
+    alike = [settings(run) for run in runs if run["method"] == "random"]
+    return runs + [run for run in ablations if settings(run) in alike]
+
+
+def chance(runs: list[dict[str, Any]]) -> str:
+    """Update credit against random sets on each task: those at their own rate, and those at the rate of credit."""
+    losses: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
+    for run in runs:
+        rates = losses.setdefault((run["task"], run["experiment"]["method"]), {})
+        rates.setdefault(run["experiment"]["learning_rate"], {})[run["seed"]] = run["loss"]
+    tuned = {run["task"]: run["experiment"]["learning_rate"] for run in runs if run["method"] == "random"}
+    rows = [["", "rate of credit", "rate of random sets", "loss of credit minus theirs", "credit is lower at"]]
+    for (task, method), rates in losses.items():
+        for rate, credit in rates.items() if method == "weightlora" else ():
+            for other in sorted({rate, tuned[task]}):
+                found = paired(credit, reference := losses[task, "random"].get(other, {}))
+                if found is not None:
+                    name = f"{other:g}" + (", tuned" if other == tuned[task] else "")
+                    wins = f"{found['wins']} of {len(credit.keys() & reference.keys())} seeds"
+                    rows.append([task, f"{rate:g}", name, difference(found), wins])
+    return table(rows)
+
+
+def figures(name: str) -> Any:
     if name == "quality":
-        return read_summary(Path(__file__).parent / "quality")[0]
+        return read_summary(QUALITY)[0]
+    if name == "chance":
+        return of_chance(load_results(QUALITY)[0], load_results(QUALITY / "ablations")[0])
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -136,6 +169,7 @@ TABLES = {
     "quickstart": quickstart,
     "speed": speed,
     "quality": quality,
+    "chance": chance,
     "memory": render_memory_markdown,
     "alignment": render_alignment_markdown,
 }
