@@ -9,6 +9,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments, get_li
 
 from weightlora.adapters import find_adapters
 from weightlora.bench.choices import render_choices_markdown
+from weightlora.bench.kept import render_kept_markdown
 from weightlora.bench.rivals import RIVALS, FasterCallback, choose
 from weightlora.bench.studies import studies_in, write_studies
 from weightlora.methods import Setting
@@ -52,11 +53,12 @@ def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
     written = write_studies(tmp_path, tmp_path / "out")
     assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
         "choices.md",
+        "kept.md",
         "tuning.md",
         "headroom/tiny-random-2.md",
         "headroom/tiny-random-2.png",
     ]
-    text = written[2].read_text()
+    text = written[3].read_text()
     assert "12 runs of 12 random subsets of 6 adapters" in text
     assert "| lora | 1 | 0.4000 | 0 % | -0.1000 |" in text, "better than every subset"
     assert "| top-2 | 1 | 0.9000 | 100 % | +0.4000 |" in text and "| top |" not in text, "only the same K compares"
@@ -71,6 +73,24 @@ def test_choices_are_told_by_rule_and_step():
     ]
     (row,) = (line for line in render_choices_markdown(runs).splitlines() if line.startswith("| credit |"))
     assert row == "| credit | 0.33 (0.30) |", "one of three in common; places 0, 1, 0 and 5 of 5"
+
+
+def test_what_was_kept_is_told_by_type_and_third(tmp_path):
+    names = [f"h.{layer}.{kind}" for layer in range(6) for kind in ("q", "v")] + ["pooler"]
+    for seed, kept in enumerate((["h.0.v", "h.5.q"], ["h.0.v", "h.1.v"])):
+        store(tmp_path, "weightlora", seed, 0.4, kept, names=names)
+    store(tmp_path, "random", 0, 0.4, names[:2], names=names)
+    written = {path.name: path for path in write_studies(tmp_path, tmp_path / "out")}
+    text = written["kept.md"].read_text()
+    assert "## tiny: 2 of 13, 2 seeds" in text and "(mean Jaccard): 0.33" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert rows[1:] == [
+        "| v | 25% | 50% | 0% | 0% |",
+        "| q | 8% | 0% | 0% | 50% |",
+        "| pooler | 0% |  |  | 0% |",
+    ]
+    assert written["tiny-kept.png"].read_bytes().startswith(b"\x89PNG")
+    assert render_kept_markdown([]) == ""
 
 
 def setting(**changes):
@@ -93,6 +113,12 @@ def test_rivals_keep_what_they_are_told_and_say_what_there_was(tmp_path):
         ValueError, match=r"the evidence .*seed-7\.json is missing: run the method that writes it first"
     ):
         RIVALS["rival"](setting(options=told, seed=7))
+
+
+def test_random_sets_can_be_of_some_modules_only():
+    prepared = RIVALS["random-without"](setting(options={"without": r".*\.query"}))
+    assert [adapter.name.split(".")[-1] for adapter in find_adapters(prepared.model)] == ["value", "value"]
+    assert len(prepared.callbacks) == 1, "which takes all but K away as training begins"
 
 
 def test_per_block_a_score_counts_relative_to_the_mean_of_its_block():

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..adapters import block_of, find_adapters
-from ..methods import Prepared, Setting, keep_only, weightlora
+from ..methods import Prepared, Setting, keep_only, random, weightlora
 from ..projection import top_k_within
 
 __all__ = ["RIVALS", "RULES", "choose"]
@@ -87,6 +87,12 @@ def rival(setting: Setting) -> Prepared:
     return keep_only(model, choose(record, sizes, setting.options["rule"], setting.keep))
 
 
+def random_without(setting: Setting) -> Prepared:
+    """K adapters at random, none of them on a module whose name matches `options["without"]`, a regular expression."""
+    target = {**setting.target, "exclude_modules": setting.options["without"]}
+    return random(replace(setting, target=target, options={}))
+
+
 class FasterCallback(TrainerCallback):
     """Multiplies the learning rate of all that is left, from step `after` to the end of the schedule."""
 
@@ -111,4 +117,9 @@ def faster(setting: Setting) -> Prepared:
     return replace(prepared, callbacks=(*prepared.callbacks, callback))
 
 
-RIVALS: dict[str, Callable[[Setting], Prepared]] = {"subset": subset, "rival": rival, "faster": faster}
+RIVALS: dict[str, Callable[[Setting], Prepared]] = {
+    "subset": subset,
+    "rival": rival,
+    "random-without": random_without,
+    "faster": faster,
+}

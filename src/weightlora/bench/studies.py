@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..report.comparison import draw_headroom, write_whole
+from ..report.frequency import draw_shares
 from .choices import render_choices_markdown
 from .experiments import tasks_in
 from .headroom import fit_membership, place_methods, render_headroom_markdown
+from .kept import keeping, render_kept_markdown, share_of_seeds
 from .results import load_results
 from .summary import write_summary
 from .tuning import render_tuning_markdown
@@ -28,18 +30,21 @@ def studies_in(root: str | os.PathLike[str]) -> list[Path]:
 def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> list[Path]:
     """Writes a summary of every study into its folder under `out_dir`, of the headroom study also what it is about.
 
-    `choices.md` in `out_dir` says what each rule would choose from the evidence of the main comparison, `tuning.md`
-    how its learning rates were chosen.
+    In `out_dir`, `choices.md` says what each rule would choose from the evidence of the main comparison, `kept.md` and
+    a picture `<task>-kept.png` a task what the default did choose, `tuning.md` how its learning rates were chosen.
 
     Returns:
-        `choices.md`, `tuning.md`, and the files of the headroom study.
+        The pages and pictures in `out_dir`, and the files of the headroom study.
     """
     Path(out_dir).mkdir(parents=True, exist_ok=True)
-    written = []
-    pages = {"choices": render_choices_markdown(load_results(root)[0]), "tuning": render_tuning_markdown(root)}
+    results, written = load_results(root)[0], []
+    pages = {"choices": render_choices_markdown(results), "kept": render_kept_markdown(results)}
+    pages["tuning"] = render_tuning_markdown(root)
     for name, text in pages.items():
         write: Any = partial(Path.write_text, data=text, encoding="utf-8")
         written.append(write_whole(Path(out_dir) / f"{name}.md", write))
+    for task, runs in keeping(results).items():
+        written.append(draw_shares(task, share_of_seeds(runs), len(runs), Path(out_dir) / f"{task}-kept.png"))
     for study in studies_in(root):
         write_summary(study, Path(out_dir) / study.name)
     return written + write_headroom(root, Path(root) / HEADROOM, Path(out_dir) / HEADROOM)
