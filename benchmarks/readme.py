@@ -107,7 +107,7 @@ def quality(summary: dict[str, Any]) -> str:
         parts.append(table(rows))
     note = (
         "± is the half-width of the 95 % t-interval; differences are paired by seed. Learning rates were tuned for "
-        "each method, three values each, on a validation split that is reported nowhere. All results: "
+        "each method, three or four values each, on a validation split that is reported nowhere. All results: "
         "[docs/results](docs/results/summary.md)."
     )
     return "\n\n".join([*parts, note])
