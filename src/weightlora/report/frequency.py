@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .comparison import new_figure, write_whole
 from .picture import DISCONNECTED, draw_axes, lay_out
@@ -27,7 +28,7 @@ def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | 
     width = max(cell * len(grid.columns) + 0.09 * max(map(len, grid.rows)) + 1.4, 4.0)
     figure = new_figure(width, cell * len(grid.rows) + 1.4)
     axes = figure.add_subplot()
-    scale = ScalarMappable(cmap="YlGnBu")
+    scale: Any = ScalarMappable(cmap="YlGnBu")
     scale.set_clim(0, 1)
     draw_axes(axes, grid, tick_every=1 if cell > 0.25 else 5)
     for (row, column), share in zip(grid.cells, shares.values(), strict=True):
