@@ -7,6 +7,7 @@
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -126,20 +127,25 @@ def of_chance(main: list[dict[str, Any]], ablations: list[dict[str, Any]]) -> li
 
 def chance(runs: list[dict[str, Any]]) -> str:
     """Update credit against random sets on each task: those at their own rate, and those at the rate of credit."""
-    losses: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
+    losses: defaultdict[tuple[str, str, float], dict[int, float]] = defaultdict(dict)
+    rates: dict[tuple[str, str], float] = {}  # of the main comparison
     for run in runs:
-        rates = losses.setdefault((run["task"], run["experiment"]["method"]), {})
-        rates.setdefault(run["experiment"]["learning_rate"], {})[run["seed"]] = run["loss"]
-    tuned = {run["task"]: run["experiment"]["learning_rate"] for run in runs if run["method"] == "random"}
+        kind, rate = run["experiment"]["method"], run["experiment"]["learning_rate"]
+        losses[run["task"], kind, rate][run["seed"]] = run["loss"]
+        if run["method"] == kind:
+            rates[run["task"], kind] = rate
     rows = [["", "rate of credit", "rate of random sets", "loss of credit minus theirs", "credit is lower at"]]
-    for (task, method), rates in losses.items():
-        for rate, credit in rates.items() if method == "weightlora" else ():
-            for other in sorted({rate, tuned[task]}):
-                found = paired(credit, reference := losses[task, "random"].get(other, {}))
-                if found is not None:
-                    name = f"{other:g}" + (", tuned" if other == tuned[task] else "")
-                    wins = f"{found['wins']} of {len(credit.keys() & reference.keys())} seeds"
-                    rows.append([task, f"{rate:g}", name, difference(found), wins])
+    for task in sorted({task for task, _ in rates}):
+        if (task, "random") not in rates or (task, "weightlora") not in rates:
+            continue
+        rate, tuned = rates[task, "weightlora"], rates[task, "random"]
+        credit = losses[task, "weightlora", rate]
+        for other in sorted({rate, tuned}):
+            reference = losses[task, "random", other]
+            if found := paired(credit, reference):
+                name = f"{other:g}" + (", tuned" if other == tuned else "")
+                wins = f"{found['wins']} of {len(credit.keys() & reference.keys())} seeds"
+                rows.append([task, f"{rate:g}", name, difference(found), wins])
     return table(rows)
 
 

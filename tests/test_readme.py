@@ -2,15 +2,17 @@
 
 import importlib
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from weightlora.bench.choices import render_choices_markdown
 from weightlora.bench.experiments import resolve
+from weightlora.bench.kept import render_kept_markdown
 from weightlora.bench.results import load_results
 from weightlora.bench.studies import studies_in, write_headroom
-from weightlora.bench.summary import read_summary, render_markdown
+from weightlora.bench.summary import paired, read_summary, render_markdown
 from weightlora.bench.tuning import preferred
 
 ROOT = Path(__file__).parents[1]
@@ -68,10 +70,33 @@ def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path):
         assert page.read_text(encoding="utf-8") == render_markdown(*read_summary(root)), "run: make bench-quality"
     choices = (ROOT / "docs" / "results" / "choices.md").read_text(encoding="utf-8")
     assert choices == render_choices_markdown(load_results(QUALITY)[0]), "run: make bench-quality"
+    kept = (ROOT / "docs" / "results" / "kept.md").read_text(encoding="utf-8")
+    assert kept == render_kept_markdown(load_results(QUALITY)[0]), "run: make bench-quality"
     pages = [path for path in write_headroom(QUALITY, QUALITY / "headroom", tmp_path) if path.suffix == ".md"]
     for page in pages:
         stored = ROOT / "docs" / "results" / "headroom" / page.name
         assert stored.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "run: make bench-quality"
+
+
+def test_what_the_text_says_about_the_differences_is_so():
+    """README.md and docs/choosing.md, in words: where the choice beats chance, and what is told apart from nothing."""
+    tasks = read_summary(QUALITY)[0]["tasks"]
+    versus = {task: methods["weightlora"]["vs_random"] for task, methods in tasks.items()}
+    better = {task for task, found in versus.items() if found["mean"] + found["ci"] < 0}
+    assert better == {"rotten-tomatoes", "smollm2-imdb-lm"} and len(versus) == 5
+    assert all(found["mean"] - found["ci"] < 0 for found in versus.values())
+
+    losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for run in load_results(QUALITY)[0] + load_results(QUALITY / "ablations")[0]:
+        losses[run["task"], run["method"]][run["seed"]] = run["loss"]
+    without, faster = "random-without-query-key", ("weightlora-5e-4-faster-4", "weightlora-1e-3-faster-2")
+    same = [("rotten-tomatoes", without, "random"), ("rotten-tomatoes", "weightlora", without)]
+    same += [("vader-tweets", label, "weightlora") for label in faster]
+    for task, one, other in same:
+        found = paired(losses[task, one], losses[task, other])
+        assert found is not None and abs(found["mean"]) < found["ci"], (task, one, other)
+        assert len(losses[task, one]) == 10
+        assert found["mean"] < 0 or without not in (one, other), "it lies between the two"
 
 
 def test_every_method_runs_at_the_rate_that_its_tuning_prefers():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import new_figure, write_whole
-from .picture import DISCONNECTED, draw_axes, lay_out
+from .picture import DISCONNECTED, draw_axes, lay_out, measure_grid
 
 __all__ = ["draw_shares"]
 
@@ -24,13 +24,12 @@ def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | 
     from matplotlib.patches import Rectangle
 
     grid = lay_out(list(shares))
-    cell = min(max(10 / len(grid.columns), 0.2), 0.55)  # inches
-    width = max(cell * len(grid.columns) + 0.09 * max(map(len, grid.rows)) + 1.4, 4.0)
-    figure = new_figure(width, cell * len(grid.rows) + 1.4)
+    cell, (width, height) = measure_grid(grid)
+    figure = new_figure(max(width, 4.0), height)  # the title needs room
     axes = figure.add_subplot()
     scale: Any = ScalarMappable(cmap="YlGnBu")
     scale.set_clim(0, 1)
-    draw_axes(axes, grid, tick_every=1 if cell > 0.25 else 5)
+    draw_axes(axes, grid, cell)
     for (row, column), share in zip(grid.cells, shares.values(), strict=True):
         place = (column - 0.42, row - 0.42)
         axes.add_patch(Rectangle(place, 0.84, 0.84, facecolor=scale.to_rgba(share), **DISCONNECTED))

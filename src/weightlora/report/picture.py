@@ -105,14 +105,12 @@ def _figure(selection: dict[str, Any]) -> Any:
 
     adapters = selection["adapters"]
     grid = lay_out([adapter["name"] for adapter in adapters])
-    cell = min(max(10 / len(grid.columns), 0.2), 0.55)  # inches
-    label_width = 0.09 * max(len(label) for label in grid.rows)
-    size = (cell * len(grid.columns) + label_width + 1.4, cell * len(grid.rows) + 1.4)
+    cell, size = measure_grid(grid)
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     scale = _colour_scale([adapter["score"] for adapter in adapters])
-    draw_axes(axes, grid, tick_every=1 if cell > 0.25 else 5)
+    draw_axes(axes, grid, cell)
     draw_cells(axes, adapters, grid, scale, font_size=min(27 * cell, 10))
     _draw_texts(figure, selection)
     if scale is not None:
@@ -131,7 +129,15 @@ def _colour_scale(scores: Sequence[float | None]) -> Any:
     return ScalarMappable(Normalize(min(finite), max(finite)), "YlGnBu") if len(finite) > 1 else None
 
 
-def draw_axes(axes: Any, grid: Grid, tick_every: int) -> None:
+def measure_grid(grid: Grid) -> tuple[float, tuple[float, float]]:
+    """Side of a cell, and width and height of a figure with a colour bar, in inches."""
+    cell = min(max(10 / len(grid.columns), 0.2), 0.55)
+    labels = 0.09 * max(len(label) for label in grid.rows)
+    return cell, (cell * len(grid.columns) + labels + 1.4, cell * len(grid.rows) + 1.4)
+
+
+def draw_axes(axes: Any, grid: Grid, cell: float) -> None:
+    tick_every = 1 if cell > 0.25 else 5
     axes.set_xlim(-0.5, len(grid.columns) - 0.5)
     axes.set_ylim(len(grid.rows) - 0.5, -0.5)
     axes.set_aspect("equal")

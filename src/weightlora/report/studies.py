@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import GREY, new_figure, write_whole
-from .picture import DISCONNECTED, KEPT, draw_axes, draw_cells, lay_out
+from .picture import DISCONNECTED, KEPT, draw_axes, draw_cells, lay_out, measure_grid
 
 __all__ = ["draw_alignment", "draw_memory"]
 
@@ -60,13 +60,11 @@ def draw_alignment(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     """
     adapters = [{**adapter, "score": adapter["trace"], "rank": 0} for adapter in study["adapters"]]
     grid = lay_out([adapter["name"] for adapter in adapters])
-    cell = min(max(10 / len(grid.columns), 0.2), 0.55)  # inches
-    width = max(cell * len(grid.columns) + 0.09 * max(map(len, grid.rows)) + 1.8, 6.4)
-    height = cell * len(grid.rows) + 0.6
-    figure = new_figure(width, height + 3.6)
-    above, below = figure.subplots(2, 1, height_ratios=[height, 2.4])
+    cell, (width, height) = measure_grid(grid)
+    figure = new_figure(max(width + 0.4, 6.4), height + 2.8)
+    above, below = figure.subplots(2, 1, height_ratios=[height - 0.8, 2.4])
     scale = _diverging([adapter["trace"] for adapter in adapters])
-    draw_axes(above, grid, tick_every=1 if cell > 0.25 else 5)
+    draw_axes(above, grid, cell)
     draw_cells(above, adapters, grid, scale, font_size=min(27 * cell, 10))
     bar = figure.colorbar(scale, ax=above, label="trace(GᵀBA)", aspect=15, pad=0.02)
     bar.outline.set_visible(False)
