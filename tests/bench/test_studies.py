@@ -8,7 +8,7 @@ from models import adamw, lora_bert, tiny_bert
 from transformers import TrainerControl, TrainerState, TrainingArguments, get_linear_schedule_with_warmup
 
 from weightlora.adapters import find_adapters
-from weightlora.bench.choices import render_choices_markdown
+from weightlora.bench.choices import movements, render_choices_markdown
 from weightlora.bench.kept import render_kept_markdown
 from weightlora.bench.rivals import RIVALS, FasterCallback, choose
 from weightlora.bench.studies import studies_in, write_studies
@@ -73,6 +73,17 @@ def test_choices_are_told_by_rule_and_step():
     ]
     (row,) = (line for line in render_choices_markdown(runs).splitlines() if line.startswith("| credit |"))
     assert row == "| credit | 0.33 (0.30) |", "one of three in common; places 0, 1, 0 and 5 of 5"
+
+
+def test_credit_moves_between_thirds_of_the_layers(tmp_path):
+    evidence = {"2": {"credit": [1, 0, 0, 1, 2, 0, 9]}, "6": {"credit": [4, 3, 1, 1, 2, 0, 90]}}
+    told = {"names": [*NAMES, "pooler"], "sizes": [1] * 7, "experiment": {"keep": 2, "select_steps": 2}}
+    (moved,) = movements([store(tmp_path, "lora", 0, 0.4, NAMES, evidence=evidence, **told)]).values()
+    assert moved.edges == [0, 2, 6] and moved.decides_at == 2
+    assert moved.shares.T.tolist() == [[0.25, 0.25, 0.5], [6 / 7, 1 / 7, 0]], "gained since the last edge; no pooler"
+    written = {path.name: path for path in write_studies(tmp_path, tmp_path / "out")}
+    assert written["movement.png"].read_bytes().startswith(b"\x89PNG")
+    assert "(movement.png)" in written["choices.md"].read_text()
 
 
 def test_what_was_kept_is_told_by_type_and_third(tmp_path):

@@ -5,11 +5,17 @@ from typing import Any
 
 import numpy as np
 
+from ..adapters import block_of
+from ..report.movement import Movement
 from .rivals import RULES, choose
 from .summary import escape_markdown, jaccard, markdown_table
 
-__all__ = ["render_choices_markdown"]
+__all__ = ["movements", "render_choices_markdown"]
 
+PICTURE = (
+    "![share of the update credit that each third of the layers gains, by optimizer step](movement.png)\n\n"
+    "LoRA on all modules, mean over seeds: which third of the layers gains the update credit, step by step."
+)
 TEXT = (
     "Each cell: mean Jaccard overlap of the sets that two seeds would choose (1: equal sets), and in brackets the "
     "mean place of the chosen adapters in the model (0: all at the input, 1: all at the output)."
@@ -22,16 +28,42 @@ def render_choices_markdown(results: Sequence[Mapping[str, Any]]) -> str:
     Args:
         results: As they were loaded; those with `evidence` count.
     """
-    parts = ["# What rules would choose", TEXT]
-    told = [result for result in results if "evidence" in result and result.get("sizes")]
-    for task in sorted({result["task"] for result in told}):
-        runs = [result for result in told if result["task"] == task]
-        steps = sorted(set.intersection(*(set(map(int, run["evidence"])) for run in runs)))
+    parts = ["# What rules would choose", PICTURE, TEXT]
+    for task, runs in _told(results).items():
+        steps = _steps(runs)
         keep = runs[0]["experiment"]["keep"]
         rows = [[rule, *(_cell(runs, rule, step, keep) for step in steps)] for rule in RULES]
         parts += [f"## {escape_markdown(task)}: {keep} of {len(runs[0]['names'])}, {len(runs)} seeds"]
         parts += [markdown_table(["rule", *(f"T = {step}" for step in steps)], rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def movements(results: Sequence[Mapping[str, Any]]) -> dict[str, Movement]:
+    """Task -> which third of the layers gains the credit when; modules outside a layer do not count.
+
+    Args:
+        results: As they were loaded; those with `evidence` count.
+    """
+    return {task: _movement(runs) for task, runs in _told(results).items()}
+
+
+def _movement(runs: Sequence[Mapping[str, Any]]) -> Movement:
+    steps, blocks = _steps(runs), [block_of(name) for name in runs[0]["names"]]
+    credit = np.mean([[run["evidence"][str(step)]["credit"] for step in steps] for run in runs], axis=0)
+    thirds = np.array_split([block for block in dict.fromkeys(blocks) if block], 3)
+    gained = np.diff([credit[:, np.isin(blocks, third)].sum(1) for third in thirds], prepend=0).clip(min=0)
+    return Movement([0, *steps], gained / gained.sum(0), runs[0]["experiment"]["select_steps"])
+
+
+def _told(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Task -> the runs that tell their evidence."""
+    told = [result for result in results if "evidence" in result and result.get("sizes")]
+    return {task: [run for run in told if run["task"] == task] for task in sorted({run["task"] for run in told})}
+
+
+def _steps(runs: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The steps at which all of them recorded."""
+    return sorted(set.intersection(*(set(map(int, run["evidence"])) for run in runs)))
 
 
 def _cell(runs: Sequence[Mapping[str, Any]], rule: str, step: int, keep: int) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..report.comparison import draw_headroom, write_whole
 from ..report.frequency import draw_shares
-from .choices import render_choices_markdown
+from ..report.movement import draw_movement
+from .choices import movements, render_choices_markdown
 from .experiments import tasks_in
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
@@ -30,8 +31,9 @@ def studies_in(root: str | os.PathLike[str]) -> list[Path]:
 def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> list[Path]:
     """Writes a summary of every study into its folder under `out_dir`, of the headroom study also what it is about.
 
-    In `out_dir`, `choices.md` says what each rule would choose from the evidence of the main comparison, `kept.md` and
-    a picture `<task>-kept.png` a task what the default did choose, `tuning.md` how its learning rates were chosen.
+    In `out_dir`, `choices.md` says what each rule would choose from the evidence of the main comparison and
+    `movement.png` how that evidence moves, `kept.md` and a picture `<task>-kept.png` a task what the default chose, and
+    `tuning.md` how its learning rates were chosen.
 
     Returns:
         The pages and pictures in `out_dir`, and the files of the headroom study.
@@ -43,6 +45,8 @@ def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
     for name, text in pages.items():
         write: Any = partial(Path.write_text, data=text, encoding="utf-8")
         written.append(write_whole(Path(out_dir) / f"{name}.md", write))
+    if moved := movements(results):
+        written.append(draw_movement(moved, Path(out_dir) / "movement.png"))
     for task, runs in keeping(results).items():
         written.append(draw_shares(task, share_of_seeds(runs), len(runs), Path(out_dir) / f"{task}-kept.png"))
     for study in studies_in(root):
