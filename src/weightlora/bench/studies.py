@@ -32,8 +32,8 @@ def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
     """Writes a summary of every study into its folder under `out_dir`, of the headroom study also what it is about.
 
     In `out_dir`, `choices.md` says what each rule would choose from the evidence of the main comparison and
-    `movement.png` how that evidence moves, `kept.md` and a picture `<task>-kept.png` a task what the default chose, and
-    `tuning.md` how its learning rates were chosen.
+    `movement.png` how that evidence moves, `kept.md` and a picture `<task>-kept.png` a task what the default
+    chose, and `tuning.md` how its learning rates were chosen.
 
     Returns:
         The pages and pictures in `out_dir`, and the files of the headroom study.
