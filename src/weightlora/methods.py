@@ -103,8 +103,8 @@ def _keep_best(model: PeftModel, scores: dict[str, float], keep: int) -> Prepare
 
 
 def _equal_rank(setting: Setting, n: int) -> int:
-    """The rank at which all n modules cost what K cost at `setting.rank`."""
-    return max(1, setting.rank * setting.keep // n)
+    """The rank at which all n modules cost what K cost at `setting.rank`, to the nearest."""
+    return max(1, round(setting.rank * setting.keep / n))
 
 
 def count_adapters(setting: Setting) -> int:

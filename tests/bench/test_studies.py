@@ -12,7 +12,7 @@ from weightlora.bench.choices import movements, render_choices_markdown
 from weightlora.bench.kept import render_kept_markdown
 from weightlora.bench.rivals import RIVALS, FasterCallback, choose
 from weightlora.bench.studies import studies_in, write_studies
-from weightlora.methods import Setting
+from weightlora.methods import METHODS, Setting
 
 NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
 
@@ -108,6 +108,11 @@ def setting(**changes):
     values = {"rank": 4, "alpha": 8, "dropout": 0.0, "keep": 2, "select_steps": 3, "steps": 6, "seed": 0}
     targets = {"target_modules": ["query", "value"], "task_type": "SEQ_CLS"}
     return Setting(model=tiny_bert(), target=targets, batches=lambda: iter(()), **(values | changes))
+
+
+def test_lora_at_equal_parameters_takes_the_nearest_rank():
+    adapters = find_adapters(METHODS["lora-equal"](setting(rank=7, keep=1)).model)
+    assert (len(adapters), {adapter.rank for adapter in adapters}) == (4, {2}), "7 / 4, to the nearest"
 
 
 def test_rivals_keep_what_they_are_told_and_say_what_there_was(tmp_path):
