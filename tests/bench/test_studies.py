@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from models import adamw, lora_bert, tiny_bert
+from models import adamw, batch, lora_bert, tiny_bert
 from transformers import TrainerControl, TrainerState, TrainingArguments, get_linear_schedule_with_warmup
 
 from weightlora.adapters import find_adapters
 from weightlora.bench.choices import movements, render_choices_markdown
 from weightlora.bench.kept import render_kept_markdown
-from weightlora.bench.rivals import RIVALS, FasterCallback, choose
+from weightlora.bench.rivals import RIVALS, FasterCallback, SampledCallback, choose
 from weightlora.bench.studies import studies_in, write_studies
 from weightlora.methods import METHODS, Setting
 
@@ -162,3 +162,25 @@ def test_faster_multiplies_the_rate_from_one_step_to_the_end_of_the_schedule():
     torch.testing.assert_close(torch.tensor(rates[2.0]), torch.cat([plain[:3], 2 * plain[3:]]))
     prepared = RIVALS["faster"](setting(options={"factor": 2.0}))
     assert [type(callback).__name__ for callback in prepared.callbacks] == ["WeightLoraCallback", "FasterCallback"]
+
+
+def test_sampled_trains_the_adapters_in_turns():
+    model = lora_bert()
+    optimizer, adapters = adamw(model), find_adapters(model)
+    callback, args, control = SampledCallback(keep=4, steps=6, seed=0), TrainingArguments(), TrainerControl()
+    callback.on_train_begin(args, TrainerState(), control, model=model)
+    moved = []
+    for step in range(7):
+        state = TrainerState(global_step=step)
+        callback.on_step_begin(args, state, control)
+        before = [adapter.factors[1].detach().clone() for adapter in adapters]
+        model(**batch(step)).loss.backward()
+        optimizer.step()
+        callback.on_optimizer_step(args, state, control)
+        optimizer.zero_grad()
+        now = [adapter.factors[1] for adapter in adapters]
+        moved.append({i for i in range(12) if not torch.equal(before[i], now[i])})
+    assert [len(turn) for turn in moved] == [4] * 6 + [12]
+    assert set.union(*moved[:3]) == set.union(*moved[3:6]) == set(range(12)) and moved[:3] != moved[3:6]
+    prepared = RIVALS["sampled"](setting())
+    assert [type(callback).__name__ for callback in prepared.callbacks] == ["WeightLoraCallback", "SampledCallback"]

@@ -1,7 +1,7 @@
 """Given sets of adapters, and sets that other rules than ours would choose, trained alone from the start."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,9 +117,55 @@ def faster(setting: Setting) -> Prepared:
     return replace(prepared, callbacks=(*prepared.callbacks, callback))
 
 
+class SampledCallback(TrainerCallback):
+    """Lets a step up to `steps` train about `keep` of the adapters only; in turns, whose order is drawn anew each time.
+
+    What has its turn in another step still counts in the forward pass.
+    """
+
+    def __init__(self, keep: int, steps: int, seed: int) -> None:
+        self._keep, self._steps = keep, steps
+        self._generator = torch.Generator().manual_seed(seed)
+        self._turns: list[list[int]] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._adapters = find_adapters(kwargs["model"])
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step < self._steps:
+            if not self._turns:
+                n = len(self._adapters)
+                turns = torch.randperm(n, generator=self._generator).tensor_split(round(n / self._keep))
+                self._turns = [turn.tolist() for turn in turns]
+            self._train(self._turns.pop())
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step < self._steps:
+            self._train(range(len(self._adapters)))
+
+    def _train(self, turn: Sequence[int]) -> None:
+        for index, adapter in enumerate(self._adapters):
+            for parameter in adapter.parameters:
+                parameter.requires_grad_(index in turn)
+
+
+def sampled(setting: Setting) -> Prepared:
+    """This package's default, but a step of the selection phase trains K of the adapters only."""
+    prepared = weightlora(setting)
+    callback = SampledCallback(setting.keep, setting.select_steps, setting.seed)
+    return replace(prepared, callbacks=(*prepared.callbacks, callback))
+
+
 RIVALS: dict[str, Callable[[Setting], Prepared]] = {
     "subset": subset,
     "rival": rival,
     "random-without": random_without,
     "faster": faster,
+    "sampled": sampled,
 }
