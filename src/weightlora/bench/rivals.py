@@ -118,7 +118,7 @@ def faster(setting: Setting) -> Prepared:
 
 
 class SampledCallback(TrainerCallback):
-    """Lets a step up to `steps` train about `keep` of the adapters only; in turns, whose order is drawn anew each time.
+    """Lets a step up to `steps` train about `keep` adapters only; in turns, whose order is drawn anew each time.
 
     What has its turn in another step still counts in the forward pass.
     """
