@@ -97,6 +97,12 @@ def test_what_the_text_says_about_the_differences_is_so():
         assert found is not None and abs(found["mean"]) < found["ci"], (task, one, other)
         assert len(losses[task, one]) == 10
         assert found["mean"] < 0 or without not in (one, other), "it lies between the two"
+    worse = [("rotten-tomatoes", "weightlora-sampled"), ("imdb", "weightlora-sampled")]
+    for task, label in [*worse, ("imdb", "weightlora-5e-4-faster-2")]:
+        found = paired(losses[task, label], losses[task, "weightlora"])
+        assert found is not None and found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
+    collapsed = [loss > 0.69 for loss in losses["imdb", "weightlora-select-75"].values()]
+    assert (sum(collapsed), len(collapsed)) == (1, 3)
 
 
 def test_every_method_runs_at_the_rate_that_its_tuning_prefers():
