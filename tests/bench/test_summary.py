@@ -223,9 +223,11 @@ def test_the_list_of_seeds_is_no_setting(tmp_path):
 def test_notes_tell_what_is_not_alike():
     longer = result("a", 1, experiment={"label": "a", "steps": 600})
     older = result("b", 0, versions={**VERSIONS, "torch": "2.7.0"})
-    found = notes([*runs("random", [0.5]), longer, older, result("b", 1)])
+    elsewhere = result("b", 1, machine={"capability": "AVX2"})
+    found = notes([*runs("random", [0.5], machine={"capability": "AVX512"}), longer, older, elsewhere])
     assert found == [
         "tiny: the runs used different versions of torch: 2.7.0 (1 runs), 2.8.0 (3 runs).",
+        "tiny: the runs used different processors: AVX2 (1 runs), AVX512 (1 runs).",
         "tiny: a and random ran with different settings: steps.",
         "tiny: b is compared with random at 1 of its 2 seeds.",
     ]

@@ -129,11 +129,13 @@ def _check_experiments(found: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
 
 
 def _differing_versions(task: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for package in PACKAGES:
-        count = Counter(str(run["versions"].get(package)) for run in runs)
-        if len(count) > 1:
-            versions = ", ".join(f"{version} ({number} runs)" for version, number in sorted(count.items()))
-            yield f"{task}: the runs used different versions of {package}: {versions}."
+    used = {f"versions of {name}": [str(run["versions"].get(name)) for run in runs] for name in PACKAGES}
+    # Processors with different vector instructions round differently.
+    used["processors"] = [run["machine"]["capability"] for run in runs if "capability" in run.get("machine", ())]
+    for what, values in used.items():
+        if len(count := Counter(values)) > 1:
+            several = ", ".join(f"{value} ({number} runs)" for value, number in sorted(count.items()))
+            yield f"{task}: the runs used different {what}: {several}."
 
 
 def _differing_settings(task: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
