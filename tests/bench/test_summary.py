@@ -12,6 +12,7 @@ from weightlora.bench.results import load_results, notes
 from weightlora.bench.summary import (
     markdown_table,
     print_tables,
+    read_summary,
     render_markdown,
     summarize,
     write_summary,
@@ -68,7 +69,8 @@ def test_the_interval_is_the_t_interval():
 
 def test_an_entry_has_exactly_the_documented_keys():
     summary = entry([*runs("a", [0.4, 0.5], after=7), *runs("random", [0.6, 0.6])], "a")
-    assert list(summary) == ["seeds", "loss", "metric", "trainable_parameters", "vs_random", "vs_lora", "jaccard"]
+    versus = ["vs_random", "vs_lora", "vs_weightlora"]
+    assert list(summary) == ["seeds", "loss", "metric", "trainable_parameters", *versus, "jaccard"]
     assert summary["metric"] == {"name": "accuracy", "mean": 0.75, "ci": 0.0}
     assert (summary["seeds"], summary["trainable_parameters"], summary["vs_lora"]) == (2, 7, None)
     assert summary["vs_random"].keys() == {"mean", "ci", "wins"}
@@ -100,7 +102,7 @@ def test_one_seed_has_no_interval_and_the_text_says_why():
     assert (alone["seeds"], alone["loss"], alone["jaccard"]) == (1, {"mean": 0.4, "ci": None}, None)
     assert alone["vs_random"] == {"mean": pytest.approx(-0.1), "ci": None, "wins": 1}
     markdown = render_markdown(summary)
-    assert cells(markdown, "a")[2:] == ["0.4000", "0.7500", "100", "-0.1000", "1", "", ""]
+    assert cells(markdown, "a")[2:] == ["0.4000", "0.7500", "100", "-0.1000", "1", "", "", ""]
     assert "No interval for a: one seed" in markdown
     assert "There are no results of lora" in markdown
 
@@ -211,6 +213,18 @@ def test_runs_of_one_method_with_different_settings_are_refused(tmp_path):
     write(tmp_path, result("a", 1, experiment={"label": "a", "method": "a", "learning_rate": 2e-3, "steps": 300}))
     with pytest.raises(ValueError, match=r"seed-0\.json and .*seed-1\.json .*\(learning_rate\): delete .* or rerun"):
         load_results(tmp_path)
+
+
+def test_a_study_is_compared_with_the_main_runs_of_what_it_varies_and_of_the_references(tmp_path):
+    def varied(method):
+        return {**result(method)["experiment"], "method": "plus"}
+
+    write(tmp_path, result("plus-2", experiment=varied("plus-2")))
+    write(tmp_path, result("lora", loss=0.7))
+    main = [result(method, task=task) for method in ("random", "lora", "plus", "top") for task in ("tiny", "other")]
+    tasks = read_summary(tmp_path, main=main)[0]["tasks"]
+    assert {task: sorted(methods) for task, methods in tasks.items()} == {"tiny": ["lora", "plus", "plus-2", "random"]}
+    assert tasks["tiny"]["lora"]["loss"]["mean"] == 0.7, "its own run, not the main comparison's"
 
 
 def test_the_list_of_seeds_is_no_setting(tmp_path):

@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 __all__ = ["REFERENCES", "load_results", "notes"]
 
 RESULT_FORMAT = 1
-REFERENCES = ("random", "lora")
+REFERENCES = ("random", "lora", "weightlora")
 PACKAGES = ("weightlora", "torch", "peft", "transformers")
 NUMBER, LIST_OR_NULL = (int, float), (list, type(None))
 FIELDS: dict[str, Any] = {"task": str, "method": str, "seed": int, "experiment": dict, "versions": dict}

@@ -31,6 +31,8 @@ def studies_in(root: str | os.PathLike[str]) -> list[Path]:
 def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> list[Path]:
     """Writes a summary of every study into its folder under `out_dir`, of the headroom study also what it is about.
 
+    What a study compares with is read from the main comparison, where it has no runs of its own.
+
     In `out_dir`, `choices.md` says what each rule would choose from the evidence of the main comparison and
     `movement.png` how that evidence moves, `kept.md` and a picture `<task>-kept.png` a task what the default
     chose, and `tuning.md` how its learning rates were chosen.
@@ -50,7 +52,7 @@ def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
     for task, runs in keeping(results).items():
         written.append(draw_shares(task, share_of_seeds(runs), len(runs), Path(out_dir) / f"{task}-kept.png"))
     for study in studies_in(root):
-        write_summary(study, Path(out_dir) / study.name)
+        write_summary(study, Path(out_dir) / study.name, results)
     return written + write_headroom(root, Path(root) / HEADROOM, Path(out_dir) / HEADROOM)
 
 

@@ -44,10 +44,11 @@ LEGEND = (
 def summarize(results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Means, intervals and paired differences: `{"tasks": {task: {method: {...}}}}`, methods sorted by loss.
 
-    `ci` is the half-width of the 95 % t-interval, None for one seed. `vs_random` and `vs_lora` are differences in loss
-    (method minus reference) over the common seeds, with `wins`, the number of seeds at which the method's is lower;
-    None for the reference itself and without a common seed. `trainable_parameters` is the mean over seeds, rounded.
-    `jaccard` is the mean overlap of two seeds' `kept`, None for one seed or where a run has no `kept`.
+    `ci` is the half-width of the 95 % t-interval, None for one seed. `vs_random`, `vs_lora` and `vs_weightlora` are
+    differences in loss (method minus reference) over the common seeds, with `wins`, the number of seeds at which the
+    method's is lower; None for the reference itself and without a common seed. `trainable_parameters` is the mean
+    over seeds, rounded. `jaccard` is the mean overlap of two seeds' `kept`, None for one seed or where a run has no
+    `kept`.
 
     Raises:
         ValueError: a seed occurs twice for a method, or runs of one task name different metrics.
@@ -84,16 +85,26 @@ def print_tables(summary: Mapping[str, Any], console: Console) -> None:
         console.print(*map(Text, _missing(methods)), sep="\n")
 
 
-def read_summary(root: str | os.PathLike[str], tasks: Sequence[str] | None = None) -> tuple[dict[str, Any], list[str]]:
+def read_summary(
+    root: str | os.PathLike[str], tasks: Sequence[str] | None = None, main: Sequence[dict[str, Any]] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """The summary of the results under `root` and the notes; of all tasks, or of those given.
+
+    Args:
+        root: Folder of the experiments.
+        tasks: Only these.
+        main: Results of the comparison that `root` is a study beside. Those of the references, and of methods that
+            the study varies, count where the study has none of its own: nothing has to run twice.
 
     Raises:
         ValueError: there is no usable result under `root`, none of a task, or its results must not be mixed.
     """
-    return _read(root, tasks)[1:]
+    return _read(root, tasks, main)[1:]
 
 
-def write_summary(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
+def write_summary(
+    root: str | os.PathLike[str], out_dir: str | os.PathLike[str], main: Sequence[dict[str, Any]] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """Writes `summary.json`, `summary.md` and a picture `<task>.png` a task; returns what `read_summary` does.
 
     Each file appears whole or not at all.
@@ -101,7 +112,7 @@ def write_summary(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
     Raises:
         ValueError: as `read_summary`.
     """
-    results, summary, remarks = _read(root, None)
+    results, summary, remarks = _read(root, None, main)
     directory = Path(out_dir)
     directory.mkdir(parents=True, exist_ok=True)
     for task, methods in summary["tasks"].items():
@@ -113,7 +124,7 @@ def write_summary(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
 
 
 def _read(
-    root: str | os.PathLike[str], tasks: Sequence[str] | None
+    root: str | os.PathLike[str], tasks: Sequence[str] | None, main: Sequence[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
     results, set_aside = load_results(root)
     known = sorted({result["task"] for result in results})
@@ -121,10 +132,18 @@ def _read(
         if task not in known:
             raise ValueError(f"task {task!r} has no results in {root}: there are {', '.join(known) or 'none'}.")
     results = [result for result in results if not tasks or result["task"] in tasks]
+    results += _beside(results, main)
     remarks = notes(results, [(path.relative_to(root), reason) for path, reason in set_aside])
     if not results:
         raise ValueError("\n".join([f"no results in {root}/<task>/results/<method>/seed-<k>.json.", *remarks]))
     return results, summarize(results), remarks
+
+
+def _beside(study: Sequence[Mapping[str, Any]], main: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the main comparison's results, those that a study's compare with."""
+    there = {(run["task"], run["method"]) for run in study}
+    wanted = {(run["task"], method) for run in study for method in (run["experiment"].get("method"), *REFERENCES)}
+    return [run for run in main if (run["task"], run["method"]) in wanted - there]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -195,14 +214,16 @@ def _table(methods: Mapping[str, Any]) -> list[list[str]]:
     """The header and a row a method, in the order given, as plain text."""
     metric = next(iter(methods.values()))["metric"]["name"]
     header = ["method", "seeds", "loss", metric, "trainable parameters"]
-    return [[*header, "vs random", "wins", "vs lora", "Jaccard"], *starmap(_cells, methods.items())]
+    header += ["vs random", "wins", "vs lora", "vs weightlora", "Jaccard"]
+    return [header, *starmap(_cells, methods.items())]
 
 
 def _cells(method: str, entry: Mapping[str, Any]) -> list[str]:
     loss, metric, parameters = entry["loss"], entry["metric"], entry["trainable_parameters"]
     versus, jaccard = entry["vs_random"], entry["jaccard"]
     cells = [method, str(entry["seeds"]), _with_interval(loss), _with_interval(metric), f"{parameters:,}"]
-    cells += [difference(versus), "" if versus is None else str(versus["wins"]), difference(entry["vs_lora"])]
+    cells += [difference(versus), "" if versus is None else str(versus["wins"])]
+    cells += [difference(entry["vs_lora"]), difference(entry["vs_weightlora"])]
     return [*cells, "" if jaccard is None else f"{jaccard:.2f}"]
 
 
