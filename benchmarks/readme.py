@@ -21,6 +21,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 QUALITY = Path(__file__).parent / "quality"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "studies.md", ROOT / "docs" / "choosing.md")
+CHANCE = {
+    "random": "random sets, at the rate tuned for them",
+    "same-rate": "random sets, at update credit's rate",
+    "random-late": "random sets, chosen after the same selection phase",
+}
+Runs = defaultdict[str, dict[int, float]]  # task -> seed -> loss
 PICTURES = {"memory": draw_memory, "alignment": draw_alignment}
 
 
@@ -88,11 +94,10 @@ def quality(summary: dict[str, Any]) -> str:
     columns = {
         "lora": "LoRA on all",
         "random": "random quarter",
-        "weightlora-paper": "the paper's gates",
         "weightlora": "`weightlora`",
         "weightlora-plus": "WeightLoRA+",
     }
-    rows = [["held-out loss", *columns.values(), "`weightlora` minus random", "metric: LoRA, `weightlora`"]]
+    rows = [["held-out loss", *columns.values(), "`weightlora` minus random", "metric: LoRA on all, `weightlora`"]]
     for task, methods in summary["tasks"].items():
         losses = [methods[name]["loss"] if name in methods else None for name in columns]
         metrics = [f"{methods[name]['metric']['mean']:.3f}" for name in ("lora", "weightlora")]
@@ -101,45 +106,44 @@ def quality(summary: dict[str, Any]) -> str:
         rows.append([task, *cells, difference(methods["weightlora"]["vs_random"]), metric])
     note = (
         "± is the half-width of the 95 % t-interval over seeds; the difference is paired by seed, and ▼ marks an "
-        "interval that excludes 0. WeightLoRA+ has as many parameters as LoRA on all modules, the other choices a "
-        "quarter of them. Learning rates were tuned for each method, three or four values each, on a validation "
-        "split that is reported nowhere. Seeds and all other methods: [docs/results](docs/results/summary.md)."
+        "interval that excludes 0. WeightLoRA+ has as many parameters as LoRA on all modules, `weightlora` and "
+        "the random sets a quarter of them. Learning rates were tuned for each method, three or four values each, on "
+        "a validation split that is reported nowhere. Seeds and all other methods: "
+        "[docs/results](docs/results/summary.md)."
     )
     return f"{table(rows)}\n\n{note}"
 
 
-def of_chance(main: list[dict[str, Any]], ablations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs of update credit and of random sets; of the ablations those that differ in nothing but the rate."""
+def of_chance(main: list[dict[str, Any]], ablations: list[dict[str, Any]]) -> dict[str, Runs]:
+    """Runs of update credit and of the three kinds of random sets: label -> task -> seed -> loss.
+
+    `same-rate` are random sets from the start at update credit's rate, whichever experiment has them.
+    """
 
     def settings(run: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in run["experiment"].items() if key not in ("label", "learning_rate")}
 
-    runs = [run for run in main if run["method"] in ("random", "weightlora")]
-    alike = [settings(run) for run in runs if run["method"] == "random"]
-    return runs + [run for run in ablations if settings(run) in alike]
+    found: dict[str, Runs] = {label: defaultdict(dict) for label in ("weightlora", *CHANCE)}
+    rates = {run["task"]: run["experiment"]["learning_rate"] for run in main if run["method"] == "weightlora"}
+    alike = [settings(run) for run in main if run["method"] == "random"]
+    for run in main + ablations:
+        if run["method"] in found:
+            found[run["method"]][run["task"]][run["seed"]] = run["loss"]
+        if settings(run) in alike and run["experiment"]["learning_rate"] == rates.get(run["task"]):
+            found["same-rate"][run["task"]][run["seed"]] = run["loss"]
+    return found
 
 
-def chance(runs: list[dict[str, Any]]) -> str:
-    """Update credit against random sets on each task: those at their own rate, and those at the rate of credit."""
-    losses: defaultdict[tuple[str, str, float], dict[int, float]] = defaultdict(dict)
-    rates: dict[tuple[str, str], float] = {}  # of the main comparison
-    for run in runs:
-        kind, rate = run["experiment"]["method"], run["experiment"]["learning_rate"]
-        losses[run["task"], kind, rate][run["seed"]] = run["loss"]
-        if run["method"] == kind:
-            rates[run["task"], kind] = rate
-    rows = [["", "rate of credit", "rate of random sets", "loss of credit minus theirs", "credit is lower at"]]
-    for task in sorted({task for task, _ in rates}):
-        if (task, "random") not in rates or (task, "weightlora") not in rates:
-            continue
-        rate, tuned = rates[task, "weightlora"], rates[task, "random"]
-        credit = losses[task, "weightlora", rate]
-        for other in sorted({rate, tuned}):
-            reference = losses[task, "random", other]
-            if found := paired(credit, reference):
-                name = f"{other:g}" + (", tuned" if other == tuned else "")
-                wins = f"{found['wins']} of {len(credit.keys() & reference.keys())} seeds"
-                rows.append([task, f"{rate:g}", name, difference(found), wins])
+def chance(runs: dict[str, Runs]) -> str:
+    """Update credit minus random sets, a row a task, and at how many of the common seeds it is lower."""
+    rows = [["loss of update credit minus that of", *CHANCE.values()]]
+    for task, losses in sorted(runs["weightlora"].items()):
+        cells = []
+        for label in CHANCE:
+            found = paired(losses, reference := runs[label][task])
+            seeds = len(losses.keys() & reference.keys())
+            cells.append("" if found is None else f"{difference(found)} ({found['wins']} of {seeds})")
+        rows.append([task, *cells])
     return table(rows)
 
 
