@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from weightlora.bench.choices import render_choices_markdown
-from weightlora.bench.experiments import resolve
+from weightlora.bench.experiments import resolve, tasks_in
 from weightlora.bench.kept import render_kept_markdown
 from weightlora.bench.results import load_results
 from weightlora.bench.studies import studies_in, write_headroom
@@ -114,3 +114,10 @@ def test_every_method_runs_at_the_rate_that_its_tuning_prefers():
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("lr-*.json")]
         rate = preferred(runs)
         assert resolve(QUALITY, folder.parents[1].name, folder.name)["learning_rate"] == rate, folder
+
+
+def test_chance_after_the_selection_phase_differs_from_the_default_in_the_choice_alone():
+    for task in tasks_in(QUALITY):
+        late, default = (resolve(QUALITY, task, label) for label in ("random-late", "weightlora"))
+        assert late.pop("options") == {"selection": "random"} and default.pop("options") == {}
+        assert {**late, "label": None, "seeds": None} == {**default, "label": None, "seeds": None}, task
