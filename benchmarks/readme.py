@@ -15,6 +15,7 @@ from weightlora.bench.alignment import render_alignment_markdown
 from weightlora.bench.memory import render_memory_markdown
 from weightlora.bench.results import load_results
 from weightlora.bench.summary import difference, paired, read_summary
+from weightlora.report.comparison import draw_differences
 from weightlora.report.studies import draw_alignment, draw_memory
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,6 @@ CHANCE = {
     "random-late": "random sets, chosen after the same selection phase",
 }
 Runs = defaultdict[str, dict[int, float]]  # task -> seed -> loss
-PICTURES = {"memory": draw_memory, "alignment": draw_alignment}
 
 
 def table(rows: list[list[str]]) -> str:
@@ -147,6 +147,18 @@ def chance(runs: dict[str, Runs]) -> str:
     return table(rows)
 
 
+def draw_chance(runs: dict[str, Runs], path: Path) -> Path:
+    """The same differences as a picture."""
+    panels = {}
+    for task, losses in sorted(runs["weightlora"].items()):
+        panels[task] = {}
+        for label, words in CHANCE.items():
+            reference = runs[label][task]
+            differences = [losses[seed] - reference[seed] for seed in sorted(losses.keys() & reference.keys())]
+            panels[task][words] = (paired(losses, reference) or {}, differences)
+    return draw_differences(panels, "held-out loss of update credit minus that of random sets", path)
+
+
 def figures(name: str) -> Any:
     if name == "quality":
         return read_summary(QUALITY)[0]
@@ -177,6 +189,7 @@ TABLES = {
     "memory": render_memory_markdown,
     "alignment": render_alignment_markdown,
 }
+PICTURES: dict[str, Any] = {"memory": draw_memory, "alignment": draw_alignment, "chance": draw_chance}
 
 
 if __name__ == "__main__":

@@ -91,6 +91,12 @@ def test_what_the_text_says_about_the_differences_is_so():
     losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for run in load_results(QUALITY)[0] + load_results(QUALITY / "ablations")[0]:
         losses[run["task"], run["method"]][run["seed"]] = run["loss"]
+    late = {
+        task: methods["random-late"]["vs_weightlora"] for task, methods in tasks.items() if "random-late" in methods
+    }
+    assert sum(found["wins"] for found in late.values()) == 25 - 20 and len(late) == 3
+    assert [task for task, found in late.items() if found["mean"] - found["ci"] > 0] == ["rotten-tomatoes"]
+
     without, faster = "random-without-query-key", ("weightlora-5e-4-faster-4", "weightlora-1e-3-faster-2")
     same = [("rotten-tomatoes", without, "random"), ("rotten-tomatoes", "weightlora", without)]
     same += [("vader-tweets", label, "weightlora") for label in faster]

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from weightlora.report import comparison
-from weightlora.report.comparison import draw_comparison, draw_headroom, write_whole
+from weightlora.report.comparison import draw_comparison, draw_differences, draw_headroom
+from weightlora.report.figures import write_whole
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -23,7 +24,7 @@ def result(method, loss, task="t"):
 def figure_of(monkeypatch, tmp_path):
     """Calls a drawing function and returns the figure that it would have written."""
     kept = []
-    monkeypatch.setattr(comparison, "_save", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(comparison, "save", lambda figure, path: kept.append(figure))
 
     def call(draw, *arguments):
         draw(*arguments, tmp_path / "picture.png")
@@ -44,6 +45,21 @@ def texts(axes):
 
 def labels(axes):
     return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_differences_have_a_panel_a_task_with_zero_inside(figure_of):
+    found = {
+        "told": ({"mean": -0.02, "ci": 0.01}, [-0.025, -0.015]),
+        "not": ({"mean": -0.01, "ci": 0.02}, [0.0, -0.02]),
+    }
+    panels = {"a": found, "b": {"told": ({}, []), "not": ({"mean": 0.2, "ci": None}, [0.2])}}
+    one, other = figure_of(draw_differences, panels, "loss").axes
+    assert labels(one) == ["told", "not"] and (one.get_title(), other.get_title()) == ("a", "b")
+    assert means(one) == [(0, -0.02, True), (1, -0.01, False)]
+    assert means(other) == [(1, 0.2, False)], "the row without differences is empty"
+    assert all(axes.get_xlim()[0] < 0 < axes.get_xlim()[1] for axes in (one, other))
+    with pytest.raises(ValueError, match="no differences to draw"):
+        draw_differences({}, "loss", "nowhere.png")
 
 
 def test_rows_are_sorted_and_filled_where_the_interval_excludes_zero(figure_of):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..methods import METHODS
-from ..report.comparison import write_whole
+from ..report.figures import write_whole
 from .results import load_results
 from .summary import interval, markdown_table
 

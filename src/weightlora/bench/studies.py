@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..report.comparison import draw_headroom, write_whole
+from ..report.comparison import draw_headroom
+from ..report.figures import write_whole
 from ..report.frequency import draw_shares
 from ..report.movement import draw_movement
 from .choices import movements, render_choices_markdown

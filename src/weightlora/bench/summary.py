@@ -17,7 +17,8 @@ from scipy import stats
 from scipy.spatial.distance import pdist
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from ..report.comparison import draw_comparison, write_whole
+from ..report.comparison import draw_comparison
+from ..report.figures import write_whole
 from .results import REFERENCES, load_results, notes
 
 __all__ = [

@@ -177,7 +177,7 @@ def _finish(
 ) -> int:
     """Write the three files and print the Markdown."""
     from ..bench.experiment import write_result
-    from ..report.comparison import write_whole
+    from ..report.figures import write_whole
 
     result, page, picture = _files(args)
     write_result(result, dict(study))

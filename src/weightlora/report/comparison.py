@@ -1,16 +1,31 @@
 """The pictures of a benchmark: what each method's held-out loss is, and where it stands among random subsets."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_comparison", "draw_headroom", "new_figure", "write_whole"]
+from .figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    PLAIN,
+    ROW,
+    differs,
+    draw_legend,
+    draw_mean,
+    draw_means,
+    limits,
+    mean_marker,
+    new_figure,
+    save,
+    set_rows,
+    strip_axes,
+)
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito: told apart by colour-blind readers
+__all__ = ["draw_comparison", "draw_differences", "draw_headroom"]
+
 REFERENCES = {"lora": (ORANGE, (0, (5, 2))), "random": ("black", (0, (1, 1.5)))}
-PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text, so that no line runs through it
-ROW = 0.3  # inches
 
 
 def draw_comparison(
@@ -43,13 +58,49 @@ def draw_comparison(
             seeds[result["method"]].append(result["loss"])
     figure = new_figure(9.5, ROW * len(names) + 1.9)
     losses, parameters = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
-    _set_rows(losses, names)
-    _draw_losses(losses, [methods[name] for name in names], list(seeds.values()))
+    set_rows(losses, names)
+    rows = [(methods[name]["loss"], seeds[name], differs(methods[name].get("vs_random"))) for name in names]
+    draw_means(losses, rows)
+    losses.set_xlabel("held-out loss (lower is better)", fontsize=10)
     _draw_references(losses, methods)
     _draw_parameters(parameters, [methods[name]["trainable_parameters"] for name in names])
     figure.suptitle(task, fontsize=12, parse_math=False)
-    _draw_legend(figure)
-    return _save(figure, path)
+    draw_legend(figure, "differs from random (paired by seed, 95 %)")
+    return save(figure, path)
+
+
+def draw_differences(
+    panels: Mapping[str, Mapping[str, tuple[Mapping[str, Any], Sequence[float]]]],
+    what: str,
+    path: str | os.PathLike[str],
+) -> Path:
+    """Draws paired differences, a panel a task and a row a reference: every seed, the mean and its 95 % interval.
+
+    The mean is filled where the interval excludes 0. A row without differences stays empty.
+
+    Args:
+        panels: task -> reference -> (`{"mean", "ci"}`, the difference at each seed); every task has all references.
+        what: what the differences are of: the title.
+        path: where the PNG is written, whole or not at all.
+
+    Raises:
+        ValueError: there are no panels.
+    """
+    if not panels:
+        raise ValueError("no differences to draw")
+    references = list(next(iter(panels.values())))
+    figure = new_figure(2.6 + 2.1 * len(panels), ROW * len(references) + 1.5)
+    columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (task, found) in zip(columns, panels.items(), strict=True):
+        set_rows(axes, references)
+        draw_means(axes, [(interval, values, differs(interval or None)) for interval, values in found.values()])
+        axes.set_xlim(*limits([*axes.get_xlim(), 0]))
+        axes.axvline(0, color="black", linewidth=1, zorder=0.5)
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_title(task, fontsize=10, parse_math=False)
+    figure.suptitle(what, fontsize=10, parse_math=False)
+    draw_legend(figure, "the interval excludes 0")
+    return save(figure, path)
 
 
 def draw_headroom(
@@ -75,111 +126,15 @@ def draw_headroom(
     rows = max(len(names), 1)
     figure = new_figure(7.5, ROW * rows + 3.2)
     distribution, standing = figure.subplots(2, 1, sharex=True, height_ratios=[2, ROW * rows])
-    low, high = _limits([*losses, *(entry["loss"] for entry in methods.values())])
+    low, high = limits([*losses, *(entry["loss"] for entry in methods.values())])
     distribution.set_xlim(min(low, *losses), max(high, *losses))  # the distribution is always whole
     _draw_distribution(distribution, losses)
     _draw_standings(standing, names, [methods[name] for name in names])
     _draw_quantiles(distribution, losses)
-    handles = [*_draw_quantiles(standing, losses), _mean_marker("a method's mean over seeds", BLUE)]
+    handles = [*_draw_quantiles(standing, losses), mean_marker("a method's mean over seeds", BLUE)]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(f"{task}: {len(losses)} random subsets", fontsize=12, parse_math=False)
-    return _save(figure, path)
-
-
-def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
-    """Calls `write` with a path beside `path` and moves what it wrote there, so that nobody reads half a file."""
-    target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return target
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure on Agg, its size in inches, without touching pyplot or its backend."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: str | os.PathLike[str]) -> Path:
-    return write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
-
-
-def _set_rows(axes: Any, names: Sequence[str]) -> None:
-    """One row a name, the first on top, with a hairline through each."""
-    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
-    _strip(axes)
-
-
-def _strip(axes: Any) -> None:
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    axes.tick_params(labelsize=9)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _draw_losses(axes: Any, entries: Sequence[Mapping[str, Any]], seeds: Sequence[Sequence[float]]) -> None:
-    means = [entry["loss"]["mean"] for entry in entries]
-    low, high = _limits([*means, *(loss for losses in seeds for loss in losses)])
-    axes.set_xlim(low, high)
-    axes.set_xlabel("held-out loss (lower is better)", fontsize=10)
-    for row, (entry, losses) in enumerate(zip(entries, seeds, strict=True)):
-        mean, ci = entry["loss"]["mean"], entry["loss"]["ci"]
-        _draw_seeds(axes, row - 0.24, losses)
-        if ci is not None:
-            axes.plot([mean - ci, mean + ci], [row, row], color=BLUE, linewidth=1.6, solid_capstyle="butt")
-        _draw_mean(axes, row, mean, BLUE if _differs(entry.get("vs_random")) else "white")
-
-
-def _draw_seeds(axes: Any, height: float, losses: Sequence[float]) -> None:
-    """A faint dot a loss, or a faint arrow head at the edge where one lies outside the axes."""
-    low, high = axes.get_xlim()
-    for loss in losses:
-        marker = "<" if loss < low else ">" if loss > high else "o"
-        place = min(max(loss, low), high)
-        axes.plot(
-            place, height, marker, color=BLUE, alpha=0.35, markersize=4, markeredgewidth=0, clip_on=False, zorder=4
-        )
-
-
-def _draw_mean(axes: Any, row: int, mean: float, fill: str) -> None:
-    """A diamond, or at the edge its value with an arrow where it lies outside the axes."""
-    low, high = axes.get_xlim()
-    if low <= mean <= high:
-        axes.plot(mean, row, "D", color=BLUE, markerfacecolor=fill, markersize=6, markeredgewidth=1.4)
-    elif mean > high:
-        axes.text(high, row, f"{mean:.3f} \u25b6", ha="right", va="center", fontsize=8, color=BLUE, bbox=PLAIN)
-    else:
-        axes.text(low, row, f"\u25c0 {mean:.3f}", ha="left", va="center", fontsize=8, color=BLUE, bbox=PLAIN)
-
-
-def _differs(versus: Mapping[str, Any] | None) -> bool:
-    """Whether the interval of a paired difference excludes 0."""
-    return versus is not None and versus["ci"] is not None and abs(versus["mean"]) > versus["ci"]
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """A range that holds the values and a margin, but not those that would squeeze all others together.
-
-    These lie beyond the middle 80 % of the values by more than once its width.
-    """
-    import numpy as np
-
-    lower, upper = np.quantile(values, [0.1, 0.9])
-    fence = upper - lower
-    inside = [value for value in values if lower - fence <= value <= upper + fence]
-    low, high = min(inside), max(inside)
-    margin = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
-    return low - margin, high + margin
+    return save(figure, path)
 
 
 def _draw_references(axes: Any, methods: Mapping[str, Mapping[str, Any]]) -> None:
@@ -217,7 +172,7 @@ def _draw_parameters(axes: Any, counts: Sequence[int]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("trainable parameters", fontsize=10)
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
-    _strip(axes)
+    strip_axes(axes)
 
 
 def _short(count: int) -> str:
@@ -225,24 +180,6 @@ def _short(count: int) -> str:
     from matplotlib.ticker import EngFormatter
 
     return EngFormatter(sep="", places=None if count < 1000 else 1)(count)
-
-
-def _draw_legend(figure: Any) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=BLUE, marker="o", alpha=0.35, linestyle="", markersize=4, label="one seed"),
-        _mean_marker("mean, 95 % interval", "white", linewidth=1.6),
-        _mean_marker("differs from random (paired by seed, 95 %)", BLUE, linewidth=1.6),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-
-
-def _mean_marker(label: str, fill: str, linewidth: float = 0.0) -> Any:
-    """The legend's entry for a mean."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=BLUE, marker="D", markersize=6, markerfacecolor=fill, linewidth=linewidth, label=label)
 
 
 def _draw_distribution(axes: Any, losses: Sequence[float]) -> None:
@@ -259,14 +196,14 @@ def _draw_distribution(axes: Any, losses: Sequence[float]) -> None:
     )
     axes.set_ylabel("random subsets", fontsize=10)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    _strip(axes)
+    strip_axes(axes)
 
 
 def _draw_standings(axes: Any, names: Sequence[str], entries: Sequence[Mapping[str, float]]) -> None:
-    _set_rows(axes, names)
+    set_rows(axes, names)
     right = axes.get_yaxis_transform()
     for row, entry in enumerate(entries):
-        _draw_mean(axes, row, entry["loss"], BLUE)
+        draw_mean(axes, row, entry["loss"], BLUE)
         axes.text(1.02, row, f"{entry['percentile']:.0f} %", fontsize=9, va="center", transform=right)
     axes.text(1.02, -0.75, "better\nsubsets", fontsize=8, color="#555555", va="bottom", transform=right)
     axes.set_xlabel("held-out loss (lower is better)", fontsize=10)

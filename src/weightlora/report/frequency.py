@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .comparison import new_figure, write_whole
+from .figures import new_figure, write_whole
 from .picture import DISCONNECTED, draw_axes, lay_out, measure_grid
 
 __all__ = ["draw_shares"]

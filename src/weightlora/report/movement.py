@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .comparison import new_figure, write_whole
+from .figures import new_figure, write_whole
 
 __all__ = ["Movement", "draw_movement"]
 

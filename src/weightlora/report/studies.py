@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .comparison import GREY, new_figure, write_whole
+from .figures import GREY, new_figure, write_whole
 from .picture import DISCONNECTED, KEPT, draw_axes, draw_cells, lay_out, measure_grid
 
 __all__ = ["draw_alignment", "draw_memory"]

@@ -1,0 +1,130 @@
+"""What the pictures of results are made of: rows with seeds, means and intervals, and files that appear whole."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["new_figure", "write_whole"]
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito: told apart by colour-blind readers
+PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text, so that no line runs through it
+ROW = 0.3  # inches
+
+
+def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
+    """Calls `write` with a path beside `path` and moves what it wrote there, so that nobody reads half a file."""
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return target
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure on Agg, its size in inches, without touching pyplot or its backend."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> Path:
+    return write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+
+
+def set_rows(axes: Any, names: Sequence[str]) -> None:
+    """One row a name, the first on top, with a hairline through each."""
+    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
+    strip_axes(axes)
+
+
+def strip_axes(axes: Any) -> None:
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def draw_means(axes: Any, rows: Sequence[tuple[Mapping[str, Any], Sequence[float], bool]]) -> None:
+    """A row each: every seed's value, their mean and interval (`{"mean", "ci"}`), the mean filled or not.
+
+    A row without an interval (`{}`) stays empty.
+    """
+    means = [interval["mean"] for interval, _, _ in rows if interval]
+    axes.set_xlim(*limits([*means, *(value for _, values, _ in rows for value in values)]))
+    for row, (interval, values, filled) in enumerate(rows):
+        if not interval:
+            continue
+        mean, ci = interval["mean"], interval["ci"]
+        _draw_seeds(axes, row - 0.24, values)
+        if ci is not None:
+            axes.plot([mean - ci, mean + ci], [row, row], color=BLUE, linewidth=1.6, solid_capstyle="butt")
+        draw_mean(axes, row, mean, BLUE if filled else "white")
+
+
+def _draw_seeds(axes: Any, height: float, losses: Sequence[float]) -> None:
+    """A faint dot a loss, or a faint arrow head at the edge where one lies outside the axes."""
+    low, high = axes.get_xlim()
+    for loss in losses:
+        marker = "<" if loss < low else ">" if loss > high else "o"
+        place = min(max(loss, low), high)
+        axes.plot(
+            place, height, marker, color=BLUE, alpha=0.35, markersize=4, markeredgewidth=0, clip_on=False, zorder=4
+        )
+
+
+def draw_mean(axes: Any, row: int, mean: float, fill: str) -> None:
+    """A diamond, or at the edge its value with an arrow where it lies outside the axes."""
+    low, high = axes.get_xlim()
+    if low <= mean <= high:
+        axes.plot(mean, row, "D", color=BLUE, markerfacecolor=fill, markersize=6, markeredgewidth=1.4)
+    elif mean > high:
+        axes.text(high, row, f"{mean:.3f} \u25b6", ha="right", va="center", fontsize=8, color=BLUE, bbox=PLAIN)
+    else:
+        axes.text(low, row, f"\u25c0 {mean:.3f}", ha="left", va="center", fontsize=8, color=BLUE, bbox=PLAIN)
+
+
+def differs(versus: Mapping[str, Any] | None) -> bool:
+    """Whether the interval of a paired difference excludes 0."""
+    return versus is not None and versus["ci"] is not None and abs(versus["mean"]) > versus["ci"]
+
+
+def limits(values: Sequence[float]) -> tuple[float, float]:
+    """A range that holds the values and a margin, but not those that would squeeze all others together.
+
+    These lie beyond the middle 80 % of the values by more than once its width.
+    """
+    import numpy as np
+
+    lower, upper = np.quantile(values, [0.1, 0.9])
+    fence = upper - lower
+    inside = [value for value in values if lower - fence <= value <= upper + fence]
+    low, high = min(inside), max(inside)
+    margin = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def draw_legend(figure: Any, filled: str) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=BLUE, marker="o", alpha=0.35, linestyle="", markersize=4, label="one seed"),
+        mean_marker("mean, 95 % interval", "white", linewidth=1.6),
+        mean_marker(filled, BLUE, linewidth=1.6),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+
+
+def mean_marker(label: str, fill: str, linewidth: float = 0.0) -> Any:
+    """The legend's entry for a mean."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=BLUE, marker="D", markersize=6, markerfacecolor=fill, linewidth=linewidth, label=label)
