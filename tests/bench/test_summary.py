@@ -102,7 +102,7 @@ def test_one_seed_has_no_interval_and_the_text_says_why():
     assert (alone["seeds"], alone["loss"], alone["jaccard"]) == (1, {"mean": 0.4, "ci": None}, None)
     assert alone["vs_random"] == {"mean": pytest.approx(-0.1), "ci": None, "wins": 1}
     markdown = render_markdown(summary)
-    assert cells(markdown, "a")[2:] == ["0.4000", "0.7500", "100", "-0.1000", "1", "", "", ""]
+    assert cells(markdown, "a")[2:] == ["0.4000", "0.7500", "100", "-0.1000 (1)", "", "", ""]
     assert "No interval for a: one seed" in markdown
     assert "There are no results of lora" in markdown
 
@@ -252,9 +252,9 @@ def test_marks_show_where_an_interval_excludes_zero():
     better, worse = runs("better", [0.40, 0.51]), runs("worse", [0.70, 0.81])
     unsure = runs("unsure", [0.40, 0.70])
     markdown = render_markdown(summarize([*better, *worse, *unsure, *runs("random", [0.50, 0.61])]))
-    assert cells(markdown, "better")[5:7] == ["-0.1000 ± 0.0000 ▼", "2"]
-    assert cells(markdown, "worse")[5:7] == ["+0.2000 ± 0.0000 ▲", "0"]
-    assert cells(markdown, "unsure")[5][-1].isdigit()
+    assert cells(markdown, "better")[5] == "-0.1000 ± 0.0000 ▼ (2)"
+    assert cells(markdown, "worse")[5] == "+0.2000 ± 0.0000 ▲ (0)"
+    assert cells(markdown, "unsure")[5] == "-0.0050 ± 1.2071 (1)"
     assert cells(markdown, "random")[5:7] == ["", ""]
 
 

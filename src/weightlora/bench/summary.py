@@ -37,7 +37,7 @@ CONFIDENCE = 0.95
 LEGEND = (
     "Sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs`: the loss "
     "minus the reference's at the same seeds; ▼ (lower) and ▲ (higher) mark intervals that exclude 0, uncorrected for "
-    "the number of methods. `wins`: seeds at which the loss is below that of `random`. Trainable parameters: after "
+    "the number of methods; in brackets the number of seeds at which it is lower. Trainable parameters: after "
     "selection, mean over seeds. `Jaccard`: overlap of the kept sets of two seeds, mean over pairs (1: equal sets)."
 )
 
@@ -215,17 +215,16 @@ def _table(methods: Mapping[str, Any]) -> list[list[str]]:
     """The header and a row a method, in the order given, as plain text."""
     metric = next(iter(methods.values()))["metric"]["name"]
     header = ["method", "seeds", "loss", metric, "trainable parameters"]
-    header += ["vs random", "wins", "vs lora", "vs weightlora", "Jaccard"]
+    header += [f"vs {reference}" for reference in REFERENCES] + ["Jaccard"]
     return [header, *starmap(_cells, methods.items())]
 
 
 def _cells(method: str, entry: Mapping[str, Any]) -> list[str]:
     loss, metric, parameters = entry["loss"], entry["metric"], entry["trainable_parameters"]
-    versus, jaccard = entry["vs_random"], entry["jaccard"]
     cells = [method, str(entry["seeds"]), _with_interval(loss), _with_interval(metric), f"{parameters:,}"]
-    cells += [difference(versus), "" if versus is None else str(versus["wins"])]
-    cells += [difference(entry["vs_lora"]), difference(entry["vs_weightlora"])]
-    return [*cells, "" if jaccard is None else f"{jaccard:.2f}"]
+    for versus in (entry[f"vs_{reference}"] for reference in REFERENCES):
+        cells.append("" if versus is None else f"{difference(versus)} ({versus['wins']})")
+    return [*cells, "" if entry["jaccard"] is None else f"{entry['jaccard']:.2f}"]
 
 
 def _with_interval(value: Mapping[str, Any], style: str = ".4f") -> str:
