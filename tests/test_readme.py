@@ -91,11 +91,21 @@ def test_what_the_text_says_about_the_differences_is_so():
     losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for run in load_results(QUALITY)[0] + load_results(QUALITY / "ablations")[0]:
         losses[run["task"], run["method"]][run["seed"]] = run["loss"]
+    best = losses["rotten-tomatoes", "weightlora-plus"]
+    compared = [(label, losses["rotten-tomatoes", label]) for label in tasks["rotten-tomatoes"]]
+    lower = [label for label, others in compared for seed in best if others.get(seed, 1) < best[seed]]
+    assert lower == ["lora-equal"] * 2
     late = {
         task: methods["random-late"]["vs_weightlora"] for task, methods in tasks.items() if "random-late" in methods
     }
     assert sum(found["wins"] for found in late.values()) == 25 - 20 and len(late) == 3
     assert [task for task, found in late.items() if found["mean"] - found["ci"] > 0] == ["rotten-tomatoes"]
+
+    plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if "weightlora-plus" in methods}
+    assert plus.keys() == {"rotten-tomatoes", "vader-tweets"} and plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
+    assert abs(plus["vader-tweets"]["vs_lora"]["mean"]) < plus["vader-tweets"]["vs_lora"]["ci"]
+    gains = [round(plus["rotten-tomatoes"][f"vs_{name}"]["mean"], 3) for name in ("weightlora", "lora")]
+    assert gains == [-0.006, -0.01]
 
     without, faster = "random-without-query-key", ("weightlora-5e-4-faster-4", "weightlora-1e-3-faster-2")
     same = [("rotten-tomatoes", without, "random"), ("rotten-tomatoes", "weightlora", without)]
