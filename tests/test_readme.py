@@ -94,7 +94,15 @@ def test_what_the_text_says_about_the_differences_is_so():
     best = losses["rotten-tomatoes", "weightlora-plus"]
     compared = [(label, losses["rotten-tomatoes", label]) for label in tasks["rotten-tomatoes"]]
     lower = [label for label, others in compared for seed in best if others.get(seed, 1) < best[seed]]
-    assert lower == ["lora-equal"] * 2
+    assert sorted(lower) == ["adalora"] * 2 + ["lora-equal"] * 2
+    others = {label: tasks["rotten-tomatoes"][label] for label in ("top", "eva", "adalora", "weightlora-paper")}
+    assert [others[label]["vs_random"]["wins"] for label in ("top", "eva")] == [0, 0]
+    assert [round(others["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")] == [0.023, 0.033]
+    assert abs(others["adalora"]["vs_weightlora"]["mean"]) < others["adalora"]["vs_weightlora"]["ci"]
+    assert others["weightlora-paper"]["vs_weightlora"]["wins"] == 1
+    assert max(losses["rotten-tomatoes", "weightlora-paper"].values()) > 0.69
+    overlaps = [tasks["rotten-tomatoes"][label]["jaccard"] for label in ("weightlora-paper", "random")]
+    assert [round(overlap, 2) for overlap in overlaps] == [0.16, 0.15]
     late = {
         task: methods["random-late"]["vs_weightlora"] for task, methods in tasks.items() if "random-late" in methods
     }
