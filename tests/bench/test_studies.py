@@ -62,7 +62,8 @@ def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
     assert "12 runs of 12 random subsets of 6 adapters" in text
     assert "| lora | 1 | 0.4000 | 0 % | -0.1000 |" in text, "better than every subset"
     assert "| top-2 | 1 | 0.9000 | 100 % | +0.4000 |" in text and "| top |" not in text, "only the same K compares"
-    assert (tmp_path / "out" / "headroom" / "summary.md").exists()
+    summary = (tmp_path / "out" / "headroom" / "summary.md").read_text()
+    assert "| lora | 1 | 0.4000 |" in summary and "| random | 6 |" in summary, "the main comparison's, to compare with"
 
 
 def test_choices_are_told_by_rule_and_step():
