@@ -91,6 +91,10 @@ def speed(figures: dict[str, Any]) -> str:
 
 def quality(summary: dict[str, Any]) -> str:
     """A row a task, a column a method."""
+
+    def interval(loss: dict[str, Any]) -> str:
+        return f"{loss['mean']:.3f}" + ("" if loss["ci"] is None else f" ± {loss['ci']:.3f}")
+
     columns = {
         "lora": "LoRA on all",
         "random": "random quarter",
@@ -99,15 +103,16 @@ def quality(summary: dict[str, Any]) -> str:
     }
     rows = [["held-out loss", *columns.values(), "`weightlora` minus random", "metric: LoRA on all, `weightlora`"]]
     for task, methods in summary["tasks"].items():
-        losses = [methods[name]["loss"] if name in methods else None for name in columns]
+        if not {"lora", "weightlora"} <= methods.keys():
+            continue
+        cells = [interval(methods[name]["loss"]) if name in methods else "" for name in columns]
         metrics = [f"{methods[name]['metric']['mean']:.3f}" for name in ("lora", "weightlora")]
-        cells = ["" if loss is None else f"{loss['mean']:.3f} ± {loss['ci']:.3f}" for loss in losses]
         metric = f"{methods['lora']['metric']['name']} {', '.join(metrics)}"
         rows.append([task, *cells, difference(methods["weightlora"]["vs_random"]), metric])
     note = (
         "± is the half-width of the 95 % t-interval over seeds; the difference is paired by seed, and ▼ marks an "
         "interval that excludes 0. WeightLoRA+ has as many parameters as LoRA on all modules, `weightlora` and "
-        "the random sets a quarter of them. Learning rates were tuned for each method, three or four values each, on "
+        "the random sets a quarter of them. Learning rates were tuned for each method, three to five values each, on "
         "a validation split that is reported nowhere. Seeds and all other methods: "
         "[docs/results](docs/results/summary.md)."
     )
@@ -151,11 +156,13 @@ def draw_chance(runs: dict[str, Runs], path: Path) -> Path:
     """The same differences as a picture."""
     panels = {}
     for task, losses in sorted(runs["weightlora"].items()):
-        panels[task] = {}
+        found = {}
         for label, words in CHANCE.items():
             reference = runs[label][task]
             differences = [losses[seed] - reference[seed] for seed in sorted(losses.keys() & reference.keys())]
-            panels[task][words] = (paired(losses, reference) or {}, differences)
+            found[words] = (paired(losses, reference) or {}, differences)
+        if any(differences for _, differences in found.values()):
+            panels[task] = found
     return draw_differences(panels, "held-out loss of update credit minus that of random sets", path)
 
 

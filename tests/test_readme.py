@@ -101,6 +101,11 @@ def test_what_the_text_says_about_the_differences_is_so():
     assert abs(others["adalora"]["vs_weightlora"]["mean"]) < others["adalora"]["vs_weightlora"]["ci"]
     assert others["weightlora-paper"]["vs_weightlora"]["wins"] == 1
     assert max(losses["rotten-tomatoes", "weightlora-paper"].values()) > 0.69
+    rivals = read_summary(QUALITY / "rivals", main=load_results(QUALITY)[0])[0]["tasks"]
+    apart = [rivals[task]["credit-60"] for task in ("rotten-tomatoes", "vader-tweets")]
+    differences = [entry[f"vs_{name}"] for entry in apart for name in ("random", "weightlora")]
+    differences.append(others["weightlora-paper"]["vs_weightlora"])
+    assert all(abs(found["mean"]) < found["ci"] for found in differences)
     overlaps = [tasks["rotten-tomatoes"][label]["jaccard"] for label in ("weightlora-paper", "random")]
     assert [round(overlap, 2) for overlap in overlaps] == [0.16, 0.15]
     late = {

@@ -5,7 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["new_figure", "write_whole"]
+__all__ = [
+    "differs",
+    "draw_legend",
+    "draw_mean",
+    "draw_means",
+    "limits",
+    "mean_marker",
+    "new_figure",
+    "save",
+    "set_rows",
+    "strip_axes",
+    "write_whole",
+]
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito: told apart by colour-blind readers
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text, so that no line runs through it
