@@ -111,8 +111,9 @@ def test_what_the_text_says_about_the_differences_is_so():
     late = {
         task: methods["random-late"]["vs_weightlora"] for task, methods in tasks.items() if "random-late" in methods
     }
-    assert sum(found["wins"] for found in late.values()) == 25 - 20 and len(late) == 3
-    assert [task for task, found in late.items() if found["mean"] - found["ci"] > 0] == ["rotten-tomatoes"]
+    assert sum(found["wins"] for found in late.values()) == 35 - 28 and len(late) == 5
+    assert {task for task, found in late.items() if found["mean"] - found["ci"] > 0} == better
+    assert (versus["smollm2-sentiment"]["wins"], len(losses["smollm2-sentiment", "weightlora"])) == (7, 15)
 
     plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if "weightlora-plus" in methods}
     assert plus.keys() == {"rotten-tomatoes", "vader-tweets"} and plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
