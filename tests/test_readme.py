@@ -116,8 +116,16 @@ def test_what_the_text_says_about_the_differences_is_so():
     assert (versus["smollm2-sentiment"]["wins"], len(losses["smollm2-sentiment", "weightlora"])) == (7, 15)
 
     plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if "weightlora-plus" in methods}
-    assert plus.keys() == {"rotten-tomatoes", "vader-tweets"} and plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
-    assert abs(plus["vader-tweets"]["vs_lora"]["mean"]) < plus["vader-tweets"]["vs_lora"]["ci"]
+    assert plus.keys() == tasks.keys() - {"imdb"} and plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
+    equal = {task: tasks[task]["lora-equal"]["vs_weightlora"] for task in plus}
+    differences = [*equal.values(), *(plus[task]["vs_lora"] for task in plus.keys() - {"rotten-tomatoes"})]
+    for task in ("smollm2-imdb-lm", "smollm2-sentiment"):
+        against = paired(losses[task, "weightlora-plus"], losses[task, "lora-equal"])
+        differences += [plus[task]["vs_weightlora"], against]
+    assert all(abs(found["mean"]) < found["ci"] for found in differences)
+    means = {label: entry["loss"]["mean"] for label, entry in tasks["smollm2-sentiment"].items()}
+    assert min(means, key=means.get) == "lora-equal"
+    assert {task for task, found in equal.items() if found["mean"] < 0} == {"smollm2-imdb-lm", "smollm2-sentiment"}
     gains = [round(plus["rotten-tomatoes"][f"vs_{name}"]["mean"], 3) for name in ("weightlora", "lora")]
     assert gains == [-0.006, -0.01]
 
