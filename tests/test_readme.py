@@ -108,6 +108,12 @@ def test_what_the_text_says_about_the_differences_is_so():
     assert all(abs(found["mean"]) < found["ci"] for found in differences)
     overlaps = [tasks["rotten-tomatoes"][label]["jaccard"] for label in ("weightlora-paper", "random")]
     assert [round(overlap, 2) for overlap in overlaps] == [0.16, 0.15]
+    small = {task: tasks[task] for task in ("smollm2-sentiment", "smollm2-imdb-lm")}
+    gates = [methods["weightlora-paper"] for methods in small.values()]
+    assert [(round(entry["jaccard"], 2), entry["vs_weightlora"]["wins"]) for entry in gates] == [(0.62, 2), (0.53, 0)]
+    assert all(abs(entry["vs_weightlora"]["mean"]) < entry["vs_weightlora"]["ci"] for entry in gates)
+    far = [round(small["smollm2-imdb-lm"]["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")]
+    assert far == [0.081, 0.098] and small["smollm2-sentiment"]["top"]["vs_weightlora"]["wins"] == 0
     late = {
         task: methods["random-late"]["vs_weightlora"] for task, methods in tasks.items() if "random-late" in methods
     }
