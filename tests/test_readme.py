@@ -131,6 +131,8 @@ def test_what_the_text_says_about_the_differences_is_so():
     assert all(abs(found["mean"]) < found["ci"] for found in differences)
     means = {label: entry["loss"]["mean"] for label, entry in tasks["smollm2-sentiment"].items()}
     assert min(means, key=means.get) == "lora-equal"
+    close = [means[label] for label in ("weightlora", "lora", "random", "random-late")]
+    assert max(close) - min(close) < 0.02
     assert {task for task, found in equal.items() if found["mean"] < 0} == {"smollm2-imdb-lm", "smollm2-sentiment"}
     gains = [round(plus["rotten-tomatoes"][f"vs_{name}"]["mean"], 3) for name in ("weightlora", "lora")]
     assert gains == [-0.006, -0.01]
