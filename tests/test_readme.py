@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -80,6 +80,13 @@ def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path):
         assert stored.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "run: make bench-quality"
 
 
+def kept_kinds(task: str, label: str) -> dict[str, float]:
+    """Share of the adapters that a method kept, over its seeds, by the name of the module."""
+    runs = [run for run in load_results(QUALITY)[0] if (run["task"], run["method"]) == (task, label)]
+    kinds = Counter(name.rpartition(".")[2] for run in runs for name in run["kept"])
+    return {kind: count / kinds.total() for kind, count in kinds.items()}
+
+
 def test_what_the_text_says_about_the_differences_is_so():
     """README.md and docs/choosing.md, in words: where the choice beats chance, and what is told apart from nothing."""
     tasks = read_summary(QUALITY)[0]["tasks"]
@@ -112,6 +119,10 @@ def test_what_the_text_says_about_the_differences_is_so():
     gates = [methods["weightlora-paper"] for methods in small.values()]
     assert [(round(entry["jaccard"], 2), entry["vs_weightlora"]["wins"]) for entry in gates] == [(0.62, 2), (0.53, 0)]
     assert all(abs(entry["vs_weightlora"]["mean"]) < entry["vs_weightlora"]["ci"] for entry in gates)
+    for task in small:
+        kinds = {label: kept_kinds(task, label) for label in ("weightlora-paper", "weightlora")}
+        widening = sum(kinds["weightlora-paper"][kind] for kind in ("v_proj", "up_proj", "gate_proj"))
+        assert widening > 0.6 and kinds["weightlora"]["o_proj"] > kinds["weightlora-paper"]["o_proj"]
     far = [round(small["smollm2-imdb-lm"]["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")]
     assert far == [0.081, 0.098] and small["smollm2-sentiment"]["top"]["vs_weightlora"]["wins"] == 0
     late = {
@@ -119,6 +130,7 @@ def test_what_the_text_says_about_the_differences_is_so():
     }
     assert sum(found["wins"] for found in late.values()) == 35 - 28 and len(late) == 5
     assert {task for task, found in late.items() if found["mean"] - found["ci"] > 0} == better
+    assert {task for task, found in late.items() if found["mean"] < 0} == {"smollm2-sentiment"}
     assert (versus["smollm2-sentiment"]["wins"], len(losses["smollm2-sentiment", "weightlora"])) == (7, 15)
 
     plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if "weightlora-plus" in methods}
