@@ -119,6 +119,15 @@ def test_what_the_text_says_about_the_differences_is_so():
     gates = [methods["weightlora-paper"] for methods in small.values()]
     assert [(round(entry["jaccard"], 2), entry["vs_weightlora"]["wins"]) for entry in gates] == [(0.62, 2), (0.53, 0)]
     assert all(abs(entry["vs_weightlora"]["mean"]) < entry["vs_weightlora"]["ci"] for entry in gates)
+    eva, adalora = ([methods[label]["vs_weightlora"] for methods in small.values()] for label in ("eva", "adalora"))
+    assert [found["wins"] for found in eva] == [0, 0]
+    assert [round(eva[1][part], 4) for part in ("mean", "ci")] == [0.0145, 0.0086]
+    assert [found["wins"] for found in adalora] == [2, 0]
+    told = [*adalora, *(methods["eva"]["vs_random"] for methods in small.values())]
+    assert all(abs(found["mean"]) < found["ci"] for found in told)
+    rates = [[resolve(QUALITY, task, m)["learning_rate"] for m in ("adalora", "weightlora")] for task in small]
+    rates.append([resolve(QUALITY, "rotten-tomatoes", m)["learning_rate"] for m in ("adalora", "weightlora")])
+    assert {round(high / low) for high, low in rates} == {5, 10}
     for task in small:
         kinds = {label: kept_kinds(task, label) for label in ("weightlora-paper", "weightlora")}
         widening = sum(kinds["weightlora-paper"][kind] for kind in ("v_proj", "up_proj", "gate_proj"))
