@@ -2,7 +2,6 @@
 
 import importlib
 import json
-from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from weightlora.bench.experiments import resolve, tasks_in
 from weightlora.bench.kept import render_kept_markdown
 from weightlora.bench.results import load_results
 from weightlora.bench.studies import studies_in, write_headroom
-from weightlora.bench.summary import paired, read_summary, render_markdown
+from weightlora.bench.summary import read_summary, render_markdown
 from weightlora.bench.tuning import preferred
 
 ROOT = Path(__file__).parents[1]
@@ -78,100 +77,6 @@ def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path):
     for page in pages:
         stored = ROOT / "docs" / "results" / "headroom" / page.name
         assert stored.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "run: make bench-quality"
-
-
-def kept_kinds(task: str, label: str) -> dict[str, float]:
-    """Share of the adapters that a method kept, over its seeds, by the name of the module."""
-    runs = [run for run in load_results(QUALITY)[0] if (run["task"], run["method"]) == (task, label)]
-    kinds = Counter(name.rpartition(".")[2] for run in runs for name in run["kept"])
-    return {kind: count / kinds.total() for kind, count in kinds.items()}
-
-
-def test_what_the_text_says_about_the_differences_is_so():
-    """README.md and docs/choosing.md, in words: where the choice beats chance, and what is told apart from nothing."""
-    tasks = read_summary(QUALITY)[0]["tasks"]
-    versus = {task: methods["weightlora"]["vs_random"] for task, methods in tasks.items()}
-    better = {task for task, found in versus.items() if found["mean"] + found["ci"] < 0}
-    assert better == {"rotten-tomatoes", "smollm2-imdb-lm"} and len(versus) == 5
-    assert all(found["mean"] - found["ci"] < 0 for found in versus.values())
-
-    losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for run in load_results(QUALITY)[0] + load_results(QUALITY / "ablations")[0]:
-        losses[run["task"], run["method"]][run["seed"]] = run["loss"]
-    best = losses["rotten-tomatoes", "weightlora-plus"]
-    compared = [(label, losses["rotten-tomatoes", label]) for label in tasks["rotten-tomatoes"]]
-    lower = [label for label, others in compared for seed in best if others.get(seed, 1) < best[seed]]
-    assert sorted(lower) == ["adalora"] * 2 + ["lora-equal"] * 2
-    others = {label: tasks["rotten-tomatoes"][label] for label in ("top", "eva", "adalora", "weightlora-paper")}
-    assert [others[label]["vs_random"]["wins"] for label in ("top", "eva")] == [0, 0]
-    assert [round(others["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")] == [0.023, 0.033]
-    assert abs(others["adalora"]["vs_weightlora"]["mean"]) < others["adalora"]["vs_weightlora"]["ci"]
-    assert others["weightlora-paper"]["vs_weightlora"]["wins"] == 1
-    assert max(losses["rotten-tomatoes", "weightlora-paper"].values()) > 0.69
-    rivals = read_summary(QUALITY / "rivals", main=load_results(QUALITY)[0])[0]["tasks"]
-    apart = [rivals[task]["credit-60"] for task in ("rotten-tomatoes", "vader-tweets")]
-    differences = [entry[f"vs_{name}"] for entry in apart for name in ("random", "weightlora")]
-    differences.append(others["weightlora-paper"]["vs_weightlora"])
-    assert all(abs(found["mean"]) < found["ci"] for found in differences)
-    overlaps = [tasks["rotten-tomatoes"][label]["jaccard"] for label in ("weightlora-paper", "random")]
-    assert [round(overlap, 2) for overlap in overlaps] == [0.16, 0.15]
-    small = {task: tasks[task] for task in ("smollm2-sentiment", "smollm2-imdb-lm")}
-    gates = [methods["weightlora-paper"] for methods in small.values()]
-    assert [(round(entry["jaccard"], 2), entry["vs_weightlora"]["wins"]) for entry in gates] == [(0.62, 2), (0.53, 0)]
-    assert all(abs(entry["vs_weightlora"]["mean"]) < entry["vs_weightlora"]["ci"] for entry in gates)
-    eva, adalora = ([methods[label]["vs_weightlora"] for methods in small.values()] for label in ("eva", "adalora"))
-    assert [found["wins"] for found in eva] == [0, 0]
-    assert [round(eva[1][part], 4) for part in ("mean", "ci")] == [0.0145, 0.0086]
-    assert [found["wins"] for found in adalora] == [2, 0]
-    told = [*adalora, *(methods["eva"]["vs_random"] for methods in small.values())]
-    assert all(abs(found["mean"]) < found["ci"] for found in told)
-    rates = [[resolve(QUALITY, task, m)["learning_rate"] for m in ("adalora", "weightlora")] for task in small]
-    rates.append([resolve(QUALITY, "rotten-tomatoes", m)["learning_rate"] for m in ("adalora", "weightlora")])
-    assert {round(high / low) for high, low in rates} == {5, 10}
-    for task in small:
-        kinds = {label: kept_kinds(task, label) for label in ("weightlora-paper", "weightlora")}
-        widening = sum(kinds["weightlora-paper"][kind] for kind in ("v_proj", "up_proj", "gate_proj"))
-        assert widening > 0.6 and kinds["weightlora"]["o_proj"] > kinds["weightlora-paper"]["o_proj"]
-    far = [round(small["smollm2-imdb-lm"]["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")]
-    assert far == [0.081, 0.098] and small["smollm2-sentiment"]["top"]["vs_weightlora"]["wins"] == 0
-    late = {
-        task: methods["random-late"]["vs_weightlora"] for task, methods in tasks.items() if "random-late" in methods
-    }
-    assert sum(found["wins"] for found in late.values()) == 35 - 28 and len(late) == 5
-    assert {task for task, found in late.items() if found["mean"] - found["ci"] > 0} == better
-    assert {task for task, found in late.items() if found["mean"] < 0} == {"smollm2-sentiment"}
-    assert (versus["smollm2-sentiment"]["wins"], len(losses["smollm2-sentiment", "weightlora"])) == (7, 15)
-
-    plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if "weightlora-plus" in methods}
-    assert plus.keys() == tasks.keys() - {"imdb"} and plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
-    equal = {task: tasks[task]["lora-equal"]["vs_weightlora"] for task in plus}
-    differences = [*equal.values(), *(plus[task]["vs_lora"] for task in plus.keys() - {"rotten-tomatoes"})]
-    for task in ("smollm2-imdb-lm", "smollm2-sentiment"):
-        against = paired(losses[task, "weightlora-plus"], losses[task, "lora-equal"])
-        differences += [plus[task]["vs_weightlora"], against]
-    assert all(abs(found["mean"]) < found["ci"] for found in differences)
-    means = {label: entry["loss"]["mean"] for label, entry in tasks["smollm2-sentiment"].items()}
-    assert min(means, key=means.get) == "lora-equal"
-    close = [means[label] for label in ("weightlora", "lora", "random", "random-late")]
-    assert max(close) - min(close) < 0.02
-    assert {task for task, found in equal.items() if found["mean"] < 0} == {"smollm2-imdb-lm", "smollm2-sentiment"}
-    gains = [round(plus["rotten-tomatoes"][f"vs_{name}"]["mean"], 3) for name in ("weightlora", "lora")]
-    assert gains == [-0.006, -0.01]
-
-    without, faster = "random-without-query-key", ("weightlora-5e-4-faster-4", "weightlora-1e-3-faster-2")
-    same = [("rotten-tomatoes", without, "random"), ("rotten-tomatoes", "weightlora", without)]
-    same += [("vader-tweets", label, "weightlora") for label in faster]
-    for task, one, other in same:
-        found = paired(losses[task, one], losses[task, other])
-        assert found is not None and abs(found["mean"]) < found["ci"], (task, one, other)
-        assert len(losses[task, one]) == 10
-        assert found["mean"] < 0 or without not in (one, other), "it lies between the two"
-    worse = [("rotten-tomatoes", "weightlora-sampled"), ("imdb", "weightlora-sampled")]
-    for task, label in [*worse, ("imdb", "weightlora-5e-4-faster-2")]:
-        found = paired(losses[task, label], losses[task, "weightlora"])
-        assert found is not None and found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
-    collapsed = [loss > 0.69 for loss in losses["imdb", "weightlora-select-75"].values()]
-    assert (sum(collapsed), len(collapsed)) == (1, 3)
 
 
 def test_every_method_runs_at_the_rate_that_its_tuning_prefers():

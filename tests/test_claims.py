@@ -1,0 +1,166 @@
+"""What README.md and docs/choosing.md say in words about the benchmark's results is what the stored ones show."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weightlora.bench.experiments import resolve
+from weightlora.bench.results import load_results
+from weightlora.bench.summary import paired, read_summary
+
+QUALITY = Path(__file__).parents[1] / "benchmarks" / "quality"
+SMOLLM2 = ("smollm2-sentiment", "smollm2-imdb-lm")
+DIVERGED = 0.6  # a classifier that tells nothing has a loss of 0.69
+
+Summary = dict[str, dict[str, Any]]
+Losses = dict[tuple[str, str], dict[int, float]]
+
+
+@pytest.fixture(scope="module")
+def tasks() -> Summary:
+    return read_summary(QUALITY)[0]["tasks"]
+
+
+@pytest.fixture(scope="module")
+def losses() -> Losses:
+    """Held-out loss by task and label, then by seed; the ablations' are in it."""
+    found: Losses = defaultdict(dict)
+    for run in load_results(QUALITY)[0] + load_results(QUALITY / "ablations")[0]:
+        found[run["task"], run["method"]][run["seed"]] = run["loss"]
+    return found
+
+
+def differences(tasks: Summary, label: str, reference: str, names: Iterable[str]) -> list[dict[str, Any]]:
+    return [tasks[name][label][f"vs_{reference}"] for name in names]
+
+
+def none_told_apart(found: Iterable[dict[str, Any]]) -> bool:
+    return all(abs(difference["mean"]) < difference["ci"] for difference in found)
+
+
+def kept_kinds(task: str, label: str) -> dict[str, float]:
+    """Share of the adapters that a method kept, over its seeds, by the name of the module."""
+    runs = [run for run in load_results(QUALITY)[0] if (run["task"], run["method"]) == (task, label)]
+    kinds = Counter(name.rpartition(".")[2] for run in runs for name in run["kept"])
+    return {kind: count / kinds.total() for kind, count in kinds.items()}
+
+
+def rates(task: str, *labels: str) -> list[float]:
+    return [resolve(QUALITY, task, label)["learning_rate"] for label in labels]
+
+
+def test_chance_from_the_start(tasks: Summary, losses: Losses):
+    versus = {task: methods["weightlora"]["vs_random"] for task, methods in tasks.items()}
+    better = {task for task, found in versus.items() if found["mean"] + found["ci"] < 0}
+    assert better == {"rotten-tomatoes", "smollm2-imdb-lm"} and len(versus) == 5
+    assert all(found["mean"] - found["ci"] < 0 for found in versus.values()), "worse on none"
+    assert (versus["smollm2-sentiment"]["wins"], len(losses["smollm2-sentiment", "weightlora"])) == (7, 15)
+
+
+def test_chance_after_the_selection_phase(tasks: Summary):
+    late = {task: methods["random-late"]["vs_weightlora"] for task, methods in tasks.items()}
+    assert sum(found["wins"] for found in late.values()) == 35 - 28 and len(late) == 5
+    better = {task for task, found in late.items() if found["mean"] - found["ci"] > 0}
+    assert better == {"rotten-tomatoes", "smollm2-imdb-lm"}
+    assert {task for task, found in late.items() if found["mean"] < 0} == {"smollm2-sentiment"}
+
+
+def test_late_choices_from_the_start(tasks: Summary):
+    rivals = read_summary(QUALITY / "rivals", main=load_results(QUALITY)[0])[0]["tasks"]
+    for reference in ("random", "weightlora"):
+        assert none_told_apart(differences(rivals, "credit-60", reference, ("rotten-tomatoes", "vader-tweets")))
+
+
+def test_other_methods_on_rotten_tomatoes(tasks: Summary, losses: Losses):
+    methods = tasks["rotten-tomatoes"]
+    assert [methods[label]["vs_random"]["wins"] for label in ("top", "eva", "last-layers")] == [0, 0, 0]
+    assert [round(methods["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")] == [0.023, 0.033]
+    assert round(methods["last-layers"]["vs_random"]["mean"], 3) == 0.033
+    close = ("adalora", "kappa", "weightlora-paper", "grad-norm")
+    assert none_told_apart(methods[label]["vs_weightlora"] for label in close)
+    for label in ("weightlora-paper", "grad-norm"):
+        assert methods[label]["vs_weightlora"]["wins"] == 1
+        assert sum(loss > DIVERGED for loss in losses["rotten-tomatoes", label].values()) == 1
+    overlaps = [methods[label]["jaccard"] for label in ("weightlora-paper", "random")]
+    assert [round(overlap, 2) for overlap in overlaps] == [0.16, 0.15]
+
+
+def test_kappatune_keeps_nine_of_the_mlp(tasks: Summary):
+    assert [task for task, methods in tasks.items() if "kappa" in methods] == ["rotten-tomatoes"], "where it has run"
+    kappa, ours = (tasks["rotten-tomatoes"][label]["trainable_parameters"] for label in ("kappa", "weightlora"))
+    assert kappa / ours == pytest.approx(5 / 3)
+    (kept,) = {tuple(run["kept"]) for run in load_results(QUALITY)[0] if run["method"] == "kappa"}
+    assert len(kept) == 9 and not any(".attention." in name for name in kept)
+    assert not (QUALITY / "ablations/rotten-tomatoes/results/random-mlp").exists(), "it has yet to run"
+
+
+def test_other_methods_on_smollm2(tasks: Summary, losses: Losses):
+    sentiment, language = (tasks[task] for task in SMOLLM2)
+    assert [round(language["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")] == [0.081, 0.098]
+    assert sentiment["top"]["vs_weightlora"]["wins"] == 0
+    eva = differences(tasks, "eva", "weightlora", SMOLLM2)
+    assert [found["wins"] for found in eva] == [0, 0]
+    assert [round(eva[1][part], 4) for part in ("mean", "ci")] == [0.0145, 0.0086]
+    adalora = differences(tasks, "adalora", "weightlora", SMOLLM2)
+    assert [found["wins"] for found in adalora] == [2, 0]
+    assert none_told_apart([*adalora, *differences(tasks, "eva", "random", SMOLLM2)])
+    gaps = [rates(task, "adalora", "weightlora") for task in ("rotten-tomatoes", *SMOLLM2)]
+    assert {round(high / low) for high, low in gaps} == {5, 10}
+
+
+def test_the_papers_gates_on_smollm2(tasks: Summary):
+    found = differences(tasks, "weightlora-paper", "weightlora", SMOLLM2)
+    assert [difference["wins"] for difference in found] == [2, 0] and none_told_apart(found)
+    assert [round(tasks[task]["weightlora-paper"]["jaccard"], 2) for task in SMOLLM2] == [0.62, 0.53]
+    for task in SMOLLM2:
+        gates, credit = (kept_kinds(task, label) for label in ("weightlora-paper", "weightlora"))
+        assert sum(gates[kind] for kind in ("v_proj", "up_proj", "gate_proj")) > 0.6
+        assert credit["o_proj"] > gates["o_proj"]
+
+
+def test_a_lower_rank_on_all_modules(tasks: Summary):
+    found = {
+        task: methods["lora-equal"]["vs_weightlora"] for task, methods in tasks.items() if "lora-equal" in methods
+    }
+    assert found.keys() == tasks.keys() - {"imdb"} and none_told_apart(found.values())
+    assert {task for task, difference in found.items() if difference["mean"] < 0} == set(SMOLLM2)
+    means = {label: entry["loss"]["mean"] for label, entry in tasks["smollm2-sentiment"].items()}
+    assert min(means, key=lambda label: means[label]) == "lora-equal"
+    close = [means[label] for label in ("weightlora", "lora", "random", "random-late")]
+    assert max(close) - min(close) < 0.02
+
+
+def test_a_higher_rank_for_the_winners(tasks: Summary, losses: Losses):
+    plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if "weightlora-plus" in methods}
+    assert plus.keys() == tasks.keys() - {"imdb"} and plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
+    gains = [round(plus["rotten-tomatoes"][f"vs_{name}"]["mean"], 3) for name in ("weightlora", "lora")]
+    assert gains == [-0.006, -0.01]
+    best = losses["rotten-tomatoes", "weightlora-plus"]
+    compared = [(label, losses["rotten-tomatoes", label]) for label in tasks["rotten-tomatoes"]]
+    lower = [label for label, others in compared for seed in best if others.get(seed, 1) < best[seed]]
+    assert sorted(lower) == ["adalora"] * 2 + ["lora-equal"] * 2
+    assert none_told_apart(plus[task]["vs_lora"] for task in plus.keys() - {"rotten-tomatoes"})
+    assert none_told_apart(differences(tasks, "weightlora-plus", "weightlora", SMOLLM2))
+    for task in SMOLLM2:
+        found = paired(losses[task, "weightlora-plus"], losses[task, "lora-equal"])
+        assert found is not None and none_told_apart([found])
+
+
+def test_what_was_tried_and_is_not_better(losses: Losses):
+    without = "random-without-query-key"
+    compared = [("rotten-tomatoes", without, "random"), ("rotten-tomatoes", "weightlora", without)]
+    compared += [("vader-tweets", f"weightlora-{label}", "weightlora") for label in ("5e-4-faster-4", "1e-3-faster-2")]
+    for task, one, other in compared:
+        found = paired(losses[task, one], losses[task, other])
+        assert found is not None and none_told_apart([found]), (task, one, other)
+        assert len(losses[task, one]) == 10
+        assert found["mean"] < 0 or without not in (one, other), "it lies between the two"
+    worse = [("rotten-tomatoes", "weightlora-sampled"), ("imdb", "weightlora-sampled")]
+    for task, label in [*worse, ("imdb", "weightlora-5e-4-faster-2")]:
+        found = paired(losses[task, label], losses[task, "weightlora"])
+        assert found is not None and found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
+    collapsed = [loss > DIVERGED for loss in losses["imdb", "weightlora-select-75"].values()]
+    assert (sum(collapsed), len(collapsed)) == (1, 3)
