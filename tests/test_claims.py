@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -41,10 +42,13 @@ def none_told_apart(found: Iterable[dict[str, Any]]) -> bool:
     return all(abs(difference["mean"]) < difference["ci"] for difference in found)
 
 
+def runs_of(task: str, label: str, root: Path = QUALITY) -> list[dict[str, Any]]:
+    return [run for run in load_results(root)[0] if (run["task"], run["method"]) == (task, label)]
+
+
 def kept_kinds(task: str, label: str) -> dict[str, float]:
     """Share of the adapters that a method kept, over its seeds, by the name of the module."""
-    runs = [run for run in load_results(QUALITY)[0] if (run["task"], run["method"]) == (task, label)]
-    kinds = Counter(name.rpartition(".")[2] for run in runs for name in run["kept"])
+    kinds = Counter(name.rpartition(".")[2] for run in runs_of(task, label) for name in run["kept"])
     return {kind: count / kinds.total() for kind, count in kinds.items()}
 
 
@@ -92,9 +96,25 @@ def test_kappatune_keeps_nine_of_the_mlp(tasks: Summary):
     assert [task for task, methods in tasks.items() if "kappa" in methods] == ["rotten-tomatoes"], "where it has run"
     kappa, ours = (tasks["rotten-tomatoes"][label]["trainable_parameters"] for label in ("kappa", "weightlora"))
     assert kappa / ours == pytest.approx(5 / 3)
-    (kept,) = {tuple(run["kept"]) for run in load_results(QUALITY)[0] if run["method"] == "kappa"}
+    (kept,) = {tuple(run["kept"]) for run in runs_of("rotten-tomatoes", "kappa")}
     assert len(kept) == 9 and not any(".attention." in name for name in kept)
-    assert not (QUALITY / "ablations/rotten-tomatoes/results/random-mlp").exists(), "it has yet to run"
+
+
+def test_nine_of_the_mlp_at_random(losses: Losses):
+    nine = {label: losses["rotten-tomatoes", label] for label in ("random-mlp", "weightlora-unbounded")}
+    default = {seed: losses["rotten-tomatoes", "weightlora"][seed] for seed in nine["random-mlp"]}
+    means = [fmean(found.values()) for found in (*nine.values(), default)]
+    assert max(means) - min(means) < 0.001 and all(found.keys() == default.keys() for found in nine.values())
+    assert len(default) == 5 and none_told_apart(paired(found, default) for found in nine.values())
+    mlp = runs_of("rotten-tomatoes", "random-mlp", QUALITY / "ablations")
+    assert {run["trainable_parameters"]["after"] for run in mlp} == {138_240}, "five thirds of the default's"
+    assert all(len(run["kept"]) == 9 and not any(".attention." in name for name in run["kept"]) for run in mlp)
+    all_modules = runs_of("rotten-tomatoes", "kappa")[0]
+    sizes: dict[bool, set[int]] = defaultdict(set)
+    for name, size in zip(all_modules["names"], all_modules["sizes"], strict=True):
+        sizes[".attention." in name].add(size)
+    assert sizes == {True: {6_144}, False: {15_360}}
+    assert [task for task, label in losses if label in nine] == ["rotten-tomatoes"] * 2, "others have yet to run"
 
 
 def test_other_methods_on_smollm2(tasks: Summary, losses: Losses):
@@ -140,8 +160,22 @@ def test_a_higher_rank_for_the_winners(tasks: Summary, losses: Losses):
     assert gains == [-0.006, -0.01]
     best = losses["rotten-tomatoes", "weightlora-plus"]
     compared = [(label, losses["rotten-tomatoes", label]) for label in tasks["rotten-tomatoes"]]
-    lower = [label for label, others in compared for seed in best if others.get(seed, 1) < best[seed]]
-    assert sorted(lower) == ["adalora"] * 2 + ["lora-equal"] * 2
+    lower = Counter(label for label, others in compared for seed in best if others.get(seed, 1) < best[seed])
+    assert {label: lower[label] for label in ("adalora", "lora-equal", "lora")} == {
+        "adalora": 2,
+        "lora-equal": 2,
+        "lora": 0,
+    }
+    seeds = {label: entry["seeds"] for label, entry in tasks["rotten-tomatoes"].items()}
+    means = {label: fmean(others.values()) for label, others in compared if seeds[label] >= 5}
+    assert min(means, key=lambda label: means[label]) == "weightlora-plus"
+    begun = {label for label in seeds if seeds[label] < 5}
+    assert begun == {"dora", "rslora", "loha", "lokr", "vera", "full"} and {seeds[label] for label in begun} == {1, 2}
+    assert {label for label in begun if lower[label] == 2} == {"loha", "full"}
+    two = {label: [others.get(seed, 1) for seed in (0, 1)] for label, others in compared}
+    for seed in (0, 1):
+        assert sorted(two, key=lambda label: two[label][seed])[:2] == ["full", "loha"]
+        assert abs(two["lokr"][seed] - two["weightlora"][seed]) < 0.002
     assert none_told_apart(plus[task]["vs_lora"] for task in plus.keys() - {"rotten-tomatoes"})
     assert none_told_apart(differences(tasks, "weightlora-plus", "weightlora", SMOLLM2))
     for task in SMOLLM2:
