@@ -112,7 +112,7 @@ def quality(summary: dict[str, Any]) -> str:
     note = (
         "± is the half-width of the 95 % t-interval over seeds; the difference is paired by seed, and ▼ marks an "
         "interval that excludes 0. WeightLoRA+ has as many parameters as LoRA on all modules, `weightlora` and "
-        "the random sets a quarter of them. Learning rates were tuned for each method, three to five values each, on "
+        "the random sets a quarter of them. Learning rates were tuned for each method, three values or more each, on "
         "a validation split that is reported nowhere. Seeds and all other methods: "
         "[docs/results](docs/results/summary.md)."
     )

@@ -104,7 +104,9 @@ def test_methods_with_one_seed_or_two(tasks: Summary, losses: Losses):
         assert abs(found["lokr"] - found["weightlora"]) < 0.002
     sizes = [tasks["rotten-tomatoes"][label]["trainable_parameters"] for label in ("loha", "lokr", "weightlora")]
     assert [round(size / sizes[2], 2) for size in sizes[:2]] == [8, 0.34]
-    assert rates("rotten-tomatoes", "loha", "lokr") == [0.002, 0.002], "the highest that were tried"
+    for label in ("loha", "lokr"):
+        tried = (QUALITY / "rotten-tomatoes" / "tuning" / label).glob("lr-*.json")
+        assert rates("rotten-tomatoes", label) == [max(float(path.stem.removeprefix("lr-")) for path in tried)]
 
 
 def test_kappatune_keeps_nine_of_the_mlp(tasks: Summary):
@@ -132,7 +134,7 @@ def test_nine_of_the_mlp_at_random(losses: Losses):
     assert [task for task, label in losses if label in nine] == ["rotten-tomatoes"] * 2, "others have yet to run"
 
 
-def test_other_methods_on_smollm2(tasks: Summary, losses: Losses):
+def test_other_methods_on_smollm2(tasks: Summary):
     sentiment, language = (tasks[task] for task in SMOLLM2)
     assert [round(language["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")] == [0.081, 0.098]
     assert sentiment["top"]["vs_weightlora"]["wins"] == 0
@@ -176,12 +178,8 @@ def test_a_higher_rank_for_the_winners(tasks: Summary, losses: Losses):
     best = losses["rotten-tomatoes", "weightlora-plus"]
     compared = [(label, losses["rotten-tomatoes", label]) for label in tasks["rotten-tomatoes"]]
     lower = Counter(label for label, others in compared for seed in best if others.get(seed, 1) < best[seed])
-    assert {label: lower[label] for label in ("adalora", "lora-equal", "lora")} == {
-        "adalora": 2,
-        "lora-equal": 2,
-        "lora": 0,
-    }
     seeds = {label: entry["seeds"] for label, entry in tasks["rotten-tomatoes"].items()}
+    assert {label: lower[label] for label in lower if seeds[label] >= 5} == {"adalora": 2, "lora-equal": 2}
     means = {label: fmean(others.values()) for label, others in compared if seeds[label] >= 5}
     assert min(means, key=lambda label: means[label]) == "weightlora-plus"
     assert [lower[label] for label in ("loha", "full")] == [seeds[label] for label in ("loha", "full")] == [2, 2]
