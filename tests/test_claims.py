@@ -1,7 +1,9 @@
 """What README.md and docs/choosing.md say in words about the benchmark's results is what the stored ones show."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,6 +38,13 @@ def losses() -> Losses:
 
 def differences(tasks: Summary, label: str, reference: str, names: Iterable[str]) -> list[dict[str, Any]]:
     return [tasks[name][label][f"vs_{reference}"] for name in names]
+
+
+def compare(losses: Losses, task: str, label: str, reference: str) -> dict[str, Any]:
+    """Paired difference between two methods, over the seeds that both have."""
+    found = paired(losses[task, label], losses[task, reference])
+    assert found is not None, (task, label, reference)
+    return found
 
 
 def none_told_apart(found: Iterable[dict[str, Any]]) -> bool:
@@ -94,16 +103,34 @@ def test_other_methods_on_rotten_tomatoes(tasks: Summary, losses: Losses):
     assert [round(overlap, 2) for overlap in overlaps] == [0.16, 0.15]
 
 
-def test_methods_with_one_seed_or_two(tasks: Summary, losses: Losses):
-    seeds = {label: entry["seeds"] for label, entry in tasks["rotten-tomatoes"].items()}
-    begun = {label: number for label, number in seeds.items() if number < 5}
-    assert begun == {"dora": 2, "rslora": 2, "loha": 2, "lokr": 2, "vera": 1, "full": 2}
-    for seed in (0, 1):
-        found = {label: losses["rotten-tomatoes", label].get(seed, 1) for label in seeds}
-        assert sorted(found, key=lambda label: found[label])[:2] == ["full", "loha"]
-        assert abs(found["lokr"] - found["weightlora"]) < 0.002
-    sizes = [tasks["rotten-tomatoes"][label]["trainable_parameters"] for label in ("loha", "lokr", "weightlora")]
-    assert [round(size / sizes[2], 2) for size in sizes[:2]] == [8, 0.34]
+def test_other_adapters_on_rotten_tomatoes(tasks: Summary, losses: Losses):
+    found = {label: losses["rotten-tomatoes", label] for label in tasks["rotten-tomatoes"]}
+    assert min(map(len, found.values())) == 5
+    versus = partial(compare, losses, "rotten-tomatoes")
+    sizes = {label: tasks["rotten-tomatoes"][label]["trainable_parameters"] for label in found}
+    relative = {label: sizes[label] / sizes["weightlora"] for label in ("dora", "lokr", "vera", "loha", "lora")}
+    assert [round(size, 2) for size in relative.values()] == [4.25, 0.34, 0.36, 8, 4]
+
+    apart = [("dora", "lora"), ("dora", "weightlora"), ("lokr", "weightlora")]
+    assert none_told_apart(versus(*pair) for pair in apart)
+    assert sorted(loss > 0.51 for loss in found["rslora"].values()) == [False, False, True, True, True]
+    assert sum(loss > DIVERGED for loss in found["rslora"].values()) == 1
+    close = [found["rslora"][seed] - found["weightlora"][seed] for seed in (0, 2)]
+    assert max(map(abs, close)) < 0.004
+    tried = QUALITY / "rotten-tomatoes" / "tuning" / "rslora"
+    lower, chosen = (json.loads((tried / f"lr-{rate}.json").read_text())["loss"] for rate in ("0.00025", "0.0005"))
+    assert chosen < lower and rates("rotten-tomatoes", "rslora") == [0.0005]
+    lokr = versus("lokr", "weightlora")
+    assert (round(lokr["mean"], 3), lokr["wins"]) == (0.005, 1)
+
+    vera = [versus("vera", label) for label in ("weightlora", "random")]
+    assert [(round(other["mean"], 3), other["wins"]) for other in vera] == [(0.024, 0), (0.014, 0)]
+    better = [("loha", "weightlora"), ("loha", "lora"), ("full", "weightlora"), ("full", "loha")]
+    gains = [versus(*pair) for pair in better]
+    assert [round(gain["mean"], 4) for gain in gains] == [-0.0126, -0.0166, -0.0245, -0.0119]
+    assert [round(gain["ci"], 3) for gain in gains] == [0.005, 0.011, 0.006, 0.005]
+    assert {versus("full", label)["wins"] for label in found if label != "full"} == {5}
+    assert versus("loha", "weightlora")["wins"] == versus("loha", "lora")["wins"] == 5
     for label in ("loha", "lokr"):
         tried = (QUALITY / "rotten-tomatoes" / "tuning" / label).glob("lr-*.json")
         assert rates("rotten-tomatoes", label) == [max(float(path.stem.removeprefix("lr-")) for path in tried)]
@@ -122,7 +149,9 @@ def test_nine_of_the_mlp_at_random(losses: Losses):
     default = {seed: losses["rotten-tomatoes", "weightlora"][seed] for seed in nine["random-mlp"]}
     means = [fmean(found.values()) for found in (*nine.values(), default)]
     assert max(means) - min(means) < 0.001 and all(found.keys() == default.keys() for found in nine.values())
-    assert len(default) == 5 and none_told_apart(paired(found, default) for found in nine.values())
+    assert len(default) == 5 and none_told_apart(
+        compare(losses, "rotten-tomatoes", label, "weightlora") for label in nine
+    )
     mlp = runs_of("rotten-tomatoes", "random-mlp", QUALITY / "ablations")
     assert {run["trainable_parameters"]["after"] for run in mlp} == {138_240}, "five thirds of the default's"
     assert all(len(run["kept"]) == 9 and not any(".attention." in name for name in run["kept"]) for run in mlp)
@@ -178,16 +207,15 @@ def test_a_higher_rank_for_the_winners(tasks: Summary, losses: Losses):
     best = losses["rotten-tomatoes", "weightlora-plus"]
     compared = [(label, losses["rotten-tomatoes", label]) for label in tasks["rotten-tomatoes"]]
     lower = Counter(label for label, others in compared for seed in best if others.get(seed, 1) < best[seed])
-    seeds = {label: entry["seeds"] for label, entry in tasks["rotten-tomatoes"].items()}
-    assert {label: lower[label] for label in lower if seeds[label] >= 5} == {"adalora": 2, "lora-equal": 2}
-    means = {label: fmean(others.values()) for label, others in compared if seeds[label] >= 5}
-    assert min(means, key=lambda label: means[label]) == "weightlora-plus"
-    assert [lower[label] for label in ("loha", "full")] == [seeds[label] for label in ("loha", "full")] == [2, 2]
+    assert lower == {"full": 5, "loha": 5, "adalora": 2, "lora-equal": 2, "lokr": 1}
+    means = {label: fmean(others.values()) for label, others in compared}
+    assert sorted(means, key=lambda label: means[label])[:3] == ["full", "loha", "weightlora-plus"]
+    sizes = [tasks["rotten-tomatoes"][label]["trainable_parameters"] for label in ("loha", "weightlora-plus")]
+    assert sizes[0] == 2 * sizes[1] and len(best) == 5
     assert none_told_apart(plus[task]["vs_lora"] for task in plus.keys() - {"rotten-tomatoes"})
     assert none_told_apart(differences(tasks, "weightlora-plus", "weightlora", SMOLLM2))
     for task in SMOLLM2:
-        found = paired(losses[task, "weightlora-plus"], losses[task, "lora-equal"])
-        assert found is not None and none_told_apart([found])
+        assert none_told_apart([compare(losses, task, "weightlora-plus", "lora-equal")])
 
 
 def test_what_was_tried_and_is_not_better(losses: Losses):
@@ -195,13 +223,13 @@ def test_what_was_tried_and_is_not_better(losses: Losses):
     compared = [("rotten-tomatoes", without, "random"), ("rotten-tomatoes", "weightlora", without)]
     compared += [("vader-tweets", f"weightlora-{label}", "weightlora") for label in ("5e-4-faster-4", "1e-3-faster-2")]
     for task, one, other in compared:
-        found = paired(losses[task, one], losses[task, other])
-        assert found is not None and none_told_apart([found]), (task, one, other)
+        found = compare(losses, task, one, other)
+        assert none_told_apart([found]), (task, one, other)
         assert len(losses[task, one]) == 10
         assert found["mean"] < 0 or without not in (one, other), "it lies between the two"
     worse = [("rotten-tomatoes", "weightlora-sampled"), ("imdb", "weightlora-sampled")]
     for task, label in [*worse, ("imdb", "weightlora-5e-4-faster-2")]:
-        found = paired(losses[task, label], losses[task, "weightlora"])
-        assert found is not None and found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
+        found = compare(losses, task, label, "weightlora")
+        assert found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
     collapsed = [loss > DIVERGED for loss in losses["imdb", "weightlora-select-75"].values()]
     assert (sum(collapsed), len(collapsed)) == (1, 3)
