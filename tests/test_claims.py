@@ -155,23 +155,42 @@ def test_kappatune_keeps_nine_of_the_mlp(tasks: Summary):
     assert len(kept) == 9 and not any(".attention." in name for name in kept)
 
 
-def test_nine_of_the_mlp_at_random(losses: Losses):
-    nine = {label: losses["rotten-tomatoes", label] for label in ("random-mlp", "weightlora-unbounded")}
-    default = {seed: losses["rotten-tomatoes", "weightlora"][seed] for seed in nine["random-mlp"]}
-    means = [fmean(found.values()) for found in (*nine.values(), default)]
-    assert max(means) - min(means) < 0.001 and all(found.keys() == default.keys() for found in nine.values())
-    assert len(default) == 5 and none_told_apart(
-        compare(losses, "rotten-tomatoes", label, "weightlora") for label in nine
+def test_random_sets_with_more_parameters(losses: Losses):
+    as_good = [("rotten-tomatoes", label) for label in ("random-mlp", "random-parameters", "weightlora-unbounded")]
+    as_good += [("vader-tweets", "random-mlp-1e-3")]
+    assert none_told_apart(compare(losses, task, label, "weightlora") for task, label in as_good)
+    worse = [("rotten-tomatoes", "random-mlp-5"), ("vader-tweets", "random-mlp-5"), ("vader-tweets", "random-mlp")]
+    found = [compare(losses, task, label, "weightlora") for task, label in worse]
+    assert [difference["wins"] for difference in found] == [0, 1, 0] and all(len(losses[key]) == 5 for key in worse)
+    assert [round(found[0][part], 3) for part in ("mean", "ci")] == [0.012, 0.01] and told_apart(found[0])
+    assert not told_apart(found[1])
+
+    of_the_mlp = [key for key in (*as_good, *worse) if "mlp" in key[1]]
+    assert {task for task, label in losses if "mlp" in label} == {"rotten-tomatoes", "vader-tweets"}, (
+        "where it has run"
     )
-    mlp = runs_of("rotten-tomatoes", "random-mlp", QUALITY / "ablations")
-    assert {run["trainable_parameters"]["after"] for run in mlp} == {138_240}, "five thirds of the default's"
-    assert all(len(run["kept"]) == 9 and not any(".attention." in name for name in run["kept"]) for run in mlp)
+    sizes: dict[tuple[str, str], set[int]] = {}
+    for task, label in (*as_good, *worse):
+        runs = runs_of(task, label, QUALITY / "ablations")
+        sizes[task, label] = {run["trainable_parameters"]["after"] for run in runs}
+        in_the_mlp = not any(".attention." in name for run in runs for name in run["kept"])
+        assert in_the_mlp == ((task, label) in of_the_mlp) and len(runs) == 5
+    five, nine, default = 5 * 15_360, 9 * 15_360, 82_944
+    assert nine / default == 5 / 3
+    assert all(sizes[key] == ({five} if key[1].endswith("-5") else {nine}) for key in of_the_mlp)
+    assert all(0.95 * nine < size <= nine for size in sizes["rotten-tomatoes", "random-parameters"])
+    assert max(sizes["rotten-tomatoes", "weightlora-unbounded"]) <= nine
+    tuned = [rates("vader-tweets", label) for label in ("weightlora", "random")]
+    own = [runs_of("vader-tweets", label, QUALITY / "ablations") for label in ("random-mlp-1e-3", "random-mlp")]
+    assert [[runs[0]["experiment"]["learning_rate"]] for runs in own] == tuned
+
+
+def test_a_module_of_the_mlp_has_more_parameters():
     all_modules = runs_of("rotten-tomatoes", "kappa")[0]
     sizes: dict[bool, set[int]] = defaultdict(set)
     for name, size in zip(all_modules["names"], all_modules["sizes"], strict=True):
         sizes[".attention." in name].add(size)
-    assert sizes == {True: {6_144}, False: {15_360}}
-    assert [task for task, label in losses if label in nine] == ["rotten-tomatoes"] * 2, "others have yet to run"
+    assert sizes == {True: {6_144}, False: {15_360}}, "two and a half times as many"
 
 
 def test_other_methods_on_the_tweets(tasks: Summary):
