@@ -197,7 +197,7 @@ def test_other_methods_on_the_tweets(tasks: Summary):
     methods = tasks["vader-tweets"]
     named = ("top", "eva", "adalora", "weightlora-paper")
     assert [methods[label]["seeds"] for label in named] == [5, 5, 5, 5]
-    assert not any(label in tasks["imdb"] for label in named), "IMDb has yet to run"
+    assert all(tasks["imdb"][label]["seeds"] == 1 for label in named if label in tasks["imdb"]), "too few to say"
     assert [methods[label]["vs_weightlora"]["wins"] for label in named] == [0, 0, 3, 1]
     assert [round(methods["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")] == [0.052, 0.065]
     eva = methods["eva"]["vs_weightlora"]
@@ -234,10 +234,9 @@ def test_the_papers_gates_on_smollm2(tasks: Summary):
 
 
 def test_a_lower_rank_on_all_modules(tasks: Summary):
-    found = {
-        task: methods["lora-equal"]["vs_weightlora"] for task, methods in tasks.items() if "lora-equal" in methods
-    }
-    assert found.keys() == tasks.keys() - {"imdb"} and none_told_apart(found.values())
+    assert tasks["imdb"]["lora-equal"]["seeds"] == 1, "too few to say"
+    found = {task: methods["lora-equal"]["vs_weightlora"] for task, methods in tasks.items() if task != "imdb"}
+    assert none_told_apart(found.values())
     assert {task for task, difference in found.items() if difference["mean"] < 0} == set(SMOLLM2)
     means = {label: entry["loss"]["mean"] for label, entry in tasks["smollm2-sentiment"].items()}
     assert min(means, key=lambda label: means[label]) == "lora-equal"
@@ -246,8 +245,9 @@ def test_a_lower_rank_on_all_modules(tasks: Summary):
 
 
 def test_a_higher_rank_for_the_winners(tasks: Summary, losses: Losses):
-    plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if "weightlora-plus" in methods}
-    assert plus.keys() == tasks.keys() - {"imdb"} and plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
+    assert tasks["imdb"]["weightlora-plus"]["seeds"] == 1, "too few to say"
+    plus = {task: methods["weightlora-plus"] for task, methods in tasks.items() if task != "imdb"}
+    assert plus["vader-tweets"]["vs_weightlora"]["wins"] == 1
     gains = [round(plus["rotten-tomatoes"][f"vs_{name}"]["mean"], 3) for name in ("weightlora", "lora")]
     assert gains == [-0.006, -0.01]
     best = losses["rotten-tomatoes", "weightlora-plus"]
