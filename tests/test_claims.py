@@ -16,7 +16,8 @@ from weightlora.bench.summary import paired, read_summary
 
 QUALITY = Path(__file__).parents[1] / "benchmarks" / "quality"
 SMOLLM2 = ("smollm2-sentiment", "smollm2-imdb-lm")
-DIVERGED = 0.6  # a classifier that tells nothing has a loss of 0.69
+DIVERGED = 0.6
+NOTHING_LEARNED = 0.69  # of a classifier that tells two classes apart no better than chance
 
 Summary = dict[str, dict[str, Any]]
 Losses = dict[tuple[str, str], dict[int, float]]
@@ -112,6 +113,7 @@ def test_other_methods_on_rotten_tomatoes(tasks: Summary, losses: Losses):
     for label in ("weightlora-paper", "grad-norm"):
         assert methods[label]["vs_weightlora"]["wins"] == 1
         assert sum(loss > DIVERGED for loss in losses["rotten-tomatoes", label].values()) == 1
+    assert max(losses["rotten-tomatoes", "weightlora-paper"].values()) > NOTHING_LEARNED
     overlaps = [methods[label]["jaccard"] for label in ("weightlora-paper", "random")]
     assert [round(overlap, 2) for overlap in overlaps] == [0.16, 0.15]
 
@@ -127,12 +129,13 @@ def test_other_adapters_on_rotten_tomatoes(tasks: Summary, losses: Losses):
     apart = [("dora", "lora"), ("dora", "weightlora"), ("lokr", "weightlora")]
     assert none_told_apart(versus(*pair) for pair in apart)
     assert sorted(loss > 0.51 for loss in found["rslora"].values()) == [False, False, True, True, True]
-    assert sum(loss > DIVERGED for loss in found["rslora"].values()) == 1
+    assert sum(loss > NOTHING_LEARNED for loss in found["rslora"].values()) == 1
     close = [found["rslora"][seed] - found["weightlora"][seed] for seed in (0, 2)]
     assert max(map(abs, close)) < 0.004
     tried = QUALITY / "rotten-tomatoes" / "tuning" / "rslora"
-    lower, chosen = (json.loads((tried / f"lr-{rate}.json").read_text())["loss"] for rate in ("0.00025", "0.0005"))
-    assert chosen < lower and rates("rotten-tomatoes", "rslora") == [0.0005]
+    named = ("0.000125", "0.00025", "0.0005")
+    *lower, chosen = (json.loads((tried / f"lr-{rate}.json").read_text())["loss"] for rate in named)
+    assert chosen < min(lower) and rates("rotten-tomatoes", "rslora") == [0.0005]
     lokr = versus("lokr", "weightlora")
     assert (round(lokr["mean"], 3), lokr["wins"]) == (0.005, 1)
 
@@ -279,5 +282,5 @@ def test_what_was_tried_and_is_not_better(losses: Losses):
     for task, label in [*worse, ("imdb", "weightlora-5e-4-faster-2")]:
         found = compare(losses, task, label, "weightlora")
         assert found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
-    collapsed = [loss > DIVERGED for loss in losses["imdb", "weightlora-select-75"].values()]
+    collapsed = [loss > NOTHING_LEARNED for loss in losses["imdb", "weightlora-select-75"].values()]
     assert (sum(collapsed), len(collapsed)) == (1, 3)

@@ -18,8 +18,8 @@ FIRST_SEED = 1000  # no result uses it or a later one
 TEXT = (
     "Loss on the validation split, on which no result is reported, after training at each learning rate. Every method "
     "has three rates or more: the same ones, but for lower ones in full fine-tuning and higher ones in VeRA and "
-    "AdaLoRA, and more of them where it had not learned at the highest, or learned less at each higher one. Where a "
-    "rate has several runs (column seeds: random sets, which differ from seed to seed), their mean counts. Results "
+    "AdaLoRA. Some have more, mostly where the best was the lowest or the highest of three; not all such have. Where "
+    "a rate has several runs (column seeds: random sets, which differ from seed to seed), their mean counts. Results "
     "ran at the rate with the lowest loss, in the last column."
 )
 
