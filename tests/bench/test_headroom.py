@@ -12,7 +12,8 @@ NAMES = [f"encoder.layer.{layer}.{kind}" for layer in range(6) for kind in TYPES
 
 
 def run(kept, loss, seed=0, **changes):
-    return {"task": "tiny", "method": "random", "seed": seed, "loss": loss, "kept": kept, "names": NAMES} | changes
+    result = {"task": "tiny", "method": "random", "seed": seed, "loss": loss, "kept": kept, "names": NAMES}
+    return result | {"trainable_parameters": {"before": 10 * len(NAMES), "after": 10 * len(kept)}} | changes
 
 
 def draw(effects, count, noise=0.0, keep=6, seed=0):
@@ -77,6 +78,31 @@ def test_groups_are_thirds_of_the_depth_and_module_types():
     assert min(groups, key=groups.get) == "middle mlp.up"
     others = [value for name, value in groups.items() if name != "middle mlp.up"]
     assert groups["middle mlp.up"] - np.mean(others) == pytest.approx(-0.02, abs=1e-3)
+
+
+def test_size_is_told_from_kind():
+    def results(loss_of, seed=0):
+        drawn = draw(np.zeros(len(NAMES)), 60, noise=0.001, seed=seed)
+        for result in drawn:
+            wide = sum("mlp" in name for name in result["kept"])
+            result["trainable_parameters"] = {"before": 600, "after": (parameters := 10 * (6 + wide))}
+            result["loss"] += loss_of(parameters, result["kept"])
+        return drawn
+
+    larger_is_better = results(lambda parameters, kept: -1e-3 * parameters)
+    size = fit_membership(larger_is_better)["size"]
+    parameters = [result["trainable_parameters"]["after"] for result in larger_is_better]
+    assert size["mean"] == pytest.approx(np.mean(parameters))
+    assert size["std"] == pytest.approx(np.std(parameters, ddof=1))
+    assert size["coefficients"]["parameters"] == pytest.approx(-1e-3 * size["std"], rel=0.05)
+    assert size["r2"] > 0.9
+    of_kind = fit_membership(results(lambda parameters, kept: -0.01 * (NAMES[0] in kept)))
+    assert of_kind["size"]["r2"] < 0.2 < 0.9 < of_kind["adapters"]["r2"]
+
+
+def test_subsets_of_as_many_parameters_have_no_effect_of_size(fit):
+    assert fit["size"] is None
+    assert "number of parameters" not in render_headroom_markdown("t", fit)
 
 
 def test_a_module_outside_the_layers_is_a_group_of_its_own():
@@ -190,6 +216,12 @@ def test_the_text_tells_what_the_fit_is_worth(fit):
     assert f"| mlp.up | {fit['types']['mlp.up']:+.5f} |" in markdown
     assert "| cr\\|edit | 3 | 0.4000 | 12 % | -0.0200 ± 0.0100 ▼ |" in markdown
     assert "mean nothing" not in markdown
+
+    size = {"r2": 0.25, "mean": 82944.4, "std": 13824.0, "coefficients": {"parameters": -0.00234}}
+    sized = render_headroom_markdown("t", {**fit, "size": size})
+    assert "0.25 from nothing but the number of parameters. The rest" in sized
+    assert "have 82,944 parameters, standard deviation 13,824; as many more go with a change" in sized
+    assert "in loss of -0.0023." in sized
 
     worthless = {**fit, "adapters": {**fit["adapters"], "r2": -0.2}}
     assert "mean nothing" in (text := render_headroom_markdown("t", worthless))

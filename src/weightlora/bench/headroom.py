@@ -22,21 +22,23 @@ DEPTHS = ("lower", "middle", "upper")  # thirds of the layers
 def fit_membership(results: Sequence[Mapping[str, Any]], keep: int | None = None) -> dict[str, Any]:
     """Ridge regressions of the held-out loss of random subsets of n adapters on which adapters they hold.
 
-    Two regressions, their penalties chosen by scikit-learn's RidgeCV: `adapters`, on the membership (runs x n, 0 or
-    1), and `groups`, on the number of members in each third of the depth and module type. A coefficient is the change
-    in loss that goes with one member more, so negative is good. Where all subsets have one size, only differences
-    between coefficients mean anything; the penalty then centres them near 0.
+    Three regressions, their penalties chosen by scikit-learn's RidgeCV: `adapters`, on the membership (runs x n, 0 or
+    1); `groups`, on the number of members in each third of the depth and module type; and `size`, on nothing but the
+    number of trainable parameters. A coefficient is the change in loss that goes with one member more (in `size`, with
+    one standard deviation of the number of parameters), so negative is good. Where all subsets have one size, only
+    differences between coefficients mean anything; the penalty then centres them near 0.
 
     `r2`, the share of the spread that the members explain, is 1 minus the squared error over the squared spread, each
     run predicted from the runs of all other subsets. It is negative where that is worse than predicting the mean.
 
     Args:
-        results: runs of one task, each with `kept` and the same `names`.
+        results: runs of one task, each with `kept`, `trainable_parameters` and the same `names`.
         keep: K, the size of the best set; by default the size of the subsets, if they have one size.
 
     Returns:
         `runs`, `subsets` (how many differ), `n`, `keep`; `loss`: `{"mean", "std", "min", "max"}`; `adapters` and
-        `groups`: `{"r2", "alpha", "intercept", "coefficients": {name: x}}`; `types` and `layers`: the mean coefficient
+        `groups`: `{"r2", "alpha", "intercept", "coefficients": {name: x}}`; `size`: the same, with `mean` and `std` of
+        the number of parameters, or None where all have as many; `types` and `layers`: the mean coefficient
         of the adapters of a module type or layer; `best`: `{"kept": [name], "loss": x}`, the K adapters of the lowest
         predicted loss, in model order. That loss is the best of many predictions, hence too good to be expected.
 
@@ -70,6 +72,7 @@ def fit_membership(results: Sequence[Mapping[str, Any]], keep: int | None = None
         },
         "adapters": adapters,
         "groups": _fit(counts, losses, subsets, groups),
+        "size": _fit_size(results, losses, subsets),
         **_mean_coefficients(adapters["coefficients"]),
         "best": _best_set(adapters, keep),
     }
@@ -215,6 +218,16 @@ def _fit(features: np.ndarray, losses: np.ndarray, subsets: np.ndarray, names: S
     }
 
 
+def _fit_size(results: Sequence[Mapping[str, Any]], losses: np.ndarray, subsets: np.ndarray) -> dict[str, Any] | None:
+    """Ridge of the losses on the number of trainable parameters, in standard deviations of it."""
+    parameters = np.array([result["trainable_parameters"]["after"] for result in results], dtype=float)
+    mean, std = float(parameters.mean()), float(parameters.std(ddof=1))
+    if std == 0:
+        return None
+    fit = _fit(((parameters - mean) / std)[:, None], losses, subsets, ["parameters"])
+    return {**fit, "mean": mean, "std": std}
+
+
 def _mean_coefficients(coefficients: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Mean coefficient of each module type and each layer."""
     grid = lay_out(list(coefficients))
@@ -238,12 +251,18 @@ def _best_set(adapters: Mapping[str, Any], keep: int) -> dict[str, Any]:
 
 def _explained(fit: Mapping[str, Any]) -> str:
     """The sentences on r2, with a warning where the coefficients below mean nothing."""
-    of_adapters, of_groups = fit["adapters"]["r2"], fit["groups"]["r2"]
+    of_adapters, of_groups, size = fit["adapters"]["r2"], fit["groups"]["r2"], fit["size"]
+    of_size = f", {size['r2']:.2f} from nothing but the number of parameters" if size else ""
     text = (
         f"Share of that spread that the members explain, predicted for subsets that the fit has not seen (R2): "
-        f"{of_adapters:.2f} from the single adapters, {of_groups:.2f} from counts by depth and module type. The rest "
-        "is noise between runs, interplay of adapters, and what so few runs cannot tell."
+        f"{of_adapters:.2f} from the single adapters, {of_groups:.2f} from counts by depth and module type{of_size}. "
+        "The rest is noise between runs, interplay of adapters, and what so few runs cannot tell."
     )
+    if size:
+        text += (
+            f" The subsets have {size['mean']:,.0f} parameters, standard deviation {size['std']:,.0f}; as many more "
+            f"go with a change in loss of {size['coefficients']['parameters']:+.4f}."
+        )
     if of_adapters > 0:
         return text
     return (
