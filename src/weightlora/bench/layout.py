@@ -21,7 +21,7 @@ PERCENT = {"accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman", "pre
 SQUAD = "exact_match"
 LEGEND = (
     "Mean over seeds ± half-width of the 95 % t-interval, everything but perplexity in percent. Trainable parameters: "
-    "after selection."
+    "after selection, the mean of the row's runs where they differ."
 )
 
 
