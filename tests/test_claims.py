@@ -247,6 +247,19 @@ def test_other_methods_on_imdb(tasks: Summary, losses: Losses):
     assert max(ours) - min(ours) < 0.03, "it learned at each"
 
 
+def test_adalora(tasks: Summary):
+    found = {task: methods["adalora"]["vs_weightlora"] for task, methods in tasks.items()}
+    assert {task for task, difference in found.items() if difference["mean"] > 0} == {"smollm2-imdb-lm"}
+    assert none_told_apart(found.values()) and len(found) == 5
+    metrics = {
+        task: [methods[label]["metric"]["mean"] for label in ("adalora", "weightlora")]
+        for task, methods in tasks.items()
+    }
+    ahead = {task for task, (theirs, ours) in metrics.items() if task != "smollm2-imdb-lm" and theirs > ours}
+    perplexities = metrics["smollm2-imdb-lm"]
+    assert ahead == {"vader-tweets"} and perplexities[0] > perplexities[1]
+
+
 def test_other_methods_on_smollm2(tasks: Summary):
     sentiment, language = (tasks[task] for task in SMOLLM2)
     assert [round(language["top"][f"vs_{name}"]["mean"], 3) for name in ("random", "weightlora")] == [0.081, 0.098]
