@@ -112,6 +112,16 @@ def test_chance_after_the_selection_phase(tasks: Summary):
     assert {task for task, found in late.items() if found["mean"] < 0} == {"smollm2-sentiment"}
 
 
+def test_lora_on_all_modules(tasks: Summary, losses: Losses):
+    versus = {task: methods["weightlora"]["vs_lora"] for task, methods in tasks.items()}
+    assert {task for task, found in versus.items() if told_apart(found)} == {"imdb"}
+    assert [round(versus["imdb"][part], 3) for part in ("mean", "ci", "wins")] == [-0.035, 0.016, 5]
+    ours, other = losses["imdb", "weightlora"], losses["imdb", "lora-5e-4"]
+    *close, late = sorted(abs(other[seed] - ours[seed]) for seed in other)
+    assert max(close) < 0.011 and late > 0.1 and len(other) == 5
+    assert round(max(other.values()), 3) == 0.557
+
+
 def test_late_choices_from_the_start(tasks: Summary):
     rivals = read_summary(QUALITY / "rivals", main=load_results(QUALITY)[0])[0]["tasks"]
     for reference in ("random", "weightlora"):
