@@ -345,3 +345,31 @@ def test_what_was_tried_and_is_not_better(losses: Losses):
         assert found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
     collapsed = [loss > NOTHING_LEARNED for loss in losses["imdb", "weightlora-select-75"].values()]
     assert (sum(collapsed), len(collapsed)) == (1, 3)
+
+
+def test_settings(losses: Losses):
+    versus = partial(compare, losses, "rotten-tomatoes")
+    three = ("keep-18", "rank-2", "rounds-2", "rounds-3", "parameters", "select-20", "select-120")
+    assert {len(losses["rotten-tomatoes", f"weightlora-{label}"]) for label in three} == {3}
+    found = {label: versus(f"weightlora-{label}", "weightlora") for label in three}
+    told = {label: [round(found[label][part], 3) for part in ("mean", "ci", "wins")] for label in three}
+    assert told["keep-18"] == [-0.005, 0.011, 3]
+    assert told["rank-2"] == [0.024, 0.011, 0]
+    assert told["select-20"] == [0.026, 0.011, 0]
+    assert told["select-120"] == [0.015, 0.024, 0]
+    assert none_told_apart(found[label] for label in ("rounds-2", "rounds-3", "parameters"))
+    half, rank_2 = versus("weightlora-keep-18", "random-keep-18"), versus("weightlora-rank-2", "random-rank-2")
+    assert half["wins"] == 1 and not told_apart(half)
+    assert [round(rank_2[part], 3) for part in ("mean", "ci", "wins")] == [-0.004, 0.008, 3]
+    runs = runs_of("rotten-tomatoes", "weightlora-parameters", QUALITY / "ablations")
+    assert {(len(run["kept"]), run["trainable_parameters"]["after"]) for run in runs} == {(6, 82_944)}
+    (small,) = {
+        r["trainable_parameters"]["after"]
+        for r in runs_of("rotten-tomatoes", "weightlora-rank-2", QUALITY / "ablations")
+    }
+    assert small == 331_776 / 16
+    for task, means in {"rotten-tomatoes": [0.485, 0.460], "vader-tweets": [0.497, 0.453]}.items():
+        short, default = losses[task, "weightlora-select-30"], losses[task, "weightlora"]
+        assert [round(fmean(runs[seed] for seed in short), 3) for runs in (short, default)] == means and len(
+            short
+        ) == 2
