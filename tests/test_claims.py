@@ -368,7 +368,7 @@ def test_settings(losses: Losses):
         for r in runs_of("rotten-tomatoes", "weightlora-rank-2", QUALITY / "ablations")
     }
     assert small == 331_776 / 16
-    for task, means in {"rotten-tomatoes": [0.485, 0.460], "vader-tweets": [0.497, 0.453]}.items():
+    for task, means in {"rotten-tomatoes": [0.485, 0.460], "vader-tweets": [0.496, 0.453]}.items():
         short, default = losses[task, "weightlora-select-30"], losses[task, "weightlora"]
         assert [round(fmean(runs[seed] for seed in short), 3) for runs in (short, default)] == means and len(
             short

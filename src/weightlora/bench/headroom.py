@@ -258,7 +258,7 @@ def _explained(fit: Mapping[str, Any]) -> str:
         f"{of_adapters:.2f} from the single adapters, {of_groups:.2f} from counts by depth and module type{of_size}. "
         "The rest is noise between runs, interplay of adapters, and what so few runs cannot tell."
     )
-    if size:
+    if size and size["r2"] > 0:
         text += (
             f" The subsets have {size['mean']:,.0f} parameters, standard deviation {size['std']:,.0f}; as many more "
             f"go with a change in loss of {size['coefficients']['parameters']:+.4f}."
