@@ -14,8 +14,8 @@ __all__ = ["movements", "render_choices_markdown"]
 
 PICTURE = (
     "![share of the update credit that each third of the layers gains, by optimizer step](movement.png)\n\n"
-    "LoRA on all modules at its own learning rate, mean over seeds: which third of the layers gains the update credit, "
-    "step by step."
+    "LoRA on all modules at its own learning rate, mean over seeds: which third of the layers gains the update "
+    "credit, step by step."
 )
 TEXT = (
     "Each cell: mean Jaccard overlap of the sets that two seeds would choose (1: equal sets), and in brackets the "
