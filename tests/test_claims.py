@@ -330,6 +330,32 @@ def test_a_higher_rank_for_the_winners(tasks: Summary, losses: Losses):
         assert none_told_apart([compare(losses, task, "weightlora-plus", "lora-equal")])
 
 
+def test_settings_of_a_higher_rank_for_the_winners(losses: Losses):
+    study = load_results(QUALITY / "plus")[0]
+    found = {**losses, **{key: {} for key in {(run["task"], run["method"]) for run in study}}}
+    for run in study:
+        found[run["task"], run["method"]][run["seed"]] = run["loss"]
+    assert {(task, len(found[task, label])) for task, label in found.keys() - losses.keys()} == {("rotten-tomatoes", 3)}
+    versus = partial(compare, found, "rotten-tomatoes")
+    ways = [f"plus-rank-8-{way}" for way in ("random", "restart", "rounds-2", "rounds-3")]
+    against_one_round = [versus(way, "weightlora-plus") for way in ways]
+    assert none_told_apart(against_one_round) and max(abs(gap["mean"]) for gap in against_one_round) < 0.005
+    assert [versus(way, "lora")["wins"] for way in ways] == [3, 2, 3, 3]
+    equal = [versus(f"plus-rank-{rank}", f"lora-rank-{rank}") for rank in (1, 2, 4)]
+    assert none_told_apart(equal) and max(abs(gap["mean"]) for gap in equal[1:]) < 0.003
+    one, other = (found["rotten-tomatoes", f"{label}-rank-1"] for label in ("plus", "lora"))
+    gaps = sorted(one[seed] - other[seed] for seed in one)
+    assert gaps[0] > 0 and round(gaps[-1], 2) == 0.14
+    small = versus("plus-rank-2", "weightlora")
+    assert [round(small[part], 3) for part in ("mean", "ci", "wins")] == [0.017, 0.014, 0]
+    sizes = {run["method"]: run["trainable_parameters"]["after"] for run in study}
+    assert all(sizes[f"plus-rank-{rank}"] == sizes[f"lora-rank-{rank}"] == 41_472 * rank for rank in (1, 2, 4))
+    assert sizes["plus-rank-2"] == runs_of("rotten-tomatoes", "weightlora")[0]["trainable_parameters"]["after"]
+    main = rates("rotten-tomatoes", "weightlora-plus", "lora")
+    assert {run["experiment"]["learning_rate"] for run in study if run["method"].startswith("plus")} == {main[0]}
+    assert {run["experiment"]["learning_rate"] for run in study if run["method"].startswith("lora")} == {main[1]}
+
+
 def test_what_was_tried_and_is_not_better(losses: Losses):
     without = "random-without-query-key"
     compared = [("rotten-tomatoes", without, "random"), ("rotten-tomatoes", "weightlora", without)]
