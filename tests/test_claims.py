@@ -332,10 +332,11 @@ def test_a_higher_rank_for_the_winners(tasks: Summary, losses: Losses):
 
 def test_settings_of_a_higher_rank_for_the_winners(losses: Losses):
     study = load_results(QUALITY / "plus")[0]
-    found = {**losses, **{key: {} for key in {(run["task"], run["method"]) for run in study}}}
+    own: Losses = defaultdict(dict)
     for run in study:
-        found[run["task"], run["method"]][run["seed"]] = run["loss"]
-    assert {(task, len(found[task, label])) for task, label in found.keys() - losses.keys()} == {("rotten-tomatoes", 3)}
+        own[run["task"], run["method"]][run["seed"]] = run["loss"]
+    assert {(task, len(by_seed)) for (task, _), by_seed in own.items()} == {("rotten-tomatoes", 3)}
+    found = {**losses, **own}
     versus = partial(compare, found, "rotten-tomatoes")
     ways = [f"plus-rank-8-{way}" for way in ("random", "restart", "rounds-2", "rounds-3")]
     against_one_round = [versus(way, "weightlora-plus") for way in ways]
