@@ -11,6 +11,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..adapters import block_of, find_adapters
+from ..callback import WeightLoraCallback
+from ..config import WeightLoraConfig
 from ..methods import Prepared, Setting, keep_only, random, weightlora
 from ..projection import top_k_within
 
@@ -61,11 +63,15 @@ def choose(record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep:
     except KeyError as error:
         raise ValueError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
     if rule.endswith("-per-block"):
-        blocks = np.array([block_of(name) for name in sizes])
-        scores = scores / [np.abs(scores[blocks == block]).mean() or 1.0 for block in blocks]
+        scores = _relative_to_block(scores, list(sizes))
     share = sum(parameters) * keep // len(parameters)
     kept = top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, parameters, share).tolist()
     return [name for name, stays in zip(sizes, kept, strict=True) if stays]
+
+
+def _relative_to_block(scores: Scores, names: Sequence[str]) -> Scores:
+    blocks = np.array([block_of(name) for name in names])
+    return scores / np.array([np.abs(scores[blocks == block]).mean() or 1.0 for block in blocks])
 
 
 def subset(setting: Setting) -> Prepared:
@@ -91,6 +97,38 @@ def random_without(setting: Setting) -> Prepared:
     """K adapters at random, none of them on a module whose name matches `options["without"]`, a regular expression."""
     target = {**setting.target, "exclude_modules": setting.options["without"]}
     return random(replace(setting, target=target, options={}))
+
+
+class ByGradientCallback(WeightLoraCallback):
+    """Chooses by the sum of the norms of dL/dB instead of by credit; relative to the block's mean, if `per_block`."""
+
+    def __init__(self, config: WeightLoraConfig, per_block: bool) -> None:
+        super().__init__(config)
+        self._per_block = per_block
+        self._norms: dict[str, float] = {}
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_optimizer_step(args, state, control, **kwargs)
+        selector = self._get()
+        if selector.phase != "train":
+            for adapter in selector.adapters:
+                gradient = adapter.factors[1].grad
+                norm = 0.0 if gradient is None else float(gradient.norm())
+                self._norms[adapter.name] = self._norms.get(adapter.name, 0.0) + norm
+            scores = np.array([self._norms[adapter.name] for adapter in selector.adapters])
+            if self._per_block:
+                scores = _relative_to_block(scores, [adapter.name for adapter in selector.adapters])
+            selector._rule.score = torch.as_tensor(scores, dtype=torch.float64)
+
+
+def by_gradient(setting: Setting) -> Prepared:
+    """This package's default, but for what it ranks by: the gradient's norm, `options["per_block"]` or not."""
+    options = dict(setting.options)
+    per_block = options.pop("per_block", False)
+    config = WeightLoraConfig(keep=setting.keep, select_steps=setting.select_steps, seed=setting.seed, **options)
+    return Prepared(setting.lora(), (ByGradientCallback(config, per_block),))
 
 
 class FasterCallback(TrainerCallback):
@@ -166,6 +204,7 @@ RIVALS: dict[str, Callable[[Setting], Prepared]] = {
     "subset": subset,
     "rival": rival,
     "random-without": random_without,
+    "by-gradient": by_gradient,
     "faster": faster,
     "sampled": sampled,
 }
