@@ -185,3 +185,20 @@ def test_sampled_trains_the_adapters_in_turns():
     assert set.union(*moved[:3]) == set.union(*moved[3:6]) == set(range(12)) and moved[:3] != moved[3:6]
     prepared = RIVALS["sampled"](setting())
     assert [type(callback).__name__ for callback in prepared.callbacks] == ["WeightLoraCallback", "SampledCallback"]
+
+
+@pytest.mark.parametrize(("per_block", "expected"), [(False, [0, 1]), (True, [0, 2])])
+def test_by_gradient_chooses_by_the_norms_over_the_selection_phase(per_block, expected):
+    prepared = RIVALS["by-gradient"](setting(options={"per_block": per_block}))
+    (callback,), model = prepared.callbacks, prepared.model
+    adapters, optimizer = find_adapters(model), adamw(model)
+    state = TrainingArguments(), TrainerState(max_steps=6), TrainerControl()
+    callback.on_train_begin(*state, model=model, optimizer=optimizer)
+    for norms in ([0, 0, 4, 2], [12, 10, 1, 0], [6, -2, 5, 2]):  # sums 18, 12, 10 and 4, two adapters to a block
+        for adapter, norm in zip(adapters, norms, strict=True):
+            adapter.factors[1].grad = torch.full_like(adapter.factors[1], norm / adapter.factors[1].numel() ** 0.5)
+        optimizer.step()
+        callback.on_optimizer_step(*state)
+        callback.on_step_end(*state, model=model)
+    names = [adapter.name for adapter in adapters]
+    assert [names.index(adapter.name) for adapter in find_adapters(model)] == expected
