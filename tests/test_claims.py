@@ -12,7 +12,7 @@ import pytest
 
 from weightlora.bench.experiments import resolve
 from weightlora.bench.results import load_results
-from weightlora.bench.summary import paired, read_summary
+from weightlora.bench.summary import jaccard, paired, read_summary
 from weightlora.bench.tuning import losses_by_rate
 
 QUALITY = Path(__file__).parents[1] / "benchmarks" / "quality"
@@ -372,6 +372,35 @@ def test_what_was_tried_and_is_not_better(losses: Losses):
         assert found["wins"] == 0 and len(losses[task, label]) > 1, (task, label)
     collapsed = [loss > NOTHING_LEARNED for loss in losses["imdb", "weightlora-select-75"].values()]
     assert (sum(collapsed), len(collapsed)) == (1, 3)
+
+
+def test_other_evidence_than_credit(losses: Losses):
+    rivals = load_results(QUALITY / "rivals")[0]
+    found: Losses = defaultdict(dict, losses)
+    for run in rivals:
+        found[run["task"], run["method"]][run["seed"]] = run["loss"]
+    versus = partial(compare, found, "rotten-tomatoes")
+    worse = [f"{rule}-60" for rule in ("update", "leave-one-out", "gate", "next-credit")] + ["credit-20", "credit-30"]
+    close = [f"{rule}-60" for rule in ("gradient", "credit-per-parameter", "credit-times-update")]
+    assert {len(found["rotten-tomatoes", label]) for label in (*worse, *close)} == {3}
+    gaps = [versus(label, "credit-60") for label in worse]
+    assert {gap["wins"] for gap in gaps} == {0}
+    assert [round(end(gap["mean"] for gap in gaps), 3) for end in (min, max)] == [0.016, 0.034]
+    assert [label for label in worse if versus(label, "random")["wins"] > 0] == ["next-credit-60"]
+    gaps = [versus(label, "credit-60") for label in close]
+    assert none_told_apart(gaps) and max(abs(gap["mean"]) for gap in gaps) < 0.003
+
+    gradient = {"rotten-tomatoes": (0.73, 0.54, 1), "vader-tweets": (0.84, 0.66, 1)}
+    for task, (agreement, credit_agreement, wins) in gradient.items():
+        runs = [run for run in rivals if (run["task"], run["method"]) == (task, "by-gradient-per-block")]
+        seeds = {run["seed"] for run in runs}
+        credit = [run for run in runs_of(task, "weightlora") if run["seed"] in seeds]
+        overlaps = [jaccard([run["kept"] for run in chosen]) for chosen in (runs, credit)]
+        assert [round(overlap, 2) for overlap in overlaps] == [agreement, credit_agreement] and len(seeds) == 5
+        assert compare(found, task, "by-gradient-per-block", "weightlora")["wins"] == wins
+        assert {run["experiment"]["learning_rate"] for run in runs} == set(rates(task, "weightlora"))
+    tweets = compare(found, "vader-tweets", "by-gradient-per-block", "weightlora")
+    assert [round(tweets[part], 3) for part in ("mean", "ci")] == [0.009, 0.007] and told_apart(tweets)
 
 
 def test_settings(tasks: Summary, losses: Losses):
