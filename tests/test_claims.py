@@ -390,7 +390,7 @@ def test_other_evidence_than_credit(losses: Losses):
     gaps = [versus(label, "credit-60") for label in close]
     assert none_told_apart(gaps) and max(abs(gap["mean"]) for gap in gaps) < 0.003
 
-    gradient = {"rotten-tomatoes": (0.73, 0.54, 1), "vader-tweets": (0.84, 0.66, 1)}
+    gradient = {"rotten-tomatoes": (0.73, 0.54, 1), "vader-tweets": (0.84, 0.66, 1), "imdb": (0.60, 0.42, 2)}
     for task, (agreement, credit_agreement, wins) in gradient.items():
         runs = [run for run in rivals if (run["task"], run["method"]) == (task, "by-gradient-per-block")]
         seeds = {run["seed"] for run in runs}
