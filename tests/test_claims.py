@@ -261,13 +261,10 @@ def test_adalora(tasks: Summary):
     found = {task: methods["adalora"]["vs_weightlora"] for task, methods in tasks.items()}
     assert {task for task, difference in found.items() if difference["mean"] > 0} == {"smollm2-imdb-lm"}
     assert none_told_apart(found.values()) and len(found) == 5
-    metrics = {
-        task: [methods[label]["metric"]["mean"] for label in ("adalora", "weightlora")]
-        for task, methods in tasks.items()
-    }
-    ahead = {task for task, (theirs, ours) in metrics.items() if task != "smollm2-imdb-lm" and theirs > ours}
-    perplexities = metrics["smollm2-imdb-lm"]
-    assert ahead == {"imdb", "vader-tweets"} and perplexities[0] > perplexities[1]
+    for task in tasks.keys() - {"smollm2-imdb-lm"}:
+        labels = ("adalora", "weightlora")
+        theirs, ours = ({run["seed"]: run["metric"]["value"] for run in runs_of(task, label)} for label in labels)
+        assert abs(fmean(theirs[seed] - ours[seed] for seed in theirs)) < 0.005, task
 
 
 def test_other_methods_on_smollm2(tasks: Summary):
