@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from weightlora.bench.experiments import resolve
+from weightlora.bench.headroom import fit_membership
 from weightlora.bench.results import load_results
 from weightlora.bench.summary import jaccard, paired, read_summary
 from weightlora.bench.tuning import losses_by_rate
@@ -110,6 +111,43 @@ def test_chance_after_the_selection_phase(tasks: Summary):
     better = {task for task, found in late.items() if found["mean"] - found["ci"] > 0}
     assert better == {"rotten-tomatoes", "smollm2-imdb-lm"}
     assert {task for task, found in late.items() if found["mean"] < 0} == {"imdb", "smollm2-sentiment"}
+
+
+def test_how_much_there_is_to_win(losses: Losses):
+    nine = runs_of("rotten-tomatoes", "random")
+    fit = fit_membership(nine)
+    assert (len(nine), round(fit["loss"]["std"], 3)) == (45, 0.009)
+    assert max(fit[part]["r2"] for part in ("adapters", "groups", "size")) < 0
+    mean = fmean(losses["rotten-tomatoes", "weightlora"].values())
+    assert sum(run["loss"] > mean for run in nine) == 40
+
+    study = QUALITY / "headroom"
+    five = runs_of("rotten-tomatoes", "random-5", study)
+    fit = fit_membership(five)
+    assert (len(five), round(fit["loss"]["std"], 3), round(fit["adapters"]["r2"], 2)) == (60, 0.014, 0.24)
+    many = [run["loss"] for run in five if sum("query" in name or "key" in name for name in run["kept"]) >= 3]
+    rest = [run["loss"] for run in five if run["loss"] not in many]
+    assert (len(many), len(rest), round(fmean(many) - fmean(rest), 3)) == (8, 52, 0.018)
+    assert Counter(".".join(name.split(".")[4:]) for name in fit["best"]["kept"]) == {
+        "attention.self.value": 2,
+        "intermediate.dense": 3,
+    }
+    assert {name.split(".")[3] for name in fit["best"]["kept"]} >= {"0", "5"}, "from the first layer to the last"
+
+    own: Losses = defaultdict(dict, losses)
+    for run in load_results(study)[0]:
+        own[run["task"], run["method"]][run["seed"]] = run["loss"]
+    versus = partial(compare, own, "rotten-tomatoes")
+    assert all(run["kept"] == fit["best"]["kept"] for run in runs_of("rotten-tomatoes", "best-5", study))
+    chance = versus("best-5", "random-5")
+    assert [round(chance[part], 3) for part in ("mean", "ci", "wins")] == [-0.022, 0.018, 5] and told_apart(chance)
+    assert none_told_apart([versus("best-5", "lora")])
+    means = {label: fmean(own["rotten-tomatoes", f"{label}-5"].values()) for label in ("best", "weightlora")}
+    assert {label: round(mean, 3) for label, mean in means.items()} == {"best": 0.466, "weightlora": 0.487}
+    assert round(fmean(own["rotten-tomatoes", "weightlora-paper-5"].values()), 3) == 0.485
+    assert none_told_apart(versus(label, "random-5") for label in ("weightlora-5", "weightlora-paper-5"))
+    assert [versus(label, "random-5")["wins"] for label in ("weightlora-5", "weightlora-paper-5")] == [3, 3]
+    assert [versus(label, "top-5")["wins"] for label in ("weightlora-5", "weightlora-paper-5")] == [5, 5]
 
 
 def test_lora_on_all_modules(tasks: Summary, losses: Losses):
