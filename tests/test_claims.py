@@ -140,11 +140,14 @@ def test_how_much_there_is_to_win(losses: Losses):
     versus = partial(compare, own, "rotten-tomatoes")
     assert none_told_apart([versus("best-9", "random")])
     unbounded = runs_of("rotten-tomatoes", "weightlora-5-unbounded", study)
-    assert not any(".attention." in name for run in unbounded for name in run["kept"])
-    spans = {run["seed"]: any(".layer.5." in name for name in run["kept"]) for run in unbounded}
-    assert spans == {0: True, 1: False, 2: False, 3: True, 4: True}
-    ends = [round(own["rotten-tomatoes", "weightlora-5-unbounded"][seed], 3) for seed in (0, 3, 1, 2)]
-    assert ends == [0.455, 0.463, 0.484, 0.541]
+    others = [[name for name in run["kept"] if ".attention." in name] for run in unbounded]
+    last = ["bert.encoder.layer.5.attention.output.dense"]
+    assert others == [last, [], [], last, last]
+    ends = own["rotten-tomatoes", "weightlora-5-unbounded"]
+    assert max(ends[seed] for seed in (0, 3, 4)) < 0.4735
+    assert [round(ends[seed], 3) for seed in (1, 2)] == [0.484, 0.541]
+    low = {name.split(".")[3] for run in unbounded for name in run["kept"] if name not in last}
+    assert low == {"0", "1", "2", "3"}
     assert all(run["kept"] == fit["best"]["kept"] for run in runs_of("rotten-tomatoes", "best-5", study))
     chance = versus("best-5", "random-5")
     assert [round(chance[part], 3) for part in ("mean", "ci", "wins")] == [-0.022, 0.018, 5] and told_apart(chance)
