@@ -473,3 +473,10 @@ def test_settings(tasks: Summary, losses: Losses):
     agreement = {task: methods["weightlora"]["jaccard"] for task, methods in tasks.items()}
     assert min(agreement, key=lambda task: agreement[task]) == "imdb"
     assert max(agreement, key=lambda task: agreement[task]) == "smollm2-imdb-lm"
+
+
+def test_plain_sgd(losses: Losses):
+    low = [f"{label}-sgd-{rate}" for label in ("lora", "weightlora") for rate in ("0.03", "0.1")]
+    assert min(loss for label in low for loss in losses["rotten-tomatoes", label].values()) > 0.68
+    (alone,) = losses["rotten-tomatoes", "random-sgd-0.3"].values()
+    assert round(alone, 2) == 0.64
