@@ -50,6 +50,14 @@ def compare(losses: Losses, task: str, label: str, reference: str) -> dict[str, 
     return found
 
 
+def with_study(losses: Losses, study: str) -> Losses:
+    """The losses, and those of a study beside the ablations; at the same label the study's own."""
+    found: Losses = defaultdict(dict, {key: dict(by_seed) for key, by_seed in losses.items()})
+    for run in load_results(QUALITY / study)[0]:
+        found[run["task"], run["method"]][run["seed"]] = run["loss"]
+    return found
+
+
 def told_apart(difference: dict[str, Any]) -> bool:
     return abs(difference["mean"]) > difference["ci"]
 
@@ -134,9 +142,7 @@ def test_how_much_there_is_to_win(losses: Losses):
     }
     assert {name.split(".")[3] for name in fit["best"]["kept"]} >= {"0", "5"}, "from the first layer to the last"
 
-    own: Losses = defaultdict(dict, losses)
-    for run in load_results(study)[0]:
-        own[run["task"], run["method"]][run["seed"]] = run["loss"]
+    own = with_study(losses, "headroom")
     versus = partial(compare, own, "rotten-tomatoes")
     assert none_told_apart([versus("best-9", "random")])
     unbounded = runs_of("rotten-tomatoes", "weightlora-5-unbounded", study)
@@ -148,7 +154,11 @@ def test_how_much_there_is_to_win(losses: Losses):
     assert [round(ends[seed], 3) for seed in (1, 2)] == [0.484, 0.541]
     low = {name.split(".")[3] for run in unbounded for name in run["kept"] if name not in last}
     assert low == {"0", "1", "2", "3"}
-    assert all(run["kept"] == fit["best"]["kept"] for run in runs_of("rotten-tomatoes", "best-5", study))
+    best = runs_of("rotten-tomatoes", "best-5", study)
+    assert all(run["kept"] == fit["best"]["kept"] for run in best)
+    of_random = fmean(run["trainable_parameters"]["after"] for run in five)
+    assert round(best[0]["trainable_parameters"]["after"] / of_random, 2) == 1.23
+    assert fit["size"]["r2"] < 0.02
     chance = versus("best-5", "random-5")
     assert [round(chance[part], 3) for part in ("mean", "ci", "wins")] == [-0.022, 0.018, 5] and told_apart(chance)
     assert none_told_apart([versus("best-5", "lora")])
@@ -421,9 +431,7 @@ def test_what_was_tried_and_is_not_better(losses: Losses):
 
 def test_other_evidence_than_credit(losses: Losses):
     rivals = load_results(QUALITY / "rivals")[0]
-    found: Losses = defaultdict(dict, losses)
-    for run in rivals:
-        found[run["task"], run["method"]][run["seed"]] = run["loss"]
+    found = with_study(losses, "rivals")
     versus = partial(compare, found, "rotten-tomatoes")
     worse = [f"{rule}-60" for rule in ("update", "leave-one-out", "gate", "next-credit")] + ["credit-20", "credit-30"]
     close = [f"{rule}-60" for rule in ("gradient", "credit-per-parameter", "credit-times-update")]
@@ -478,5 +486,7 @@ def test_settings(tasks: Summary, losses: Losses):
 def test_plain_sgd(losses: Losses):
     low = [f"{label}-sgd-{rate}" for label in ("lora", "weightlora") for rate in ("0.03", "0.1")]
     assert min(loss for label in low for loss in losses["rotten-tomatoes", label].values()) > 0.68
+    runs = [run for label in low for run in runs_of("rotten-tomatoes", label, QUALITY / "ablations")]
+    assert max(run["metric"]["value"] for run in runs) < 0.61
     (alone,) = losses["rotten-tomatoes", "random-sgd-0.3"].values()
     assert round(alone, 2) == 0.64
