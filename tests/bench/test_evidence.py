@@ -98,6 +98,9 @@ def test_every_rule_chooses_from_a_record(tmp_path):
     assert choose(watch.records[3], dict.fromkeys(names, 1), "update", 1) == [best]
     (only,) = choose(watch.records[3], sizes, "update", 1)
     assert sizes[only] <= np.mean(list(sizes.values())), "the share of one of them"
+    assert choose(watch.records[3], sizes, "update", 1, sum(sizes.values())) == [best], "no bound"
+    (only,) = choose(watch.records[3], sizes, "update", 1, min(sizes.values()))
+    assert sizes[only] == min(sizes.values())
     with pytest.raises(ValueError, match="rule 'luck' is unknown: choose one of credit"):
         choose(watch.records[3], sizes, "luck", 4)
     with pytest.raises(ValueError, match="no 'leave_one_out', which rule 'leave-one-out' needs"):

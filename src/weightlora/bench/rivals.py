@@ -41,16 +41,18 @@ Those of rules `...-per-block` count relative to the mean magnitude of the adapt
 """
 
 
-def choose(record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep: int) -> list[str]:
+def choose(
+    record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep: int, keep_parameters: int | None = None
+) -> list[str]:
     """The `keep` adapters that a rule would choose, in the model's order.
-
-    As in `selection="credit"`, they have at most the share of the parameters that `keep` average adapters have.
 
     Args:
         record: Of `EvidenceCallback` at one step.
         sizes: Parameters of each adapter, in the model's order.
         rule: Key in `RULES`.
         keep: K.
+        keep_parameters: The most that they may have together; as in `selection="credit"`, those of `keep` average
+            adapters if None.
 
     Raises:
         ValueError: If there is no such rule, or the record lacks its evidence.
@@ -64,8 +66,9 @@ def choose(record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep:
         raise ValueError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
     if rule.endswith("-per-block"):
         scores = _relative_to_block(scores, list(sizes))
-    share = sum(parameters) * keep // len(parameters)
-    kept = top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, parameters, share).tolist()
+    if keep_parameters is None:
+        keep_parameters = sum(parameters) * keep // len(parameters)
+    kept = top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, parameters, keep_parameters).tolist()
     return [name for name, stays in zip(sizes, kept, strict=True) if stays]
 
 
@@ -83,6 +86,7 @@ def rival(setting: Setting) -> Prepared:
     """The K adapters that `options["rule"]` chooses from what LoRA on all modules told up to step `options["at"]`.
 
     `options["evidence"]` is the folder of the results of LoRA with evidence; the one of the same seed is read.
+    Without `options["keep_parameters"]` they have at most the parameters of K average adapters.
     """
     path = Path(setting.options["evidence"]) / f"seed-{setting.seed}.json"
     if not path.exists():
@@ -90,7 +94,8 @@ def rival(setting: Setting) -> Prepared:
     record = json.loads(path.read_text(encoding="utf-8"))["evidence"][str(setting.options["at"])]
     model = setting.lora()
     sizes = {adapter.name: adapter.size for adapter in find_adapters(model)}
-    return keep_only(model, choose(record, sizes, setting.options["rule"], setting.keep))
+    most = setting.options.get("keep_parameters")
+    return keep_only(model, choose(record, sizes, setting.options["rule"], setting.keep, most))
 
 
 def random_without(setting: Setting) -> Prepared:
