@@ -15,6 +15,7 @@ from ..callback import WeightLoraCallback
 from ..config import WeightLoraConfig
 from ..methods import Prepared, Setting, keep_only, random, weightlora
 from ..projection import top_k_within
+from ..schedule import plan_budgets
 
 __all__ = ["RIVALS", "RULES", "choose"]
 
@@ -55,7 +56,7 @@ def choose(
             adapters if None.
 
     Raises:
-        ValueError: If there is no such rule, or the record lacks its evidence.
+        ValueError: If there is no such rule, the record lacks its evidence, or the K smallest are too many parameters.
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is unknown: choose one of {', '.join(RULES)}.")
@@ -66,9 +67,8 @@ def choose(
         raise ValueError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
     if rule.endswith("-per-block"):
         scores = _relative_to_block(scores, list(sizes))
-    if keep_parameters is None:
-        keep_parameters = sum(parameters) * keep // len(parameters)
-    kept = top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, parameters, keep_parameters).tolist()
+    ((_, most),) = plan_budgets(parameters, keep, keep_parameters, rounds=1, share=True)
+    kept = top_k_within(torch.as_tensor(scores, dtype=torch.float64), keep, parameters, most).tolist()
     return [name for name, stays in zip(sizes, kept, strict=True) if stays]
 
 
