@@ -1,5 +1,7 @@
 """Tuning: the validation split alone, a seed that no result uses, and a table of what was tried."""
 
+import shutil
+
 from weightlora.bench.experiments import resolve
 from weightlora.bench.tuning import plan_tuning, render_tuning_markdown, settle_tuning
 
@@ -30,3 +32,12 @@ def test_with_several_seeds_the_mean_counts(root, finish):
         finish(run, loss=loss)
     assert settle_tuning(root, "a", ["lora"]) == {"lora": 1e-4}, "0.5 against 0.55"
     assert "| lora | 2 | 0.5000 | 0.5500 | 0.0001 |" in render_tuning_markdown(root)
+
+
+def test_tasks_of_a_study_follow_those_of_the_comparison(root, finish):
+    study = root / "a-study"
+    shutil.copytree(root / "a", study / "b")
+    for run in (*plan_tuning(root, "a", ["lora"], [1e-4]), *plan_tuning(study, "b", ["lora"], [1e-3])):
+        finish(run, loss=0.5)
+    headings = [line for line in render_tuning_markdown(root).splitlines() if line.startswith("## ")]
+    assert [heading.split(":")[0] for heading in headings] == ["## a", "## a-study/b"]

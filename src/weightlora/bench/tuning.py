@@ -17,10 +17,10 @@ __all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
 FIRST_SEED = 1000  # no result uses it or a later one
 TEXT = (
     "Loss on the validation split, on which no result is reported, after training at each learning rate. Every method "
-    "has three rates or more: the same ones, but for lower ones in full fine-tuning and higher ones in VeRA and "
-    "AdaLoRA. Some have more, mostly where the best was the lowest or the highest of three; not all such have. Where "
-    "a rate has several runs (column seeds: random sets, which differ from seed to seed), their mean counts. Results "
-    "ran at the rate with the lowest loss, in the last column."
+    "has three rates or more: the same ones, but for lower ones in full fine-tuning and higher ones in VeRA, AdaLoRA "
+    "and plain SGD. Some have more, mostly where the best was the lowest or the highest of three; not all such have. "
+    "Where a rate has several runs (column seeds: random sets, which differ from seed to seed), their mean counts. "
+    "Results ran at the rate with the lowest loss, in the last column."
 )
 
 
@@ -69,9 +69,9 @@ def preferred(results: Iterable[Mapping[str, Any]]) -> float:
 
 
 def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
-    """A table a task: a row a method, a column a learning rate; empty without any."""
-    parts = []
-    for folder in sorted(Path(root).glob("*/tuning")):
+    """A table a task, then one a task of a study: a row a method, a column a learning rate; empty without any."""
+    root, parts = Path(root), []
+    for folder in [*sorted(root.glob("*/tuning")), *sorted(root.glob("*/*/tuning"))]:
         results: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         for path in sorted(folder.glob("*/lr-*.json")):
             results[path.parent.name].append(result := _read(path))
@@ -86,7 +86,7 @@ def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
             rows.append([method, str(len(runs) // len(losses)), *cells, f"{preferred(runs):g}"])
         header = ["method", "seeds", *(f"{rate:g}" for rate in rates), "chosen"]
         parts += [
-            f"## {escape_markdown(folder.parent.name)}: {steps} steps",
+            f"## {escape_markdown(folder.parent.relative_to(root).as_posix())}: {steps} steps",
             markdown_table(header, rows),
         ]
     return "\n\n".join(["# Learning rates", TEXT, *parts]) + "\n" if parts else ""
