@@ -9,6 +9,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from weightlora.bench.alignment import render_alignment_markdown
@@ -26,6 +27,17 @@ CHANCE = {
     "random": "random sets, at the rate tuned for them",
     "same-rate": "random sets, at update credit's rate",
     "random-late": "random sets, chosen after the same selection phase",
+}
+HANDFUL = {  # way to choose five of 36: its label on Rotten Tomatoes and on the tweets
+    "chance": ("random-5", "random-5-2e-3"),
+    "chance, among the MLP's twelve": ("random-mlp-5", "random-mlp-5-2e-3"),
+    "update credit, within 5/36 of the parameters": ("credit-60-5", "credit-60-5-2e-3"),
+    "update credit, without that bound": ("credit-60-5-unbounded", "credit-60-5-unbounded-2e-3"),
+    "the same, chosen and trained in one run": (
+        "weightlora-5-unbounded-5e-4-faster-2",
+        "weightlora-5-unbounded-5e-4-faster-4",
+    ),
+    "(LoRA on all 36)": ("lora", "lora"),
 }
 Runs = defaultdict[str, dict[int, float]]  # task -> seed -> loss
 
@@ -166,7 +178,32 @@ def draw_chance(runs: dict[str, Runs], path: Path) -> Path:
     return draw_differences(panels, "held-out loss of update credit minus that of random sets", path)
 
 
+def handful(runs: list[dict[str, Any]]) -> str:
+    """Five of 36, a row a way to choose them, two columns a task; paired by seed, the first five of each."""
+    losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    sizes: defaultdict[str, set[int]] = defaultdict(set)
+    tasks = ("rotten-tomatoes", "vader-tweets")
+    way_of = {key: way for way, labels in HANDFUL.items() for key in zip(tasks, labels, strict=True)}
+    for run in runs:
+        if (way := way_of.get((run["task"], run["method"]))) and run["seed"] < 5:
+            losses[run["task"], way][run["seed"]] = run["loss"]
+            sizes[way].add(run["trainable_parameters"]["after"])
+    rows = [["five of 36, chosen by", "their parameters"]]
+    for task in tasks:
+        rows[0] += [f"{task}: loss", "minus that of chance"]
+    for way in HANDFUL:
+        rows.append([way, " to ".join(f"{size:,}" for size in sorted({min(sizes[way]), max(sizes[way])}))])
+        for task in tasks:
+            own = losses[task, way]
+            found = None if way == "chance" else paired(own, losses[task, "chance"])
+            against_chance = "" if found is None else f"{difference(found)} ({found['wins']} of {len(own)})"
+            rows[-1] += [f"{fmean(own.values()):.3f}", against_chance]
+    return table(rows)
+
+
 def figures(name: str) -> Any:
+    if name == "handful":
+        return [run for study in ("", "ablations", "rivals", "headroom") for run in load_results(QUALITY / study)[0]]
     if name == "quality":
         return read_summary(QUALITY)[0]
     if name == "chance":
@@ -193,6 +230,7 @@ TABLES = {
     "speed": speed,
     "quality": quality,
     "chance": chance,
+    "handful": handful,
     "memory": render_memory_markdown,
     "alignment": render_alignment_markdown,
 }
