@@ -52,18 +52,20 @@ def test_a_study_has_its_tables_and_headroom_places_the_methods(tmp_path):
     assert studies_in(tmp_path) == [tmp_path / "headroom"]
     written = write_studies(tmp_path, tmp_path / "out")
     assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
-        "choices.md",
-        "kept.md",
-        "tuning.md",
         "headroom/tiny-random-2.md",
         "headroom/tiny-random-2.png",
     ]
-    text = written[3].read_text()
+    text = written[0].read_text()
     assert "12 runs of 12 random subsets of 6 adapters" in text
     assert "| lora | 1 | 0.4000 | 0 % | -0.1000 |" in text, "better than every subset"
     assert "| top-2 | 1 | 0.9000 | 100 % | +0.4000 |" in text and "| top |" not in text, "only the same K compares"
     summary = (tmp_path / "out" / "headroom" / "summary.md").read_text()
     assert "| lora | 1 | 0.4000 |" in summary and "| random | 6 |" in summary, "the main comparison's, to compare with"
+
+
+def test_where_there_is_nothing_to_say_nothing_is_written(tmp_path):
+    store(tmp_path, "lora", 0, 0.4, NAMES)
+    assert write_studies(tmp_path, tmp_path / "out") == [] == list((tmp_path / "out").iterdir())
 
 
 def test_choices_are_told_by_rule_and_step():

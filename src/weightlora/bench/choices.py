@@ -24,19 +24,19 @@ TEXT = (
 
 
 def render_choices_markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """A table a task, a row a rule, a column a selection phase T.
+    """A table a task, a row a rule, a column a selection phase T; empty without a run that tells its evidence.
 
     Args:
         results: As they were loaded; those with `evidence` count.
     """
-    parts = ["# What rules would choose", PICTURE, TEXT]
+    parts = []
     for task, runs in _told(results).items():
         steps = _steps(runs)
         keep = runs[0]["experiment"]["keep"]
         rows = [[rule, *(_cell(runs, rule, step, keep) for step in steps)] for rule in RULES]
         parts += [f"## {escape_markdown(task)}: {keep} of {len(runs[0]['names'])}, {len(runs)} seeds"]
         parts += [markdown_table(["rule", *(f"T = {step}" for step in steps)], rows)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(["# What rules would choose", PICTURE, TEXT, *parts]) + "\n" if parts else ""
 
 
 def movements(results: Sequence[Mapping[str, Any]]) -> dict[str, Movement]:

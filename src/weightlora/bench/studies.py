@@ -36,7 +36,7 @@ def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
 
     In `out_dir`, `choices.md` says what each rule would choose from the evidence of the main comparison and
     `movement.png` how that evidence moves, `kept.md` and a picture `<task>-kept.png` a task what the default
-    chose, and `tuning.md` how its learning rates were chosen.
+    chose, and `tuning.md` how its learning rates were chosen; none of them where there is nothing to say.
 
     Returns:
         The pages and pictures in `out_dir`, and the files of the headroom study.
@@ -47,7 +47,8 @@ def write_studies(root: str | os.PathLike[str], out_dir: str | os.PathLike[str])
     pages["tuning"] = render_tuning_markdown(root)
     for name, text in pages.items():
         write: Any = partial(Path.write_text, data=text, encoding="utf-8")
-        written.append(write_whole(Path(out_dir) / f"{name}.md", write))
+        if text:
+            written.append(write_whole(Path(out_dir) / f"{name}.md", write))
     if moved := movements(results):
         written.append(draw_movement(moved, Path(out_dir) / "movement.png"))
     for task, runs in keeping(results).items():
@@ -70,7 +71,6 @@ def write_headroom(
     tasks = tasks_in(Path(study))
     chance = [run for run in compared if run["method"] == "random" and run["task"] in tasks]
     subsets = [*studied, *({**run, "method": f"{SUBSETS}{run['experiment']['keep']}"} for run in chance)]
-    Path(out_dir).mkdir(parents=True, exist_ok=True)
     written = []
     for task, label in sorted({(result["task"], result["method"]) for result in subsets}):
         runs = [result for result in subsets if (result["task"], result["method"]) == (task, label)]
@@ -86,6 +86,7 @@ def write_headroom(
         methods = place_methods(others, runs)
         text: Any = render_headroom_markdown(f"{task}, {label}", fit_membership(runs), methods)
         path = Path(out_dir) / f"{task}-{label}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
         written.append(write_whole(path, partial(Path.write_text, data=text, encoding="utf-8")))
         written.append(draw_headroom(f"{task}, {label}", losses, methods, path.with_suffix(".png")))
     return written
