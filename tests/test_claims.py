@@ -208,6 +208,8 @@ def test_a_handful(losses: Losses):
     scores = [f"credit{how}-5-unbounded" for how in ("-60", "-per-block-30", "-per-block-60", "-per-root-60")]
     means = [fmean(found["rotten-tomatoes", score].values()) for score in scores]
     assert max(means) - min(means) < 0.002 and {len(found["rotten-tomatoes", score]) for score in scores} == {5}
+    early = [run["kept"] for run in runs_of("rotten-tomatoes", scores[1], study)]
+    assert early == [[f"bert.encoder.layer.{layer}.intermediate.dense" for layer in range(5)]] * 5
 
 
 def test_lora_on_all_modules(tasks: Summary, losses: Losses):
