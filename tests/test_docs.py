@@ -1,7 +1,7 @@
 """Runs every block of Python in README.md and docs/, so that what they show works.
 
-The blocks of one file share a namespace, as a reader would type them one after another. A block that cannot run here
-opens with ```python notest.
+The blocks of one file share a namespace, as a reader would type them one after another. Right above a block that cannot
+run here stands the comment `<!-- notest -->`.
 """
 
 import re
@@ -12,29 +12,32 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<notest><!-- notest -->\n)?(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 class Block(NamedTuple):
     line: int  # of the first line of code, from 1
-    info: list[str]
+    runs: bool
     code: str
 
 
 def blocks(text: str) -> list[Block]:
-    """The fenced blocks whose language is Python, `notest` ones included."""
-    found = [
-        Block(text.count("\n", 0, match.start("body")) + 1, match["info"].split(), match["body"])
+    """The fenced blocks whose language is Python, those that cannot run included."""
+    return [
+        Block(text.count("\n", 0, match.start("body")) + 1, not match["notest"], match["body"])
         for match in FENCE.finditer(text)
+        if match["info"] == "python"
     ]
-    return [block for block in found if block.info[:1] == ["python"]]
 
 
 def run(page: str, text: str) -> None:
     """Executes the blocks of one page; tracebacks point at the lines of the page."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(text):
-        if "notest" not in block.info:
+        if block.runs:
             exec(compile("\n" * (block.line - 1) + block.code, page, "exec"), namespace)
 
 
@@ -45,7 +48,14 @@ def test_every_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_there_are_blocks_to_run() -> None:
-    assert any("notest" not in block.info for page in PAGES for block in blocks(page.read_text(encoding="utf-8")))
+    assert any(block.runs for page in PAGES for block in blocks(page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_fence_names_its_language_and_nothing_else(page: Path) -> None:
+    """The site does not take a fence that says more, and shows all that follows as one block."""
+    for match in FENCE.finditer(page.read_text(encoding="utf-8")):
+        assert re.fullmatch("[a-z]*", match["info"]), match["info"]
 
 
 BROKEN = """\
@@ -55,7 +65,8 @@ Text.
 x = 1
 ```
 
-```python notest
+<!-- notest -->
+```python
 x = 2
 ```
 
@@ -70,8 +81,8 @@ ls
 
 
 def test_a_broken_block_fails() -> None:
-    assert [block.line for block in blocks(BROKEN)] == [4, 8, 16]
+    assert [block.line for block in blocks(BROKEN)] == [4, 9, 17]
     with pytest.raises(ZeroDivisionError) as error:
         run("page.md", BROKEN)
     last = error.traceback[-1]
-    assert (str(last.path), last.lineno + 1) == ("page.md", 16)
+    assert (str(last.path), last.lineno + 1) == ("page.md", 17)
