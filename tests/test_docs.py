@@ -1,7 +1,7 @@
 """Runs every block of Python in README.md and docs/, so that what they show works.
 
-The blocks of one file share a namespace, as a reader would type them one after another. Right above a block that cannot
-run here stands the comment `<!-- notest -->`.
+The blocks of one file share a namespace, as a reader would type them one after another. Right above a block that
+cannot run here stands the comment `<!-- notest -->`.
 """
 
 import re
