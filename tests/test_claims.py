@@ -359,7 +359,7 @@ def test_other_methods_on_imdb(tasks: Summary, losses: Losses):
 
 def test_adalora(tasks: Summary):
     found = {task: methods["adalora"]["vs_weightlora"] for task, methods in tasks.items()}
-    assert {task for task, difference in found.items() if difference["mean"] > 0} == {"smollm2-imdb-lm"}
+    assert {task for task, difference in found.items() if difference["mean"] > 0} == set(SMOLLM2)
     assert none_told_apart(found.values()) and len(found) == 5
     for task in tasks.keys() - {"smollm2-imdb-lm"}:
         labels = ("adalora", "weightlora")
@@ -375,11 +375,11 @@ def test_other_methods_on_smollm2(tasks: Summary):
     assert [found["wins"] for found in eva] == [0, 0]
     assert [round(eva[1][part], 4) for part in ("mean", "ci")] == [0.0145, 0.0086]
     adalora = differences(tasks, "adalora", "weightlora", SMOLLM2)
-    assert [found["wins"] for found in adalora] == [2, 0]
+    assert [found["wins"] for found in adalora] == [1, 0]
     assert none_told_apart([*adalora, *differences(tasks, "eva", "random", SMOLLM2)])
     gaps = [rates(task, "adalora", "weightlora") for task in tasks]
-    assert [round(high / low) for high, low in gaps] == [10, 10, 10, 5, 10]
-    assert all(at_the_top(task, "adalora") for task in tasks)
+    assert {round(high / low) for high, low in gaps} == {10}
+    assert [task for task in tasks if at_the_top(task, "adalora")] == ["smollm2-imdb-lm"]
 
 
 def test_the_papers_gates_on_smollm2(tasks: Summary):
