@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from readme import put
 
-from weightlora.bench.layout import render_layout
-from weightlora.bench.results import load_results
+from benchmarks.layout import render_layout
+from benchmarks.results import load_results
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "paper.md"

@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from weightlora.bench.alignment import render_alignment_markdown
-from weightlora.bench.memory import render_memory_markdown
-from weightlora.bench.results import load_results
-from weightlora.bench.summary import difference, paired, read_summary
-from weightlora.report.comparison import draw_differences
-from weightlora.report.studies import draw_alignment, draw_memory
+from benchmarks.figures.comparison import draw_differences
+from benchmarks.figures.studies import draw_alignment, draw_memory
+from benchmarks.results import load_results
+from benchmarks.studies.alignment import render_alignment_markdown
+from benchmarks.studies.memory import render_memory_markdown
+from benchmarks.summary import difference, paired, read_summary
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 from weightlora import WeightLoraConfig  # +
-from weightlora.lightning import WeightLoraLightningCallback  # +
+from weightlora.trainers.lightning import WeightLoraLightningCallback  # +
 
 model_id, data, output_dir = sys.argv[1:4]
 steps = int(sys.argv[4]) if len(sys.argv) > 4 else 1000

@@ -19,8 +19,8 @@ import transformers.trainer_utils
 from runs import ROUNDS, build
 from transformers import Trainer, TrainerState
 
-import weightlora.callback
-import weightlora.checkpoint
+import weightlora.state
+import weightlora.trainers.callback
 
 AT = 4  # the checkpoint that is being written
 
@@ -84,10 +84,10 @@ def patch(case: str) -> dict:
     """Make this process one that dies; returns further arguments of `build`."""
     trainer = transformers.trainer.Trainer
     if case == "before our state, which a plain Trainer's callback writes last":
-        weightlora.callback.write_state = at_checkpoint(weightlora.callback.write_state)
+        weightlora.trainers.callback.write_state = at_checkpoint(weightlora.trainers.callback.write_state)
         return {"kind": Trainer}
     elif case == "in our state, which comes first":
-        weightlora.checkpoint.json.dump = half_of_our_state
+        weightlora.state.json.dump = half_of_our_state
     elif case == "in the weights":
         peft.peft_model.safe_save_file = cut_short(peft.peft_model.safe_save_file)
     elif case == "between weights and optimizer":

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from weightlora.recipe.arguments import parse
-from weightlora.recipe.tasks import TASKS
+from weightlora.train.arguments import parse
+from weightlora.train.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "recipes.md"

@@ -9,12 +9,11 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-
-from weightlora.bench.experiments import resolve
-from weightlora.bench.headroom import fit_membership
-from weightlora.bench.results import load_results
-from weightlora.bench.summary import jaccard, paired, read_summary
-from weightlora.bench.tuning import losses_by_rate
+from benchmarks.experiments import resolve
+from benchmarks.results import load_results
+from benchmarks.studies.headroom import fit_membership
+from benchmarks.summary import jaccard, paired, read_summary
+from benchmarks.tuning import losses_by_rate
 
 QUALITY = Path(__file__).parents[1] / "benchmarks" / "quality"
 SMOLLM2 = ("smollm2-sentiment", "smollm2-imdb-lm")

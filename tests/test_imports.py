@@ -126,7 +126,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_callback_is_loaded_when_asked_for() -> None:
-    assert "weightlora.callback" in modules_after("from weightlora import WeightLoraCallback")
+    assert "weightlora.trainers.callback" in modules_after("from weightlora import WeightLoraCallback")
 
 
 def test_public_names_resolve() -> None:

@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-
-from weightlora.bench.choices import render_choices_markdown
-from weightlora.bench.experiments import resolve, tasks_in
-from weightlora.bench.kept import render_kept_markdown
-from weightlora.bench.results import load_results
-from weightlora.bench.studies import studies_in, write_headroom
-from weightlora.bench.summary import read_summary, render_markdown
-from weightlora.bench.tuning import preferred
+from benchmarks.experiments import resolve, tasks_in
+from benchmarks.results import load_results
+from benchmarks.studies.choices import render_choices_markdown
+from benchmarks.studies.kept import render_kept_markdown
+from benchmarks.studies.pages import studies_in, write_headroom
+from benchmarks.summary import read_summary, render_markdown
+from benchmarks.tuning import preferred
 
 ROOT = Path(__file__).parents[1]
 QUALITY = ROOT / "benchmarks" / "quality"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import base_model_of, find_adapters
-from weightlora.checkpoint import write_state
+from weightlora.state import write_state
 
 STOIHT = {"selection": "stoiht", "omega_lr": 2.0}
 

@@ -4,10 +4,10 @@ from importlib import import_module
 from importlib.metadata import version as _version
 from typing import Any
 
-from .checkpoint import restore
 from .config import WeightLoraConfig
-from .export import save_run
+from .run import save_run
 from .selector import WeightLora
+from .state import restore
 
 __version__ = _version("weightlora")
 __all__ = [
@@ -23,10 +23,10 @@ __all__ = [
 
 # They import transformers.Trainer or TRL, which not every loop needs.
 _LAZY = {
-    "WeightLoraCallback": "callback",
-    "WeightLoraTrainerMixin": "trainer",
-    "WeightLoraTrainer": "trainer",
-    "WeightLoraSFTTrainer": "trl",
+    "WeightLoraCallback": "trainers.callback",
+    "WeightLoraTrainerMixin": "trainers.trainer",
+    "WeightLoraTrainer": "trainers.trainer",
+    "WeightLoraSFTTrainer": "trainers.trl",
 }
 
 

@@ -8,10 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from . import checkpoint, expansion, projection, schedule, surgery
-from .adapters import LoraAdapter, find_adapters
+from . import budget
+from . import state as checkpoint
+from .adapters import LoraAdapter, expansion, find_adapters, surgery
 from .config import WeightLoraConfig
-from .distributed import average, check_agreement, forget_, is_sharded, note_whole_, refuse_fixed, same_everywhere
+from .engines.distributed import (
+    average,
+    check_agreement,
+    forget_,
+    is_sharded,
+    note_whole_,
+    refuse_fixed,
+    same_everywhere,
+)
 from .optimizers import check_holds, unwrap_optimizer
 from .rules import make_rule
 
@@ -70,8 +79,8 @@ class WeightLora:
         number = None if config.keep is None else config.number_to_keep(len(self.names))
         share = config.selection == "credit"
         sizes = list(self.sizes.values())
-        self._budgets = schedule.plan_budgets(sizes, number, config.keep_parameters, config.rounds, share)
-        self._ends = schedule.round_ends(self.config.warmup_steps, self.config.select_steps, self.config.rounds)
+        self._budgets = budget.plan_budgets(sizes, number, config.keep_parameters, config.rounds, share)
+        self._ends = budget.round_ends(self.config.warmup_steps, self.config.select_steps, self.config.rounds)
         self._round = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
         self.step_count = 0
@@ -85,12 +94,12 @@ class WeightLora:
             self.finish()
 
     @property
-    def phase(self) -> schedule.Phase:
+    def phase(self) -> budget.Phase:
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
         if self._round == self.config.rounds:
             return "train"
         step = min(self.step_count + 1, self.config.select_steps)
-        return schedule.phase_at(step, self.config.warmup_steps, self.config.select_steps)
+        return budget.phase_at(step, self.config.warmup_steps, self.config.select_steps)
 
     @property
     def omega(self) -> dict[str, float]:
@@ -149,7 +158,7 @@ class WeightLora:
                 "gates)."
             )
         step = self.step_count + 1
-        projects = schedule.thresholds(step, self.config.warmup_steps, self.config.threshold_every)
+        projects = budget.thresholds(step, self.config.warmup_steps, self.config.threshold_every)
         self._rule.update(evidence, phase == "warmup", self._project if projects else None)
         self.step_count = step
         omega = list(self.omega.values())
@@ -220,7 +229,7 @@ class WeightLora:
         if self.config.constraint == "l0":
             return torch.where(self._best(values) if keep is None else keep, values, 0.0)
         keep = torch.ones_like(values, dtype=torch.bool) if keep is None else keep
-        return torch.zeros_like(values).masked_scatter(keep, projection.project_simplex(values[keep]))
+        return torch.zeros_like(values).masked_scatter(keep, budget.project_simplex(values[keep]))
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters that the present round's budget keeps."""
@@ -228,10 +237,10 @@ class WeightLora:
         number, parameters = self._budgets[self._round]
         sizes = [self.sizes[adapter.name] for adapter in self.adapters]
         if number is not None:
-            return projection.top_k_within(ranked, number, sizes, parameters)
+            return budget.top_k_within(ranked, number, sizes, parameters)
         # What cannot fit in the end goes first, or it could crowd out all that can.
         last = self._budgets[-1][1]
-        return projection.top_by_parameters(ranked, [s if s <= last else parameters + 1 for s in sizes], parameters)
+        return budget.top_by_parameters(ranked, [s if s <= last else parameters + 1 for s in sizes], parameters)
 
     def _keep(self, mask: Tensor) -> None:
         self._last_scores = self.scores

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import WeightLora, WeightLoraConfig, __version__, save_run
-from ..export import check_empty
+from ..run import check_empty
 from ..tasks.sentiment import ENCODER_LINEAR_COUNT
 
 if TYPE_CHECKING:

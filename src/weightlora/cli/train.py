@@ -5,8 +5,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..recipe.arguments import Recipe
-    from ..recipe.plan import Plan
+    from ..train.arguments import Recipe
+    from ..train.plan import Plan
 
 EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from ..recipe.arguments import make_parser, parse
+    from ..train.arguments import make_parser, parse
 
     if {"-h", "--help"} & set(args.rest):
         make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG).print_help()
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
 def _run(recipe: "Recipe", console: Any) -> int:
     from datasets import disable_progress_bars
 
-    from ..recipe.plan import prepare
-    from ..recipe.running import train
+    from ..train.plan import prepare
+    from ..train.running import train
 
     disable_progress_bars()
     first, arguments = recipe.training.process_index == 0, recipe.training

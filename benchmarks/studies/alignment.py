@@ -1,0 +1,234 @@
+"""The study of alignment: `trace(G^T B A)` of every adapter, and whether the adapters that were kept have more of it.
+
+G is the gradient of the loss by the whole weight of the module, `out x in`. It is never built: with
+`h = W x + s B A x`, `dL/dB = s G A^T`, so `<dL/dB, B> = s trace(G^T B A)`, and the gradient of B, `out x r`, is all
+that is needed. It holds for every layer that is linear in B: convolutions, embeddings, experts, quantized weights.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from transformers import set_seed
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import LoraAdapter
+from weightlora.tasks.workload import Workload
+
+from ..summary import escape_markdown, markdown_table
+
+__all__ = ["AlignmentSettings", "measure_alignment", "render_alignment_markdown", "study_alignment"]
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """What is trained, how long, and on how many batches the alignment is a mean.
+
+    Attributes:
+        rank: r of LoRA on all modules; alpha is 4 r.
+        learning_rate: Of AdamW, constant.
+        select_steps: T: training steps before the alignment is measured and the choice made.
+        keep: K, or a fraction.
+        batches: Batches to measure on, of rows that were not trained on as far as there are enough.
+        batch_size: Rows a batch, in both.
+        seed: Of adapters, dropout and the order of the rows.
+    """
+
+    rank: int
+    learning_rate: float
+    select_steps: int
+    keep: int | float
+    batches: int
+    batch_size: int
+    seed: int
+
+
+def measure_alignment(
+    model: nn.Module, adapters: Sequence[LoraAdapter], batches: Iterable[Mapping[str, Any]]
+) -> Iterator[Tensor]:
+    """For each batch, `trace(G^T B A)` of every adapter: a float64 CPU tensor of shape `(n,)`.
+
+    The model is in evaluation mode meanwhile, for G would be of another function with dropout on; nothing else is
+    touched, `.grad` included. Adapters need a scaling other than 0, and no gate.
+    """
+    factors = [adapter.factors[1] for adapter in adapters]
+    values = [factor.detach().double() for factor in factors]
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            gradients = torch.autograd.grad(model(**batch).loss, factors, allow_unused=True)
+            yield torch.tensor(
+                [
+                    0.0 if gradient is None else float((gradient.double() * value).sum()) / adapter.scaling
+                    for adapter, value, gradient in zip(adapters, values, gradients, strict=True)
+                ],
+                dtype=torch.float64,
+            )
+    finally:
+        model.train(training)
+
+
+def study_alignment(
+    workload: Workload,
+    settings: AlignmentSettings,
+    device: torch.device,
+    choice: Mapping[str, Any] | None = None,
+    advance: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Train LoRA on all modules for T steps, measure, and compare with what was kept.
+
+    Args:
+        workload: Model and training rows.
+        settings: See there.
+        device: To train and measure on.
+        choice: A `selection.json` whose choice to compare with; None makes the choice from the T steps, by credit.
+        advance: Called after each training step and each measured batch.
+
+    Returns:
+        `adapters`, in model order: name, `trace` (mean over batches), `standard_error` (over batches), `score`,
+        `kept`; `figures`: what `compare` says; `rows`: how many different rows were seen.
+
+    Raises:
+        ValueError: If the choice is of other adapters, or keeps all of them.
+    """
+    set_seed(settings.seed)
+    lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **workload.target)
+    model = get_peft_model(copy.deepcopy(workload.model), lora).to(device).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
+    config = WeightLoraConfig(keep=settings.keep, select_steps=settings.select_steps, seed=settings.seed)
+    selector = WeightLora(model, optimizer, config)
+    names = selector.names
+    kept, scores = (None, {}) if choice is None else _read_choice(choice, names)
+    if (config.number_to_keep(len(names)) if kept is None else len(kept)) in (0, len(names)):
+        raise ValueError(
+            f"all or none of the {len(names)} adapters are kept, so there is nothing to compare: keep some."
+        )
+    stream = _stream(workload, settings, device)
+    for batch in itertools.islice(stream, settings.select_steps):
+        model(**batch).loss.backward()
+        optimizer.step()
+        selector.observe()
+        optimizer.zero_grad()
+        advance()
+    traces = []
+    for trace in measure_alignment(model, selector.adapters, itertools.islice(stream, settings.batches)):
+        traces.append(trace)
+        advance()
+    if kept is None:
+        scores = {**selector.scores}
+        selector.advance()
+        kept = set(selector.kept)
+    matrix = torch.stack(traces)
+    mean, error = matrix.mean(0).tolist(), (matrix.std(0) / math.sqrt(len(traces))).tolist()
+    adapters = [
+        {"name": name, "trace": mean[i], "standard_error": error[i], "score": scores[name], "kept": name in kept}
+        for i, name in enumerate(names)
+    ]
+    seen = min(len(workload.train), (settings.select_steps + settings.batches) * settings.batch_size)
+    return {"adapters": adapters, "figures": compare(adapters), "rows": seen}
+
+
+def _stream(workload: Workload, settings: AlignmentSettings, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Batches of the training rows in a random order, round and round."""
+    order = torch.randperm(len(workload.train), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+    rows = (workload.train[index] for index in itertools.cycle(order))
+    while True:
+        batch = workload.collate(list(itertools.islice(rows, settings.batch_size)))
+        yield {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+
+
+def _read_choice(choice: Mapping[str, Any], names: Sequence[str]) -> tuple[set[str], dict[str, float | None]]:
+    """Names and scores in a `selection.json`, which must be of the same adapters."""
+    try:
+        scores = {adapter["name"]: adapter["score"] for adapter in choice["adapters"]}
+        kept = {adapter["name"] for adapter in choice["adapters"] if adapter["kept"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the run's selection.json has an adapter without name, score or kept: {error}.") from error
+    if scores.keys() != set(names):
+        strange = sorted(scores.keys() ^ set(names))
+        raise ValueError(
+            f"the run chose from {len(scores)} adapters, and this model has {len(names)}; {strange[0]!r} is not in "
+            "both: give the run's own model."
+        )
+    return kept, scores
+
+
+def compare(adapters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How alignment goes with the choice. Descent is `-trace`: what an update earns, to first order.
+
+    `auc`: the chance that a kept adapter descends more than one that was not kept (0.5: no relation), with the
+    two-sided p-value of Mann and Whitney's test. `auc_magnitude`: the same for `|trace|`. `spearman_kept` and
+    `spearman_score`: Spearman's rank correlation of descent with being kept (1 or 0) and with the score; None where
+    it is not defined.
+    """
+    descent = [-adapter["trace"] for adapter in adapters]
+    kept = [bool(adapter["kept"]) for adapter in adapters]
+    scores = [adapter["score"] for adapter in adapters]
+    inside, outside = ([d for d, k in zip(descent, kept, strict=True) if k == side] for side in (True, False))
+    scored = all(score is not None and math.isfinite(score) for score in scores)
+    return {
+        "auc": float(roc_auc_score(kept, descent)),
+        "auc_p": float(stats.mannwhitneyu(inside, outside).pvalue),
+        "auc_magnitude": float(roc_auc_score(kept, [abs(value) for value in descent])),
+        "spearman_kept": _spearman(descent, [float(value) for value in kept]),
+        "spearman_score": _spearman(descent, scores) if scored else None,
+    }
+
+
+def _spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+    if len(set(one)) == 1 or len(set(other)) == 1:
+        return None
+    return float(stats.spearmanr(one, other).statistic)
+
+
+def render_alignment_markdown(study: Mapping[str, Any]) -> str:
+    """What the figures say in words, and a table of the adapters, the best aligned with descent first.
+
+    Args:
+        study: The content of `alignment.json`.
+    """
+    adapters = sorted(study["adapters"], key=lambda adapter: adapter["trace"])
+    rows = [
+        [a["name"], f"{a['trace']:+.2e} ± {a['standard_error']:.1e}", _number(a["score"]), "kept" if a["kept"] else ""]
+        for a in adapters
+    ]
+    settings = study["settings"]
+    text = (
+        f"{escape_markdown(study['model'])}, LoRA of rank {settings['rank']} on {len(adapters)} modules after "
+        f"{settings['select_steps']} steps of {settings['batch_size']}; mean and standard error of trace(GᵀBA) over "
+        f"{settings['batches']} batches. Negative: the adapter's update lowers the loss. Kept: by "
+        f"{study['chosen_by']}."
+    )
+    return "\n\n".join([text, say(study), markdown_table(["adapter", "trace(GᵀBA)", "score", ""], rows)]) + "\n"
+
+
+def say(study: Mapping[str, Any]) -> str:
+    """The figures in a few sentences."""
+    figures, adapters = study["figures"], study["adapters"]
+    kept = sum(adapter["kept"] for adapter in adapters)
+    means = [
+        sum(a["trace"] for a in adapters if a["kept"] == side) / (kept if side else len(adapters) - kept)
+        for side in (True, False)
+    ]
+    told = "the two groups differ" if figures["auc_p"] < 0.05 else "that is not told apart from chance"
+    others = len(adapters) - kept
+    return (
+        f"Mean trace of the {kept} kept adapters {means[0]:+.2e}, of the other {others} {means[1]:+.2e}. "
+        f"A kept adapter descends more than another with probability {figures['auc']:.2f} (AUC; 0.5: no relation; "
+        f"p = {figures['auc_p']:.2g}: {told}), has the larger magnitude with {figures['auc_magnitude']:.2f}. "
+        f"Spearman's correlation of descent (minus the trace) with being kept is "
+        f"{_number(figures['spearman_kept'])}, with the score {_number(figures['spearman_score'])}."
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""How parameters leave the engine that trains them."""

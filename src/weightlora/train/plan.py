@@ -1,0 +1,252 @@
+"""What a run will do, known before the model loads: data, adapters, budget, steps, parameters, optimizer memory."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments, Trainer
+from transformers.pytorch_utils import Conv1D
+
+from .. import WeightLoraCallback, WeightLoraConfig
+from ..adapters import find_adapters
+from ..budget import plan_budgets, top_by_parameters, top_k_within
+from ..measure import optimizer_state_bytes
+from .arguments import MethodArguments, Recipe, nearest, parse_json
+from .data import read_splits
+from .families import make_work
+from .loading import empty_model, fit_config_, load_config, load_tokenizer
+from .methods import METHODS, Setting, count_adapters, lora
+from .tasks import find_task
+from .work import Source, Work
+
+__all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
+
+BY_DATA = {"grad-norm", "kappa", "eva"}
+"""Methods that look at weights or data before training; the plan has LoRA on all modules in their place."""
+
+
+HEADS = {"QUESTION_ANS": {"qa_outputs"}, "TOKEN_CLS": {"classifier", "score"}}
+"""Linear heads that are trained whole, and that PEFT's all-linear would adapt, too."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The figures of a run. Where the choice is yet to be made, `after` is that of adapters that fill the budget.
+
+    Attributes:
+        model: Class of the model.
+        parameters: Of the model with its head, without adapters.
+        rows: Tokenized rows by split.
+        adapters: n, the modules that are adapted at the start.
+        keep: K; None where nothing is removed.
+        trainable: Trainable parameters before and after the choice, the head's included.
+        optimizer_bytes: Of the optimizer's state, before and after; None where only a GPU could tell.
+        steps: Optimizer steps in all.
+        select_steps: Those before the choice; 0 where it is made before the first, None where there is none.
+    """
+
+    model: str
+    parameters: int
+    rows: dict[str, int]
+    adapters: int
+    keep: int | None
+    trainable: tuple[int, int]
+    optimizer_bytes: tuple[int | None, int | None]
+    steps: int
+    select_steps: int | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to begin: everything but the model's weights."""
+
+    recipe: Recipe
+    work: Work
+    config: Any
+    tokenizer: PreTrainedTokenizerBase
+    plan: Plan
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Read the data, check everything that needs no weights, and plan.
+
+    Raises:
+        ValueError: Whatever is wrong, in one sentence.
+    """
+    task = find_task(recipe.data.task)
+    _check_method(recipe.method)
+    config = load_config(recipe.model)
+    tokenizer = load_tokenizer(recipe.model)
+    splits = read_splits(recipe.data, task, recipe.model.cache_dir)
+    work = make_work(Source(task, recipe.data, splits, tokenizer, config))
+    fit_config_(config, work, tokenizer)
+    return Job(recipe, work, config, tokenizer, _plan(recipe, work, config))
+
+
+def _check_method(arguments: MethodArguments) -> None:
+    if arguments.method not in METHODS:
+        raise ValueError(
+            f"method={arguments.method!r} is unknown{nearest(arguments.method, METHODS)}; there are "
+            f"{', '.join(METHODS)}."
+        )
+    for name, least in (("rank", 1), ("alpha", 1), ("dropout", 0)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"{name}={getattr(arguments, name)} is too small: give at least {least}.")
+    _number(arguments.keep)
+    parse_json("method_options", arguments.method_options)
+
+
+def _number(keep: str) -> int | float:
+    try:
+        return float(keep) if "." in keep else int(keep)
+    except ValueError:
+        raise ValueError(f"keep={keep!r} is no number: give a number of adapters (9) or a fraction (0.25).") from None
+
+
+def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
+    """Optimizer steps that the Trainer will make on so many rows."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    batch = arguments.train_batch_size * arguments.world_size
+    batches = rows // batch if arguments.dataloader_drop_last else math.ceil(rows / batch)
+    return math.ceil(arguments.num_train_epochs * max(1, math.ceil(batches / arguments.gradient_accumulation_steps)))
+
+
+def setting_for(recipe: Recipe, work: Work, model: nn.Module) -> Setting:
+    """What the method is told of this run, K as a number.
+
+    Raises:
+        ValueError: K is more than there are adapters, or the steps do not suffice.
+    """
+    arguments, training = recipe.method, recipe.training
+    steps = steps_of(training, len(work.train))
+    select_steps = max(2, steps // 5) if arguments.select_steps is None else arguments.select_steps
+    targets: Any = arguments.target_modules
+    if targets == ["all-linear"] and work.task_type in HEADS:
+        targets = _linears(model, HEADS[work.task_type])
+    elif len(targets) == 1 and not targets[0].isidentifier():
+        targets = targets[0]  # all-linear, or a regular expression
+
+    def batches() -> Iterable[dict[str, Any]]:
+        size = training.per_device_train_batch_size
+        for start in range(0, min(8 * size, len(work.train)), size):
+            rows = [work.train[index] for index in range(start, min(start + size, len(work.train)))]
+            yield {name: _to(value, training.device) for name, value in dict(work.collate(rows)).items()}
+
+    setting = Setting(
+        model=model,
+        target={"target_modules": targets, "task_type": work.task_type},
+        rank=arguments.rank,
+        alpha=arguments.alpha,
+        dropout=arguments.dropout,
+        keep=0,
+        select_steps=select_steps,
+        steps=steps,
+        seed=training.seed,
+        batches=batches,
+        options=parse_json("method_options", arguments.method_options),
+    )
+    if arguments.method == "full":
+        return setting
+    try:
+        n = count_adapters(setting)
+    except ValueError as error:
+        raise ValueError(f"target_modules={targets!r} do not fit the model: {str(error).splitlines()[0]}") from error
+    return replace(setting, keep=WeightLoraConfig(keep=_number(arguments.keep)).number_to_keep(n))
+
+
+def _linears(model: nn.Module, heads: set[str]) -> list[str]:
+    """Names, without their path, of the linear modules but the heads."""
+    linears = (name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    return sorted({name.rpartition(".")[2] for name in linears} - heads)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if torch.is_tensor(value) else value
+
+
+def _plan(recipe: Recipe, work: Work, config: Any) -> Plan:
+    model = empty_model(work, config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    name = type(model).__name__
+    setting = setting_for(recipe, work, model)
+    method = recipe.method.method
+    with torch.random.fork_rng(devices=[]):
+        prepared = (lora if method in BY_DATA else METHODS[method])(setting)
+    selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]
+    before = [
+        parameter
+        for name, parameter in prepared.model.named_parameters()
+        if parameter.requires_grad and ".ranknum" not in name  # AdaLoRA's, which trains on the meta device alone
+    ]
+    after, adapters, keep = before, _count(prepared.model), None
+    if selects:
+        keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None
+        after = _filling(prepared.model, before, selects[0])
+        if selects[0].select_steps > setting.steps:
+            raise ValueError(
+                f"select_steps={selects[0].select_steps} is longer than the training of {setting.steps} steps: lower "
+                f"it (a fifth, {max(2, setting.steps // 5)}, is a good start)."
+            )
+    elif prepared.candidates is not None:
+        adapters, keep = len(prepared.candidates), _count(prepared.model)
+    elif method in {"grad-norm", "kappa"}:
+        keep = setting.keep
+        before = after = _filling(prepared.model, before, WeightLoraConfig(keep=keep, selection="random"))
+    return Plan(
+        model=name,
+        parameters=parameters,
+        rows={"train": len(work.train), **{split: len(rows) for split, rows in work.evaluation.items()}},
+        adapters=adapters,
+        keep=keep,
+        trainable=(_size(before), _size(after)),
+        optimizer_bytes=(_bytes(before, recipe), _bytes(after, recipe)),
+        steps=setting.steps,
+        select_steps=selects[0].select_steps if selects else None,
+    )
+
+
+def _size(parameters: list[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _count(model: nn.Module) -> int:
+    """Adapted modules, by whatever method of PEFT."""
+    return sum(isinstance(module, BaseTunerLayer) for module in model.modules()) if isinstance(model, PeftModel) else 0
+
+
+def _filling(model: nn.Module, trainable: list[nn.Parameter], config: WeightLoraConfig) -> list[nn.Parameter]:
+    """What is left if the choice takes the largest adapters that the budget allows; with WeightLoRA+, all of it."""
+    if config.expand != "none":
+        return trainable
+    adapters = find_adapters(model)
+    sizes = [adapter.size for adapter in adapters]
+    number = None if config.keep is None else config.number_to_keep(len(adapters))
+    number, bound = plan_budgets(sizes, number, config.keep_parameters, 1, config.selection == "credit")[-1]
+    scores = torch.tensor(sizes, dtype=torch.float64)
+    if number is None:
+        mask = top_by_parameters(scores, sizes, bound)
+    else:
+        mask = top_k_within(scores, number, sizes, bound)
+    gone = {id(p) for adapter, stays in zip(adapters, mask, strict=True) if not stays for p in adapter.parameters}
+    return [parameter for parameter in trainable if id(parameter) not in gone]
+
+
+def _bytes(parameters: list[nn.Parameter], recipe: Recipe) -> int | None:
+    """What the optimizer's state will take, from one step of the real optimizer on tensors without data."""
+    try:
+        make, settings = Trainer.get_optimizer_cls_and_kwargs(recipe.training)
+        settings = {name: value for name, value in settings.items() if name != "fused"}
+        twins = [nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in parameters]
+        for twin in twins:
+            twin.grad = torch.empty_like(twin)
+        optimizer = make(twins, **settings)
+        optimizer.step()
+    except (RuntimeError, ValueError, NotImplementedError, ImportError, AttributeError):
+        return None  # 8-bit optimizers are made of kernels
+    return optimizer_state_bytes(optimizer)

@@ -1,0 +1,1 @@
+"""Guests in the training loops of other libraries."""

@@ -1,0 +1,238 @@
+import gc
+import weakref
+
+import pytest
+import torch
+from models import adamw, batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert, train
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import MixtralForCausalLM
+
+from weightlora.adapters import base_model_of, find_adapters
+from weightlora.adapters.surgery import describe_, disconnect_, fold_gate_, free_inputs_
+
+
+def remove(model, keep: list[int], optimizer=None, adapter_name=None) -> list[str]:
+    adapters = find_adapters(model, adapter_name)
+    disconnect_(model, [adapter for i, adapter in enumerate(adapters) if i not in keep], optimizer)
+    describe_(model, adapters[0].adapter_name)
+    return [adapters[i].name for i in keep]
+
+
+def injected(model, adapter_name: str = "default") -> list[str]:
+    return [adapter.name for adapter in find_adapters(model, adapter_name, check=False)]
+
+
+def test_a_removed_module_is_the_base_layer_again():
+    model = lora_bert()
+    adapters = find_adapters(model)
+    layers = {adapter.name: adapter.layer.base_layer for adapter in adapters}
+    kept = remove(model, [0, 7])
+    base = base_model_of(model)
+    for name, layer in layers.items():
+        assert (base.get_submodule(name) is layer) == (name not in kept)
+    assert sum(isinstance(module, LoraLayer) for module in model.modules()) == 2
+
+
+def test_disconnecting_adapters_that_do_nothing_changes_nothing():
+    model = lora_bert().eval()
+    optimizer = adamw(model)
+    train(model, optimizer, steps=3)
+    adapters = find_adapters(model)
+    for i, adapter in enumerate(adapters):
+        if i not in (2, 5):
+            adapter.layer.scaling["default"] = 0.0
+    expected = model(**batch()).logits
+    remove(model, [2, 5], optimizer)
+    assert torch.equal(model(**batch()).logits, expected)
+
+
+def test_the_optimizer_keeps_its_groups_and_the_survivors_moments():
+    model = lora_bert()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW([{"params": parameters[:9], "lr": 1e-3}, {"params": parameters[9:]}, {"params": []}])
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)
+    train(model, optimizer, steps=3)
+    adapters = find_adapters(model)
+    groups = list(optimizer.param_groups)
+    moments = {id(p): {k: v.clone() for k, v in optimizer.state[p].items()} for p in adapters[3].parameters}
+    gone = [p for i, adapter in enumerate(adapters) if i not in (3, 8) for p in adapter.parameters]
+
+    remove(model, [3, 8], optimizer)
+    assert all(new is old for new, old in zip(optimizer.param_groups, groups, strict=True))
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in model.parameters() if p.requires_grad}
+    assert not {id(p) for p in gone} & ({id(p) for p in optimizer.state} | held)
+    for parameter in adapters[3].parameters:
+        for key, value in optimizer.state[parameter].items():
+            assert torch.equal(value, moments[id(parameter)][key])
+    train(model, optimizer, steps=2, start=3)
+    scheduler.step()
+
+
+def test_what_is_disconnected_leaves_memory():
+    model = lora_bert()
+    optimizer = adamw(model)
+    train(model, optimizer, steps=2)
+    adapters = find_adapters(model)
+    references = [weakref.ref(p) for adapter in adapters[1:] for p in adapter.parameters]
+    references += [weakref.ref(adapter.layer) for adapter in adapters[1:]]
+    del adapters
+    remove(model, [0], optimizer)
+    gc.collect()
+    assert [reference() for reference in references] == [None] * len(references)
+
+
+def test_backward_stops_at_the_lowest_survivor():
+    model = lora_bert()
+    remove(model, [9])
+    seen = []
+    base = base_model_of(model)
+    for i, layer in enumerate(base.bert.encoder.layer):
+        layer.output.dense.register_full_backward_hook(lambda *args, i=i: seen.append(i))
+    model(**batch()).loss.backward()
+    assert seen == [1]
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    ("settings", "freed"),
+    [(None, True), ({"use_reentrant": False}, True), ({"use_reentrant": True}, False), ("no checkpointing", False)],
+)
+def test_inputs_keep_the_gradient_that_they_were_given_only_where_checkpointing_needs_it(settings, freed):
+    model = lora_bert(layers=1, target_modules=["intermediate.dense"])
+    if settings != "no checkpointing":
+        model.gradient_checkpointing_enable(settings)
+    model.enable_input_require_grads()  # a second time: Transformers has forgotten its first hook
+    free_inputs_(model)
+    embedded = base_model_of(model).get_input_embeddings()(torch.tensor([[1]]))
+    assert embedded.requires_grad != freed
+
+
+RELOADS = {
+    "bert": (lora_bert, tiny_bert, [1, 4, 11]),
+    "20 modules and more": (lambda: lora_bert(layers=5), lambda: tiny_bert(5), [*range(3, 26)]),
+    "one module": (lora_bert, tiny_bert, [6]),
+    "rslora": (lambda: lora_bert(use_rslora=True), tiny_bert, [1, 4]),
+    "lora_bias": (lambda: lora_bert(lora_bias=True), tiny_bert, [1, 4]),
+    "layers_to_transform": (
+        lambda: lora_bert(layers=3, target_modules=["query", "value"], layers_to_transform=[0, 2]),
+        lambda: tiny_bert(3),
+        [0, 3],
+    ),
+    "a regular expression and exclude_modules": (
+        lambda: lora_bert(target_modules=r".*\.(query|dense)", exclude_modules=r".*pooler.*", task_type=None),
+        tiny_bert,
+        [0, 5],
+    ),
+    "rank_pattern": (lambda: lora_bert(rank_pattern={"query": 2, "1.output.dense": 7}), tiny_bert, [0, 6, 11]),
+    "alpha_pattern": (lambda: lora_bert(alpha_pattern={"query": 3}, task_type=None), tiny_bert, [0, 4, 6]),
+    "GPT-2": (lora_gpt2, lambda: lora_gpt2().unload(), [0, 5]),
+    "embedding and convolutions": (lora_zoo, lambda: lora_zoo().unload(), [0, 2, 4]),
+    "experts, the outer wrapper": (lora_mixtral, lambda: lora_mixtral().unload(), [0, 2, 7]),
+    "experts, the inner wrapper": (lora_mixtral, lambda: lora_mixtral().unload(), [1, 3, 7]),
+    "experts alone": (lora_mixtral, lambda: lora_mixtral().unload(), [2, 3]),
+    "modules alone of a model with experts": (lora_mixtral, lambda: lora_mixtral().unload(), [0]),
+}
+
+
+def outputs(model: nn.Module) -> torch.Tensor:
+    ids = torch.arange(16).reshape(2, 8) % 20
+    model = model.eval()
+    base = base_model_of(model)
+    return model(ids) if type(base).__name__ == "Zoo" else model(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("case", RELOADS)
+def test_a_saved_adapter_rebuilds_the_same_model_with_plain_peft(case, tmp_path):
+    make, make_base, keep = RELOADS[case]
+    model = make()
+    for adapter in find_adapters(model):
+        for parameter in adapter.parameters:
+            nn.init.normal_(parameter, std=0.3)
+    fold_gate_(find_adapters(model)[keep[0]], 0.37)
+    kept = remove(model, keep)
+    expected = outputs(model)
+    model.save_pretrained(tmp_path, save_embedding_layers=False)
+    reloaded = PeftModel.from_pretrained(make_base(), tmp_path)
+    assert injected(reloaded) == injected(model) == kept
+    assert {a.name: a.rank for a in find_adapters(reloaded, check=False)} == {
+        a.name: a.rank for a in find_adapters(model, check=False)
+    }
+    torch.testing.assert_close(outputs(reloaded), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pefts_own_lists_name_what_is_left():
+    model = lora_mixtral()
+    kept = remove(model, [0, 3])
+    assert model.base_model.targeted_module_names == kept[:1]
+    assert sorted(model.base_model.targeted_parameter_names) == kept[1:]
+
+
+def test_a_name_that_is_the_end_of_another_is_matched_alone(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.ModuleDict({"proj": nn.Linear(4, 4)})
+            self.draft = nn.ModuleDict({"block": nn.ModuleDict({"proj": nn.Linear(4, 4)})})
+
+        def forward(self, x):
+            return self.draft["block"]["proj"](self.block["proj"](x))
+
+    model = get_peft_model(Twice(), LoraConfig(target_modules=["proj"], r=2, rank_pattern={"draft.block.proj": 3}))
+    describe_(model, "default")
+    model.save_pretrained(tmp_path / "both")
+    reloaded = PeftModel.from_pretrained(Twice(), tmp_path / "both")
+    assert {a.name: a.rank for a in find_adapters(reloaded, check=False)} == {"block.proj": 2, "draft.block.proj": 3}
+    remove(model, [0])
+    model.save_pretrained(tmp_path / "one")
+    assert injected(PeftModel.from_pretrained(Twice(), tmp_path / "one")) == ["block.proj"]
+
+
+def test_other_adapters_on_the_model_stay_untouched():
+    model = lora_bert(task_type=None).eval()
+    model.add_adapter("other", LoraConfig(target_modules=["query", "intermediate.dense"], r=2))
+    for adapter in find_adapters(model, "other", check=False) + find_adapters(model):
+        nn.init.normal_(adapter.factors[1], std=0.3)
+    model.set_adapter("other")
+    expected = model(**batch()).logits
+    other = {name: value.clone() for name, value in model.state_dict().items() if ".other." in name}
+    model.set_adapter("default")
+    mine = model(**batch()).logits
+    config = repr(model.peft_config["other"])
+
+    remove(model, list(range(12)))
+    assert torch.equal(model(**batch()).logits, mine)
+    remove(model, [1, 2], adapter_name="default")
+    assert injected(model, "default") == [f"bert.encoder.layer.0.attention.self.{name}" for name in ("key", "value")]
+    assert len(injected(model, "other")) == 4
+    assert model.active_adapters == ["default"]
+    state = model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in other.items())
+    assert repr(model.peft_config["other"]) == config
+    model.set_adapter("other")
+    assert torch.equal(model(**batch()).logits, expected)
+
+
+def test_modules_to_save_stay():
+    model = lora_bert()
+    remove(model, [0])
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert sum("classifier.modules_to_save.default" in name for name in trainable) == 2
+    assert len(trainable) == 4
+
+
+def test_folding_a_gate_scales_the_update():
+    model = lora_bert()
+    adapter = find_adapters(model)[0]
+    nn.init.normal_(adapter.factors[1])
+    b, delta = adapter.factors[1].clone(), adapter.layer.get_delta_weight("default")
+    fold_gate_(adapter, 0.25)
+    torch.testing.assert_close(adapter.layer.get_delta_weight("default"), 0.25 * delta)
+    assert torch.equal(adapter.factors[1], b), "folding into B would change Adam's effective learning rate"
+    assert adapter.layer.lora_alpha["default"] == 2
+
+
+def test_mixtral_is_the_real_class():
+    assert isinstance(base_model_of(lora_mixtral()), MixtralForCausalLM)

@@ -1,0 +1,124 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from benchmarks.__main__ import main
+from benchmarks.experiment import main as run_one
+from benchmarks.layout import render_layout
+from benchmarks.results import load_results
+from benchmarks.sweep import plan_sweep
+from recipe_list import ROOT
+
+SWEEPS = sorted(ROOT.glob("recipes/*/sweep.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.parent.name)
+def test_a_sweep_is_the_papers_grid(path: Path, tmp_path: Path):
+    runs = plan_sweep(path, tmp_path)
+    k = [100] if path.parent.name == "llama-glue" else [1, 5, 10, 20]
+    columns = {run.experiment["task"] for run in runs}
+    cells = 6 * 4 + 5 * 4 * len(k) + 2
+    assert len(runs) == len({run.output for run in runs}) == len(columns) * cells * 3
+    assert [run.seed for run in runs[:: len(runs) // 3]][:3] == [18, 52, 1917]
+    settings = [run.experiment["settings"] for run in runs if run.experiment["method"] == "weightlora-paper"]
+    assert {s["rank"] for s in settings} == {1, 2, 4, 8} and {s["keep"] for s in settings} == set(k)
+    part = plan_sweep(path, tmp_path, {"max_steps": 3}, [min(columns)], ["lora"], 1)
+    assert {run.experiment["settings"]["max_steps"] for run in part} == {3} and len(part) == 4
+    with pytest.raises(ValueError, match=r"rank is a part of the grid of .*sweep\.yaml"):
+        plan_sweep(path, tmp_path, {"rank": 3})
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/paper/*/sweep.yaml")), ids=lambda path: path.parent.name)
+def test_a_stand_in_is_a_sweep_over_the_papers_recipes(path: Path, tmp_path: Path):
+    runs = plan_sweep(path, tmp_path)
+    assert {run.seed for run in runs} == {18, 52, 1917}
+    assert {run.experiment["method"] for run in runs} >= {"lora", "random", "weightlora", "weightlora-paper"}
+    for run in runs:
+        settings = run.experiment["settings"]
+        assert settings["model"].startswith("runs/paper/") and settings["dataset"].startswith("runs/paper/")
+
+
+def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    sweep, root = tmp_path / "sweep.yaml", tmp_path / "runs"
+    glue = ROOT / "recipes" / "deberta-glue"
+    small = {"model": str(world / "deberta"), "dataset": str(world / "glue"), "use_cpu": True, "keep": 3}
+    small |= {"max_steps": 3, "gradient_accumulation_steps": 1, "max_length": 64, "warmup_steps": 0, "save_steps": 2}
+    small |= {"save_total_limit": 5}
+    content = {
+        "columns": {"entailment": {"config": str(glue / "mnli.yaml")}},
+        "grid": [{"method": ["lora", "weightlora"], "rank": [2]}],
+        "seeds": [18, 52],
+        "with": {**small, "save_strategy": "steps"},
+    }
+    sweep.write_text(json.dumps(content))  # JSON is YAML
+    runs = plan_sweep(sweep, root)
+    assert len(runs) == 4
+    for run in runs:
+        arguments = ["--experiment", json.dumps(run.experiment), "--seed", str(run.seed), "--output", str(run.output)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["experiment", *arguments])
+            assert run_one() == 0
+        assert run.is_done()
+    assert main(["bench", "run", "--sweep", str(sweep), "--root", str(root)]) == 0  # in this process: nothing to do
+    assert "4 runs, 4 of them done" in capsys.readouterr().out
+    results, aside = load_results(root)
+    assert len(results) == 4 and aside == []
+    table = render_layout(results)
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+    assert rows[0] == ["method", "seeds", "trainable", "entailment (accuracy / accuracy, mismatched)"]
+    assert [row[:2] for row in rows[2:]] == [["lora-r2", "2"], ["weightlora-r2", "2"]]
+    assert all(re.fullmatch(r"-?\d+\.\d\d ± \d+\.\d\d / \d+\.\d\d ± \d+\.\d\d", row[3]) for row in rows[2:])
+    first = runs[0]
+    resumed_from = first.output.with_suffix("") / "checkpoint-2"
+    assert resumed_from.is_dir() and (first.output.with_suffix("") / "adapter").is_dir()
+    assert main(["bench", "summarize", "--root", str(root)]) == 0
+    written = (root / "table.md").read_text()
+    assert written.startswith(f"# runs\n\n{table}\n\nWhat ran: {world / 'deberta'} on {world / 'glue'}, cpu.")
+    # a run that was cut short goes on from its checkpoint; one of other settings does not
+    before = json.loads(first.output.read_text())
+    first.output.unlink()
+    (first.output.with_suffix("") / "results.json").unlink()
+    shutil.rmtree(first.output.with_suffix("") / "checkpoint-3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sys.argv",
+            ["x", "--experiment", json.dumps(first.experiment), "--seed", "18", "--output", str(first.output)],
+        )
+        stamp = resumed_from.stat().st_mtime_ns
+        assert run_one() == 0
+    assert resumed_from.stat().st_mtime_ns == stamp
+    assert json.loads(first.output.read_text())["metric"] == before["metric"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "cell"),
+    [
+        ({"f1": 0.5, "accuracy": 0.75}, "50.00 / 75.00"),
+        ({"f1": 88.5, "exact_match": 80.25}, "88.50 / 80.25"),
+        ({"rouge2": 12.5}, "12.50"),
+        ({"perplexity": 20.0}, "20.00"),
+    ],
+)
+def test_every_table_is_in_percent(metrics: dict[str, float], cell: str):
+    result = {"task": "t", "method": "m", "experiment": {"method": "lora"}, "metrics": metrics}
+    result |= {"metric": {"name": next(iter(metrics))}, "trainable_parameters": {"after": 1000}}
+    assert f"| m | 1 | 1,000 | {cell} |" in render_layout([result])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("columns: {a: {config: b.yaml}}", "needs columns, grid and seeds"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "b.yaml is no file"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora, rnk: 1}], seeds: [1]}", "'rnk' is no setting"),
+    ],
+)
+def test_a_wrong_sweep_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, text: str, message: str):
+    (tmp_path / "sweep.yaml").write_text(text)
+    assert main(["bench", "run", "--sweep", str(tmp_path / "sweep.yaml"), "--root", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -1,0 +1,43 @@
+"""Tuning: the validation split alone, a seed that no result uses, and a table of what was tried."""
+
+import shutil
+
+from benchmarks.experiments import resolve
+from benchmarks.tuning import plan_tuning, render_tuning_markdown, settle_tuning
+
+
+def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(root, finish):
+    runs = plan_tuning(root, "a", ["lora", "k5"], [1e-4, 1e-3])
+    assert {run.experiment["evaluate_on"] for run in runs} == {"validation"}
+    assert not {run.seed for run in runs} & set(range(100))
+    for run, loss in zip(runs, (0.5, 0.4, 0.3, 0.6), strict=True):
+        finish(run, loss=loss)
+    assert settle_tuning(root, "a", ["lora", "k5"]) == {"lora": 1e-3, "k5": 1e-4}
+    assert resolve(root, "a", "k5")["learning_rate"] == 1e-4
+    assert resolve(root, "a", "k5")["keep"] == 5
+
+    table = render_tuning_markdown(root)
+    assert "## a: 10 steps" in table or "## a: 20 steps" in table
+    assert "| lora | 1 | 0.5000 | 0.4000 | 0.001 |" in table and "| k5 | 1 | 0.3000 | 0.6000 | 0.0001 |" in table
+
+
+def test_without_tuning_there_is_no_table(root):
+    assert render_tuning_markdown(root) == ""
+
+
+def test_with_several_seeds_the_mean_counts(root, finish):
+    runs = plan_tuning(root, "a", ["lora"], [1e-4, 1e-3], seeds=2)
+    assert len({run.output for run in runs}) == 4 and sorted({run.seed for run in runs}) == [1000, 1001]
+    for run, loss in zip(runs, (0.5, 0.5, 0.2, 0.9), strict=True):
+        finish(run, loss=loss)
+    assert settle_tuning(root, "a", ["lora"]) == {"lora": 1e-4}, "0.5 against 0.55"
+    assert "| lora | 2 | 0.5000 | 0.5500 | 0.0001 |" in render_tuning_markdown(root)
+
+
+def test_tasks_of_a_study_follow_those_of_the_comparison(root, finish):
+    study = root / "a-study"
+    shutil.copytree(root / "a", study / "b")
+    for run in (*plan_tuning(root, "a", ["lora"], [1e-4]), *plan_tuning(study, "b", ["lora"], [1e-3])):
+        finish(run, loss=0.5)
+    headings = [line for line in render_tuning_markdown(root).splitlines() if line.startswith("## ")]
+    assert [heading.split(":")[0] for heading in headings] == ["## a", "## a-study/b"]

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from models import adamw, batch, lora_bert, train
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
+from weightlora.rules.credit import UpdateCredit
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, lr=1.0), lambda p: torch.optim.AdamW(p, lr=2e-4)])
+def test_credits_add_up_to_the_loss_decrease(make):
+    """Completeness: on a full batch, with small steps, within 2 %; the head is frozen, so adapters did all of it."""
+    model = lora_bert(task_type=None).eval()
+    with torch.no_grad():
+        for adapter in find_adapters(model):
+            adapter.factors[1].normal_(std=0.3, generator=torch.Generator().manual_seed(3))
+    decrease, credits = decrease_and_credits(model, make([p for p in model.parameters() if p.requires_grad]))
+    assert decrease > 1e-2
+    assert sum(credits) == pytest.approx(decrease, rel=0.02)
+
+
+def test_doras_credits_add_up_with_the_norm_that_pefts_gradient_leaves_out():
+    """Without the norm's part they add up to more than twice the decrease."""
+    model = lora_bert(layers=1, task_type=None, use_dora=True).eval()
+    decrease, credits = decrease_and_credits(model, adamw(model, lr=1e-3, weight_decay=0.0), steps=100)
+    assert decrease > 2e-3
+    assert sum(credits) == pytest.approx(decrease, rel=0.03)
+
+
+def decrease_and_credits(model, optimizer, steps: int = 200) -> tuple[float, list[float]]:
+    """Of training on one batch."""
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=1000))
+    first = model(**batch()).loss.item()
+    for _ in range(steps):
+        model(**batch()).loss.backward()
+        optimizer.step()
+        selector.step()
+        optimizer.zero_grad()
+    return first - model(**batch()).loss.item(), list(selector.scores.values())
+
+
+def test_one_step_by_hand():
+    model = lora_bert()
+    adapters = find_adapters(model)
+    optimizer = adamw(model)
+    credit = UpdateCredit(adapters, optimizer)
+    before = [[p.detach().clone() for p in adapter.parameters] for adapter in adapters]
+    model(**batch()).loss.backward()
+    optimizer.step()
+    expected = [
+        -sum(float((p.grad * (p - old)).sum()) for p, old in zip(adapter.parameters, olds, strict=True))
+        for adapter, olds in zip(adapters, before, strict=True)
+    ]
+    taken = credit.take(1.0)
+    assert taken.tolist() == pytest.approx(expected, rel=1e-4)
+    assert min(expected) > 0
+
+
+def test_only_adapters_that_take_part_get_credit():
+    model = lora_bert()
+    adapters = find_adapters(model)
+    optimizer = adamw(model)
+    credit = UpdateCredit(adapters, optimizer)
+    model(**batch()).loss.backward()
+    for parameter in adapters[0].parameters:
+        parameter.grad = None
+    optimizer.step()
+    taken = credit.take(1.0)
+    assert taken[0] == 0 and (taken[1:] > 0).all()
+
+
+def test_the_order_of_calls_is_checked():
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=5))
+    with pytest.raises(ValueError, match=r"optimizer has not stepped since the last step\(\)"):
+        selector.step()
+    model(**batch()).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    with pytest.raises(ValueError, match=r"no adapter has a gradient: call step\(\) after .* and before zero_grad"):
+        selector.step()
+    assert selector.step_count == 0 and selector.history == []
+
+
+def test_a_skipped_amp_step_is_skipped():
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=5))
+    selector.step(grad_scale=1024.0)
+    assert selector.step_count == 0
+    train(model, optimizer, selector, steps=1)
+    assert selector.step_count == 1
+
+
+def test_nothing_is_left_on_the_optimizer():
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=2))
+    assert len(optimizer._optimizer_step_pre_hooks) > 0
+    train(model, optimizer, selector, steps=2)
+    assert len(optimizer._optimizer_step_pre_hooks) == 0

@@ -1,0 +1,157 @@
+"""The state file: whole, unedited and of this model, or refused with a sentence."""
+
+import copy
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+
+import pytest
+import torch
+from models import adamw, lora_bert, train
+
+from weightlora import WeightLora, WeightLoraConfig, restore
+from weightlora.adapters import find_adapters
+from weightlora.state import STATE_FILE, read_state, write_state
+
+SETTINGS = {"keep": 3, "select_steps": 4, "rounds": 2, "expand": "qr"}
+
+
+def run(steps):
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**SETTINGS))
+    train(model, optimizer, selector, steps=steps)
+    return model, selector
+
+
+@pytest.fixture
+def directory(tmp_path):
+    write_state(run(3)[1].state_dict(), tmp_path)
+    return tmp_path
+
+
+def test_what_is_written_is_read(tmp_path):
+    state = run(3)[1].state_dict()
+    assert write_state(state, tmp_path / "new").name == STATE_FILE
+    assert read_state(tmp_path / "new") == state
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [STATE_FILE], "nothing else is left"
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 4, 6])
+def test_a_restored_model_has_the_structure_of_the_checkpoint(tmp_path, steps):
+    trained, selector = run(steps)
+    write_state(selector.state_dict(), tmp_path)
+    model = lora_bert()
+    optimizer = adamw(model)
+    restore(model, tmp_path, optimizer)
+    shapes = {name: value.shape for name, value in trained.state_dict().items()}
+    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
+    scalings = {adapter.name: adapter.scaling for adapter in find_adapters(trained)}
+    assert {adapter.name: adapter.scaling for adapter in find_adapters(model)} == scalings
+    assert model.peft_config["default"].to_dict() == trained.peft_config["default"].to_dict()
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    restore(model, tmp_path, optimizer)  # a second time changes nothing
+    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
+
+
+def test_the_file_holds_all_that_the_decision_depends_on(directory):
+    """Phase, step, gates, evidence, rng, kept names, ranks, scalings and versions: after the first of two rounds."""
+    content = json.loads((directory / STATE_FILE).read_text())
+    assert content.keys() == {"sha256", "state", "versions"}
+    assert content["versions"] == {name: version(name) for name in ("weightlora", "torch", "peft")}
+    state, (model, selector) = content["state"], run(3)
+    assert state["step_count"] == 3 and state["round"] == 1  # with the config that is the phase
+    assert state["config"] == asdict(WeightLoraConfig(**SETTINGS))  # the seed is all there is of rng
+    assert state["scores"] == selector.scores and len(set(state["scores"].values())) == 12
+    assert state["omega"] == {name: float(name in selector.kept) for name in selector.names}
+    on_model = find_adapters(model)
+    assert list(state["ranks"]) == selector.kept == [adapter.name for adapter in on_model] and len(on_model) == 6
+    assert state["ranks"] == {adapter.name: adapter.rank for adapter in on_model}
+    assert state["scalings"] == {adapter.name: adapter.scaling for adapter in on_model}
+    assert state["start_ranks"] == dict.fromkeys(selector.names, 4) and min(state["ranks"].values()) > 4
+    assert [entry["step"] for entry in state["history"]] == [1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
+def test_no_generator_but_our_own_has_a_part_in_the_decision(tmp_path, selection):
+    """Resumed under another global seed, the second round keeps and draws what it would have."""
+    settings = WeightLoraConfig(**SETTINGS | {"selection": selection, "expand": "random"})
+    ends = []
+    for resume in (False, True):
+        model = lora_bert()
+        optimizer = adamw(model)
+        selector = WeightLora(model, optimizer, settings)
+        train(model, optimizer, selector, steps=3)
+        if resume:
+            write_state(selector.state_dict(), tmp_path)
+            weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+            model = lora_bert()
+            state = restore(model, tmp_path)
+            optimizer = adamw(model)
+            torch.manual_seed(1234)
+            selector = WeightLora(model, optimizer, settings, state)
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(moments)
+        train(model, optimizer, selector, steps=3, start=3)
+        ends.append((selector.state_dict(), model.state_dict()))
+    assert ends[0][0] == ends[1][0] and selector.phase == "train" and len(selector.kept) == 3
+    assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def newer(content):
+    content["state"]["format"] = 99
+    content["sha256"] = "?"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "is missing, so this checkpoint is not one of a WeightLoRA run"),
+        (lambda path: path.write_text(path.read_text()[:500]), "is no whole state file"),
+        (lambda path: path.write_text("[]"), "is no whole state file"),
+        (lambda path: path.write_text(""), "is no whole state file"),
+        (lambda path: edit(path, lambda c: c["state"].update(step_count=2)), "was changed after it was written"),
+        (lambda path: edit(path, lambda c: c["state"]["ranks"].popitem()), "was changed after it was written"),
+        (lambda path: edit(path, newer), "was changed after it was written"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_the_model_untouched(directory, spoil, message):
+    spoil(directory / STATE_FILE)
+    model = lora_bert()
+    with pytest.raises(ValueError, match=message):
+        restore(model, directory)
+    assert len(find_adapters(model)) == 12
+
+
+def test_a_state_of_a_newer_version_says_so(tmp_path):
+    write_state(run(1)[1].state_dict() | {"format": 99}, tmp_path)
+    with pytest.raises(ValueError, match="format 99, and this version reads 2: update weightlora"):
+        restore(lora_bert(), tmp_path)
+    write_state({key: value for key, value in run(1)[1].state_dict().items() if key != "sizes"}, tmp_path)
+    with pytest.raises(ValueError, match="the state's 'sizes' is None, and must be a dict"):
+        restore(lora_bert(), tmp_path)
+
+
+def test_another_model_is_refused(directory):
+    with pytest.raises(ValueError, match="the state is of 12 adapters, and this model has 18"):
+        restore(lora_bert(layers=3), directory)
+
+
+def test_a_failed_write_leaves_the_earlier_state(directory, monkeypatch):
+    before = read_state(directory)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_state(run(4)[1].state_dict(), directory)
+    assert read_state(directory) == before
+    assert [path.name for path in directory.iterdir()] == [STATE_FILE]

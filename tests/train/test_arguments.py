@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from weightlora.train.arguments import parse
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_later_files_and_the_command_line_win(tmp_path: Path):
+    base = write(tmp_path / "base.yaml", "learning_rate: 1e-3\nrank: 4\ntask: cola\nbf16: false\nseed: 7\n")
+    more = write(
+        tmp_path / "more.yaml", "rank: 2\ncolumns: {text: phrase}\ntarget_modules: [query, key]\nmodel: null\n"
+    )
+    recipe = parse(["--config", base, "--config", more, "--seed", "9", "--output_dir", str(tmp_path)])
+    assert (recipe.training.learning_rate, recipe.method.rank, recipe.training.seed) == (1e-3, 2, 9)
+    assert recipe.data.columns == '{"text": "phrase"}' and recipe.method.target_modules == ["query", "key"]
+    given = {"bf16", "columns", "learning_rate", "output_dir", "rank", "seed", "target_modules", "task"}
+    assert recipe.given.keys() == given | {"model"} and recipe.given["rank"] == 2
+
+
+def test_a_base_is_read_first_and_settings_of_the_method_last(tmp_path: Path):
+    write(tmp_path / "base.yaml", "learning_rate: 1e-3\nrank: 4\nby_method: {random: {rank: 16}, lora: {rank: 3}}\n")
+    text = "base: base.yaml\nlearning_rate: 2e-3\nby_method: {lora: {learning_rate: 8e-4}}\nmethod: lora\n"
+    recipe = ["--config", write(tmp_path / "task.yaml", text), "--output_dir", str(tmp_path)]
+    chosen = parse(recipe)
+    assert (chosen.method.method, chosen.training.learning_rate, chosen.method.rank) == ("lora", 8e-4, 3)
+    other = parse([*recipe, "--method", "random"])
+    assert (other.method.method, other.training.learning_rate, other.method.rank) == ("random", 2e-3, 16)
+    assert parse([*recipe, "--learning_rate=1"]).training.learning_rate == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat: 1", "has 'learning_rat', which is no setting: did you mean learning_rate."),
+        ("by_method: {lora: {rnk: 1}}", "by_method of lora has 'rnk', which is no setting: did you mean rank."),
+        ("rank: many", "argument --rank: invalid int value: 'many'"),
+        ("- rank", "is no mapping"),
+        ("rank: [", "is no YAML"),
+        ("base: bse.yaml", "bse.yaml is no file"),
+        ("base: recipe.yaml", "is its own base"),
+    ],
+)
+def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str):
+    with pytest.raises(ValueError) as error:
+        parse(["--config", write(tmp_path / "recipe.yaml", text)])
+    assert message in " ".join(str(error.value).split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning-rat", "1"], "--learning-rat is no argument: did you mean --learning_rate."),
+        (["--learning_rat=1"], "--learning_rat is no argument: did you mean --learning_rate."),
+        (["cola"], "'cola' stands alone"),
+        (["--config", "missing.yaml"], "the recipe missing.yaml is no file."),
+        (["--output_dir", "x", "--eval_strategy", "often"], "often"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments: list[str], message: str):
+    with pytest.raises(ValueError) as error:
+        parse(arguments)
+    assert message in str(error.value)

@@ -1,0 +1,245 @@
+"""The callback in Lightning's Trainer: the choice of a plain loop with the same batches, and resuming bit for bit."""
+
+import json
+import math
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from models import adamw, batch, lora_bert, tiny_bert
+from processes import launch, outcomes
+from torch import nn
+from torch.utils.data import DataLoader
+
+pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
+from weightlora.trainers.lightning import WeightLoraLightningCallback
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+
+STEPS = 8
+LR = 1e-2
+RULES = {
+    "credit": {"keep": 3, "select_steps": 4},
+    "credit in rounds, growing": {"keep": 3, "select_steps": 6, "rounds": 2, "expand": "qr"},
+    "gates under the schedule, with warm-up": {
+        "keep": 3,
+        "select_steps": 6,
+        "selection": "stoiht",
+        "omega_lr": 2.0,
+        "omega_follows_lr": True,
+        "warmup_steps": 2,
+        "rounds": 2,
+        "expand": "random",
+    },
+}
+
+
+class Module(LightningModule):
+    """One batch an epoch, and the LR falls at every step."""
+
+    parts = 1
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        super().__init__()
+        self.model = lora_bert() if model is None else model
+        self.losses: list[float] = []
+
+    def train_dataloader(self):
+        whole, size = batch(self.current_epoch), 8 // self.parts
+        rows = [{key: value[i * size : (i + 1) * size] for key, value in whole.items()} for i in range(self.parts)]
+        return DataLoader(rows, batch_size=None)
+
+    def training_step(self, batch, index):
+        loss = self.model(**batch).loss
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = adamw(self.model, LR, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def fit(directory, settings, module=None, ckpt_path=None, callbacks=(), **arguments):
+    module = Module() if module is None else module
+    callback = WeightLoraLightningCallback(WeightLoraConfig(**settings))
+    save = ModelCheckpoint(directory, filename="{step}", every_n_epochs=1, save_top_k=-1)
+    arguments = {"max_epochs": STEPS, "accelerator": "cpu", "devices": 1, "logger": False} | arguments
+    trainer = Trainer(
+        callbacks=[save, callback, *callbacks],
+        reload_dataloaders_every_n_epochs=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **arguments,
+    )
+    trainer.fit(module, ckpt_path=ckpt_path)
+    return module, callback, trainer
+
+
+def by_hand(settings) -> tuple[WeightLora, list[float]]:
+    module = Module()
+    chosen = module.configure_optimizers()
+    optimizer, schedule = chosen["optimizer"], chosen["lr_scheduler"]["scheduler"]
+    selector = WeightLora(module.model.train(), optimizer, WeightLoraConfig(**settings))
+    losses = []
+    for step in range(STEPS):
+        loss = module.model(**batch(step)).loss
+        loss.backward()
+        optimizer.step()
+        selector.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return selector, losses
+
+
+@pytest.fixture(scope="module", params=list(RULES)[1:])
+def whole(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    return directory, RULES[request.param], *fit(directory, RULES[request.param])
+
+
+def test_lightning_chooses_and_trains_as_a_plain_loop_does(whole):
+    """Bit for bit."""
+    _, settings, module, callback, trainer = whole
+    expected, losses = by_hand(settings)
+    assert callback.selector.state_dict() == expected.state_dict(), "kept, scores, gates, ranks, scalings, history"
+    assert len(callback.selector.kept) == 3 and module.losses == losses
+    for (name, value), other in zip(module.model.named_parameters(), expected.model.parameters(), strict=True):
+        assert torch.equal(value, other), name
+    assert [adapter.name for adapter in find_adapters(module.model)] == expected.kept
+    assert trainer.callback_metrics["weightlora/active_adapters"] == 3
+    held = {id(parameter) for group in trainer.optimizers[0].param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.model.modules())
+    assert not trainer.optimizers[0]._optimizer_step_post_hooks and "on_load_checkpoint" not in vars(module)
+
+
+# Warm-up, selection, between the rounds, right after the disconnect (and the expansion), and after it.
+@pytest.mark.parametrize("cut", [1, 3, 4, 6, 7])
+def test_resuming_is_bit_for_bit_no_interruption(whole, tmp_path, cut):
+    directory, settings, module, callback, _ = whole
+    torch.manual_seed(cut)
+    resumed, other, _ = fit(tmp_path, settings, ckpt_path=directory / f"step={cut}.ckpt")
+    assert other.selector.state_dict() == callback.selector.state_dict()
+    assert resumed.losses == module.losses[cut:]
+    assert resumed.state_dict().keys() == module.state_dict().keys()
+    for name, value in resumed.state_dict().items():
+        assert torch.equal(value, module.state_dict()[name]), name
+
+
+def assert_same_scores(one: WeightLora, other: WeightLora) -> None:
+    assert one.kept == other.kept and one.step_count == other.step_count
+    assert list(one.scores.values()) == pytest.approx(list(other.scores.values()), rel=1e-3, abs=1e-9)
+
+
+class Halves(Module):
+    parts = 2
+
+
+@pytest.mark.parametrize("rule", ["credit", "gates under the schedule, with warm-up"])
+def test_accumulation_and_a_loss_scale_change_no_evidence(tmp_path, rule):
+    expected, _ = by_hand(RULES[rule])
+    _, callback, _ = fit(tmp_path, RULES[rule], Halves(), accumulate_grad_batches=2)
+    assert_same_scores(callback.selector, expected)
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    scaled.forward_context = nullcontext  # float32 under a real scaler
+    _, callback, _ = fit(tmp_path, RULES[rule], plugins=[scaled])
+    assert_same_scores(callback.selector, expected)
+
+
+class Spoiled(Module):
+    def training_step(self, batch, index):
+        return super().training_step(batch, index) * (math.inf if self.current_epoch == 2 else 1.0)
+
+
+@pytest.mark.parametrize("rule", ["credit", "gates under the schedule, with warm-up"])
+def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule):
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    scaled.forward_context = nullcontext
+    _, callback, _ = fit(tmp_path, RULES[rule], Spoiled(), plugins=[scaled])
+    assert scaled.scaler.get_scale() == 2.0**9, "one step was skipped"
+    steps = RULES[rule]["select_steps"]
+    assert [entry["step"] for entry in callback.selector.history if "omega" in entry] == list(range(1, steps + 1))
+    state = torch.load(tmp_path / f"step={steps}.ckpt", weights_only=True)["callbacks"][callback.state_key]
+    assert state["step_count"] == steps - 1
+    assert len(callback.selector.kept) == 3
+
+
+def test_training_that_ends_early_decides_at_its_end_and_warns(tmp_path):
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = pl_module.current_epoch == 2
+
+    with pytest.warns(UserWarning, match=r"training ended after 3 of 4 selection steps: the choice is made now"):
+        module, callback, _ = fit(tmp_path, RULES["credit"], callbacks=[Stop()])
+    assert [adapter.name for adapter in find_adapters(module.model)] == callback.selector.kept
+    assert len(callback.selector.kept) == 3 and len(module.losses) == 3
+
+
+def test_a_checkpoint_of_the_chosen_adapters_is_tested_on_a_fresh_module(tmp_path):
+    class Tested(Module):
+        def test_step(self, batch, index):
+            self.log("test_loss", self.model(**batch).loss)
+
+    module, callback, trainer = fit(tmp_path, RULES["credit"], Tested())
+    rows = DataLoader([batch(0)], batch_size=None)
+    expected = trainer.test(module, rows, verbose=False)
+    with pytest.raises(ValueError, match="the state is of 12 adapters, and this model has 3"):
+        trainer.test(module, rows, ckpt_path=tmp_path / "step=1.ckpt", verbose=False)
+    fresh, again = Tested(), WeightLoraLightningCallback(callback.config)
+    tester = Trainer(callbacks=[again], logger=False, accelerator="cpu", enable_progress_bar=False)
+    assert tester.test(fresh, rows, ckpt_path=tmp_path / "step=8.ckpt", verbose=False) == expected
+    assert [adapter.name for adapter in find_adapters(fresh.model)] == callback.selector.kept
+
+
+def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
+    module = Module()
+    with pytest.raises(ValueError, match="select_steps=9 is longer than the training of 8 steps: lower it"):
+        fit(tmp_path, {"keep": 3, "select_steps": 9}, module)
+    with pytest.raises(ValueError, match="Module has no PEFT adapters in it"):
+        fit(tmp_path, RULES["credit"], Module(tiny_bert()))
+    fit(tmp_path, {"keep": 3, "select_steps": 4}, max_epochs=4)
+    for settings, other, message in [
+        ({"keep": 4}, None, "saved with keep=3, and the config says 4"),
+        ({}, Module(lora_bert(layers=3)), "the state is of 12 adapters, and this model has 18"),
+        ({}, Module(lora_bert(r=8)), "has rank 8 and 256 parameters, and had rank 4 and 128"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fit(tmp_path, {"keep": 3, "select_steps": 4} | settings, other, ckpt_path=tmp_path / "step=3.ckpt")
+    assert module.losses == [] and len(find_adapters(module.model)) == 12
+    bare = torch.load(tmp_path / "step=3.ckpt", weights_only=True)
+    bare["callbacks"] = {}
+    torch.save(bare, tmp_path / "bare.ckpt")
+    with pytest.raises(ValueError, match="this checkpoint holds no selection"):
+        fit(tmp_path, {"keep": 3, "select_steps": 4}, ckpt_path=tmp_path / "bare.ckpt")
+    with pytest.raises(ValueError, match=r"ModelParallelStrategy lays parameters out once and for all"):
+        fake = SimpleNamespace(strategy=object.__new__(ModelParallelStrategy))
+        WeightLoraLightningCallback().setup(fake, module, "fit")
+
+
+def test_a_second_fit_with_the_same_callback_does_not_choose_again(tmp_path):
+    module, _, trainer = fit(tmp_path, RULES["credit"])
+    trainer.fit_loop.max_epochs = STEPS + 4
+    with pytest.raises(ValueError, match=r"this callback has chosen 3 adapters in an earlier fit\(\): leave it out"):
+        trainer.fit(module)
+
+
+@pytest.mark.slow
+def test_two_processes_choose_and_train_as_one_does(tmp_path):
+    settings = RULES["credit in rounds, growing"]
+    launch("lightning", 2, json.dumps(settings), str(tmp_path))
+    first, second = outcomes(tmp_path, 2)
+    expected, losses = by_hand(settings)
+    assert first["kept"] == second["kept"] == expected.kept
+    mean = torch.tensor([first["losses"], second["losses"]]).mean(0)
+    torch.testing.assert_close(mean, torch.tensor(losses), atol=1e-4, rtol=0)
