@@ -1,0 +1,125 @@
+"""Writing files and directories so that nobody ever reads half of one."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError
+
+__all__ = ["append_lines", "check_writable", "read_lines", "replacing_directory", "write", "write_json", "write_text"]
+
+Place = str | os.PathLike[str]
+
+
+def write(path: Place, writer: Callable[[Path], object]) -> Path:
+    """Write a file whole or not at all.
+
+    Args:
+        path: The file. Its directory is made if it is missing.
+        writer: Called with a path in the same directory, to which it writes. The result is moved to `path`.
+
+    Returns:
+        The path.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        writer(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def write_text(path: Place, text: str) -> Path:
+    """Write a UTF-8 text file whole or not at all."""
+    return write(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Place, value: Any, indent: int | None = 2) -> Path:
+    """Write a JSON file whole or not at all. NaN and infinity raise a `ValueError`: they are no JSON."""
+    return write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def append_lines(path: Place, entries: list[Mapping[str, Any]]) -> None:
+    """Append JSON objects to a file, one per line."""
+    if entries:
+        text = "".join(f"{json.dumps(entry, allow_nan=False)}\n" for entry in entries)
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def read_lines(path: Place) -> list[dict[str, Any]]:
+    """The JSON objects of a file written by `append_lines`; a last line that was cut short is left out.
+
+    Raises:
+        DataError: If another line is not a JSON object.
+    """
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):  # no line break after it: the process died while it wrote
+                break
+            raise DataError(f"{path}, line {number} is not JSON ({error}): delete that line.") from error
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}, line {number} is not a JSON object: delete that line.")
+        entries.append(entry)
+    return entries
+
+
+@contextlib.contextmanager
+def replacing_directory(directory: Place) -> Iterator[Path]:
+    """Write a directory whole or not at all.
+
+    Yields an empty directory beside it. At the end that takes the place of `directory`, which is deleted last; after an
+    error everything is as it was.
+    """
+    target = Path(directory).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        _replace(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_writable(directory: Place) -> None:
+    """Raise a `DataError` if the directory, or the nearest existing one above it, cannot be written to."""
+    place = Path(directory)
+    there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise DataError(f"{directory} cannot be made: {there} is not a directory that you may write to.")
+
+
+def _replace(new: Path, directory: Path) -> None:
+    if not directory.exists() or not any(directory.iterdir()):
+        os.replace(new, directory)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
+    old = aside / directory.name
+    try:
+        os.replace(directory, old)
+        os.replace(new, directory)
+    except BaseException:
+        if old.exists():
+            os.replace(old, directory)  # where this fails too, the old directory stays aside, and whole
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
