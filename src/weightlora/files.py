@@ -86,8 +86,8 @@ def read_lines(path: Place) -> list[dict[str, Any]]:
 def replacing_directory(directory: Place) -> Iterator[Path]:
     """Write a directory whole or not at all.
 
-    Yields an empty directory beside it. At the end that takes the place of `directory`, which is deleted last; after an
-    error everything is as it was.
+    Yields an empty directory beside it. At the end that takes the place of `directory`, whose old content is deleted
+    last. After an error everything is as it was.
     """
     target = Path(directory).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
