@@ -1,4 +1,4 @@
-"""One short training as a Trainer runs it and as a plain loop runs it, with the same batches, for the tests of trainers."""
+"""One short training, as a Trainer runs it and as a plain loop runs it, with the same batches."""
 
 import math
 

@@ -97,7 +97,8 @@ def test_a_second_training_says_how_to_train_the_kept_adapters_on_and_that_works
     run.train()
     message = (
         r"^this callback has chosen 3 adapters of this model in an earlier train\(\): to train them on, call "
-        r"trainer\.remove_callback\(WeightLoraCallback\) first; to choose again, build a new model and a new Trainer\.$"
+        r"trainer\.remove_callback\(WeightLoraCallback\) first; to choose again, build a new model and a new "
+        r"Trainer\.$"
     )
     with pytest.raises(ModelError, match=message):
         run.train()
@@ -156,5 +157,5 @@ def test_the_choice_is_summarised_once_in_transformers_log(tmp_path, log):
     callback = WeightLoraCallback(WeightLoraConfig(**CREDIT))
     run = make_trainer(tmp_path, lora_bert(), callback, log_level="info")
     run.train()
-    said = [text for level, text in log if level == "INFO" and text == callback.selector.summary_text()]
+    said = [text for level, text in log if level == "INFO" and text == callback.selector.summary().text]
     assert len(said) == 1

@@ -1,8 +1,10 @@
 """Hyperparameter search: each trial builds its model anew, and the callback begins anew with it."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
+import transformers.integrations
 import transformers.trainer
 from loops import CREDIT, make_trainer
 from models import lora_bert
@@ -17,7 +19,7 @@ from weightlora.state import STATE_FILE
 class Search:
     """Stands for Optuna: the calls that Trainer's own backend makes, in their order."""
 
-    objectives: list[float] = []
+    objectives: ClassVar[list[float]] = []
 
     @staticmethod
     def ensure_available():
@@ -38,6 +40,7 @@ class Search:
 @pytest.fixture
 def search(monkeypatch):
     monkeypatch.setitem(transformers.trainer.ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, Search)
+    monkeypatch.setattr(transformers.integrations, "hp_params", lambda trial: trial.params)
     monkeypatch.setattr(Search, "objectives", [])
     return Search
 

@@ -12,14 +12,16 @@ from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
 from ..adapters import find_adapters
+from ..checkpoint import restore_
 from ..config import WeightLoraConfig
-from ..engines.fsdp1 import checkpoint_dir
+from ..engines import Engine
 from ..errors import ConfigError, StateError
 from ..optimizers import unwrap_optimizer
 from ..selector import WeightLora
-from ..state import STATE_FILE, check_config, read_state, restore, write_state
+from ..state import STATE_FILE, State, check_config, read_state, write_state
 from .card import describe_in_card
 from .guest import Guest, Host
+from .phases import checkpoint_dir
 from .scalars import calling, put_in_front
 
 HOST = Host(train="train()", leave_out="trainer.remove_callback(WeightLoraCallback)")
@@ -52,7 +54,7 @@ class WeightLoraCallback(TrainerCallback):
 
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
         self._guest = Guest(config, HOST, trainer_logger.info)
-        self.in_place = True
+        self.engine: Engine | None = None
         self.paused = False
         self._resumed: dict[str, Any] | None = None
         self._written: Path | None = None  # the checkpoint that has the present state
@@ -75,18 +77,29 @@ class WeightLoraCallback(TrainerCallback):
         return self._guest.metrics()
 
     def resume(
-        self, model: nn.Module, checkpoint_dir: str | os.PathLike[str], optimizer: Optimizer | None = None
+        self,
+        model: nn.Module,
+        checkpoint_dir: str | os.PathLike[str],
+        optimizer: Optimizer | None = None,
+        state: State | None = None,
     ) -> None:
         """Give the model, and an optimizer that was built before, the structure that they had at a checkpoint.
 
         This happens before the weights and the optimizer's state are loaded.
 
+        Args:
+            model: Built as in the first run.
+            checkpoint_dir: The checkpoint.
+            optimizer: Edited in place.
+            state: The checkpoint's state, if it was read before.
+
         Raises:
             StateError: If the checkpoint's state is missing or damaged, or does not fit.
         """
-        state = read_state(checkpoint_dir)
-        check_config(state, self._guest.settings(state=state))
-        self._resumed = restore(model, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
+        state = State.from_dict(read_state(checkpoint_dir)) if state is None else state
+        check_config(state, self.config)
+        restore_(model, state, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
+        self._resumed = state.to_dict()
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -104,7 +117,8 @@ class WeightLoraCallback(TrainerCallback):
         saved, self._resumed, self._written = self._resumed, None, None
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
-        self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.in_place)
+        run_dir = _run_dir(calling(Trainer), args, state) if state.is_world_process_zero else None
+        self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -121,7 +135,7 @@ class WeightLoraCallback(TrainerCallback):
     ) -> None:
         if self._guest.advance():
             _forget_best(state)
-            if not self._get().in_place and not control.should_training_stop:
+            if self._get().engine.waiting and not control.should_training_stop:
                 control.should_training_stop = self.paused = True
 
     def on_epoch_end(
@@ -133,7 +147,7 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = _checkpoint_of(calling(Trainer), args, state)
+        folder = _run_dir(calling(Trainer), args, state) / checkpoint_dir(args, state).name
         if state.is_world_process_zero and folder != self._written:
             self.save(folder)
             describe_in_card(self._get(), folder)
@@ -193,12 +207,11 @@ def _forget_best(state: TrainerState) -> None:
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 
 
-def _checkpoint_of(trainer: Any, args: TrainingArguments, state: TrainerState) -> Path:
-    """The checkpoint of the present step. Each trial of a hyperparameter search has a folder for its own."""
-    folder = checkpoint_dir(args, state)
+def _run_dir(trainer: Any, args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the run writes. Each trial of a hyperparameter search has a directory of its own."""
     if trainer is None or not state.is_hyper_param_search:
-        return folder
-    return Path(trainer._get_output_dir(trainer._trial)) / folder.name
+        return Path(args.output_dir or "")
+    return Path(trainer._get_output_dir(trainer._trial))
 
 
 def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
@@ -217,9 +230,10 @@ def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module)
 
 def _check_structure(model: nn.Module, saved: dict[str, Any]) -> None:
     """Raise a `StateError` unless the model has the adapters of a saved state, and no others."""
-    if {adapter.name for adapter in find_adapters(model, check=False)} != saved["ranks"].keys():
+    parsed = State.from_dict(saved)
+    if {adapter.name for adapter in find_adapters(model, check=False)} != parsed.live.keys():
         raise StateError(
-            f"training resumes from a checkpoint with {len(saved['ranks'])} of {len(saved['names'])} adapters, and "
+            f"training resumes from a checkpoint with {len(parsed.live)} of {len(parsed.names)} adapters, and "
             "this model still has the others: call weightlora.restore(model, checkpoint_dir) before building the "
             "Trainer, or use WeightLoraTrainer."
         )

@@ -1,8 +1,9 @@
 """What every trainer's callback does with a selection: check the run, begin, feed and report it, and end it."""
 
+import os
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..adapters import unwrap_model
 from ..config import WeightLoraConfig
+from ..engines import Engine
 from ..errors import ConfigError, ModelError, TrainingError
 from ..selector import WeightLora
 from ..tensors import numel
@@ -59,36 +61,35 @@ class Guest:
         optimizer: Optimizer,
         total_steps: float,
         state: dict[str, Any] | None = None,
-        in_place: bool = True,
+        engine: Engine | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         """Start the selection, before the first step. A new model starts a new selection.
 
         Args:
             model: The PEFT model, wrapped or not.
             optimizer: Holds the adapters' parameters.
-            total_steps: Optimizer steps of the whole training.
+            total_steps: Optimizer steps of the whole training; infinity if it has no fixed length.
             state: The saved state of the selection, where training resumes.
-            in_place: See `WeightLora`.
+            engine: See `WeightLora`.
+            run_dir: Where the choice and its history are written, or `None`.
 
         Raises:
-            ConfigError: If the selection is longer than the training.
             ModelError: If this guest has chosen adapters of the same model before.
+            WeightLoraError: If the settings, the model and the training do not fit one another.
         """
         self._refuse_second(model)
-        config = self.settings(total_steps, state)
-        if config.select_steps > total_steps:
-            raise ConfigError(
-                f"select_steps={config.select_steps} is longer than the training of {total_steps:.0f} steps: lower it "
-                f"(a fifth of the training, {max(2, int(total_steps) // 5)}, is a good start)."
-            )
-        self.selector = WeightLora(model, optimizer, config, state, in_place)
+        total = None if total_steps == float("inf") else int(total_steps)
+        self.selector = WeightLora(
+            model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
+        )
         if self.selector.phase == "train":
             return
         _tag(model, UNFINISHED_TAG)
-        if config.select_steps == total_steps:
+        if self.selector.config.select_steps == total:
             warnings.warn(
-                f"select_steps={config.select_steps} is the whole training, so no step is left in which the kept "
-                "adapters train alone: lower select_steps, or train longer.",
+                f"select_steps={total} is the whole training, so no step is left in which the kept adapters train "
+                "alone: lower select_steps, or train longer.",
                 stacklevel=3,
             )
 
@@ -130,26 +131,6 @@ class Guest:
         selector.finish()
         self._announce()
 
-    def settings(
-        self, total_steps: float | None = None, state: Mapping[str, Any] | None = None
-    ) -> WeightLoraConfig:
-        """The settings with `select_steps` in whole steps. A run that resumes keeps the number that it began with.
-
-        Args:
-            total_steps: Optimizer steps of the whole training.
-            state: A saved state, where training resumes.
-        """
-        if not isinstance(self.config.select_steps, float):
-            return self.config
-        if state is not None:
-            return replace(self.config, select_steps=state["config"]["select_steps"])
-        if total_steps is None or total_steps == float("inf"):
-            raise ConfigError(
-                f"select_steps={self.config.select_steps} is a fraction of the training, and this training has no "
-                "fixed length: give a whole number of steps, or set the trainer's max_steps."
-            )
-        return self.config.resolve(int(total_steps))
-
     def metrics(self) -> dict[str, float]:
         """The numbers to log: the present state of the selection."""
         selector = self.selection()
@@ -158,7 +139,7 @@ class Guest:
             "weightlora/active_adapters": len(selector.kept),
             "weightlora/trainable_parameters": sum(trainable),
         }
-        if selector.config.selection == "stoiht":
+        if selector.has_gates:
             gates = [gate for gate in selector.omega.values() if gate] or [0.0]
             found["weightlora/gate_min"] = min(gates)
             found["weightlora/gate_mean"] = sum(gates) / len(gates)
@@ -187,9 +168,7 @@ class Guest:
         """Tag the model, and print what was kept."""
         selector = self.selection()
         _tag(selector.model, TAG, instead_of=UNFINISHED_TAG)
-        summary = getattr(selector, "summary_text", None)
-        if summary is not None:
-            self._say(summary())
+        self._say(selector.summary().text)
 
 
 def _tag(model: nn.Module, tag: str, instead_of: str | None = None) -> None:

@@ -8,10 +8,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..adapters import find_adapters
+from ..checkpoint import bring_to_
 from ..config import WeightLoraConfig
 from ..errors import ModelError, StateError
 from ..selector import WeightLora
-from ..state import bring_to_, check_config, check_state
+from ..state import State, check_config
 from .guest import Guest, Host
 
 HOST = Host(train="fit()", leave_out="trainer.callbacks.remove(callback)")
@@ -71,15 +72,17 @@ class WeightLoraLightningCallback(Callback):
             raise StateError(
                 "this checkpoint holds no selection: resume from one that was saved with this callback, or without it."
             )
-        check_config(check_state(state), self._guest.settings(state=state))
+        parsed = State.from_dict(state)
+        check_config(parsed, self.config)
         model = _peft_model_of(pl_module)
-        bring_to_(model, find_adapters(model, self.config.adapter_name), state)
+        bring_to_(model, find_adapters(model, self.config.adapter_name), parsed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model = _peft_model_of(pl_module)
         optimizer = _optimizer_of(trainer, find_adapters(model, self.config.adapter_name)[0].parameters)
         saved, self._saved = self._saved, {}
-        self._guest.begin(model, optimizer, trainer.estimated_stepping_batches, saved or None)
+        run_dir = trainer.logger.log_dir if trainer.logger is not None else None
+        self._guest.begin(model, optimizer, trainer.estimated_stepping_batches, saved or None, run_dir=run_dir)
         # on_train_batch_end comes after the LR schedule has moved on, and the gates may follow the schedule.
         self._hook = optimizer.register_step_post_hook(lambda *_: self._guest.observe())
 

@@ -1,4 +1,4 @@
-"""The selection's numbers in every log entry: in front of the integrations, and out of the metrics that are returned."""
+"""Adds the selection's numbers to every log entry, before any integration reads it."""
 
 import inspect
 from typing import Any, TypeVar

@@ -10,12 +10,13 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..checkpoint import check_whole, last_whole
 from ..config import WeightLoraConfig
-from ..engines.fsdp1 import needs_phases, train_in_phases, unwrapped
+from ..engines.fsdp1 import unwrapped
 from ..errors import ConfigError
-from ..state import check_whole, last_whole
 from .callback import WeightLoraCallback
 from .card import describe_in_card
+from .phases import needs_phases, train_in_phases
 
 
 class WeightLoraTrainerMixin:
@@ -68,18 +69,23 @@ class WeightLoraTrainerMixin:
         if self._selection() is None and self._trained_with is not None:  # removed, to train the kept adapters on
             return whole(resume_from_checkpoint, *args, **kwargs)
         callback = self._trained_with = self.weightlora
+        state = None
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME))
+            last, state = last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME)
+            resume_from_checkpoint = str(last)
+        elif resume_from_checkpoint:
+            state = check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
         if resume_from_checkpoint:
-            check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
-            callback.resume(self.model, resume_from_checkpoint, self.optimizer)
+            callback.resume(self.model, resume_from_checkpoint, self.optimizer, state)
         if not needs_phases(self):
             return whole(resume_from_checkpoint, *args, **kwargs)
         return train_in_phases(self, callback, lambda at: whole(at, *args, **kwargs), resume_from_checkpoint or None)
 
     def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
         callback = self._selection()
-        if callback is None or callback.in_place:  # otherwise the model had its weights before the engine took it
+        if (
+            callback is None or callback.engine is None
+        ):  # otherwise the model had its weights before the engine took it
             super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -1,5 +1,7 @@
 """Where the selection's numbers go: into every log and every integration, and into no returned metric."""
 
+from typing import ClassVar
+
 import pytest
 from loops import CREDIT, GATES, STEPS, make_trainer
 from models import lora_bert
@@ -17,7 +19,7 @@ NUMBERS = {"weightlora/active_adapters", "weightlora/trainable_parameters"}
 class Board(TrainerCallback):
     """Stands for TensorBoard or W&B: copies each log entry that it is given."""
 
-    entries: list[dict] = []
+    entries: ClassVar[list[dict]] = []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.entries.append(dict(logs))
@@ -81,7 +83,7 @@ def test_log_entries_hold_our_numbers(tmp_path):
     n = sum(a.size for a in find_adapters(run.model))
     run.train()
     entries = [entry for entry in run.state.log_history if "loss" in entry]
-    history = [entry for entry in callback.selector.history if "omega" in entry]
+    history = [entry for entry in callback.selector.history if "score" in entry]
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4, 5, 6]
     assert entries[0]["weightlora/active_adapters"] == 12
     assert [entry["weightlora/active_adapters"] for entry in entries[1:]] == [3] * 5
