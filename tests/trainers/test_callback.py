@@ -22,7 +22,7 @@ def test_the_trainer_chooses_what_a_plain_loop_chooses(tmp_path, rule, accumulat
     """Every gate, every score and the survivors; with accumulation, two halves of the same batch."""
     config = WeightLoraConfig(**RULES[rule])
     callback = WeightLoraCallback(config)
-    run = trainer(
+    run = make_trainer(
         tmp_path,
         lora_bert(),
         callback,

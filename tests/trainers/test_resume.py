@@ -89,9 +89,7 @@ def test_a_callback_that_was_added_later_says_what_to_do(whole, tmp_path):
     callback = trainer.pop_callback(WeightLoraCallback)
     trainer.add_callback(callback)
     del trainer._load_from_checkpoint
-    with pytest.raises(
-        StateError, match=r"resumes at step 1, and there is no weightlora_state\.json in .*checkpoint-1"
-    ):
+    with pytest.raises(StateError, match=r"resumes at step 1, and there is no weightlora_state\.json in"):
         trainer.train(resume_from_checkpoint=True)
 
 

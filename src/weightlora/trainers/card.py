@@ -27,8 +27,17 @@ def section(selector: WeightLora) -> str:
         for adapter in selector.adapters
     ]
     return "\n".join(
-        [BEGIN, "## Adapters", "", _summary(selector), "", "| module | rank | score |", "| --- | ---: | ---: |"]
-        + [*rows, END]
+        [
+            BEGIN,
+            "## Adapters",
+            "",
+            _summary(selector),
+            "",
+            "| module | rank | score |",
+            "| --- | ---: | ---: |",
+            *rows,
+            END,
+        ]
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from peft import PeftModel
 from torch import nn
 from torch.optim import Optimizer
 
@@ -174,7 +175,7 @@ class Guest:
 def _tag(model: nn.Module, tag: str, instead_of: str | None = None) -> None:
     """Add a tag to the model card that `save_pretrained` writes, in place of another one."""
     model = unwrap_model(model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if hasattr(base, "model_tags"):
         tags = [one for one in base.model_tags or [] if one != instead_of]
-        base.model_tags = tags if tag in tags else [*tags, tag]  # type: ignore[assignment]
+        base.model_tags = tags if tag in tags else [*tags, tag]
