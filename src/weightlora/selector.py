@@ -46,9 +46,9 @@ class WeightLora(Described):
         kinds: Whether each name is of a `"module"` or of a `"parameter"`.
         sizes: Their parameters at the start, by name.
         step_count: Optimizer steps seen in the selection phase.
-        history: A dict per selection step, with `step`, `phase`, `active` (gates that are not 0), `score` and, for a
-            rule with gates, `omega` (n floats each in the order of `names`); and one per decision, with `step`,
-            `kept` and `ranks`. A run that was resumed has the steps since then; the run directory has all of them.
+        history: A dict per step: `step`, `phase`, `active` (gates that are not 0), `score` and, with gates, `omega` (n
+            floats, in the order of `names`); and one per decision: `step`, `kept`, `ranks`. After a resume it begins
+            there; the run directory has all steps.
 
     Raises:
         WeightLoraError: If the model, the optimizer and the settings do not fit one another.
@@ -104,10 +104,7 @@ class WeightLora(Described):
         self.run = RunDirectory(run_dir) if run_dir is not None and is_first() else None
         self._stepped = False  # a step that an AMP scaler skips never reaches the optimizer
         self._step_hook = self.optimizer.register_step_pre_hook(self._mark_step)
-        if saved is not None:
-            self._restore(saved)
-        else:
-            self._begin()
+        self._begin() if saved is None else self._restore(saved)
 
     def _begin(self) -> None:
         self._rule.warn_of_few_steps(self._steps)
