@@ -34,8 +34,7 @@ class WeightLora(Described):
         model: A PEFT model with LoRA adapters, wrapped (`torch.compile`, DDP) or not.
         optimizer: Holds the adapters' parameters; a torch optimizer, or Accelerate's wrapper around one.
         config: The settings.
-        state: From the `state_dict()` of an earlier run, which then continues here. Build the model as in that run, or
-            bring it to the structure of the state with `restore()`.
+        state: From the `state_dict()` of an earlier run, which continues here on a model built alike, or restored.
         total_steps: Optimizer steps of the whole training. Needed where `config.select_steps` is a fraction.
         engine: How adapters leave what wraps the model; found out where it is not given.
         run_dir: Where the choice and the history are written while the run goes on (`weightlora.run`).
@@ -275,7 +274,7 @@ class WeightLora(Described):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring the model, its optimizer and this controller to where the state was taken.
 
-        The model's and the optimizer's own states load after it; then the run goes on bit for bit.
+        Load the model's and the optimizer's own states after it. Then the run continues bit for bit.
 
         Raises:
             StateError: If this controller has made steps, or the state is of another format, config or model.
