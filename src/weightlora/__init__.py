@@ -2,12 +2,16 @@
 
 from importlib import import_module
 from importlib.metadata import version as _version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .config import WeightLoraConfig
-from .run import save_run
-from .selector import WeightLora
-from .state import restore
+if TYPE_CHECKING:
+    from .config import WeightLoraConfig
+    from .run import save_run
+    from .selector import WeightLora
+    from .state import restore
+    from .trainers.callback import WeightLoraCallback
+    from .trainers.trainer import WeightLoraTrainer, WeightLoraTrainerMixin
+    from .trainers.trl import WeightLoraSFTTrainer
 
 __version__ = _version("weightlora")
 __all__ = [
@@ -21,12 +25,16 @@ __all__ = [
     "save_run",
 ]
 
-# They import transformers.Trainer or TRL, which not every loop needs.
+# Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer or TRL.
 _LAZY = {
+    "WeightLora": "selector",
     "WeightLoraCallback": "trainers.callback",
-    "WeightLoraTrainerMixin": "trainers.trainer",
-    "WeightLoraTrainer": "trainers.trainer",
+    "WeightLoraConfig": "config",
     "WeightLoraSFTTrainer": "trainers.trl",
+    "WeightLoraTrainer": "trainers.trainer",
+    "WeightLoraTrainerMixin": "trainers.trainer",
+    "restore": "state",
+    "save_run": "run",
 }
 
 
@@ -34,3 +42,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

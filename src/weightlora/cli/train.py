@@ -31,19 +31,16 @@ def run(args: argparse.Namespace) -> int:
     if {"-h", "--help"} & set(args.rest):
         make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG).print_help()
         return 0
-    from .training import quiet_libraries
+    from .quiet import quiet_libraries
 
     with quiet_libraries():
         return _run(parse(args.rest), Console(highlight=False))
 
 
 def _run(recipe: "Recipe", console: Any) -> int:
-    from datasets import disable_progress_bars
-
     from ..train.fitting import fit
     from ..train.plan import prepare
 
-    disable_progress_bars()
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
         arguments.disable_tqdm = not sys.stderr.isatty()
