@@ -4,12 +4,15 @@ from importlib import import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
+from .errors import WeightLoraError
+
 if TYPE_CHECKING:
+    from .checkpoint import restore
     from .config import WeightLoraConfig
     from .run import save_run
     from .selector import WeightLora
-    from .state import restore
     from .trainers.callback import WeightLoraCallback
+    from .trainers.lightning import WeightLoraLightningCallback
     from .trainers.trainer import WeightLoraTrainer, WeightLoraTrainerMixin
     from .trainers.trl import WeightLoraSFTTrainer
 
@@ -18,6 +21,8 @@ __all__ = [
     "WeightLora",
     "WeightLoraCallback",
     "WeightLoraConfig",
+    "WeightLoraError",
+    "WeightLoraLightningCallback",
     "WeightLoraSFTTrainer",
     "WeightLoraTrainer",
     "WeightLoraTrainerMixin",
@@ -25,15 +30,16 @@ __all__ = [
     "save_run",
 ]
 
-# Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer or TRL.
+# Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer, TRL or Lightning.
 _LAZY = {
     "WeightLora": "selector",
     "WeightLoraCallback": "trainers.callback",
     "WeightLoraConfig": "config",
+    "WeightLoraLightningCallback": "trainers.lightning",
     "WeightLoraSFTTrainer": "trainers.trl",
     "WeightLoraTrainer": "trainers.trainer",
     "WeightLoraTrainerMixin": "trainers.trainer",
-    "restore": "state",
+    "restore": "checkpoint",
     "save_run": "run",
 }
 
