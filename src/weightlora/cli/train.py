@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns 0.
 
     Raises:
-        ValueError: Whatever is wrong with the input, most of it before the model loads.
+        WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
     """
     from rich.console import Console
 
@@ -60,7 +60,10 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
     from rich import filesize
 
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
+    if plan.split_off:
+        rows += " (there is no evaluation file: a tenth of the training texts, split off by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
+    lines["learning rate"] = f"{plan.learning_rate:g}"
     lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} of them stay")
     about = "" if plan.select_steps is None else "about "
     before, after = plan.trainable
@@ -83,6 +86,8 @@ def show_result(console: Any, result: "Result", output_dir: str) -> None:
         split: ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         for split, values in result.metrics.items()
     }
+    if result.plan is not None:
+        lines["learning rate"] = f"{result.plan['learning_rate']:g}"
     lines["adapters"] = f"{result.adapters_after} of {result.adapters_before}"
     lines["trainable"] = f"{result.trainable_parameters_after:,} parameters"
     _print(console, lines)

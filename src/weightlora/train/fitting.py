@@ -21,7 +21,7 @@ from ..run import describe_selection
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
 from .methods import Prepared
-from .plan import BY_DATA, Job, setting_for
+from .plan import Job, setting_for
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 
 __all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit"]
@@ -129,12 +129,13 @@ def check_unfinished(output: Path) -> None:
 def _load(job: Job) -> Prepared:
     """The model with its weights, prepared by the method."""
     recipe, arguments = job.recipe, job.recipe.training
+    method = job.methods[recipe.method.method]
     model = load_model(job.work, job.config, recipe)
     if recipe.model.load_in_4bit:
         model = prepare_model_for_kbit_training(model, arguments.gradient_checkpointing)
-    elif recipe.method.method in BY_DATA:  # they run the model before the Trainer moves it
+    elif method.reads_weights:  # it runs the model before the Trainer moves it
         model.to(arguments.device)
-    prepared = job.methods[recipe.method.method](setting_for(recipe, job.work, model))
+    prepared = method(setting_for(recipe, job.work, model, method))
     for parameter in prepared.model.parameters():
         if parameter.requires_grad:  # PEFT sees to its adapters, not to a head that was loaded with 16 bits
             parameter.data = parameter.data.float()
@@ -212,7 +213,7 @@ def _write(trainer: Any, selector: WeightLora | None, output: Path, result: Resu
     folder = str(output / ("adapter" if isinstance(model, PeftModel) else "model"))
     model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
     trainer.processing_class.save_pretrained(folder)
-    if selector is not None:
+    if selector is not None and selector.run is None:  # else the callback has written both as they happened
         write_json(output / "selection.json", describe_selection(selector))
         write_text(output / "history.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in selector.history))
     write_result(output / RESULT, result)
