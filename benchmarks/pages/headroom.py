@@ -10,17 +10,20 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
+from weightlora.compare.statistics import paired
+from weightlora.compare.tables import difference, escape_markdown, markdown_table
+from weightlora.errors import DataError
 from weightlora.report.picture import lay_out
+from weightlora.train.result import Result
 
-from ..summary import difference, escape_markdown, markdown_table, paired
+from ..depth import thirds_of_depth
 
 __all__ = ["fit_membership", "place_methods", "render_headroom_markdown", "stand"]
 
 ALPHAS = np.logspace(-3, 4, 29)
-DEPTHS = ("lower", "middle", "upper")  # thirds of the layers
 
 
-def fit_membership(results: Sequence[Mapping[str, Any]], keep: int | None = None) -> dict[str, Any]:
+def fit_membership(results: Sequence[Result], keep: int | None = None) -> dict[str, Any]:
     """Ridge regressions of the held-out loss of random subsets of n adapters on which adapters they hold.
 
     Three regressions, their penalties chosen by scikit-learn's RidgeCV: `adapters`, on the membership (runs x n, 0 or
@@ -44,19 +47,19 @@ def fit_membership(results: Sequence[Mapping[str, Any]], keep: int | None = None
         predicted loss, in model order. That loss is the best of many predictions, hence too good to be expected.
 
     Raises:
-        ValueError: no results, or of several tasks, without `kept` or `names`, with different `names`, or with a
+        DataError: no results, or of several tasks, without `kept` or `names`, with different `names`, or with a
             member that is not among them; fewer than 3 different subsets; equal losses; no K, or one not in 1 to n.
     """
     names = _common_names(results)
-    membership = np.array([[name in result["kept"] for name in names] for result in results], dtype=float)
-    losses = np.array([result["loss"] for result in results], dtype=float)
+    membership = np.array([[name in (result.kept or ()) for name in names] for result in results], dtype=float)
+    losses = np.array([result.held_out_loss for result in results], dtype=float)
     subsets = np.unique(membership, axis=0, return_inverse=True)[1].reshape(-1)
     if (different := int(subsets.max()) + 1) < 3:
-        raise ValueError(
+        raise DataError(
             f"{different} different subsets are too few for a regression, which needs 3 at the very least."
         )
     if np.ptp(losses) == 0:
-        raise ValueError("all losses are equal: there is no spread to explain.")
+        raise DataError("all losses are equal: there is no spread to explain.")
     keep = _size_of_best(membership, keep)
     counts, groups = _group_counts(membership, names)
     adapters = _fit(membership, losses, subsets, names)
@@ -85,15 +88,15 @@ def stand(value: float, losses: Sequence[float]) -> float:
     0 is better than all of them, 50 as good as the middle one.
 
     Raises:
-        ValueError: there are no losses.
+        DataError: there are no losses.
     """
     if not len(losses):
-        raise ValueError("there are no losses to stand among.")
+        raise DataError("there are no losses to stand among.")
     return min(100.0, float(stats.percentileofscore(losses, value, kind="mean")))  # SciPy may round above 100
 
 
 def place_methods(
-    results: Iterable[Mapping[str, Any]], subsets: Sequence[Mapping[str, Any]]
+    results: Iterable[Result], subsets: Sequence[Result]
 ) -> dict[str, dict[str, Any]]:
     """Where methods stand among random subsets of the same task.
 
@@ -107,8 +110,8 @@ def place_methods(
     """
     runs: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for result in results:
-        runs[result["method"]][result["seed"]] = result["loss"]
-    chance = {run["seed"]: run["loss"] for run in subsets}
+        runs[result.label][result.seed] = result.held_out_loss
+    chance = {run.seed: run.held_out_loss for run in subsets}
     means = sorted((float(np.mean(list(losses.values()))), method) for method, losses in runs.items())
     return {
         method: {
@@ -164,42 +167,41 @@ def render_headroom_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _common_names(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _common_names(results: Sequence[Result]) -> list[str]:
     if not results:
-        raise ValueError("there are no results of random subsets.")
-    if len(tasks := sorted({result["task"] for result in results})) > 1:
-        raise ValueError(f"results of different tasks: {', '.join(tasks)}.")
-    names = results[0].get("names")
+        raise DataError("there are no results of random subsets.")
+    if len(tasks := sorted({result.task for result in results})) > 1:
+        raise DataError(f"results of different tasks: {', '.join(tasks)}.")
+    names = results[0].names
     for result in results:
-        run = f"{result['method']}, seed {result['seed']}"
-        if result.get("kept") is None or result.get("names") is None:
-            raise ValueError(f"{run}: the result does not say which adapters were kept of which.")
-        if result["names"] != names:
-            raise ValueError(f"{run}: its adapters are not those of the first result.")
-        if unknown := sorted(set(result["kept"]) - set(result["names"])):
-            raise ValueError(f"{run}: kept, but not among its adapters: {', '.join(unknown)}.")
-    return list(results[0]["names"])
+        run = f"{result.label}, seed {result.seed}"
+        if result.kept is None or result.names is None:
+            raise DataError(f"{run}: the result does not say which adapters were kept of which.")
+        if result.names != names:
+            raise DataError(f"{run}: its adapters are not those of the first result.")
+        if unknown := sorted(set(result.kept) - set(result.names)):
+            raise DataError(f"{run}: kept, but not among its adapters: {', '.join(unknown)}.")
+    return list(results[0].names or ())
 
 
 def _size_of_best(membership: np.ndarray, keep: int | None) -> int:
     sizes = sorted({int(size) for size in membership.sum(axis=1)})
     if keep is None and len(sizes) > 1:
-        raise ValueError(
+        raise DataError(
             f"the subsets hold {sizes[0]} to {sizes[-1]} adapters: give `keep`, the size of the best set."
         )
     keep = sizes[0] if keep is None else keep
     if not 1 <= keep <= membership.shape[1]:
-        raise ValueError(f"keep is {keep}, but there are {membership.shape[1]} adapters.")
+        raise DataError(f"keep is {keep}, but there are {membership.shape[1]} adapters.")
     return keep
 
 
 def _group_counts(membership: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Members of each subset (runs x groups) by third of the depth and module type, and the groups' names."""
     grid = lay_out(names)
-    layers = len(grid.columns) - ("-" in grid.columns)
     group_of = [
-        grid.rows[row] if column == layers else f"{DEPTHS[column * len(DEPTHS) // layers]} {grid.rows[row]}"
-        for row, column in grid.cells
+        f"{third} {grid.rows[row]}" if third else grid.rows[row]
+        for (row, _), third in zip(grid.cells, thirds_of_depth(names), strict=True)
     ]
     groups = list(dict.fromkeys(group_of))
     belongs = np.array([[own == group for group in groups] for own in group_of], dtype=float)
@@ -219,9 +221,9 @@ def _fit(features: np.ndarray, losses: np.ndarray, subsets: np.ndarray, names: S
     }
 
 
-def _fit_size(results: Sequence[Mapping[str, Any]], losses: np.ndarray, subsets: np.ndarray) -> dict[str, Any] | None:
+def _fit_size(results: Sequence[Result], losses: np.ndarray, subsets: np.ndarray) -> dict[str, Any] | None:
     """Ridge of the losses on the number of trainable parameters, in standard deviations of it."""
-    parameters = np.array([result["trainable_parameters"]["after"] for result in results], dtype=float)
+    parameters = np.array([result.adapter_parameters_after for result in results], dtype=float)
     mean, std = float(parameters.mean()), float(parameters.std(ddof=1))
     if std == 0:
         return None

@@ -1,15 +1,19 @@
-"""Fills docs/paper.md, tables laid out like the paper's: with what `make paper` ran, else with what ran here."""
+"""Fills the tables of docs/paper.md, in the layout of the paper: `python -m benchmarks.pages.paper`.
+
+What `make paper` ran comes first. Where it has not run, the tables have the runs of stand-ins.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from readme import put
+from weightlora.files import write_text
 
-from benchmarks.layout import render_layout
-from benchmarks.results import load_results
+from ..readme import put
+from ..results import load_results
+from .layout import render_layout
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paper.md"
 QUALITY = ROOT / "benchmarks" / "quality"
 LOCAL = ROOT / "benchmarks" / "paper"
@@ -17,14 +21,14 @@ MINILM = "MiniLM-L6 (a BERT of 22 M parameters)"
 
 
 class Table(NamedTuple):
-    """One of the paper's tables.
+    """One table of the paper.
 
     Attributes:
-        real: Where `make paper` leaves the results of the paper's own model and data.
-        stand_in: Where the results of the model and data at hand are.
-        tasks: Which of them.
-        what: Model and data of those.
-        methods: Which of the real results; all, if there are none.
+        real: Folder in which `make paper` leaves the results of the paper's own model and data.
+        stand_in: Folder with the results of a model and data that are at hand.
+        tasks: Tasks of the stand-in that belong to the table.
+        what: Model and data of the stand-in.
+        methods: Methods of the real results that belong to the table; all if empty.
     """
 
     real: Path
@@ -70,23 +74,23 @@ TABLES = {
 
 
 def fill(table: Table) -> str:
-    """The table and what it is of; a sentence where nothing ran."""
+    """The table and what it shows; one sentence where nothing ran."""
     results = load_results(table.real)[0]
-    if results := [run for run in results if not table.methods or run["experiment"]["method"] in table.methods]:
-        models = sorted({str(result["experiment"]["settings"]["model"]) for result in results})
+    if results := [run for run in results if not table.methods or run.method in table.methods]:
+        models = sorted({str(result.settings["settings"]["model"]) for result in results})
         return f"**The paper's experiment**, run with {', '.join(models)}.\n\n{render_layout(results)}"
-    results = [result for result in load_results(table.stand_in)[0] if result["task"] in table.tasks]
+    results = [result for result in load_results(table.stand_in)[0] if result.task in table.tasks]
     if not results:
         return "Nothing of it has run yet."
     return f"**Not the paper's experiment**, but {table.what}.\n\n{render_layout(results)}"
 
 
 def render(text: str) -> str:
-    """The page with the tables put between their markers."""
+    """The page with the tables between their markers."""
     for name, table in TABLES.items():
         text = put(text, name, fill(table))
     return text
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_text(PAGE, render(PAGE.read_text(encoding="utf-8")))
