@@ -1,22 +1,16 @@
 """Runs experiments, each in a process of its own, N at a time; what is there already is not run again."""
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+from weightlora.compare import runner as pool
+from weightlora.compare.runner import Process, python_module, usable_cores
 
 from .experiments import Run
 
+__all__ = ["execute", "expected_seconds", "kind", "pending", "usable_cores"]
+
 Report = Callable[[Run, float | None, str | None], None]
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: fewer than the machine has, inside a container or under `taskset`."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pending(runs: list[Run]) -> tuple[list[Run], int]:
@@ -36,37 +30,15 @@ def execute(runs: list[Run], jobs: int, report: Report) -> list[tuple[Run, str]]
     Returns:
         The runs that failed, each with the last line it printed.
     """
-    failures: list[tuple[Run, str]] = []
-    threads = max(1, usable_cores() // jobs)
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(_execute_one, run, threads): run for run in runs}
-        try:
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    run = waiting.pop(future)
-                    seconds, error = future.result()
-                    if error is not None:
-                        failures.append((run, error))
-                    report(run, None if error else seconds, error)
-        except BaseException:
-            for future in waiting:
-                future.cancel()
-            raise
-    return failures
+    processes = [_process(run) for run in runs]
+    of = {id(process): run for process, run in zip(processes, runs, strict=True)}
+    failed = pool.execute(processes, jobs, lambda process, took, error: report(of[id(process)], took, error))
+    return [(of[id(process)], error) for process, error in failed]
 
 
 def expected_seconds(runs: list[Run], seconds: dict[str, list[float]]) -> float:
     """Time that the runs will take one after another: each as long as its like did, or as the mean of all."""
-    known = [value for values in seconds.values() for value in values]
-    if not known:
-        return 0.0
-    overall = sum(known) / len(known)
-    total = 0.0
-    for run in runs:
-        like = seconds.get(kind(run), [])
-        total += sum(like) / len(like) if like else overall
-    return total
+    return pool.expected_seconds([kind(run) for run in runs], seconds)
 
 
 def kind(run: Run) -> str:
@@ -74,15 +46,9 @@ def kind(run: Run) -> str:
     return f"{run.experiment['task']}/{run.experiment['label']}"
 
 
-def _execute_one(run: Run, threads: int) -> tuple[float, str | None]:
-    environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-    if not {"data", "settings"} & run.experiment.keys():  # our own tasks need no hub; a user's model may
-        environment["HF_HUB_OFFLINE"] = "1"
-    command = [sys.executable, "-m", "benchmarks.experiment", "--experiment", json.dumps(run.experiment)]
+def _process(run: Run) -> Process:
+    command = python_module("benchmarks.experiment", "--experiment", json.dumps(run.experiment))
     command += ["--seed", str(run.seed), "--output", str(run.output)]
-    began = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return 0.0, (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return time.perf_counter() - began, None
+    # our own tasks need no hub; a user's model may
+    environment = {} if {"data", "settings"} & run.experiment.keys() else {"HF_HUB_OFFLINE": "1"}
+    return Process(f"{kind(run)} seed {run.seed}", command, kind(run), environment)
