@@ -126,9 +126,10 @@ def run_recipe(experiment: Mapping[str, Any], seed: int, output: Path) -> dict[s
     Raises:
         ValueError: As `weightlora train`.
     """
+    from weightlora.train.running import train
+
     from weightlora.train.arguments import as_arguments, parse
     from weightlora.train.plan import prepare
-    from weightlora.train.running import train
 
     folder = output.with_suffix("")
     resume = _same_run(folder, experiment) and any(folder.glob("checkpoint-*"))

@@ -36,9 +36,9 @@ def run(experiment: dict[str, Any], seed: int) -> dict[str, Any]:
     from weightlora.tasks.catalogue import load_workload
     from weightlora.train.methods import METHODS, Setting, count_adapters
 
-    from .methods.rivals import RIVALS
+    from .evidence import EvidenceCallback
+    from .methods import RIVALS
     from .results import RESULT_FORMAT
-    from .studies.evidence import EvidenceCallback
 
     began = time.perf_counter()
     set_seed(seed)

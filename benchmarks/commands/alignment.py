@@ -18,7 +18,9 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser."""
     defaults = argparse.ArgumentDefaultsHelpFormatter
     parser = subparsers.add_parser(
-        "alignment", help="measure trace(G^T B A) of every adapter, and compare with what was kept", formatter_class=defaults
+        "alignment",
+        help="measure trace(G^T B A) of every adapter, and compare with what was kept",
+        formatter_class=defaults,
     )
     add_option(parser, "rank", type=positive, default=8, help="LoRA rank")
     add_option(parser, "select_steps", type=positive, default=60, help="training steps before the measurement")

@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: An argument breaks a rule, or a file is in the way. Nothing was written then.
     """
     check_arguments(args)
-    from ..figures.memory import draw_memory
     from weightlora.cli.training import quiet_libraries
+
+    from ..figures.memory import draw_memory
     from ..studies.memory import adapter_names, measure_case, plan_cases, render_memory_markdown
 
     device, workload, study = load(args, rows=args.batch_size)

@@ -20,8 +20,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns 1 if a run failed, else 0."""
-    from ..experiments import plan
     from weightlora.compare.runner import usable_cores
+
+    from ..experiments import plan
     from .progress import execute_with_progress
 
     if args.sweep is None:

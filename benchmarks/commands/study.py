@@ -57,10 +57,10 @@ def load(args: argparse.Namespace, rows: int) -> tuple[Any, Any, dict[str, Any]]
     """Device, workload, and the part of a study's JSON that is known before it begins."""
     import torch
 
+    from weightlora.cli.training import quiet_libraries
     from weightlora.tasks.catalogue import load_workload
 
     from ..worker import environment
-    from weightlora.cli.training import quiet_libraries
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda is not possible: torch sees no CUDA device. Give --device cpu.")

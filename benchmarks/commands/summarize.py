@@ -24,9 +24,11 @@ def summarize(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from weightlora.compare.tables import print_tables
+
     from ..pages.layout import write_layout
     from ..pages.side import write_pages
-    from ..summary import print_tables, read_summary, write_summary
+    from ..summary import read_summary, write_summary
 
     root = args.root or ROOT
     summary, remarks = read_summary(root, args.tasks)

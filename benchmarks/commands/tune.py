@@ -17,8 +17,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def tune(args: argparse.Namespace) -> int:
     """Run the command; returns 1 if a run failed, else 0."""
-    from ..experiments import labels_in, tasks_in
     from weightlora.compare.runner import usable_cores
+
+    from ..experiments import labels_in, tasks_in
     from ..tuning import plan_tuning, settle_tuning
     from .progress import execute_with_progress
 

@@ -6,7 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from weightlora.errors import DataError
-from weightlora.report.figures import BLUE, GREY, ROW, draw_mean, limits, mean_marker, new_figure, save, set_rows, strip_axes
+from weightlora.report.figures import (
+    BLUE,
+    GREY,
+    ROW,
+    draw_mean,
+    limits,
+    mean_marker,
+    new_figure,
+    save,
+    set_rows,
+    strip_axes,
+)
 
 __all__ = ["draw_headroom"]
 

@@ -95,9 +95,7 @@ def stand(value: float, losses: Sequence[float]) -> float:
     return min(100.0, float(stats.percentileofscore(losses, value, kind="mean")))  # SciPy may round above 100
 
 
-def place_methods(
-    results: Iterable[Result], subsets: Sequence[Result]
-) -> dict[str, dict[str, Any]]:
+def place_methods(results: Iterable[Result], subsets: Sequence[Result]) -> dict[str, dict[str, Any]]:
     """Where methods stand among random subsets of the same task.
 
     Args:
@@ -187,9 +185,7 @@ def _common_names(results: Sequence[Result]) -> list[str]:
 def _size_of_best(membership: np.ndarray, keep: int | None) -> int:
     sizes = sorted({int(size) for size in membership.sum(axis=1)})
     if keep is None and len(sizes) > 1:
-        raise DataError(
-            f"the subsets hold {sizes[0]} to {sizes[-1]} adapters: give `keep`, the size of the best set."
-        )
+        raise DataError(f"the subsets hold {sizes[0]} to {sizes[-1]} adapters: give `keep`, the size of the best set.")
     keep = sizes[0] if keep is None else keep
     if not 1 <= keep <= membership.shape[1]:
         raise DataError(f"keep is {keep}, but there are {membership.shape[1]} adapters.")

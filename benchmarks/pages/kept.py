@@ -44,7 +44,9 @@ def render_kept_markdown(results: Iterable[Result]) -> str:
     for task, runs in keeping(results).items():
         shares, seeds = share_of_seeds(runs), len(runs)
         overlap = jaccard([run.kept for run in runs])
-        title = f"## {escape_markdown(task)}: {len(runs[0].kept or ())} of {len(shares)}, {seeds} seed{'s' * (seeds > 1)}"
+        title = (
+            f"## {escape_markdown(task)}: {len(runs[0].kept or ())} of {len(shares)}, {seeds} seed{'s' * (seeds > 1)}"
+        )
         parts += [
             title,
             f"![share of the seeds that kept each adapter]({quote(task)}-kept.png)",

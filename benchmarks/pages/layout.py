@@ -16,10 +16,27 @@ from ..results import load_results
 
 __all__ = ["is_sweep", "render_layout", "write_layout"]
 
-ORDER = (
-    "lora lora-equal random top last-layers weightlora weightlora-plus weightlora-paper weightlora-paper-plus "
-    "grad-norm kappa eva adalora dora rslora loha lokr vera full"
-).split()
+ORDER = [
+    "lora",
+    "lora-equal",
+    "random",
+    "top",
+    "last-layers",
+    "weightlora",
+    "weightlora-plus",
+    "weightlora-paper",
+    "weightlora-paper-plus",
+    "grad-norm",
+    "kappa",
+    "eva",
+    "adalora",
+    "dora",
+    "rslora",
+    "loha",
+    "lokr",
+    "vera",
+    "full",
+]
 """Rows are in the order of their methods here. Rows of other methods come last."""
 LEGEND = (
     "Mean over seeds ± half-width of the 95 % t-interval, everything but perplexity in percent. Trainable parameters: "

@@ -21,9 +21,9 @@ from transformers import set_seed
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import LoraAdapter
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.errors import ConfigError
 from weightlora.tasks.workload import Workload
-
-from ..summary import escape_markdown, markdown_table
 
 __all__ = ["AlignmentSettings", "measure_alignment", "render_alignment_markdown", "study_alignment"]
 
@@ -98,7 +98,7 @@ def study_alignment(
         `kept`; `figures`: what `compare` says; `rows`: how many different rows were seen.
 
     Raises:
-        ValueError: If the choice is of other adapters, or keeps all of them.
+        ConfigError: If the choice is of other adapters, or keeps all of them.
     """
     set_seed(settings.seed)
     lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **workload.target)
@@ -109,7 +109,7 @@ def study_alignment(
     names = selector.names
     kept, scores = (None, {}) if choice is None else _read_choice(choice, names)
     if (config.number_to_keep(len(names)) if kept is None else len(kept)) in (0, len(names)):
-        raise ValueError(
+        raise ConfigError(
             f"all or none of the {len(names)} adapters are kept, so there is nothing to compare: keep some."
         )
     stream = _stream(workload, settings, device)
@@ -152,10 +152,10 @@ def _read_choice(choice: Mapping[str, Any], names: Sequence[str]) -> tuple[set[s
         scores = {adapter["name"]: adapter["score"] for adapter in choice["adapters"]}
         kept = {adapter["name"] for adapter in choice["adapters"] if adapter["kept"]}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the run's selection.json has an adapter without name, score or kept: {error}.") from error
+        raise ConfigError(f"the run's selection.json has an adapter without name, score or kept: {error}.") from error
     if scores.keys() != set(names):
         strange = sorted(scores.keys() ^ set(names))
-        raise ValueError(
+        raise ConfigError(
             f"the run chose from {len(scores)} adapters, and this model has {len(names)}; {strange[0]!r} is not in "
             "both: give the run's own model."
         )

@@ -12,6 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from weightlora.adapters import find_adapters
 from weightlora.adapters.surgery import disconnect_
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.errors import ConfigError
 from weightlora.measure import (
     model_bytes,
     optimizer_state_bytes,
@@ -20,8 +22,6 @@ from weightlora.measure import (
     trainable_parameters,
 )
 from weightlora.tasks.workload import Workload
-
-from ..summary import escape_markdown, markdown_table
 
 __all__ = ["ORDERS", "Case", "adapter_names", "measure_case", "plan_cases", "render_memory_markdown"]
 
@@ -53,13 +53,13 @@ def plan_cases(
         orders: Keys of `ORDERS`.
 
     Raises:
-        ValueError: If a count is larger than the number of adapters.
+        ConfigError: If a count is larger than the number of adapters.
     """
     n = len(names)
     if counts is None:
         counts = [0, 1, *(round(n / part) for part in (8, 4, 2, 1))]
     if max(counts) > n:
-        raise ValueError(f"a count of {max(counts)} is more than the model's {n} LoRA adapters: give {n} or fewer.")
+        raise ConfigError(f"a count of {max(counts)} is more than the model's {n} LoRA adapters: give {n} or fewer.")
     wanted: dict[tuple[tuple[str, ...], int], list[str]] = {}
     for order in orders:
         for count in sorted(set(counts)):
