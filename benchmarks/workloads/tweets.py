@@ -11,7 +11,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from .sentiment import distinct, split
+from weightlora.errors import DataError
+from weightlora.train.splitting import distinct, split
 
 __all__ = ["SPLIT_SIZES", "load_splits", "parse"]
 
@@ -25,11 +26,11 @@ def load_splits() -> dict[str, list[dict[str, Any]]]:
     """The rows `{"text": str, "label": float}` by split.
 
     Raises:
-        ValueError: The archive is not there.
+        DataError: The archive is not there.
     """
     path = Path(sys.prefix) / "share" / "weightlora" / ARCHIVE
     if not path.exists():
-        raise ValueError(
+        raise DataError(
             f"the tweets are not installed ({path} is missing): run make setup, or pip download --no-deps "
             f"--no-binary :all: -d {path.parent} vaderSentiment==3.3.2"
         )
