@@ -1,4 +1,4 @@
-"""What a run of LoRA on all modules tells about its adapters: the raw material of every rule that could choose."""
+"""Evidence about each adapter, recorded while LoRA trains on all modules: what every rule chooses by."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Experiments as data: `<root>/<task>/task.json` has the settings of all methods, `<root>/<task>/<label>.json` the rest."""
+"""Experiments as data: `<root>/<task>/task.json` has the settings of all methods, `<label>.json` those of one."""
 
 import json
 from collections.abc import Mapping

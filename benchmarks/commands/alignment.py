@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     choice = None if args.run_dir is None else read_selection(args.run_dir / "selection.json")
     rule = "credit" if choice is None else choice.get("config", {}).get("selection")
     chosen_by = SCORE_LABELS.get(rule, "score") + ("" if choice is None else " in an earlier run")
-    device, workload, study = load(args, rows=(args.select_steps + args.batches) * args.batch_size)
+    device, subject, study = load(args, rows=(args.select_steps + args.batches) * args.batch_size)
     settings = {name: getattr(args, name) for name in SETTINGS}
     with progress_bar(args.select_steps + args.batches) as advance:
-        found = study_alignment(workload, AlignmentSettings(**settings), device, choice, advance)
+        found = study_alignment(subject, AlignmentSettings(**settings), device, choice, advance)
     study["settings"] |= settings
     return finish(args, study | {"chosen_by": chosen_by} | found, render_alignment_markdown, draw_alignment)

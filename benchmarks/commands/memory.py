@@ -31,21 +31,21 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: An argument breaks a rule, or a file is in the way. Nothing was written then.
     """
     check_arguments(args)
-    from weightlora.cli.training import quiet_libraries
+    from weightlora.cli.quiet import quiet_libraries
 
     from ..figures.memory import draw_memory
     from ..studies.memory import adapter_names, measure_case, plan_cases, render_memory_markdown
 
-    device, workload, study = load(args, rows=args.batch_size)
-    if len(workload.train) < args.batch_size:
-        raise ConfigError(f"--batch_size {args.batch_size} is more than the {len(workload.train)} rows for training.")
+    device, subject, study = load(args, rows=args.batch_size)
+    if len(subject.train) < args.batch_size:
+        raise ConfigError(f"--batch_size {args.batch_size} is more than the {len(subject.train)} rows for training.")
     with quiet_libraries():
-        cases = plan_cases(adapter_names(workload), args.counts, args.ranks, args.orders)
-    batch = workload.collate(workload.train[: args.batch_size])
+        cases = plan_cases(adapter_names(subject), args.counts, args.ranks, args.orders)
+    batch = subject.collate(subject.train[: args.batch_size])
     measured = []
     with progress_bar(len(cases)) as advance:
         for case in cases:
-            measured.append(measure_case(workload, case, batch, device, args.seed))
+            measured.append(measure_case(subject, case, batch, device, args.seed))
             advance()
     study["settings"] |= {"ranks": args.ranks, "orders": args.orders}
     return finish(args, study | {"cases": measured}, render_memory_markdown, draw_memory)

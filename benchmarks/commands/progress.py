@@ -69,7 +69,7 @@ def progress_bar(total: int) -> Iterator[Callable[[], None]]:
     """One bar in a terminal and nothing elsewhere; the function advances it by one."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from weightlora.cli.training import quiet_libraries
+    from weightlora.cli.quiet import quiet_libraries
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn())
     with quiet_libraries(), Progress(*columns, disable=not sys.stdout.isatty(), transient=True) as progress:

@@ -54,35 +54,65 @@ def files_of(args: argparse.Namespace) -> list[Path]:
 
 
 def load(args: argparse.Namespace, rows: int) -> tuple[Any, Any, dict[str, Any]]:
-    """Device, workload, and the part of a study's JSON that is known before it begins."""
+    """Device, subject, and the part of a study's JSON that is known before it begins."""
     import torch
+    from transformers import set_seed
 
-    from weightlora.cli.training import quiet_libraries
-    from weightlora.tasks.catalogue import load_workload
+    from weightlora.cli.quiet import quiet_libraries
+    from weightlora.train.environment import commit, machine, versions
 
-    from ..worker import environment
+    from ..studies.subject import load_subject
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda is not possible: torch sees no CUDA device. Give --device cpu.")
     cuda = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
-    experiment = {"max_length": args.max_length, "train_examples": rows, "validation_examples": 1, "test_examples": 1}
-    if args.data is None:
-        experiment["task"] = source = args.task
-    else:
-        experiment |= {name: getattr(args, name) for name in ("model", "data", "text_column", "label_column")}
-        source = f"{Path(args.model).name}, {args.data.stem}"
+    device = torch.device("cuda" if cuda else "cpu")
+    source = args.task if args.data is None else f"{Path(args.model).name}, {args.data.stem}"
     with quiet_libraries():
-        workload = load_workload(experiment)
-    millions = sum(parameter.numel() for parameter in workload.model.parameters()) / 1e6
+        job = _job(args, rows)
+        set_seed(args.seed)
+        subject = load_subject(job)
+    millions = sum(parameter.numel() for parameter in subject.model.parameters()) / 1e6
     study = {
         "format": 1,
         "study": args.study,
-        "model": f"{source}: {type(workload.model).__name__} of {millions:.3g} M parameters",
+        "model": f"{source}: {type(subject.model).__name__} of {millions:.3g} M parameters",
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "settings": {name: getattr(args, name) for name in ("batch_size", "max_length", "seed")},
-        **environment(),
+        "versions": versions(),
+        "commit": commit(),
+        "machine": machine(device),
     }
-    return torch.device("cuda" if cuda else "cpu"), workload, study
+    return device, subject, study
+
+
+def _job(args: argparse.Namespace, rows: int) -> Any:
+    """A run of LoRA on the task, or on the user's own model and data."""
+    from weightlora.train import parse, prepare
+    from weightlora.train.methods import METHODS
+
+    from ..experiments import DEFAULTS
+    from ..workloads import job_for
+
+    if args.data is None:
+        own = {"task": args.task, "method": "lora", "label": "lora", "max_length": args.max_length}
+        examples = {"train_examples": rows, "validation_examples": 1, "test_examples": 1}
+        return job_for({**DEFAULTS, **own, **examples, "batch_size": args.batch_size}, args.seed, METHODS, OUTPUT)
+    options = {
+        "task": "text-classification",
+        "model": args.model,
+        "train_file": args.data,
+        "validation_file": args.data,
+        "columns": json.dumps({"text": args.text_column, "label": args.label_column}),
+        "train_examples": rows,
+        "eval_examples": 1,
+        "max_length": args.max_length,
+        "pad_to_max_length": True,
+        "method": "lora",
+        "output_dir": OUTPUT,
+        "use_cpu": True,
+    }
+    return prepare(parse([part for name, value in options.items() for part in (f"--{name}", str(value))]))
 
 
 def finish(

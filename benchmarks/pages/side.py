@@ -35,8 +35,8 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     """Write the pages about the main comparison, and a summary of every side comparison into its own folder.
 
     In `out_dir`: `choices.md` says what each rule would choose from the stored evidence, and `movement.png` shows how
-    this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what the default chose. `tuning.md` shows how
-    the learning rates were chosen. A page without content is not written.
+    this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what the default chose. `tuning.md` shows
+    how the learning rates were chosen. A page without content is not written.
 
     A side comparison compares with runs of the main comparison where it has no runs of its own.
 

@@ -23,7 +23,8 @@ from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import LoraAdapter
 from weightlora.compare.tables import escape_markdown, markdown_table
 from weightlora.errors import ConfigError
-from weightlora.tasks.workload import Workload
+
+from .subject import Subject
 
 __all__ = ["AlignmentSettings", "measure_alignment", "render_alignment_markdown", "study_alignment"]
 
@@ -78,7 +79,7 @@ def measure_alignment(
 
 
 def study_alignment(
-    workload: Workload,
+    subject: Subject,
     settings: AlignmentSettings,
     device: torch.device,
     choice: Mapping[str, Any] | None = None,
@@ -87,7 +88,7 @@ def study_alignment(
     """Train LoRA on all modules for T steps, measure, and compare with what was kept.
 
     Args:
-        workload: Model and training rows.
+        subject: Model and training rows.
         settings: See there.
         device: To train and measure on.
         choice: A `selection.json` whose choice to compare with; None makes the choice from the T steps, by credit.
@@ -101,8 +102,8 @@ def study_alignment(
         ConfigError: If the choice is of other adapters, or keeps all of them.
     """
     set_seed(settings.seed)
-    lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **workload.target)
-    model = get_peft_model(copy.deepcopy(workload.model), lora).to(device).train()
+    lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **subject.target)
+    model = get_peft_model(copy.deepcopy(subject.model), lora).to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     config = WeightLoraConfig(keep=settings.keep, select_steps=settings.select_steps, seed=settings.seed)
     selector = WeightLora(model, optimizer, config)
@@ -112,7 +113,7 @@ def study_alignment(
         raise ConfigError(
             f"all or none of the {len(names)} adapters are kept, so there is nothing to compare: keep some."
         )
-    stream = _stream(workload, settings, device)
+    stream = _stream(subject, settings, device)
     for batch in itertools.islice(stream, settings.select_steps):
         model(**batch).loss.backward()
         optimizer.step()
@@ -133,16 +134,16 @@ def study_alignment(
         {"name": name, "trace": mean[i], "standard_error": error[i], "score": scores[name], "kept": name in kept}
         for i, name in enumerate(names)
     ]
-    seen = min(len(workload.train), (settings.select_steps + settings.batches) * settings.batch_size)
+    seen = min(len(subject.train), (settings.select_steps + settings.batches) * settings.batch_size)
     return {"adapters": adapters, "figures": compare(adapters), "rows": seen}
 
 
-def _stream(workload: Workload, settings: AlignmentSettings, device: torch.device) -> Iterator[dict[str, Any]]:
+def _stream(subject: Subject, settings: AlignmentSettings, device: torch.device) -> Iterator[dict[str, Any]]:
     """Batches of the training rows in a random order, round and round."""
-    order = torch.randperm(len(workload.train), generator=torch.Generator().manual_seed(settings.seed)).tolist()
-    rows = (workload.train[index] for index in itertools.cycle(order))
+    order = torch.randperm(len(subject.train), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+    rows = (subject.train[index] for index in itertools.cycle(order))
     while True:
-        batch = workload.collate(list(itertools.islice(rows, settings.batch_size)))
+        batch = subject.collate(list(itertools.islice(rows, settings.batch_size)))
         yield {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
 
 
