@@ -59,7 +59,9 @@ def test_a_sweep_counted_the_head_and_gave_percent():
     assert (result.peak_process_bytes, result.peak_gpu_bytes) == (7, None)
 
 
-@pytest.mark.parametrize("changes", [{"machine": {"device": "NVIDIA"}}, {"experiment": {"settings": {"task": "cola"}}}])
+@pytest.mark.parametrize(
+    "changes", [{"machine": {"device": "NVIDIA"}}, {"experiment": {"settings": {"task": "cola"}}}]
+)
 def test_what_the_file_does_not_tell_is_not_guessed(changes):
     with pytest.raises(DataError, match="is not one of the stored ones: repeat the run"):
         convert({**SWEEP, **changes})

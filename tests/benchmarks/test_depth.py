@@ -11,5 +11,7 @@ def test_thirds_of_the_depth():
 
 
 def test_encoder_and_decoder_are_one_depth():
-    names = [f"{part}.layers.{layer}.{kind}" for part in ("encoder", "decoder") for layer in (0, 1, 2) for kind in "qv"]
+    names = [
+        f"{part}.layers.{layer}.{kind}" for part in ("encoder", "decoder") for layer in (0, 1, 2) for kind in "qv"
+    ]
     assert thirds_of_depth(names) == ["lower"] * 4 + ["middle"] * 4 + ["upper"] * 4

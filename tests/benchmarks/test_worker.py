@@ -1,4 +1,4 @@
-"""Real runs in processes of their own, on a tiny model and a local file: resumed, reproduced, compared."""
+"""Real runs in processes of their own: resumed, reproduced, with evidence, and bad input in one sentence."""
 
 import json
 import os
@@ -6,129 +6,101 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
-from benchmarks.__main__ import main
-from benchmarks.experiment import run
+from benchmarks import worker
 from benchmarks.experiments import plan
-from benchmarks.own import write_comparison
-from models import save_classifier
+from benchmarks.worker import run_experiment
 
-WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
-FAST = ["--steps", "6", "--batch-size", "4", "--max-length", "8", "--rank", "2"]
-VOLATILE = {"wall_seconds", "peak_memory_bytes", "commit"}
+from weightlora.errors import ConfigError
+from weightlora.train.result import read_result
+
+SETTINGS = {
+    "steps": 3,
+    "select_steps": 2,
+    "batch_size": 4,
+    "max_length": 8,
+    "rank": 2,
+    "warmup_steps": 0,
+    "keep": 3,
+    "train_examples": 12,
+    "validation_examples": 4,
+    "test_examples": 8,
+}
+VOLATILE = {"wall_seconds", "peak_process_bytes", "commit"}
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A model directory and a data file."""
-    directory = tmp_path_factory.mktemp("own")
-    save_classifier(directory / "model", WORDS)
-    rows = [
-        {"text": f"{WORDS[i % 4]} {WORDS[4 + i // 4 % 6]} {WORDS[4 + i // 24]}", "label": "pos" if i % 2 else "neg"}
-        for i in range(120)
-    ]
-    (directory / "films.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return directory
+@pytest.fixture
+def root(tmp_path):
+    """Two short experiments on MiniLM."""
+    (tmp_path / "rotten-tomatoes").mkdir()
+    (tmp_path / "rotten-tomatoes" / "task.json").write_text(json.dumps({**SETTINGS, "seeds": 1}))
+    (tmp_path / "rotten-tomatoes" / "lora-observed.json").write_text(
+        json.dumps({"method": "lora", "evidence": [1, 3]})
+    )
+    (tmp_path / "rotten-tomatoes" / "default.json").write_text(json.dumps({"method": "weightlora"}))
+    return tmp_path
 
 
-def command(place, root, *arguments):
-    own = ["--model", str(place / "model"), "--data", str(place / "films.jsonl"), "--root", str(root)]
-    return ["bench", "run", *own, *FAST, *arguments]
+def execute(monkeypatch, run):
+    arguments = ["--experiment", json.dumps(run.experiment), "--seed", str(run.seed), "--output", str(run.output)]
+    monkeypatch.setattr("sys.argv", ["worker", *arguments])
+    return worker.main()
+
+
+def same(result):
+    return {name: value for name, value in asdict(result).items() if name not in VOLATILE}
 
 
 @pytest.mark.slow
-def test_a_comparison_of_ones_own_resumes_and_reproduces(place, tmp_path, capsys):
-    arguments = command(place, tmp_path, "--methods", "lora,random,weightlora", "--seeds", "2")
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "6 runs, 0 of them done" in printed
-    assert "weightlora" in printed and "accuracy" in printed
+def test_a_run_is_a_function_of_its_settings_and_seed(root, monkeypatch):
+    chosen, observed = plan(root, None, None, None)
+    for run in (chosen, observed):
+        assert execute(monkeypatch, run) == 0
+        assert run.is_done()
+    result = read_result(chosen.output)
+    assert (result.label, result.method, result.seed) == ("default", "weightlora", 0)
+    assert result.settings == chosen.experiment and list(result.metrics) == ["test"]
+    assert (result.adapters_before, result.adapters_after, len(result.kept)) == (36, 3, 3)
+    assert result.adapter_parameters_before < result.trainable_parameters_before, "the head"
+    again = run_experiment(chosen.experiment, 0)
+    assert same(again) == same(result)
 
-    paths = sorted(tmp_path.glob("films/results/*/seed-*.json"))
-    assert [str(path.relative_to(tmp_path / "films" / "results")) for path in paths] == [
-        f"{method}/seed-{seed}.json" for method in ("lora", "random", "weightlora") for seed in (0, 1)
-    ]
-    results = {path: json.loads(path.read_text()) for path in paths}
-    for result in results.values():
-        assert result["adapters"]["before"] == 13, "the pooler is linear too"
-        assert result["adapters"]["after"] == (13 if result["method"] == "lora" else 3)
-
-    stored, spoiled = paths[5], paths[2]
-    stored.unlink()
+    evidence = read_result(observed.output).evidence
+    assert sorted(evidence) == ["1", "2", "3"] and "leave_one_out" in evidence["2"]
+    assert len(evidence["3"]["credit"]) == 36
+    watched, plain = read_result(observed.output), run_experiment({**observed.experiment, "label": "lora"}, 0)
+    assert watched.metrics == plain.metrics
+    spoiled = chosen.output
     spoiled.write_text(spoiled.read_text()[:100])
-    assert main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "6 runs, 4 of them done" in printed
-    assert "1 files set aside" in printed
-    for path in (stored, spoiled):
-        again = json.loads(path.read_text())
-        assert {k: v for k, v in again.items() if k not in VOLATILE} == {
-            k: v for k, v in results[path].items() if k not in VOLATILE
-        }, "a run is a function of its settings and its seed"
+    assert chosen.set_aside() and not chosen.is_done()
 
 
-def test_a_killed_benchmark_leaves_nothing_that_counts(place, tmp_path):
-    write_comparison(tmp_path, str(place / "model"), place / "films.jsonl", ["lora"], own_settings())
-    arguments = [sys.executable, "-m", "benchmarks", "bench", "run", "--root", str(tmp_path), "--jobs", "1"]
+@pytest.mark.slow
+def test_an_experiment_in_bfloat16_is_one(root):
+    (run, _) = plan(root, None, None, None)
+    losses = [run_experiment({**run.experiment, "bf16": bf16}, 0).held_out_loss for bf16 in (False, True)]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_a_killed_benchmark_leaves_nothing_that_counts(root):
+    arguments = [sys.executable, "-m", "benchmarks", "run", "--root", str(root), "--jobs", "1"]
     process = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()  # it has begun
     time.sleep(1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    runs = plan(tmp_path, None, None, 1)
-    assert not any(planned.is_done() for planned in runs)
-    assert list(tmp_path.glob("films/results/*/*.json")) == []
+    assert not any(run.is_done() for run in plan(root, None, None, None))
+    assert list(root.glob("*/results/*/*.json")) == []
 
 
-def test_an_experiment_in_bfloat16_is_one(place, tmp_path):
-    losses = []
-    for bf16 in (False, True):
-        settings = {**own_settings(), "steps": 2, "select_steps": 1, "bf16": bf16}
-        task = write_comparison(tmp_path / str(bf16), str(place / "model"), place / "films.jsonl", ["lora"], settings)
-        (todo,) = plan(tmp_path / str(bf16), [task], None, 1)
-        losses.append(run({**todo.experiment, "device": "cpu"}, 0)["loss"])
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
-
-
-def own_settings():
-    return {"text_column": "text", "label_column": "label", "steps": 500, "batch_size": 4, "max_length": 8}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "x"], "--model belongs to a comparison of your own: give --data"),
-        (["--steps", "3"], "--steps belongs to a comparison of your own"),
-        (["--data", "x.jsonl"], "--data x.jsonl needs --model"),
-        (["--data", "x.jsonl", "--model", "m"], "x.jsonl is no file"),
-        (["--data", "x.jsonl", "--model", "m", "--methods", "lorra"], "method 'lorra' is unknown: choose from lora, "),
-        (["--tasks", "sst"], "there are no experiments in benchmarks/quality"),
-        (["--jobs", "0"], "0 is not at least 1"),
-    ],
-)
-def test_bad_arguments_are_named_before_anything_runs(tmp_path, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    try:
-        code = main(["bench", "run", *arguments])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_comparison_is_not_overwritten(place, tmp_path):
-    write_comparison(tmp_path, "m", place / "films.jsonl", ["lora"], own_settings())
-    write_comparison(tmp_path, "m", place / "films.jsonl", ["lora", "random"], own_settings())
-    with pytest.raises(ValueError, match="another comparison \\(it differs in steps\\)"):
-        write_comparison(tmp_path, "m", place / "films.jsonl", ["lora"], {**own_settings(), "steps": 7})
-
-
-def test_a_model_that_cannot_be_loaded_is_named(place, tmp_path, capsys):
-    arguments = command(place, tmp_path, "--methods", "lora", "--seeds", "1")
-    arguments[arguments.index("--model") + 1] = str(tmp_path / "nowhere")
-    assert main(arguments) == 1
-    assert f"the model {tmp_path / 'nowhere'} cannot be loaded" in capsys.readouterr().out
+def test_errors_of_settings_are_one_line(root, monkeypatch, capsys):
+    (run, _) = plan(root, None, None, None)
+    run.experiment["method"] = "lorra"
+    assert execute(monkeypatch, run) == 2
+    error = capsys.readouterr().err
+    assert "'lorra' is unknown" in error and error.count("\n") == 1
+    with pytest.raises(ConfigError, match="task 'sst' is unknown: choose one of rotten-tomatoes"):
+        run_experiment({**run.experiment, "task": "sst"}, 0)

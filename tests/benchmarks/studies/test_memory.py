@@ -6,7 +6,6 @@ from benchmarks.studies.memory import Case, adapter_names, measure_case, plan_ca
 from benchmarks.studies.subject import Subject
 from models import BERT_TARGETS, batch, tiny_bert, tiny_llama
 
-
 CPU = torch.device("cpu")
 NAMES = [f"m.{i}" for i in range(8)]
 
