@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from . import compare, quickstart, train
+from . import bench, compare, quickstart, train
 
 __all__ = ["main"]
 
-COMMANDS: tuple[Any, ...] = (quickstart, train, compare)
+COMMANDS: tuple[Any, ...] = (quickstart, train, compare, bench)
 
 
 class _Parser(argparse.ArgumentParser):
