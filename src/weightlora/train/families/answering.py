@@ -147,7 +147,7 @@ def span_loss(logits: Any, positions: Any, lengths: Sequence[int]) -> float:
     """Mean negative log-likelihood of the first and of the last position, among the tokens of each window.
 
     Args:
-        logits: For first and last positions, each of shape `(windows, tokens)`. Columns past a window's end are ignored.
+        logits: For first and last positions, each of shape `(windows, tokens)`. Columns after a window are ignored.
         positions: The right ones, each of shape `(windows,)`.
         lengths: Tokens of each window.
     """

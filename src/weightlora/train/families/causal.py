@@ -1,7 +1,7 @@
 """Causal language models: plain text, blocks of packed texts, prompt and completion, and chats."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
 from ..work import Source, Work, padding, room_for
 
-__all__ = ["IGNORED", "causal_lm", "collator", "first_token"]
+__all__ = ["IGNORED", "causal_lm", "collator", "first_token", "packed"]
 
 IGNORED = -100
 Tokens = tuple[list[int], list[int]]
@@ -35,7 +35,7 @@ def causal_lm(source: Source) -> Work:
     if source.arguments.packing:
         if columns != ["text"]:
             raise ConfigError(f"packing=True joins texts, and the data has {', '.join(columns)}: drop --packing.")
-        return _packed(source, length)
+        return packed(source)
     form = _chat if "messages" in columns else _completion if "prompt" in columns else _text
     if form is _chat and source.tokenizer.chat_template is None:
         raise ConfigError(
@@ -70,22 +70,30 @@ def causal_lm(source: Source) -> Work:
     )
 
 
-def _packed(source: Source, length: int) -> Work:
-    """Blocks of `length` tokens, cut from texts that follow each other, with the end-of-text token between them."""
-    tokenizer = source.tokenizer
-    limits = {"train": source.arguments.train_examples}
+def packed(source: Source, blocks: Mapping[str, int] | None = None) -> Work:
+    """Blocks of `max_length` tokens, cut from texts that follow each other, with the end-of-text token between them.
+
+    Args:
+        source: Its rows have a `text`.
+        blocks: Largest number of blocks of a split. None takes all.
+
+    Raises:
+        ConfigError: `max_length` is too long for the model.
+        DataError: A split has less than one block.
+    """
+    length, tokenizer = room_for(source), source.tokenizer
 
     def encode(split: str) -> Dataset:
-        wanted = limits.get(split, source.arguments.eval_examples)
+        wanted = None if blocks is None else blocks[split]
         stream: list[int] = []
         for text in source.splits[split]["text"]:
             stream += [*tokenizer(text).input_ids, *_end(tokenizer)]
             if wanted is not None and len(stream) >= wanted * length:
                 break
-        blocks = len(stream) // length if wanted is None else min(wanted, len(stream) // length)
-        if blocks == 0:
+        count = len(stream) // length if wanted is None else min(wanted, len(stream) // length)
+        if count == 0:
             raise DataError(f"{split} has {len(stream)} tokens, less than a block of max_length={length}: lower it.")
-        return Dataset.from_dict({"input_ids": [stream[i * length : (i + 1) * length] for i in range(blocks)]})
+        return Dataset.from_dict({"input_ids": [stream[i * length : (i + 1) * length] for i in range(count)]})
 
     evaluation = {split: encode(split) for split in source.evaluated}
     return Work(
