@@ -60,7 +60,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, capsys):
     assert main(["compare", *films, "--output_dir", str(out), "--dry_run"]) == 0
     printed, said = capsys.readouterr()
     assert printed == "" and not out.exists()
-    assert "rows: train 46, test 12; 2 steps a run" in said
+    assert "rows: train 45, test 13; 2 steps a run" in said
     assert "weightlora: 3 of 13 adapters" in said and "rate 0.0005, 0.001, 0.002" in said
 
 
