@@ -49,7 +49,8 @@ def choose(
             with `selection="credit"`.
 
     Raises:
-        ValueError: If the rule is unknown, the record lacks its evidence, or even the K smallest adapters exceed the limit.
+        ConfigError: The rule is unknown, the record lacks its evidence, or even the K smallest adapters exceed the
+            limit.
     """
     if rule not in RULES:
         raise ConfigError(f"rule {rule!r} is unknown: choose one of {', '.join(RULES)}.")

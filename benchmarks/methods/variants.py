@@ -43,7 +43,7 @@ class ByGradientCallback(WeightLoraCallback):
 
 
 def by_gradient(setting: Setting) -> Prepared:
-    """The default, but adapters are ranked by the norm of their gradient; `options["per_block"]` as in the callback."""
+    """The default, but adapters are ranked by the norm of their gradient."""
     options = dict(setting.options)
     per_block = options.pop("per_block", False)
     config = WeightLoraConfig(keep=setting.keep, select_steps=setting.select_steps, seed=setting.seed, **options)
