@@ -2,9 +2,11 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
+from benchmarks import readme
 from benchmarks.experiments import resolve, tasks_in
 from benchmarks.results import load_results
 from benchmarks.studies.choices import render_choices_markdown
@@ -15,17 +17,43 @@ from benchmarks.tuning import preferred
 
 ROOT = Path(__file__).parents[1]
 QUALITY = ROOT / "benchmarks" / "quality"
+FORBIDDEN = ("told apart", "of one's own", "falls silent", "fall silent", "a line a step")
 
 
-def test_the_tables_are_those_of_the_stored_results(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    readme = importlib.import_module("readme")
-    text = ""
+def test_the_tables_are_those_of_the_stored_results():
+    marked: set[str] = set()
     for page in readme.PAGES:
-        text += (there := page.read_text(encoding="utf-8"))
-        assert readme.render(there) == there, "run: python benchmarks/readme.py"
-    assert all(f"<!-- {name} -->\n" in text for name in readme.TABLES) and "| adapters |" in text
-    assert all((ROOT / "docs" / "results" / f"{name}.png").is_file() for name in readme.PICTURES)
+        text = page.read_text(encoding="utf-8")
+        assert readme.render(text) == text, "run: python -m benchmarks.readme"
+        marked |= set(re.findall(r"^<!-- ([\w-]+) -->$", text, re.MULTILINE))
+    assert marked == set(readme.TABLES)
+
+
+def test_the_pictures_are_there():
+    for path in readme.PICTURES:
+        assert path.read_bytes().startswith(b"\x89PNG"), "run: python -m benchmarks.readme"
+
+
+def test_the_picture_of_a_choice_is_of_the_stored_quickstart_run():
+    results = ROOT / "benchmarks" / "results"
+    selection = json.loads((results / "quickstart" / "selection.json").read_text(encoding="utf-8"))
+    stored = json.loads((results / "quickstart.json").read_text(encoding="utf-8"))
+    assert [adapter["name"] for adapter in selection["adapters"] if adapter["kept"]] == stored["kept"]
+
+
+def test_readme_is_short():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```|<!--.*?-->", "", text, flags=re.MULTILINE | re.DOTALL)
+    words = [word for line in text.splitlines() if not line.startswith("|") for word in line.split()]
+    assert len(words) <= 500
+
+
+@pytest.mark.parametrize("place", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "src/**/*.py"])
+def test_plain_english(place: str):
+    """A few phrases that make a native reader stop."""
+    texts = {path: " ".join(path.read_text(encoding="utf-8").replace("#", " ").split()) for path in ROOT.glob(place)}
+    found = [f"{path.relative_to(ROOT)}: {phrase}" for path in texts for phrase in FORBIDDEN if phrase in texts[path]]
+    assert texts and not found
 
 
 def test_the_papers_tables_are_what_ran_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

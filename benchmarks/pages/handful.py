@@ -28,7 +28,10 @@ def handful() -> str:
     for task in TASKS:
         rows[0] += [f"{task}: loss", "minus random"]
     for way, labels in WAYS.items():
-        runs = {task: [run for run in pool()[task, label].values() if run.seed < 5] for task, label in zip(TASKS, labels, strict=True)}
+        runs = {
+            task: [run for run in pool()[task, label].values() if run.seed < 5]
+            for task, label in zip(TASKS, labels, strict=True)
+        }
         sizes = {run.parameters for several in runs.values() for run in several}
         rows.append([way, " to ".join(f"{size:,}" for size in sorted({min(sizes), max(sizes)}))])
         for task in TASKS:

@@ -105,7 +105,9 @@ def settings() -> str:
     labels = ("keep-18", "rank-2", "rounds-2", "rounds-3", "parameters", "select-20", "select-30", "select-120")
     rows = [Pair(ROTTEN, f"weightlora-{label}", "weightlora") for label in labels]
     rows += [Pair(ROTTEN, f"weightlora-{label}", f"random-{label}") for label in ("keep-18", "rank-2")]
-    return compared([*rows, Pair(TWEETS, "weightlora-select-30", "weightlora"), Pair(IMDB, "weightlora-select-75", "weightlora")])
+    return compared(
+        [*rows, Pair(TWEETS, "weightlora-select-30", "weightlora"), Pair(IMDB, "weightlora-select-75", "weightlora")]
+    )
 
 
 def sgd() -> str:
