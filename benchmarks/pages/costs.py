@@ -39,7 +39,7 @@ def savings() -> str:
         for runs in [list(pool()["rotten-tomatoes", label].values())]
     }
     rows = [
-        ["", "LoRA on all modules", "`weightlora`, a quarter kept", "a random quarter"],
+        ["", "LoRA on all modules", "the chosen quarter", "a random quarter"],
         ["adapters", str(before["adapters"]), str(after["adapters"]), str(after["adapters"])],
         ["adapter parameters", *(f"{adapters[label]:,}" for label in METHODS)],
         cost("optimizer state", "optimizer_state_bytes", megabytes),
