@@ -13,7 +13,8 @@ from models import lora_bert
 from runs import ROUNDS, At, Count, build, outcome, same
 
 from weightlora.adapters import find_adapters
-from weightlora.state import STATE_FILE, last_whole, read_state, write_state
+from weightlora.checkpoint import last_whole
+from weightlora.state import STATE_FILE, read_state, write_state
 
 WEIGHTS = "adapter_model.safetensors"
 

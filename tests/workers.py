@@ -108,7 +108,7 @@ def sharded(rules: str, directory: str, unused: str) -> None:
 
 def shard_bytes(model) -> int:
     """Bytes of this process's parts of the parameters that FSDP2 holds."""
-    from weightlora.engines.distributed import _shard_groups
+    from weightlora.engines.fsdp2 import _shard_groups
 
     shards = [shard.sharded_param.to_local() for group in _shard_groups(model) for shard in group.fsdp_params]
     return sum(shard.numel() * shard.element_size() for shard in shards)

@@ -4,16 +4,19 @@ from importlib import import_module
 from importlib.metadata import version as _version
 from typing import Any
 
+from .checkpoint import restore
 from .config import WeightLoraConfig
+from .errors import WeightLoraError
 from .run import save_run
 from .selector import WeightLora
-from .state import restore
 
 __version__ = _version("weightlora")
 __all__ = [
     "WeightLora",
     "WeightLoraCallback",
     "WeightLoraConfig",
+    "WeightLoraError",
+    "WeightLoraLightningCallback",
     "WeightLoraSFTTrainer",
     "WeightLoraTrainer",
     "WeightLoraTrainerMixin",
@@ -21,9 +24,10 @@ __all__ = [
     "save_run",
 ]
 
-# They import transformers.Trainer or TRL, which not every loop needs.
+# They import transformers.Trainer, TRL or Lightning, which not every loop needs.
 _LAZY = {
     "WeightLoraCallback": "trainers.callback",
+    "WeightLoraLightningCallback": "trainers.lightning",
     "WeightLoraTrainerMixin": "trainers.trainer",
     "WeightLoraTrainer": "trainers.trainer",
     "WeightLoraSFTTrainer": "trainers.trl",

@@ -5,10 +5,13 @@ Pure functions. Step 1 is the first optimizer step. Masks go by index, so ties n
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from .errors import ConfigError
 
 Phase = Literal["warmup", "select", "train"]
 
@@ -37,6 +40,35 @@ def round_budgets(start: int, target: int, rounds: int) -> list[int]:
     return [*budgets, target]
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What each round keeps: a number of adapters (None: as many as fit), and the most parameters they may have."""
+
+    rounds: tuple[tuple[int | None, int], ...]
+
+    @classmethod
+    def plan(
+        cls, sizes: Sequence[int], number: int | None, parameters: int | None, rounds: int, share: bool
+    ) -> "Budget":
+        """The budget of a run; the arguments are those of `plan_budgets`."""
+        return cls(tuple(plan_budgets(sizes, number, parameters, rounds, share)))
+
+    def best(self, score: Tensor, sizes: list[int], round_: int) -> Tensor:
+        """Mask of the adapters with the largest scores that a round keeps.
+
+        Args:
+            score: Shape `(n,)`, finite, of the adapters that are left.
+            sizes: Their parameters.
+            round_: 0 for the first round.
+        """
+        number, parameters = self.rounds[round_]
+        if number is not None:
+            return top_k_within(score, number, sizes, parameters)
+        # What cannot fit in the end goes first, or it could crowd out all that can.
+        last = self.rounds[-1][1]
+        return top_by_parameters(score, [s if s <= last else parameters + 1 for s in sizes], parameters)
+
+
 def plan_budgets(
     sizes: Sequence[int], number: int | None, parameters: int | None, rounds: int, share: bool
 ) -> list[tuple[int | None, int]]:
@@ -51,7 +83,7 @@ def plan_budgets(
             that, round after round.
 
     Raises:
-        ValueError: If `parameters` has no room for the smallest adapters.
+        ConfigError: If `parameters` has no room for the smallest adapters.
     """
     n, total = len(sizes), sum(sizes)
     if parameters is None:
@@ -60,7 +92,7 @@ def plan_budgets(
     least = sum(sorted(sizes)[: number or 1])
     if parameters < least:
         what, remedy = ("smallest adapter", "") if number is None else (f"{number} smallest adapters", "keep fewer, ")
-        raise ValueError(
+        raise ConfigError(
             f"keep_parameters={parameters} is less than the {least} parameters of the {what}: raise it, {remedy}or "
             "lower the rank."
         )

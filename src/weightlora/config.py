@@ -1,10 +1,14 @@
 """The settings of one WeightLoRA run, with every rule between them checked on construction."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-Selection = Literal["credit", "stoiht", "random"]
+from .budget import Budget
+from .errors import ConfigError
+from .rules import RULES
+
 Constraint = Literal["l0", "simplex"]
 RankBy = Literal["value", "magnitude"]
 Expand = Literal["none", "random", "qr", "restart"]
@@ -12,7 +16,7 @@ Expand = Literal["none", "random", "qr", "restart"]
 DEFAULT_KEEP = 0.25
 
 
-@dataclass
+@dataclass(repr=False)
 class WeightLoraConfig:
     """How many adapters to keep, how to choose them, and what to do with what that frees.
 
@@ -22,8 +26,10 @@ class WeightLoraConfig:
             adapters have at most K / n of the parameters, too; `keep_parameters` sets another bound.
         keep_parameters: The most trainable adapter parameters that may survive: K adapters within this bound, or
             without `keep`, as many as fit, best first.
-        select_steps: T, the optimizer steps of the selection phase, warm-up included. 0 is allowed for
-            `selection="random"` only, and then the choice is made before the first step.
+        select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction
+            of the training in (0, 1) (`float`). A Trainer knows how long the training is; in your own loop, pass
+            `total_steps` to `WeightLora`. 0 is allowed for `selection="random"` only, and then the choice is made
+            before the first step.
         warmup_steps: The first steps of the selection phase, in which gates stay at 1 and only collect evidence.
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
         rounds: Reach K in this many disconnects, each of which keeps the same ratio of the adapters.
@@ -41,12 +47,19 @@ class WeightLoraConfig:
         adapter_name: Which PEFT adapter to work on; `None` means the active one.
 
     Raises:
-        ValueError: If a value breaks a rule. The message names the value, the rule and the remedy.
+        ConfigError: If a value breaks a rule. The message names the value, the rule and the remedy.
+
+    Example:
+        ```python
+        from weightlora import WeightLoraConfig
+
+        config = WeightLoraConfig(keep=9, select_steps=200)
+        ```
     """
 
     keep: int | float | None = None
     keep_parameters: int | None = None
-    select_steps: int = 200
+    select_steps: int | float = 0.2
     warmup_steps: int = 0
     threshold_every: int = 1
     rounds: int = 1
@@ -54,15 +67,21 @@ class WeightLoraConfig:
     omega_follows_lr: bool = False
     constraint: Constraint = "l0"
     rank_by: RankBy = "value"
-    selection: Selection = "credit"
+    selection: str = "credit"
     expand: Expand = "none"
     expand_rank: int | Literal["budget"] = "budget"
     seed: int = 0
     adapter_name: str | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):  # numpy's numbers, too
+            value = getattr(self, field.name)
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                setattr(self, field.name, int(value))
+            elif isinstance(value, Real) and not isinstance(value, Integral):
+                setattr(self, field.name, float(value))
         if self.keep is not None and self.keep_parameters is not None and self.rounds != 1:
-            raise ValueError(
+            raise ConfigError(
                 f"keep={self.keep} and keep_parameters={self.keep_parameters} cannot both be approached in "
                 f"rounds={self.rounds}: leave rounds at 1, or give only one of the two."
             )
@@ -75,11 +94,11 @@ class WeightLoraConfig:
         for name, value, known in (
             ("constraint", self.constraint, get_args(Constraint)),
             ("rank_by", self.rank_by, get_args(RankBy)),
-            ("selection", self.selection, get_args(Selection)),
+            ("selection", self.selection, tuple(RULES)),
             ("expand", self.expand, get_args(Expand)),
         ):
             if value not in known:
-                raise ValueError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")
+                raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")
         for name, smallest in (("warmup_steps", 0), ("threshold_every", 1), ("rounds", 1)):
             _check_int(name, getattr(self, name), smallest)
         self._check_steps()
@@ -88,13 +107,17 @@ class WeightLoraConfig:
         self._check_expansion()
 
     def _check_steps(self) -> None:
-        # The first gate gradient is 0 because B = 0, so gates need a second step; credit has evidence after one.
-        least = {"random": 0, "credit": 1, "stoiht": 2}[self.selection]
-        _check_int("select_steps", self.select_steps, least)
+        if isinstance(self.select_steps, float):
+            if not 0 < self.select_steps < 1:
+                raise ConfigError(
+                    f"select_steps={self.select_steps} is not a fraction in (0, 1): for a number of steps pass an int."
+                )
+            return
+        _check_int("select_steps", self.select_steps, RULES[self.selection].least_steps)
         if self.select_steps == 0 and (self.rounds > 1 or self.warmup_steps):
-            raise ValueError("select_steps=0 chooses before the first step: leave rounds at 1 and warmup_steps at 0.")
+            raise ConfigError("select_steps=0 chooses before the first step: leave rounds at 1 and warmup_steps at 0.")
         if self.select_steps and self.select_steps - self.warmup_steps < self.rounds:
-            raise ValueError(
+            raise ConfigError(
                 f"select_steps={self.select_steps} leaves {self.select_steps - self.warmup_steps} steps after "
                 f"warmup_steps={self.warmup_steps}, too few for rounds={self.rounds}: raise select_steps."
             )
@@ -103,22 +126,22 @@ class WeightLoraConfig:
         if self.expand_rank == "budget":
             return
         if not isinstance(self.expand_rank, int) or isinstance(self.expand_rank, bool) or self.expand_rank < 1:
-            raise ValueError(f"expand_rank={self.expand_rank!r} must be a whole number of at least 1, or 'budget'.")
+            raise ConfigError(f"expand_rank={self.expand_rank!r} must be a whole number of at least 1, or 'budget'.")
         if self.expand == "none":
-            raise ValueError(
+            raise ConfigError(
                 f"expand_rank={self.expand_rank} has no effect with expand='none': drop it, or set expand to 'qr'."
             )
 
     def _check_gates(self) -> None:
         number = isinstance(self.omega_lr, int | float) and not isinstance(self.omega_lr, bool)
         if not (number and math.isfinite(self.omega_lr) and self.omega_lr > 0):
-            raise ValueError(f"omega_lr={self.omega_lr!r} is no step size: give a positive number.")
-        if self.selection == "stoiht":
+            raise ConfigError(f"omega_lr={self.omega_lr!r} is no step size: give a positive number.")
+        if RULES[self.selection].has_gates:
             return
         for name in ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr"):
             value = getattr(self, name)
             if value != type(self).__dataclass_fields__[name].default:
-                raise ValueError(
+                raise ConfigError(
                     f"{name}={value!r} is a setting of gates, and selection={self.selection!r} has none: "
                     "drop it, or set selection='stoiht'."
                 )
@@ -139,32 +162,78 @@ class WeightLoraConfig:
             settings |= {"threshold_every": 5, "rounds": 3, "expand": "qr"}
         return cls(**(settings | overrides))
 
+    def resolve(self, total_steps: int | None, earlier: int | None = None) -> "WeightLoraConfig":
+        """These settings with `select_steps` as a number of steps.
+
+        Args:
+            total_steps: Optimizer steps of the whole training; None if they are not known.
+            earlier: The number of an earlier run that goes on; it takes the place of a fraction.
+
+        Raises:
+            ConfigError: If `select_steps` is a fraction of a training of unknown length, or longer than the training.
+        """
+        if not isinstance(self.select_steps, float):
+            if total_steps is not None and self.select_steps > total_steps:
+                raise ConfigError(
+                    f"select_steps={self.select_steps} is longer than the training of {total_steps} steps: lower it "
+                    f"(a fifth of the training, {max(2, total_steps // 5)}, is a good start)."
+                )
+            return self
+        if earlier is not None:
+            return replace(self, select_steps=earlier)
+        if total_steps is None:
+            raise ConfigError(
+                f"select_steps={self.select_steps} is a fraction of the training, whose length is not known here: "
+                "pass total_steps=..., or a number of steps."
+            )
+        least = max(RULES[self.selection].least_steps, self.warmup_steps + self.rounds)
+        return replace(self, select_steps=min(max(least, round(self.select_steps * total_steps)), total_steps))
+
+    def __repr__(self) -> str:
+        """The fields that differ from their default."""
+        given = []
+        for field in fields(self):
+            usual = DEFAULT_KEEP if field.name == "keep" and self.keep_parameters is None else field.default
+            if (value := getattr(self, field.name)) != usual:
+                given.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def budget_for(self, sizes: list[int]) -> Budget:
+        """What each round keeps of adapters with so many parameters.
+
+        Raises:
+            ConfigError: If the budget has no room for the smallest adapters, or `keep` is larger than their number.
+        """
+        number = None if self.keep is None else self.number_to_keep(len(sizes))
+        share = RULES[self.selection].shares_parameters
+        return Budget.plan(sizes, number, self.keep_parameters, self.rounds, share)
+
     def number_to_keep(self, n: int) -> int:
         """K for a model with `n` adapters; a fraction is rounded, and gives 1 at the least.
 
         Raises:
-            ValueError: If `keep` is larger than `n`, or the budget is one of parameters.
+            ConfigError: If `keep` is larger than `n`, or the budget is one of parameters.
         """
         if self.keep is None:
-            raise ValueError(f"keep_parameters={self.keep_parameters} does not fix the number of adapters.")
+            raise ConfigError(f"keep_parameters={self.keep_parameters} does not fix the number of adapters.")
         if isinstance(self.keep, float):
             return max(1, round(self.keep * n))
         if self.keep > n:
-            raise ValueError(f"keep={self.keep} is more than the model's {n} LoRA adapters: keep {n} or fewer.")
+            raise ConfigError(f"keep={self.keep} is more than the model's {n} LoRA adapters: keep {n} or fewer.")
         return self.keep
 
 
 def _check_int(name: str, value: object, smallest: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ValueError(f"{name}={value!r} must be a whole number of at least {smallest}.")
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {smallest}.")
 
 
 def _check_keep(keep: object) -> None:
     if isinstance(keep, float):
         if not 0 < keep < 1:
-            raise ValueError(f"keep={keep} is not a fraction in (0, 1): for a number of adapters pass an int.")
+            raise ConfigError(f"keep={keep} is not a fraction in (0, 1): for a number of adapters pass an int.")
     elif not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
-        raise ValueError(
+        raise ConfigError(
             f"keep={keep!r} must be a number of adapters of at least 1, or a fraction in (0, 1): "
             "PEFT cannot save or load a LoRA model without adapters."
         )

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,12 @@ def write_json(path: Place, value: Any, indent: int | None = 2) -> Path:
     return write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
-def append_lines(path: Place, entries: list[Mapping[str, Any]]) -> None:
+def append_lines(path: Place, entries: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON objects to a file, one per line."""
-    if entries:
-        text = "".join(f"{json.dumps(entry, allow_nan=False)}\n" for entry in entries)
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a", encoding="utf-8") as file:
-            file.write(text)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("a", encoding="utf-8") as file:
+        file.write("".join(f"{json.dumps(entry, allow_nan=False)}\n" for entry in entries))
 
 
 def read_lines(path: Place) -> list[dict[str, Any]]:

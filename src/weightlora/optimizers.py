@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .errors import ModelError
+
 NOT_PARALLEL = {"params", "betas", "eps"}  # lists of a group that are not one entry a parameter
 
 
@@ -18,11 +20,11 @@ def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
 
 
 def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> None:
-    """Raise a `ValueError` unless the optimizer holds every one of the named parameters."""
+    """Raise a `ModelError` unless the optimizer holds every one of the named parameters."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     missing = [name for name, parameter in named if id(parameter) not in held]
     if missing:
-        raise ValueError(
+        raise ModelError(
             f"the optimizer does not hold {len(missing)} adapters' trainable parameters, {missing[0]!r} the first: "
             "build it from the parameters of this model, after get_peft_model()."
         )

@@ -1,89 +1,142 @@
-"""The run directory: what was chosen, how it came about, and the adapter, written whole or not at all."""
+"""The run directory: the choice, the history as it happens, and at the end the adapter.
 
-import json
+Every way of training writes the same layout, and reports and comparisons read it, also while the run goes on:
+
+- `selection.json`: settings, and for each adapter what became of it. Written at the start and at each decision.
+- `history.jsonl`: one line per step (`phase`, `score`, with gates `omega`) and per decision (`kept`, `ranks`).
+- `adapter/`: a plain PEFT LoRA checkpoint, from `save_run` and the commands. A Trainer saves its own.
+"""
+
 import os
 import shutil
-import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .adapters import unwrap_model
-from .engines.distributed import flat_units
-from .selector import WeightLora
+from .engines import flat_units
+from .errors import DataError, ModelError, StateError
+from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 
+__all__ = ["HISTORY", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
+
+SELECTION, HISTORY, ADAPTER = "selection.json", "history.jsonl", "adapter"
 SELECTION_FORMAT = 1
 
 
-def save_run(selector: WeightLora, directory: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Write a run directory: `selection.json`, `history.jsonl`, and `adapter/`, a plain PEFT LoRA checkpoint.
-
-    `history.jsonl` has a line a step (with `phase`, `omega`, `score`) and a line a decision (with `kept`, `ranks`).
-
-    Everything is written beside the directory first and moved into place at the end.
+class RunDirectory:
+    """Writes the choice and the history of a selection while it runs.
 
     Args:
-        selector: After its decision.
+        directory: Created if it is missing. Its other files are left alone.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.path = Path(directory)
+
+    def begin(self, selector: Any) -> None:
+        """Start the files of a new run, or continue those of the run that the selector resumes.
+
+        Lines of steps after the one at which the run resumes are dropped, and so is a last line that was cut short:
+        the history has each step once.
+        """
+        path = self.path / HISTORY
+        earlier = list(self._lines(path)) if selector.step_count and path.is_file() else []
+        kept = [entry for entry in earlier if entry["step"] <= selector.step_count]
+        write_text(path, "")
+        append_lines(path, kept)
+        self.describe(selector)
+
+    def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
+        for number, entry in enumerate(read_lines(path), start=1):
+            if not isinstance(entry.get("step"), int):
+                raise DataError(f"{path}, line {number} has no step: delete that line.")
+            yield entry
+
+    def record(self, selector: Any, entry: dict[str, Any]) -> None:
+        """Append one entry of the history; after a decision, write the choice anew."""
+        append_lines(self.path / HISTORY, [entry])
+        if "kept" in entry:
+            self.describe(selector)
+
+    def describe(self, selector: Any) -> None:
+        """Write `selection.json`."""
+        write_json(self.path / SELECTION, describe_selection(selector))
+
+
+def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Write a finished run: `selection.json`, `history.jsonl`, and `adapter/`, a plain PEFT LoRA checkpoint.
+
+    The directory appears whole or not at all.
+
+    Args:
+        selector: A `WeightLora` after its decision.
         directory: Created; it may exist if it is empty.
-        overwrite: Replace an earlier run; any other directory that is not empty is refused all the same.
+        overwrite: Replace an earlier run. Another directory that is not empty is refused all the same.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: If the choice is not final, the directory is not empty and `overwrite` is off, or FSDP1 holds the
-            model.
+        StateError: If the choice is not final.
+        DataError: If the directory is not empty and `overwrite` is off.
+        ModelError: If FSDP1 holds the model.
+
+    Example:
+        ```python
+        weightlora.save_run(selector, "runs/first")
+        ```
     """
+    if not hasattr(selector, "step_count"):
+        raise StateError(
+            f"save_run takes a WeightLora, and got {selector!r}: a callback has it as .selector once training began."
+        )
     if selector.phase != "train":
-        raise ValueError(
+        raise StateError(
             f"the selection is at step {selector.step_count} of {selector.config.select_steps}: train on, or call "
             "finish() to decide now."
         )
     if flat_units(selector.model):
-        raise ValueError("the model is in parts, held by FSDP (version 1): save it with trainer.save_model().")
-    directory = Path(directory).resolve()
-    check_empty(directory, overwrite)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        _write_json(staging / "selection.json", describe_selection(selector))
-        lines = (json.dumps(entry, allow_nan=False) for entry in selector.history)
-        (staging / "history.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        raise ModelError("the model is in parts, held by FSDP (version 1): save it with trainer.save_model().")
+    target = Path(directory).resolve()
+    check_empty(target, overwrite)
+    history = selector.history if selector.run is None else read_lines(selector.run.path / HISTORY)
+    with replacing_directory(target) as staging:
+        write_json(staging / SELECTION, describe_selection(selector))
+        append_lines(staging / HISTORY, history)
         model: Any = unwrap_model(selector.model)
         model.save_pretrained(str(staging / "peft"), selected_adapters=[selector.adapter_name])
         named = staging / "peft" / selector.adapter_name  # PEFT's place for an adapter that is not called "default"
-        os.replace(named if named.is_dir() else staging / "peft", staging / "adapter")
+        os.replace(named if named.is_dir() else staging / "peft", staging / ADAPTER)
         shutil.rmtree(staging / "peft", ignore_errors=True)
-        staging.chmod(0o755)
-        _replace_directory(staging, directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return directory
+    return target
 
 
-def describe_selection(selector: WeightLora) -> dict[str, Any]:
+def describe_selection(selector: Any) -> dict[str, Any]:
     """The content of `selection.json`: settings, and for every adapter in model order what became of it."""
     live = {adapter.name: adapter for adapter in selector.adapters}
-    adapters = [
-        {
-            "name": name,
-            "kind": selector.kinds[name],
-            "kept": name in live,
-            "score": selector.scores[name],
-            "omega": selector.omega[name],
-            "rank": live[name].rank if name in live else None,
-            "scaling": live[name].scaling if name in live else None,
-            "parameters": selector.sizes[name],
-        }
-        for name in selector.names
-    ]
+    scalings = {name: adapter.scaling for name, adapter in live.items()}
     return {
         "format": SELECTION_FORMAT,
         "adapter_name": selector.adapter_name,
         "config": asdict(selector.config),
+        "phase": selector.phase,
         "step": selector.step_count,
-        "adapters": adapters,
+        "adapters": [
+            {
+                "name": row["name"],
+                "kind": row["kind"],
+                "kept": row["name"] in live,
+                "score": row["score"],
+                "omega": row["omega"],
+                "rank": row["rank"],
+                "scaling": scalings.get(row["name"]),
+                "parameters": row["parameters"],
+            }
+            for row in selector.summary()
+        ],
         "trainable_parameters": {
             "before": sum(selector.sizes.values()),
             "after": sum(adapter.size for adapter in selector.adapters),
@@ -93,36 +146,12 @@ def describe_selection(selector: WeightLora) -> dict[str, Any]:
 
 
 def check_empty(directory: Path, overwrite: bool) -> None:
-    """Raise a `ValueError` if the directory may not be written to: it is a file, or it is not empty."""
+    """Raise a `DataError` if the directory may not be written to: it is a file, or it is not empty."""
     if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file: give a directory.")
+        raise DataError(f"{directory} is a file: give a directory.")
     if not directory.is_dir() or not any(directory.iterdir()):
         return
     if not overwrite:
-        raise ValueError(f"{directory} is not empty: give another directory, or ask for it to be overwritten.")
-    if not (directory / "selection.json").is_file():
-        raise ValueError(
-            f"{directory} holds no earlier run (no selection.json), so it is not overwritten: give another."
-        )
-
-
-def _replace_directory(new: Path, directory: Path) -> None:
-    """Move `new` to `directory`; what was there is put aside first and deleted last."""
-    if not directory.exists() or not any(directory.iterdir()):
-        os.replace(new, directory)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-    old = aside / directory.name
-    try:
-        os.replace(directory, old)
-        os.replace(new, directory)
-    except BaseException:
-        if old.exists():
-            os.replace(old, directory)  # where this fails too, the old run stays aside, and whole
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        raise DataError(f"{directory} is not empty: give another directory, or ask for it to be overwritten.")
+    if not (directory / SELECTION).is_file():
+        raise DataError(f"{directory} holds no earlier run (no {SELECTION}), so it is not overwritten: give another.")

@@ -4,9 +4,20 @@ import math
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
-# On a parameter that FSDP1 has flattened, which does not tell: its entries as a whole, and the number of its parts.
-WHOLE = "_weightlora_whole"
+# Parameters that FSDP1 has flattened do not say it themselves: entries as a whole, and number of parts.
+_WHOLE = WeakIdKeyDictionary()
+
+
+def note_whole_(parameter: Tensor, entries: int, parts: int) -> None:
+    """Note that this process holds one of `parts` parts of a parameter, which has so many entries as a whole."""
+    _WHOLE[parameter] = (entries, parts)
+
+
+def forget_whole_(parameter: Tensor) -> None:
+    """Undo `note_whole_`, once the parameter is whole again."""
+    _WHOLE.pop(parameter, None)
 
 
 def to_vector(tensors: list[Tensor]) -> Tensor:
@@ -23,13 +34,13 @@ def local(tensor: Tensor) -> Tensor:
 
 def numel(tensor: Tensor) -> int:
     """Entries of the whole tensor, also where FSDP1 has left this process a part of it."""
-    return getattr(tensor, WHOLE, (tensor.numel(), 1))[0]
+    return _WHOLE.get(tensor, (tensor.numel(), 1))[0]
 
 
 def shards(tensor: Tensor) -> int:
     """Into how many parts a DTensor, or a parameter of FSDP1, is cut; 1 for any other tensor."""
-    if hasattr(tensor, WHOLE):
-        return getattr(tensor, WHOLE)[1]
+    if tensor in _WHOLE:
+        return _WHOLE[tensor][1]
     if not hasattr(tensor, "placements"):
         return 1
     sizes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)  # type: ignore[attr-defined]

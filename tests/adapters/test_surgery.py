@@ -10,7 +10,8 @@ from torch import nn
 from transformers import MixtralForCausalLM
 
 from weightlora.adapters import base_model_of, find_adapters
-from weightlora.adapters.surgery import describe_, disconnect_, fold_gate_, free_inputs_
+from weightlora.adapters.outcome import describe_
+from weightlora.adapters.surgery import disconnect_, fold_gate_, free_inputs_
 
 
 def remove(model, keep: list[int], optimizer=None, adapter_name=None) -> list[str]:

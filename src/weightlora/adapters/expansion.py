@@ -1,7 +1,7 @@
 """WeightLoRA+: grow the rank of adapters, without changing what the model computes (Algorithm 2)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import torch
@@ -9,17 +9,26 @@ from peft.tuners.lora import Embedding
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..errors import ModelError
 from ..optimizers import replace_parameter_
 from .handles import LoraAdapter
 from .variants import refuse_growth
 
 
-def check_growth(adapters: list[LoraAdapter], target: int | str) -> None:
-    """Raise a `ValueError` if an adapter is of a kind that cannot grow, or has a rank above the target already."""
+def check_growth(adapters: list[LoraAdapter], target: int | str, can_grow: bool = True) -> None:
+    """Raise a `ModelError` if an adapter cannot grow, or has a rank above the target already.
+
+    Args:
+        adapters: All of the model.
+        target: The rank that they would grow to, or `"budget"`.
+        can_grow: Whether the engine around the model lets a parameter change its shape.
+    """
     refuse_growth(adapters)
+    if not can_grow:
+        raise ModelError("expand cannot grow what FSDP has sharded: set expand='none'.")
     largest = max(adapter.rank for adapter in adapters)
     if isinstance(target, int) and target < largest:
-        raise ValueError(f"expand_rank={target} is below the adapters' rank of {largest}: raise it, or drop expand.")
+        raise ModelError(f"expand_rank={target} is below the adapters' rank of {largest}: raise it, or drop expand.")
 
 
 def ranks_for_budget(adapters: list[LoraAdapter], budget: int) -> list[int]:
@@ -32,10 +41,35 @@ def ranks_for_budget(adapters: list[LoraAdapter], budget: int) -> list[int]:
     return [clip_rank(adapter, math.floor(adapter.rank * factor)) for adapter in adapters]
 
 
+def next_ranks(
+    adapters: list[LoraAdapter], target: int | str, start_ranks: Mapping[str, int], share: float, total: int
+) -> list[int]:
+    """Ranks of the survivors of a round.
+
+    Args:
+        adapters: The survivors.
+        target: The rank after the last round, which each round approaches by the same ratio; or `"budget"`.
+        start_ranks: Of each adapter when the run began.
+        share: Of the rounds that are over.
+        total: Parameters of all adapters when the run began; the bound where `target` is `"budget"`.
+    """
+    if isinstance(target, str):
+        return ranks_for_budget(adapters, total)
+    ranks = [round(start_ranks[adapter.name] ** (1 - share) * target**share) for adapter in adapters]
+    return [clip_rank(adapter, rank) for adapter, rank in zip(adapters, ranks, strict=True)]
+
+
 def clip_rank(adapter: LoraAdapter, rank: int) -> int:
     """The nearest rank at or below `rank` that the layer can use, but not below the present one."""
     rank = min(rank, adapter.max_rank)
     return max(adapter.rank, rank - rank % adapter.rank_unit)
+
+
+def grow_(adapters: list[LoraAdapter], ranks: list[int], method: str, optimizer: Optimizer | None, seed: int) -> None:
+    """Grow each adapter to its rank, by `expand_`, with fresh rows drawn from one seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for adapter, rank in zip(adapters, ranks, strict=True):
+        expand_(adapter, rank, method, optimizer, generator)
 
 
 @torch.no_grad()
@@ -55,12 +89,12 @@ def expand_(
         generator: A CPU generator; fresh rows are drawn as by PEFT's default initialisation.
 
     Raises:
-        ValueError: If `rank` is below the present one, or does not divide among a convolution's groups.
+        ModelError: If `rank` is below the present one, or does not divide among a convolution's groups.
     """
     if rank == adapter.rank:
         return
     if rank < adapter.rank or rank % adapter.rank_unit:
-        raise ValueError(
+        raise ModelError(
             f"rank {adapter.rank} of adapter {adapter.name!r} cannot become {rank}: "
             f"give a multiple of {adapter.rank_unit} that is larger."
         )

@@ -12,6 +12,7 @@ from peft.tuners.lora.layer import MultiheadAttention
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from ..tensors import local, numel
 from .variants import refuse_config, refuse_kinds, variant_of
 
@@ -181,18 +182,18 @@ def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
     """PEFT's config of the named adapter.
 
     Raises:
-        ValueError: If the model has no such adapter, or it is not LoRA.
+        ModelError: If the model has no such adapter, or it is not LoRA.
     """
     configs = getattr(unwrap_model(model), "peft_config", None)
     if not configs:
-        raise ValueError(
+        raise ModelError(
             f"{type(model).__name__} has no PEFT adapters: call model = get_peft_model(base, LoraConfig(...)) first."
         )
     if adapter_name not in configs:
-        raise ValueError(f"adapter_name={adapter_name!r} is not on the model: it has {', '.join(map(repr, configs))}.")
+        raise ModelError(f"adapter_name={adapter_name!r} is not on the model: it has {', '.join(map(repr, configs))}.")
     config = configs[adapter_name]
     if config.peft_type != PeftType.LORA:
-        raise ValueError(
+        raise ModelError(
             f"adapter {adapter_name!r} is {config.peft_type}, and WeightLoRA gates LoRA: use a LoraConfig for it."
         )
     return config
@@ -217,7 +218,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
         check: Refuse what cannot be disconnected. Off, everything is listed.
 
     Raises:
-        ValueError: If there is none, the name is unknown, or an adapter is of a kind that cannot be disconnected.
+        ModelError: If there is none, the name is unknown, or an adapter is of a kind that cannot be disconnected.
     """
     layers = [
         (own_name(name), module)
@@ -230,7 +231,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     adapters = [_handle(name, layer, adapter_name) for name, layer in layers if adapter_name in layer.scaling]
     if check:
         if not adapters:
-            raise ValueError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
+            raise ModelError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
         refuse_config(lora_config_of(model, adapter_name))
         refuse_kinds(adapters)
         for adapter in adapters:
@@ -252,20 +253,20 @@ def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
         lora_config_of(model, next(iter(configs), ""))
     active = list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
     if len(active) != 1:
-        raise ValueError(f"{len(active)} adapters are active ({active}), and one is gated: set adapter_name.")
+        raise ModelError(f"{len(active)} adapters are active ({active}), and one is gated: set adapter_name.")
     return active[0]
 
 
 def _refuse_state(adapter: LoraAdapter) -> None:
     if isinstance(adapter.layer, MultiheadAttention):
-        raise ValueError(
+        raise ModelError(
             f"adapter {adapter.name!r} is on nn.MultiheadAttention, where two LoRA layers go by one name, so neither "
             "can be disconnected alone: leave it out of target_modules."
         )
     if adapter.layer.merged:
-        raise ValueError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")
+        raise ModelError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")
     if not any(parameter.requires_grad for parameter in adapter.parameters):
-        raise ValueError(
+        raise ModelError(
             f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
         )
 
@@ -277,7 +278,7 @@ def _refuse_shared(adapters: list[LoraAdapter]) -> None:
         for parameter in adapter.parameters:
             pointer = local(parameter).data_ptr()
             if pointer and parameter.device.type != "meta" and owners[pointer] > 1:
-                raise ValueError(
+                raise ModelError(
                     f"adapter {adapter.name!r} shares a parameter with another adapter, so neither can be "
                     "disconnected alone: leave one of the tied modules out of target_modules."
                 )

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 from peft import LoraConfig
 
+from ..errors import ModelError
+
 
 class Named(Protocol):
     @property
@@ -44,45 +46,45 @@ def variant_of(layer: Any, adapter_name: str) -> str:
 
 
 def refuse_config(config: LoraConfig) -> None:
-    """Raise a `ValueError` if a module would not be what it was, or not be saved, once its adapter is gone."""
+    """Raise a `ModelError` if a module would not be what it was, or not be saved, once its adapter is gone."""
     init = config.init_lora_weights
     for prefix, reason in UNSERVED_INITS.items():
         if isinstance(init, str) and init.lower().startswith(prefix):
-            raise ValueError(
+            raise ModelError(
                 f"init_lora_weights={init!r} cannot be selected from: it {reason}. Choose with the default "
                 "initialisation, and train the chosen modules with this one."
             )
     if config.bias == "lora_only":
-        raise ValueError(
+        raise ModelError(
             "bias='lora_only' cannot be selected from: PEFT does not save the trained bias of a module whose adapter "
             "is gone. Set bias='all' or bias='none'."
         )
 
 
 def refuse_kinds(adapters: Iterable[Named]) -> None:
-    """Raise a `ValueError` if an adapter is of a variant that cannot be taken out."""
+    """Raise a `ModelError` if an adapter is of a variant that cannot be taken out."""
     for adapter in adapters:
         if adapter.variant and adapter.variant not in VARIANTS:
-            raise ValueError(
+            raise ModelError(
                 f"adapter {adapter.name!r} is of a kind that cannot be disconnected ({adapter.variant}): "
                 "use plain LoRA on this module, or leave it out of target_modules."
             )
 
 
 def refuse_gates(adapters: Iterable[Named]) -> None:
-    """Raise a `ValueError` if a gate of 0 would not switch one of the adapters off."""
+    """Raise a `ModelError` if a gate of 0 would not switch one of the adapters off."""
     for adapter in adapters:
         if not VARIANTS.get(adapter.variant, PLAIN).gates:
-            raise ValueError(
+            raise ModelError(
                 f"adapter {adapter.name!r} is of a kind that a gate cannot switch off ({adapter.variant}): "
                 "set selection='credit', or use plain LoRA on this module."
             )
 
 
 def refuse_growth(adapters: Iterable[Named]) -> None:
-    """Raise a `ValueError` if the rank of one of the adapters cannot change."""
+    """Raise a `ModelError` if the rank of one of the adapters cannot change."""
     for adapter in adapters:
         if not VARIANTS.get(adapter.variant, PLAIN).growth:
-            raise ValueError(
+            raise ModelError(
                 f"adapter {adapter.name!r} is of a kind whose rank cannot grow ({adapter.variant}): set expand='none'."
             )

@@ -1,1 +1,38 @@
-"""How parameters leave the engine that trains them."""
+"""Engines: how adapters leave whatever wraps and trains the model. One file each, one protocol (`Engine`)."""
+
+from torch import nn
+from torch.optim import Optimizer
+
+from .base import Engine
+from .ddp import Ddp
+from .fixed import refuse_fixed
+from .fsdp1 import Fsdp1, flat_units
+from .fsdp2 import Fsdp2
+from .processes import check_agreement, is_first, world_size
+
+__all__ = [
+    "ENGINES",
+    "Ddp",
+    "Engine",
+    "Fsdp1",
+    "Fsdp2",
+    "check_agreement",
+    "engine_for",
+    "flat_units",
+    "is_first",
+    "refuse_fixed",
+    "world_size",
+]
+
+ENGINES: tuple[type[Engine], ...] = (Fsdp2, Ddp, Engine)
+"""Those that the selector picks by itself; the first that holds the model serves it."""
+
+
+def engine_for(model: nn.Module, optimizer: Optimizer) -> Engine:
+    """The engine that serves the model.
+
+    Raises:
+        ModelError: If parameters cannot leave what holds the model.
+    """
+    refuse_fixed(model, optimizer)
+    return next(engine() for engine in ENGINES if engine.holds(model, optimizer))

@@ -1,105 +1,58 @@
-"""Two phases in one `train()`, for engines that parameters cannot leave in the middle of a run (FSDP1).
-
-The first ends with a choice that the engine cannot follow: the losers only fall silent. A checkpoint of Trainer's own
-carries step, data position, learning rate and the survivors' moments over; the model is brought back to plain modules,
-the losers leave it, and Trainer resumes.
-"""
+"""FSDP of version 1, which flattens parameters: adapters that lost are switched off, and leave between two phases."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from torch.optim import Optimizer
 
-from ..adapters import WRAPPED, unwrap_model
-from ..adapters.surgery import describe_, disconnect_
-from ..selector import WeightLora
-from ..tensors import WHOLE
-from .distributed import flat_units
+from ..adapters import WRAPPED, LoraAdapter, unwrap_model
+from ..adapters.surgery import switch_off_
+from ..errors import ModelError
+from ..tensors import forget_whole_, note_whole_
+from .base import Engine
 
 
-def train_in_phases(trainer: Any, callback: Any, train: Callable[..., Any], checkpoint: str | None) -> Any:
-    """Trainer's `train()`, and once more after every round of the selection.
+class Fsdp1(Engine):
+    """Serves a Trainer that stops after the decision, takes `waiting` out of the plain model, and goes on.
 
-    Args:
-        trainer: Its model is in no engine yet, and has the structure of the checkpoint.
-        callback: The `WeightLoraCallback`.
-        train: Trainer's own; takes the checkpoint to resume from, or None.
-        checkpoint: Where the run is resumed from, or None.
-
-    Returns:
-        What the last `train()` did.
+    The selector never picks this engine by itself: without the second phase, the adapters would stay.
     """
-    callback.in_place = False
-    if checkpoint:
-        # PEFT 0.21 finds no adapter in a model of FSDP1 to load into.
-        for name in trainer.model.active_adapters:
-            place = Path(checkpoint) / name
-            trainer.model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
-    elif callback.config.select_steps == 0:
-        trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-        callback.go_on(WeightLora(trainer.model, torch.optim.SGD(trainable), callback.config).state_dict())
-    output = train(checkpoint)
-    while callback.selector.silent:
-        release_(trainer, callback.selector)
-        if callback.paused:
-            callback.go_on(callback.selector.state_dict())
-            output = train(str(checkpoint_dir(trainer.args, trainer.state)))
-        else:
-            trainer.model = trainer.model_wrapped = trainer.accelerator.prepare(trainer.model)
-    return output
+
+    can_grow = False
+
+    @classmethod
+    def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
+        return bool(flat_units(model))
+
+    def attach(self, model: nn.Module) -> None:
+        """Note how large each parameter is as a whole, and into how many parts it is cut."""
+        for unit in flat_units(model):
+            handle = unit._handle
+            if handle.flat_param._params is None:
+                raise ModelError(
+                    "FSDP (version 1) has melted the adapters into one parameter: set use_orig_params=True for it."
+                )
+            parts = handle.world_size if handle.uses_sharded_strategy else 1
+            for parameter, shape in zip(handle.flat_param._params, handle.flat_param._shapes, strict=True):
+                note_whole_(parameter, shape.numel(), parts)
+
+    def remove_(self, model: nn.Module, losers: list[LoraAdapter], optimizer: Optimizer) -> None:
+        switch_off_(losers, optimizer)
+        self.waiting += losers
 
 
-def checkpoint_dir(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where Trainer writes the checkpoint of the present step."""
-    return Path(args.output_dir or "") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-
-
-def needs_phases(trainer: Any) -> bool:
-    """Whether the Trainer's engine will lay parameters out once and for all.
-
-    Raises:
-        ValueError: If the Trainer's checkpoints could not carry a run over.
-    """
-    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
-    if plugin is None or plugin.fsdp_version != 1:
-        return False
-    for setting in ("save_only_model", "load_best_model_at_end", "ignore_data_skip"):
-        if getattr(trainer.args, setting):
-            raise ValueError(
-                f"{setting}=True does not go with FSDP (version 1), where training goes on from a checkpoint after "
-                "the selection: set it to False."
-            )
-    if "FULL_STATE_DICT" not in str(plugin.state_dict_type):
-        raise ValueError(
-            f"state_dict_type={plugin.state_dict_type} of FSDP (version 1) saves no adapter: set 'FULL_STATE_DICT'."
-        )
-    return True
-
-
-def release_(trainer: Any, selector: WeightLora) -> None:
-    """Take the Trainer's model out of its engine, and the silent adapters out of the model.
-
-    The next `train()` wraps the model and builds the optimizer and the scheduler anew.
-    """
-    trainer.accelerator.wait_for_everyone()  # the checkpoint is whole
-    model = to_plain_(trainer.model)
-    disconnect_(model, selector.silent)
-    describe_(model, selector.adapter_name)
-    selector.silent = []
-    selector.model = trainer.model = trainer.model_wrapped = trainer.callback_handler.model = model
-    trainer.optimizer = trainer.lr_scheduler = None
-    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
-    trainer.accelerator.free_memory()
+def flat_units(model: nn.Module) -> list[Any]:
+    """The modules whose parameters FSDP1 has flattened."""
+    modules = model.modules()
+    return [m for m in modules if type(m).__name__ == "FullyShardedDataParallel" and m._has_params]
 
 
 @torch.no_grad()
 def to_plain_(model: nn.Module) -> nn.Module:
-    """The model inside FSDP1, whose parameters are whole again, on the CPU of every process, in no wrapper."""
+    """The model without FSDP1: whole parameters on the CPU of every process, and no wrapper."""
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     for unit in flat_units(model):  # one at a time, for the accelerator may not have room for all
@@ -107,8 +60,8 @@ def to_plain_(model: nn.Module) -> nn.Module:
             whole = [(p, p.detach().to("cpu", copy=True)) for p in unit._handle.flat_param._params]
         for parameter, value in whole:  # the same objects, for quantized ones have attributes
             parameter.data, parameter.grad = value, None
-            for mark in (WHOLE, "_fsdp_flattened"):
-                parameter.__dict__.pop(mark, None)
+            parameter.__dict__.pop("_fsdp_flattened", None)
+            forget_whole_(parameter)
     return _unwrap_(model)[0]
 
 

@@ -15,20 +15,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
+from ..errors import TrainingError
 from ..tensors import local, shards, to_vector
+from .base import Best, Rule, Settings
 
 
-class UpdateCredit:
-    """Copies the adapters' parameters before each optimizer step, and reads off the credit after it.
+class UpdateCredit(Rule):
+    """Copies the adapters' parameters before each optimizer step, and computes the credit after it."""
 
-    Args:
-        adapters: Whose credit is wanted.
-        optimizer: The one that updates them. A pre-hook on its `step` takes the copy.
-    """
+    name = "credit"
+    score_label = "update credit"
+    least_steps = 1
+    shares_parameters = True  # credit adds up over parameters
 
-    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer) -> None:
-        self.score = torch.zeros(len(adapters), dtype=torch.float64)
-        self.omega = torch.ones(len(adapters), dtype=torch.float64)
+    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
+        super().__init__(adapters, optimizer, settings)
         self._adapters = adapters
         self._before: list[list[tuple[nn.Parameter, Tensor]]] | None = None
         self._norms: list[Tensor | None] = []  # of DoRA
@@ -41,18 +42,14 @@ class UpdateCredit:
 
     @torch.no_grad()
     def take(self, grad_scale: float) -> Tensor | None:
-        """Credit of the latest optimizer step, shape `(n,)`; None if there was none since the last call.
-
-        Raises:
-            ValueError: If the gradients are gone already.
-        """
+        """Credit of the latest optimizer step, shape `(n,)`; None if there was no step since the last call."""
         before, self._before = self._before, None
         if before is None:
             return None
         # FSDP1 may have left this process no part of any adapter.
         holds = any(local(p).numel() for adapter in self._adapters for p in adapter.parameters)
         if holds and all(parameter.grad is None for pairs in before for parameter, _ in pairs):
-            raise ValueError(
+            raise TrainingError(
                 "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
             )
         evidence = []
@@ -60,15 +57,13 @@ class UpdateCredit:
             evidence.append(_credit(pairs, adapter) + (0 if norm is None else _credit_of_norm(pairs, adapter, norm)))
         return to_vector(evidence)
 
-    def update(self, evidence: Tensor, warmup: bool, project: object) -> None:
+    def update(self, evidence: Tensor, step: int, best: Best) -> None:
+        """Add up the credit over the steps."""
         self.score = self.score + evidence
 
     def keep(self, mask: Tensor) -> None:
         self._adapters = [adapter for adapter, kept in zip(self._adapters, mask.tolist(), strict=True) if kept]
-        self.restore(self.score[mask], self.omega[mask])
-
-    def restore(self, score: Tensor, omega: Tensor) -> None:
-        self.score, self.omega = score, omega
+        super().keep(mask)
 
     def close(self) -> None:
         self._hook.remove()

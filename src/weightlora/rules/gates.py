@@ -1,4 +1,6 @@
-"""The trainable scalar omega of each adapter, beside the model: no parameter, no buffer, nothing in a state dict.
+"""The paper's rule: a trainable gate omega on each adapter, moved by StoIHT (arXiv 2506.02724, Algorithm 1).
+
+Gates live beside the model: they are no parameter and no buffer, and nothing of them is in a state dict.
 
 A gate multiplies the rank-r activation `A x` where PEFT's layer calls `lora_A` as a module, and the weight B (of size
 `r x out`) where it does not (embeddings, expert parameters); with `lora_bias` also the bias. So the model computes
@@ -12,10 +14,105 @@ from typing import Any
 import torch
 from peft.tuners.lora import Embedding, ParamWrapper
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ..adapters import LoraAdapter
+from ..adapters.variants import refuse_gates
+from ..budget import project_simplex, thresholds
+from ..errors import TrainingError
 from ..tensors import to_vector
+from .base import Best, Rule, Settings
+
+
+class StoIHT(Rule):
+    """`omega <- P(omega - eta dL/domega)`, by stochastic iterative hard thresholding.
+
+    The score is the gate. During the warm-up it moves, while the gates that act stay at 1.
+
+    Raises:
+        ModelError: If an adapter is of a kind that a gate cannot switch off.
+    """
+
+    name = "stoiht"
+    score_label = "gate"
+    least_steps = 2  # the first gradient of every gate is 0, because B = 0
+    has_gates = True
+
+    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
+        super().__init__(adapters, optimizer, settings)
+        refuse_gates(adapters)
+        self.gates = [attach_gate(adapter) for adapter in adapters]
+        self.score = self.omega.clone()
+        self._optimizer, self._settings = optimizer, settings
+
+    def take(self, grad_scale: float) -> Tensor:
+        """The gates' gradients, without the loss scale."""
+        gradients = take_gradients(self.gates)
+        if gradients is None:
+            raise TrainingError(
+                "no gate got a gradient: call step() after backward() on this model's loss, with the gated adapter "
+                "active (fused LoRA kernels bypass gates; switch them off)."
+            )
+        return gradients / grad_scale
+
+    def update(self, evidence: Tensor, step: int, best: Best) -> None:
+        """One gradient step of the gates; every `threshold_every` steps after the warm-up, the projection, too."""
+        settings = self._settings
+        eta = settings.omega_lr
+        if settings.omega_follows_lr:
+            group = self._optimizer.param_groups[0]
+            if "initial_lr" in group:  # set by LR schedulers
+                eta *= float(group["lr"]) / float(group["initial_lr"])
+        moved = self.score - eta * evidence
+        if not bool(moved.isfinite().all()):
+            raise TrainingError(f"a gate would become infinite under omega_lr={settings.omega_lr}: lower it.")
+        # While B = 0 every gradient is 0, and there is nothing to rank.
+        if thresholds(step, settings.warmup_steps, settings.threshold_every) and bool(evidence.any()):
+            moved = self._project(moved, best)
+        self.score = moved
+        if step > settings.warmup_steps:
+            self.omega = self.score.clone()
+            set_gates_(self.gates, self.omega)
+
+    def decide(self, best: Best) -> Tensor:
+        """The forced projection at the end of a round. On the simplex, a gate that reaches 0 is dropped, too."""
+        keep = best(self._ranked(self.score))
+        if self._settings.constraint == "simplex":
+            self.score = _on_simplex(self.score, keep)
+            keep = self.score != 0
+        else:
+            self.score = torch.where(keep, self.score, 0.0)
+        self.omega = self.score
+        return keep
+
+    def keep(self, mask: Tensor) -> None:
+        for gate, kept in zip(self.gates, mask.tolist(), strict=True):
+            if not kept:
+                detach_gate(gate)
+        self.gates = [gate for gate, kept in zip(self.gates, mask.tolist(), strict=True) if kept]
+        super().keep(mask)
+
+    def restore(self, score: Tensor, omega: Tensor) -> None:
+        super().restore(score, omega)
+        set_gates_(self.gates, omega)
+
+    def close(self) -> None:
+        for gate in self.gates:
+            detach_gate(gate)
+
+    def _ranked(self, values: Tensor) -> Tensor:
+        return values.abs() if self._settings.rank_by == "magnitude" else values
+
+    def _project(self, values: Tensor, best: Best) -> Tensor:
+        if self._settings.constraint == "simplex":
+            return project_simplex(values)
+        return torch.where(best(self._ranked(values)), values, 0.0)
+
+
+def _on_simplex(values: Tensor, support: Tensor) -> Tensor:
+    """The projection onto the simplex of the entries in `support`; all others become 0."""
+    return torch.zeros_like(values).masked_scatter(support, project_simplex(values[support]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import block_of, find_adapters
-from ..adapters.surgery import describe_, disconnect_
+from ..adapters.outcome import describe_
+from ..adapters.surgery import disconnect_
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.utils import logging
 
 from ..adapters import find_adapters
+from ..checkpoint import restore_
 from ..config import WeightLoraConfig
-from ..engines.fsdp1 import checkpoint_dir
+from ..engines import Engine
+from ..errors import StateError
 from ..optimizers import unwrap_optimizer
 from ..selector import WeightLora
-from ..state import STATE_FILE, check_config, read_state, restore, write_state
+from ..state import STATE_FILE, State, check_config, read_state, write_state
 from ..tensors import numel
+from .phases import checkpoint_dir
 
 logger = logging.get_logger(__name__)
 
@@ -45,13 +48,18 @@ class WeightLoraCallback(TrainerCallback):
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
         self.config = config or WeightLoraConfig()
         self.selector: WeightLora | None = None
-        self.in_place = True
+        self.engine: Engine | None = None
         self.paused = False
         self._grad_scale = 1.0
         self._resumed: dict[str, Any] | None = None
+        self._written = -1  # step of the last state that was written
 
     def resume(
-        self, model: nn.Module, checkpoint_dir: str | os.PathLike[str], optimizer: Optimizer | None = None
+        self,
+        model: nn.Module,
+        checkpoint_dir: str | os.PathLike[str],
+        optimizer: Optimizer | None = None,
+        state: State | None = None,
     ) -> None:
         """Bring the model (and an optimizer, if it was built before) to where the checkpoint's selection was.
 
@@ -60,26 +68,33 @@ class WeightLoraCallback(TrainerCallback):
         Raises:
             ValueError: If the checkpoint's state is missing or damaged, or does not fit.
         """
-        check_config(read_state(checkpoint_dir), self.config)
-        self._resumed = restore(model, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
+        state = State.from_dict(read_state(checkpoint_dir)) if state is None else state
+        check_config(state, self.config)
+        restore_(model, state, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
+        self._resumed = state.to_dict()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.config.select_steps > state.max_steps:
-            raise ValueError(
-                f"select_steps={self.config.select_steps} is longer than the training of {state.max_steps} steps: "
-                f"lower it (a fifth of the training, {max(2, state.max_steps // 5)}, is a good start)."
-            )
+        self.config.resolve(state.max_steps)
         if self.selector is not None:
-            raise ValueError(
+            raise StateError(
                 f"this callback has chosen {len(self.selector.kept)} adapters in an earlier train(): remove it with "
                 "trainer.remove_callback() to train them on, or make a new one to choose again."
             )
         saved = self._resumed
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
-        self.selector = WeightLora(kwargs["model"], kwargs["optimizer"], self.config, saved, self.in_place)
+        self._written = -1
+        self.selector = WeightLora(
+            kwargs["model"],
+            kwargs["optimizer"],
+            self.config,
+            saved,
+            total_steps=state.max_steps,
+            engine=self.engine,
+            run_dir=args.output_dir if state.is_world_process_zero else None,
+        )
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -104,7 +119,7 @@ class WeightLoraCallback(TrainerCallback):
             tag = getattr(kwargs["model"], "add_model_tags", None)
             if tag is not None:
                 tag(["weightlora"])
-            if not selector.in_place and not control.should_training_stop:
+            if selector.engine.waiting and not control.should_training_stop:
                 control.should_training_stop = self.paused = True
 
     def on_epoch_end(
@@ -116,8 +131,9 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and self._written != state.global_step:  # the mixin has written it
             write_state(self._get().state_dict(), checkpoint_dir(args, state))
+            self._written = state.global_step
 
     def on_log(
         self,
@@ -141,7 +157,7 @@ class WeightLoraCallback(TrainerCallback):
             best = state.best_model_checkpoint if args.load_best_model_at_end else None
             weights = "" if best is None else f" The weights are those of {best}, the best ones."
             warnings.warn(
-                f"training ended after {selector.step_count} of {self.config.select_steps} selection steps: the "
+                f"training ended after {selector.step_count} of {selector.config.select_steps} selection steps: the "
                 f"choice is made now, and the kept adapters were not trained on their own.{weights}",
                 stacklevel=2,
             )
@@ -166,7 +182,7 @@ class WeightLoraCallback(TrainerCallback):
 
     def _get(self) -> WeightLora:
         if self.selector is None:
-            raise ValueError("the selection has not begun: it begins with trainer.train().")
+            raise StateError("the selection has not begun: it begins with trainer.train().")
         return self.selector
 
 
@@ -185,14 +201,15 @@ def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module)
     places = [args.resume_from_checkpoint, checkpoint_dir(args, state)]
     found = [place for place in places if place and (Path(place) / STATE_FILE).is_file()]
     if not found:
-        raise ValueError(
+        raise StateError(
             f"training resumes at step {state.global_step}, and there is no {STATE_FILE} in "
             f"{' or '.join(str(place) for place in places if place)}: resume with WeightLoraTrainer, which finds it."
         )
     saved = read_state(found[0])
-    if {adapter.name for adapter in find_adapters(model, check=False)} != saved["ranks"].keys():
-        raise ValueError(
-            f"training resumes at step {state.global_step} with {len(saved['ranks'])} of {len(saved['names'])} "
+    parsed = State.from_dict(saved)
+    if {adapter.name for adapter in find_adapters(model, check=False)} != parsed.live.keys():
+        raise StateError(
+            f"training resumes at step {state.global_step} with {len(parsed.live)} of {len(parsed.names)} "
             "adapters, and this model still has the others: call weightlora.restore(model, checkpoint_dir) before "
             "building the Trainer, or use WeightLoraTrainer."
         )

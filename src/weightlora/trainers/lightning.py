@@ -8,9 +8,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..adapters import find_adapters
+from ..checkpoint import bring_to_
 from ..config import WeightLoraConfig
 from ..selector import WeightLora
-from ..state import bring_to_, check_config, check_state
+from ..state import State, check_config
 
 
 class WeightLoraLightningCallback(Callback):
@@ -59,17 +60,14 @@ class WeightLoraLightningCallback(Callback):
             raise ValueError(
                 "this checkpoint holds no selection: resume from one that was saved with this callback, or without it."
             )
-        check_config(check_state(state), self.config)
+        parsed = State.from_dict(state)
+        check_config(parsed, self.config)
         model = _peft_model_of(pl_module)
-        bring_to_(model, find_adapters(model, self.config.adapter_name), state)
+        bring_to_(model, find_adapters(model, self.config.adapter_name), parsed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        steps = trainer.estimated_stepping_batches
-        if self.config.select_steps > steps:
-            raise ValueError(
-                f"select_steps={self.config.select_steps} is longer than the training of {steps} steps: lower it (a "
-                f"fifth of the training, {max(2, int(steps) // 5)}, is a good start)."
-            )
+        steps = int(trainer.estimated_stepping_batches)
+        self.config.resolve(steps)
         if self.selector is not None:
             raise ValueError(
                 f"this callback has chosen {len(self.selector.kept)} adapters in an earlier fit(): leave it out to "
@@ -77,7 +75,7 @@ class WeightLoraLightningCallback(Callback):
             )
         model = _peft_model_of(pl_module)
         optimizer = _optimizer_of(trainer, find_adapters(model, self.config.adapter_name)[0].parameters)
-        self.selector = WeightLora(model, optimizer, self.config, self._saved or None)
+        self.selector = WeightLora(model, optimizer, self.config, self._saved or None, total_steps=steps)
         # Before the LR schedule moves on: on_train_batch_end is after it.
         self._hook = optimizer.register_step_post_hook(lambda *_: self._observe())
 
@@ -105,8 +103,8 @@ class WeightLoraLightningCallback(Callback):
         self._hook.remove()
         if self.selector.phase != "train":
             warnings.warn(
-                f"training ended after {self.selector.step_count} of {self.config.select_steps} selection steps: the "
-                "choice is made now, and the kept adapters were not trained on their own.",
+                f"training ended after {self.selector.step_count} of {self.selector.config.select_steps} selection "
+                "steps: the choice is made now, and the kept adapters were not trained on their own.",
                 stacklevel=2,
             )
             self.selector.finish()

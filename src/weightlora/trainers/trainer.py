@@ -8,11 +8,13 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..checkpoint import check_whole, last_whole
 from ..config import WeightLoraConfig
-from ..engines.fsdp1 import checkpoint_dir, needs_phases, train_in_phases, unwrapped
-from ..state import check_whole, last_whole
+from ..engines.fsdp1 import unwrapped
+from ..errors import ConfigError
 from .callback import WeightLoraCallback
 from .card import describe_in_card
+from .phases import checkpoint_dir, needs_phases, train_in_phases
 
 
 class WeightLoraTrainerMixin:
@@ -40,7 +42,7 @@ class WeightLoraTrainerMixin:
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, WeightLoraCallback):
                 return callback
-        raise ValueError("this Trainer selects nothing: pass weightlora=WeightLoraConfig(...), or the callback.")
+        raise ConfigError("this Trainer selects nothing: pass weightlora=WeightLoraConfig(...), or the callback.")
 
     def train(self: Any, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Trainer's own, with the selection brought to where the checkpoint has it before anything is loaded.
@@ -53,18 +55,21 @@ class WeightLoraTrainerMixin:
             ValueError: If no callback of ours is there, or the checkpoint is missing, damaged or of other settings.
         """
         callback = self.weightlora  # or say that there is none, before anything else
+        state = None
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME))
+            last, state = last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME)
+            resume_from_checkpoint = str(last)
+        elif resume_from_checkpoint:
+            state = check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
         if resume_from_checkpoint:
-            check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
-            callback.resume(self.model, resume_from_checkpoint, self.optimizer)
+            callback.resume(self.model, resume_from_checkpoint, self.optimizer, state)
         whole = super().train  # type: ignore[misc]
         if not needs_phases(self):
             return whole(resume_from_checkpoint, *args, **kwargs)
         return train_in_phases(self, callback, lambda at: whole(at, *args, **kwargs), resume_from_checkpoint or None)
 
     def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.weightlora.in_place:  # otherwise the model had its weights before the engine took it
+        if self.weightlora.engine is None:  # otherwise the model had its weights before the engine took it
             super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
     def log(self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:

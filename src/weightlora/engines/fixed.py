@@ -1,0 +1,25 @@
+"""Engines that lay parameters out once and for all: refused, with a remedy."""
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ..errors import ModelError
+
+_DEEPSPEED = ("DeepSpeed", "choose the adapters under DDP or FSDP, and train the chosen ones here")
+FIXED = {
+    "FullyShardedDataParallel": (
+        "FSDP (version 1)",
+        "use WeightLoraTrainer (or its mixin), which disconnects between two phases",
+    ),
+    "DeepSpeedEngine": _DEEPSPEED,
+    "DeepSpeedOptimizerWrapper": _DEEPSPEED,  # all of it that a Trainer shows to callbacks
+}
+
+
+def refuse_fixed(model: nn.Module, optimizer: Optimizer) -> None:
+    """Raise a `ModelError` if parameters cannot leave the engine around the model."""
+    for thing in (*model.modules(), optimizer):
+        for kind in type(thing).__mro__:
+            if kind.__name__ in FIXED:
+                engine, remedy = FIXED[kind.__name__]
+                raise ModelError(f"this model is held by {engine}, from which parameters cannot leave: {remedy}.")

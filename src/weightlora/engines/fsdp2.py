@@ -1,0 +1,38 @@
+"""FSDP2 (`fully_shard`): dead parameters leave its lists of shards."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ..adapters import unwrap_model
+from .base import Engine, cannot_rewire
+
+
+class Fsdp2(Engine):
+    """Serves a model whose parameters are DTensors. FSDP2 has no public way to remove one: its lists are edited."""
+
+    can_grow = False
+
+    @classmethod
+    def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
+        return any(True for _ in _shard_groups(model))
+
+    def rewire_(self, model: nn.Module) -> None:
+        try:
+            alive = {id(parameter) for parameter in unwrap_model(model).parameters()}
+            for group in _shard_groups(model):
+                group.fsdp_params = [shard for shard in group.fsdp_params if id(shard.sharded_param) in alive]
+        except (AttributeError, TypeError) as error:
+            raise cannot_rewire(error) from error
+
+
+def _shard_groups(model: nn.Module) -> Iterator[Any]:
+    """FSDP2's groups of sharded parameters."""
+    for module in unwrap_model(model).modules():
+        if hasattr(module, "_get_fsdp_state"):
+            state: Any = module._get_fsdp_state()  # type: ignore[operator]
+            # Newer torch has several groups a module; older ones have one, or none.
+            groups = getattr(state, "_fsdp_param_groups", None)
+            yield from [state._fsdp_param_group] if groups is None else groups

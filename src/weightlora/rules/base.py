@@ -1,0 +1,97 @@
+"""What every rule has in common: the evidence it holds, and what the selector asks of it."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..adapters import LoraAdapter
+
+Best = Callable[[Tensor], Tensor]
+"""Maps scores of shape `(n,)` to the mask of those that the budget keeps, the largest first."""
+
+
+FEW_STEPS = 30
+
+
+class Settings(Protocol):
+    """What a rule reads of the settings of a run; `WeightLoraConfig` has it all."""
+
+    seed: int
+    warmup_steps: int
+    threshold_every: int
+    omega_lr: float
+    omega_follows_lr: bool
+    constraint: Any
+    rank_by: Any
+
+
+class Rule:
+    """Gathers evidence on adapters, and ranks them by it.
+
+    A rule is created with the adapters on the model. In each optimizer step of the selection phase the selector calls
+    `take`, averages what it returns over the processes, and passes that to `update`. At the end of a round it calls
+    `decide`, then `keep`. A run that resumes calls `restore`. `close` leaves nothing of the rule on the model or the
+    optimizer.
+
+    Attributes:
+        name: What `WeightLoraConfig.selection` calls the rule.
+        score_label: What the score is, for tables and pictures.
+        least_steps: Optimizer steps before there is any evidence.
+        has_gates: Whether the rule multiplies each adapter by a gate. Only then the settings of gates have an effect.
+        shares_parameters: Whether K of n adapters may have at most K / n of the parameters, unless the user sets
+            another bound.
+        score: What `decide` ranks by. Float64 on the CPU, shape `(n,)`, an entry for each adapter still on the model.
+        omega: The gates, in the same layout. All 1 for a rule without gates.
+    """
+
+    name: ClassVar[str]
+    score_label: ClassVar[str]
+    least_steps: ClassVar[int] = 0
+    has_gates: ClassVar[bool] = False
+    shares_parameters: ClassVar[bool] = False
+
+    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
+        self.score = torch.zeros(len(adapters), dtype=torch.float64)
+        self.omega = torch.ones(len(adapters), dtype=torch.float64)
+
+    def warn_of_few_steps(self, steps: int) -> None:
+        """Warn if so many steps are thin evidence."""
+        if self.least_steps and steps < FEW_STEPS:
+            warnings.warn(
+                f"the adapters are chosen on the evidence of {steps} steps, which is thin: select for {FEW_STEPS} "
+                "steps or more.",
+                stacklevel=4,
+            )
+
+    def take(self, grad_scale: float) -> Tensor | None:
+        """Evidence of the latest optimizer step, shape `(n,)`; None if there was no step since the last call.
+
+        Args:
+            grad_scale: The loss scale that gradients still carry.
+
+        Raises:
+            TrainingError: If the gradients that the rule reads are not there.
+        """
+        return torch.zeros_like(self.score)
+
+    def update(self, evidence: Tensor, step: int, best: Best) -> None:
+        """Take in the evidence of step number `step` (the first is 1)."""
+
+    def decide(self, best: Best) -> Tensor:
+        """Mask of the adapters that stay after this round."""
+        return best(self.score)
+
+    def keep(self, mask: Tensor) -> None:
+        """Forget the adapters that left the model."""
+        self.restore(self.score[mask], self.omega[mask])
+
+    def restore(self, score: Tensor, omega: Tensor) -> None:
+        """Set the evidence to what an earlier run had."""
+        self.score, self.omega = score, omega
+
+    def close(self) -> None:
+        """Remove all hooks."""

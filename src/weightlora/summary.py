@@ -1,0 +1,122 @@
+"""What a selection has decided, for people: one line of text, a table in the terminal, a table in a notebook."""
+
+import html
+from typing import Any
+
+from .adapters.layout import lay_out
+
+HEADER = ("module", "kept", "score", "rank", "parameters")
+
+
+class Summary(list[dict[str, Any]]):
+    """One row for each adapter, in model order: `name`, `kind`, `kept`, `score`, `omega`, `rank`, `parameters`.
+
+    Attributes:
+        text: One sentence or two, with the kept modules by kind and layer.
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, selector: Any) -> "Summary":
+        """The summary of a `WeightLora`."""
+        omega, scores, ranks = selector.omega, selector.scores, selector.ranks
+        rows = cls(
+            {
+                "name": name,
+                "kind": selector.kinds[name],
+                "kept": name in ranks and omega[name] != 0,
+                "score": scores[name],
+                "omega": omega[name],
+                "rank": ranks.get(name),
+                "parameters": selector.sizes[name],
+            }
+            for name in selector.names
+        )
+        rows.text = _sentence(rows, selector)
+        return rows
+
+    def __str__(self) -> str:
+        """The text and a table; without rich, the text and the names that were kept."""
+        try:
+            from rich.console import Console
+        except ModuleNotFoundError:
+            return "\n".join([self.text, *(row["name"] for row in self if row["kept"])])
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip()
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for column in HEADER:
+            table.add_column(column, justify="left" if column == "module" else "right", overflow="fold")
+        for row in self:
+            table.add_row(*map(Text, _cells(row)), style="bold" if row["kept"] else "dim")
+        return Group(Text(self.text), table)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{column}</th>" for column in HEADER)
+        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(c)}</td>' for c in _cells(row))}</tr>" for row in self)
+        return f"<p>{html.escape(self.text)}</p><table><tr>{head}</tr>{rows}</table>"
+
+
+class Described:
+    """How a selector shows itself."""
+
+    def summary(self) -> Summary:
+        """One row (a dict) for each adapter, in model order; printed, or shown in a notebook, it is a table."""
+        return Summary.of(self)
+
+    def __repr__(self: Any) -> str:
+        step, steps = self.step_count, self.config.select_steps
+        left = f"{len(self.kept)} of {len(self.names)} adapters"
+        return f"WeightLora(selection={self.config.selection!r}, phase={self.phase!r}, step {step} of {steps}, {left})"
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    rank = "" if row["rank"] is None else str(row["rank"])
+    return [row["name"], "yes" if row["kept"] else "", f"{row['score']:.4g}", rank, f"{row['parameters']:,}"]
+
+
+def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:
+    names = [row["name"] for row in rows if row["kept"]]
+    if selector.phase != "train":
+        return (
+            f"{len(names)} of {len(rows)} LoRA adapters are active after {selector.step_count} of "
+            f"{selector.config.select_steps} selection steps."
+        )
+    left, total = sum(adapter.size for adapter in selector.adapters), sum(row["parameters"] for row in rows)
+    return (
+        f"WeightLoRA kept {len(names)} of {len(rows)} adapters, with {left:,} of {total:,} parameters "
+        f"({left / total:.0%}): {by_kind(names)}."
+    )
+
+
+def by_kind(names: list[str]) -> str:
+    """Module names, shortened: `"attention.self.value in layers 0-2, 5; pooler.dense"`."""
+    grid = lay_out(names)
+    layers: dict[str, list[str]] = {}
+    for row, column in grid.cells:
+        layers.setdefault(grid.rows[row], []).append(grid.columns[column])
+    return "; ".join(kind if found == ["-"] else f"{kind} in {_ranges(found)}" for kind, found in layers.items())
+
+
+def _ranges(columns: list[str]) -> str:
+    """`["0", "1", "2", "5"]` as `"layers 0-2, 5"`."""
+    numbers = sorted({int(column) for column in columns if column != "-"})
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"layer{'s' * (len(numbers) > 1)} {text}"

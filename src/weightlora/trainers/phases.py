@@ -1,0 +1,95 @@
+"""Two phases in one `train()`, for engines that parameters cannot leave in the middle of a run (FSDP1).
+
+The first phase ends with a choice that the engine cannot follow: the adapters that lost are switched off. A checkpoint
+of the Trainer carries step, data position, learning rate and the survivors' moments over. The model is brought back to
+plain modules, the losers leave it, and the Trainer resumes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..adapters.outcome import describe_
+from ..adapters.surgery import disconnect_
+from ..engines import Fsdp1
+from ..engines.fsdp1 import to_plain_
+from ..errors import ConfigError
+from ..selector import WeightLora
+
+
+def train_in_phases(trainer: Any, callback: Any, train: Callable[..., Any], checkpoint: str | None) -> Any:
+    """Trainer's `train()`, and once more after every round of the selection.
+
+    Args:
+        trainer: Its model is in no engine yet, and has the structure of the checkpoint.
+        callback: The `WeightLoraCallback`.
+        train: Trainer's own; takes the checkpoint to resume from, or None.
+        checkpoint: Where the run is resumed from, or None.
+
+    Returns:
+        What the last `train()` did.
+    """
+    callback.engine = Fsdp1()
+    if checkpoint:
+        # PEFT 0.21 finds no adapter in a model of FSDP1 to load into.
+        for name in trainer.model.active_adapters:
+            place = Path(checkpoint) / name
+            trainer.model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
+    elif callback.config.select_steps == 0:
+        trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+        callback.go_on(WeightLora(trainer.model, torch.optim.SGD(trainable), callback.config).state_dict())
+    output = train(checkpoint)
+    while callback.engine.waiting:
+        release_(trainer, callback)
+        if callback.paused:
+            callback.go_on(callback.selector.state_dict())
+            output = train(str(checkpoint_dir(trainer.args, trainer.state)))
+        else:
+            trainer.model = trainer.model_wrapped = trainer.accelerator.prepare(trainer.model)
+    return output
+
+
+def checkpoint_dir(args: Any, state: Any) -> Path:
+    """Where Trainer writes the checkpoint of the present step."""
+    return Path(args.output_dir or "") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def needs_phases(trainer: Any) -> bool:
+    """Whether the Trainer's engine will lay parameters out once and for all.
+
+    Raises:
+        ConfigError: If the Trainer's checkpoints could not carry a run over.
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None or plugin.fsdp_version != 1:
+        return False
+    for setting in ("save_only_model", "load_best_model_at_end", "ignore_data_skip"):
+        if getattr(trainer.args, setting):
+            raise ConfigError(
+                f"{setting}=True does not go with FSDP (version 1), where training goes on from a checkpoint after "
+                "the selection: set it to False."
+            )
+    if "FULL_STATE_DICT" not in str(plugin.state_dict_type):
+        raise ConfigError(
+            f"state_dict_type={plugin.state_dict_type} of FSDP (version 1) saves no adapter: set 'FULL_STATE_DICT'."
+        )
+    return True
+
+
+def release_(trainer: Any, callback: Any) -> None:
+    """Take the Trainer's model out of its engine, and the waiting adapters out of the model.
+
+    The next `train()` wraps the model and builds the optimizer and the scheduler anew.
+    """
+    trainer.accelerator.wait_for_everyone()  # the checkpoint is whole
+    model, selector = to_plain_(trainer.model), callback.selector
+    disconnect_(model, callback.engine.waiting)
+    describe_(model, selector.adapter_name)
+    callback.engine.waiting = []
+    selector.model = trainer.model = trainer.model_wrapped = trainer.callback_handler.model = model
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+    trainer.accelerator.free_memory()
