@@ -28,8 +28,9 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 from weightlora import WeightLora, WeightLoraConfig, __version__
 from weightlora.adapters import find_adapters
 from weightlora.measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
-from weightlora.tasks import load_task
-from weightlora.tasks.sentiment import ENCODER_LINEARS, minilm_lora, minilm_path
+from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
+
+from .workloads.minilm import minilm_lora, tokenize
 
 KEEP, BATCH_SIZE, TOKENS, BATCHES = 9, 32, 64, 8
 LEARNING_RATE = 5e-4
@@ -91,8 +92,8 @@ def main() -> int:
 
 def load_batches() -> list[Batch]:
     """The first IMDb reviews that fill all 64 tokens, so that no batch has padding."""
-    task, tokenizer = load_task("imdb"), AutoTokenizer.from_pretrained(minilm_path())
-    rows = task.tokenize(task.splits["train"][:1000], tokenizer, TOKENS)
+    tokenizer = AutoTokenizer.from_pretrained(minilm_path())
+    rows = tokenize(load_reviews("imdb")["train"][:1000], tokenizer, TOKENS)
     full = [row for row in rows if len(row["input_ids"]) == TOKENS]
     collate = DataCollatorWithPadding(tokenizer)
     return [dict(collate(full[start : start + BATCH_SIZE])) for start in range(0, BATCHES * BATCH_SIZE, BATCH_SIZE)]

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weightlora.report.figures import new_figure, write_whole
+from weightlora.files import write
+from weightlora.report.figures import new_figure
 from weightlora.report.picture import DISCONNECTED, draw_axes, lay_out, measure_grid
 
 __all__ = ["draw_shares"]
@@ -37,4 +38,4 @@ def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | 
     figure.suptitle(f"{task}: {kept} of {len(shares)} adapters kept", fontsize=11, parse_math=False)
     bar = figure.colorbar(scale, ax=axes, label=f"kept, share of {seeds} seeds", aspect=15, pad=0.02)
     bar.outline.set_visible(False)
-    return write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weightlora.report.figures import new_figure, write_whole
+from weightlora.files import write
+from weightlora.report.figures import new_figure
 
 __all__ = ["Movement", "draw_movement"]
 
@@ -62,4 +63,4 @@ def draw_movement(movements: Mapping[str, Movement], path: str | os.PathLike[str
         frameon=False,
         fontsize=9,
     )
-    return write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))

@@ -21,9 +21,10 @@ from transformers import set_seed
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import LoraAdapter
-from weightlora.tasks.workload import Workload
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.errors import ConfigError
 
-from ..summary import escape_markdown, markdown_table
+from .subject import Subject
 
 __all__ = ["AlignmentSettings", "measure_alignment", "render_alignment_markdown", "study_alignment"]
 
@@ -78,7 +79,7 @@ def measure_alignment(
 
 
 def study_alignment(
-    workload: Workload,
+    subject: Subject,
     settings: AlignmentSettings,
     device: torch.device,
     choice: Mapping[str, Any] | None = None,
@@ -87,7 +88,7 @@ def study_alignment(
     """Train LoRA on all modules for T steps, measure, and compare with what was kept.
 
     Args:
-        workload: Model and training rows.
+        subject: Model and training rows.
         settings: See there.
         device: To train and measure on.
         choice: A `selection.json` whose choice to compare with; None makes the choice from the T steps, by credit.
@@ -98,21 +99,21 @@ def study_alignment(
         `kept`; `figures`: what `compare` says; `rows`: how many different rows were seen.
 
     Raises:
-        ValueError: If the choice is of other adapters, or keeps all of them.
+        ConfigError: If the choice is of other adapters, or keeps all of them.
     """
     set_seed(settings.seed)
-    lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **workload.target)
-    model = get_peft_model(copy.deepcopy(workload.model), lora).to(device).train()
+    lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **subject.target)
+    model = get_peft_model(copy.deepcopy(subject.model), lora).to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     config = WeightLoraConfig(keep=settings.keep, select_steps=settings.select_steps, seed=settings.seed)
     selector = WeightLora(model, optimizer, config)
     names = selector.names
     kept, scores = (None, {}) if choice is None else _read_choice(choice, names)
     if (config.number_to_keep(len(names)) if kept is None else len(kept)) in (0, len(names)):
-        raise ValueError(
+        raise ConfigError(
             f"all or none of the {len(names)} adapters are kept, so there is nothing to compare: keep some."
         )
-    stream = _stream(workload, settings, device)
+    stream = _stream(subject, settings, device)
     for batch in itertools.islice(stream, settings.select_steps):
         model(**batch).loss.backward()
         optimizer.step()
@@ -133,16 +134,16 @@ def study_alignment(
         {"name": name, "trace": mean[i], "standard_error": error[i], "score": scores[name], "kept": name in kept}
         for i, name in enumerate(names)
     ]
-    seen = min(len(workload.train), (settings.select_steps + settings.batches) * settings.batch_size)
+    seen = min(len(subject.train), (settings.select_steps + settings.batches) * settings.batch_size)
     return {"adapters": adapters, "figures": compare(adapters), "rows": seen}
 
 
-def _stream(workload: Workload, settings: AlignmentSettings, device: torch.device) -> Iterator[dict[str, Any]]:
+def _stream(subject: Subject, settings: AlignmentSettings, device: torch.device) -> Iterator[dict[str, Any]]:
     """Batches of the training rows in a random order, round and round."""
-    order = torch.randperm(len(workload.train), generator=torch.Generator().manual_seed(settings.seed)).tolist()
-    rows = (workload.train[index] for index in itertools.cycle(order))
+    order = torch.randperm(len(subject.train), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+    rows = (subject.train[index] for index in itertools.cycle(order))
     while True:
-        batch = workload.collate(list(itertools.islice(rows, settings.batch_size)))
+        batch = subject.collate(list(itertools.islice(rows, settings.batch_size)))
         yield {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
 
 
@@ -152,10 +153,10 @@ def _read_choice(choice: Mapping[str, Any], names: Sequence[str]) -> tuple[set[s
         scores = {adapter["name"]: adapter["score"] for adapter in choice["adapters"]}
         kept = {adapter["name"] for adapter in choice["adapters"] if adapter["kept"]}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the run's selection.json has an adapter without name, score or kept: {error}.") from error
+        raise ConfigError(f"the run's selection.json has an adapter without name, score or kept: {error}.") from error
     if scores.keys() != set(names):
         strange = sorted(scores.keys() ^ set(names))
-        raise ValueError(
+        raise ConfigError(
             f"the run chose from {len(scores)} adapters, and this model has {len(names)}; {strange[0]!r} is not in "
             "both: give the run's own model."
         )

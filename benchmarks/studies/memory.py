@@ -12,6 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from weightlora.adapters import find_adapters
 from weightlora.adapters.surgery import disconnect_
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.errors import ConfigError
 from weightlora.measure import (
     model_bytes,
     optimizer_state_bytes,
@@ -19,9 +21,8 @@ from weightlora.measure import (
     saved_activation_bytes,
     trainable_parameters,
 )
-from weightlora.tasks.workload import Workload
 
-from ..summary import escape_markdown, markdown_table
+from .subject import Subject
 
 __all__ = ["ORDERS", "Case", "adapter_names", "measure_case", "plan_cases", "render_memory_markdown"]
 
@@ -53,13 +54,13 @@ def plan_cases(
         orders: Keys of `ORDERS`.
 
     Raises:
-        ValueError: If a count is larger than the number of adapters.
+        ConfigError: If a count is larger than the number of adapters.
     """
     n = len(names)
     if counts is None:
         counts = [0, 1, *(round(n / part) for part in (8, 4, 2, 1))]
     if max(counts) > n:
-        raise ValueError(f"a count of {max(counts)} is more than the model's {n} LoRA adapters: give {n} or fewer.")
+        raise ConfigError(f"a count of {max(counts)} is more than the model's {n} LoRA adapters: give {n} or fewer.")
     wanted: dict[tuple[tuple[str, ...], int], list[str]] = {}
     for order in orders:
         for count in sorted(set(counts)):
@@ -69,18 +70,18 @@ def plan_cases(
     return [Case(chosen, rank, tuple(found)) for (chosen, rank), found in wanted.items()]
 
 
-def adapter_names(workload: Workload) -> list[str]:
-    """All adapters that the workload's model may have, in model order."""
-    return [adapter.name for adapter in find_adapters(_lora(workload, rank=1))]
+def adapter_names(subject: Subject) -> list[str]:
+    """All adapters that the model may have, in model order."""
+    return [adapter.name for adapter in find_adapters(_lora(subject, rank=1))]
 
 
-def _lora(workload: Workload, rank: int) -> PeftModel:
-    """LoRA on all modules of a copy of the workload's model."""
-    return get_peft_model(copy.deepcopy(workload.model), LoraConfig(r=rank, lora_alpha=rank, **workload.target))
+def _lora(subject: Subject, rank: int) -> PeftModel:
+    """LoRA on all modules of a copy of the model."""
+    return get_peft_model(copy.deepcopy(subject.model), LoraConfig(r=rank, lora_alpha=rank, **subject.target))
 
 
 def measure_case(
-    workload: Workload, case: Case, batch: Mapping[str, Any], device: torch.device, seed: int = 0
+    subject: Subject, case: Case, batch: Mapping[str, Any], device: torch.device, seed: int = 0
 ) -> dict[str, Any]:
     """Bytes of one AdamW step, its state being there already.
 
@@ -89,7 +90,7 @@ def measure_case(
     """
     gc.collect()  # the model of the case before is full of cycles
     torch.manual_seed(seed)
-    model = _lora(workload, case.rank)
+    model = _lora(subject, case.rank)
     disconnect_(model, [adapter for adapter in find_adapters(model) if adapter.name not in case.names])
     model.to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

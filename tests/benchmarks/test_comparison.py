@@ -5,19 +5,11 @@ import sys
 
 import pytest
 from benchmarks.figures import comparison
-from benchmarks.figures.comparison import draw_comparison, draw_differences, draw_headroom
+from benchmarks.figures.comparison import draw_differences, draw_headroom
 
 from weightlora.report.figures import write_whole
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def entry(mean, ci=0.01, parameters=1000, versus=None):
-    return {"loss": {"mean": mean, "ci": ci}, "trainable_parameters": parameters, "vs_random": versus}
-
-
-def result(method, loss, task="t"):
-    return {"task": task, "method": method, "loss": loss}
 
 
 @pytest.fixture
@@ -62,65 +54,6 @@ def test_differences_have_a_panel_a_task_with_zero_inside(figure_of):
         draw_differences({}, "loss", "nowhere.png")
 
 
-def test_rows_are_sorted_and_filled_where_the_interval_excludes_zero(figure_of):
-    methods = {
-        "random": entry(0.50),
-        "better": entry(0.45, versus={"mean": -0.05, "ci": 0.01}),
-        "unsure": entry(0.49, versus={"mean": -0.01, "ci": 0.02}),
-        "once": entry(0.46, ci=None, versus={"mean": -0.04, "ci": None}),
-    }
-    losses, _ = figure_of(draw_comparison, "t", methods, []).axes
-    assert labels(losses) == ["better", "once", "unsure", "random"]
-    assert means(losses) == [(0, 0.45, True), (1, 0.46, False), (2, 0.49, False), (3, 0.50, False)]
-
-
-def test_seeds_of_this_task_alone_are_drawn_each(figure_of):
-    results = [result("a", 0.44), result("a", 0.46), result("a", 9.0, "other"), result("unknown", 8.0)]
-    losses, _ = figure_of(draw_comparison, "t", {"a": entry(0.45, ci=None)}, results).axes
-    assert sorted(line.get_xdata()[0] for line in losses.lines if line.get_marker() == "o") == [0.44, 0.46]
-
-
-def test_intervals_span_mean_plus_and_minus_ci(figure_of):
-    losses, _ = figure_of(draw_comparison, "t", {"a": entry(0.5, 0.02), "b": entry(0.6, None)}, []).axes
-    spans = [list(line.get_xdata()) for line in losses.lines if line.get_marker() == "None"]
-    assert spans == [[pytest.approx(0.48), pytest.approx(0.52)]]
-
-
-def test_references_are_lines_at_their_means_with_their_names(figure_of):
-    methods = {"lora": entry(0.44), "random": entry(0.50), "other": entry(0.47)}
-    losses, _ = figure_of(draw_comparison, "t", methods, []).axes
-    vertical = [line.get_xdata() for line in losses.lines if list(line.get_ydata()) == [0, 1]]
-    assert sorted(line[0] for line in vertical) == [0.44, 0.50]
-    assert {"lora", "random"} <= set(texts(losses)) and "other" not in texts(losses)
-
-
-def test_a_method_far_outside_becomes_an_arrow_with_its_value(figure_of):
-    methods = {f"m{i}": entry(0.44 + 0.005 * i) for i in range(15)} | {"diverged": entry(5.25)}
-    results = [result("diverged", 5.25), *(result(f"m{i}", 0.44 + 0.005 * i) for i in range(15))]
-    losses, _ = figure_of(draw_comparison, "t", methods, results).axes
-    assert losses.get_xlim()[1] < 0.6
-    assert "5.250 \u25b6" in texts(losses)
-    assert len(means(losses)) == 15
-    assert [line.get_marker() for line in losses.lines].count(">") == 1  # its seed
-
-
-def test_few_methods_are_all_inside(figure_of):
-    losses, _ = figure_of(draw_comparison, "t", {"a": entry(0.4), "b": entry(0.41), "c": entry(0.9)}, []).axes
-    assert len(means(losses)) == 3
-
-
-def test_parameters_are_on_a_log_axis_with_their_number(figure_of):
-    methods = {
-        "small": entry(0.5, parameters=900),
-        "none": entry(0.6, parameters=0),
-        "full": entry(0.4, parameters=22_700_000),
-    }
-    _, parameters = figure_of(draw_comparison, "t", methods, []).axes
-    assert parameters.get_xscale() == "log"
-    assert texts(parameters) == ["22.7M", "900", "0"]
-    assert list(parameters.lines[0].get_xdata()) == [22_700_000, 900, 0]
-
-
 def test_headroom_shows_the_distribution_and_where_methods_stand(figure_of):
     losses = [0.40, 0.42, 0.43, 0.44, 0.46]
     methods = {"worse": {"loss": 0.45, "percentile": 80.0}, "better": {"loss": 0.39, "percentile": 0.0}}
@@ -143,15 +76,11 @@ def test_the_whole_distribution_is_visible_but_not_every_method(figure_of):
 
 @pytest.mark.filterwarnings("error")
 def test_odd_input_draws(tmp_path):
-    path = draw_comparison("$t$", {"a$b_c$": entry(0.5, None, 0)}, [result("a$b_c$", 0.5, "$t$")], tmp_path / "a.png")
-    assert path.read_bytes().startswith(PNG)
     assert draw_headroom("$t$", [0.5, 0.5], {}, tmp_path / "b.png").read_bytes().startswith(PNG)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.png"]
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no methods of t"):
-        draw_comparison("t", {}, [], tmp_path / "a.png")
     with pytest.raises(ValueError, match="no random subsets of t"):
         draw_headroom("t", [], {}, tmp_path / "a.png")
 

@@ -12,7 +12,7 @@ from weightlora.train import loading
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weightlora.train.running.load_model", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("weightlora.train.fitting.load_model", lambda *args: pytest.fail("the model was loaded"))
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from peft import PeftModel
 from recipes import BAD, GOOD, save_model, write_parquet
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
+from weightlora.train.running import train
 
 from weightlora.adapters import find_adapters
 from weightlora.cli import main
 from weightlora.train.arguments import parse
 from weightlora.train.methods import METHODS
 from weightlora.train.plan import prepare, steps_of
-from weightlora.train.running import train
 
 QUICK = ["--max_steps", "4", "--select_steps", "2", "--max_length", "64", "--keep", "3", "--use_cpu"]
 QUICK += ["--per_device_train_batch_size", "4", "--save_strategy", "no", "--disable_tqdm", "true"]

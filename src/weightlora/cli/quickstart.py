@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import WeightLora, WeightLoraConfig, __version__, save_run
 from ..run import check_empty
-from ..tasks.sentiment import ENCODER_LINEAR_COUNT
+from ..train.demo import ENCODER_LINEAR_COUNT
 
 if TYPE_CHECKING:
     from .training import Cost, Run

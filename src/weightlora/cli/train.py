@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..train.arguments import Recipe
     from ..train.plan import Plan
+    from ..train.result import Result
 
 EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
 
@@ -39,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
 def _run(recipe: "Recipe", console: Any) -> int:
     from datasets import disable_progress_bars
 
+    from ..train.fitting import fit
     from ..train.plan import prepare
-    from ..train.running import train
 
     disable_progress_bars()
     first, arguments = recipe.training.process_index == 0, recipe.training
@@ -51,9 +52,9 @@ def _run(recipe: "Recipe", console: Any) -> int:
         show_plan(console, job.plan, recipe.method.method)
     if recipe.method.dry_run:
         return 0
-    results = train(job)
+    result = fit(job)
     if first:
-        show_results(console, results, str(arguments.output_dir))
+        show_result(console, result, str(arguments.output_dir))
     return 0
 
 
@@ -79,14 +80,14 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
     _print(console, lines)
 
 
-def show_results(console: Any, results: dict[str, Any], output_dir: str) -> None:
-    """Print what came of it."""
+def show_result(console: Any, result: "Result", output_dir: str) -> None:
+    """Print the metrics, what is left of the adapters, and where everything was written."""
     lines = {
-        split: ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        for split, metrics in results["metrics"].items()
+        split: ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        for split, values in result.metrics.items()
     }
-    lines["adapters"] = f"{results['adapters']['after']} of {results['adapters']['before']}"
-    lines["trainable"] = f"{results['trainable_parameters']['after']:,} parameters"
+    lines["adapters"] = f"{result.adapters_after} of {result.adapters_before}"
+    lines["trainable"] = f"{result.trainable_parameters_after:,} parameters"
     _print(console, lines)
     console.print(f"in {output_dir}", soft_wrap=True)
 

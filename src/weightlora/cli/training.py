@@ -27,8 +27,7 @@ from transformers.trainer_callback import PrinterCallback
 from .. import WeightLora, WeightLoraCallback, WeightLoraConfig
 from ..adapters import find_adapters
 from ..measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
-from ..tasks import load_task
-from ..tasks.sentiment import ENCODER_LINEAR_COUNT, minilm_lora, minilm_path
+from ..train.demo import ENCODER_LINEAR_COUNT, minilm_path
 from .progress import progress_callback
 
 BATCH_SIZE = 32

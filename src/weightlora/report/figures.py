@@ -1,12 +1,14 @@
 """What the pictures of results are made of: rows with seeds, means and intervals, and files that appear whole."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import write
+from ..files import write as write_whole
+
 __all__ = [
-    "differs",
     "draw_legend",
     "draw_mean",
     "draw_means",
@@ -24,18 +26,6 @@ PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text, so
 ROW = 0.3  # inches
 
 
-def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
-    """Calls `write` with a path beside `path` and moves what it wrote there, so that nobody reads half a file."""
-    target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return target
-
-
 def new_figure(width: float, height: float) -> Any:
     """An empty figure on Agg, its size in inches, without touching pyplot or its backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -47,7 +37,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save(figure: Any, path: str | os.PathLike[str]) -> Path:
-    return write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return write(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
 
 
 def set_rows(axes: Any, names: Sequence[str]) -> None:
@@ -102,11 +92,6 @@ def draw_mean(axes: Any, row: int, mean: float, fill: str) -> None:
         axes.text(high, row, f"{mean:.3f} \u25b6", ha="right", va="center", fontsize=8, color=BLUE, bbox=PLAIN)
     else:
         axes.text(low, row, f"\u25c0 {mean:.3f}", ha="left", va="center", fontsize=8, color=BLUE, bbox=PLAIN)
-
-
-def differs(versus: Mapping[str, Any] | None) -> bool:
-    """Whether the interval of a paired difference excludes 0."""
-    return versus is not None and versus["ci"] is not None and abs(versus["mean"]) > versus["ci"]
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:

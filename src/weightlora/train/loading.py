@@ -13,11 +13,10 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
 
-from ..tasks.causal import without_quantization
 from .arguments import ModelArguments, Recipe
 from .work import Work
 
-__all__ = ["empty_model", "load_config", "load_model", "load_tokenizer"]
+__all__ = ["empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -105,6 +104,20 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
         kwargs = recipe.training.gradient_checkpointing_kwargs or {"use_reentrant": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
         model.enable_input_require_grads()
+    return model
+
+
+def without_quantization(loaded: Any) -> Any:
+    """A model whose weights came from a GGUF file, as an ordinary one.
+
+    Trainer refuses a model whose config says that it is quantized, although GGUF weights are dequantized when they
+    are loaded. So the weights move to a model whose config does not say so.
+    """
+    config = type(loaded.config).from_dict(
+        {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    )
+    model = type(loaded)._from_config(config, dtype=loaded.dtype)
+    model.load_state_dict(loaded.state_dict())
     return model
 
 

@@ -1,7 +1,7 @@
 """What a run will do, known before the model loads: data, adapters, budget, steps, parameters, optimizer memory."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,16 +15,19 @@ from transformers.pytorch_utils import Conv1D
 from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import find_adapters
 from ..budget import plan_budgets, top_by_parameters, top_k_within
+from ..errors import ConfigError
 from ..measure import optimizer_state_bytes
 from .arguments import MethodArguments, Recipe, nearest, parse_json
 from .data import read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
-from .methods import METHODS, Setting, count_adapters, lora
+from .methods import METHODS, Prepared, Setting, count_adapters, lora
 from .tasks import find_task
 from .work import Source, Work
 
 __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
+
+Methods = Mapping[str, Callable[[Setting], Prepared]]
 
 BY_DATA = {"grad-norm", "kappa", "eva"}
 """Methods that look at weights or data before training; the plan has LoRA on all modules in their place."""
@@ -70,33 +73,47 @@ class Job:
     config: Any
     tokenizer: PreTrainedTokenizerBase
     plan: Plan
+    methods: Methods
 
 
-def prepare(recipe: Recipe) -> Job:
+MakeWork = Callable[[Recipe, PreTrainedTokenizerBase, Any], Work]
+"""Makes the work of a run from its recipe, the tokenizer and the model's config."""
+
+
+def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = None) -> Job:
     """Read the data, check everything that needs no weights, and plan.
 
+    Args:
+        recipe: From `parse`.
+        methods: The registry of methods.
+        make: Makes the `Work` instead of the task that the recipe names.
+
     Raises:
-        ValueError: Whatever is wrong, in one sentence.
+        WeightLoraError: Something is wrong with the settings, the data or the model.
     """
-    task = find_task(recipe.data.task)
-    _check_method(recipe.method)
+    task = find_task(recipe.data.task) if make is None else None
+    _check_method(recipe.method, methods)
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
-    splits = read_splits(recipe.data, task, recipe.model.cache_dir)
-    work = make_work(Source(task, recipe.data, splits, tokenizer, config))
+    if task is not None:
+        splits = read_splits(recipe.data, task, recipe.model.cache_dir)
+        work = make_work(Source(task, recipe.data, splits, tokenizer, config))
+    else:
+        assert make is not None
+        work = make(recipe, tokenizer, config)
     fit_config_(config, work, tokenizer)
-    return Job(recipe, work, config, tokenizer, _plan(recipe, work, config))
+    return Job(recipe, work, config, tokenizer, _plan(recipe, work, config, methods), methods)
 
 
-def _check_method(arguments: MethodArguments) -> None:
-    if arguments.method not in METHODS:
-        raise ValueError(
-            f"method={arguments.method!r} is unknown{nearest(arguments.method, METHODS)}; there are "
-            f"{', '.join(METHODS)}."
+def _check_method(arguments: MethodArguments, methods: Methods) -> None:
+    if arguments.method not in methods:
+        raise ConfigError(
+            f"method={arguments.method!r} is unknown{nearest(arguments.method, methods)}; there are "
+            f"{', '.join(methods)}."
         )
     for name, least in (("rank", 1), ("alpha", 1), ("dropout", 0)):
         if getattr(arguments, name) < least:
-            raise ValueError(f"{name}={getattr(arguments, name)} is too small: give at least {least}.")
+            raise ConfigError(f"{name}={getattr(arguments, name)} is too small: give at least {least}.")
     _number(arguments.keep)
     parse_json("method_options", arguments.method_options)
 
@@ -105,7 +122,7 @@ def _number(keep: str) -> int | float:
     try:
         return float(keep) if "." in keep else int(keep)
     except ValueError:
-        raise ValueError(f"keep={keep!r} is no number: give a number of adapters (9) or a fraction (0.25).") from None
+        raise ConfigError(f"keep={keep!r} is no number: give a number of adapters (9) or a fraction (0.25).") from None
 
 
 def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
@@ -156,7 +173,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module) -> Setting:
     try:
         n = count_adapters(setting)
     except ValueError as error:
-        raise ValueError(f"target_modules={targets!r} do not fit the model: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"target_modules={targets!r} do not fit the model: {str(error).splitlines()[0]}") from error
     return replace(setting, keep=WeightLoraConfig(keep=_number(arguments.keep)).number_to_keep(n))
 
 
@@ -170,14 +187,14 @@ def _to(value: Any, device: torch.device) -> Any:
     return value.to(device) if torch.is_tensor(value) else value
 
 
-def _plan(recipe: Recipe, work: Work, config: Any) -> Plan:
+def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods) -> Plan:
     model = empty_model(work, config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = type(model).__name__
     setting = setting_for(recipe, work, model)
     method = recipe.method.method
     with torch.random.fork_rng(devices=[]):
-        prepared = (lora if method in BY_DATA else METHODS[method])(setting)
+        prepared = (lora if method in BY_DATA else methods[method])(setting)
     selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]
     before = [
         parameter
@@ -189,7 +206,7 @@ def _plan(recipe: Recipe, work: Work, config: Any) -> Plan:
         keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None
         after = _filling(prepared.model, before, selects[0])
         if selects[0].select_steps > setting.steps:
-            raise ValueError(
+            raise ConfigError(
                 f"select_steps={selects[0].select_steps} is longer than the training of {setting.steps} steps: lower "
                 f"it (a fifth, {max(2, setting.steps // 5)}, is a good start)."
             )

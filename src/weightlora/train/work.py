@@ -11,9 +11,10 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 from .arguments import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["Family", "Source", "Work", "class_ids", "room_for"]
+__all__ = ["Family", "Source", "Work", "class_ids", "padding", "room_for"]
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
+Preprocess = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,19 @@ class Work:
     Attributes:
         auto_class: The class of Transformers that loads the model.
         task_type: PEFT's.
-        config: Settings of the model's config, such as `id2label`.
         train: Tokenized rows.
         evaluation: Tokenized rows by split.
         collate: Makes a batch of rows.
         metrics: `compute_metrics` by split.
         metric: The name of the one that is compared.
-        reported: The names of all that are.
+        reported: The names of all that are, besides `held_out_loss`.
+        units: Metric -> `"fraction"` or `"percent"`; a metric that is missing here has no unit.
+        config: Settings of the model's config, such as `id2label`.
         preprocess: `preprocess_logits_for_metrics`, where the logits are too many to keep.
         label_names: `TrainingArguments.label_names`.
         generates: Whether metrics are of generated text.
+        forced: `preprocess` and `metrics` of a second evaluation that generates nothing: the model predicts each token
+            of the right text from the ones before it. That gives `held_out_loss` where `generates`.
     """
 
     auto_class: str
@@ -58,13 +62,22 @@ class Work:
     metrics: Mapping[str, Metrics]
     metric: str
     reported: tuple[str, ...]
+    units: Mapping[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    preprocess: Callable[[Tensor, Tensor], Tensor] | None = None
+    preprocess: Preprocess | None = None
     label_names: Sequence[str] = ("labels",)
     generates: bool = False
+    forced: tuple[Preprocess, Metrics] | None = None
 
 
 Family = Callable[[Source], Work]
+
+
+def padding(source: Source) -> dict[str, Any]:
+    """How collators pad: to the longest row of a batch, or always to `max_length` with `pad_to_max_length`."""
+    if source.arguments.pad_to_max_length:
+        return {"padding": "max_length", "max_length": source.arguments.max_length}
+    return {"padding": True, "pad_to_multiple_of": 8}
 
 
 def room_for(source: Source, name: str = "max_length") -> int:

@@ -3,10 +3,14 @@
 from typing import Any
 
 import numpy as np
+import torch
 from rouge_score.rouge_scorer import RougeScorer
+from torch import Tensor
+from torch.nn import functional
 from transformers import DataCollatorForSeq2Seq, EvalPrediction
 
-from ..work import Source, Work, room_for
+from ..result import HELD_OUT_LOSS
+from ..work import Source, Work, padding, room_for
 
 __all__ = ["rouge", "seq2seq"]
 
@@ -54,12 +58,26 @@ def seq2seq(source: Source) -> Work:
         task_type="SEQ_2_SEQ_LM",
         train=encode("train"),
         evaluation=evaluation,
-        collate=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8),
+        collate=DataCollatorForSeq2Seq(tokenizer, **padding(source)),
         metrics={split: metrics(split) for split in evaluation},
         metric=source.task.metrics[0],
         reported=source.task.metrics,
+        units=dict.fromkeys(source.task.metrics, "percent"),
         generates=True,
+        forced=(_token_losses, _mean_loss),
     )
+
+
+def _token_losses(logits: Any, labels: Tensor) -> Tensor:
+    """Per row: the sum of the losses, and the number of tokens that count."""
+    logits = (logits[0] if isinstance(logits, tuple) else logits).float()  # BART adds its encoder's output
+    losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return torch.stack([losses.sum(1), (labels != IGNORED).sum(1).float()], dim=1)
+
+
+def _mean_loss(prediction: EvalPrediction) -> dict[str, float]:
+    loss, tokens = np.asarray(prediction.predictions, dtype=np.float64).sum(0)
+    return {HELD_OUT_LOSS: float(loss / tokens)}
 
 
 def rouge(texts: list[str], golds: list[str]) -> dict[str, float]:

@@ -1,0 +1,40 @@
+"""Methods that train a given set of adapters, or a set that another rule would choose, from the start."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from weightlora.adapters import find_adapters
+from weightlora.errors import DataError
+from weightlora.train.methods import Prepared, Setting, keep_only, random
+
+from .scores import choose
+
+__all__ = ["random_without", "rival", "subset"]
+
+
+def subset(setting: Setting) -> Prepared:
+    """The adapters that `options["kept"]` names."""
+    return keep_only(setting.lora(), setting.options["kept"])
+
+
+def rival(setting: Setting) -> Prepared:
+    """The K adapters that `options["rule"]` chooses from what LoRA on all modules told up to step `options["at"]`.
+
+    `options["evidence"]` is the folder of the results of LoRA with evidence; the one of the same seed is read.
+    Without `options["keep_parameters"]` they have at most the parameters of K average adapters.
+    """
+    path = Path(setting.options["evidence"]) / f"seed-{setting.seed}.json"
+    if not path.exists():
+        raise DataError(f"the evidence {path} is missing: run the method that writes it first.")
+    record = json.loads(path.read_text(encoding="utf-8"))["evidence"][str(setting.options["at"])]
+    model = setting.lora()
+    sizes = {adapter.name: adapter.size for adapter in find_adapters(model)}
+    most = setting.options.get("keep_parameters")
+    return keep_only(model, choose(record, sizes, setting.options["rule"], setting.keep, most))
+
+
+def random_without(setting: Setting) -> Prepared:
+    """K adapters at random, none of them on a module whose name matches `options["without"]`, a regular expression."""
+    target = {**setting.target, "exclude_modules": setting.options["without"]}
+    return random(replace(setting, target=target, options={}))
