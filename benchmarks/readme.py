@@ -14,11 +14,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.figures.studies import draw_alignment, draw_memory
-from benchmarks.pages import chance, costs, log
-from benchmarks.studies.alignment import render_alignment_markdown
-from benchmarks.studies.memory import render_memory_markdown
+from weightlora.files import write_text
 from weightlora.report import draw_selection
+
+from .figures.alignment import draw_alignment
+from .figures.memory import draw_memory
+from .pages import chance, costs, log
+from .studies.alignment import render_alignment_markdown
+from .studies.memory import render_memory_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -67,6 +70,6 @@ PICTURES: dict[Path, Callable[[Path], object]] = {
 
 if __name__ == "__main__":
     for page in PAGES:
-        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
+        write_text(page, render(page.read_text(encoding="utf-8")))
     for path, draw in PICTURES.items():
         draw(path)

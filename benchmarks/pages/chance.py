@@ -4,10 +4,12 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from benchmarks.figures.comparison import draw_differences
-from benchmarks.pages.runs import Run, runs_in
-from benchmarks.pages.tables import table
-from benchmarks.summary import difference, paired
+from weightlora.compare.statistics import paired
+from weightlora.compare.tables import difference
+
+from ..figures.differences import draw_differences
+from .runs import Run, runs_in
+from .tables import table
 
 COLUMNS = {
     "random": "random sets from the start, at their tuned rate",

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pages.runs import losses_of, pool
-from benchmarks.pages.tables import megabytes, table
-from benchmarks.summary import interval, paired
+from weightlora.compare.statistics import interval, paired
+
+from .runs import losses_of, pool
+from .tables import megabytes, table
 
 RESULTS = Path(__file__).parents[1] / "results"
 TASKS = {

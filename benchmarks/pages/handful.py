@@ -2,9 +2,11 @@
 
 from statistics import fmean
 
-from benchmarks.pages.runs import pool
-from benchmarks.pages.tables import table
-from benchmarks.summary import difference, paired
+from weightlora.compare.statistics import paired
+from weightlora.compare.tables import difference
+
+from .runs import pool
+from .tables import table
 
 TASKS = ("rotten-tomatoes", "vader-tweets")
 WAYS = {  # how five of 36 are chosen: the label of the runs on each task

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from benchmarks.pages.chance import chance
-from benchmarks.pages.costs import TASKS
-from benchmarks.pages.handful import handful
-from benchmarks.pages.tables import Pair, by_layer, by_seed, compared, pairs, rates
+from .chance import chance
+from .costs import TASKS
+from .handful import handful
+from .tables import Pair, by_layer, by_seed, compared, pairs, rates
 
 ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
 SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per-root-60")

@@ -1,4 +1,4 @@
-"""The stored runs, as the pages use them. All knowledge of the result files' keys is in `_run`."""
+"""The stored runs, as the pages use them."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -6,7 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.results import load_results
+from weightlora.train.result import Result
+
+from ..results import load_results
 
 QUALITY = Path(__file__).parents[1] / "quality"
 STUDIES = ("", "ablations", "rivals", "headroom", "plus")
@@ -35,19 +37,18 @@ class Run(NamedTuple):
     settings: Mapping[str, Any]
 
 
-def _run(result: Mapping[str, Any]) -> Run:
-    settings = dict(result["experiment"])
-    settings.pop("label", None)
+def _run(result: Result) -> Run:
+    settings = {key: value for key, value in result.settings.items() if key not in ("label", "learning_rate")}
     return Run(
-        task=result["task"],
-        label=result["method"],
-        seed=result["seed"],
-        loss=result["loss"],
-        metric=result["metric"]["name"],
-        value=result["metric"]["value"],
-        parameters=result["trainable_parameters"]["after"],
-        kept=None if result["kept"] is None else tuple(result["kept"]),
-        learning_rate=settings.pop("learning_rate"),
+        task=result.task,
+        label=result.label,
+        seed=result.seed,
+        loss=result.held_out_loss,
+        metric=result.metric,
+        value=result.value,
+        parameters=result.adapter_parameters_after,
+        kept=None if result.kept is None else tuple(result.kept),
+        learning_rate=result.settings["learning_rate"],
         settings=settings,
     )
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from benchmarks.pages.runs import losses_of, pool
-from benchmarks.summary import difference, jaccard, paired
+from weightlora.compare.statistics import jaccard, paired
+from weightlora.compare.tables import difference
+
+from .runs import losses_of, pool
 
 # A classifier that has learned nothing has a loss of 0.69 on these tasks.
 BINARY, NOT_LEARNED = {"imdb", "rotten-tomatoes", "smollm2-sentiment"}, 0.6
