@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from . import quickstart, train
+from . import compare, quickstart, train
 
 __all__ = ["main"]
 
-COMMANDS: tuple[Any, ...] = (quickstart, train)
+COMMANDS: tuple[Any, ...] = (quickstart, train, compare)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -56,8 +56,8 @@ def execute(
         processes: What to run, in this order.
         jobs: Processes at a time.
         on_end: Called after each process with its seconds and None, or with None and the last line of its error.
-        on_step: Called with the step and the number of steps whenever a process reports them with `tell_progress`. It
-            is called from other threads.
+        on_step: Called with 0 and 0 when a process starts, and with the step and the number of steps whenever the
+            process reports them with `tell_progress`. It is called from other threads.
 
     Returns:
         The processes that failed, each with the last line that it printed on stderr.
@@ -154,6 +154,8 @@ def _execute_one(
     started = running.start(process.command, environment)
     if started is None:
         return 0.0, "interrupted"
+    if on_step is not None:
+        on_step(process, 0, 0)
     errors: list[str] = []
     assert started.stdout is not None and started.stderr is not None
     reader = threading.Thread(target=lambda: errors.extend(started.stderr or ()), daemon=True)
