@@ -52,6 +52,12 @@ def test_readme_is_short():
     assert len(words) <= 500
 
 
+def test_no_page_installs_a_name_that_is_not_ours():
+    """`weightlora` on PyPI is not this project: install from a clone or from a wheel file."""
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        assert not re.search(r"pip install '?weightlora(?!-\d)", page.read_text(encoding="utf-8")), page
+
+
 @pytest.mark.parametrize("place", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "src/**/*.py"])
 def test_plain_english(place: str):
     """A few phrases that make a native reader stop."""

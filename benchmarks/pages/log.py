@@ -5,7 +5,7 @@ from collections.abc import Callable
 from .chance import chance
 from .costs import TASKS
 from .handful import handful
-from .tables import Pair, by_layer, by_seed, compared, pairs, rates
+from .tables import Pair, by_count, by_layer, by_seed, compared, early, pairs, rates
 
 ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
 SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per-root-60")
@@ -32,12 +32,12 @@ def handful_choices() -> str:
 
 def handful_seeds() -> str:
     labels = ["credit-60-5", "credit-60-5-unbounded", "weightlora-5-unbounded", "weightlora-5-unbounded-5e-4-faster-2"]
-    return by_seed(ROTTEN, labels)
+    return by_seed(ROTTEN, labels, kinds=True)
 
 
 def handful_tweets() -> str:
     labels = ["credit-60-5-2e-3", "credit-60-5-unbounded-2e-3", "weightlora-5-unbounded-5e-4-faster-4"]
-    return by_seed(TWEETS, labels)
+    return by_seed(TWEETS, labels, kinds=True)
 
 
 def headroom() -> str:
@@ -48,12 +48,28 @@ def headroom() -> str:
     return compared(rows)
 
 
+def queries() -> str:
+    return by_count(ROTTEN, "random-5", ("query", "key"))
+
+
+def first_seeds() -> str:
+    return early([Pair(SENTIMENT, "weightlora", "random"), Pair(IMDB, "weightlora", "random-late")], seeds=5)
+
+
 def late_sets() -> str:
     return compared(pairs((ROTTEN, TWEETS), "credit-60", ("random", "weightlora")))
 
 
 def imdb_rate() -> str:
     return compared([Pair(IMDB, "weightlora", "lora"), Pair(IMDB, "weightlora", "lora-5e-4")])
+
+
+def imdb_seeds() -> str:
+    return by_seed(IMDB, ["weightlora", "lora", "lora-5e-4"])
+
+
+def failures() -> str:
+    return by_seed(ROTTEN, ["rslora", "grad-norm", "lora-equal", "weightlora-paper"])
 
 
 def lora() -> str:
@@ -111,11 +127,15 @@ def settings() -> str:
 
 
 def sgd() -> str:
-    return compared(pairs([ROTTEN], "weightlora-sgd", ("lora-sgd", "random-sgd")))
+    return compared(
+        [*pairs([ROTTEN], "weightlora-sgd", ("lora-sgd", "random-sgd")), Pair(ROTTEN, "random-sgd", "lora-sgd")]
+    )
 
 
 def layers() -> str:
-    return by_layer(ROTTEN, ["weightlora", "weightlora-select-20", "weightlora-select-30", "weightlora-sgd"])
+    return by_layer(
+        ROTTEN, ["weightlora", "weightlora-select-20", "weightlora-select-30", "weightlora-sampled", "weightlora-sgd"]
+    )
 
 
 def learning_rates() -> str:
@@ -150,12 +170,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "handful-seeds": handful_seeds,
     "handful-tweets": handful_tweets,
     "headroom": headroom,
+    "queries": queries,
+    "first-seeds": first_seeds,
     "late-sets": late_sets,
     "lora": lora,
     "imdb-rate": imdb_rate,
+    "imdb-seeds": imdb_seeds,
     "lower-rank": lower_rank,
     "other-adapters": other_adapters,
     "other-methods": other_methods,
+    "failures": failures,
     "gates": gates,
     "size": size,
     "plus": plus,

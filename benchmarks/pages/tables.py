@@ -69,15 +69,19 @@ def _loss(task: str, losses: Sequence[float]) -> str:
     return f"{fmean(losses):.4f} ({len(losses)})" + (f", {failed} not learned" if failed else "")
 
 
-def by_seed(task: str, labels: Sequence[str]) -> str:
-    """The loss at each seed, and in brackets how many modules of the MLP and of the attention were kept."""
+def by_seed(task: str, labels: Sequence[str], kinds: bool = False) -> str:
+    """The loss at each seed.
+
+    Args:
+        kinds: Add in brackets how many modules of the MLP and of the attention were kept.
+    """
     seeds = sorted({seed for label in labels for seed in pool()[task, label]})
     rows = [["method", *(f"seed {seed}" for seed in seeds)]]
     for label in labels:
         rows.append([f"`{label}`"])
         for seed in seeds:
             run = pool()[task, label].get(seed)
-            if run is None or run.kept is None:
+            if run is None or run.kept is None or not kinds:
                 rows[-1].append("" if run is None else f"{run.loss:.4f}")
                 continue
             attention = sum(".attention." in name for name in run.kept)
@@ -97,6 +101,32 @@ def by_layer(task: str, labels: Sequence[str]) -> str:
 
 def _layer(name: str) -> int:
     return next(int(part) for part in name.split(".") if part.isdecimal())
+
+
+def early(rows: Iterable[Pair], seeds: int) -> str:
+    """The paired difference over the first seeds, and over all."""
+    found = [["task", "method", "compared with", f"first {seeds} seeds", "all seeds"]]
+    for pair in rows:
+        own, reference = losses_of(pair.task, pair.label), losses_of(pair.task, pair.reference)
+        first = {seed: loss for seed, loss in own.items() if seed < seeds}
+        cells = [
+            f"{difference(paired(some, reference))} ({len(some.keys() & reference.keys())})" for some in (first, own)
+        ]
+        found.append([pair.task, f"`{pair.label}`", f"`{pair.reference}`", *cells])
+    return table(found, left=3)
+
+
+def by_count(task: str, label: str, parts: Sequence[str]) -> str:
+    """Mean loss of random sets by the number of members whose name contains one of `parts`; 3 means 3 or more."""
+    losses: dict[int, list[float]] = {}
+    for run in pool()[task, label].values():
+        count = sum(any(part in name for part in parts) for name in run.kept or ())
+        losses.setdefault(min(count, 3), []).append(run.loss)
+    counts = sorted(losses)
+    rows = [["members", *("3 or more" if count == 3 else str(count) for count in counts)]]
+    rows.append(["sets", *(str(len(losses[count])) for count in counts)])
+    rows.append(["mean loss", *(f"{fmean(losses[count]):.4f}" for count in counts)])
+    return table(rows)
 
 
 def rates(tasks: Iterable[str], labels: Sequence[str]) -> str:
