@@ -14,7 +14,7 @@ def test_the_defaults_are_those_of_the_documentation():
     assert asdict(WeightLoraConfig()) == {
         "keep": 0.25,
         "keep_parameters": None,
-        "select_steps": 200,
+        "select_steps": 0.2,
         "warmup_steps": 0,
         "threshold_every": 1,
         "rounds": 1,

@@ -89,6 +89,7 @@ def test_selection_json_says_what_became_of_every_adapter(tmp_path):
         "format": 1,
         "adapter_name": "default",
         "config": asdict(selector.config),
+        "phase": "train",
         "step": 2,
         "trainable_parameters": {
             "before": sum(sizes.values()),
