@@ -1,12 +1,12 @@
 """Methods that train a given set of adapters, or a set that another rule would choose, from the start."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from weightlora.adapters import find_adapters
 from weightlora.errors import DataError
 from weightlora.train.methods import Prepared, Setting, keep_only, random
+from weightlora.train.result import read_result
 
 from .scores import choose
 
@@ -19,15 +19,15 @@ def subset(setting: Setting) -> Prepared:
 
 
 def rival(setting: Setting) -> Prepared:
-    """The K adapters that `options["rule"]` chooses from what LoRA on all modules told up to step `options["at"]`.
+    """The K adapters that `options["rule"]` chooses by the evidence of LoRA on all modules at step `options["at"]`.
 
-    `options["evidence"]` is the folder of the results of LoRA with evidence; the one of the same seed is read.
-    Without `options["keep_parameters"]` they have at most the parameters of K average adapters.
+    `options["evidence"]` is the folder with the results of LoRA that recorded evidence; the one of the same seed is
+    read. Without `options["keep_parameters"]`, the adapters have at most the parameters of K average ones.
     """
     path = Path(setting.options["evidence"]) / f"seed-{setting.seed}.json"
     if not path.exists():
-        raise DataError(f"the evidence {path} is missing: run the method that writes it first.")
-    record = json.loads(path.read_text(encoding="utf-8"))["evidence"][str(setting.options["at"])]
+        raise DataError(f"the evidence {path} is missing: run the method that records it first.")
+    record = (read_result(path).evidence or {})[str(setting.options["at"])]
     model = setting.lora()
     sizes = {adapter.name: adapter.size for adapter in find_adapters(model)}
     most = setting.options.get("keep_parameters")

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         return _summarize(args)
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs} is too small: give at least 1.")
-    from .training import quiet_libraries
+    from .quiet import quiet_libraries
 
     with quiet_libraries():
         return _compare(args)

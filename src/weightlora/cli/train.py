@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns 0.
 
     Raises:
-        ValueError: Whatever is wrong with the input, most of it before the model loads.
+        WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
     """
     from rich.console import Console
 
@@ -31,19 +31,16 @@ def run(args: argparse.Namespace) -> int:
     if {"-h", "--help"} & set(args.rest):
         make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG).print_help()
         return 0
-    from .training import quiet_libraries
+    from .quiet import quiet_libraries
 
     with quiet_libraries():
         return _run(parse(args.rest), Console(highlight=False))
 
 
 def _run(recipe: "Recipe", console: Any) -> int:
-    from datasets import disable_progress_bars
-
     from ..train.fitting import fit
     from ..train.plan import prepare
 
-    disable_progress_bars()
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
         arguments.disable_tqdm = not sys.stderr.isatty()
@@ -63,7 +60,10 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
     from rich import filesize
 
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
+    if plan.split_off:
+        rows += " (there is no evaluation file: a tenth of the training texts, split off by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
+    lines["learning rate"] = f"{plan.learning_rate:g}"
     lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} of them stay")
     about = "" if plan.select_steps is None else "about "
     before, after = plan.trainable
@@ -86,6 +86,8 @@ def show_result(console: Any, result: "Result", output_dir: str) -> None:
         split: ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         for split, values in result.metrics.items()
     }
+    if result.plan is not None:
+        lines["learning rate"] = f"{result.plan['learning_rate']:g}"
     lines["adapters"] = f"{result.adapters_after} of {result.adapters_before}"
     lines["trainable"] = f"{result.trainable_parameters_after:,} parameters"
     _print(console, lines)

@@ -1,8 +1,6 @@
 """Rows for a comparison: splits that are the same for every method, made deterministically from the user's data."""
 
-import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +9,10 @@ from datasets import Dataset, concatenate_datasets
 
 from ..errors import DataError
 from ..train.arguments import DataArguments, Recipe
-from ..train.data import read_splits
+from ..train.data import lacks_evaluation, read_splits
 from ..train.families import make_work
 from ..train.plan import MakeWork
+from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
 from ..train.work import Source, Work
 
@@ -23,7 +22,6 @@ TEST, VALIDATION = 0.2, 0.1
 FEWEST_ROWS = 40
 GROUP_BY = ("context", "source", "text", "prompt", "tokens", "messages")
 """Columns that identify a text, the first that the rows have. Rows with the same text are in the same split."""
-CLASSES = {"text-classification", "token-classification"}
 
 
 def make_for(split: str, with_validation: bool) -> MakeWork:
@@ -67,50 +65,44 @@ def split_rows(
     Raises:
         DataError: If there are too few rows, or fewer than 2 classes.
     """
-    alone = arguments.train_file is not None and arguments.validation_file is None
-    found = read_splits(arguments, replace(task, evaluation=()) if alone else task, cache_dir)
+    alone = lacks_evaluation(arguments, task)
+    found = read_splits(replace(arguments, train_examples=None, eval_examples=None), task, cache_dir)
     names = _class_names(found, task)
-    train, tests = found.pop("train"), found
-    place = arguments.train_file or "train"
+    place = str(arguments.train_file or arguments.dataset or task.dataset)
     if alone:
-        return partition(train, {"test": TEST, "validation": VALIDATION}, str(place), arguments.eval_examples), names
-    splits = {"test": next(iter(tests.values()))} if len(tests) == 1 else dict(tests)
-    if with_validation:
-        return {**partition(train, {"validation": VALIDATION}, str(place), arguments.eval_examples), **splits}, names
-    return {"train": train, **splits}, names
+        splits = partition(concatenate_datasets(list(found.values())), {"test": TEST, "validation": VALIDATION}, place)
+    else:
+        train, tests = found.pop("train"), found
+        splits = partition(train, {"validation": VALIDATION}, place) if with_validation else {"train": train}
+        splits |= {"test": next(iter(tests.values()))} if len(tests) == 1 else tests
+    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in splits}
+    return {name: rows.select(range(len(rows))[: limits[name]]) for name, rows in splits.items()}, names
 
 
-def partition(rows: Dataset, shares: Mapping[str, float], place: str, limit: int | None = None) -> dict[str, Dataset]:
-    """Split rows in the order of the SHA-256 of their text. Rows with the same text stay together.
+def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[str, Dataset]:
+    """Split rows by the SHA-256 of their text. Rows with the same text stay together.
 
     Args:
         rows: The rows, with the columns of a task family.
-        shares: Split -> its share of the rows. The rest is `train`.
+        shares: Split -> its share of the texts. The rest is `train`.
         place: Where the rows come from, for errors.
-        limit: Rows of each split but `train`, at most.
 
     Raises:
         DataError: If there are fewer than 40 distinct texts.
     """
-    groups = defaultdict(list)
     column = next(name for name in GROUP_BY if name in rows.column_names)
-    for index, value in enumerate(rows[column]):
-        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        groups[hashlib.sha256(text.encode()).hexdigest()].append(index)
-    if len(groups) < FEWEST_ROWS:
+    texts = [value if isinstance(value, str) else json.dumps(value, sort_keys=True) for value in rows[column]]
+    if (count := len({" ".join(text.casefold().split()) for text in texts})) < FEWEST_ROWS:
         raise DataError(
-            f"{place} has {len(groups)} distinct texts, and a comparison that splits them needs at least "
-            f"{FEWEST_ROWS}: give more rows."
+            f"{place} has {count} distinct texts, and a comparison that splits them needs at least {FEWEST_ROWS}: "
+            "give more rows."
         )
-    ordered = [groups[digest] for digest in sorted(groups)]
-    splits, start = {}, 0
+    left, rest, splits = list(range(len(rows))), 1.0, {}
     for name, share in shares.items():
-        chosen: list[int] = []
-        while len(chosen) < int(len(rows) * share):
-            chosen += ordered[start]
-            start += 1
-        splits[name] = rows.select(chosen[:limit])
-    return {"train": rows.select([index for group in ordered[start:] for index in group]), **splits}
+        stay, held = hold_out([texts[index] for index in left], share / rest)
+        splits[name] = rows.select([left[index] for index in held])
+        left, rest = [left[index] for index in stay], rest - share
+    return {"train": rows.select(left), **splits}
 
 
 def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | None:

@@ -64,15 +64,15 @@ class _Progress(TrainerCallback):
 
     def __init__(self) -> None:
         self._seconds: list[tuple[int, float]] = []
-        self._began = self._told = 0.0
+        self._trained, self._began, self._told = 0, 0.0, 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trained = sum(parameter.requires_grad for parameter in kwargs["model"].parameters())
         self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         now = time.perf_counter()
-        trained = sum(parameter.requires_grad for parameter in kwargs["model"].parameters())
-        self._seconds.append((trained, now - self._began))
+        self._seconds.append((self._trained, now - self._began))
         if now - self._told >= EVERY or state.global_step == state.max_steps:
             self._told = now
             tell_progress(state.global_step, state.max_steps)

@@ -69,7 +69,16 @@ def draw_means(axes: Any, rows: Sequence[tuple[Mapping[str, Any], Sequence[float
         _draw_seeds(axes, row - 0.24, values)
         if ci is not None:
             axes.plot([mean - ci, mean + ci], [row, row], color=BLUE, linewidth=1.6, solid_capstyle="butt")
+            _draw_cut_ends(axes, row, mean - ci, mean + ci)
         draw_mean(axes, row, mean, BLUE if filled else "white")
+
+
+def _draw_cut_ends(axes: Any, row: int, start: float, end: float) -> None:
+    """An arrow head where an interval goes on outside the axes."""
+    low, high = axes.get_xlim()
+    for outside, place, marker in ((start < low, low, "<"), (end > high, high, ">")):
+        if outside and low <= max(start, low) <= min(end, high) <= high:
+            axes.plot(place, row, marker, color=BLUE, markersize=6, markeredgewidth=0, clip_on=False, zorder=4)
 
 
 def _draw_seeds(axes: Any, height: float, losses: Sequence[float]) -> None:

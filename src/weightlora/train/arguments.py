@@ -137,9 +137,14 @@ def parse(arguments: Sequence[str]) -> Recipe:
     known = {action.dest for action in parser._actions} - {"help"}
     settings = read_files(files.config, files.method, known)
     rest += [] if files.method is None else ["--method", files.method]
-    *groups, unknown = parser.parse_args_into_dataclasses(
-        [*as_arguments(settings), *rest], return_remaining_strings=True, look_for_args_file=False
-    )
+    try:
+        *groups, unknown = parser.parse_args_into_dataclasses(
+            [*as_arguments(settings), *rest], return_remaining_strings=True, look_for_args_file=False
+        )
+    except ConfigError:
+        raise
+    except (ValueError, ImportError) as error:  # rules between TrainingArguments
+        raise ConfigError(f"the arguments do not fit together: {error}") from error
     if unknown:
         name = unknown[0].split("=")[0]
         if not name.startswith("--"):
@@ -226,8 +231,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 
-def parse_json(name: str, text: str | None) -> dict[str, Any]:
-    """The mapping in an argument.
+def parse_json(name: str, text: str | None, example: str = 'write {"key": "value"}') -> dict[str, Any]:
+    """The mapping in an argument. The example is for the error.
 
     Raises:
         ConfigError: It is no JSON object.
@@ -235,7 +240,7 @@ def parse_json(name: str, text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
     except ValueError as error:
-        raise ConfigError(f"{name}={text!r} is no JSON: {error}.") from error
+        raise ConfigError(f"{name}={text!r} is not JSON ({error}): {example}.") from error
     if not isinstance(value, dict):
-        raise ConfigError(f'{name}={text!r} is no JSON object: write {{"key": "value"}}.')
+        raise ConfigError(f"{name}={text!r} is not a JSON object: {example}.")
     return value

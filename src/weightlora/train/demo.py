@@ -2,20 +2,27 @@
 
 import csv
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+from transformers import DataCollatorWithPadding
+
 from ..errors import DataError
+from .families.classification import classification
 from .splitting import distinct, split
+from .tasks import TaskInfo
+from .work import Source, Work
 
 __all__ = [
-    "CLASS_NAMES",
     "ENCODER_LINEARS",
     "ENCODER_LINEAR_COUNT",
     "SPLIT_SIZES",
     "load_reviews",
     "minilm_path",
     "package_directory",
+    "reviews_work",
 ]
 
 SPLIT_SIZES: dict[str, dict[str, int]] = {
@@ -24,7 +31,7 @@ SPLIT_SIZES: dict[str, dict[str, int]] = {
 }
 """Number of rows of each split, in the order in which rows are dealt."""
 
-CLASS_NAMES = ("negative", "positive")
+TASK = TaskInfo("text-classification", metrics=("accuracy",), class_names=("negative", "positive"))
 LABELS = {"0": 0, "1": 1}
 
 ENCODER_LINEARS = r".*encoder\.layer\.\d+\..*(query|key|value|dense)"
@@ -42,6 +49,21 @@ def load_reviews(name: str) -> dict[str, list[dict[str, Any]]]:
     if name not in SPLIT_SIZES:
         raise DataError(f"{name!r} is not a data set of reviews: choose one of {', '.join(sorted(SPLIT_SIZES))}.")
     return split(distinct(_read_reviews(name)), SPLIT_SIZES[name])
+
+
+def reviews_work(recipe: Any, tokenizer: Any, config: Any) -> Work:
+    """Rotten Tomatoes for MiniLM: its training and its test sentences, padded to the longest of a batch.
+
+    Raises:
+        DataError: The package with the data is not installed.
+    """
+    found = load_reviews("rotten_tomatoes")
+    splits = {name: Dataset.from_list(found[name]) for name in ("train", "test")}
+    work = classification(Source(TASK, recipe.data, splits, tokenizer, config))
+    lengths = [len(ids) for ids in work.evaluation["test"]["input_ids"]]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)  # less padding, and the order changes nothing
+    evaluation = {"test": work.evaluation["test"].select(order)}
+    return replace(work, evaluation=evaluation, collate=DataCollatorWithPadding(tokenizer))
 
 
 def minilm_path() -> Path:

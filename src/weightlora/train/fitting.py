@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from peft import PeftModel, prepare_model_for_kbit_training
 from torch import nn
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
 
 from .. import WeightLora, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
 from ..adapters import find_adapters
@@ -20,7 +21,7 @@ from ..run import describe_selection
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
 from .methods import Prepared
-from .plan import BY_DATA, Job, setting_for
+from .plan import Job, setting_for
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 
 __all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit"]
@@ -45,14 +46,18 @@ class _AtStart(TrainerCallback):
             self.optimizer_bytes = optimizer_state_bytes(kwargs["optimizer"])
 
 
-def fit(job: Job, callbacks: tuple[TrainerCallback, ...] = (), write: bool = True) -> Result:
+Callbacks = Sequence[TrainerCallback] | Callable[[Prepared], Sequence[TrainerCallback]]
+
+
+def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
     """Train, evaluate every split, and write the run directory.
 
     A finished run is not overwritten. A run that stopped continues with `resume_from_checkpoint`.
 
     Args:
         job: From `prepare`.
-        callbacks: More callbacks for the Trainer. They run after the method's own.
+        callbacks: More callbacks for the Trainer, or a function that makes them of the prepared model and the method's
+            callbacks. They run after the method's own.
         write: Write `result.json`, `adapter/` and, if adapters were selected, `selection.json` and `history.jsonl` to
             the output directory.
 
@@ -73,7 +78,8 @@ def fit(job: Job, callbacks: tuple[TrainerCallback, ...] = (), write: bool = Tru
         adapters = sum(prepared.candidates.values())
     before, start = trainable_parameters(prepared.model), _AtStart()
     set_seed(arguments.seed)  # whatever the preparation drew, dropout begins alike
-    trainer = _trainer(job, prepared.model, (*prepared.callbacks, start, *callbacks))
+    more = callbacks(prepared) if callable(callbacks) else callbacks
+    trainer = _trainer(job, prepared.model, (*prepared.callbacks, start, *more))
     outcome = trainer.train(_checkpoint(arguments.resume_from_checkpoint))
     selector = next((c.selector for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
     metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
@@ -123,12 +129,13 @@ def check_unfinished(output: Path) -> None:
 def _load(job: Job) -> Prepared:
     """The model with its weights, prepared by the method."""
     recipe, arguments = job.recipe, job.recipe.training
+    method = job.methods[recipe.method.method]
     model = load_model(job.work, job.config, recipe)
     if recipe.model.load_in_4bit:
         model = prepare_model_for_kbit_training(model, arguments.gradient_checkpointing)
-    elif recipe.method.method in BY_DATA:  # they run the model before the Trainer moves it
+    elif method.reads_weights:  # it runs the model before the Trainer moves it
         model.to(arguments.device)
-    prepared = job.methods[recipe.method.method](setting_for(recipe, job.work, model))
+    prepared = method(setting_for(recipe, job.work, model, method))
     for parameter in prepared.model.parameters():
         if parameter.requires_grad:  # PEFT sees to its adapters, not to a head that was loaded with 16 bits
             parameter.data = parameter.data.float()
@@ -171,7 +178,7 @@ def _trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...])
     arguments.remove_unused_columns = False  # a family gives what its model takes
     arguments.dataloader_pin_memory &= arguments.device.type != "cpu"
     first = next(iter(work.evaluation))
-    return kind(
+    trainer: Any = kind(
         model=model,
         args=arguments,
         train_dataset=work.train,
@@ -182,6 +189,9 @@ def _trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...])
         processing_class=job.tokenizer,
         callbacks=list(callbacks),
     )
+    if arguments.logging_strategy == "no":
+        trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _evaluate(trainer: Any, job: Job, split: str) -> dict[str, float]:
@@ -203,7 +213,7 @@ def _write(trainer: Any, selector: WeightLora | None, output: Path, result: Resu
     folder = str(output / ("adapter" if isinstance(model, PeftModel) else "model"))
     model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
     trainer.processing_class.save_pretrained(folder)
-    if selector is not None:
+    if selector is not None and selector.run is None:  # else the callback has written both as they happened
         write_json(output / "selection.json", describe_selection(selector))
         write_text(output / "history.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in selector.history))
     write_result(output / RESULT, result)

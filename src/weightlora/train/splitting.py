@@ -4,12 +4,12 @@ No text is in two splits. Texts that differ in case and white space only count a
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DataError
 
-__all__ = ["distinct", "split"]
+__all__ = ["distinct", "hold_out", "split"]
 
 
 def distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -36,3 +36,20 @@ def split(rows: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str,
         splits[name] = ordered[start : start + size]
         start += size
     return splits
+
+
+def hold_out(texts: Sequence[str], share: float) -> tuple[list[int], list[int]]:
+    """Indices of the texts to train on, and of a share to evaluate on. Equal texts stay together.
+
+    Raises:
+        DataError: There are fewer than two different texts.
+    """
+    keys = [hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest() for text in texts]
+    different = sorted(set(keys))
+    if len(different) < 2:
+        raise DataError(
+            f"{len(different)} different texts cannot be split into training and validation: give --validation_file."
+        )
+    held = set(different[: max(1, round(share * len(different)))])
+    train = [index for index, key in enumerate(keys) if key not in held]
+    return train, [index for index, key in enumerate(keys) if key in held]

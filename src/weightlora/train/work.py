@@ -8,6 +8,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from ..errors import ConfigError, DataError
 from .arguments import DataArguments
 from .tasks import TaskInfo
 
@@ -84,7 +85,7 @@ def room_for(source: Source, name: str = "max_length") -> int:
     """The length that inputs are cut to.
 
     Raises:
-        ValueError: The model has fewer positions, or the tokenizer says that it has.
+        WeightLoraError: The model has fewer positions, or the tokenizer says that it has.
     """
     length = getattr(source.arguments, name)
     config = source.config
@@ -92,9 +93,9 @@ def room_for(source: Source, name: str = "max_length") -> int:
     limits.append(source.tokenizer.model_max_length)
     limit = min(value for value in limits if value)
     if length > limit:
-        raise ValueError(f"{name}={length} is longer than the model's {limit} positions: give {limit} at the most.")
+        raise ConfigError(f"{name}={length} is longer than the model's {limit} positions: give {limit} at the most.")
     if length < 4:
-        raise ValueError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
+        raise ConfigError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
     return length
 
 
@@ -104,7 +105,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
     Labels are whole numbers, or names: those given, the data set's own, the task's, or the sorted ones of `train`.
 
     Raises:
-        ValueError: A label is missing, is none of the classes, or there is only one class.
+        WeightLoraError: A label is missing, is none of the classes, or there is only one class.
     """
     values = {name: list(rows[column]) for name, rows in source.splits.items()}
     feature = source.splits["train"].features[column]
@@ -116,7 +117,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         whole = [label for label in flat if isinstance(label, int)]
         names = sorted(set(flat)) if by_name else [str(i) for i in range(max(whole, default=0) + 1)]
     if len(names) < 2:
-        raise ValueError(f"train has the label {flat[0]!r} alone: to tell classes apart takes two at the least.")
+        raise DataError(f"train has the label {flat[0]!r} alone: give rows of at least two classes.")
     numbers = {name: number for number, name in enumerate(names)}
 
     def number_of(label: Any, split: str, row: int) -> int:
@@ -124,7 +125,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(names):
             return number
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
-        raise ValueError(
+        raise DataError(
             f"the label {label!r} in row {row} of {split} is out of range: there are {len(names)} classes, 0 to "
             f"{len(names) - 1} ({known})."
         )

@@ -8,6 +8,7 @@ from datasets import Dataset
 from scipy.special import log_softmax
 from transformers import DataCollatorWithPadding, EvalPrediction
 
+from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
 from ..work import Metrics, Source, Work, padding, room_for
 from .squad import golds_of, score_answers
@@ -22,11 +23,11 @@ def question_answering(source: Source) -> Work:
     """SQuAD's columns; a question without answers has none in its context (v2.0).
 
     Raises:
-        ValueError: An answer is not where its context has it, or the windows are too short for the questions.
+        WeightLoraError: An answer is not where its context has it, or the windows are too short for the questions.
     """
     length, tokenizer = room_for(source), source.tokenizer
     if not tokenizer.is_fast:
-        raise ValueError("question answering needs a fast tokenizer, which knows where in the text each piece is.")
+        raise ConfigError("question answering needs a fast tokenizer, which knows where in the text each piece is.")
     _check_answers(source)
     _check_windows(source, length)
     features = {split: _windows(source, split, length) for split in source.splits}
@@ -53,7 +54,7 @@ def _check_answers(source: Source) -> None:
         for row, (name, context, answers) in enumerate(zip(rows["id"], rows["context"], rows["answers"], strict=True)):
             for text, start in zip(answers["text"], answers["answer_start"], strict=True):
                 if context[start : start + len(text)] != text:
-                    raise ValueError(
+                    raise DataError(
                         f"the answer {text!r} of question {name!r} (row {row} of {split}) is not in its context at "
                         f"character {start}, where that has {context[start : start + len(text)]!r}."
                     )
@@ -65,7 +66,7 @@ def _check_windows(source: Source, length: int) -> None:
         questions = source.tokenizer(list(rows["question"]), add_special_tokens=False).input_ids
         longest = max(map(len, questions))
         if longest + stride + source.tokenizer.num_special_tokens_to_add(pair=True) >= length:
-            raise ValueError(
+            raise ConfigError(
                 f"max_length={length} is too short for the longest question of {split}, {longest} tokens, and "
                 f"stride={stride}: raise max_length, or lower stride."
             )

@@ -9,6 +9,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef, mean_squared_error
 from transformers import DataCollatorWithPadding, EvalPrediction
 
+from ...errors import DataError
 from ..result import HELD_OUT_LOSS
 from ..work import Metrics, Source, Work, class_ids, padding, room_for
 
@@ -27,7 +28,7 @@ def classification(source: Source) -> Work:
     """A class for each text.
 
     Raises:
-        ValueError: A label is out of range, or `max_length` is longer than the model.
+        WeightLoraError: A label is out of range, or `max_length` is longer than the model.
     """
     names, ids = class_ids(source)
     config = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
@@ -46,7 +47,7 @@ def regression(source: Source) -> Work:
     """A number for each text, under the squared error.
 
     Raises:
-        ValueError: A label is no number, or `max_length` is longer than the model.
+        WeightLoraError: A label is no number, or `max_length` is longer than the model.
     """
     numbers = {
         split: [_number(label, split, row) for row, label in enumerate(rows["label"])]
@@ -87,7 +88,7 @@ def _numbers(values: Any) -> Any:
 def _number(label: Any, split: str, row: int) -> float:
     if isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label):
         return float(label)
-    raise ValueError(f"the label {label!r} in row {row} of {split} is no number, and regression learns numbers.")
+    raise DataError(f"the label {label!r} in row {row} of {split} is no number, and regression learns numbers.")
 
 
 def _logits(prediction: EvalPrediction) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from transformers import DataCollatorForTokenClassification, EvalPrediction
 
+from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
 from ..work import Source, Work, class_ids, padding, room_for
 from .classification import class_loss
@@ -20,16 +21,16 @@ def token_classification(source: Source) -> Work:
     """Rows are lists of words (`tokens`) and of as many labels (`tags`).
 
     Raises:
-        ValueError: The lists differ in length, a label is out of range, `max_length` is longer than the model, or the
-            tokenizer cannot tell which word a piece is of.
+        DataError: The lists differ in length, or a label is out of range.
+        ConfigError: `max_length` is longer than the model, or the tokenizer does not know the word of a piece.
     """
     length, tokenizer = room_for(source), source.tokenizer
     if not tokenizer.is_fast:
-        raise ValueError("token classification needs a fast tokenizer, which knows the word that each piece is of.")
+        raise ConfigError("token classification needs a fast tokenizer, which knows the word that each piece is of.")
     for split, rows in source.splits.items():
         for row, (tokens, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
             if len(tokens) != len(tags):
-                raise ValueError(f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give as many.")
+                raise DataError(f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give as many.")
     names, ids = class_ids(source, "tags")
 
     def encode(split: str) -> Any:

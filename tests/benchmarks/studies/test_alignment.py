@@ -11,11 +11,11 @@ from benchmarks.studies.alignment import (
     render_alignment_markdown,
     study_alignment,
 )
+from benchmarks.studies.subject import Subject
 from models import adamw, batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
-from weightlora.tasks.workload import Workload
 
 SETTINGS = AlignmentSettings(rank=2, learning_rate=1e-2, select_steps=3, keep=3, batches=4, batch_size=4, seed=1)
 
@@ -84,26 +84,26 @@ def test_the_gradient_of_b_is_s_times_the_full_gradient_times_a():
     torch.testing.assert_close((of_b * b).sum(), adapter.scaling * torch.trace(full.T @ b @ a))
 
 
-def workload(layers: int = 1) -> Workload:
+def subject(layers: int = 1) -> Subject:
     rows = [{key: value[0] for key, value in batch(step, 1).items()} for step in range(40)]
 
     def collate(rows):
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
     target = {"target_modules": ["query", "key", "value", "intermediate.dense"], "task_type": "SEQ_CLS"}
-    return Workload(tiny_bert(layers), target, rows, [], [], collate, lambda prediction: {}, "accuracy", ("accuracy",))
+    return Subject(tiny_bert(layers), target, rows, collate)
 
 
 def test_the_choice_is_made_after_the_steps_and_measured_before_it():
     steps = []
-    study = study_alignment(workload(), SETTINGS, torch.device("cpu"), advance=lambda: steps.append(0))
+    study = study_alignment(subject(), SETTINGS, torch.device("cpu"), advance=lambda: steps.append(0))
     names = [f"bert.encoder.layer.0.{kind}" for kind in ("attention.self.query", "attention.self.key")]
     assert [adapter["name"] for adapter in study["adapters"]][:2] == names
     assert len(study["adapters"]) == 4 and sum(adapter["kept"] for adapter in study["adapters"]) == 3
     assert len(steps) == 3 + 4 and study["rows"] == 28
     assert all(adapter["trace"] != 0 and adapter["standard_error"] > 0 for adapter in study["adapters"])
-    assert study == study_alignment(workload(), SETTINGS, torch.device("cpu"))
-    other = study_alignment(workload(), AlignmentSettings(**{**vars(SETTINGS), "seed": 2}), torch.device("cpu"))
+    assert study == study_alignment(subject(), SETTINGS, torch.device("cpu"))
+    other = study_alignment(subject(), AlignmentSettings(**{**vars(SETTINGS), "seed": 2}), torch.device("cpu"))
     assert other["adapters"] != study["adapters"]
 
 
@@ -122,9 +122,9 @@ def earlier_run(study, kept):
 
 def test_an_earlier_run_says_what_was_kept():
     device = torch.device("cpu")
-    study = study_alignment(workload(), SETTINGS, device)
+    study = study_alignment(subject(), SETTINGS, device)
     kept = {study["adapters"][1]["name"]}
-    other = study_alignment(workload(), SETTINGS, device, earlier_run(study, kept))
+    other = study_alignment(subject(), SETTINGS, device, earlier_run(study, kept))
     assert {adapter["name"] for adapter in other["adapters"] if adapter["kept"]} == kept
     assert [a["trace"] for a in other["adapters"]] == [a["trace"] for a in study["adapters"]]
     assert other["figures"]["spearman_score"] is None  # all scores are equal
@@ -146,7 +146,7 @@ def test_a_run_that_cannot_be_compared_is_refused(change, message):
     run = earlier_run(study, {study["adapters"][0]["name"]})
     change(run)
     with pytest.raises(ValueError, match=message):
-        study_alignment(workload(), SETTINGS, torch.device("cpu"), run)
+        study_alignment(subject(), SETTINGS, torch.device("cpu"), run)
 
 
 KINDS = ("attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense")
@@ -188,7 +188,7 @@ def test_the_page_says_what_the_figures_say():
 
 
 def test_measuring_does_not_change_the_choice():
-    study = study_alignment(workload(2), SETTINGS, torch.device("cpu"))
+    study = study_alignment(subject(2), SETTINGS, torch.device("cpu"))
     kept = {adapter["name"] for adapter in study["adapters"] if adapter["kept"]}
     assert kept == plain_choice()
 
@@ -198,7 +198,7 @@ def plain_choice() -> set[str]:
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
-    task = workload(2)
+    task = subject(2)
     set_seed(SETTINGS.seed)
     model = get_peft_model(task.model, LoraConfig(r=2, lora_alpha=8, **task.target)).train()
     optimizer = adamw(model, lr=1e-2)

@@ -1,18 +1,27 @@
 """A ground truth that the regressions must recover, noise that they must not explain, and percentiles by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from benchmarks.studies.headroom import fit_membership, place_methods, render_headroom_markdown, stand
+from benchmarks.pages.headroom import fit_membership, place_methods, render_headroom_markdown, stand
 from hypothesis import given
 from hypothesis import strategies as st
+from stored import result
+
+from weightlora.errors import DataError
 
 TYPES = ("attention.query", "attention.value", "mlp.up", "mlp.down")
 NAMES = [f"encoder.layer.{layer}.{kind}" for layer in range(6) for kind in TYPES]
 
 
 def run(kept, loss, seed=0, **changes):
-    result = {"task": "tiny", "method": "random", "seed": seed, "loss": loss, "kept": kept, "names": NAMES}
-    return result | {"trainable_parameters": {"before": 10 * len(NAMES), "after": 10 * len(kept)}} | changes
+    return result("random", seed, loss, **{"kept": kept, "names": NAMES, "after": 10 * len(kept)} | changes)
+
+
+def with_loss(run, loss):
+    """The same run with another loss."""
+    return replace(run, metrics={"test": {**run.metrics["test"], "held_out_loss": loss}})
 
 
 def draw(effects, count, noise=0.0, keep=6, seed=0):
@@ -60,7 +69,7 @@ def test_types_and_layers_are_mean_coefficients(fit, effects):
 
 def test_the_spread_is_that_of_the_runs(effects):
     results = draw(effects, 30)
-    losses = [result["loss"] for result in results]
+    losses = [result.held_out_loss for result in results]
     spread = fit_membership(results)["loss"]
     assert spread["mean"] == pytest.approx(np.mean(losses))
     assert spread["std"] == pytest.approx(np.std(losses, ddof=1))
@@ -82,15 +91,16 @@ def test_groups_are_thirds_of_the_depth_and_module_types():
 def test_size_is_told_from_kind():
     def results(loss_of, seed=0):
         drawn = draw(np.zeros(len(NAMES)), 60, noise=0.001, seed=seed)
-        for result in drawn:
-            wide = sum("mlp" in name for name in result["kept"])
-            result["trainable_parameters"] = {"before": 600, "after": (parameters := 10 * (6 + wide))}
-            result["loss"] += loss_of(parameters, result["kept"])
-        return drawn
+        found = []
+        for run in drawn:
+            parameters = 10 * (6 + sum("mlp" in name for name in run.kept))
+            loss = run.held_out_loss + loss_of(parameters, run.kept)
+            found.append(with_loss(replace(run, adapter_parameters_after=parameters), loss))
+        return found
 
     larger_is_better = results(lambda parameters, kept: -1e-3 * parameters)
     size = fit_membership(larger_is_better)["size"]
-    parameters = [result["trainable_parameters"]["after"] for result in larger_is_better]
+    parameters = [run.adapter_parameters_after for run in larger_is_better]
     assert size["mean"] == pytest.approx(np.mean(parameters))
     assert size["std"] == pytest.approx(np.std(parameters, ddof=1))
     assert size["coefficients"]["parameters"] == pytest.approx(-1e-3 * size["std"], rel=0.05)
@@ -108,7 +118,7 @@ def test_a_module_outside_the_layers_is_a_group_of_its_own():
     names = [*NAMES[:4], "head"]
     generator = np.random.default_rng(0)
     results = [run([str(n) for n in generator.choice(names, 2, replace=False)], 0.0, names=names) for _ in range(30)]
-    results = [{**result, "loss": 0.5 + 0.1 * ("head" in result["kept"])} for result in results]
+    results = [with_loss(run, 0.5 + 0.1 * ("head" in run.kept)) for run in results]
     fit = fit_membership(results)
     assert list(fit["groups"]["coefficients"]) == [*(f"lower {kind}" for kind in TYPES), "head"]
     assert fit["layers"].keys() == {"0", "-"}
@@ -129,7 +139,7 @@ def test_repeats_of_a_subset_do_not_predict_one_another():
     results = []
     for result in draw(np.zeros(len(NAMES)), 12):
         loss = generator.normal()  # of the subset: its members say nothing about those of other subsets
-        results += [{**result, "loss": loss + 1e-3 * repeat} for repeat in range(3)]
+        results += [with_loss(result, loss + 1e-3 * repeat) for repeat in range(3)]
     fit = fit_membership(results)
     assert (fit["runs"], fit["subsets"]) == (36, 12)
     assert fit["adapters"]["r2"] < 0.3
@@ -144,7 +154,7 @@ def test_the_order_of_runs_does_not_matter(effects):
 
 def test_subsets_of_different_sizes_need_a_size(effects):
     results = [*draw(effects, 20, keep=4), *draw(effects, 20, keep=6, seed=1)]
-    with pytest.raises(ValueError, match="hold 4 to 6 adapters: give `keep`"):
+    with pytest.raises(DataError, match="hold 4 to 6 adapters: give `keep`"):
         fit_membership(results)
     assert len(fit_membership(results, keep=3)["best"]["kept"]) == 3
 
@@ -161,20 +171,20 @@ def test_subsets_of_different_sizes_need_a_size(effects):
 )
 def test_unsuitable_runs_are_refused(effects, changes, message):
     results = draw(effects, 10)
-    results[5] |= changes
-    with pytest.raises(ValueError, match=message):
+    results[5] = replace(results[5], **changes)
+    with pytest.raises(DataError, match=message):
         fit_membership(results)
 
 
 def test_too_little_to_fit_is_refused(effects):
     results = draw(effects, 10)
-    with pytest.raises(ValueError, match="no results"):
+    with pytest.raises(DataError, match="no results"):
         fit_membership([])
-    with pytest.raises(ValueError, match="2 different subsets are too few"):
+    with pytest.raises(DataError, match="2 different subsets are too few"):
         fit_membership([*results[:2], *results[:2]])
-    with pytest.raises(ValueError, match="no spread"):
-        fit_membership([{**result, "loss": 0.5} for result in results])
-    with pytest.raises(ValueError, match="keep is 25, but there are 24 adapters"):
+    with pytest.raises(DataError, match="no spread"):
+        fit_membership([with_loss(run, 0.5) for run in results])
+    with pytest.raises(DataError, match="keep is 25, but there are 24 adapters"):
         fit_membership(results, keep=25)
 
 
@@ -183,7 +193,7 @@ def test_percentiles_by_hand():
     assert [stand(value, losses) for value in (0.05, 0.15, 0.25, 0.5)] == [0, 25, 50, 100]
     assert stand(1.0, [0.0] * 11) == 100, "and not a rounding error more"
     assert stand(0.2, losses) == 37.5  # one lower, one tie that counts half
-    with pytest.raises(ValueError, match="no losses"):
+    with pytest.raises(DataError, match="no losses"):
         stand(0.1, [])
 
 
@@ -196,8 +206,8 @@ def test_a_percentile_grows_with_the_loss_and_mirrors(losses, one, other):
 
 def test_methods_are_placed_by_their_mean_loss_and_paired_by_seed():
     runs = [("b", 0, 0.1), ("a", 7, 0.35), ("b", 1, 0.2)]
-    results = [{"method": method, "seed": seed, "loss": loss} for method, seed, loss in runs]
-    subsets = [{"seed": seed, "loss": loss} for seed, loss in enumerate([0.4, 0.3, 0.2, 0.1])]
+    results = [result(label, seed, loss) for label, seed, loss in runs]
+    subsets = [result("random-2", seed, loss) for seed, loss in enumerate([0.4, 0.3, 0.2, 0.1])]
     placed = place_methods(results, subsets)
     assert list(placed) == ["b", "a"]
     expected = {"mean": pytest.approx(-0.2), "ci": pytest.approx(12.706205 * 0.1), "wins": 2}

@@ -3,17 +3,16 @@
 import pytest
 import torch
 from benchmarks.studies.memory import Case, adapter_names, measure_case, plan_cases, render_memory_markdown
+from benchmarks.studies.subject import Subject
 from models import BERT_TARGETS, batch, tiny_bert, tiny_llama
-
-from weightlora.tasks.workload import Workload
 
 CPU = torch.device("cpu")
 NAMES = [f"m.{i}" for i in range(8)]
 
 
-def workload(model=None, **target) -> Workload:
+def subject(model=None, **target) -> Subject:
     target = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS"} | target
-    return Workload(model or tiny_bert(2), target, [], [], [], lambda rows: {}, lambda prediction: {}, "a", ("a",))
+    return Subject(model or tiny_bert(2), target, [], lambda rows: {})
 
 
 def test_every_set_is_measured_once():
@@ -30,7 +29,7 @@ def test_every_set_is_measured_once():
 
 
 def test_bytes_are_exact():
-    task = workload()
+    task = subject()
     names = adapter_names(task)
     assert len(names) == 12 and all(parameter.requires_grad for parameter in task.model.parameters())
     measured = measure_case(task, Case(tuple(names[-2:]), 4, ("top",)), batch(), CPU)
@@ -50,7 +49,7 @@ def test_bytes_are_exact():
 
 
 def test_adapters_at_the_bottom_and_more_of_them_cost_more():
-    task = workload()
+    task = subject()
     names = adapter_names(task)
     cases = plan_cases(names, [0, 3, 12], [2], ["top", "bottom"])
     peaks = {(len(case.names), case.orders): measure_case(task, case, batch(), CPU)["peak_bytes"] for case in cases}
@@ -59,7 +58,7 @@ def test_adapters_at_the_bottom_and_more_of_them_cost_more():
 
 
 def test_a_model_without_anything_to_train_is_measured_too():
-    task = workload(tiny_llama(), target_modules=["q_proj"], task_type="CAUSAL_LM")
+    task = subject(tiny_llama(), target_modules=["q_proj"], task_type="CAUSAL_LM")
     inputs = {"input_ids": batch()["input_ids"], "labels": batch()["input_ids"]}
     measured = measure_case(task, Case((), 2, ("top",)), inputs, CPU)
     assert measured["trainable_parameters"] == measured["gradient_bytes"] == measured["optimizer_state_bytes"] == 0
@@ -68,7 +67,7 @@ def test_a_model_without_anything_to_train_is_measured_too():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_bytes_on_cuda():
-    task = workload()
+    task = subject()
     measured = measure_case(task, Case(tuple(adapter_names(task)), 4, ("top",)), batch(), torch.device("cuda"))
     resident = measured["model_bytes"] + measured["optimizer_state_bytes"]
     assert measured["peak_bytes"] > resident + measured["saved_activation_bytes"]

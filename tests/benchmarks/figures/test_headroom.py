@@ -1,13 +1,13 @@
-"""The pictures show what they are given: rows in order, marks where they belong, files whole or not at all."""
+"""Headroom: the losses of random subsets, and where methods stand among them."""
 
 import subprocess
 import sys
 
 import pytest
-from benchmarks.figures import comparison
-from benchmarks.figures.comparison import draw_differences, draw_headroom
+from benchmarks.figures import headroom
+from benchmarks.figures.headroom import draw_headroom
 
-from weightlora.report.figures import write_whole
+from weightlora.errors import DataError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -16,7 +16,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def figure_of(monkeypatch, tmp_path):
     """Calls a drawing function and returns the figure that it would have written."""
     kept = []
-    monkeypatch.setattr(comparison, "save", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr(headroom, "save", lambda figure, path: kept.append(figure))
 
     def call(draw, *arguments):
         draw(*arguments, tmp_path / "picture.png")
@@ -37,21 +37,6 @@ def texts(axes):
 
 def labels(axes):
     return [label.get_text() for label in axes.get_yticklabels()]
-
-
-def test_differences_have_a_panel_a_task_with_zero_inside(figure_of):
-    found = {
-        "told": ({"mean": -0.02, "ci": 0.01}, [-0.025, -0.015]),
-        "not": ({"mean": -0.01, "ci": 0.02}, [0.0, -0.02]),
-    }
-    panels = {"a": found, "b": {"told": ({}, []), "not": ({"mean": 0.2, "ci": None}, [0.2])}}
-    one, other = figure_of(draw_differences, panels, "loss").axes
-    assert labels(one) == ["told", "not"] and (one.get_title(), other.get_title()) == ("a", "b")
-    assert means(one) == [(0, -0.02, True), (1, -0.01, False)]
-    assert means(other) == [(1, 0.2, False)], "the row without differences is empty"
-    assert all(axes.get_xlim()[0] < 0 < axes.get_xlim()[1] for axes in (one, other))
-    with pytest.raises(ValueError, match="no differences to draw"):
-        draw_differences({}, "loss", "nowhere.png")
 
 
 def test_headroom_shows_the_distribution_and_where_methods_stand(figure_of):
@@ -81,26 +66,13 @@ def test_odd_input_draws(tmp_path):
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no random subsets of t"):
+    with pytest.raises(DataError, match="no random subsets of t"):
         draw_headroom("t", [], {}, tmp_path / "a.png")
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "a.txt"
-    write_whole(path, lambda unfinished: unfinished.write_text("old"))
-
-    def fail(unfinished):
-        unfinished.write_text("ha")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, fail)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
 def test_matplotlib_loads_when_something_is_drawn_and_pyplot_never(tmp_path):
     code = (
-        "import sys; from benchmarks.figures.comparison import draw_headroom; print('matplotlib' in sys.modules)\n"
+        "import sys; from benchmarks.figures.headroom import draw_headroom; print('matplotlib' in sys.modules)\n"
         f"draw_headroom('t', [0.5, 0.6], {{}}, {str(tmp_path / 'a.png')!r}); print('matplotlib.pyplot' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
