@@ -88,6 +88,8 @@ def load(args: argparse.Namespace, rows: int) -> tuple[Any, Any, dict[str, Any]]
 
 def _job(args: argparse.Namespace, rows: int) -> Any:
     """A run of LoRA on the task, or on the user's own model and data."""
+    import datasets
+
     from weightlora.train import parse, prepare
     from weightlora.train.methods import METHODS
 
@@ -98,6 +100,7 @@ def _job(args: argparse.Namespace, rows: int) -> Any:
         own = {"task": args.task, "method": "lora", "label": "lora", "max_length": args.max_length}
         examples = {"train_examples": rows, "validation_examples": 1, "test_examples": 1}
         return job_for({**DEFAULTS, **own, **examples, "batch_size": args.batch_size}, args.seed, METHODS, OUTPUT)
+    datasets.disable_progress_bars()
     options = {
         "task": "text-classification",
         "model": args.model,

@@ -1,4 +1,4 @@
-"""`python -m benchmarks memory` and `alignment`: files that are whole, nothing overwritten unasked, and bad input in one sentence."""
+"""The side studies' commands: complete files, nothing overwritten unasked, bad input in one sentence."""
 
 import json
 from pathlib import Path
@@ -118,7 +118,7 @@ def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, ca
         (["memory", "--counts", "-1"], "argument --counts"),
         (["memory", "--ranks", "0,8"], "argument --ranks: '0,8' is not a list of whole numbers of at least 1"),
         (["memory", "--orders", "middle"], "argument --orders: 'middle' is not a list of top and bottom"),
-        (["memory", "--batch-size", "0"], "argument --batch-size: 0 is not at least 1"),
+        (["memory", "--batch-size", "0"], "argument --batch_size/--batch-size: 0 is not at least 1"),
         (["alignment", "--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
     ],
 )
@@ -163,7 +163,7 @@ def test_what_the_model_and_data_do_not_allow_is_one_sentence(tmp_path, capsys, 
             [*own, *SMALL, "--counts", "14"],
             "a count of 14 is more than the model's 13 LoRA adapters: give 13 or fewer.",
         ),
-        ([*own, "--batch-size", "500"], "--batch_size 500 is more than the 120 rows for training."),
+        ([*own, "--batch-size", "500", "--max-length", "8"], "--batch_size 500 is more than the 120 rows for training."),
         (["--task", "mnli"], "task 'mnli' is unknown: choose one of rotten-tomatoes, "),
         ([*own[:3], "missing.jsonl"], "missing.jsonl"),
     ):

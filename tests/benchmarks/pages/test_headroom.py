@@ -137,9 +137,9 @@ def test_noise_is_not_explained():
 def test_repeats_of_a_subset_do_not_predict_one_another():
     generator = np.random.default_rng(3)
     results = []
-    for result in draw(np.zeros(len(NAMES)), 12):
+    for one in draw(np.zeros(len(NAMES)), 12):
         loss = generator.normal()  # of the subset: its members say nothing about those of other subsets
-        results += [with_loss(result, loss + 1e-3 * repeat) for repeat in range(3)]
+        results += [with_loss(one, loss + 1e-3 * repeat) for repeat in range(3)]
     fit = fit_membership(results)
     assert (fit["runs"], fit["subsets"]) == (36, 12)
     assert fit["adapters"]["r2"] < 0.3
