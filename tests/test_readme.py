@@ -53,7 +53,7 @@ def test_readme_is_short():
 
 
 def test_no_page_installs_a_name_that_is_not_ours():
-    """`weightlora` on PyPI is not this project: install from a clone or from a wheel file."""
+    """The name on PyPI is not ours to give: install from a clone or from a wheel file."""
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         assert not re.search(r"pip install '?weightlora(?!-\d)", page.read_text(encoding="utf-8")), page
 
