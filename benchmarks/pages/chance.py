@@ -56,7 +56,10 @@ def chance() -> str:
             seeds = len(own.keys() & reference.keys())
             rows[-1].append(f"{difference(versus)} ({versus['wins']} of {seeds})")
             totals[label] = (totals[label][0] + versus["wins"], totals[label][1] + seeds)
-    tests = [f"{wins} of {seeds} (p = {binomtest(wins, seeds).pvalue:.3f})" for wins, seeds in totals.values()]
+    tests = [
+        f"{wins} of {seeds} (p = {binomtest(wins, seeds).pvalue:.3f})" if seeds else ""
+        for wins, seeds in totals.values()
+    ]
     return table([*rows, ["lower in loss, all tasks (two-sided sign test)", *tests]])
 
 
