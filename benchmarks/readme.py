@@ -3,8 +3,8 @@
     python -m benchmarks.readme
 
 A table stands between `<!-- name -->` and `<!-- /name -->`; a page may hold any of them. The stored results are in
-`quality/` (from `python -m benchmarks run`) and in `results/`: `quickstart.json` and `quickstart/selection.json` (from
-`weightlora quickstart --compare`), `speed.json` (from `make bench`), `memory.json` and `alignment.json` (from
+`quality/` (from `python -m benchmarks run`) and in `results/`: `quickstart.json` and `quickstart/selection.json` (`result.json` and
+`selection.json` of `weightlora quickstart --compare`), `speed.json` (from `make bench`), `memory.json` and `alignment.json` (from
 `python -m benchmarks memory` and `python -m benchmarks alignment`).
 """
 

@@ -79,17 +79,31 @@ def metrics() -> str:
     return table(rows, left=2)
 
 
+def quickstart_figures(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`columns`, `test_sentences`, `steps` and `select_steps` of a quickstart run.
+
+    Args:
+        content: A `result.json` of `weightlora quickstart --compare`, or what earlier versions wrote.
+    """
+    settings, measured = content["settings"], content.get("evidence") or content
+    return {
+        "columns": measured["columns"],
+        "test_sentences": measured["test_sentences"],
+        "steps": content["steps"] if "steps" in content else settings["steps"],
+        "select_steps": settings["select_steps"],
+    }
+
+
 def quickstart() -> str:
     """The numbers of `weightlora quickstart --compare`."""
-    figures = stored("quickstart")
+    figures = quickstart_figures(stored("quickstart"))
     columns = [figures["columns"][key] for key in ("selecting", "after", "lora")]
-    settings = figures["settings"]
 
     def row(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
         return [title, *("" if column[key] is None else form(column[key]) for column in columns)]
 
     rows = [
-        ["", f"selecting, steps 1 to {settings['select_steps']}", "after the choice", "LoRA on all, same steps"],
+        ["", f"selecting, steps 1 to {figures['select_steps']}", "after the choice", "LoRA on all, same steps"],
         row("adapters", "adapters", str),
         row("their parameters", "adapter_parameters", lambda value: f"{value:,}"),
         row("optimizer state", "optimizer_state_bytes", megabytes),
@@ -100,7 +114,7 @@ def quickstart() -> str:
     ]
     note = (
         f"MiniLM-L6, evaluated on {figures['test_sentences']:,} held-out sentences of Rotten Tomatoes after "
-        f"{settings['steps']} steps of 32 sentences. This is one run with one seed: it shows that the command works, "
+        f"{figures['steps']} steps of 32 sentences. This is one run with one seed: it shows that the command works, "
         "not how good the method is. The step times were measured minutes apart on a shared machine."
     )
     return f"{table(rows)}\n\n{note}"

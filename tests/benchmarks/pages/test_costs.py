@@ -26,6 +26,13 @@ def test_a_significant_gain_is_marked():
     assert gains == {f"loss, {task}": found["mean"] + found["ci"] < 0 for task, found in versus.items()}
 
 
+def test_quickstart_figures_of_both_formats():
+    old = costs.stored("quickstart")
+    measured = {name: old[name] for name in ("columns", "test_sentences")}
+    new = {"format": 2, "steps": 150, "settings": {"select_steps": 30}, "evidence": measured}
+    assert costs.quickstart_figures(new) == costs.quickstart_figures(old)
+
+
 def test_quickstart_and_speed():
     assert rows(costs.quickstart())["adapters"] == ["36", "9", "36"]
     found = rows(costs.speed())
