@@ -15,21 +15,21 @@ SUMS = ("credit", "credit_squared", "next_credit", "next_credit_squared", "gate"
 
 
 class EvidenceCallback(TrainerCallback):
-    """Records evidence about each adapter at chosen steps, and changes nothing.
+    """Records evidence about each adapter at given steps, without any effect on the training.
 
-    `records` maps a step T to lists with one number an adapter, in the model's order:
+    `records` maps a step T to lists with one number per adapter, in the order of the model:
 
     * `credit`, `credit_squared`: sum over steps 1 to T of the update credit of a step, and of its square.
     * `next_credit`, `next_credit_squared`: the same with the gradient of the next batch, which the step has not seen.
-    * `gate`, `gate_squared`: of `-<dL/dB, B>`, the decrease of the loss along a gate that opens.
+    * `gate`, `gate_squared`: the same of `-<dL/dB, B>`, the decrease of the loss along a gate that opens.
     * `gradient`: sum of the Frobenius norm of dL/dB.
     * `update`: `s ||B A||_F` at T.
-    * `leave_one_out`: the rise of the loss of one training batch, without dropout, when the adapter alone is left out.
+    * `leave_one_out`: increase of the loss of one training batch, without dropout, if this adapter is left out.
 
     Args:
-        steps: The T to record at.
-        batch: Gives the batch of `leave_one_out`.
-        leave_out_at: The only step with `leave_one_out`, which costs a forward pass an adapter; None for no step.
+        steps: Steps T at which to record.
+        batch: Returns the batch for `leave_one_out`.
+        leave_out_at: The only step with `leave_one_out`, which costs one forward pass per adapter. None for no step.
     """
 
     def __init__(

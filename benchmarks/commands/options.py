@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from weightlora.cli import spellings
+
 ROOT = Path("benchmarks/quality")
 
 
 def add_option(parser: Any, name: str, **settings: Any) -> None:
     """Add `--some_name`. The spelling with dashes, `--some-name`, is accepted too."""
-    parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **settings)
+    parser.add_argument(*spellings(name), **settings)
 
 
 def add_experiments(parser: argparse.ArgumentParser) -> None:

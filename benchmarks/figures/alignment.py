@@ -13,11 +13,13 @@ __all__ = ["draw_alignment"]
 
 
 def draw_alignment(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Draws trace(G^T B A) as colours on the grid of layers and types, kept adapters framed; below, sorted.
+    """Draw trace(G^T B A) as colours on the grid of layers and module types, and as sorted bars below it.
+
+    Adapters that were kept have a frame.
 
     Args:
         study: The content of `alignment.json`.
-        path: Where the PNG is written, whole or not at all.
+        path: Where the PNG is written.
     """
     adapters = [{**adapter, "score": adapter["trace"], "rank": 0} for adapter in study["adapters"]]
     grid = lay_out([adapter["name"] for adapter in adapters])
@@ -36,7 +38,7 @@ def draw_alignment(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
 
 
 def _diverging(values: Sequence[float]) -> Any:
-    """White at 0; blue where the update descends, red where it climbs."""
+    """Colours: white at 0, blue where the update lowers the loss, red where it raises the loss."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -45,7 +47,7 @@ def _diverging(values: Sequence[float]) -> Any:
 
 
 def _draw_sorted(axes: Any, adapters: Sequence[Mapping[str, Any]], scale: Any) -> None:
-    """A bar an adapter with its standard error, the most negative first; kept ones framed and dotted."""
+    """One bar per adapter with its standard error, the most negative first. Kept adapters have a frame and a dot."""
     ordered = sorted(adapters, key=lambda adapter: adapter["trace"])
     for place, adapter in enumerate(ordered):
         value = adapter["trace"]

@@ -22,12 +22,12 @@ def draw_differences(
     The mean is filled where the interval excludes 0. A row without differences stays empty.
 
     Args:
-        panels: task -> reference -> (`{"mean", "ci"}`, the difference at each seed); every task has all references.
-        what: the title.
-        path: where the PNG is written, whole or not at all.
+        panels: Task -> reference -> (`{"mean", "ci"}`, the difference at each seed); every task has all references.
+        what: Title.
+        path: Where the PNG is written.
 
     Raises:
-        DataError: there are no panels.
+        DataError: There are no panels.
     """
     if not panels:
         raise DataError("no differences to draw.")

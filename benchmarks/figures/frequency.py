@@ -1,4 +1,4 @@
-"""The picture of many choices: a grid of layers and module types, the share of the seeds that kept each as colour."""
+"""The picture of many choices: a grid of layers and module types, coloured by the share of seeds that kept each."""
 
 import os
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ __all__ = ["draw_shares"]
 
 
 def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | os.PathLike[str]) -> Path:
-    """Draws the share of the seeds at which each adapter was kept.
+    """Draw the share of the seeds that kept each adapter.
 
     Args:
-        task: For the title.
-        shares: Name of each adapter -> 0 (never kept) to 1 (always).
-        seeds: Of how many.
-        path: Where the PNG is written, whole or not at all.
+        task: Name in the title.
+        shares: Name of each adapter -> 0 (never kept) to 1 (always kept).
+        seeds: Number of seeds.
+        path: Where the PNG is written.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.patches import Rectangle

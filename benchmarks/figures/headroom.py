@@ -28,16 +28,16 @@ def draw_headroom(
     methods: Mapping[str, Mapping[str, float]],
     path: str | os.PathLike[str],
 ) -> Path:
-    """Draws the losses of random subsets as a histogram, and below it where each method stands among them.
+    """Draw the losses of random subsets as a histogram, and the position of each method among them below it.
 
     Args:
-        task: the title.
-        losses: held-out losses of the runs with a random subset.
-        methods: method -> `{"loss": mean held-out loss, "percentile": 0 to 100}`, as `place_methods` has it.
-        path: where the PNG is written, whole or not at all.
+        task: Title.
+        losses: Held-out losses of the runs with a random subset.
+        methods: Label -> `{"loss": mean held-out loss, "percentile": 0 to 100}`, as `place_methods` returns it.
+        path: Where the PNG is written.
 
     Raises:
-        DataError: there are no losses.
+        DataError: There are no losses.
     """
     if not losses:
         raise DataError(f"no random subsets of {task} to draw.")

@@ -14,11 +14,11 @@ PLACES = {"top": "nearest the output", "bottom": "nearest the input"}
 
 
 def draw_memory(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Draws the peak of a training step against the number of adapters, a line a rank, a panel an order.
+    """Draw the peak of a training step over the number of adapters: one line per rank, one panel per order.
 
     Args:
         study: The content of `memory.json`.
-        path: Where the PNG is written, whole or not at all.
+        path: Where the PNG is written.
     """
     settings = study["settings"]
     orders, ranks = settings["orders"], sorted(settings["ranks"])
@@ -52,7 +52,7 @@ def draw_memory(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
 
 
 def _shades(count: int) -> list[Any]:
-    """Light to dark, the lightest still readable on white."""
+    """Colours from light to dark. The lightest is readable on white."""
     from matplotlib import colormaps
 
     return [colormaps["viridis_r"](0.15 + 0.8 * index / max(count - 1, 1)) for index in range(count)]

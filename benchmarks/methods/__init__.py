@@ -1,23 +1,22 @@
 """Methods that exist only to be compared: name -> how to prepare the model."""
 
-from collections.abc import Callable
+from weightlora.train.methods import CONFIG_OPTIONS, METHODS, Method
 
-from weightlora.train.methods import METHODS, Prepared, Setting
-
+from . import peft
 from .subsets import random_without, rival, subset
 from .variants import by_gradient, faster, sampled
 
 __all__ = ["ALL_METHODS", "RIVALS"]
 
-RIVALS: dict[str, Callable[[Setting], Prepared]] = {
-    "subset": subset,
-    "rival": rival,
-    "random-without": random_without,
-    "by-gradient": by_gradient,
-    "faster": faster,
-    "sampled": sampled,
+RIVALS = {
+    "subset": Method(subset, frozenset({"kept"})),
+    "rival": Method(rival, frozenset({"rule", "at", "evidence", "keep_parameters"})),
+    "random-without": Method(random_without, frozenset({"without"})),
+    "by-gradient": Method(by_gradient, CONFIG_OPTIONS | {"per_block"}),
+    "faster": Method(faster, CONFIG_OPTIONS | {"factor"}),
+    "sampled": Method(sampled, CONFIG_OPTIONS),
 }
-"""Other sets of adapters than those that the package would choose, and variants of its default."""
+"""Sets of adapters that the package would not choose, and variants of its default."""
 
-ALL_METHODS = {**METHODS, **RIVALS}
+ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS}
 """Every method that an experiment may name."""

@@ -29,27 +29,28 @@ RULES: dict[str, Callable[[Mapping[str, Scores], Scores], Scores]] = {
     "update": lambda e, sizes: e["update"],
     "leave-one-out": lambda e, sizes: e["leave_one_out"],
 }
-"""Score of each adapter from a record of `EvidenceCallback` and the adapters' sizes; the highest stay.
+"""Rule -> the score of each adapter, from a record of `EvidenceCallback` and the adapters' sizes. The highest stay.
 
-Those of rules `...-per-block` count relative to the mean magnitude of the adapter's block.
+The scores of rules `...-per-block` are divided by the mean magnitude in the adapter's block.
 """
 
 
 def choose(
     record: Mapping[str, Any], sizes: Mapping[str, int], rule: str, keep: int, keep_parameters: int | None = None
 ) -> list[str]:
-    """The `keep` adapters that a rule would choose, in the model's order.
+    """The `keep` adapters that a rule would choose, in the order of the model.
 
     Args:
-        record: Of `EvidenceCallback` at one step.
-        sizes: Parameters of each adapter, in the model's order.
+        record: What `EvidenceCallback` recorded at one step.
+        sizes: Name -> parameters of each adapter, in the order of the model.
         rule: Key in `RULES`.
         keep: K.
-        keep_parameters: The most that they may have together; as in `selection="credit"`, those of `keep` average
-            adapters if None.
+        keep_parameters: Limit of their parameters together. If None, the parameters of `keep` average adapters, as
+            with `selection="credit"`.
 
     Raises:
-        ValueError: If there is no such rule, the record lacks its evidence, or the K smallest are too many parameters.
+        ConfigError: The rule is unknown, the record lacks its evidence, or even the K smallest adapters exceed the
+            limit.
     """
     if rule not in RULES:
         raise ConfigError(f"rule {rule!r} is unknown: choose one of {', '.join(RULES)}.")
@@ -57,7 +58,7 @@ def choose(
     try:
         scores = RULES[rule]({name: np.asarray(values) for name, values in record.items()}, np.asarray(parameters))
     except KeyError as error:
-        raise ConfigError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs.") from error
+        raise ConfigError(f"the record has no {error.args[0]!r}, which rule {rule!r} needs: record it.") from error
     if rule.endswith("-per-block"):
         scores = relative_to_block(scores, list(sizes))
     ((_, most),) = plan_budgets(parameters, keep, keep_parameters, rounds=1, share=True)

@@ -14,7 +14,7 @@ __all__ = ["random_without", "rival", "subset"]
 
 
 def subset(setting: Setting) -> Prepared:
-    """The adapters that `options["kept"]` names."""
+    """The adapters in `options["kept"]`."""
     return keep_only(setting.lora(), setting.options["kept"])
 
 
@@ -35,6 +35,6 @@ def rival(setting: Setting) -> Prepared:
 
 
 def random_without(setting: Setting) -> Prepared:
-    """K adapters at random, none of them on a module whose name matches `options["without"]`, a regular expression."""
+    """K random adapters among the modules whose names do not match the regular expression `options["without"]`."""
     target = {**setting.target, "exclude_modules": setting.options["without"]}
     return random(replace(setting, target=target, options={}))

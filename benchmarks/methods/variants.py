@@ -19,7 +19,7 @@ __all__ = ["ByGradientCallback", "FasterCallback", "SampledCallback", "by_gradie
 
 
 class ByGradientCallback(WeightLoraCallback):
-    """Chooses by the sum of the norms of dL/dB instead of by credit; relative to the block's mean, if `per_block`."""
+    """Selects by the sum of the norms of dL/dB, not by credit. With `per_block`, relative to the mean of the block."""
 
     def __init__(self, config: WeightLoraConfig, per_block: bool) -> None:
         super().__init__(config)
@@ -43,7 +43,7 @@ class ByGradientCallback(WeightLoraCallback):
 
 
 def by_gradient(setting: Setting) -> Prepared:
-    """This package's default, but for what it ranks by: the gradient's norm, `options["per_block"]` or not."""
+    """The default, but adapters are ranked by the norm of their gradient."""
     options = dict(setting.options)
     per_block = options.pop("per_block", False)
     config = WeightLoraConfig(keep=setting.keep, select_steps=setting.select_steps, seed=setting.seed, **options)
@@ -51,7 +51,7 @@ def by_gradient(setting: Setting) -> Prepared:
 
 
 class FasterCallback(TrainerCallback):
-    """Multiplies the learning rate of all that is left, from step `after` to the end of the schedule."""
+    """Multiplies the learning rate by `factor` from step `after` to the end of the schedule."""
 
     def __init__(self, after: int, factor: float) -> None:
         self._after, self._factor = after, factor
@@ -67,7 +67,7 @@ class FasterCallback(TrainerCallback):
 
 
 def faster(setting: Setting) -> Prepared:
-    """This package's default, with `options["factor"]` times the learning rate after the selection."""
+    """The default, with `options["factor"]` times the learning rate after the selection."""
     options = dict(setting.options)
     callback = FasterCallback(setting.select_steps, options.pop("factor"))
     prepared = weightlora(replace(setting, options=options))
@@ -75,9 +75,9 @@ def faster(setting: Setting) -> Prepared:
 
 
 class SampledCallback(TrainerCallback):
-    """Lets a step up to `steps` train about `keep` adapters only; in turns, whose order is drawn anew each time.
+    """Trains only about `keep` adapters in each step up to `steps`. All adapters take turns, in a new random order.
 
-    What has its turn in another step still counts in the forward pass.
+    The other adapters still contribute to the forward pass.
     """
 
     def __init__(self, keep: int, steps: int, seed: int) -> None:
@@ -113,7 +113,7 @@ class SampledCallback(TrainerCallback):
 
 
 def sampled(setting: Setting) -> Prepared:
-    """This package's default, but a step of the selection phase trains K of the adapters only."""
+    """The default, but each step of the selection phase trains only K of the adapters."""
     prepared = weightlora(setting)
     callback = SampledCallback(setting.keep, setting.select_steps, setting.seed)
     return replace(prepared, callbacks=(*prepared.callbacks, callback))

@@ -1,4 +1,4 @@
-"""What each rule would have chosen from the stored evidence, and whether seeds agree on it. Nothing is trained."""
+"""What each rule would choose from the stored evidence, and how well seeds agree. Nothing is trained."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def render_choices_markdown(results: Sequence[Result]) -> str:
     """One table per task, with one row per rule and one column per T; empty without a run that recorded evidence.
 
     Args:
-        results: As they were loaded; those with `evidence` count.
+        results: As they were loaded. Those with `evidence` count.
     """
     parts = []
     for task, runs in _told(results).items():
@@ -47,7 +47,7 @@ def movements(results: Sequence[Result]) -> dict[str, Movement]:
     """Task -> which third of the layers gains the credit when. Modules outside the layers do not count.
 
     Args:
-        results: As they were loaded; those with `evidence` count.
+        results: As they were loaded. Those with `evidence` count.
     """
     return {task: _movement(runs) for task, runs in _told(results).items()}
 
@@ -70,12 +70,12 @@ def _evidence(run: Result) -> dict[str, Any]:
 
 
 def _steps(runs: Sequence[Result]) -> list[int]:
-    """The steps at which all of them recorded."""
+    """The steps at which all runs recorded evidence."""
     return sorted(set.intersection(*(set(map(int, _evidence(run))) for run in runs)))
 
 
 def _cell(runs: Sequence[Result], rule: str, step: int, keep: int) -> str:
-    """Empty where the evidence was not gathered at that step."""
+    """Overlap and mean place. Empty where the evidence was not recorded at that step."""
     names = list(runs[0].names or ())
     sizes = dict(zip(names, runs[0].sizes or (), strict=True))
     try:

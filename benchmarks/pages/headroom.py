@@ -1,4 +1,4 @@
-"""How much the choice of adapters can matter: what random subsets lost, and how much of it their members explain."""
+"""How much the choice of adapters can matter: the losses of random subsets, and how much their members explain."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,31 +24,38 @@ ALPHAS = np.logspace(-3, 4, 29)
 
 
 def fit_membership(results: Sequence[Result], keep: int | None = None) -> dict[str, Any]:
-    """Ridge regressions of the held-out loss of random subsets of n adapters on which adapters they hold.
+    """Ridge regressions of the held-out loss of random subsets on the adapters in each subset.
 
-    Three regressions, their penalties chosen by scikit-learn's RidgeCV: `adapters`, on the membership (runs x n, 0 or
-    1); `groups`, on the number of members in each third of the depth and module type; and `size`, on nothing but the
-    number of trainable parameters. A coefficient is the change in loss that goes with one member more (in `size`, with
-    one standard deviation of the number of parameters), so negative is good. Where all subsets have one size, only
-    differences between coefficients mean anything; the penalty then centres them near 0.
+    There are three regressions. scikit-learn's RidgeCV chooses their penalties.
 
-    `r2`, the share of the spread that the members explain, is 1 minus the squared error over the squared spread, each
-    run predicted from the runs of all other subsets. It is negative where that is worse than predicting the mean.
+    * `adapters`: on the membership (runs x n, 0 or 1).
+    * `groups`: on the number of members in each third of the depth and module type.
+    * `size`: on the number of trainable parameters only.
+
+    A coefficient is the change in loss per additional member (in `size`, per standard deviation of the number of
+    parameters). Negative is good. If all subsets have the same size, only differences between coefficients have a
+    meaning, and the penalty centres them near 0.
+
+    `r2` is the share of the spread that the members explain: 1 minus the squared error over the squared spread, where
+    each run is predicted from the runs of all other subsets. It is negative if the mean predicts better.
 
     Args:
-        results: runs of one task, each with `kept`, `trainable_parameters` and the same `names`.
-        keep: K, the size of the best set; by default the size of the subsets, if they have one size.
+        results: Runs of one task, each with `kept` and the same `names`.
+        keep: K, the size of the best set. By default the size of the subsets, if they all have the same.
 
     Returns:
-        `runs`, `subsets` (how many differ), `n`, `keep`; `loss`: `{"mean", "std", "min", "max"}`; `adapters` and
-        `groups`: `{"r2", "alpha", "intercept", "coefficients": {name: x}}`; `size`: the same, with `mean` and `std` of
-        the number of parameters, or None where all have as many; `types` and `layers`: the mean coefficient
-        of the adapters of a module type or layer; `best`: `{"kept": [name], "loss": x}`, the K adapters of the lowest
-        predicted loss, in model order. That loss is the best of many predictions, hence too good to be expected.
+        * `runs`, `subsets` (the number of different ones), `n`, `keep`.
+        * `loss`: `{"mean", "std", "min", "max"}`.
+        * `adapters` and `groups`: `{"r2", "alpha", "intercept", "coefficients": {name: x}}`.
+        * `size`: the same, with `mean` and `std` of the number of parameters. None if all have the same number.
+        * `types` and `layers`: mean coefficient of the adapters of a module type or layer.
+        * `best`: `{"kept": [name], "loss": x}`, the K adapters with the lowest predicted loss, in the order of the
+          model. This loss is the best of many predictions, so it is too optimistic.
 
     Raises:
-        DataError: no results, or of several tasks, without `kept` or `names`, with different `names`, or with a
-            member that is not among them; fewer than 3 different subsets; equal losses; no K, or one not in 1 to n.
+        DataError: There are no results, or results of several tasks, without `kept` or `names`, with different
+            `names`, or with a member that is not in `names`; fewer than 3 different subsets; equal losses; no K, or K
+            outside 1 to n.
     """
     names = _common_names(results)
     membership = np.array([[name in (result.kept or ()) for name in names] for result in results], dtype=float)
@@ -83,28 +90,29 @@ def fit_membership(results: Sequence[Result], keep: int | None = None) -> dict[s
 
 
 def stand(value: float, losses: Sequence[float]) -> float:
-    """Percentile of a loss among the losses of random subsets: the percentage that is lower, a tie counting half.
+    """Percentile of a loss among the losses of random subsets: the percentage that is lower. A tie counts half.
 
-    0 is better than all of them, 50 as good as the middle one.
+    0 is better than all of them, 50 is as good as the median.
 
     Raises:
-        DataError: there are no losses.
+        DataError: There are no losses.
     """
     if not len(losses):
-        raise DataError("there are no losses to stand among.")
+        raise DataError("there are no losses of random subsets: run some.")
     return min(100.0, float(stats.percentileofscore(losses, value, kind="mean")))  # SciPy may round above 100
 
 
 def place_methods(results: Iterable[Result], subsets: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """Where methods stand among random subsets of the same task.
+    """The position of methods among random subsets of the same task.
 
     Args:
-        results: The methods' runs.
-        subsets: The runs with random subsets, one a seed.
+        results: Runs of the methods.
+        subsets: Runs with random subsets, one per seed.
 
     Returns:
-        `{method: {"loss", "seeds", "percentile", "vs"}}`, by loss. `loss` is the mean over the method's seeds; it
-        varies less than the single runs it is compared with. `vs` is the difference from the subsets, paired by seed.
+        `{label: {"loss", "seeds", "percentile", "vs"}}`, sorted by loss. `loss` is the mean over the seeds of the
+        method. It varies less than the single runs with which it is compared. `vs` is the difference from the subsets,
+        paired by seed.
     """
     runs: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for result in results:
@@ -125,12 +133,12 @@ def place_methods(results: Iterable[Result], subsets: Sequence[Result]) -> dict[
 def render_headroom_markdown(
     task: str, fit: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]] | None = None
 ) -> str:
-    """The spread, what explains it, the predicted best set, and where methods stand among the random subsets.
+    """The spread, what explains it, the predicted best set, and the position of methods among random subsets.
 
     Args:
-        task: the heading.
-        fit: from `fit_membership`.
-        methods: from `place_methods`.
+        task: Heading.
+        fit: From `fit_membership`.
+        methods: From `place_methods`.
     """
     loss, best = fit["loss"], fit["best"]
     parts = [
@@ -205,7 +213,7 @@ def _group_counts(membership: np.ndarray, names: Sequence[str]) -> tuple[np.ndar
 
 
 def _fit(features: np.ndarray, losses: np.ndarray, subsets: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Ridge of the losses (runs) on the features (runs x names); runs of one subset are left out together."""
+    """Ridge regression of the losses on the features (runs x names). Runs of one subset are left out together."""
     ridge = RidgeCV(alphas=ALPHAS)
     predicted = cross_val_predict(ridge, features, losses, groups=subsets, cv=LeaveOneGroupOut())
     ridge.fit(features, losses)
@@ -218,7 +226,7 @@ def _fit(features: np.ndarray, losses: np.ndarray, subsets: np.ndarray, names: S
 
 
 def _fit_size(results: Sequence[Result], losses: np.ndarray, subsets: np.ndarray) -> dict[str, Any] | None:
-    """Ridge of the losses on the number of trainable parameters, in standard deviations of it."""
+    """Ridge regression of the losses on the standardized number of trainable parameters."""
     parameters = np.array([result.adapter_parameters_after for result in results], dtype=float)
     mean, std = float(parameters.mean()), float(parameters.std(ddof=1))
     if std == 0:
@@ -249,7 +257,7 @@ def _best_set(adapters: Mapping[str, Any], keep: int) -> dict[str, Any]:
 
 
 def _explained(fit: Mapping[str, Any]) -> str:
-    """The sentences on r2, with a warning where the coefficients below mean nothing."""
+    """The sentences about r2, with a warning if the coefficients have no meaning."""
     of_adapters, of_groups, size = fit["adapters"]["r2"], fit["groups"]["r2"], fit["size"]
     of_size = f", {size['r2']:.2f} from nothing but the number of parameters" if size else ""
     text = (

@@ -1,4 +1,4 @@
-"""Which modules update credit kept, over seeds: what to target where you cannot choose."""
+"""Which modules update credit kept over seeds: a choice for `target_modules` where no run can select."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote

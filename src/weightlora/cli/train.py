@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..train.arguments import Recipe
+    from ..train.methods import Methods
     from ..train.plan import Plan
     from ..train.result import Result
 
@@ -18,8 +19,12 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run, takes_rest=True)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, methods: "Methods | None" = None) -> int:
     """Run the command; returns 0.
+
+    Args:
+        args: The command line; `args.rest` has the arguments.
+        methods: The registry of methods, `METHODS` if None.
 
     Raises:
         WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
@@ -34,17 +39,18 @@ def run(args: argparse.Namespace) -> int:
     from .quiet import quiet_libraries
 
     with quiet_libraries():
-        return _run(parse(args.rest), Console(highlight=False))
+        return _run(parse(args.rest), Console(highlight=False), methods)
 
 
-def _run(recipe: "Recipe", console: Any) -> int:
+def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     from ..train.fitting import fit
+    from ..train.methods import METHODS
     from ..train.plan import prepare
 
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
         arguments.disable_tqdm = not sys.stderr.isatty()
-    job = prepare(recipe)
+    job = prepare(recipe, methods or METHODS)
     if first:
         show_plan(console, job.plan, recipe.method.method)
     if recipe.method.dry_run:

@@ -73,6 +73,8 @@ def lacks_evaluation(arguments: DataArguments, task: TaskInfo) -> bool:
 
     A data set on the hub is not looked at: its splits are known when it loads.
     """
+    if not task.evaluation:  # the caller wants the training rows alone
+        return False
     if arguments.train_file:
         return arguments.validation_file is None
     source, config = arguments.dataset or task.dataset, arguments.dataset_config or task.config

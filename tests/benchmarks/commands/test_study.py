@@ -163,7 +163,10 @@ def test_what_the_model_and_data_do_not_allow_is_one_sentence(tmp_path, capsys, 
             [*own, *SMALL, "--counts", "14"],
             "a count of 14 is more than the model's 13 LoRA adapters: give 13 or fewer.",
         ),
-        ([*own, "--batch-size", "500", "--max-length", "8"], "--batch_size 500 is more than the 120 rows for training."),
+        (
+            [*own, "--batch-size", "500", "--max-length", "8"],
+            "--batch_size 500 is more than the 120 rows for training.",
+        ),
         (["--task", "mnli"], "task 'mnli' is unknown: choose one of rotten-tomatoes, "),
         ([*own[:3], "missing.jsonl"], "missing.jsonl"),
     ):
