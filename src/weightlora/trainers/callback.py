@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
@@ -105,7 +105,7 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
-        trainer = calling(Trainer)
+        trainer = _calling_trainer()
         if trainer is not None and not hasattr(type(trainer), "weightlora"):  # the mixin resumes by itself
             # No event precedes the loading of a checkpoint, so this one method of this one Trainer is wrapped.
             vars(trainer)["_load_from_checkpoint"] = partial(self._load_from_checkpoint, trainer)
@@ -117,7 +117,7 @@ class WeightLoraCallback(TrainerCallback):
         saved, self._resumed, self._written = self._resumed, None, None
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
-        run_dir = _run_dir(calling(Trainer), args, state) if state.is_world_process_zero else None
+        run_dir = _run_dir(args, state) if state.is_world_process_zero else None
         self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir)
 
     def on_pre_optimizer_step(
@@ -147,7 +147,7 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = _run_dir(calling(Trainer), args, state) / checkpoint_dir(args, state).name
+        folder = _run_dir(args, state) / checkpoint_dir(args, state).name
         if state.is_world_process_zero and folder != self._written:
             self.save(folder)
             describe_in_card(self._get(), folder)
@@ -207,9 +207,16 @@ def _forget_best(state: TrainerState) -> None:
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 
 
-def _run_dir(trainer: Any, args: TrainingArguments, state: TrainerState) -> Path:
+def _calling_trainer() -> Any:
+    from transformers import Trainer  # late, because it imports much more than callbacks need
+
+    return calling(Trainer)
+
+
+def _run_dir(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the run writes. Each trial of a hyperparameter search has a directory of its own."""
-    if trainer is None or not state.is_hyper_param_search:
+    trainer = _calling_trainer() if state.is_hyper_param_search else None
+    if trainer is None:
         return Path(args.output_dir or "")
     return Path(trainer._get_output_dir(trainer._trial))
 

@@ -85,6 +85,8 @@ class Guest:
             model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
         )
         if self.selector.phase == "train":
+            # Chosen before the first step, or before the checkpoint that the run resumes from.
+            self._announce() if state is None else _tag(model, TAG)
             return
         _tag(model, UNFINISHED_TAG)
         if self.selector.config.select_steps == total:
