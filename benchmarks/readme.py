@@ -2,10 +2,13 @@
 
     python -m benchmarks.readme
 
-A table stands between `<!-- name -->` and `<!-- /name -->`; a page may hold any of them. The stored results are in
-`quality/` (from `python -m benchmarks run`) and in `results/`: `quickstart.json` and `quickstart/selection.json` (`result.json` and
-`selection.json` of `weightlora quickstart --compare`), `speed.json` (from `make bench`), `memory.json` and `alignment.json` (from
-`python -m benchmarks memory` and `python -m benchmarks alignment`).
+A table stands between `<!-- name -->` and `<!-- /name -->`; a page may hold any of them. The stored results are:
+
+- `quality/`, from `python -m benchmarks run`;
+- `results/quickstart.json` and `results/quickstart/selection.json`: `result.json` and `selection.json` of
+  `weightlora quickstart --compare`;
+- `results/speed.json`, from `make bench`;
+- `results/memory.json` and `results/alignment.json`, from `python -m benchmarks memory` and `... alignment`.
 """
 
 import re
