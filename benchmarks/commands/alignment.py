@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if not (math.isfinite(args.learning_rate) and args.learning_rate > 0):
         raise ConfigError(f"--learning_rate {args.learning_rate} is not positive and finite: give such a number.")
     from weightlora import WeightLoraConfig
-    from weightlora.report.picture import SCORE_LABELS, read_selection
+    from weightlora.report.picture import read_selection, score_label
 
     from ..figures.alignment import draw_alignment
     from ..studies.alignment import AlignmentSettings, render_alignment_markdown, study_alignment
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     WeightLoraConfig(keep=args.keep)
     choice = None if args.run_dir is None else read_selection(args.run_dir / "selection.json")
     rule = "credit" if choice is None else choice.get("config", {}).get("selection")
-    chosen_by = SCORE_LABELS.get(rule, "score") + ("" if choice is None else " in an earlier run")
+    chosen_by = score_label(rule) + ("" if choice is None else " in an earlier run")
     device, subject, study = load(args, rows=(args.select_steps + args.batches) * args.batch_size)
     settings = {name: getattr(args, name) for name in SETTINGS}
     with progress_bar(args.select_steps + args.batches) as advance:

@@ -5,32 +5,19 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..adapters.layout import Grid, lay_out
 from ..errors import DataError
 from ..files import write
+from ..rules import RULES
 from .figures import new_figure
 
-__all__ = ["Grid", "draw_selection", "lay_out", "read_selection"]
+__all__ = ["draw_axes", "draw_cells", "draw_selection", "measure_grid", "read_selection", "score_label"]
 
-SCORE_LABELS = {"credit": "update credit", "stoiht": "gate", "random": "random draw"}
 UNSCORED = "#e0e0e0"
 KEPT: dict[str, Any] = {"edgecolor": "black", "linewidth": 2.2}
 DISCONNECTED: dict[str, Any] = {"edgecolor": "#b0b0b0", "linewidth": 0.6}
-
-
-class Grid(NamedTuple):
-    """The place of each adapter.
-
-    Attributes:
-        rows: Labels of the module types, in the order of the model.
-        columns: Labels of the layers, ascending. `"-"` at the end is for modules outside a layer, if there are any.
-        cells: (row, column) of each adapter, in the given order.
-    """
-
-    rows: list[str]
-    columns: list[str]
-    cells: list[tuple[int, int]]
 
 
 def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
@@ -43,44 +30,6 @@ def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
     figure = _figure(read_selection(directory / "selection.json"))
     settings: dict[str, Any] = {"format": "png", "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.15}
     return write(directory / "selection.png", lambda partial: figure.savefig(partial, **settings))
-
-
-def lay_out(names: Sequence[str]) -> Grid:
-    """Find a place for each dotted module name. The first integer is the layer, and the rest is the type.
-
-    The labels leave out leading parts that all types share. An encoder and a decoder have separate rows. A module
-    without an integer has a separate row, in the column `"-"`.
-    """
-    split = [_layer_and_type(name) for name in names]
-    types = list(dict.fromkeys((layer is None, before, after) for layer, before, after in split))
-    shared = _shared_parts([before + after for outside, before, after in types if not outside])
-    layers = sorted({layer for layer, _, _ in split if layer is not None})
-    columns = [str(layer) for layer in layers] + ["-"] * any(layer is None for layer, _, _ in split)
-    cells = [
-        (types.index((layer is None, before, after)), len(layers) if layer is None else layers.index(layer))
-        for layer, before, after in split
-    ]
-    return Grid([".".join(a) if outside else _label(b, a, shared) for outside, b, a in types], columns, cells)
-
-
-def _layer_and_type(name: str) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
-    """`"h.3.attn.q"` as (3, ("h",), ("attn", "q")). A name without an integer is (None, (), all its parts)."""
-    parts = tuple(name.split("."))
-    for place, part in enumerate(parts):
-        if part.isdecimal():
-            return int(part), parts[:place], parts[place + 1 :]
-    return None, (), parts
-
-
-def _shared_parts(types: Sequence[tuple[str, ...]]) -> int:
-    """The number of leading parts that all types share. The last part of a type never counts."""
-    shortest = min((len(parts) - 1 for parts in types), default=0)
-    return next((i for i in range(shortest) if len({parts[i] for parts in types}) > 1), max(shortest, 0))
-
-
-def _label(before: tuple[str, ...], after: tuple[str, ...], shared: int) -> str:
-    head, tail = before[shared:], after[max(0, shared - len(before)) :]
-    return ".".join([*head, "*", *tail] if head else tail)
 
 
 def read_selection(path: Path) -> dict[str, Any]:
@@ -100,6 +49,11 @@ def read_selection(path: Path) -> dict[str, Any]:
     return selection
 
 
+def score_label(rule: str | None) -> str:
+    """What the score of a rule is, for a picture or a table; `"score"` for a rule that is not known here."""
+    return RULES[rule].score_label if rule in RULES else "score"
+
+
 def _figure(selection: dict[str, Any]) -> Any:
     adapters = selection["adapters"]
     grid = lay_out([adapter["name"] for adapter in adapters])
@@ -111,7 +65,7 @@ def _figure(selection: dict[str, Any]) -> Any:
     draw_cells(axes, adapters, grid, scale, font_size=min(27 * cell, 10))
     _draw_texts(figure, selection)
     if scale is not None:
-        label = SCORE_LABELS.get(selection.get("config", {}).get("selection"), "score")
+        label = score_label(selection.get("config", {}).get("selection"))
         bar = figure.colorbar(scale, ax=axes, label=label, aspect=15, pad=0.02)
         bar.outline.set_visible(False)
     return figure
