@@ -1,6 +1,6 @@
-"""A loop with Accelerate, accumulation and LoRA, on one process or many. The lines that end in `# +` are WeightLoRA's.
+"""A loop with Accelerate, accumulation and LoRA, on one process or many. Lines with `# +` are added for WeightLoRA.
 
-accelerate launch examples/accelerate_loop.py MODEL data.jsonl out    (a text and a label, 0 or 1, a line)
+accelerate launch examples/accelerate_loop.py MODEL data.jsonl out    (each line has "text", and "label": 0 or 1)
 """
 
 import sys
@@ -35,7 +35,7 @@ model = get_peft_model(base, LoraConfig(r=8, lora_alpha=32, target_modules="all-
 optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
 schedule = get_linear_schedule_with_warmup(optimizer, steps // 20, steps)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
-selector = WeightLora(model, optimizer, WeightLoraConfig(keep=0.25, select_steps=steps // 5))  # +
+selector = WeightLora(model, optimizer, WeightLoraConfig(keep=0.25), total_steps=steps)  # +
 
 done = 0
 while done < steps:

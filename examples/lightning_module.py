@@ -1,6 +1,6 @@
-"""Text classification with Lightning and LoRA. The lines that end in `# +` are what WeightLoRA adds.
+"""Text classification with Lightning and LoRA. Lines with `# +` are added for WeightLoRA.
 
-python examples/lightning_module.py MODEL data.jsonl out    (a text and a label, 0 or 1, a line)
+python examples/lightning_module.py MODEL data.jsonl out    (each line has "text", and "label": 0 or 1)
 """
 
 import sys
@@ -12,8 +12,7 @@ from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
-from weightlora import WeightLoraConfig  # +
-from weightlora.trainers.lightning import WeightLoraLightningCallback  # +
+from weightlora import WeightLoraConfig, WeightLoraLightningCallback  # +
 
 model_id, data, output_dir = sys.argv[1:4]
 steps = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
@@ -44,8 +43,8 @@ module = Classifier()
 trainer = pl.Trainer(
     max_steps=steps,
     gradient_clip_val=1.0,
-    default_root_dir=f"{output_dir}-run",  # checkpoints: trainer.fit(module, loader, ckpt_path=...) goes on from one
-    callbacks=[WeightLoraLightningCallback(WeightLoraConfig(keep=0.25, select_steps=steps // 5))],  # +
+    default_root_dir=f"{output_dir}-run",  # checkpoints, for trainer.fit(module, loader, ckpt_path=...)
+    callbacks=[WeightLoraLightningCallback(WeightLoraConfig(keep=0.25))],  # +
 )
 trainer.fit(module, loader)
-module.model.save_pretrained(output_dir)  # plain PEFT: PeftModel.from_pretrained reads it
+module.model.save_pretrained(output_dir)  # an ordinary PEFT adapter: PeftModel.from_pretrained loads it

@@ -1,6 +1,6 @@
-"""A plain PyTorch loop with LoRA. The lines that end in `# +` are what WeightLoRA adds.
+"""A plain PyTorch loop with LoRA. Lines with `# +` are added for WeightLoRA.
 
-python examples/loop.py MODEL data.jsonl out    (a text and a label, 0 or 1, a line)
+python examples/loop.py MODEL data.jsonl out    (each line has "text", and "label": 0 or 1)
 """
 
 import json
@@ -25,7 +25,7 @@ lora = LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="SE
 model = get_peft_model(base, lora).to(device).train()
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
 schedule = get_linear_schedule_with_warmup(optimizer, steps // 20, steps)
-selector = WeightLora(model, optimizer, WeightLoraConfig(keep=0.25, select_steps=steps // 5))  # +
+selector = WeightLora(model, optimizer, WeightLoraConfig(keep=0.25), total_steps=steps)  # +
 
 for _ in range(steps):
     picked = [rows[int(i)] for i in torch.randint(len(rows), (16,))]
@@ -39,4 +39,4 @@ for _ in range(steps):
     schedule.step()
     optimizer.zero_grad()
 
-model.save_pretrained(output_dir)  # plain PEFT: PeftModel.from_pretrained reads it
+model.save_pretrained(output_dir)  # an ordinary PEFT adapter: PeftModel.from_pretrained loads it

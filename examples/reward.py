@@ -1,6 +1,6 @@
-"""A reward model with TRL and LoRA. The lines that end in `# +` are what WeightLoRA adds.
+"""A reward model with TRL and LoRA. Lines with `# +` are added for WeightLoRA.
 
-python examples/reward.py MODEL data.jsonl out    ("chosen" and "rejected" a line)
+python examples/reward.py MODEL data.jsonl out    (each line has "chosen" and "rejected")
 """
 
 import sys
@@ -15,8 +15,6 @@ from weightlora import WeightLoraCallback, WeightLoraConfig  # +
 model_id, data, output_dir = sys.argv[1:4]
 steps = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
 
-config = WeightLoraConfig(keep=0.25, select_steps=steps // 5)  # +
-
 trainer = RewardTrainer(
     model=model_id,
     args=RewardConfig(
@@ -24,7 +22,7 @@ trainer = RewardTrainer(
     ),
     train_dataset=load_dataset("json", data_files=data, split="train"),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="SEQ_CLS"),
-    callbacks=[WeightLoraCallback(config)],  # +
+    callbacks=[WeightLoraCallback(WeightLoraConfig(keep=0.25))],  # +
 )
 trainer.train()
 trainer.save_model(output_dir)

@@ -1,6 +1,8 @@
-"""Supervised fine-tuning with TRL and LoRA. The lines that end in `# +` are what WeightLoRA adds.
+"""Supervised fine-tuning with TRL and LoRA.
 
-python examples/sft.py MODEL data.jsonl out    (a "text", or "messages", a line)
+Lines with `# +` are added for WeightLoRA. `# was:` shows what a line replaces.
+
+python examples/sft.py MODEL data.jsonl out    (each line has "text" or "messages")
 """
 
 import sys
@@ -8,21 +10,20 @@ import sys
 import torch
 from datasets import load_dataset
 from peft import LoraConfig
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
-from weightlora import WeightLoraCallback, WeightLoraConfig  # +
+from weightlora import WeightLoraConfig  # +
+from weightlora import WeightLoraSFTTrainer as SFTTrainer  # was: from trl import SFTTrainer
 
 model_id, data, output_dir = sys.argv[1:4]
 steps = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
-
-config = WeightLoraConfig(keep=0.25, select_steps=steps // 5)  # +
 
 trainer = SFTTrainer(
     model=model_id,
     args=SFTConfig(output_dir, max_steps=steps, learning_rate=2e-4, report_to="none", bf16=torch.cuda.is_available()),
     train_dataset=load_dataset("json", data_files=data, split="train"),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-    callbacks=[WeightLoraCallback(config)],  # +
+    weightlora=WeightLoraConfig(keep=0.25),  # +
 )
 trainer.train()
 trainer.save_model(output_dir)

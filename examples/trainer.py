@@ -1,6 +1,8 @@
-"""Text classification with transformers.Trainer and LoRA. The lines that end in `# +` are what WeightLoRA adds.
+"""Text classification with transformers.Trainer and LoRA.
 
-python examples/trainer.py MODEL data.jsonl out    (a text and a label, 0 or 1, a line)
+Lines with `# +` are added for WeightLoRA. `# was:` shows what a line replaces.
+
+python examples/trainer.py MODEL data.jsonl out    (each line has "text", and "label": 0 or 1)
 """
 
 import sys
@@ -11,11 +13,11 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    Trainer,
     TrainingArguments,
 )
 
-from weightlora import WeightLoraCallback, WeightLoraConfig  # +
+from weightlora import WeightLoraConfig  # +
+from weightlora import WeightLoraTrainer as Trainer  # was: from transformers import Trainer
 
 model_id, data, output_dir = sys.argv[1:4]
 steps = int(sys.argv[4]) if len(sys.argv) > 4 else 1000
@@ -27,7 +29,6 @@ rows = rows.train_test_split(test_size=0.1, seed=0)
 
 base = AutoModelForSequenceClassification.from_pretrained(model_id, num_labels=2)
 model = get_peft_model(base, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="SEQ_CLS"))
-config = WeightLoraConfig(keep=0.25, select_steps=steps // 5)  # +
 
 trainer = Trainer(
     model=model,
@@ -35,7 +36,7 @@ trainer = Trainer(
     train_dataset=rows["train"],
     eval_dataset=rows["test"],
     data_collator=DataCollatorWithPadding(tokenizer),
-    callbacks=[WeightLoraCallback(config)],  # +
+    weightlora=WeightLoraConfig(keep=0.25),  # +
 )
 trainer.train()
-trainer.save_model(output_dir)  # plain PEFT: PeftModel.from_pretrained reads it
+trainer.save_model(output_dir)  # an ordinary PEFT adapter: PeftModel.from_pretrained loads it

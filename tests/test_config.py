@@ -3,9 +3,11 @@
 import json
 from dataclasses import asdict, fields
 
+import numpy as np
 import pytest
 
 from weightlora import WeightLoraConfig
+from weightlora.errors import ConfigError
 
 GATES = {"selection": "stoiht"}
 
@@ -14,7 +16,7 @@ def test_the_defaults_are_those_of_the_documentation():
     assert asdict(WeightLoraConfig()) == {
         "keep": 0.25,
         "keep_parameters": None,
-        "select_steps": 200,
+        "select_steps": 0.2,
         "warmup_steps": 0,
         "threshold_every": 1,
         "rounds": 1,
@@ -194,3 +196,48 @@ def test_the_papers_settings_are_the_authors_and_can_be_overridden(arguments, se
 def test_values_of_a_wrong_kind_or_without_effect_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         WeightLoraConfig(**settings)
+
+
+def test_a_fraction_of_the_training_becomes_a_number_of_steps():
+    config = WeightLoraConfig()
+    assert config.resolve(1000).select_steps == 200 and config.select_steps == 0.2
+    assert WeightLoraConfig(select_steps=0.5).resolve(31).select_steps == 16
+    assert config.resolve(3).select_steps == 1, "credit needs one step"
+    assert WeightLoraConfig(**GATES).resolve(3).select_steps == 2, "gates need two"
+    assert WeightLoraConfig(rounds=3).resolve(5).select_steps == 3, "each round needs one"
+    assert config.resolve(None, earlier=77).select_steps == 77
+    number = WeightLoraConfig(select_steps=10)
+    assert number.resolve(None) is number and number.resolve(10) is number
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "message"),
+    [
+        (WeightLoraConfig(), None, r"select_steps=0\.2 is a fraction of the training.*: pass total_steps=\.\.\., or"),
+        (WeightLoraConfig(select_steps=9), 8, r"select_steps=9 is longer than the training of 8 steps: lower it"),
+    ],
+)
+def test_a_number_of_steps_that_cannot_be_is_refused(config, total, message):
+    with pytest.raises(ConfigError, match=message):
+        config.resolve(total)
+
+
+@pytest.mark.parametrize("select_steps", [0.0, 1.0, 1.5, -0.2])
+def test_a_fraction_lies_between_0_and_1(select_steps):
+    with pytest.raises(ConfigError, match=r"is not a fraction in \(0, 1\): for a number of steps pass an int"):
+        WeightLoraConfig(select_steps=select_steps)
+
+
+def test_numbers_of_numpy_do():
+    config = WeightLoraConfig(keep=np.int64(3), select_steps=np.int32(40), seed=np.uint8(5), omega_lr=np.float32(2))
+    assert [type(value) for value in (config.keep, config.select_steps, config.seed)] == [int, int, int]
+    assert config == WeightLoraConfig(keep=3, select_steps=40, seed=5, omega_lr=2.0)
+    json.dumps(asdict(config))
+
+
+def test_repr_shows_what_differs_from_the_default():
+    assert repr(WeightLoraConfig()) == "WeightLoraConfig()"
+    assert repr(WeightLoraConfig(keep=9, rounds=2)) == "WeightLoraConfig(keep=9, rounds=2)"
+    assert repr(WeightLoraConfig(keep_parameters=500)) == "WeightLoraConfig(keep_parameters=500)"
+    again = WeightLoraConfig(keep=0.5, selection="stoiht", warmup_steps=3)
+    assert eval(repr(again)) == again

@@ -1,5 +1,6 @@
 """The run directory is whole or not there, tells the truth, and its adapter needs nothing but PEFT."""
 
+import copy
 import json
 import os
 import subprocess
@@ -14,6 +15,9 @@ from models import BERT_TARGETS, adamw, batch, lora_bert, tiny_bert, train
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from weightlora import WeightLora, WeightLoraConfig, save_run
+from weightlora.errors import StateError
+from weightlora.files import read_lines
+from weightlora.run import describe_selection
 
 
 def selected(model=None, steps: int = 4, **settings) -> WeightLora:
@@ -89,6 +93,7 @@ def test_selection_json_says_what_became_of_every_adapter(tmp_path):
         "format": 1,
         "adapter_name": "default",
         "config": asdict(selector.config),
+        "phase": "train",
         "step": 2,
         "trainable_parameters": {
             "before": sum(sizes.values()),
@@ -331,3 +336,68 @@ def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path):
     with pytest.raises(ValueError, match=r"holds no earlier run \(no selection.json\), so it is not overwritten"):
         save_run(selected(selection="random"), tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_directory_is_written_while_the_run_goes_on(tmp_path):
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=3), run_dir=tmp_path)
+    assert json.loads((tmp_path / "selection.json").read_text())["phase"] == "select"
+    for step in range(3):
+        train(model, optimizer, selector, start=step)
+        lines = read_lines(tmp_path / "history.jsonl")
+        assert [line["step"] for line in lines if "score" in line] == list(range(1, step + 2))
+    assert lines == selector.history and lines[-1]["kept"] == selector.kept
+    written = json.loads((tmp_path / "selection.json").read_text())
+    assert written == describe_selection(selector) and written["phase"] == "train"
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 4])
+def test_the_history_of_a_resumed_run_has_no_gap_and_no_repetition(tmp_path, killed_at):
+    """The process dies after `killed_at` steps, in the middle of a line, and resumes from its checkpoint at step 1."""
+    whole, config = tmp_path / "whole", WeightLoraConfig(keep=3, select_steps=4, rounds=2)
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, config, run_dir=whole)
+    train(model, optimizer, selector, steps=5)
+
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, config, run_dir=tmp_path / "cut")
+    train(model, optimizer, selector, steps=1)
+    state, weights = selector.state_dict(), {k: v.clone() for k, v in model.state_dict().items()}
+    moments = copy.deepcopy(optimizer.state_dict())
+    train(model, optimizer, selector, steps=killed_at - 1, start=1)
+    with (tmp_path / "cut" / "history.jsonl").open("a") as file:
+        file.write('{"step": 5, "sco')
+
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, config, state, run_dir=tmp_path / "cut")
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    train(model, optimizer, selector, steps=4, start=1)
+    assert (tmp_path / "cut" / "history.jsonl").read_text() == (whole / "history.jsonl").read_text()
+    assert (tmp_path / "cut" / "selection.json").read_text() == (whole / "selection.json").read_text()
+
+
+def test_save_run_takes_the_whole_history_of_a_resumed_run(tmp_path):
+    model = lora_bert()
+    optimizer = adamw(model)
+    config = WeightLoraConfig(keep=3, select_steps=3)
+    selector = WeightLora(model, optimizer, config, run_dir=tmp_path / "live")
+    train(model, optimizer, selector, steps=2)
+    again = lora_bert()
+    optimizer = adamw(again)
+    selector = WeightLora(again, optimizer, config, selector.state_dict(), run_dir=tmp_path / "live")
+    train(again, optimizer, selector, steps=1, start=2)
+    assert [entry["step"] for entry in selector.history] == [3, 3]
+    saved = save_run(selector, tmp_path / "saved")
+    assert [entry["step"] for entry in read_lines(saved / "history.jsonl")] == [1, 2, 3, 3]
+
+
+def test_save_run_of_something_else_says_what_it_takes(tmp_path):
+    with pytest.raises(
+        StateError, match=r"save_run takes a WeightLora, and got None: a callback has it as \.selector"
+    ):
+        save_run(None, tmp_path / "run")

@@ -468,7 +468,7 @@ def test_states_that_do_not_fit_are_refused():
         start(keep=4, select_steps=4)[2].load_state_dict(state)
     with pytest.raises(ValueError, match=r"the state is of 12 adapters.* and this model has 18"):
         start(lora_bert(layers=3), keep=3, select_steps=4)[2].load_state_dict(state)
-    with pytest.raises(ValueError, match="format 99, and this version reads 2: update weightlora"):
+    with pytest.raises(ValueError, match="format 99, and this version reads 3: update weightlora"):
         start(keep=3, select_steps=4)[2].load_state_dict(state | {"format": 99})
     begun = start(keep=3, select_steps=4)
     train(*begun, steps=1)
@@ -493,12 +493,12 @@ def test_states_that_do_not_fit_are_refused():
 )
 def test_settings_that_do_not_fit_the_model_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        start(**settings)
+        start(select_steps=4, **settings)
 
 
 def test_an_optimizer_of_another_model_is_refused():
     with pytest.raises(ValueError, match=r"does not hold 24 .*query' the first: build it from the parameters"):
-        WeightLora(lora_bert(), adamw(lora_bert()), WeightLoraConfig(keep=3))
+        WeightLora(lora_bert(), adamw(lora_bert()), WeightLoraConfig(keep=3, select_steps=4))
 
 
 def test_step_before_backward_is_refused():

@@ -11,7 +11,8 @@ from models import adamw, lora_bert, train
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import find_adapters
-from weightlora.state import STATE_FILE, read_state, write_state
+from weightlora.errors import StateError
+from weightlora.state import STATE_FILE, State, read_state, write_state
 
 SETTINGS = {"keep": 3, "select_steps": 4, "rounds": 2, "expand": "qr"}
 
@@ -63,14 +64,15 @@ def test_the_file_holds_all_that_the_decision_depends_on(directory):
     state, (model, selector) = content["state"], run(3)
     assert state["step_count"] == 3 and state["round"] == 1  # with the config that is the phase
     assert state["config"] == asdict(WeightLoraConfig(**SETTINGS))  # the seed is all there is of rng
-    assert state["scores"] == selector.scores and len(set(state["scores"].values())) == 12
-    assert state["omega"] == {name: float(name in selector.kept) for name in selector.names}
+    assert state["names"] == selector.names and len(set(state["scores"])) == 12
+    assert state["scores"] == list(selector.scores.values())
+    assert state["omega"] == [float(name in selector.kept) for name in selector.names]
     on_model = find_adapters(model)
-    assert list(state["ranks"]) == selector.kept == [adapter.name for adapter in on_model] and len(on_model) == 6
-    assert state["ranks"] == {adapter.name: adapter.rank for adapter in on_model}
-    assert state["scalings"] == {adapter.name: adapter.scaling for adapter in on_model}
-    assert state["start_ranks"] == dict.fromkeys(selector.names, 4) and min(state["ranks"].values()) > 4
-    assert [entry["step"] for entry in state["history"]] == [1, 2, 2, 3]
+    live = State.from_dict(state).live
+    assert list(live) == selector.kept == [adapter.name for adapter in on_model] and len(on_model) == 6
+    assert live == {adapter.name: (adapter.rank, adapter.scaling) for adapter in on_model}
+    assert state["start_ranks"] == [4] * 12 and min(rank for rank, _ in live.values()) > 4
+    assert "history" not in state
 
 
 @pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
@@ -113,12 +115,12 @@ def newer(content):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "is missing, so this checkpoint is not one of a WeightLoRA run"),
-        (lambda path: path.write_text(path.read_text()[:500]), "is no whole state file"),
-        (lambda path: path.write_text("[]"), "is no whole state file"),
-        (lambda path: path.write_text(""), "is no whole state file"),
+        (lambda path: path.unlink(), "is missing, so this checkpoint is not from a WeightLoRA run"),
+        (lambda path: path.write_text(path.read_text()[:500]), "is not a whole state file"),
+        (lambda path: path.write_text("[]"), "is not a whole state file"),
+        (lambda path: path.write_text(""), "is not a whole state file"),
         (lambda path: edit(path, lambda c: c["state"].update(step_count=2)), "was changed after it was written"),
-        (lambda path: edit(path, lambda c: c["state"]["ranks"].popitem()), "was changed after it was written"),
+        (lambda path: edit(path, lambda c: c["state"]["ranks"].pop()), "was changed after it was written"),
         (lambda path: edit(path, newer), "was changed after it was written"),
     ],
 )
@@ -132,10 +134,10 @@ def test_a_damaged_state_is_refused_and_the_model_untouched(directory, spoil, me
 
 def test_a_state_of_a_newer_version_says_so(tmp_path):
     write_state(run(1)[1].state_dict() | {"format": 99}, tmp_path)
-    with pytest.raises(ValueError, match="format 99, and this version reads 2: update weightlora"):
+    with pytest.raises(ValueError, match="format 99, and this version reads 3: update weightlora"):
         restore(lora_bert(), tmp_path)
     write_state({key: value for key, value in run(1)[1].state_dict().items() if key != "sizes"}, tmp_path)
-    with pytest.raises(ValueError, match="the state's 'sizes' is None, and must be a dict"):
+    with pytest.raises(ValueError, match="the state's 'sizes' is None, and must be a list"):
         restore(lora_bert(), tmp_path)
 
 
@@ -155,3 +157,75 @@ def test_a_failed_write_leaves_the_earlier_state(directory, monkeypatch):
         write_state(run(4)[1].state_dict(), directory)
     assert read_state(directory) == before
     assert [path.name for path in directory.iterdir()] == [STATE_FILE]
+
+
+def many(n: int) -> State:
+    names = [f"base_model.model.model.layers.{i // 7}.self_attn.some_projection_{i % 7}" for i in range(n)]
+    floats = torch.rand(n, dtype=torch.float64).tolist()
+    return State(
+        config=asdict(WeightLoraConfig(keep=3, select_steps=4)),
+        names=names,
+        kinds=["module"] * n,
+        sizes=[65536] * n,
+        start_ranks=[8] * n,
+        step_count=2000,
+        round=0,
+        omega=[1.0] * n,
+        scores=floats,
+        ranks=[8] * n,
+        scalings=[4.0] * n,
+        waiting=[],
+    )
+
+
+def test_the_state_grows_with_the_adapters_and_not_with_the_steps(tmp_path):
+    path = write_state(many(2000).to_dict(), tmp_path)
+    assert path.stat().st_size < 1e6
+    model, optimizer = lora_bert(), None
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=50))
+    sizes = []
+    for step in range(1, 31):
+        train(model, optimizer, selector, start=step)
+        sizes.append(len(json.dumps(selector.state_dict() | {"scores": [], "step_count": 0})))
+    assert len(set(sizes)) == 1
+
+
+OLD = {  # as 0.1.0 before November 2026 wrote it: dictionaries by name, and the history
+    "format": 2,
+    "config": {},
+    "silent": [],
+    "history": [],
+    "step_count": 3,
+    "round": 1,
+}
+
+
+def test_a_state_of_format_2_still_loads(tmp_path):
+    """It continues as a state of the present format does."""
+    model, optimizer = lora_bert(), None
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**SETTINGS))
+    train(model, optimizer, selector, steps=3)
+    new = State.from_dict(selector.state_dict())
+    columns = {name: new.column(name) for name in ("kinds", "sizes", "start_ranks", "omega", "scores")}
+    live = {"ranks": {n: r for n, (r, _) in new.live.items()}, "scalings": {n: s for n, (_, s) in new.live.items()}}
+    old = OLD | {"config": new.config, "names": new.names} | columns | live
+    write_state(old, tmp_path)
+    assert State.from_dict(read_state(tmp_path)) == new
+    weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    train(model, optimizer, selector, steps=3, start=3)
+
+    resumed = lora_bert()
+    state = restore(resumed, tmp_path)
+    again = adamw(resumed)
+    other = WeightLora(resumed, again, WeightLoraConfig(**SETTINGS), state)
+    resumed.load_state_dict(weights)
+    again.load_state_dict(moments)
+    train(resumed, again, other, steps=3, start=3)
+    assert other.state_dict() == selector.state_dict() and other.phase == "train"
+
+
+def test_a_list_that_is_too_short_is_refused():
+    with pytest.raises(StateError, match="the state's 'omega' has 1 entries, and there are 3 adapters"):
+        State.from_dict(many(3).to_dict() | {"omega": [1.0]})

@@ -34,8 +34,7 @@ class WeightLora(Described):
         model: A PEFT model with LoRA adapters, wrapped (`torch.compile`, DDP) or not.
         optimizer: Holds the adapters' parameters; a torch optimizer, or Accelerate's wrapper around one.
         config: The settings.
-        state: From the `state_dict()` of an earlier run, which then continues here. Build the model as in that run, or
-            bring it to the structure of the state with `restore()`.
+        state: From the `state_dict()` of an earlier run, which continues here on a model built alike, or restored.
         total_steps: Optimizer steps of the whole training. Needed where `config.select_steps` is a fraction.
         engine: How adapters leave what wraps the model; found out where it is not given.
         run_dir: Where the choice and the history are written while the run goes on (`weightlora.run`).
@@ -46,9 +45,9 @@ class WeightLora(Described):
         kinds: Whether each name is of a `"module"` or of a `"parameter"`.
         sizes: Their parameters at the start, by name.
         step_count: Optimizer steps seen in the selection phase.
-        history: A dict per selection step, with `step`, `phase`, `active` (gates that are not 0), `score` and, for a
-            rule with gates, `omega` (n floats each in the order of `names`); and one per decision, with `step`,
-            `kept` and `ranks`. A run that was resumed has the steps since then; the run directory has all of them.
+        history: A dict per step: `step`, `phase`, `active` (gates that are not 0), `score` and, with gates, `omega` (n
+            floats, in the order of `names`); and one per decision: `step`, `kept`, `ranks`. After a resume it begins
+            there; the run directory has all steps.
 
     Raises:
         WeightLoraError: If the model, the optimizer and the settings do not fit one another.
@@ -104,10 +103,7 @@ class WeightLora(Described):
         self.run = RunDirectory(run_dir) if run_dir is not None and is_first() else None
         self._stepped = False  # a step that an AMP scaler skips never reaches the optimizer
         self._step_hook = self.optimizer.register_step_pre_hook(self._mark_step)
-        if saved is not None:
-            self._restore(saved)
-        else:
-            self._begin()
+        self._begin() if saved is None else self._restore(saved)
 
     def _begin(self) -> None:
         self._rule.warn_of_few_steps(self._steps)
@@ -278,7 +274,7 @@ class WeightLora(Described):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring the model, its optimizer and this controller to where the state was taken.
 
-        The model's and the optimizer's own states load after it; then the run goes on bit for bit.
+        Load the model's and the optimizer's own states after it. Then the run continues bit for bit.
 
         Raises:
             StateError: If this controller has made steps, or the state is of another format, config or model.

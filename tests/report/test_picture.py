@@ -5,8 +5,9 @@ import matplotlib.image
 import pytest
 from matplotlib.patches import Rectangle
 
+from weightlora.adapters.layout import lay_out
 from weightlora.report import draw_selection
-from weightlora.report.picture import _figure, lay_out
+from weightlora.report.picture import _figure
 
 BERT_TYPES = ["attention.self.query", "attention.self.key", "attention.output.dense", "output.dense"]
 BERT = [f"bert.encoder.layer.{layer}.{kind}" for layer in range(3) for kind in BERT_TYPES]

@@ -43,7 +43,7 @@ def test_one_step_by_hand():
     model = lora_bert()
     adapters = find_adapters(model)
     optimizer = adamw(model)
-    credit = UpdateCredit(adapters, optimizer)
+    credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
     before = [[p.detach().clone() for p in adapter.parameters] for adapter in adapters]
     model(**batch()).loss.backward()
     optimizer.step()
@@ -60,7 +60,7 @@ def test_only_adapters_that_take_part_get_credit():
     model = lora_bert()
     adapters = find_adapters(model)
     optimizer = adamw(model)
-    credit = UpdateCredit(adapters, optimizer)
+    credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
     model(**batch()).loss.backward()
     for parameter in adapters[0].parameters:
         parameter.grad = None

@@ -16,12 +16,15 @@ pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not in
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 
-from weightlora import WeightLora, WeightLoraConfig
+from weightlora import WeightLora, WeightLoraConfig, WeightLoraLightningCallback
 from weightlora.adapters import find_adapters
-from weightlora.trainers.lightning import WeightLoraLightningCallback
+from weightlora.errors import ConfigError, ModelError
+from weightlora.files import read_lines
+from weightlora.run import HISTORY
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 
@@ -169,7 +172,7 @@ def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule):
     _, callback, _ = fit(tmp_path, RULES[rule], Spoiled(), plugins=[scaled])
     assert scaled.scaler.get_scale() == 2.0**9, "one step was skipped"
     steps = RULES[rule]["select_steps"]
-    assert [entry["step"] for entry in callback.selector.history if "omega" in entry] == list(range(1, steps + 1))
+    assert [entry["step"] for entry in callback.selector.history if "score" in entry] == list(range(1, steps + 1))
     state = torch.load(tmp_path / f"step={steps}.ckpt", weights_only=True)["callbacks"][callback.state_key]
     assert state["step_count"] == steps - 1
     assert len(callback.selector.kept) == 3
@@ -222,7 +225,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
     torch.save(bare, tmp_path / "bare.ckpt")
     with pytest.raises(ValueError, match="this checkpoint holds no selection"):
         fit(tmp_path, {"keep": 3, "select_steps": 4}, ckpt_path=tmp_path / "bare.ckpt")
-    with pytest.raises(ValueError, match=r"ModelParallelStrategy lays parameters out once and for all"):
+    with pytest.raises(ValueError, match=r"^ModelParallelStrategy fixes the layout of all parameters before training"):
         fake = SimpleNamespace(strategy=object.__new__(ModelParallelStrategy))
         WeightLoraLightningCallback().setup(fake, module, "fit")
 
@@ -230,8 +233,60 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
 def test_a_second_fit_with_the_same_callback_does_not_choose_again(tmp_path):
     module, _, trainer = fit(tmp_path, RULES["credit"])
     trainer.fit_loop.max_epochs = STEPS + 4
-    with pytest.raises(ValueError, match=r"this callback has chosen 3 adapters in an earlier fit\(\): leave it out"):
+    message = (
+        r"^this callback has chosen 3 adapters of this model in an earlier fit\(\): to train them on, call "
+        r"trainer\.callbacks\.remove\(callback\) first; to choose again, build a new model and a new Trainer\.$"
+    )
+    with pytest.raises(ModelError, match=message):
         trainer.fit(module)
+
+
+def test_the_advice_after_a_second_fit_works(tmp_path):
+    module, callback, trainer = fit(tmp_path, RULES["credit"])
+    before = [adapter.factors[1].detach().clone() for adapter in find_adapters(module.model)]
+    trainer.callbacks.remove(callback)
+    trainer.fit_loop.max_epochs = STEPS + 4
+    trainer.fit(module)
+    after = find_adapters(module.model)
+    assert [adapter.name for adapter in after] == callback.selector.kept and len(module.losses) == STEPS + 4
+    assert not any(torch.equal(one, other.factors[1]) for one, other in zip(before, after, strict=True))
+
+
+def test_a_new_model_is_selected_anew_by_the_same_callback(tmp_path):
+    callback = WeightLoraLightningCallback(WeightLoraConfig(**RULES["credit"]))
+    histories = []
+    for _ in range(2):
+        trainer = Trainer(
+            max_epochs=STEPS,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            callbacks=[callback],
+            reload_dataloaders_every_n_epochs=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Module())
+        histories.append(callback.selector.history)
+    assert histories[0] == histories[1] and len(histories[0]) == 5
+
+
+def test_the_numbers_the_warnings_the_tag_and_the_run_directory_are_those_of_the_other_callback(tmp_path):
+    settings = {"keep": 3, "select_steps": STEPS, "selection": "stoiht"}
+    with pytest.warns(UserWarning, match="select_steps=8 is the whole training, so no step is left"):
+        module, callback, trainer = fit(tmp_path, settings, logger=CSVLogger(tmp_path))
+    gates = [gate for gate in callback.selector.omega.values() if gate]
+    assert trainer.callback_metrics["weightlora/gate_max"] == pytest.approx(max(gates), rel=1e-6)
+    assert module.model.get_base_model().model_tags == ["weightlora"]
+    assert read_lines(tmp_path / "lightning_logs" / "version_0" / HISTORY) == callback.selector.history
+
+
+def test_a_fraction_of_the_training_is_resolved_when_it_begins(tmp_path):
+    _, callback, trainer = fit(tmp_path, {"keep": 3, "select_steps": 0.5})
+    assert callback.selector.step_count == STEPS // 2 and "weightlora/gate_max" not in trainer.callback_metrics
+    with pytest.raises(ConfigError, match="is a fraction of the training, whose length is not known"):
+        fit(tmp_path, {"keep": 3, "select_steps": 0.5}, max_epochs=-1)
 
 
 @pytest.mark.slow

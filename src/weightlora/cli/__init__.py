@@ -19,7 +19,7 @@ from .quiet import silence_bitsandbytes
 
 __all__ = ["build_parser", "main", "run_command", "spellings"]
 
-COMMANDS = ("quickstart", "train")
+COMMANDS = ("quickstart", "train", "compare", "bench")
 DEBUG = "--debug"
 
 

@@ -1,38 +1,45 @@
-"""The controller inside `transformers.Trainer`, TRL, and whatever else runs its callbacks."""
+"""The selection inside `transformers.Trainer`, TRL's trainers, and others that run Transformers' callbacks."""
 
 import os
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
 from ..adapters import find_adapters
 from ..checkpoint import restore_
 from ..config import WeightLoraConfig
 from ..engines import Engine
-from ..errors import StateError
+from ..errors import ConfigError, StateError
 from ..optimizers import unwrap_optimizer
 from ..selector import WeightLora
 from ..state import STATE_FILE, State, check_config, read_state, write_state
-from ..tensors import numel
+from .card import describe_in_card
+from .guest import Guest, Host
 from .phases import checkpoint_dir
+from .scalars import calling, put_in_front
+
+HOST = Host(train="train()", leave_out="trainer.remove_callback(WeightLoraCallback)")
 
 logger = logging.get_logger(__name__)
+# Below "transformers", so that TrainingArguments(log_level="info") shows what is said here.
+trainer_logger = logging.get_logger("transformers.weightlora")
 
 
 class WeightLoraCallback(TrainerCallback):
-    """Runs a `WeightLora` selection in a Trainer.
+    """Selects adapters while a Trainer trains them.
 
-    Logs `weightlora/active_adapters`, `weightlora/trainable_parameters` and the gates' minimum, mean and maximum with
-    each of the Trainer's own log entries, and writes `weightlora_state.json` into every checkpoint. At the disconnect,
-    the best checkpoint so far is forgotten: it has the adapters that are gone.
+    Every log entry gets `weightlora/active_adapters` and `weightlora/trainable_parameters`, and with
+    `selection="stoiht"` the minimum, mean and maximum of the gates. Every checkpoint gets `weightlora_state.json`, and
+    `trainer.train(resume_from_checkpoint=...)` continues from it. At each disconnect the best checkpoint so far is
+    forgotten, because it holds adapters that are no longer on the model.
 
-    To resume, use `WeightLoraTrainer` (or its mixin), or call `weightlora.restore(model, checkpoint_dir)` before the
-    Trainer is built.
+    Pass it to the Trainer's constructor. A callback that `add_callback()` adds later cannot resume a run.
 
     Args:
         config: The settings.
@@ -41,18 +48,33 @@ class WeightLoraCallback(TrainerCallback):
         selector: The `WeightLora`, from the start of training on.
 
     Raises:
-        ValueError: When training starts, if the model has no LoRA adapters or the settings do not fit the run; in
-            training, if no gate got a gradient in a whole accumulation window.
+        WeightLoraError: When training starts, if the model has no LoRA adapters or the settings do not fit the run;
+            during training, if no gate got a gradient.
     """
 
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
-        self.config = config or WeightLoraConfig()
-        self.selector: WeightLora | None = None
+        self._guest = Guest(config, HOST, trainer_logger.info)
         self.engine: Engine | None = None
         self.paused = False
-        self._grad_scale = 1.0
         self._resumed: dict[str, Any] | None = None
-        self._written = -1  # step of the last state that was written
+        self._written: Path | None = None  # the checkpoint that has the present state
+
+    @property
+    def config(self) -> WeightLoraConfig:
+        """The settings, as they were given."""
+        return self._guest.config
+
+    @property
+    def selector(self) -> WeightLora | None:
+        return self._guest.selector
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers that are logged.
+
+        Raises:
+            TrainingError: If training has not begun.
+        """
+        return self._guest.metrics()
 
     def resume(
         self,
@@ -61,65 +83,59 @@ class WeightLoraCallback(TrainerCallback):
         optimizer: Optimizer | None = None,
         state: State | None = None,
     ) -> None:
-        """Bring the model (and an optimizer, if it was built before) to where the checkpoint's selection was.
+        """Give the model, and an optimizer that was built before, the structure that they had at a checkpoint.
 
-        Call it before the weights and the optimizer's state are loaded; the mixin does.
+        This happens before the weights and the optimizer's state are loaded.
+
+        Args:
+            model: Built as in the first run.
+            checkpoint_dir: The checkpoint.
+            optimizer: Edited in place.
+            state: The checkpoint's state, if it was read before.
 
         Raises:
-            ValueError: If the checkpoint's state is missing or damaged, or does not fit.
+            StateError: If the checkpoint's state is missing or damaged, or does not fit.
         """
         state = State.from_dict(read_state(checkpoint_dir)) if state is None else state
         check_config(state, self.config)
         restore_(model, state, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
         self._resumed = state.to_dict()
 
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._settle_in()
+        trainer = _calling_trainer()
+        if trainer is not None and not hasattr(type(trainer), "weightlora"):  # the mixin resumes by itself
+            # No event precedes the loading of a checkpoint, so this one method of this one Trainer is wrapped.
+            vars(trainer)["_load_from_checkpoint"] = partial(self._load_from_checkpoint, trainer)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.config.resolve(state.max_steps)
-        if self.selector is not None:
-            raise StateError(
-                f"this callback has chosen {len(self.selector.kept)} adapters in an earlier train(): remove it with "
-                "trainer.remove_callback() to train them on, or make a new one to choose again."
-            )
-        saved = self._resumed
+        self._settle_in()
+        saved, self._resumed, self._written = self._resumed, None, None
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
-        self._written = -1
-        self.selector = WeightLora(
-            kwargs["model"],
-            kwargs["optimizer"],
-            self.config,
-            saved,
-            total_steps=state.max_steps,
-            engine=self.engine,
-            run_dir=args.output_dir if state.is_world_process_zero else None,
-        )
+        run_dir = _run_dir(args, state) if state.is_world_process_zero else None
+        self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # The scale that this step's gates were multiplied by; the step itself may change it.
-        scaler = getattr(kwargs["optimizer"], "scaler", None)
-        self._grad_scale = scaler.get_scale() if scaler is not None else 1.0
+        self._guest.note_scale(getattr(kwargs["optimizer"], "scaler", None))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._get().observe(self._grad_scale)
+        self._guest.observe()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        selector = self._get()
-        adapters = len(selector.adapters)
-        selector.advance()
-        if len(selector.adapters) < adapters:
+        if self._guest.advance():
             _forget_best(state)
-            tag = getattr(kwargs["model"], "add_model_tags", None)
-            if tag is not None:
-                tag(["weightlora"])
-            if selector.engine.waiting and not control.should_training_stop:
+            if self._get().engine.waiting and not control.should_training_stop:
                 control.should_training_stop = self.paused = True
 
     def on_epoch_end(
@@ -131,63 +147,58 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero and self._written != state.global_step:  # the mixin has written it
-            write_state(self._get().state_dict(), checkpoint_dir(args, state))
-            self._written = state.global_step
+        folder = _run_dir(args, state) / checkpoint_dir(args, state).name
+        if state.is_world_process_zero and folder != self._written:
+            self.save(folder)
+            describe_in_card(self._get(), folder)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if self.selector is None or logs is None or not state.is_world_process_zero:
-            return
-        entry = self.metrics()
-        logs.update(entry)  # the mixin has put them there before W&B and TensorBoard, which come before this callback
-        state.log_history[-1].update(entry)
+    def save(self, folder: Path) -> None:
+        """Write the selection's state into the checkpoint of the present step."""
+        write_state(self._get().state_dict(), folder)
+        self._written = folder
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        selector = self._get()
-        if selector.phase != "train" and not self.paused:
+        if not self.paused:
             best = state.best_model_checkpoint if args.load_best_model_at_end else None
-            weights = "" if best is None else f" The weights are those of {best}, the best ones."
-            warnings.warn(
-                f"training ended after {selector.step_count} of {selector.config.select_steps} selection steps: the "
-                f"choice is made now, and the kept adapters were not trained on their own.{weights}",
-                stacklevel=2,
-            )
-            selector.finish()
+            self._guest.end("" if best is None else f" The weights are those of {best}, the best ones.")
 
     def go_on(self, state: dict[str, Any]) -> None:
         """Begin the next `train()` with a selection in this state."""
-        self._resumed, self.selector, self.paused = state, None, False
-
-    def metrics(self) -> dict[str, float]:
-        """The numbers that are logged, of the present state of the selection."""
-        selector = self._get()
-        gates = [gate for gate in selector.omega.values() if gate] or [0.0]
-        trainable = (numel(p) for a in selector.adapters for p in a.parameters if p.requires_grad)
-        return {
-            "weightlora/active_adapters": len(selector.kept),
-            "weightlora/trainable_parameters": sum(trainable),
-            "weightlora/gate_min": min(gates),
-            "weightlora/gate_mean": sum(gates) / len(gates),
-            "weightlora/gate_max": max(gates),
-        }
+        self._resumed, self._guest.selector, self.paused = state, None, False
 
     def _get(self) -> WeightLora:
-        if self.selector is None:
-            raise StateError("the selection has not begun: it begins with trainer.train().")
-        return self.selector
+        return self._guest.selection()
+
+    def _settle_in(self) -> None:
+        """Put the numbers in front of the integrations.
+
+        Raises:
+            ConfigError: If the Trainer has another callback of this kind.
+        """
+        handler = calling(CallbackHandler)
+        if handler is None:
+            return
+        ours = sum(isinstance(callback, WeightLoraCallback) for callback in handler.callbacks)
+        if ours > 1:
+            raise ConfigError(
+                f"this Trainer has {ours} WeightLoraCallbacks, and a model is selected once: leave one of them."
+            )
+        put_in_front(self, handler)
+
+    def _load_from_checkpoint(self, trainer: Any, checkpoint: str, model: nn.Module | None = None) -> None:
+        """The Trainer's own, after the model got the structure that it had at the checkpoint."""
+        if self in trainer.callback_handler.callbacks:
+            if trainer.is_fsdp_enabled:  # the model is in the engine already
+                _check_structure(trainer.model, read_state(checkpoint))
+            else:
+                self.resume(trainer.model, checkpoint, trainer.optimizer)
+        type(trainer)._load_from_checkpoint(trainer, checkpoint, model)
 
 
 def _forget_best(state: TrainerState) -> None:
-    """A checkpoint from before has other adapters: it is not to be loaded as the best one at the end."""
+    """Forget the best checkpoint of before a disconnect: Trainer would load it at the end."""
     if state.best_model_checkpoint is not None:
         logger.warning(
             f"{state.best_model_checkpoint} was the best checkpoint, and has adapters that are gone now: the "
@@ -196,8 +207,22 @@ def _forget_best(state: TrainerState) -> None:
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 
 
+def _calling_trainer() -> Any:
+    from transformers import Trainer  # late, because it imports much more than callbacks need
+
+    return calling(Trainer)
+
+
+def _run_dir(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the run writes. Each trial of a hyperparameter search has a directory of its own."""
+    trainer = _calling_trainer() if state.is_hyper_param_search else None
+    if trainer is None:
+        return Path(args.output_dir or "")
+    return Path(trainer._get_output_dir(trainer._trial))
+
+
 def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
-    """The state of a checkpoint that a plain Trainer resumes from, whose model the user has restored."""
+    """The state in the checkpoint that a plain Trainer resumed from without `WeightLoraCallback.resume`."""
     places = [args.resume_from_checkpoint, checkpoint_dir(args, state)]
     found = [place for place in places if place and (Path(place) / STATE_FILE).is_file()]
     if not found:
@@ -206,11 +231,16 @@ def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module)
             f"{' or '.join(str(place) for place in places if place)}: resume with WeightLoraTrainer, which finds it."
         )
     saved = read_state(found[0])
+    _check_structure(model, saved)
+    return saved
+
+
+def _check_structure(model: nn.Module, saved: dict[str, Any]) -> None:
+    """Raise a `StateError` unless the model has the adapters of a saved state, and no others."""
     parsed = State.from_dict(saved)
     if {adapter.name for adapter in find_adapters(model, check=False)} != parsed.live.keys():
         raise StateError(
-            f"training resumes at step {state.global_step} with {len(parsed.live)} of {len(parsed.names)} "
-            "adapters, and this model still has the others: call weightlora.restore(model, checkpoint_dir) before "
-            "building the Trainer, or use WeightLoraTrainer."
+            f"training resumes from a checkpoint with {len(parsed.live)} of {len(parsed.names)} adapters, and "
+            "this model still has the others: call weightlora.restore(model, checkpoint_dir) before building the "
+            "Trainer, or use WeightLoraTrainer."
         )
-    return saved

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from ..files import write_text
 from ..selector import WeightLora
 
 BEGIN, END = "<!-- weightlora -->", "<!-- /weightlora -->"
@@ -12,17 +13,15 @@ SECTION = re.compile(rf"\n*{BEGIN}.*?{END}\n?", re.DOTALL)
 
 
 def describe_in_card(selector: WeightLora, directory: str | os.PathLike[str]) -> None:
-    """Put the section into the `README.md` of a saved model, in place of an older one; without a card, do nothing."""
+    """Write the section into the `README.md` of a saved model, in place of an older one. No card is created."""
     path = Path(directory) / "README.md"
     if path.is_file():
         text = SECTION.sub("\n", path.read_text(encoding="utf-8"))
-        path.write_text(f"{text.rstrip()}\n\n{section(selector)}\n", encoding="utf-8")
+        write_text(path, f"{text.rstrip()}\n\n{section(selector)}\n")
 
 
 def section(selector: WeightLora) -> str:
-    """Markdown: how many adapters there are, and a row for each that is on the model."""
-    left, n = len(selector.adapters), len(selector.names)
-    what = f"{left} of {n} LoRA adapters were kept" if selector.phase == "train" else f"{left} of {n} are left so far"
+    """Markdown: how many adapters were kept, and a table of those that are on the model."""
     rows = [
         f"| <code>{html.escape(adapter.name)}</code> | {adapter.rank} | {selector.scores[adapter.name]:.4g} |"
         for adapter in selector.adapters
@@ -32,12 +31,22 @@ def section(selector: WeightLora) -> str:
             BEGIN,
             "## Adapters",
             "",
-            f"{what} by [WeightLoRA](https://arxiv.org/abs/2506.02724) (`selection={selector.config.selection!r}`) in "
-            f"{selector.step_count} steps:",
+            _summary(selector),
             "",
             "| module | rank | score |",
             "| --- | ---: | ---: |",
             *rows,
             END,
         ]
+    )
+
+
+def _summary(selector: WeightLora) -> str:
+    left, n = len(selector.adapters), len(selector.names)
+    method = f"[WeightLoRA](https://arxiv.org/abs/2506.02724) (`selection={selector.config.selection!r}`)"
+    if selector.phase == "train":
+        return f"{left} of {n} LoRA adapters were kept by {method} after {selector.step_count} selection steps:"
+    return (
+        f"**The choice is not made yet.** This model was saved after {selector.step_count} of "
+        f"{selector.config.select_steps} selection steps of {method}, and has {left} of {n} LoRA adapters:"
     )

@@ -1,24 +1,29 @@
-"""The controller inside Lightning's Trainer, through its callback hooks; and resuming from Lightning's checkpoints."""
+"""The selection inside Lightning's Trainer, and resuming from Lightning's checkpoints."""
 
-import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
 from ..adapters import find_adapters
 from ..checkpoint import bring_to_
 from ..config import WeightLoraConfig
+from ..errors import ModelError, StateError
 from ..selector import WeightLora
 from ..state import State, check_config
+from .guest import Guest, Host
+
+HOST = Host(train="fit()", leave_out="trainer.callbacks.remove(callback)")
 
 
 class WeightLoraLightningCallback(Callback):
-    """Runs a `WeightLora` selection on the PEFT model inside a LightningModule.
+    """Selects adapters of the PEFT model inside a LightningModule while Lightning trains it.
 
-    Logs `weightlora/active_adapters` and `weightlora/trainable_parameters`. Its state is in Lightning's checkpoints,
-    and `trainer.fit(module, ckpt_path=...)` goes on from it.
+    Logs `weightlora/active_adapters` and `weightlora/trainable_parameters`, and with `selection="stoiht"` the minimum,
+    mean and maximum of the gates. The selection's state is part of Lightning's checkpoints, and
+    `trainer.fit(module, ckpt_path=...)` continues from it.
 
     Args:
         config: The settings.
@@ -27,24 +32,31 @@ class WeightLoraLightningCallback(Callback):
         selector: The `WeightLora`, from the start of training on.
 
     Raises:
-        ValueError: Before the first step, if the module has no LoRA adapters, or the settings, the strategy or the
-            checkpoint do not fit.
+        WeightLoraError: Before the first step, if the module has no LoRA adapters, or the settings, the strategy or
+            the checkpoint do not fit.
     """
 
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
-        self.config = config or WeightLoraConfig()
-        self.selector: WeightLora | None = None
+        self._guest = Guest(config, HOST, rank_zero_info)
         self._saved: dict[str, Any] = {}
-        self._grad_scale: float | None = None  # of a step whose evidence was not taken yet
+
+    @property
+    def config(self) -> WeightLoraConfig:
+        """The settings, as they were given."""
+        return self._guest.config
+
+    @property
+    def selector(self) -> WeightLora | None:
+        return self._guest.selector
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.strategy.restore_checkpoint_after_setup:
-            raise ValueError(
-                f"{type(trainer.strategy).__name__} lays parameters out once and for all: choose the adapters on one "
-                "device or with strategy='ddp', and train the chosen ones here."
+            raise ModelError(
+                f"{type(trainer.strategy).__name__} fixes the layout of all parameters before training, so no adapter "
+                "can leave: choose the adapters on one device or with strategy='ddp', and train the chosen ones here."
             )
 
-        # Lightning asks callbacks after the weights were loaded, which is too late: other adapters were on the model.
+        # Lightning calls callbacks after it loaded the weights. That is too late: they fit other adapters.
         def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
             self._restore_structure(pl_module, checkpoint)
             type(pl_module).on_load_checkpoint(pl_module, checkpoint)
@@ -57,7 +69,7 @@ class WeightLoraLightningCallback(Callback):
     def _restore_structure(self, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if state is None:
-            raise ValueError(
+            raise StateError(
                 "this checkpoint holds no selection: resume from one that was saved with this callback, or without it."
             )
         parsed = State.from_dict(state)
@@ -66,48 +78,26 @@ class WeightLoraLightningCallback(Callback):
         bring_to_(model, find_adapters(model, self.config.adapter_name), parsed)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        steps = int(trainer.estimated_stepping_batches)
-        self.config.resolve(steps)
-        if self.selector is not None:
-            raise ValueError(
-                f"this callback has chosen {len(self.selector.kept)} adapters in an earlier fit(): leave it out to "
-                "train them on, or make a new one to choose again."
-            )
         model = _peft_model_of(pl_module)
         optimizer = _optimizer_of(trainer, find_adapters(model, self.config.adapter_name)[0].parameters)
-        self.selector = WeightLora(model, optimizer, self.config, self._saved or None, total_steps=steps)
-        # Before the LR schedule moves on: on_train_batch_end is after it.
-        self._hook = optimizer.register_step_post_hook(lambda *_: self._observe())
+        saved, self._saved = self._saved, {}
+        run_dir = trainer.logger.log_dir if trainer.logger is not None else None
+        self._guest.begin(model, optimizer, trainer.estimated_stepping_batches, saved or None, run_dir=run_dir)
+        # on_train_batch_end comes after the LR schedule has moved on, and the gates may follow the schedule.
+        self._hook = optimizer.register_step_post_hook(lambda *_: self._guest.observe())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.selector is not None and optimizer is self.selector.optimizer:
-            scaler = getattr(trainer.precision_plugin, "scaler", None)
-            self._grad_scale = 1.0 if scaler is None else scaler.get_scale()
-
-    def _observe(self) -> None:
-        grad_scale, self._grad_scale = self._grad_scale, None
-        if self.selector is not None and grad_scale is not None:
-            self.selector.observe(grad_scale)
+            self._guest.note_scale(getattr(trainer.precision_plugin, "scaler", None))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self._observe()  # of a step that the AMP scaler has skipped
-        selector = self.selector
-        assert selector is not None
-        selector.advance()
-        trainable = sum(p.numel() for a in selector.adapters for p in a.parameters if p.requires_grad)
-        numbers = {"active_adapters": len(selector.kept), "trainable_parameters": trainable}
-        pl_module.log_dict({f"weightlora/{name}": float(number) for name, number in numbers.items()})
+        self._guest.observe()  # a step that the AMP scaler skipped did not reach the hook
+        self._guest.advance()
+        pl_module.log_dict({name: float(number) for name, number in self._guest.metrics().items()})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self.selector is not None
         self._hook.remove()
-        if self.selector.phase != "train":
-            warnings.warn(
-                f"training ended after {self.selector.step_count} of {self.selector.config.select_steps} selection "
-                "steps: the choice is made now, and the kept adapters were not trained on their own.",
-                stacklevel=2,
-            )
-            self.selector.finish()
+        self._guest.end()
 
     def state_dict(self) -> dict[str, Any]:
         return self._saved if self.selector is None else self.selector.state_dict()
@@ -120,13 +110,13 @@ def _peft_model_of(module: nn.Module) -> nn.Module:
     for child in module.modules():
         if getattr(child, "peft_config", None):
             return child
-    raise ValueError(
+    raise ModelError(
         f"{type(module).__name__} has no PEFT adapters in it: make its model by get_peft_model(base, LoraConfig(...))."
     )
 
 
 def _optimizer_of(trainer: Trainer, parameters: list[nn.Parameter]) -> Optimizer:
-    """The one that trains them; where none does, the first, of which the controller then says what it lacks."""
+    """The optimizer that trains the parameters. If none does, the first one: the selector reports what it lacks."""
     wanted = {id(parameter) for parameter in parameters}
     for optimizer in trainer.optimizers:
         if wanted & {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}:

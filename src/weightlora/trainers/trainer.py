@@ -1,6 +1,8 @@
-"""`transformers.Trainer` with a selection in it that stops and resumes anywhere, and the mixin for other Trainers."""
+"""`WeightLoraTrainer`, a `transformers.Trainer` that selects adapters, and the mixin that makes one of any Trainer."""
 
 import shutil
+import warnings
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -14,22 +16,27 @@ from ..engines.fsdp1 import unwrapped
 from ..errors import ConfigError
 from .callback import WeightLoraCallback
 from .card import describe_in_card
-from .phases import checkpoint_dir, needs_phases, train_in_phases
+from .phases import needs_phases, train_in_phases
 
 
 class WeightLoraTrainerMixin:
-    """Makes a Trainer select, resume in the middle of it, and say so in its model card.
+    """Makes a Trainer select adapters, resume at any step, and describe its choice in the model card.
 
-    `class MyTrainer(WeightLoraTrainerMixin, AnyTrainer)`. A `WeightLoraCallback` among the callbacks does as well as
-    the argument.
+    Write `class MyTrainer(WeightLoraTrainerMixin, AnyTrainer)`. Pass the settings as `weightlora=config`, or a
+    `WeightLoraCallback` among the callbacks.
 
     Args:
         weightlora: The settings; adds a `WeightLoraCallback`.
+
+    Raises:
+        ConfigError: If the settings are not a `WeightLoraConfig`, or are among the callbacks.
     """
 
     def __init__(self, *args: Any, weightlora: WeightLoraConfig | None = None, **kwargs: Any) -> None:
+        _check_arguments(weightlora, kwargs.get("callbacks"))
         if weightlora is not None:
             kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), WeightLoraCallback(weightlora)]
+        self._trained_with: WeightLoraCallback | None = None
         super().__init__(*args, **kwargs)
 
     @property
@@ -37,24 +44,31 @@ class WeightLoraTrainerMixin:
         """The callback.
 
         Raises:
-            ValueError: If there is none.
+            ConfigError: If there is none.
         """
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, WeightLoraCallback):
-                return callback
-        raise ConfigError("this Trainer selects nothing: pass weightlora=WeightLoraConfig(...), or the callback.")
+        callback = self._selection()
+        if callback is None:
+            raise ConfigError("this Trainer selects nothing: pass weightlora=WeightLoraConfig(...), or the callback.")
+        return callback
+
+    def _selection(self: Any) -> WeightLoraCallback | None:
+        callbacks = self.callback_handler.callbacks
+        return next((callback for callback in callbacks if isinstance(callback, WeightLoraCallback)), None)
 
     def train(self: Any, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Trainer's own, with the selection brought to where the checkpoint has it before anything is loaded.
+        """Train as the Trainer does. Where it resumes, the model first gets the structure it had at the checkpoint.
 
         Args:
-            resume_from_checkpoint: `True` takes the last checkpoint that is whole: one that a crash cut short is
-                passed over.
+            resume_from_checkpoint: `True` takes the last complete checkpoint and skips any that a crash cut short.
 
         Raises:
-            ValueError: If no callback of ours is there, or the checkpoint is missing, damaged or of other settings.
+            ConfigError: If the Trainer never had a `WeightLoraCallback`.
+            StateError: If the checkpoint is missing, damaged or of other settings.
         """
-        callback = self.weightlora  # or say that there is none, before anything else
+        whole = super().train  # type: ignore[misc]
+        if self._selection() is None and self._trained_with is not None:  # removed, to train the kept adapters on
+            return whole(resume_from_checkpoint, *args, **kwargs)
+        callback = self._trained_with = self.weightlora
         state = None
         if resume_from_checkpoint is True:
             last, state = last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME)
@@ -63,38 +77,42 @@ class WeightLoraTrainerMixin:
             state = check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
         if resume_from_checkpoint:
             callback.resume(self.model, resume_from_checkpoint, self.optimizer, state)
-        whole = super().train  # type: ignore[misc]
         if not needs_phases(self):
             return whole(resume_from_checkpoint, *args, **kwargs)
         return train_in_phases(self, callback, lambda at: whole(at, *args, **kwargs), resume_from_checkpoint or None)
 
     def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
-        if self.weightlora.engine is None:  # otherwise the model had its weights before the engine took it
+        callback = self._selection()
+        if (
+            callback is None or callback.engine is None
+        ):  # otherwise the model had its weights before the engine took it
             super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
 
-    def log(self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Trainer's own, with the selection's numbers where every integration sees them."""
-        if self.weightlora.selector is not None:
-            logs = {**logs, **self.weightlora.metrics()}
-        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save as the Trainer does, and warn if the choice is not made yet."""
+        if not _internal_call and self.args.should_save:
+            _warn_unfinished(self._selection(), output_dir or self.args.output_dir)
+        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
 
-    def _save_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
-        # Our state comes first, for Trainer ends by deleting older checkpoints. Its own trainer_state.json, written
-        # last, marks a whole one; so would that of an earlier run.
-        folder = checkpoint_dir(self.args, self.state)
+    def _save_checkpoint(self: Any, model: Any, trial: Any = None, *args: Any, **kwargs: Any) -> None:
+        # The selection's state comes first, because Trainer ends by deleting older checkpoints. Trainer writes
+        # trainer_state.json last, so this file marks a complete checkpoint; one of an earlier run is deleted before.
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         marker = folder / TRAINER_STATE_NAME
+        callback = self._selection()
         try:
             if self.args.should_save:
                 marker.unlink(missing_ok=True)
-                self.weightlora.on_save(self.args, self.state, self.control)
-            super()._save_checkpoint(*args, **kwargs)  # type: ignore[misc]
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch's do not speak of a full disk
+                if callback is not None:
+                    callback.save(folder)
+            super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's errors do not mention a full disk
             if marker.is_file():
                 raise
             free = shutil.disk_usage(self.args.output_dir).free / 2**20
             raise OSError(
-                f"{folder} could not be written, with {free:.1f} MB free there ({error}): checkpoints before it are "
-                "whole, so make room and go on with train(resume_from_checkpoint=True)."
+                f"{folder} could not be written, with {free:.1f} MB free there ({error}): earlier checkpoints are "
+                "complete, so make room and continue with train(resume_from_checkpoint=True)."
             ) from error
 
     def _save(self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
@@ -103,14 +121,48 @@ class WeightLoraTrainerMixin:
         self._describe(output_dir or self.args.output_dir)
 
     def create_model_card(self: Any, *args: Any, **kwargs: Any) -> None:
-        # Trainer writes over the card before an upload.
+        # Trainer overwrites the card before an upload.
         super().create_model_card(*args, **kwargs)  # type: ignore[misc]
         self._describe(self.args.output_dir)
 
     def _describe(self: Any, directory: str) -> None:
-        if self.args.should_save and self.weightlora.selector is not None:
-            describe_in_card(self.weightlora.selector, directory)
+        callback = self._selection() or self._trained_with
+        if self.args.should_save and callback is not None and callback.selector is not None:
+            describe_in_card(callback.selector, directory)
 
 
 class WeightLoraTrainer(WeightLoraTrainerMixin, Trainer):
-    """`transformers.Trainer` that selects adapters, and resumes in the middle of it."""
+    """`transformers.Trainer` that selects adapters while it trains them, and resumes at any step.
+
+    Example:
+        ```python
+        trainer = WeightLoraTrainer(model, args, train_dataset=data, weightlora=WeightLoraConfig(keep=0.25))
+        trainer.train()
+        trainer.save_model("out")  # an ordinary PEFT adapter
+        ```
+    """
+
+
+def _check_arguments(weightlora: Any, callbacks: Any) -> None:
+    for callback in callbacks or []:
+        kind = callback if isinstance(callback, type) else type(callback)
+        if issubclass(kind, WeightLoraConfig):
+            raise ConfigError(
+                "callbacks holds a WeightLoraConfig, which is no callback: pass it as weightlora=config."
+            )
+    if isinstance(weightlora, WeightLoraCallback):
+        raise ConfigError(
+            "weightlora is a WeightLoraCallback: pass it among callbacks=[...], or its config as weightlora=config."
+        )
+    if weightlora is not None and not isinstance(weightlora, WeightLoraConfig):
+        raise ConfigError(f"weightlora is a {type(weightlora).__name__}: pass a WeightLoraConfig.")
+
+
+def _warn_unfinished(callback: WeightLoraCallback | None, directory: str) -> None:
+    selector = None if callback is None else callback.selector
+    if selector is not None and selector.phase != "train":
+        warnings.warn(
+            f"{directory} is saved after {selector.step_count} of {selector.config.select_steps} selection steps: it "
+            f"holds all {len(selector.adapters)} adapters, for the choice is not made yet. Save again after it.",
+            stacklevel=3,
+        )

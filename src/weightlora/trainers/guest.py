@@ -1,0 +1,183 @@
+"""What every trainer's callback does with a selection: check the run, begin, feed and report it, and end it."""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+from torch.optim import Optimizer
+
+from ..adapters import unwrap_model
+from ..config import WeightLoraConfig
+from ..engines import Engine
+from ..errors import ConfigError, ModelError, TrainingError
+from ..selector import WeightLora
+from ..tensors import numel
+
+TAG, UNFINISHED_TAG = "weightlora", "weightlora-unfinished"
+
+
+@dataclass(frozen=True)
+class Host:
+    """The words of one trainer library, for the messages.
+
+    Args:
+        train: How its users start a training.
+        leave_out: How they take the callback out.
+    """
+
+    train: str
+    leave_out: str
+
+
+class Guest:
+    """A selection inside a training loop that another library owns.
+
+    Args:
+        config: The settings as the user gave them. `None` takes the defaults.
+        host: The words of the library.
+        say: Prints one message at level INFO, where that library prints its own.
+
+    Attributes:
+        selector: The `WeightLora`, from the start of training on.
+
+    Raises:
+        ConfigError: If `config` is not a `WeightLoraConfig`.
+    """
+
+    def __init__(self, config: WeightLoraConfig | None, host: Host, say: Callable[[str], None]) -> None:
+        if config is not None and not isinstance(config, WeightLoraConfig):
+            raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
+        self.config = config or WeightLoraConfig()
+        self.selector: WeightLora | None = None
+        self._host, self._say = host, say
+        self._grad_scale: float | None = None  # of a step whose evidence was not read yet
+
+    def begin(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        total_steps: float,
+        state: dict[str, Any] | None = None,
+        engine: Engine | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Start the selection, before the first step. A new model starts a new selection.
+
+        Args:
+            model: The PEFT model, wrapped or not.
+            optimizer: Holds the adapters' parameters.
+            total_steps: Optimizer steps of the whole training; infinity if it has no fixed length.
+            state: The saved state of the selection, where training resumes.
+            engine: See `WeightLora`.
+            run_dir: Where the choice and its history are written, or `None`.
+
+        Raises:
+            ModelError: If this guest has chosen adapters of the same model before.
+            WeightLoraError: If the settings, the model and the training do not fit one another.
+        """
+        self._refuse_second(model)
+        total = None if total_steps == float("inf") else int(total_steps)
+        self.selector = WeightLora(
+            model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
+        )
+        if self.selector.phase == "train":
+            # Chosen before the first step, or before the checkpoint that the run resumes from.
+            self._announce() if state is None else _tag(model, TAG)
+            return
+        _tag(model, UNFINISHED_TAG)
+        if self.selector.config.select_steps == total:
+            warnings.warn(
+                f"select_steps={total} is the whole training, so no step is left in which the kept adapters train "
+                "alone: lower select_steps, or train longer.",
+                stacklevel=3,
+            )
+
+    def note_scale(self, scaler: Any) -> None:
+        """Remember the loss scale that the gradients of this step carry. Call it before the optimizer's step.
+
+        Args:
+            scaler: The AMP scaler, or `None`. The step itself may change its scale.
+        """
+        self._grad_scale = 1.0 if scaler is None else scaler.get_scale()
+
+    def observe(self) -> None:
+        """Read the evidence of the optimizer step that was just made. A second call in the same step does nothing."""
+        scale, self._grad_scale = self._grad_scale, None
+        if self.selector is not None and scale is not None:
+            self.selector.observe(scale)
+
+    def advance(self) -> bool:
+        """Disconnect adapters if a round of the selection is over; returns whether any left."""
+        selector = self.selection()
+        if selector.phase == "train":
+            return False
+        adapters = len(selector.adapters)
+        selector.advance()
+        if selector.phase == "train":
+            self._announce()
+        return len(selector.adapters) < adapters
+
+    def end(self, note: str = "") -> None:
+        """Choose now if training ended before the selection did, and warn; `note` is added to the warning."""
+        selector = self.selection()
+        if selector.phase == "train":
+            return
+        warnings.warn(
+            f"training ended after {selector.step_count} of {selector.config.select_steps} selection steps: the "
+            f"choice is made now, and the kept adapters were not trained alone.{note}",
+            stacklevel=3,
+        )
+        selector.finish()
+        self._announce()
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers to log: the present state of the selection."""
+        selector = self.selection()
+        trainable = (numel(p) for a in selector.adapters for p in a.parameters if p.requires_grad)
+        found: dict[str, float] = {
+            "weightlora/active_adapters": len(selector.kept),
+            "weightlora/trainable_parameters": sum(trainable),
+        }
+        if selector.has_gates:
+            gates = [gate for gate in selector.omega.values() if gate] or [0.0]
+            found["weightlora/gate_min"] = min(gates)
+            found["weightlora/gate_mean"] = sum(gates) / len(gates)
+            found["weightlora/gate_max"] = max(gates)
+        return found
+
+    def selection(self) -> WeightLora:
+        """The selector.
+
+        Raises:
+            TrainingError: If training has not begun.
+        """
+        if self.selector is None:
+            raise TrainingError(f"the selection has not begun: it begins with trainer.{self._host.train}.")
+        return self.selector
+
+    def _refuse_second(self, model: nn.Module) -> None:
+        if self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model):
+            raise ModelError(
+                f"this callback has chosen {len(self.selector.kept)} adapters of this model in an earlier "
+                f"{self._host.train}: to train them on, call {self._host.leave_out} first; to choose again, build a "
+                "new model and a new Trainer."
+            )
+
+    def _announce(self) -> None:
+        """Tag the model, and print what was kept."""
+        selector = self.selection()
+        _tag(selector.model, TAG, instead_of=UNFINISHED_TAG)
+        self._say(selector.summary().text)
+
+
+def _tag(model: nn.Module, tag: str, instead_of: str | None = None) -> None:
+    """Add a tag to the model card that `save_pretrained` writes, in place of another one."""
+    model = unwrap_model(model)
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if hasattr(base, "model_tags"):
+        tags = [one for one in base.model_tags or [] if one != instead_of]
+        base.model_tags = tags if tag in tags else [*tags, tag]

@@ -1,0 +1,67 @@
+"""Files appear whole or not at all, and a history that was cut short is read up to the cut."""
+
+import json
+
+import pytest
+
+from weightlora import files
+from weightlora.errors import DataError
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = files.write_json(tmp_path / "new" / "a.json", {"b": 1})
+    assert json.loads(path.read_text()) == {"b": 1}
+
+    def half(partial):
+        partial.write_text("half of")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        files.write(path, half)
+    assert json.loads(path.read_text()) == {"b": 1}
+    assert [other.name for other in path.parent.iterdir()] == ["a.json"]
+
+
+def test_numbers_that_are_no_json_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(tmp_path / "a.json", float("nan"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_lines_are_appended_and_a_torn_last_line_is_left_out(tmp_path):
+    path = tmp_path / "history.jsonl"
+    files.append_lines(path, [{"step": 1}, {"step": 2}])
+    files.append_lines(path, [{"step": 3}])
+    assert files.read_lines(path) == [{"step": 1}, {"step": 2}, {"step": 3}]
+    path.write_text(path.read_text()[:-4])
+    assert files.read_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+@pytest.mark.parametrize(("line", "message"), [("{", "line 2 is not JSON"), ("[1]", "line 2 is not a JSON object")])
+def test_a_damaged_line_in_the_middle_is_refused(tmp_path, line, message):
+    path = tmp_path / "history.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(DataError, match=message):
+        files.read_lines(path)
+
+
+def test_a_directory_is_replaced_whole_or_stays(tmp_path):
+    target = tmp_path / "run"
+    with files.replacing_directory(target) as staging:
+        (staging / "first").touch()
+    assert [path.name for path in target.iterdir()] == ["first"]
+    with pytest.raises(RuntimeError), files.replacing_directory(target) as staging:
+        (staging / "second").touch()
+        raise RuntimeError
+    assert [path.name for path in target.iterdir()] == ["first"]
+    with files.replacing_directory(target) as staging:
+        (staging / "third").touch()
+    assert [path.name for path in target.iterdir()] == ["third"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_place_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="is not a directory that you may write to"):
+        files.check_writable(tmp_path / "file" / "run")
+    files.check_writable(tmp_path / "new" / "run")
