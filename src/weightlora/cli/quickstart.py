@@ -124,7 +124,7 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
         job = prepare(recipe_for(args, config, "weightlora", staging), METHODS, reviews_work)
         first = [job.work.train[index] for index in range(BATCH_SIZE)]
         batch = dict(job.work.collate(first))
-        costs = CostCallback(batch, config.select_steps)
+        costs = CostCallback(batch, int(config.select_steps))
         result = fit(job, lambda prepared: (costs, *show_progress(console, "WeightLoRA", prepared)))
         others = {}
         if args.compare:

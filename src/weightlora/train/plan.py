@@ -255,7 +255,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
         trainable=(_size(before), _size(after)),
         optimizer_bytes=(_bytes(before, recipe), _bytes(after, recipe)),
         steps=setting.steps,
-        select_steps=selects[0].select_steps if selects else None,
+        select_steps=int(selects[0].select_steps) if selects else None,
         learning_rate=recipe.training.learning_rate,
         split_off=split_off,
     )
