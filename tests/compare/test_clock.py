@@ -19,12 +19,15 @@ def test_a_running_one_tells_how_long_its_like_take():
     time = Time()
     clock = Clock(["a", "a", "b"], 1, time)
     clock.step("a 0", "a", 0.0)
-    time.now = 10.0
+    time.now = 10.0  # it has loaded
+    clock.step("a 0", "a", 0.1)
+    assert clock.left() is None
+    time.now = 20.0
     clock.step("a 0", "a", 0.5)
-    assert clock.elapsed("a 0") == 10 and clock.elapsed("a 1") is None
-    assert clock.left() == pytest.approx(10 + 20 + 20)
-    clock.end("a 0", "a", 20.0)
-    assert clock.left() == pytest.approx(40)
+    assert clock.elapsed("a 0") == 20 and clock.elapsed("a 1") is None
+    assert clock.left() == pytest.approx(12.5 + 32.5 + 32.5)
+    clock.end("a 0", "a", 30.0)
+    assert clock.left() == pytest.approx(60)
 
 
 def test_runs_at_a_time_divide_and_the_longest_counts():

@@ -48,10 +48,10 @@ def test_a_finding_says_what_the_interval_allows():
 
 def test_the_page_and_the_terminal_have_the_same_cells():
     rows = {"weightlora": row(differ(-0.1, 0.05)), "random": row(None, 12)}
-    summary = {"task": "cola", "model": "/models/tiny", "steps": 300, "rows": {"train": 1000, "test": 50}}
+    summary = {"task": "cola", "model": "/home/models/tiny", "steps": 300, "rows": {"train": 1000, "test": 50}}
     summary |= {"methods": rows, "tuning": {"random": {"0.001": 0.5}}, "findings": ["So it is."], "notes": []}
     page = render_summary(json.loads(json.dumps(summary)))
-    assert page.startswith("# cola: tiny\n\n300 steps; rows: train 1,000, test 50.")
+    assert page.startswith("# cola: models/tiny\n\n300 steps; rows: train 1,000, test 50.")
     assert "| weightlora | 0.001 | 3 | 0.5000 ± 0.1000 | 0.7500 | -0.1000 ± 0.0500 ▼ (2) |" in page
     assert "| weightlora | 3 of 12 | 1,234 | 200 ms → 100 ms | 1.00 GiB |" in page
     assert "| random | 12 of 12 | 1,234 | 100 ms | 1.00 GiB |" in page

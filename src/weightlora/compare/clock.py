@@ -2,13 +2,30 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from .runner import expected_seconds
 
 __all__ = ["Clock", "spell"]
 
 ENOUGH = 0.1
-"""Share of a run after which its own speed says how long it takes."""
+"""Share of a run that must be measured before its speed says how long it takes."""
+
+
+@dataclass
+class _Running:
+    """A run that is going on. Its speed is measured from its first step on: before that, it loads."""
+
+    kind: str
+    began: float
+    first: tuple[float, float] | None = None
+    share: float = 0.0
+
+    def rest(self, now: float) -> float | None:
+        """Seconds that it will still take at its speed. None while too little is known."""
+        if self.first is None or self.share - self.first[1] < ENOUGH:
+            return None
+        return (now - self.first[0]) * (1 - self.share) / (self.share - self.first[1])
 
 
 class Clock:
@@ -23,7 +40,7 @@ class Clock:
     def __init__(self, kinds: Sequence[str], jobs: int, now: Callable[[], float] = time.monotonic) -> None:
         self._left, self._jobs, self._now = list(kinds), jobs, now
         self._seconds: dict[str, list[float]] = {}
-        self._running: dict[str, tuple[str, float, float]] = {}
+        self._running: dict[str, _Running] = {}
 
     def know(self, kind: str, seconds: float) -> None:
         """Note the time of a run that ended earlier."""
@@ -34,10 +51,11 @@ class Clock:
         if name not in self._running:
             if kind in self._left:
                 self._left.remove(kind)
-            self._running[name] = (kind, self._now(), share)
-        else:
-            kind, began, _ = self._running[name]
-            self._running[name] = (kind, began, share)
+            self._running[name] = _Running(kind, self._now())
+        run = self._running[name]
+        run.share = share
+        if share > 0 and run.first is None:
+            run.first = (self._now(), share)
 
     def end(self, name: str, kind: str, seconds: float | None) -> None:
         """Note that a run ended, with its time if it did not fail."""
@@ -48,22 +66,21 @@ class Clock:
 
     def elapsed(self, name: str) -> float | None:
         """Seconds since a run began. None if it is not running."""
-        return self._now() - self._running[name][1] if name in self._running else None
+        return self._now() - self._running[name].began if name in self._running else None
 
     def left(self) -> float | None:
         """Seconds until all runs are done. None while nothing is known."""
-        known, here, longest = dict(self._seconds), 0.0, 0.0
+        now, here, longest = self._now(), 0.0, 0.0
         estimates: dict[str, list[float]] = {}
-        for kind, began, share in self._running.values():
-            if share >= ENOUGH and kind not in known:
-                estimates.setdefault(kind, []).append((self._now() - began) / share)
-        known = {**estimates, **known}
+        for run in self._running.values():
+            if (rest := run.rest(now)) is not None:
+                estimates.setdefault(run.kind, []).append(now - run.began + rest)
+        known = {**estimates, **self._seconds}
         if not known:
             return None if self._left or self._running else 0.0
-        for kind, began, share in self._running.values():
-            elapsed = self._now() - began
-            by_speed = elapsed * (1 - share) / share if share >= ENOUGH else 0.0
-            rest = max(by_speed, expected_seconds([kind], known) - elapsed if share < ENOUGH else 0.0)
+        for run in self._running.values():
+            if (rest := run.rest(now)) is None:
+                rest = max(0.0, expected_seconds([run.kind], known) - (now - run.began))
             here, longest = here + rest, max(longest, rest)
         return max(longest, (here + expected_seconds(self._left, known)) / self._jobs)
 

@@ -66,11 +66,12 @@ def split_rows(
         DataError: If there are too few rows, or fewer than 2 classes.
     """
     alone = lacks_evaluation(arguments, task)
-    found = read_splits(replace(arguments, train_examples=None, eval_examples=None), task, cache_dir)
+    whole = replace(arguments, train_examples=None, eval_examples=None)
+    found = read_splits(whole, replace(task, evaluation=()) if alone else task, cache_dir)
     names = _class_names(found, task)
     place = str(arguments.train_file or arguments.dataset or task.dataset)
     if alone:
-        splits = partition(concatenate_datasets(list(found.values())), {"test": TEST, "validation": VALIDATION}, place)
+        splits = partition(found["train"], {"test": TEST, "validation": VALIDATION}, place)
     else:
         train, tests = found.pop("train"), found
         splits = partition(train, {"validation": VALIDATION}, place) if with_validation else {"train": train}

@@ -1,6 +1,5 @@
 """What a comparison found: tables, paired differences in words, and the files that it leaves."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -99,7 +98,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     for title, header, rows in _tables(summary):
         print_table(console, header, rows, title)
     for line in (*summary["findings"], *summary["notes"]):
-        console.print(Text(line))
+        console.print(Text(f"- {line}"))
 
 
 def _costs(results: Sequence[Result]) -> dict[str, Any]:
@@ -120,7 +119,8 @@ def _costs(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _title(summary: Mapping[str, Any]) -> str:
-    return f"{summary['task']}: {Path(summary['model']).name}"
+    model = "/".join(Path(summary["model"]).parts[-2:])  # a hub id, or a directory, which may be called "model"
+    return f"{summary['task']}: {model}"
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:
@@ -160,7 +160,7 @@ def _step(row: Mapping[str, Any]) -> str:
     before, after = row["step_seconds_before"], row["step_seconds_after"]
     if before is None or after is None:
         return ""
-    texts = list(dict.fromkeys(f"{1000 * seconds:.3g} ms" for seconds in (before, after)))
+    texts = list(dict.fromkeys(f"{s:.2f} s" if s >= 1 else f"{1000 * s:.3g} ms" for s in (before, after)))
     return " → ".join(texts) if row["adapters_after"] != row["adapters_before"] else texts[-1]
 
 
@@ -212,8 +212,3 @@ def _notes(rows: Mapping[str, Any]) -> list[str]:
     if absent:
         notes.append(f"There is no comparison with {' and '.join(absent)}: add it to --methods.")
     return notes
-
-
-def to_json(summary: Mapping[str, Any]) -> str:
-    """The summary as one line of JSON."""
-    return json.dumps(summary, allow_nan=False)
