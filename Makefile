@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test lint bench bench-quality paper paper-here docs clean help
+.PHONY: setup quickstart test lint bench bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -31,24 +31,30 @@ lint: $(STAMP) ## check style and types
 	$(BIN)/mypy
 
 bench: $(STAMP) ## measure speed and memory (ARGS=...)
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/speed.py $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed $(ARGS)
 
-bench-quality: $(STAMP) ## run the comparison of methods over seeds, where it stopped (ARGS=...)
-	HF_HUB_OFFLINE=1 $(BIN)/weightlora bench run $(ARGS)
-	$(BIN)/weightlora bench summarize --output-dir docs/results
-	$(BIN)/python benchmarks/readme.py
+bench-quality: $(STAMP) ## run the missing runs of the comparison of methods over seeds (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks run $(ARGS)
+	$(BIN)/python -m benchmarks summarize --output_dir docs/results
+	$(BIN)/python -m benchmarks.readme
+
+results-json: $(STAMP) ## print the summary of the stored results as JSON (use make -s; ARGS=...)
+	@$(BIN)/python -m benchmarks summarize --json $(ARGS)
+
+golden: $(STAMP) ## repeat the golden runs, and print every figure that differs (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks golden $(ARGS)
 
 SWEEPS := $(wildcard recipes/*/sweep.yaml)
 paper: $(STAMP) ## the paper's experiments with its models and data, days on a GPU, into docs/paper.md (SWEEPS=... ARGS=...)
-	for sweep in $(SWEEPS); do $(BIN)/weightlora bench run --sweep $$sweep $(ARGS) || exit 1; done
-	$(BIN)/python benchmarks/paper.py
+	for sweep in $(SWEEPS); do $(BIN)/python -m benchmarks run --sweep $$sweep $(ARGS) || exit 1; done
+	$(BIN)/python -m benchmarks.pages.paper
 
 STAND_INS := $(patsubst benchmarks/paper/%/sweep.yaml,%,$(wildcard benchmarks/paper/*/sweep.yaml))
 paper-here: $(STAMP) ## the same tables from what installs from PyPI, hours on two cores (STAND_INS=... ARGS=...)
-	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/paper/prepare.py
-	for name in $(STAND_INS); do HF_HUB_OFFLINE=1 $(BIN)/weightlora bench run \
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.stand_ins
+	for name in $(STAND_INS); do HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks run \
 	  --sweep benchmarks/paper/$$name/sweep.yaml --root benchmarks/paper/$$name $(ARGS) || exit 1; done
-	$(BIN)/python benchmarks/paper.py
+	$(BIN)/python -m benchmarks.pages.paper
 
 docs: $(DOCS_STAMP) ## build the site into site/
 	$(BIN)/mkdocs build --strict
@@ -62,4 +68,4 @@ clean: ## remove .venv, caches and built files; runs/ stays
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,18 +1,17 @@
-"""`python -m benchmarks`, from the root of the repository: run, tune and summarize the experiments."""
+"""`python -m benchmarks`, from the root of the repository: run the experiments and summarize what they say."""
 
 import sys
 from collections.abc import Sequence
 
 from weightlora.cli import build_parser, run_command
 
-from . import cli
-from .studies import cli as studies
+from .commands import alignment, golden, memory, run, summarize, train, tune
 
-COMMANDS = (cli, studies)
+COMMANDS = (run, tune, summarize, memory, alignment, golden, train)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code."""
+    """Run a command line (the one of the process if none is given) and return its exit code."""
     return run_command(build_parser(COMMANDS, "benchmarks", "The experiments of weightlora."), argv)
 
 

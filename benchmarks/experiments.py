@@ -1,13 +1,16 @@
-"""Experiments as data: `<root>/<task>/task.json` is what all methods share, `<root>/<task>/<label>.json` the rest."""
+"""Experiments as data: `<root>/<task>/task.json` has the settings of all methods, `<label>.json` those of one."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weightlora import __version__
+from weightlora.errors import ConfigError, DataError
+from weightlora.train.result import Result, read_result
 
-from .results import RESULT_FORMAT
+__all__ = ["DEFAULTS", "OPTIONAL", "Run", "labels_in", "plan", "resolve", "tasks_in"]
 
 DEFAULTS: dict[str, Any] = {
     "steps": 300,
@@ -35,32 +38,42 @@ OPTIONAL = {
     "optimizer",
     "leave_one_out",
 }
-OPTIONAL |= {"model", "data", "text_column", "label_column"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run that is to be: resolved settings, a seed, and where its result goes."""
+    """One run that is planned.
+
+    Attributes:
+        experiment: Resolved settings, or the settings of a cell of a sweep.
+        seed: Seed of the run.
+        output: File of its result.
+    """
 
     experiment: dict[str, Any]
     seed: int
     output: Path
 
-    def is_done(self) -> bool:
-        """Whether a whole result of these very settings and of this version is there."""
+    @property
+    def kind(self) -> str:
+        """Task and label. Runs of one kind take about the same time."""
+        return f"{self.experiment['task']}/{self.experiment['label']}"
+
+    def result(self) -> Result | None:
+        """The stored result; None unless it is complete, and of these settings and this version."""
         try:
-            result = json.loads(self.output.read_text(encoding="utf-8"))
-            return (
-                result["format"] == RESULT_FORMAT
-                and result["experiment"] == self.experiment
-                and result["seed"] == self.seed
-                and result["versions"]["weightlora"] == __version__
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            result = read_result(self.output)
+        except DataError:
+            return None
+        same = result.settings == self.experiment and result.seed == self.seed
+        return result if same and result.versions.get("weightlora") == __version__ else None
+
+    def is_done(self) -> bool:
+        """Whether there is such a result."""
+        return self.result() is not None
 
     def set_aside(self) -> bool:
-        """Rename what is in the result's place and is none to `*.aside`; whether there was anything."""
+        """Rename another file in the place of the result to `*.aside`; returns whether there was one."""
         if self.is_done() or not self.output.exists():
             return False
         self.output.replace(self.output.with_name(f"{self.output.name}.aside"))
@@ -68,47 +81,51 @@ class Run:
 
 
 def tasks_in(root: Path) -> list[str]:
-    """Names of the tasks that have experiments under `root`."""
+    """Names of the tasks that have experiments in `root`, in alphabetical order."""
     return sorted(path.parent.name for path in root.glob("*/task.json"))
 
 
 def labels_in(root: Path, task: str) -> list[str]:
-    """Labels of a task's experiments, in alphabetical order."""
+    """Labels of the experiments of a task, in alphabetical order."""
     return sorted(path.stem for path in (root / task).glob("*.json") if path.stem != "task")
 
 
 def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
-    """An experiment's settings: the defaults, overridden by the task's file, overridden by its own.
+    """The settings of an experiment: the defaults, overridden by the file of the task, overridden by its own.
 
     Raises:
-        ValueError: If the task or the label is unknown, or a file has a key that no experiment has.
+        ConfigError: The task or the label is unknown, or a file has an unknown key.
     """
     _check_task(root, task)
     if label not in labels_in(root, task):
-        raise ValueError(f"method {label!r} is unknown for {task}: it has {', '.join(labels_in(root, task))}.")
+        raise ConfigError(f"method {label!r} is unknown for {task}: choose one of {', '.join(labels_in(root, task))}.")
     shared, own = (json.loads((root / task / f"{name}.json").read_text(encoding="utf-8")) for name in ("task", label))
-    known = DEFAULTS.keys() | OPTIONAL | {"task", "method", "label"}
-    for key in (*shared, *own):
-        if key not in known:
-            raise ValueError(f"{key!r} in {task}/{label}.json is no setting: known are {', '.join(sorted(known))}.")
+    _check_keys({**shared, **own}, f"{task}/{label}.json")
     return {**DEFAULTS, "task": task, "method": label, **shared, **own, "label": label}
+
+
+def _check_keys(settings: Mapping[str, Any], place: str) -> None:
+    known = DEFAULTS.keys() | OPTIONAL | {"task", "method", "label"}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"{place} has the unknown setting {key!r}: choose one of {', '.join(sorted(known))}.")
 
 
 def _check_task(root: Path, task: str) -> None:
     if task not in tasks_in(root):
-        raise ValueError(f"task {task!r} is unknown in {root}: it has {', '.join(tasks_in(root)) or 'no task'}.")
+        raise ConfigError(f"task {task!r} is unknown in {root}: it has {', '.join(tasks_in(root)) or 'no task'}.")
 
 
 def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: int | None) -> list[Run]:
-    """Every run, seed by seed, so that the first hour shows all methods once and later ones narrow the intervals.
+    """Every run, seed by seed: the first hour shows all methods once, and later ones narrow the intervals.
 
-    Labels that a task lacks are passed over, unless the task was named, or no task has them.
+    A label that a task does not have is skipped, unless the task was named or no task has the label.
 
     Raises:
-        ValueError: If a task or a label is unknown, or there is no experiment at all.
+        ConfigError: A task or a label is unknown, or there is no experiment at all.
     """
     if not tasks_in(root):
-        raise ValueError(f"there are no experiments in {root}: no <task>/task.json.")
+        raise ConfigError(f"there are no experiments in {root}: no <task>/task.json.")
     runs = []
     for task in tasks or tasks_in(root):
         known = labels_in(root, task)
@@ -120,8 +137,8 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
             wanted = labels or known
         for label in wanted:
             experiment = resolve(root, task, label)
-            count = seeds or experiment.pop("seeds")
-            experiment.pop("seeds", None)
+            count = seeds or experiment["seeds"]
+            del experiment["seeds"]
             directory = root / task / "results" / label
             runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
     return sorted(runs, key=lambda run: run.seed)

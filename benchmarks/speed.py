@@ -1,12 +1,11 @@
-"""What a training step costs with LoRA on every module, during the selection, and after the disconnect.
+"""Measures a training step with LoRA on every module, during the selection, and after the disconnect.
 
-MiniLM-L6, 36 modules, rank 8, fixed batches of 32 x 64 tokens; a step is forward, backward, AdamW, and the selector's
-own step. All variants live in one process and take turns, in another order each round, so that a slow moment of the
-machine hits all alike. A ratio is the median over rounds of the quotient of two steps of one round on the same batch.
+MiniLM-L6, 36 modules, rank 8, fixed batches of 32 x 64 tokens. A step is forward, backward, AdamW, and the step of the
+selector. All variants are in one process and take turns, in another order each round, so a slow moment of the machine
+affects all of them. A ratio is the median over rounds of the quotient of two steps in one round on the same batch.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -27,9 +26,11 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from weightlora import WeightLora, WeightLoraConfig, __version__
 from weightlora.adapters import find_adapters
+from weightlora.files import write_json
 from weightlora.measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
-from weightlora.tasks import load_task
-from weightlora.tasks.sentiment import ENCODER_LINEARS, minilm_lora, minilm_path
+from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
+
+from .workloads.minilm import minilm_lora, tokenize
 
 KEEP, BATCH_SIZE, TOKENS, BATCHES = 9, 32, 64, 8
 LEARNING_RATE = 5e-4
@@ -41,7 +42,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass
 class Variant:
-    """A model with its optimizer, perhaps a selector, and the seconds of its timed steps, one a round."""
+    """A model with its optimizer, an optional selector, and the seconds of its timed steps, one per round."""
 
     label: str
     model: torch.nn.Module
@@ -59,7 +60,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Target:
-    """What a quotient of two variants should be."""
+    """The wanted value of a quotient of two variants."""
 
     what: str
     value: float
@@ -91,15 +92,15 @@ def main() -> int:
 
 def load_batches() -> list[Batch]:
     """The first IMDb reviews that fill all 64 tokens, so that no batch has padding."""
-    task, tokenizer = load_task("imdb"), AutoTokenizer.from_pretrained(minilm_path())
-    rows = task.tokenize(task.splits["train"][:1000], tokenizer, TOKENS)
+    tokenizer = AutoTokenizer.from_pretrained(minilm_path())
+    rows = tokenize(load_reviews("imdb")["train"][:1000], tokenizer, TOKENS)
     full = [row for row in rows if len(row["input_ids"]) == TOKENS]
     collate = DataCollatorWithPadding(tokenizer)
     return [dict(collate(full[start : start + BATCH_SIZE])) for start in range(0, BATCHES * BATCH_SIZE, BATCH_SIZE)]
 
 
 def build_variants(batches: list[Batch]) -> dict[str, Variant]:
-    """All variants after their warm-up; the selections go on for as long as they are timed."""
+    """All variants after their warm-up. The selection phase does not end while it is timed."""
     every = lora("LoRA, all 36", ENCODER_LINEARS)
     stoiht = selecting("selecting, stoiht", WeightLoraConfig(keep=KEEP, select_steps=NEVER, selection="stoiht"))
     credit = selecting("selecting, credit", WeightLoraConfig(keep=KEEP, select_steps=NEVER))
@@ -129,7 +130,7 @@ def selecting(label: str, config: WeightLoraConfig) -> Variant:
 
 
 def time_rounds(variants: dict[str, Variant], batches: list[Batch], rounds: int, console: Console) -> None:
-    """One step of every variant a round, beginning with another one each round."""
+    """Time one step of every variant per round. Each round begins with another variant."""
     order = list(variants.values())
     for number in track(range(rounds), "timing", console=console, disable=not console.is_terminal, transient=True):
         batch = batches[number % len(batches)]
@@ -141,7 +142,7 @@ def time_rounds(variants: dict[str, Variant], batches: list[Batch], rounds: int,
 
 
 def measure(variants: dict[str, Variant], batch: Batch) -> dict[str, dict[str, Any]]:
-    """The figures of every variant by its key."""
+    """Variant -> its figures."""
     base = variants["all"]
     figures = {}
     for key, variant in variants.items():
@@ -229,8 +230,7 @@ def write(path: Path, figures: dict[str, dict[str, Any]], checked: list[Target],
             "threads": torch.get_num_threads(),
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(path, content)
 
 
 if __name__ == "__main__":

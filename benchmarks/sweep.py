@@ -1,16 +1,20 @@
-"""A sweep is data: recipes, methods with their sizes, and seeds in one file; its runs are runs of the benchmark."""
+"""A sweep as data: one file lists recipes, methods with their sizes, and seeds."""
 
 import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from weightlora.errors import ConfigError
+from weightlora.files import write_json
+from weightlora.train.result import RESULT, Result
+
 from .experiments import Run
-from .results import RESULT_FORMAT
 
 __all__ = ["plan_sweep", "run_recipe"]
 
@@ -42,8 +46,8 @@ def plan_sweep(
         seeds: Only the first so many seeds.
 
     Raises:
-        ValueError: The file is missing, has an unknown key, names a recipe or a setting that is none, or `overrides`
-            has a key of the grid.
+        ConfigError: The file is missing, has an unknown key, names a recipe or a setting that does not exist, or
+            `overrides` has a key of the grid.
     """
     content, resolve = _read(path), _Resolver()
     runs = []
@@ -53,36 +57,40 @@ def plan_sweep(
             if labels and label not in labels and cell["method"] not in labels:
                 continue
             if fixed := sorted(cell.keys() & (overrides or {}).keys()):
-                raise ValueError(f"{fixed[0]} is a part of the grid of {path}: it cannot be one for all runs.")
+                raise ConfigError(
+                    f"{fixed[0]} varies in the grid of {path}, so it cannot be the same in all runs: leave it out."
+                )
             shared = {**content.get("with", {}), **{k: v for k, v in column.items() if k != "config"}}
             settings = resolve(path.parent / column["config"], {**shared, **cell, **(overrides or {})})
             experiment = {"task": task, "label": label, "method": cell["method"], "settings": settings}
             place = root / task / "results" / label
             runs += [Run(experiment, seed, place / f"seed-{seed}.json") for seed in content["seeds"][:seeds]]
     if not runs:
-        raise ValueError(f"{path} has no run of {', '.join(labels or [])}: its methods are others.")
+        raise ConfigError(f"{path} has no run of {', '.join(labels or [])}: choose one of its methods.")
     order = {seed: i for i, seed in enumerate(content["seeds"])}
     return sorted(runs, key=lambda run: order[run.seed])
 
 
 def label_of(cell: Mapping[str, Any]) -> str:
-    """`weightlora-paper-r8-k10`; settings without a letter of their own by their name."""
+    """The label of a cell, such as `weightlora-paper-r8-k10`. Only rank and keep are abbreviated."""
     return "-".join([cell["method"], *(f"{SHORT.get(k, k)}{v}" for k, v in cell.items() if k != "method")])
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ValueError(f"the sweep {path} is no file.")
+        raise ConfigError(f"the sweep {path} is not a file: give the path of a sweep file.")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not {"columns", "grid", "seeds"} <= content.keys() <= KEYS:
-        raise ValueError(f"the sweep {path} needs columns, grid and seeds, and may have with: it has something else.")
+        raise ConfigError(
+            f"the sweep {path} has other keys than columns, grid, seeds and with: the first three are required."
+        )
     return content
 
 
 def _chosen(columns: Mapping[str, Any], names: Sequence[str] | None, what: str) -> dict[str, Any]:
     for name in names or ():
         if name not in columns:
-            raise ValueError(f"{what} {name!r} is unknown: there are {', '.join(columns)}.")
+            raise ConfigError(f"{what} {name!r} is unknown: there are {', '.join(columns)}.")
     return {name: value for name, value in columns.items() if not names or name in names}
 
 
@@ -95,10 +103,7 @@ def _cells(grid: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _Resolver:
-    """All settings of a run, the recipe's included, so that a result is of these and no others.
-
-    A grid asks for the same files many times; each is read once for each method.
-    """
+    """Gives all settings of a run, including those of the recipe. A recipe is read once per method."""
 
     def __init__(self) -> None:
         from weightlora.train.arguments import make_parser
@@ -110,63 +115,45 @@ class _Resolver:
         from weightlora.train.arguments import read_files
 
         if unknown := sorted(settings.keys() - self._known):
-            raise ValueError(f"{unknown[0]!r} is no setting of a recipe: weightlora train --help lists them.")
+            raise ConfigError(f"{unknown[0]!r} is not a setting of a recipe: weightlora train --help lists them.")
         key = (recipe, settings["method"])
         if key not in self._files:
             self._files[key] = read_files([recipe], settings["method"], self._known)
         return {**self._files[key], **settings}
 
 
-def run_recipe(experiment: Mapping[str, Any], seed: int, output: Path) -> dict[str, Any]:
-    """One run of a sweep; the adapter stays in a folder beside the result. One that was cut short goes on.
+def run_recipe(experiment: Mapping[str, Any], seed: int, output: Path) -> Result:
+    """Train one run of a sweep. Its run directory is beside the result; a run that was stopped continues.
 
-    Returns:
-        The content of the result file.
+    Args:
+        experiment: As `plan_sweep` makes it.
+        seed: Seed of the run.
+        output: File of the result.
 
     Raises:
-        ValueError: As `weightlora train`.
+        WeightLoraError: As `weightlora train`.
     """
-    from weightlora.train.arguments import as_arguments, parse
-    from weightlora.train.plan import prepare
-    from weightlora.train.running import train
+    from weightlora.train import fit, parse, prepare
+    from weightlora.train.arguments import as_arguments
+
+    from .methods import ALL_METHODS
 
     folder = output.with_suffix("")
     resume = _same_run(folder, experiment) and any(folder.glob("checkpoint-*"))
     if not resume and folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(experiment), encoding="utf-8")
+    write_json(folder / SETTINGS, dict(experiment))
     settings = {**experiment["settings"], "seed": seed, "output_dir": str(folder), "disable_tqdm": True}
     if resume:
         settings["resume_from_checkpoint"] = "true"
-    results = train(prepare(parse(as_arguments(settings))))
-    first = next(iter(results["metrics"].values()))
-    metrics = {name: value for name, value in first.items() if name != "loss"}
-    for split, found in list(results["metrics"].items())[1:]:
-        metrics |= {f"{name}, {split.rpartition('_')[2]}": v for name, v in found.items() if name != "loss"}
-    return {
-        "format": RESULT_FORMAT,
-        "task": experiment["task"],
-        "method": experiment["label"],
-        "seed": seed,
-        "experiment": dict(experiment),
-        "loss": first["loss"],
-        "metric": results["metric"],
-        "metrics": metrics,
-        "trainable_parameters": results["trainable_parameters"],
-        "adapters": results["adapters"],
-        "kept": results["kept"],
-        "wall_seconds": results["wall_seconds"],
-        "peak_memory_bytes": results["peak_memory_bytes"],
-        "versions": results["versions"],
-        "machine": results["machine"],
-    }
+    result = fit(prepare(parse(as_arguments(settings)), ALL_METHODS))
+    return replace(result, task=experiment["task"], label=experiment["label"], settings=dict(experiment))
 
 
 def _same_run(folder: Path, experiment: Mapping[str, Any]) -> bool:
-    """Whether the folder is of an unfinished run of these settings."""
+    """Whether the folder belongs to an unfinished run with these settings."""
     try:
         there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return there == json.loads(json.dumps(experiment)) and not (folder / "results.json").exists()
+    return there == json.loads(json.dumps(experiment)) and not (folder / RESULT).exists()

@@ -1,16 +1,18 @@
-"""Learning rates: a grid for every method, judged on the validation split at seeds that no result uses."""
+"""Learning rates: one grid for every method, evaluated on the validation split at seeds that no result uses."""
 
 import itertools
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.files import write_text
+from weightlora.train.result import Result, read_result
 
 from .experiments import Run, resolve
-from .summary import escape_markdown, markdown_table
 
 __all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
 
@@ -25,9 +27,10 @@ TEXT = (
 
 
 def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], seeds: int = 1) -> list[Run]:
-    """A learning-rate grid for every label, judged on the validation split, at seeds that no result uses.
+    """The runs of a learning-rate grid for every label, evaluated on the validation split.
 
-    Each run is as long as those that it chooses the rate for: shorter ones prefer rates at which whole runs diverge.
+    Each run is as long as those that it chooses the rate for, because shorter ones prefer rates at which longer ones
+    diverge. No result uses the seeds of these runs.
     """
     runs = []
     for label, rate, seed in itertools.product(labels, grid, range(FIRST_SEED, FIRST_SEED + seeds)):
@@ -39,43 +42,46 @@ def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], see
 
 
 def settle_tuning(root: Path, task: str, labels: list[str]) -> dict[str, float]:
-    """Write the learning rate that all stored runs prefer into each label's file; returns label -> rate."""
+    """Write the learning rate with the lowest mean loss over all stored runs into the file of each label.
+
+    Returns:
+        Label -> rate.
+    """
     chosen = {}
     for label in labels:
-        best = preferred(map(_read, (root / task / "tuning" / label).glob("lr-*.json")))
+        best = preferred(map(read_result, (root / task / "tuning" / label).glob("lr-*.json")))
         path = root / task / f"{label}.json"
         own = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**own, "learning_rate": best}, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps({**own, "learning_rate": best}, indent=1) + "\n")
         chosen[label] = best
     return chosen
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def losses_by_rate(results: Iterable[Mapping[str, Any]]) -> dict[float, float]:
+def losses_by_rate(results: Iterable[Result]) -> dict[float, float]:
     """Mean validation loss at each learning rate, in ascending order."""
     losses: defaultdict[float, list[float]] = defaultdict(list)
     for result in results:
-        losses[result["experiment"]["learning_rate"]].append(result["loss"])
+        losses[result.settings["learning_rate"]].append(result.held_out_loss)
     return {rate: fmean(losses[rate]) for rate in sorted(losses)}
 
 
-def preferred(results: Iterable[Mapping[str, Any]]) -> float:
+def preferred(results: Iterable[Result]) -> float:
     """The rate with the lowest mean loss."""
     means = losses_by_rate(results)
     return min(means, key=lambda rate: means[rate])
 
 
 def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
-    """A table a task, then one a task of a study: a row a method, a column a learning rate; empty without any."""
+    """One table per task of the main comparison, then of the side comparisons; empty without any tuning.
+
+    A table has one row per label and one column per learning rate.
+    """
     root, parts = Path(root), []
     for folder in [*sorted(root.glob("*/tuning")), *sorted(root.glob("*/*/tuning"))]:
-        results: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        results: defaultdict[str, list[Result]] = defaultdict(list)
         for path in sorted(folder.glob("*/lr-*.json")):
-            results[path.parent.name].append(result := _read(path))
-            steps = result["experiment"]["steps"]
+            results[path.parent.name].append(result := read_result(path))
+            steps = result.steps
         if not results:
             continue
         rates = sorted({rate for runs in results.values() for rate in losses_by_rate(runs)})

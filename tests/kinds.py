@@ -1,4 +1,4 @@
-"""LoRA as people use it, one row a kind: how it is built, and what comes of it. The docs have a table made of it."""
+"""The kinds of LoRA that people use: how each is built, and whether it works. docs/support.md has a table of them."""
 
 import copy
 import tempfile
@@ -33,8 +33,8 @@ LLAMA = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 @dataclass(frozen=True)
 class Kind:
-    """`note` is what a reader has to know. What cannot be served names a part of the message of the refusal:
-    `refused` everything, `no_gates` selection by gates, `no_growth` expansion.
+    """`note` is for readers of the docs. The other texts are parts of error messages: `refused` if nothing works,
+    `no_gates` if selection by gates does not work, `no_growth` if expansion does not.
     """
 
     lora: dict[str, Any] = field(default_factory=dict)
@@ -161,16 +161,21 @@ KINDS: dict[str, Kind] = {
     "plain LoRA": Kind(),
     "rsLoRA": Kind({"use_rslora": True}),
     "LoRA+ (optimizer)": Kind(optimizer=lora_plus),
-    "LoRA-FA (optimizer)": Kind(optimizer=lora_fa, note="A is frozen: credit is that of B alone"),
-    "`modules_to_save`": Kind({"modules_to_save": ["pooler"]}, note="trained and saved as ever, and not counted"),
+    "LoRA-FA (optimizer)": Kind(optimizer=lora_fa, note="A is frozen, so credit counts B alone"),
+    "`modules_to_save`": Kind(
+        {"modules_to_save": ["pooler"]},
+        note="PEFT trains and saves these modules as usual; the budget does not count them",
+    ),
     "`layers_to_transform`": Kind({"layers_to_transform": [1], "target_modules": ["query", "value", "key"]}),
     "`layer_replication`": Kind({**LLAMA, "layer_replication": [(0, 2), (1, 2)]}, base=tiny_llama, batch=language),
     "`rank_pattern`, `alpha_pattern`": Kind({"rank_pattern": {"query": 2}, "alpha_pattern": {"query": 32}}),
-    "`lora_bias`": Kind({"lora_bias": True}, note="the bias belongs to the adapter, and leaves with it"),
-    "`bias='all'`": Kind({"bias": "all"}, note="biases are trained and saved as ever, and not counted"),
+    "`lora_bias`": Kind({"lora_bias": True}, note="the bias belongs to the adapter and is removed with it"),
+    "`bias='all'`": Kind(
+        {"bias": "all"}, note="PEFT trains and saves the biases as usual; the budget does not count them"
+    ),
     "`bias='lora_only'`": Kind({"bias": "lora_only"}, refused=BIAS),
     "`trainable_token_indices`": Kind({"trainable_token_indices": {"word_embeddings": [1, 2]}}),
-    "several adapters": Kind(make=with_another, note="the active one is chosen from; the others are not touched"),
+    "several adapters": Kind(make=with_another, note="selects from the active adapter and does not touch the others"),
     "`ensure_weight_tying`": Kind(
         {**LLAMA, "target_modules": ["embed_tokens", "lm_head", "q_proj"], "ensure_weight_tying": True},
         refused="shares a parameter with another adapter",
@@ -182,7 +187,7 @@ KINDS: dict[str, Kind] = {
     "EVA": Kind(
         {"init_lora_weights": "eva", "eva_config": EvaConfig(use_label_mask=False)},
         make=eva,
-        note="modules differ in rank from the start; build the optimizer after `initialize_lora_eva_weights`",
+        note="ranks differ between modules from the start; build the optimizer after `initialize_lora_eva_weights`",
     ),
     "PiSSA": Kind({"init_lora_weights": "pissa"}, refused=RESIDUAL),
     "PiSSA, fast": Kind({"init_lora_weights": "pissa_niter_4"}, refused=RESIDUAL),
@@ -198,17 +203,17 @@ KINDS: dict[str, Kind] = {
     "LoftQ on a 4-bit base (`replace_lora_weights_loftq`)": Kind(
         base=lambda: quantized(4),
         make=loftq_on_4_bit,
-        note="with an adapter, its correction of the quantization leaves; credit does not see what that is worth",
+        note="removing an adapter also removes its correction of the quantization, which credit does not measure",
         **BITS_AND_BYTES,
     ),
     "a 4-bit base (bitsandbytes)": Kind(base=lambda: quantized(4), **BITS_AND_BYTES),
     "an 8-bit base (bitsandbytes)": Kind(base=lambda: quantized(8), **BITS_AND_BYTES),
     "DoRA": Kind(
-        {"use_dora": True}, note="the magnitude belongs to the adapter, and leaves with it", no_gates=NO_GATES
+        {"use_dora": True}, note="the magnitude belongs to the adapter and is removed with it", no_gates=NO_GATES
     ),
     "DoRA on a 4-bit base": Kind({"use_dora": True}, base=lambda: quantized(4), no_gates=NO_GATES, **BITS_AND_BYTES),
     "aLoRA": Kind({**LLAMA, "alora_invocation_tokens": [7]}, base=tiny_llama, batch=language),
-    "MiCA": Kind({"init_lora_weights": "mica"}, note="B is frozen: credit is that of A alone", no_growth=NO_GROWTH),
+    "MiCA": Kind({"init_lora_weights": "mica"}, note="B is frozen, so credit counts A alone", no_growth=NO_GROWTH),
     "BD-LoRA": Kind({"use_bdlora": BLOCKS}, no_growth=NO_GROWTH),
     "VeLoRA": Kind({"velora_config": VeloraConfig(num_groups=2)}, no_gates=NO_GATES),
     "MonteCLoRA": Kind(

@@ -169,7 +169,7 @@ def tiny_llama(vocabulary: int = 50, layers: int = 2, tied: bool = False) -> Lla
 @cache
 def smollm2() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
     """The real SmolLM2-135M and its tokenizer. The load takes 20 s, so there is one: copy it before changing it."""
-    from weightlora.tasks.causal import load_smollm2
+    from benchmarks.workloads.smollm2 import load_smollm2
 
     return load_smollm2()
 

@@ -1,4 +1,4 @@
-"""The optimizers that are edited in place, one row a kind. The docs have a table made of it."""
+"""The optimizers whose groups and state are edited in place. docs/support.md has a table of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,10 +25,10 @@ class OptimizerKind:
     @property
     def note(self) -> str:
         if self.stateless:
-            return "there is no state"
+            return "it has no state"
         if self.moments:
-            return "what stays keeps its moments, also where its rank grows by `expand='random'`"
-        return "what stays keeps its state, which starts afresh where a rank grows"
+            return "the kept adapters keep their moments, also when `expand='random'` raises their rank"
+        return "the kept adapters keep their state, which restarts when their rank grows"
 
 
 ADAM = {"exp_avg", "exp_avg_sq"}

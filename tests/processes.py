@@ -7,6 +7,13 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+STEPS = 8
+RULES = {
+    "credit": {"keep": 3, "select_steps": 4},
+    "gates": {"keep": 3, "select_steps": 4, "selection": "stoiht", "omega_lr": 1.0, "warmup_steps": 2},
+    "chance": {"keep": 3, "select_steps": 4, "selection": "random", "seed": 3},
+    "credit in rounds, growing": {"keep": 3, "select_steps": 4, "rounds": 2, "expand": "random"},
+}
 TORCHRUN = ["torch.distributed.run", "--standalone"]
 # What `accelerate config` writes into its file.
 ACCELERATE = ["accelerate.commands.launch", "--use_fsdp", "--fsdp_version=1", "--fsdp_use_orig_params=true"]

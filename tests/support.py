@@ -1,4 +1,4 @@
-"""Writes the tables of docs/support.md from what the tests run over: `python tests/support.py`."""
+"""Writes the tables of docs/support.md from the cases that the tests run: `python tests/support.py`."""
 
 import re
 import sys
@@ -21,15 +21,15 @@ def architectures() -> str:
         text = targets if isinstance(targets, str) else ", ".join(targets)
         text += "".join(f", {parameter}" for parameter in architecture.lora.get("target_parameters", []))
         rows.append((name, f"`{text}`", "works"))
-    return table(("architecture", "adapted in the test", ""), rows)
+    return table(("architecture", "adapted modules in the test", "result"), rows)
 
 
 def kinds() -> str:
-    return table(("LoRA with", ""), [(name, verdict(kind)) for name, kind in KINDS.items()])
+    return table(("LoRA with", "result"), [(name, verdict(kind)) for name, kind in KINDS.items()])
 
 
 def verdict(kind: Kind) -> str:
-    """What comes of it; a refusal is quoted from its message."""
+    """Whether it works. A refusal quotes the error message."""
     if kind.refused:
         return f'refused: "{kind.refused}"'
     parts = ["works", kind.note]
@@ -41,7 +41,7 @@ def verdict(kind: Kind) -> str:
 
 
 def optimizers() -> str:
-    return table(("optimizer", ""), [(name, f"works; {kind.note}") for name, kind in OPTIMIZERS.items()])
+    return table(("optimizer", "result"), [(name, f"works; {kind.note}") for name, kind in OPTIMIZERS.items()])
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

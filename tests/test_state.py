@@ -38,24 +38,6 @@ def test_what_is_written_is_read(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == [STATE_FILE], "nothing else is left"
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2, 4, 6])
-def test_a_restored_model_has_the_structure_of_the_checkpoint(tmp_path, steps):
-    trained, selector = run(steps)
-    write_state(selector.state_dict(), tmp_path)
-    model = lora_bert()
-    optimizer = adamw(model)
-    restore(model, tmp_path, optimizer)
-    shapes = {name: value.shape for name, value in trained.state_dict().items()}
-    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
-    scalings = {adapter.name: adapter.scaling for adapter in find_adapters(trained)}
-    assert {adapter.name: adapter.scaling for adapter in find_adapters(model)} == scalings
-    assert model.peft_config["default"].to_dict() == trained.peft_config["default"].to_dict()
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert held == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    restore(model, tmp_path, optimizer)  # a second time changes nothing
-    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
-
-
 def test_the_file_holds_all_that_the_decision_depends_on(directory):
     """Phase, step, gates, evidence, rng, kept names, ranks, scalings and versions: after the first of two rounds."""
     content = json.loads((directory / STATE_FILE).read_text())
@@ -139,11 +121,6 @@ def test_a_state_of_a_newer_version_says_so(tmp_path):
     write_state({key: value for key, value in run(1)[1].state_dict().items() if key != "sizes"}, tmp_path)
     with pytest.raises(ValueError, match="the state's 'sizes' is None, and must be a list"):
         restore(lora_bert(), tmp_path)
-
-
-def test_another_model_is_refused(directory):
-    with pytest.raises(ValueError, match="the state is of 12 adapters, and this model has 18"):
-        restore(lora_bert(layers=3), directory)
 
 
 def test_a_failed_write_leaves_the_earlier_state(directory, monkeypatch):

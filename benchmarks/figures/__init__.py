@@ -1,1 +1,1 @@
-"""Pictures of the benchmark."""
+"""Pictures of the experiments and the side studies."""

@@ -1,24 +1,26 @@
-"""The picture of many choices: a grid of layers and module types, the share of the seeds that kept each as colour."""
+"""The picture of many choices: a grid of layers and module types, coloured by the share of seeds that kept each."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weightlora.report.figures import new_figure, write_whole
-from weightlora.report.picture import DISCONNECTED, draw_axes, lay_out, measure_grid
+from weightlora.adapters.layout import lay_out
+from weightlora.files import write
+from weightlora.report.figures import new_figure
+from weightlora.report.picture import DISCONNECTED, draw_axes, measure_grid
 
 __all__ = ["draw_shares"]
 
 
 def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | os.PathLike[str]) -> Path:
-    """Draws the share of the seeds at which each adapter was kept.
+    """Draw the share of the seeds that kept each adapter.
 
     Args:
-        task: For the title.
-        shares: Name of each adapter -> 0 (never kept) to 1 (always).
-        seeds: Of how many.
-        path: Where the PNG is written, whole or not at all.
+        task: Name in the title.
+        shares: Name of each adapter -> 0 (never kept) to 1 (always kept).
+        seeds: Number of seeds.
+        path: Where the PNG is written.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.patches import Rectangle
@@ -37,4 +39,4 @@ def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | 
     figure.suptitle(f"{task}: {kept} of {len(shares)} adapters kept", fontsize=11, parse_math=False)
     bar = figure.colorbar(scale, ax=axes, label=f"kept, share of {seeds} seeds", aspect=15, pad=0.02)
     bar.outline.set_visible(False)
-    return write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))

@@ -1,4 +1,4 @@
-"""The picture of evidence that moves: which layers gain the update credit while LoRA trains on all of them."""
+"""The picture of moving evidence: which layers gain the update credit while LoRA trains on all of them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weightlora.report.figures import new_figure, write_whole
+from weightlora.files import write
+from weightlora.report.figures import new_figure
 
 __all__ = ["Movement", "draw_movement"]
 
@@ -19,9 +20,9 @@ class Movement(NamedTuple):
     """Where the credit of one task goes.
 
     Attributes:
-        edges: Steps 0, ..., of which two neighbours bound an interval; shape `(intervals + 1,)`.
-        shares: Of the credit gained in an interval, by the lower, middle and upper third of the layers;
-            shape `(3, intervals)`, each column adds up to 1.
+        edges: Steps, from 0. Two neighbours bound an interval. Shape `(intervals + 1,)`.
+        shares: Share of the credit of an interval that the lower, middle and upper third of the layers gained. Shape
+            `(3, intervals)`; each column adds up to 1.
         decides_at: T, the step at which the default decides.
     """
 
@@ -31,11 +32,11 @@ class Movement(NamedTuple):
 
 
 def draw_movement(movements: Mapping[str, Movement], path: str | os.PathLike[str]) -> Path:
-    """Draws a panel a task: over the steps, the share of the credit that each third of the layers gains, stacked.
+    """Draw one panel per task: the share of the credit that each third of the layers gains, stacked, over the steps.
 
     Args:
-        movements: By task.
-        path: Where the PNG is written, whole or not at all.
+        movements: Task -> its movement.
+        path: Where the PNG is written.
     """
     figure = new_figure(0.8 + 2.3 * len(movements), 2.9)
     panels = figure.subplots(1, len(movements), sharey=True, squeeze=False)[0]
@@ -62,4 +63,4 @@ def draw_movement(movements: Mapping[str, Movement], path: str | os.PathLike[str
         frameon=False,
         fontsize=9,
     )
-    return write_whole(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))

@@ -1,1 +1,1 @@
-"""Studies beside the main comparison."""
+"""The paper's two side studies: the memory of a training step, and the alignment of adapters with the gradient."""

@@ -1,8 +1,8 @@
 """The study of alignment: `trace(G^T B A)` of every adapter, and whether the adapters that were kept have more of it.
 
-G is the gradient of the loss by the whole weight of the module, `out x in`. It is never built: with
-`h = W x + s B A x`, `dL/dB = s G A^T`, so `<dL/dB, B> = s trace(G^T B A)`, and the gradient of B, `out x r`, is all
-that is needed. It holds for every layer that is linear in B: convolutions, embeddings, experts, quantized weights.
+G is the gradient of the loss with respect to the full weight of the module, `out x in`. It is never computed. With
+`h = W x + s B A x`, `dL/dB = s G A^T`, so `<dL/dB, B> = s trace(G^T B A)`. Only the gradient of B, `out x r`, is
+needed. This holds for every layer that is linear in B: convolutions, embeddings, experts, quantized weights.
 """
 
 import copy
@@ -21,25 +21,26 @@ from transformers import set_seed
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import LoraAdapter
-from weightlora.tasks.workload import Workload
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.errors import ConfigError
 
-from ..summary import escape_markdown, markdown_table
+from .subject import Subject
 
 __all__ = ["AlignmentSettings", "measure_alignment", "render_alignment_markdown", "study_alignment"]
 
 
 @dataclass(frozen=True)
 class AlignmentSettings:
-    """What is trained, how long, and on how many batches the alignment is a mean.
+    """How the model is trained, and on how many batches the alignment is measured.
 
     Attributes:
         rank: r of LoRA on all modules; alpha is 4 r.
-        learning_rate: Of AdamW, constant.
-        select_steps: T: training steps before the alignment is measured and the choice made.
+        learning_rate: Constant learning rate of AdamW.
+        select_steps: T, the training steps before the measurement and the choice.
         keep: K, or a fraction.
-        batches: Batches to measure on, of rows that were not trained on as far as there are enough.
-        batch_size: Rows a batch, in both.
-        seed: Of adapters, dropout and the order of the rows.
+        batches: Batches to measure on. Their rows were not trained on, if there are enough rows.
+        batch_size: Rows per batch, for training and measurement.
+        seed: Seed of adapters, dropout and the order of the rows.
     """
 
     rank: int
@@ -54,10 +55,10 @@ class AlignmentSettings:
 def measure_alignment(
     model: nn.Module, adapters: Sequence[LoraAdapter], batches: Iterable[Mapping[str, Any]]
 ) -> Iterator[Tensor]:
-    """For each batch, `trace(G^T B A)` of every adapter: a float64 CPU tensor of shape `(n,)`.
+    """Yield `trace(G^T B A)` of every adapter for each batch: a float64 CPU tensor of shape `(n,)`.
 
-    The model is in evaluation mode meanwhile, for G would be of another function with dropout on; nothing else is
-    touched, `.grad` included. Adapters need a scaling other than 0, and no gate.
+    The model is in evaluation mode meanwhile, because dropout would change G. Nothing else is changed, not even
+    `.grad`. Adapters need a scaling other than 0, and no gate.
     """
     factors = [adapter.factors[1] for adapter in adapters]
     values = [factor.detach().double() for factor in factors]
@@ -78,19 +79,19 @@ def measure_alignment(
 
 
 def study_alignment(
-    workload: Workload,
+    subject: Subject,
     settings: AlignmentSettings,
     device: torch.device,
     choice: Mapping[str, Any] | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Train LoRA on all modules for T steps, measure, and compare with what was kept.
+    """Train LoRA on all modules for T steps, measure the alignment, and compare it with what was kept.
 
     Args:
-        workload: Model and training rows.
-        settings: See there.
-        device: To train and measure on.
-        choice: A `selection.json` whose choice to compare with; None makes the choice from the T steps, by credit.
+        subject: Model and training rows.
+        settings: How to train and measure.
+        device: Where to train and measure.
+        choice: Content of the `selection.json` to compare with. If None, update credit chooses after the T steps.
         advance: Called after each training step and each measured batch.
 
     Returns:
@@ -98,21 +99,21 @@ def study_alignment(
         `kept`; `figures`: what `compare` says; `rows`: how many different rows were seen.
 
     Raises:
-        ValueError: If the choice is of other adapters, or keeps all of them.
+        ConfigError: If the choice is of other adapters, or keeps all of them.
     """
     set_seed(settings.seed)
-    lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **workload.target)
-    model = get_peft_model(copy.deepcopy(workload.model), lora).to(device).train()
+    lora = LoraConfig(r=settings.rank, lora_alpha=4 * settings.rank, **subject.target)
+    model = get_peft_model(copy.deepcopy(subject.model), lora).to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
     config = WeightLoraConfig(keep=settings.keep, select_steps=settings.select_steps, seed=settings.seed)
     selector = WeightLora(model, optimizer, config)
     names = selector.names
     kept, scores = (None, {}) if choice is None else _read_choice(choice, names)
     if (config.number_to_keep(len(names)) if kept is None else len(kept)) in (0, len(names)):
-        raise ValueError(
+        raise ConfigError(
             f"all or none of the {len(names)} adapters are kept, so there is nothing to compare: keep some."
         )
-    stream = _stream(workload, settings, device)
+    stream = _stream(subject, settings, device)
     for batch in itertools.islice(stream, settings.select_steps):
         model(**batch).loss.backward()
         optimizer.step()
@@ -133,29 +134,29 @@ def study_alignment(
         {"name": name, "trace": mean[i], "standard_error": error[i], "score": scores[name], "kept": name in kept}
         for i, name in enumerate(names)
     ]
-    seen = min(len(workload.train), (settings.select_steps + settings.batches) * settings.batch_size)
+    seen = min(len(subject.train), (settings.select_steps + settings.batches) * settings.batch_size)
     return {"adapters": adapters, "figures": compare(adapters), "rows": seen}
 
 
-def _stream(workload: Workload, settings: AlignmentSettings, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Batches of the training rows in a random order, round and round."""
-    order = torch.randperm(len(workload.train), generator=torch.Generator().manual_seed(settings.seed)).tolist()
-    rows = (workload.train[index] for index in itertools.cycle(order))
+def _stream(subject: Subject, settings: AlignmentSettings, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Batches of the training rows in a random order, without end."""
+    order = torch.randperm(len(subject.train), generator=torch.Generator().manual_seed(settings.seed)).tolist()
+    rows = (subject.train[index] for index in itertools.cycle(order))
     while True:
-        batch = workload.collate(list(itertools.islice(rows, settings.batch_size)))
+        batch = subject.collate(list(itertools.islice(rows, settings.batch_size)))
         yield {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
 
 
 def _read_choice(choice: Mapping[str, Any], names: Sequence[str]) -> tuple[set[str], dict[str, float | None]]:
-    """Names and scores in a `selection.json`, which must be of the same adapters."""
+    """Kept names and scores of a `selection.json`, which must have the same adapters."""
     try:
         scores = {adapter["name"]: adapter["score"] for adapter in choice["adapters"]}
         kept = {adapter["name"] for adapter in choice["adapters"] if adapter["kept"]}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"the run's selection.json has an adapter without name, score or kept: {error}.") from error
+        raise ConfigError(f"the run's selection.json has an adapter without name, score or kept: {error}.") from error
     if scores.keys() != set(names):
         strange = sorted(scores.keys() ^ set(names))
-        raise ValueError(
+        raise ConfigError(
             f"the run chose from {len(scores)} adapters, and this model has {len(names)}; {strange[0]!r} is not in "
             "both: give the run's own model."
         )
@@ -163,7 +164,7 @@ def _read_choice(choice: Mapping[str, Any], names: Sequence[str]) -> tuple[set[s
 
 
 def compare(adapters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How alignment goes with the choice. Descent is `-trace`: what an update earns, to first order.
+    """How alignment relates to the choice. Descent is `-trace`: what an update gains, to first order.
 
     `auc`: the chance that a kept adapter descends more than one that was not kept (0.5: no relation), with the
     two-sided p-value of Mann and Whitney's test. `auc_magnitude`: the same for `|trace|`. `spearman_kept` and
@@ -191,7 +192,7 @@ def _spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 
 def render_alignment_markdown(study: Mapping[str, Any]) -> str:
-    """What the figures say in words, and a table of the adapters, the best aligned with descent first.
+    """The figures in words, and a table of the adapters, from the most descent to the least.
 
     Args:
         study: The content of `alignment.json`.

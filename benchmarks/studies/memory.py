@@ -1,4 +1,4 @@
-"""The study of memory: what a training step takes, against the number of adapters and their rank."""
+"""The study of memory: the bytes of a training step by number of adapters and rank."""
 
 import copy
 import gc
@@ -12,6 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from weightlora.adapters import find_adapters
 from weightlora.adapters.surgery import disconnect_
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.errors import ConfigError
 from weightlora.measure import (
     model_bytes,
     optimizer_state_bytes,
@@ -19,9 +21,8 @@ from weightlora.measure import (
     saved_activation_bytes,
     trainable_parameters,
 )
-from weightlora.tasks.workload import Workload
 
-from ..summary import escape_markdown, markdown_table
+from .subject import Subject
 
 __all__ = ["ORDERS", "Case", "adapter_names", "measure_case", "plan_cases", "render_memory_markdown"]
 
@@ -29,12 +30,12 @@ ORDERS = {
     "top": "those nearest the output, where backward stops at the lowest adapter",
     "bottom": "those nearest the input, where backward goes through the whole model",
 }
-"""Which adapters k of them are: the shortest and the longest way for backward."""
+"""Which adapters are counted first: those with the shortest backward pass, or those with the longest."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement. `names` are the adapted modules, `orders` the orders that it belongs to."""
+    """One measurement. `names` are the adapted modules; `orders` are the orders in which it is a point."""
 
     names: tuple[str, ...]
     rank: int
@@ -44,22 +45,22 @@ class Case:
 def plan_cases(
     names: Sequence[str], counts: Sequence[int] | None, ranks: Sequence[int], orders: Sequence[str]
 ) -> list[Case]:
-    """Every set to measure, each once: no adapters, and all of them, are the same in every order.
+    """Every set to measure, once. The set without adapters and the set of all are the same in every order.
 
     Args:
         names: All adapters in model order.
-        counts: Numbers of adapters; None for 0, 1, and n / 8, n / 4, n / 2 and n, rounded.
-        ranks: Of every adapter of a set.
+        counts: Numbers of adapters. If None: 0, 1, and n / 8, n / 4, n / 2 and n, rounded.
+        ranks: Ranks of the adapters of a set.
         orders: Keys of `ORDERS`.
 
     Raises:
-        ValueError: If a count is larger than the number of adapters.
+        ConfigError: If a count is larger than the number of adapters.
     """
     n = len(names)
     if counts is None:
         counts = [0, 1, *(round(n / part) for part in (8, 4, 2, 1))]
     if max(counts) > n:
-        raise ValueError(f"a count of {max(counts)} is more than the model's {n} LoRA adapters: give {n} or fewer.")
+        raise ConfigError(f"a count of {max(counts)} is more than the model's {n} LoRA adapters: give {n} or fewer.")
     wanted: dict[tuple[tuple[str, ...], int], list[str]] = {}
     for order in orders:
         for count in sorted(set(counts)):
@@ -69,27 +70,27 @@ def plan_cases(
     return [Case(chosen, rank, tuple(found)) for (chosen, rank), found in wanted.items()]
 
 
-def adapter_names(workload: Workload) -> list[str]:
-    """All adapters that the workload's model may have, in model order."""
-    return [adapter.name for adapter in find_adapters(_lora(workload, rank=1))]
+def adapter_names(subject: Subject) -> list[str]:
+    """All adapters that the model may have, in model order."""
+    return [adapter.name for adapter in find_adapters(_lora(subject, rank=1))]
 
 
-def _lora(workload: Workload, rank: int) -> PeftModel:
-    """LoRA on all modules of a copy of the workload's model."""
-    return get_peft_model(copy.deepcopy(workload.model), LoraConfig(r=rank, lora_alpha=rank, **workload.target))
+def _lora(subject: Subject, rank: int) -> PeftModel:
+    """LoRA on all modules of a copy of the model."""
+    return get_peft_model(copy.deepcopy(subject.model), LoraConfig(r=rank, lora_alpha=rank, **subject.target))
 
 
 def measure_case(
-    workload: Workload, case: Case, batch: Mapping[str, Any], device: torch.device, seed: int = 0
+    subject: Subject, case: Case, batch: Mapping[str, Any], device: torch.device, seed: int = 0
 ) -> dict[str, Any]:
-    """Bytes of one AdamW step, its state being there already.
+    """Bytes of one AdamW step, after a first step that created the optimizer state.
 
-    `peak_bytes` is model, optimizer state, and what the allocator gave out on top at the worst moment of forward,
-    backward and update. `saved_activation_bytes` are what forward leaves for backward.
+    `peak_bytes` is the model, the optimizer state, and the most that the allocator gave out on top of them in the
+    forward pass, the backward pass or the update. `saved_activation_bytes` is what forward saves for backward.
     """
-    gc.collect()  # the model of the case before is full of cycles
+    gc.collect()  # the model of the previous case has reference cycles
     torch.manual_seed(seed)
-    model = _lora(workload, case.rank)
+    model = _lora(subject, case.rank)
     disconnect_(model, [adapter for adapter in find_adapters(model) if adapter.name not in case.names])
     model.to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -106,8 +107,8 @@ def measure_case(
             optimizer.step()
             optimizer.zero_grad()
 
-    step({key: value[:1] if torch.is_tensor(value) else value for key, value in batch.items()})  # makes the state
-    # Kineto tells of every start on stderr, and reads this at its first.
+    step({key: value[:1] if torch.is_tensor(value) else value for key, value in batch.items()})  # creates the state
+    # Kineto logs every start to stderr. It reads this variable at the first one.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     state = 0 if optimizer is None else optimizer_state_bytes(optimizer)
     resident = model_bytes(model) + state
@@ -126,20 +127,20 @@ def measure_case(
 
 
 def select(study: Mapping[str, Any], order: str, **wanted: int) -> list[dict[str, Any]]:
-    """The measurements of one order, by number of adapters and rank; of the given ones only."""
+    """The measurements of one order, by number of adapters and rank. `wanted` limits them."""
     found = [case for case in study["cases"] if order in case["orders"]]
     found = [case for case in found if all(case[key] == value for key, value in wanted.items())]
     return sorted(found, key=lambda case: (case["adapters"], case["rank"]))
 
 
 def middle_rank(study: Mapping[str, Any]) -> int:
-    """The lower of the two middle ranks, for tables that have room for one."""
+    """The middle rank, or the lower of the two, for tables with one rank."""
     ranks = sorted(study["settings"]["ranks"])
     return ranks[(len(ranks) - 1) // 2]
 
 
 def render_memory_markdown(study: Mapping[str, Any]) -> str:
-    """A table of the peak for each order, what peaks are made of, and what a parameter costs either way.
+    """A table of the peaks of each order, what the peaks consist of, and what a parameter costs.
 
     Args:
         study: The content of `memory.json`.
@@ -173,7 +174,7 @@ def _row(case: Mapping[str, Any]) -> list[str]:
 
 
 def _costs(study: Mapping[str, Any]) -> Iterator[str]:
-    """What more adapters cost, in each order, and what a higher rank."""
+    """What more adapters cost, in each order, and what a higher rank costs."""
     rank = middle_rank(study)
     for order in study["settings"]["orders"]:
         some = [case for case in select(study, order, rank=rank) if case["adapters"]]

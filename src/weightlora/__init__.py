@@ -2,13 +2,19 @@
 
 from importlib import import_module
 from importlib.metadata import version as _version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .checkpoint import restore
-from .config import WeightLoraConfig
 from .errors import WeightLoraError
-from .run import save_run
-from .selector import WeightLora
+
+if TYPE_CHECKING:
+    from .checkpoint import restore
+    from .config import WeightLoraConfig
+    from .run import save_run
+    from .selector import WeightLora
+    from .trainers.callback import WeightLoraCallback
+    from .trainers.lightning import WeightLoraLightningCallback
+    from .trainers.trainer import WeightLoraTrainer, WeightLoraTrainerMixin
+    from .trainers.trl import WeightLoraSFTTrainer
 
 __version__ = _version("weightlora")
 __all__ = [
@@ -24,13 +30,17 @@ __all__ = [
     "save_run",
 ]
 
-# They import transformers.Trainer, TRL or Lightning, which not every loop needs.
+# Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer, TRL or Lightning.
 _LAZY = {
+    "WeightLora": "selector",
     "WeightLoraCallback": "trainers.callback",
+    "WeightLoraConfig": "config",
     "WeightLoraLightningCallback": "trainers.lightning",
-    "WeightLoraTrainerMixin": "trainers.trainer",
-    "WeightLoraTrainer": "trainers.trainer",
     "WeightLoraSFTTrainer": "trainers.trl",
+    "WeightLoraTrainer": "trainers.trainer",
+    "WeightLoraTrainerMixin": "trainers.trainer",
+    "restore": "checkpoint",
+    "save_run": "run",
 }
 
 
@@ -38,3 +48,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,8 +3,8 @@ import weakref
 
 import pytest
 import torch
-from models import adamw, batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert, train
-from peft import LoraConfig, PeftModel, get_peft_model
+from models import adamw, batch, lora_bert, lora_mixtral, train
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import MixtralForCausalLM
@@ -109,86 +109,6 @@ def test_inputs_keep_the_gradient_that_they_were_given_only_where_checkpointing_
     free_inputs_(model)
     embedded = base_model_of(model).get_input_embeddings()(torch.tensor([[1]]))
     assert embedded.requires_grad != freed
-
-
-RELOADS = {
-    "bert": (lora_bert, tiny_bert, [1, 4, 11]),
-    "20 modules and more": (lambda: lora_bert(layers=5), lambda: tiny_bert(5), [*range(3, 26)]),
-    "one module": (lora_bert, tiny_bert, [6]),
-    "rslora": (lambda: lora_bert(use_rslora=True), tiny_bert, [1, 4]),
-    "lora_bias": (lambda: lora_bert(lora_bias=True), tiny_bert, [1, 4]),
-    "layers_to_transform": (
-        lambda: lora_bert(layers=3, target_modules=["query", "value"], layers_to_transform=[0, 2]),
-        lambda: tiny_bert(3),
-        [0, 3],
-    ),
-    "a regular expression and exclude_modules": (
-        lambda: lora_bert(target_modules=r".*\.(query|dense)", exclude_modules=r".*pooler.*", task_type=None),
-        tiny_bert,
-        [0, 5],
-    ),
-    "rank_pattern": (lambda: lora_bert(rank_pattern={"query": 2, "1.output.dense": 7}), tiny_bert, [0, 6, 11]),
-    "alpha_pattern": (lambda: lora_bert(alpha_pattern={"query": 3}, task_type=None), tiny_bert, [0, 4, 6]),
-    "GPT-2": (lora_gpt2, lambda: lora_gpt2().unload(), [0, 5]),
-    "embedding and convolutions": (lora_zoo, lambda: lora_zoo().unload(), [0, 2, 4]),
-    "experts, the outer wrapper": (lora_mixtral, lambda: lora_mixtral().unload(), [0, 2, 7]),
-    "experts, the inner wrapper": (lora_mixtral, lambda: lora_mixtral().unload(), [1, 3, 7]),
-    "experts alone": (lora_mixtral, lambda: lora_mixtral().unload(), [2, 3]),
-    "modules alone of a model with experts": (lora_mixtral, lambda: lora_mixtral().unload(), [0]),
-}
-
-
-def outputs(model: nn.Module) -> torch.Tensor:
-    ids = torch.arange(16).reshape(2, 8) % 20
-    model = model.eval()
-    base = base_model_of(model)
-    return model(ids) if type(base).__name__ == "Zoo" else model(input_ids=ids).logits
-
-
-@pytest.mark.parametrize("case", RELOADS)
-def test_a_saved_adapter_rebuilds_the_same_model_with_plain_peft(case, tmp_path):
-    make, make_base, keep = RELOADS[case]
-    model = make()
-    for adapter in find_adapters(model):
-        for parameter in adapter.parameters:
-            nn.init.normal_(parameter, std=0.3)
-    fold_gate_(find_adapters(model)[keep[0]], 0.37)
-    kept = remove(model, keep)
-    expected = outputs(model)
-    model.save_pretrained(tmp_path, save_embedding_layers=False)
-    reloaded = PeftModel.from_pretrained(make_base(), tmp_path)
-    assert injected(reloaded) == injected(model) == kept
-    assert {a.name: a.rank for a in find_adapters(reloaded, check=False)} == {
-        a.name: a.rank for a in find_adapters(model, check=False)
-    }
-    torch.testing.assert_close(outputs(reloaded), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_pefts_own_lists_name_what_is_left():
-    model = lora_mixtral()
-    kept = remove(model, [0, 3])
-    assert model.base_model.targeted_module_names == kept[:1]
-    assert sorted(model.base_model.targeted_parameter_names) == kept[1:]
-
-
-def test_a_name_that_is_the_end_of_another_is_matched_alone(tmp_path):
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.block = nn.ModuleDict({"proj": nn.Linear(4, 4)})
-            self.draft = nn.ModuleDict({"block": nn.ModuleDict({"proj": nn.Linear(4, 4)})})
-
-        def forward(self, x):
-            return self.draft["block"]["proj"](self.block["proj"](x))
-
-    model = get_peft_model(Twice(), LoraConfig(target_modules=["proj"], r=2, rank_pattern={"draft.block.proj": 3}))
-    describe_(model, "default")
-    model.save_pretrained(tmp_path / "both")
-    reloaded = PeftModel.from_pretrained(Twice(), tmp_path / "both")
-    assert {a.name: a.rank for a in find_adapters(reloaded, check=False)} == {"block.proj": 2, "draft.block.proj": 3}
-    remove(model, [0])
-    model.save_pretrained(tmp_path / "one")
-    assert injected(PeftModel.from_pretrained(Twice(), tmp_path / "one")) == ["block.proj"]
 
 
 def test_other_adapters_on_the_model_stay_untouched():

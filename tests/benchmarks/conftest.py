@@ -1,10 +1,14 @@
 """Experiments of two small tasks, and results as if they had run."""
 
 import json
+from pathlib import Path
 
+import datasets
 import pytest
+from recipes import save_model, write_glue
+from stored import VERSIONS, result
 
-from weightlora import __version__
+from weightlora.train.result import HELD_OUT_LOSS, write_result
 
 
 @pytest.fixture
@@ -20,12 +24,33 @@ def root(tmp_path):
 
 @pytest.fixture
 def finish():
-    """Writes a run's result, with changes."""
+    """Writes the result of a run."""
 
-    def write(run, **changes) -> None:
-        run.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {"format": 1, "experiment": run.experiment, "seed": run.seed, "loss": 0.5}
-        result |= {"versions": {"weightlora": __version__}}
-        run.output.write_text(json.dumps(result | changes))
+    def write(run, settings=None, loss=0.5, versions=VERSIONS) -> None:
+        made = result(
+            run.experiment["label"],
+            run.seed,
+            task=run.experiment["task"],
+            settings=settings or run.experiment,
+            steps=run.experiment["steps"],
+            metrics={"test": {HELD_OUT_LOSS: loss, "accuracy": 0.5}},
+            versions=versions,
+        )
+        write_result(run.output, made)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set and a model on disk: glue/ and deberta/."""
+    root = tmp_path_factory.mktemp("world")
+    write_glue(root / "glue")
+    save_model("deberta", root / "deberta")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepared data goes to a folder of the tests."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")

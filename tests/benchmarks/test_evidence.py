@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.methods.rivals import RULES, choose
-from benchmarks.studies.evidence import EvidenceCallback
+from benchmarks.evidence import EvidenceCallback
+from benchmarks.methods.scores import RULES, choose
 from models import adamw, batch, lora_bert
 from transformers import Trainer, TrainingArguments
 

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 from benchmarks.__main__ import main
-from benchmarks.experiment import main as run_one
-from benchmarks.layout import render_layout
+from benchmarks.pages.layout import render_layout
 from benchmarks.results import load_results
 from benchmarks.sweep import plan_sweep
+from benchmarks.worker import main as run_one
 from recipe_list import ROOT
+from stored import result
+
+from weightlora.errors import ConfigError
+from weightlora.train.result import RESULT
 
 SWEEPS = sorted(ROOT.glob("recipes/*/sweep.yaml"))
 
@@ -26,7 +30,7 @@ def test_a_sweep_is_the_papers_grid(path: Path, tmp_path: Path):
     assert {s["rank"] for s in settings} == {1, 2, 4, 8} and {s["keep"] for s in settings} == set(k)
     part = plan_sweep(path, tmp_path, {"max_steps": 3}, [min(columns)], ["lora"], 1)
     assert {run.experiment["settings"]["max_steps"] for run in part} == {3} and len(part) == 4
-    with pytest.raises(ValueError, match=r"rank is a part of the grid of .*sweep\.yaml"):
+    with pytest.raises(ConfigError, match=r"rank varies in the grid of .*sweep\.yaml"):
         plan_sweep(path, tmp_path, {"rank": 3})
 
 
@@ -61,7 +65,7 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
             patch.setattr("sys.argv", ["experiment", *arguments])
             assert run_one() == 0
         assert run.is_done()
-    assert main(["bench", "run", "--sweep", str(sweep), "--root", str(root)]) == 0  # in this process: nothing to do
+    assert main(["run", "--sweep", str(sweep), "--root", str(root)]) == 0  # in this process: nothing to do
     assert "4 runs, 4 of them done" in capsys.readouterr().out
     results, aside = load_results(root)
     assert len(results) == 4 and aside == []
@@ -75,13 +79,13 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
     first = runs[0]
     resumed_from = first.output.with_suffix("") / "checkpoint-2"
     assert resumed_from.is_dir() and (first.output.with_suffix("") / "adapter").is_dir()
-    assert main(["bench", "summarize", "--root", str(root)]) == 0
+    assert main(["summarize", "--root", str(root)]) == 0
     written = (root / "table.md").read_text()
     assert written.startswith(f"# runs\n\n{table}\n\nWhat ran: {world / 'deberta'} on {world / 'glue'}, cpu.")
     # a run that was cut short goes on from its checkpoint; one of other settings does not
     before = json.loads(first.output.read_text())
     first.output.unlink()
-    (first.output.with_suffix("") / "results.json").unlink()
+    (first.output.with_suffix("") / RESULT).unlink()
     shutil.rmtree(first.output.with_suffix("") / "checkpoint-3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -91,34 +95,39 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
         stamp = resumed_from.stat().st_mtime_ns
         assert run_one() == 0
     assert resumed_from.stat().st_mtime_ns == stamp
-    assert json.loads(first.output.read_text())["metric"] == before["metric"]
+    assert json.loads(first.output.read_text())["metrics"] == before["metrics"]
 
 
 @pytest.mark.parametrize(
     ("metrics", "cell"),
     [
-        ({"f1": 0.5, "accuracy": 0.75}, "50.00 / 75.00"),
-        ({"f1": 88.5, "exact_match": 80.25}, "88.50 / 80.25"),
-        ({"rouge2": 12.5}, "12.50"),
-        ({"perplexity": 20.0}, "20.00"),
+        ({"f1": (0.5, "fraction"), "accuracy": (0.75, "fraction")}, "50.00 / 75.00"),
+        ({"f1": (88.5, "percent"), "exact_match": (80.25, "percent")}, "88.50 / 80.25"),
+        ({"perplexity": (20.0, "none")}, "20.00"),
     ],
 )
-def test_every_table_is_in_percent(metrics: dict[str, float], cell: str):
-    result = {"task": "t", "method": "m", "experiment": {"method": "lora"}, "metrics": metrics}
-    result |= {"metric": {"name": next(iter(metrics))}, "trainable_parameters": {"after": 1000}}
-    assert f"| m | 1 | 1,000 | {cell} |" in render_layout([result])
+def test_every_table_is_in_percent(metrics: dict[str, tuple[float, str]], cell: str):
+    values = {"held_out_loss": 1.0} | {name: value for name, (value, _) in metrics.items()}
+    units = {name: unit for name, (_, unit) in metrics.items()}
+    made = result("m", metric=next(iter(metrics)), metrics={"test": values}, metric_units=units, after=1000)
+    assert f"| m | 1 | 1,000 | {cell} |" in render_layout([made])
+
+
+def test_a_sweep_counts_the_head_as_the_paper_does():
+    made = result("m", trainable_parameters_after=2000, after=1000, settings={"settings": {}})
+    assert "| m | 1 | 2,000 |" in render_layout([made])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("columns: {a: {config: b.yaml}}", "needs columns, grid and seeds"),
+        ("columns: {a: {config: b.yaml}}", "other keys than columns, grid, seeds and with"),
         ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "b.yaml is no file"),
-        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora, rnk: 1}], seeds: [1]}", "'rnk' is no setting"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora, rnk: 1}], seeds: [1]}", "'rnk' is not a setting"),
     ],
 )
 def test_a_wrong_sweep_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, text: str, message: str):
     (tmp_path / "sweep.yaml").write_text(text)
-    assert main(["bench", "run", "--sweep", str(tmp_path / "sweep.yaml"), "--root", str(tmp_path)]) == 2
+    assert main(["run", "--sweep", str(tmp_path / "sweep.yaml"), "--root", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

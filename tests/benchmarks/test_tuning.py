@@ -34,10 +34,10 @@ def test_with_several_seeds_the_mean_counts(root, finish):
     assert "| lora | 2 | 0.5000 | 0.5500 | 0.0001 |" in render_tuning_markdown(root)
 
 
-def test_tasks_of_a_study_follow_those_of_the_comparison(root, finish):
-    study = root / "a-study"
-    shutil.copytree(root / "a", study / "b")
-    for run in (*plan_tuning(root, "a", ["lora"], [1e-4]), *plan_tuning(study, "b", ["lora"], [1e-3])):
+def test_side_comparisons_follow_the_main_comparison(root, finish):
+    side = root / "a-side"
+    shutil.copytree(root / "a", side / "b")
+    for run in (*plan_tuning(root, "a", ["lora"], [1e-4]), *plan_tuning(side, "b", ["lora"], [1e-3])):
         finish(run, loss=0.5)
     headings = [line for line in render_tuning_markdown(root).splitlines() if line.startswith("## ")]
-    assert [heading.split(":")[0] for heading in headings] == ["## a", "## a-study/b"]
+    assert [heading.split(":")[0] for heading in headings] == ["## a", "## a-side/b"]

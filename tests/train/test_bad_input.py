@@ -12,7 +12,7 @@ from weightlora.train import loading
 
 @pytest.fixture(autouse=True)
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weightlora.train.running.load_model", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("weightlora.train.fitting.load_model", lambda *args: pytest.fail("the model was loaded"))
 
 
 @pytest.fixture
@@ -36,8 +36,12 @@ GOOD = [{"text": "fine", "label": 0}, {"text": "dull", "label": 1}]
 def test_a_wrong_column(world: Path, rows: Path, refused):
     message = refused(*classified(world, write(rows, [{"txt": "fine", "label": 0}])))
     assert message.startswith("the column 'text' (text) is not in train, did you mean txt: it has txt, label")
+    assert message.endswith("""name the right one, as in --columns '{"text": "txt"}'.""")
     message = refused(*classified(world, rows), "--columns", '{"words": "txt"}')
     assert message.startswith("columns has 'words', which text-classification does not read")
+    assert message.endswith("""as in --columns '{"text": "your_column"}'.""")
+    message = refused(*classified(world, rows), "--columns", "text=txt")
+    assert message.endswith("""--columns '{"text": "your_column"}'.""")
     message = refused("--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>", *_files(rows))
     assert message.startswith("train has neither messages, nor prompt and completion, nor text: it has txt, label")
 
@@ -135,9 +139,9 @@ def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):
         (["--select_steps", "9"], "select_steps=9 is longer than the training of 4 steps"),
         (["--target_modules", "nothing"], "target_modules=['nothing'] do not fit the model"),
         (["--verbalised", "--task", "stsb"], "verbalised=True needs classes, and stsb is of regression"),
-        (["--verbalised", "--label_words", " x", " x"], "are not told apart by their first token"),
+        (["--verbalised", "--label_words", " x", " x"], "must differ in their first token"),
         (["--verbalised", "--prompt", "Well?"], "prompt='Well?' must hold the row's text"),
-        (["--method_options", "[]"], "method_options='[]' is no JSON object"),
+        (["--method_options", "[]"], "method_options='[]' is not a JSON object"),
     ],
 )
 def test_settings_that_do_not_fit(world: Path, refused, arguments: list[str], message: str):
@@ -148,11 +152,11 @@ def test_settings_that_do_not_fit(world: Path, refused, arguments: list[str], me
 def test_a_finished_run_is_not_overwritten(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     from weightlora.cli import main
 
-    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "result.json").write_text("{}")
     base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
     assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
-    assert "holds the results of a finished run" in capsys.readouterr().err
-    assert (tmp_path / "results.json").read_text() == "{}"
+    assert "has the result of a finished run" in capsys.readouterr().err
+    assert (tmp_path / "result.json").read_text() == "{}"
 
 
 def test_the_hub_may_be_reachable_and_a_file_still_missing(monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,5 @@
 """Every recipe plans and runs, offline, on tiny twins of its model and data; the page lists them all."""
 
-import json
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from transformers import AutoModelForSeq2SeqLM
 from weightlora.adapters import find_adapters
 from weightlora.cli import main
 from weightlora.train.arguments import parse
+from weightlora.train.result import read_result
 
 MODELS = {"deberta-glue": "deberta", "deberta-squad": "deberta", "bart-summarization": "bart", "llama-glue": "llama"}
 SMALL = ["--max_steps", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--use_cpu"]
@@ -36,14 +36,14 @@ def test_a_recipe_runs_on_its_tiny_twin(path: Path, world: Path, tmp_path: Path,
     assert re.search(r"adapters +\d+ found, 3 of them stay", shown), shown
     assert re.search(r"steps +4: 3 before the choice, 1 after it", shown) and not (tmp_path / "out").exists()
     assert main(arguments) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["adapters"]["after"] == len(results["kept"]) == 3 and results["steps"] == 4
-    assert results["method"] == "weightlora-paper" and results["seed"] == 18
+    result = read_result(tmp_path / "out")
+    assert result.adapters_after == len(result.kept) == 3 and result.steps == 4
+    assert result.method == "weightlora-paper" and result.seed == 18
     expected = {"validation_matched", "validation_mismatched"} if path.stem == "mnli" else {"validation"}
-    assert results["metrics"].keys() == expected
-    assert results["metric"]["name"] in results["metrics"][min(expected)]
+    assert result.metrics.keys() == expected
+    assert result.metric in result.metrics[min(expected)]
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {"adapter", "results.json", "selection.json", "history.jsonl"}
+    assert files == {"adapter", "result.json", "selection.json", "history.jsonl"}
 
 
 def test_the_settings_are_the_papers():
@@ -62,7 +62,7 @@ def test_the_settings_are_the_papers():
 def test_a_summarizer_loads_with_plain_peft(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     path = ROOT / "recipes" / "bart-summarization" / "xsum.yaml"
     assert main(["train", *tiny(path, world), "--output_dir", str(tmp_path), "--method", "weightlora"]) == 0
-    kept = json.loads((tmp_path / "results.json").read_text())["kept"]
+    kept = read_result(tmp_path).kept
     model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(world / "bart"), tmp_path / "adapter")
     assert [adapter.name for adapter in find_adapters(model, check=False)] == kept
 

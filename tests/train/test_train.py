@@ -9,10 +9,9 @@ from transformers import AutoModelForSequenceClassification
 
 from weightlora.adapters import find_adapters
 from weightlora.cli import main
-from weightlora.train.arguments import parse
+from weightlora.train import fit, parse
 from weightlora.train.methods import METHODS
 from weightlora.train.plan import prepare, steps_of
-from weightlora.train.running import train
 
 QUICK = ["--max_steps", "4", "--select_steps", "2", "--max_length", "64", "--keep", "3", "--use_cpu"]
 QUICK += ["--per_device_train_batch_size", "4", "--save_strategy", "no", "--disable_tqdm", "true"]
@@ -26,28 +25,26 @@ def arguments(world: Path, task: str, model: str, output: Path, *more: object) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_a_flag(world: Path, tmp_path: Path, method: str):
-    more = {
-        "adalora": ["--keep", "10", "--max_steps", "8"],  # a rank of its own from what K costs
-        "weightlora-paper-plus": ["--select_steps", "6", "--max_steps", "8"],  # three halvings
-    }.get(method, [])
+    halvings = ["--select_steps", "6", "--max_steps", "8"]  # three of them
+    more = halvings if method == "weightlora-paper-plus" else []
     given = ["--dataset", world / "glue", "--method", method, *more]
     recipe = parse(arguments(world, "cola", "deberta", tmp_path, *given))
     job = prepare(recipe)
-    results = train(job)
+    result = fit(job)
     plan = job.plan
     saved = {path.suffix for path in (tmp_path / ("model" if method == "full" else "adapter")).iterdir()}
     assert {".safetensors"} < saved <= {".safetensors", ".json", ".md"}
-    assert results["steps"] == plan.steps == recipe.training.max_steps
+    assert result.steps == plan.steps == recipe.training.max_steps
     selects = method.startswith("weightlora") or method == "random"
     assert (plan.select_steps is not None) == selects
-    if method not in {"random", "grad-norm", "kappa", "eva"}:
-        assert results["trainable_parameters"]["before"] == plan.trainable[0]
-        assert results["optimizer_bytes"]["before"] == plan.optimizer_bytes[0]
+    if method != "random":
+        assert result.trainable_parameters_before == plan.trainable[0]
+        assert result.optimizer_state_bytes_before == plan.optimizer_bytes[0]
     if plan.keep is not None:
-        assert results["adapters"]["after"] == plan.keep < plan.adapters == 13
-        assert results["trainable_parameters"]["after"] <= plan.trainable[1]
+        assert result.adapters_after == plan.keep < plan.adapters == 13
+        assert result.trainable_parameters_after <= plan.trainable[1]
     if method in {"lora", "dora", "rslora", "full"}:
-        assert plan.trainable[0] == plan.trainable[1] == results["trainable_parameters"]["after"]
+        assert plan.trainable[0] == plan.trainable[1] == result.trainable_parameters_after
 
 
 def test_the_plan_is_what_happens(world: Path, tmp_path: Path):
@@ -56,30 +53,31 @@ def test_the_plan_is_what_happens(world: Path, tmp_path: Path):
     more = ["--dataset", world / "glue", "--max_steps", "-1", "--num_train_epochs", "2", *targets]
     recipe = parse(arguments(world, "sst2", "deberta", tmp_path, *more, "--gradient_accumulation_steps", "2"))
     job = prepare(recipe)
-    results = train(job)
-    assert results["steps"] == job.plan.steps == 2 * 3 == steps_of(recipe.training, 24)
+    result = fit(job)
+    assert result.steps == job.plan.steps == 2 * 3 == steps_of(recipe.training, 24)
     head = 16 * 2 + 2
     assert job.plan.trainable == (6 * 8 * 32 + head, 3 * 8 * 32 + head)
-    assert results["trainable_parameters"] == {"before": 6 * 8 * 32 + head, "after": 3 * 8 * 32 + head}
-    assert results["optimizer_bytes"] == dict(zip(("before", "after"), job.plan.optimizer_bytes, strict=True))
+    assert (result.trainable_parameters_before, result.trainable_parameters_after) == job.plan.trainable
+    assert (result.adapter_parameters_before, result.adapter_parameters_after) == (6 * 8 * 32, 3 * 8 * 32)
+    assert (result.optimizer_state_bytes_before, result.optimizer_state_bytes_after) == job.plan.optimizer_bytes
     assert job.plan.optimizer_bytes == (8 * (6 * 256 + head) + 4 * 14, 8 * (3 * 256 + head) + 4 * 8)
     base = AutoModelForSequenceClassification.from_pretrained(world / "deberta", num_labels=2)
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
-    assert [adapter.name for adapter in find_adapters(loaded, check=False)] == results["kept"]
+    assert [adapter.name for adapter in find_adapters(loaded, check=False)] == result.kept
     assert all(bool(adapter.factors[1].any()) for adapter in find_adapters(loaded, check=False))
 
 
 @pytest.mark.parametrize("method", ["weightlora", "lora"])
 def test_a_run_goes_on_where_it_stopped(world: Path, tmp_path: Path, method: str):
     saving = ["--dataset", world / "glue", "--save_strategy", "steps", "--save_steps", "3", "--method", method]
-    whole = train(prepare(parse(arguments(world, "cola", "deberta", tmp_path / "whole", *saving))))
+    whole = fit(prepare(parse(arguments(world, "cola", "deberta", tmp_path / "whole", *saving))))
     assert (tmp_path / "whole" / "checkpoint-3").is_dir()
     again = tmp_path / "again"
     again.mkdir()
     (tmp_path / "whole" / "checkpoint-3").rename(again / "checkpoint-3")
     resumed = arguments(world, "cola", "deberta", again, *saving, "--resume_from_checkpoint", "true")
-    results = train(prepare(parse(resumed)))
-    assert results["kept"] == whole["kept"] and results["steps"] == 4
+    result = fit(prepare(parse(resumed)))
+    assert result.kept == whole.kept and result.steps == 4
     first, second = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (tmp_path / "whole", again))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
@@ -129,9 +127,9 @@ def test_a_causal_lm_learns_the_answer_alone(world: Path, tmp_path: Path, form: 
     expected = {"messages": "assistant: {}</s>", "completion": "{}</s>", "text": "<s>{}</s>"}[form]
     start = "" if form != "messages" else "assistant: "
     assert learned == [expected.format(text).removeprefix(start) for text in (GOOD, BAD)]
-    results = train(job)
-    found = results["metrics"]["validation"]
-    assert found["perplexity"] == pytest.approx(2.718281828 ** found["loss"], rel=0.02)
+    result = fit(job)
+    found = result.metrics["validation"]
+    assert found["perplexity"] == pytest.approx(2.718281828 ** found["held_out_loss"], rel=0.02)
 
 
 def test_a_word_is_the_answer(world: Path, tmp_path: Path):
@@ -146,8 +144,8 @@ def test_a_word_is_the_answer(world: Path, tmp_path: Path):
     batch = job.work.collate([job.work.train[0], job.work.train[1]])
     assert batch["labels"].shape == (2, 2) and batch["logits_to_keep"] == 2
     assert batch["position_ids"][1].tolist().count(0) > 1 and int(batch["position_ids"][0, -1]) == 59
-    results = train(job)
-    assert results["metric"]["name"] == "accuracy" and results["steps"] == 4
+    result = fit(job)
+    assert result.metric == "accuracy" and result.steps == 4
 
 
 def test_words_of_a_sentence_have_classes(world: Path, tmp_path: Path):
@@ -159,7 +157,7 @@ def test_words_of_a_sentence_have_classes(world: Path, tmp_path: Path):
     assert [label for label in row["labels"] if label != -100] == [1, 0, 0]
     assert len(row["labels"]) == len(row["input_ids"]) > 5
     assert job.plan.adapters == 12  # the head trains whole
-    assert train(job)["metrics"]["validation"].keys() == {"loss", "f1", "precision", "recall", "accuracy"}
+    assert fit(job).metrics["validation"].keys() == {"held_out_loss", "f1", "precision", "recall", "accuracy"}
 
 
 def test_long_contexts_have_windows_and_questions_may_have_no_answer(world: Path, tmp_path: Path):
@@ -173,21 +171,21 @@ def test_long_contexts_have_windows_and_questions_may_have_no_answer(world: Path
             answered += 1
             assert job.tokenizer.decode(row["input_ids"][start : end + 1]).replace(" ", "") in {"Ann", "Bob", "Carl"}
     assert answered >= 6  # every second question of 12
-    found = train(job)["metrics"]["validation"]
+    found = fit(job).metrics["validation"]
     assert {"f1", "exact_match", "HasAns_f1", "NoAns_f1", "best_f1"} <= found.keys() and found["best_f1"] >= 50
 
 
 def test_sixteen_bits_and_gradient_checkpointing(world: Path, tmp_path: Path):
     more = ["--dataset", world / "glue", "--bf16", "--gradient_checkpointing"]
-    results = train(prepare(parse(arguments(world, "cola", "llama", tmp_path, *more))))
+    result = fit(prepare(parse(arguments(world, "cola", "llama", tmp_path, *more))))
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     assert any("score" in name for name in tensors)
-    assert results["adapters"]["after"] == 3
+    assert result.adapters_after == 3
 
 
 def test_four_bits(world: Path, tmp_path: Path):
     save_model("llama", tmp_path / "llama", width=64)  # the kernels need whole blocks
     more = ["--dataset", world / "glue", "--load_in_4bit", "--verbalised", "--model", tmp_path / "llama"]
-    results = train(prepare(parse(arguments(world, "cola", "llama", tmp_path, *more))))
-    assert results["adapters"]["after"] == 3
+    result = fit(prepare(parse(arguments(world, "cola", "llama", tmp_path, *more))))
+    assert result.adapters_after == 3

@@ -1,78 +1,114 @@
-"""The `weightlora` command. One module a subcommand, each with `add_parser(subparsers)` and `run(args) -> int`.
+"""The `weightlora` command. Each command is a module with `add_parser(subparsers)` and `run(args) -> int`.
 
-A command that says `takes_rest` parses its own arguments, `args.rest`.
+A command that sets `takes_rest` parses its own arguments, `args.rest`.
 
-Commands parse, call the library and print. What is wrong with the input is said in one sentence on stderr, with exit
-code 2.
+Commands parse, call the library and print. An error of this package (`WeightLoraError`) is one sentence on stderr with
+exit code 2, and `--debug` shows its traceback, too. Any other error is a traceback.
 """
 
 import argparse
-import logging
 import sys
+import traceback
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any, NoReturn
 
-from .. import __version__
-from . import quickstart, train
+from ..errors import WeightLoraError
+from .quiet import silence_bitsandbytes
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main", "run_command", "spellings"]
 
-COMMANDS: tuple[Any, ...] = (quickstart, train)
+COMMANDS = ("quickstart", "train", "compare", "bench")
+DEBUG = "--debug"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong without the usage in front of it; `--help` shows that."""
+    """Says what is wrong without the usage before it. `--help` shows the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+def spellings(name: str) -> list[str]:
+    """Both spellings of a flag: `--learning_rate`, as in Transformers, and `--learning-rate`."""
+    return list(dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")))
+
+
 def build_parser(
-    commands: Sequence[Any] = COMMANDS,
+    commands: Sequence[Any] | None = None,
     prog: str = "weightlora",
     description: str = "Learn which LoRA adapters to keep, and keep only those.",
 ) -> argparse.ArgumentParser:
-    """The parser of a whole command line; `args.run` is the function of the command that was asked for."""
+    """The parser of a whole command line. `args.run` is the function of the command that was asked for.
+
+    Args:
+        commands: Modules of the commands. Those of `weightlora` if None.
+        prog: Name of the command line.
+        description: What it does.
+    """
     parser = _Parser(prog=prog, description=description)
-    parser.add_argument("--version", action="version", version=f"weightlora {__version__}")
+    parser.add_argument("--version", action="version", version=f"weightlora {version('weightlora')}")
+    parser.add_argument(DEBUG, action="store_true", help="show the traceback of every error")
     subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    if commands is None:
+        commands = [import_module(f".{name}", __name__) for name in COMMANDS]
     for command in commands:
         command.add_parser(subparsers)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line (that of the process, if none is given) and return its exit code.
+    """Run a command line (`sys.argv` if None) and return its exit code.
 
     Raises:
         SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if list(argv) == ["--version"]:  # no command is needed, and their imports take seconds
+        print(f"weightlora {version('weightlora')}")
+        raise SystemExit(0)
+    silence_bitsandbytes()
     return run_command(build_parser(), argv)
 
 
 def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """Parse and run, and turn what is wrong with the input into one sentence.
+    """Parse and run a command. Turn an error of this package into one sentence.
 
     Raises:
         SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
+        Exception: Any error that is not of this package.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns on CPUs of a kernel that it cannot fetch
-    args, rest = parser.parse_known_args(argv)
+    silence_bitsandbytes()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG in argv
+    args, rest = parser.parse_known_args([argument for argument in argv if argument != DEBUG])
     if rest and not getattr(args, "takes_rest", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest
     command = f"{parser.prog} {args.command}"
     try:
         return args.run(args)
-    except ValueError as error:
+    except WeightLoraError as error:
+        if debug:
+            traceback.print_exc()
         return _fail(command, str(error), 2)
     except ModuleNotFoundError as error:
-        extra = "recipes" if args.command == "train" else "demo"
-        return _fail(
-            f"{parser.prog} {args.command}", f"{error.name} is not installed: pip install 'weightlora[{extra}]'", 2
-        )
+        extra = EXTRAS.get(str(error.name).split(".")[0])
+        if extra is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        return _fail(command, f"{error.name} is not installed: pip install 'weightlora[{extra}]'", 2)
     except KeyboardInterrupt:
         return _fail(command, "interrupted", 130)
+
+
+EXTRAS = {
+    **dict.fromkeys(("gguf", "matplotlib", "rich", "sklearn", "scipy", "transformers"), "demo"),
+    **dict.fromkeys(("datasets", "yaml", "rouge_score"), "recipes"),
+}
+"""Module -> the extra of this package that installs it."""
 
 
 def _fail(command: str, message: str, code: int) -> int:

@@ -8,10 +8,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from ..adapters import find_adapters
+from ..train.methods import Prepared
+from ..trainers.callback import WeightLoraCallback
+
 State = Callable[[], tuple[str, int]]
-"""Tells the present phase and the number of active adapters."""
+"""Gives the current phase and the number of active adapters."""
 
 DOING = {"warmup": "warming up", "select": "selecting", "train": "training"}
+
+
+def show_progress(console: Console, title: str, prepared: Prepared) -> list[TrainerCallback]:
+    """Callbacks that show a run of a prepared method on this console."""
+    selection = next((c for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
+    adapters = len(find_adapters(prepared.model, check=False))
+
+    def state() -> tuple[str, int]:
+        selector = selection and selection.selector
+        return ("train", adapters) if not selector else (selector.phase, len(selector.kept))
+
+    return [progress_callback(console, title, state), EvaluationStatus(console, title)]
 
 
 def progress_callback(console: Console, title: str, state: State) -> "TrainingBar | TrainingLines":
@@ -20,7 +36,7 @@ def progress_callback(console: Console, title: str, state: State) -> "TrainingBa
 
 
 class TrainingBar(TrainerCallback):
-    """One bar: step, phase, active adapters, time elapsed and left (from the speed of the last 20 seconds)."""
+    """One bar: step, phase, active adapters, time elapsed and time left (from the speed of the last 20 seconds)."""
 
     def __init__(self, console: Console, title: str, state: State) -> None:
         self._title, self._state = title, state
@@ -45,10 +61,6 @@ class TrainingBar(TrainerCallback):
         self._progress.update(self._task, completed=state.global_step, doing=_doing(self._state))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the terminal back; also after a run that broke off."""
         self._progress.stop()
 
 
@@ -68,8 +80,18 @@ class TrainingLines(TrainerCallback):
             self._console.print(f"{self._title}: step {step}/{steps}, {_doing(self._state)}, {seconds:.0f} s")
         self._phase = phase
 
-    def close(self) -> None:
-        """Nothing to give back."""
+
+class EvaluationStatus(TrainerCallback):
+    """Says in a terminal that the evaluation goes on."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._status = console.status(f"{title}: evaluating")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._status.start()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._status.stop()
 
 
 def _doing(state: State) -> str:

@@ -7,6 +7,8 @@ from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
+from ..train.result import Result
+
 ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "adapters": ("LoRA adapters", "{:d}".format),
     "adapter_parameters": ("their parameters", "{:,}".format),
@@ -20,23 +22,24 @@ ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 WRITTEN = {
     "adapter/": "the trained adapter; PeftModel.from_pretrained reads it",
-    "selection.json": "every adapter, its score, and whether it was kept",
+    "selection.json": "every adapter, its score, and whether it is kept",
     "selection.png": "the same as a picture",
     "history.jsonl": "the scores after each step of the selection",
-    "results.json": "the figures of the table",
+    "result.json": "the result, with the figures of the table",
 }
 
 
-def show(console: Console, figures: dict[str, Any], output_dir: str) -> None:
+def show(console: Console, result: Result, output_dir: str) -> None:
     """Print the table, the names of the kept adapters, and what was written."""
+    figures = result.evidence or {}
     console.print()
     console.print(_table(figures["columns"]))
     console.print("Step time: median over this run's steps, selecting = 1; make bench takes turns.", style="dim")
     if figures["busy"]:
         console.print("Other programs kept the CPU busy meanwhile: these step times say little.", style="yellow")
-    console.print(f"Test: {figures['test_sentences']:,} sentences that were held out.", style="dim")
+    console.print(f"Test: {figures['test_sentences']:,} sentences that were not trained on.", style="dim")
     console.print("\nKept:")
-    for name in figures["kept"]:
+    for name in result.kept or ():
         console.print(f"  {name}", soft_wrap=True)
     console.print(f"\nIn {output_dir}:", soft_wrap=True)
     for name, what in WRITTEN.items():

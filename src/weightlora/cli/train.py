@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..train.arguments import Recipe
+    from ..train.methods import Methods
     from ..train.plan import Plan
+    from ..train.result import Result
 
 EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
 
@@ -17,11 +19,15 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run, takes_rest=True)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, methods: "Methods | None" = None) -> int:
     """Run the command; returns 0.
 
+    Args:
+        args: The command line; `args.rest` has the arguments.
+        methods: The registry of methods, `METHODS` if None.
+
     Raises:
-        ValueError: Whatever is wrong with the input, most of it before the model loads.
+        WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
     """
     from rich.console import Console
 
@@ -30,30 +36,28 @@ def run(args: argparse.Namespace) -> int:
     if {"-h", "--help"} & set(args.rest):
         make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG).print_help()
         return 0
-    from .training import quiet_libraries
+    from .quiet import quiet_libraries
 
     with quiet_libraries():
-        return _run(parse(args.rest), Console(highlight=False))
+        return _run(parse(args.rest), Console(highlight=False), methods)
 
 
-def _run(recipe: "Recipe", console: Any) -> int:
-    from datasets import disable_progress_bars
-
+def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
+    from ..train.fitting import fit
+    from ..train.methods import METHODS
     from ..train.plan import prepare
-    from ..train.running import train
 
-    disable_progress_bars()
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
         arguments.disable_tqdm = not sys.stderr.isatty()
-    job = prepare(recipe)
+    job = prepare(recipe, methods or METHODS)
     if first:
         show_plan(console, job.plan, recipe.method.method)
     if recipe.method.dry_run:
         return 0
-    results = train(job)
+    result = fit(job)
     if first:
-        show_results(console, results, str(arguments.output_dir))
+        show_result(console, result, str(arguments.output_dir))
     return 0
 
 
@@ -62,7 +66,10 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
     from rich import filesize
 
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
+    if plan.split_off:
+        rows += " (there is no evaluation file: a tenth of the training texts, split off by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
+    lines["learning rate"] = f"{plan.learning_rate:g}"
     lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} of them stay")
     about = "" if plan.select_steps is None else "about "
     before, after = plan.trainable
@@ -79,14 +86,16 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
     _print(console, lines)
 
 
-def show_results(console: Any, results: dict[str, Any], output_dir: str) -> None:
-    """Print what came of it."""
+def show_result(console: Any, result: "Result", output_dir: str) -> None:
+    """Print the metrics, what is left of the adapters, and where everything was written."""
     lines = {
-        split: ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        for split, metrics in results["metrics"].items()
+        split: ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        for split, values in result.metrics.items()
     }
-    lines["adapters"] = f"{results['adapters']['after']} of {results['adapters']['before']}"
-    lines["trainable"] = f"{results['trainable_parameters']['after']:,} parameters"
+    if result.plan is not None:
+        lines["learning rate"] = f"{result.plan['learning_rate']:g}"
+    lines["adapters"] = f"{result.adapters_after} of {result.adapters_before}"
+    lines["trainable"] = f"{result.trainable_parameters_after:,} parameters"
     _print(console, lines)
     console.print(f"in {output_dir}", soft_wrap=True)
 

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NoReturn
 import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
+from ..errors import ConfigError
+
 __all__ = [
     "DataArguments",
     "MethodArguments",
@@ -45,6 +47,8 @@ class DataArguments:
     train_examples: int | None = _argument("only so many rows, from the first on")
     eval_examples: int | None = _argument("only so many rows of each evaluation split, from the first on")
     max_length: int = _argument("tokens of an input; longer ones are cut", 128)
+    pad_to_max_length: bool = _argument("pad every input to max_length, not to the longest one of its batch", False)
+    packing: bool = _argument("causal-lm with a text column: train on blocks of max_length tokens across texts", False)
     max_target_length: int = _argument("seq2seq: tokens of a target", 128)
     stride: int = _argument("question answering: tokens that two windows of a long context share", 64)
     max_answer_length: int = _argument("question answering: tokens of the longest answer", 30)
@@ -107,7 +111,7 @@ class Recipe:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise ConfigError(message)
 
 
 def make_parser(**settings: Any) -> HfArgumentParser:
@@ -122,7 +126,7 @@ def parse(arguments: Sequence[str]) -> Recipe:
     settings for some methods, which win over the file's plain ones.
 
     Raises:
-        ValueError: A file is missing or no mapping, a name is unknown (with the nearest known one), or a value is of
+        ConfigError: A file is missing or no mapping, a name is unknown (with the nearest known one), or a value is of
             another type.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -133,14 +137,19 @@ def parse(arguments: Sequence[str]) -> Recipe:
     known = {action.dest for action in parser._actions} - {"help"}
     settings = read_files(files.config, files.method, known)
     rest += [] if files.method is None else ["--method", files.method]
-    *groups, unknown = parser.parse_args_into_dataclasses(
-        [*as_arguments(settings), *rest], return_remaining_strings=True, look_for_args_file=False
-    )
+    try:
+        *groups, unknown = parser.parse_args_into_dataclasses(
+            [*as_arguments(settings), *rest], return_remaining_strings=True, look_for_args_file=False
+        )
+    except ConfigError:
+        raise
+    except (ValueError, ImportError) as error:  # rules between TrainingArguments
+        raise ConfigError(f"the arguments do not fit together: {error}") from error
     if unknown:
         name = unknown[0].split("=")[0]
         if not name.startswith("--"):
-            raise ValueError(f"{name!r} stands alone: every value belongs to a --name in front of it.")
-        raise ValueError(f"{name} is no argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
+            raise ConfigError(f"{name!r} stands alone: every value belongs to a --name in front of it.")
+        raise ConfigError(f"{name} is no argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
     given = {action.dest for action in parser._actions if set(action.option_strings) & {a.split("=")[0] for a in rest}}
     values = {name: value for group in groups for name, value in vars(group).items()}
     names = sorted(given | settings.keys())
@@ -172,15 +181,15 @@ def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
     if not path.is_file():
-        raise ValueError(f"the recipe {path} is no file{nearest(path.name, _siblings(path))}.")
+        raise ConfigError(f"the recipe {path} is no file{nearest(path.name, _siblings(path))}.")
     if path.resolve() in above:
-        raise ValueError(f"the recipe {path} is its own base: take {BASE!r} out of one of the files.")
+        raise ConfigError(f"the recipe {path} is its own base: take {BASE!r} out of one of the files.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"the recipe {path} is no YAML: {error}") from error
+        raise ConfigError(f"the recipe {path} is no YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"the recipe {path} is no mapping: write `name: value`, a line each.")
+        raise ConfigError(f"the recipe {path} is no mapping: write `name: value`, a line each.")
     base = content.pop(BASE, None)
     before = [] if base is None else _with_bases(path.parent / base, (*above, path.resolve()))
     return [*before, (path, content)]
@@ -192,10 +201,10 @@ def _siblings(path: Path) -> list[str]:
 
 def _check_names(values: Any, known: Iterable[str], place: str) -> None:
     if not isinstance(values, dict):
-        raise ValueError(f"{place} is no mapping: write `name: value`, a line each.")
+        raise ConfigError(f"{place} is no mapping: write `name: value`, a line each.")
     for name in values:
         if name not in known:
-            raise ValueError(f"{place} has {name!r}, which is no setting{nearest(str(name), known)}.")
+            raise ConfigError(f"{place} has {name!r}, which is no setting{nearest(str(name), known)}.")
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -222,16 +231,16 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 
-def parse_json(name: str, text: str | None) -> dict[str, Any]:
-    """The mapping in an argument.
+def parse_json(name: str, text: str | None, example: str = 'write {"key": "value"}') -> dict[str, Any]:
+    """The mapping in an argument. The example is for the error.
 
     Raises:
-        ValueError: It is no JSON object.
+        ConfigError: It is no JSON object.
     """
     try:
         value = json.loads(text or "{}")
     except ValueError as error:
-        raise ValueError(f"{name}={text!r} is no JSON: {error}.") from error
+        raise ConfigError(f"{name}={text!r} is not JSON ({error}): {example}.") from error
     if not isinstance(value, dict):
-        raise ValueError(f'{name}={text!r} is no JSON object: write {{"key": "value"}}.')
+        raise ConfigError(f"{name}={text!r} is not a JSON object: {example}.")
     return value

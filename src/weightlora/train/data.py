@@ -1,6 +1,7 @@
 """Rows of a data set: files, a directory or a hub id in; splits whose columns have the family's names out."""
 
 import difflib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 import datasets
 from datasets import Dataset
 
+from ..errors import DataError
 from .arguments import DataArguments, parse_json
+from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
-__all__ = ["read_splits"]
+__all__ = ["lacks_evaluation", "read_splits"]
 
 # How `datasets` reads a file, by its ending. GLUE's TSV files have bare quotation marks in their texts.
 BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,6 +29,19 @@ ALIASES = {
     "validation": ("validation", "dev"),
     **{f"validation_{m}": (f"validation_{m}", f"dev_{m}") for m in ("matched", "mismatched")},
 }
+SHARE = 0.1
+"""Share of the rows that is split off for validation."""
+
+READ = {
+    "text-classification": ("text", "pair"),
+    "regression": ("text", "pair"),
+    "token-classification": ("tokens",),
+    "question-answering": ("context",),
+    "seq2seq": ("source",),
+    "causal-lm": ("text", "prompt", "messages"),
+}
+"""Columns that the model reads. Rows that are equal in them go to the same split."""
+
 NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
 
 
@@ -33,20 +49,47 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     """The training split, named `train`, and those that are evaluated, with the family's column names alone.
 
     Raises:
-        ValueError: Nothing says where the data is, a file or split is missing, malformed or empty, or a column is.
+        DataError: Nothing says where the data is, a file or split is missing, malformed or empty, or a column is.
     """
-    wanted = ("train", *task.evaluation)
+    split_off = lacks_evaluation(arguments, task)
+    wanted = ("train",) if split_off else ("train", *task.evaluation)
     splits = {name: _read(name, arguments, task, cache_dir) for name in wanted}
     columns = _mapping(arguments, task)
-    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in wanted}
     named = {name: _rename(name, rows, columns, task.family) for name, rows in splits.items()}
+    if split_off:
+        named = _split_off(named["train"], task.family)
+    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in named}
     for name, rows in named.items():
         if len(rows) == 0:
-            raise ValueError(f"the split {name} is empty: there is nothing to {_use(name)}.")
+            raise DataError(f"the split {name} is empty: there is nothing to {_use(name)}.")
     return {
         name: rows if (limit := limits[name]) is None else rows.select(range(min(limit, len(rows))))
         for name, rows in named.items()
     }
+
+
+def lacks_evaluation(arguments: DataArguments, task: TaskInfo) -> bool:
+    """Whether there is a training file and no file to evaluate on. Then `read_splits` splits validation rows off.
+
+    A data set on the hub is not looked at: its splits are known when it loads.
+    """
+    if not task.evaluation:  # the caller wants the training rows alone
+        return False
+    if arguments.train_file:
+        return arguments.validation_file is None
+    source, config = arguments.dataset or task.dataset, arguments.dataset_config or task.config
+    if arguments.validation_file or source is None or not Path(source).is_dir():
+        return False
+    found = [name for name in ("train", *task.evaluation) if _files_of(Path(source), config, name)]
+    return found == ["train"]
+
+
+def _split_off(rows: Dataset, family: str) -> dict[str, Dataset]:
+    """A tenth of the rows as `validation`, chosen by the hash of what the model reads."""
+    columns = [name for name in READ[family] if name in rows.column_names]
+    texts = [json.dumps([row[name] for name in columns]) for row in rows.select_columns(columns)]
+    train, validation = hold_out(texts, SHARE)
+    return {"train": rows.select(train), "validation": rows.select(validation)}
 
 
 def _use(split: str) -> str:
@@ -57,24 +100,33 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
     file = arguments.train_file if split == "train" else arguments.validation_file
     given = arguments.train_file or arguments.validation_file
     if given and arguments.dataset and arguments.dataset != task.dataset:
-        raise ValueError(f"--dataset {arguments.dataset} and the file {given} are two sources: give one of them.")
+        raise DataError(f"--dataset {arguments.dataset} and the file {given} are two sources: give one of them.")
     if file is not None:
         return _read_files([Path(file)], split, cache_dir)
     if given:
         name = "train_file" if split == "train" else "validation_file"
-        raise ValueError(f"{given} is there, and nothing to {_use(split)}: give --{name}, too.")
+        raise DataError(f"{given} is there, and nothing to {_use(split)}: give --{name}, too.")
     source = arguments.dataset or task.dataset
     if source is None:
-        raise ValueError("there is no data: give --dataset, or --train_file and --validation_file.")
+        raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
     if Path(source).is_dir():
         return _read_files(_find_files(Path(source), config, split), split, cache_dir)
     if source.startswith((".", "/", "~")):
-        raise ValueError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
+        raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
     return _read_hub(source, config, split, cache_dir)
 
 
 def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
+    if found := _files_of(directory, config, split):
+        return found
+    endings = ", ".join(BUILDERS)
+    raise DataError(
+        f"{directory} has no split {split}: a file {split}, with one of the endings {endings}, is missing."
+    )
+
+
+def _files_of(directory: Path, config: str | None, split: str) -> list[Path]:
     """`<split>.<ending>` or shards `<split>-*.<ending>`, in the directory or in its folder of the configuration."""
     folders = [directory / config, directory] if config else [directory]
     for folder in folders:
@@ -82,20 +134,17 @@ def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
             for ending in BUILDERS:
                 if found := [*folder.glob(f"{name}{ending}"), *sorted(folder.glob(f"{name}-*{ending}"))]:
                     return found
-    endings = ", ".join(BUILDERS)
-    raise ValueError(
-        f"{directory} has no split {split}: a file {split}, with one of the endings {endings}, is missing."
-    )
+    return []
 
 
 def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"the file {path} for {split} is missing.")
+            raise DataError(f"the file {path} for {split} is missing.")
         if path.suffix not in BUILDERS:
-            raise ValueError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
+            raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
         if path.stat().st_size == 0:
-            raise ValueError(f"the split {split} is empty: {path} has no rows.")
+            raise DataError(f"the split {split} is empty: {path} has no rows.")
     builder, settings = BUILDERS[paths[0].suffix]
     nested = paths[0].suffix == ".json" and _is_nested(paths[0])
     if nested:
@@ -106,8 +155,8 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
         )
     except Exception as error:  # each builder has errors of its own, and pandas' and Arrow's beneath
         if "corresponds to no data" in str(error):  # a header alone
-            raise ValueError(f"the split {split} is empty: {paths[0]} has no rows.") from error
-        raise ValueError(f"the file {paths[0]} cannot be read: {_first_line(error.__cause__ or error)}.") from error
+            raise DataError(f"the split {split} is empty: {paths[0]} has no rows.") from error
+        raise DataError(f"the file {paths[0]} cannot be read: {_first_line(error.__cause__ or error)}.") from error
     return Dataset.from_list(list(_flatten(rows))) if nested else rows
 
 
@@ -138,7 +187,7 @@ def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) 
         return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
     except (OSError, ValueError) as error:  # every error of the hub is one of them
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-        raise ValueError(
+        raise DataError(
             f"the data set {name} cannot be loaded from the hub{offline}: {_first_line(error)}; give --dataset a "
             "directory with its files."
         ) from error
@@ -151,11 +200,19 @@ def _first_line(error: BaseException) -> str:
 def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
     """The family's name -> the column's, the user's over the task's over the family's own."""
     known = COLUMNS[task.family]
-    given = parse_json("columns", arguments.columns)
+    given = parse_json("columns", arguments.columns, _example(task.family))
     for name in given:
         if name not in known:
-            raise ValueError(f"columns has {name!r}, which {task.family} does not read: it reads {', '.join(known)}.")
+            raise DataError(
+                f"columns has {name!r}, which {task.family} does not read: it reads {', '.join(known)}, as in "
+                f"{_example(task.family)}."
+            )
     return {**known, **task.columns, **given}
+
+
+def _example(family: str, name: str | None = None, column: str = "your_column") -> str:
+    """An example of `--columns` for a family."""
+    return f"--columns '{json.dumps({name or next(iter(COLUMNS[family])): column})}'"
 
 
 def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: str) -> Dataset:
@@ -170,9 +227,9 @@ def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: s
         if column not in rows.column_names:
             close = difflib.get_close_matches(column, rows.column_names, n=1)
             hint = f", did you mean {close[0]}" if close else ""
-            raise ValueError(
-                f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; "
-                "say which is which with --columns."
+            raise DataError(
+                f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
+                f"the right one, as in {_example(family, name, close[0] if close else rows.column_names[0])}."
             )
         chosen[column] = name
     return rows.select_columns(list(chosen)).rename_columns({c: n for c, n in chosen.items() if c != n})
@@ -182,7 +239,7 @@ def _form(split: str, rows: Dataset, columns: dict[str, str | None]) -> dict[str
     for form in (("messages",), ("prompt", "completion"), ("text",)):
         if all(columns[name] in rows.column_names for name in form):
             return {name: columns[name] for name in form}
-    raise ValueError(
+    raise DataError(
         f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(rows.column_names)}; "
-        "say which is which with --columns."
+        f"name the right one, as in {_example('causal-lm', 'text', rows.column_names[0])}."
     )

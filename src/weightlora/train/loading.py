@@ -13,11 +13,11 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
 
-from ..tasks.causal import without_quantization
+from ..errors import ConfigError, ModelError, WeightLoraError
 from .arguments import ModelArguments, Recipe
 from .work import Work
 
-__all__ = ["empty_model", "load_config", "load_model", "load_tokenizer"]
+__all__ = ["empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,10 +26,10 @@ def load_config(arguments: ModelArguments) -> Any:
     """The model's config.
 
     Raises:
-        ValueError: There is no model of that name at hand.
+        ModelError: There is no model of that name at hand.
     """
     if arguments.model is None:
-        raise ValueError("--model is missing: give a directory or a hub id.")
+        raise ConfigError("--model is missing: give a directory or a hub id.")
     with _in_one_sentence("model", arguments.model):
         return AutoConfig.from_pretrained(arguments.model, **_where(arguments))
 
@@ -38,20 +38,20 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
     """The tokenizer, which has a pad token.
 
     Raises:
-        ValueError: There is none, or it has no pad token, or the one given is not in its vocabulary.
+        ModelError: There is none, or it has no pad token, or the one given is not in its vocabulary.
     """
     name = arguments.tokenizer or arguments.model
     with _in_one_sentence("tokenizer of", str(name)):
         tokenizer = AutoTokenizer.from_pretrained(name, **_where(arguments))
     if arguments.pad_token is not None:
         if arguments.pad_token not in tokenizer.get_vocab():
-            raise ValueError(
+            raise ConfigError(
                 f"pad_token={arguments.pad_token!r} is not in the vocabulary of {name}: choose a token that is, "
                 f"such as the end of text {tokenizer.eos_token!r}."
             )
         tokenizer.pad_token = arguments.pad_token
     if tokenizer.pad_token is None:
-        raise ValueError(
+        raise ModelError(
             f"the tokenizer of {name} has no pad token: give --pad_token, for example its end of text, "
             f"{tokenizer.eos_token!r}."
         )
@@ -69,11 +69,11 @@ def empty_model(work: Work, config: Any) -> nn.Module:
     """The model without weights, on the meta device: its modules can be counted at no cost.
 
     Raises:
-        ValueError: There is no such head for this architecture.
+        ModelError: There is no such head for this architecture.
     """
     auto = getattr(transformers, work.auto_class)
     if type(config) not in auto._model_mapping:
-        raise ValueError(f"{config.model_type} models have no {work.auto_class}: choose another model for this task.")
+        raise ModelError(f"{config.model_type} models have no {work.auto_class}: choose another model for this task.")
     with init_empty_weights(include_buffers=False):
         return auto.from_config(config)
 
@@ -82,7 +82,7 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
     """The model with its weights, quantized and with gradient checkpointing if asked for.
 
     Raises:
-        ValueError: The weights are not at hand, or a setting is unknown.
+        ModelError: The weights are not at hand, or a setting is unknown.
     """
     arguments, auto = recipe.model, getattr(transformers, work.auto_class)
     settings: dict[str, Any] = {"dtype": dtype_of(recipe), "config": config}
@@ -108,12 +108,26 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
     return model
 
 
+def without_quantization(loaded: Any) -> Any:
+    """A model whose weights came from a GGUF file, as an ordinary one.
+
+    Trainer refuses a model whose config says that it is quantized, although GGUF weights are dequantized when they
+    are loaded. So the weights move to a model whose config does not say so.
+    """
+    config = type(loaded.config).from_dict(
+        {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    )
+    model = type(loaded)._from_config(config, dtype=loaded.dtype)
+    model.load_state_dict(loaded.state_dict())
+    return model
+
+
 def dtype_of(recipe: Recipe) -> torch.dtype:
     """The dtype of the base model's weights; those that train are float32, whatever it is."""
     full = recipe.method.method == "full"
     name = recipe.model.dtype or ("bfloat16" if recipe.training.bf16 and not full else "float32")
     if name not in DTYPES:
-        raise ValueError(f"dtype={name!r} is unknown: choose one of {', '.join(DTYPES)}.")
+        raise ConfigError(f"dtype={name!r} is unknown: choose one of {', '.join(DTYPES)}.")
     return DTYPES[name]
 
 
@@ -134,16 +148,18 @@ def _where(arguments: ModelArguments) -> dict[str, Any]:
 @contextlib.contextmanager
 def _in_one_sentence(what: str, name: str) -> Iterator[None]:
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise ValueError(f"the {what} {name} is missing: there is no such directory.")
+        raise ModelError(f"the {what} {name} is missing: there is no such directory.")
     try:
         yield
+    except WeightLoraError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         if Path(name).is_dir():
-            raise ValueError(f"the {what} {name} cannot be loaded: {reason}.") from error
+            raise ModelError(f"the {what} {name} cannot be loaded: {reason}.") from error
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-            raise ValueError(
+            raise ModelError(
                 f"the {what} {name} is not in the local cache, and HF_HUB_OFFLINE is set: download it once with "
                 f"`hf download {name}` (after `hf auth login`, if it is gated), or give a directory."
             ) from error
-        raise ValueError(f"the {what} {name} cannot be loaded from the hub: {reason}.") from error
+        raise ModelError(f"the {what} {name} cannot be loaded from the hub: {reason}.") from error

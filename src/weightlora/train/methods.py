@@ -1,28 +1,17 @@
-"""Every method that the benchmark compares, as one table: name -> how to prepare the model.
+"""The methods of `weightlora train`: name -> how to prepare the model.
 
-Each is a configuration of PEFT, of this package, or of nothing at all (full fine-tuning). Methods that choose modules
-start from the same LoRA on all modules, so that at one seed the factors they keep are drawn alike.
+Each is a configuration of PEFT, of this package, or of nothing at all (full fine-tuning). Methods that select modules
+start from the same LoRA on all modules, so the adapters that they keep start with the same values at one seed.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from peft import (
-    AdaLoraConfig,
-    EvaConfig,
-    LoHaConfig,
-    LoKrConfig,
-    LoraConfig,
-    PeftModel,
-    VeraConfig,
-    get_peft_model,
-    initialize_lora_eva_weights,
-)
-from peft.helpers import KappaTuneSelector
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import block_of, find_adapters
@@ -32,7 +21,7 @@ from ..adapters.surgery import disconnect_
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method is told.
+    """What a method gets.
 
     Attributes:
         model: The base model with its task head; no adapters yet.
@@ -80,15 +69,6 @@ class Prepared:
     candidates: dict[str, int] | None = None
 
 
-class AllocateCallback(TrainerCallback):
-    """Calls AdaLoRA's rank allocation where PEFT asks for it: after the optimizer step, with the gradients there."""
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        kwargs["model"].base_model.update_and_allocate(state.global_step)
-
-
 def keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
     """LoRA on the named modules alone."""
     kept, adapters = set(names), find_adapters(model)
@@ -98,17 +78,13 @@ def keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
     return Prepared(model, candidates=candidates)
 
 
-def _keep_best(model: PeftModel, scores: dict[str, float], keep: int) -> Prepared:
-    return keep_only(model, sorted(scores, key=lambda name: -scores[name])[:keep])
-
-
-def _equal_rank(setting: Setting, n: int) -> int:
+def equal_rank(setting: Setting, n: int) -> int:
     """The rank at which all n modules cost what K cost at `setting.rank`, to the nearest."""
     return max(1, round(setting.rank * setting.keep / n))
 
 
 def count_adapters(setting: Setting) -> int:
-    """n, counted on a throw-away copy of the structure."""
+    """The number of modules that LoRA adapts. The model is as before afterwards."""
     with torch.random.fork_rng(devices=[]):
         model = setting.lora()
         n = len(find_adapters(model))
@@ -123,7 +99,7 @@ def lora(setting: Setting) -> Prepared:
 
 def lora_equal(setting: Setting) -> Prepared:
     """LoRA on all modules, at the rank that has the trainable parameters of K modules."""
-    return Prepared(setting.lora(_equal_rank(setting, count_adapters(setting))))
+    return Prepared(setting.lora(equal_rank(setting, count_adapters(setting))))
 
 
 def random(setting: Setting) -> Prepared:
@@ -177,73 +153,6 @@ def weightlora_paper_plus(setting: Setting) -> Prepared:
     return _select(setting, WeightLoraConfig.paper, plus=True)
 
 
-def grad_norm(setting: Setting) -> Prepared:
-    """The K modules with the largest gradient of B on one batch, before training."""
-    model = setting.lora()
-    model(**next(iter(setting.batches()))).loss.backward()
-    gradients = {adapter.name: adapter.factors[1].grad for adapter in find_adapters(model)}
-    scores = {name: 0.0 if gradient is None else float(gradient.norm()) for name, gradient in gradients.items()}
-    model.zero_grad()
-    return _keep_best(model, scores, setting.keep)
-
-
-def kappa(setting: Setting) -> Prepared:
-    """The K modules whose weights have the lowest condition number (PEFT's KappaTune)."""
-    order = KappaTuneSelector(setting.model, show_progress=False).get_best_targets()
-    model = setting.lora()
-    names = {adapter.name for adapter in find_adapters(model)}
-    return keep_only(model, [name for name in order if name in names][: setting.keep])
-
-
-def eva(setting: Setting) -> Prepared:
-    """EVA: directions of the activations as A, and ranks spread by the variance they explain, at K modules' cost.
-
-    Without the pooler: it sees a part of a tensor, which PEFT cannot take in.
-    """
-    rank = _equal_rank(setting, count_adapters(setting))
-    settings = {"init_lora_weights": "eva", "eva_config": EvaConfig(rho=2.0), "exclude_modules": r".*\bpooler\b.*"}
-    model = setting.lora(rank, **settings)
-    batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in setting.batches()]
-    initialize_lora_eva_weights(
-        model,
-        batches,
-        prepare_model_inputs_fn=_mask_of_tokens,
-        prepare_layer_inputs_fn=_rows_of_tokens,
-        show_progress_bar=False,
-    )
-    return Prepared(model)
-
-
-def _mask_of_tokens(batch: dict[str, Tensor], config: LoraConfig) -> Tensor:
-    return batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
-
-
-def _rows_of_tokens(inputs: Any, mask: Tensor, name: str) -> Tensor:
-    """What a module sees, a row a token without padding, and all of it where it sees something else than the tokens.
-
-    Something else are the relative positions of DeBERTa and what a decoder reads, for example.
-    """
-    seen: Tensor = inputs[0] if isinstance(inputs, tuple | list) else inputs
-    return seen[mask] if seen.shape[:-1] == mask.shape else seen.flatten(0, -2)
-
-
-def adalora(setting: Setting) -> Prepared:
-    """AdaLoRA: ranks pruned while training, to K modules' cost on average."""
-    rank = _equal_rank(setting, count_adapters(setting))
-    config = AdaLoraConfig(
-        init_r=rank + (rank + 1) // 2,
-        target_r=rank,
-        tinit=setting.steps // 10,
-        tfinal=setting.steps // 2,
-        deltaT=5,
-        total_step=setting.steps,
-        lora_alpha=round(setting.alpha * rank / setting.rank),
-        lora_dropout=setting.dropout,
-        **setting.target,
-    )
-    return Prepared(get_peft_model(setting.model, config), (AllocateCallback(),))
-
-
 def dora(setting: Setting) -> Prepared:
     """DoRA on all modules."""
     return Prepared(setting.lora(use_dora=True))
@@ -254,46 +163,68 @@ def rslora(setting: Setting) -> Prepared:
     return Prepared(setting.lora(use_rslora=True))
 
 
-def loha(setting: Setting) -> Prepared:
-    """LoHa on all modules."""
-    config = LoHaConfig(r=setting.rank, alpha=setting.alpha, **setting.target)
-    return Prepared(get_peft_model(setting.model, config))
-
-
-def lokr(setting: Setting) -> Prepared:
-    """LoKr on all modules."""
-    config = LoKrConfig(r=setting.rank, alpha=setting.alpha, **setting.target)
-    return Prepared(get_peft_model(setting.model, config))
-
-
-def vera(setting: Setting) -> Prepared:
-    """VeRA on all modules, at its paper's rank."""
-    return Prepared(get_peft_model(setting.model, VeraConfig(r=256, **setting.target)))
-
-
 def full(setting: Setting) -> Prepared:
     """Full fine-tuning."""
     return Prepared(setting.model)
 
 
-METHODS: dict[str, Callable[[Setting], Prepared]] = {
-    "lora": lora,
-    "lora-equal": lora_equal,
-    "random": random,
-    "top": top,
-    "last-layers": last_layers,
-    "weightlora": weightlora,
-    "weightlora-plus": weightlora_plus,
-    "weightlora-paper": weightlora_paper,
-    "weightlora-paper-plus": weightlora_paper_plus,
-    "grad-norm": grad_norm,
-    "kappa": kappa,
-    "eva": eva,
-    "adalora": adalora,
-    "dora": dora,
-    "rslora": rslora,
-    "loha": loha,
-    "lokr": lokr,
-    "vera": vera,
-    "full": full,
+FULL_RATE = 5e-5
+LORA_RATE = 10 * FULL_RATE
+"""Default learning rates for AdamW. For full fine-tuning it is Transformers' own. LoRA needs about ten times as much:
+PEFT's examples and the QLoRA paper use 2e-4 to 1e-3, from large models to small ones, and this is between them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry of the registry of methods.
+
+    Attributes:
+        prepare: Puts the adapters on the model.
+        options: Keys of `method_options` that it reads.
+        learning_rate: The default.
+        adapts: Whether the model gets adapters. False for full fine-tuning.
+        reads_weights: Whether `prepare` runs the model or looks at its weights. Then the plan, which has no weights,
+            has LoRA on all modules instead.
+        keeps: Whether a method that reads weights keeps K adapters.
+    """
+
+    prepare: Callable[[Setting], Prepared]
+    options: frozenset[str] = frozenset()
+    learning_rate: float = LORA_RATE
+    adapts: bool = True
+    reads_weights: bool = False
+    keeps: bool = False
+
+    def __call__(self, setting: Setting) -> Prepared:
+        """Prepare the model, in the plan and in the run."""
+        return self.prepare(setting)
+
+
+Methods = Mapping[str, Method]
+
+LORA_OPTIONS = frozenset(field.name for field in fields(LoraConfig) if field.init) - {
+    *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "r", "lora_alpha", "lora_dropout", "target_modules"),
 }
+"""Fields of PEFT's `LoraConfig` that `method_options` may set. Those with an argument are left out."""
+
+CONFIG_OPTIONS = frozenset(field.name for field in fields(WeightLoraConfig)) - {"select_steps", "adapter_name"}
+"""Fields of `WeightLoraConfig` that `method_options` may set. `keep` is one: `null` leaves it to `keep_parameters`."""
+
+METHODS: dict[str, Method] = {
+    "lora": Method(lora, LORA_OPTIONS),
+    "lora-equal": Method(lora_equal),
+    "random": Method(random, CONFIG_OPTIONS - {"selection"}),
+    "top": Method(top),
+    "last-layers": Method(last_layers),
+    "weightlora": Method(weightlora, CONFIG_OPTIONS),
+    "weightlora-plus": Method(weightlora_plus, CONFIG_OPTIONS),
+    "weightlora-paper": Method(weightlora_paper, CONFIG_OPTIONS),
+    "weightlora-paper-plus": Method(weightlora_paper_plus, CONFIG_OPTIONS),
+    "dora": Method(dora),
+    "rslora": Method(rslora),
+    "full": Method(full, learning_rate=FULL_RATE, adapts=False),
+}
+
+IN_BENCHMARKS = ("adalora", "eva", "grad-norm", "kappa", "loha", "lokr", "vera")
+"""Methods that exist only to be compared. `benchmarks.methods.peft` has them."""

@@ -1,7 +1,7 @@
 """What a run will do, known before the model loads: data, adapters, budget, steps, parameters, optimizer memory."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,21 +14,21 @@ from transformers.pytorch_utils import Conv1D
 
 from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import find_adapters
-from ..budget import plan_budgets, top_by_parameters, top_k_within
+from ..errors import ConfigError
 from ..measure import optimizer_state_bytes
 from .arguments import MethodArguments, Recipe, nearest, parse_json
-from .data import read_splits
+from .data import lacks_evaluation, read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
-from .methods import METHODS, Setting, count_adapters, lora
+from .methods import IN_BENCHMARKS, METHODS, Method, Methods, Setting, count_adapters, lora
 from .tasks import find_task
 from .work import Source, Work
 
 __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
 
-BY_DATA = {"grad-norm", "kappa", "eva"}
-"""Methods that look at weights or data before training; the plan has LoRA on all modules in their place."""
 
+ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
+"""Names of PEFT's and of this package -> the argument that has the same meaning."""
 
 HEADS = {"QUESTION_ANS": {"qa_outputs"}, "TOKEN_CLS": {"classifier", "score"}}
 """Linear heads that are trained whole, and that PEFT's all-linear would adapt, too."""
@@ -48,6 +48,8 @@ class Plan:
         optimizer_bytes: Of the optimizer's state, before and after; None where only a GPU could tell.
         steps: Optimizer steps in all.
         select_steps: Those before the choice; 0 where it is made before the first, None where there is none.
+        learning_rate: The one given, or the method's default.
+        split_off: Whether the validation rows were split off the training rows, because there were no others.
     """
 
     model: str
@@ -59,6 +61,8 @@ class Plan:
     optimizer_bytes: tuple[int | None, int | None]
     steps: int
     select_steps: int | None
+    learning_rate: float
+    split_off: bool
 
 
 @dataclass(frozen=True)
@@ -70,42 +74,86 @@ class Job:
     config: Any
     tokenizer: PreTrainedTokenizerBase
     plan: Plan
+    methods: Methods
 
 
-def prepare(recipe: Recipe) -> Job:
+MakeWork = Callable[[Recipe, PreTrainedTokenizerBase, Any], Work]
+"""Makes the work of a run from its recipe, the tokenizer and the model's config."""
+
+
+def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = None) -> Job:
     """Read the data, check everything that needs no weights, and plan.
 
+    Args:
+        recipe: From `parse`.
+        methods: The registry of methods.
+        make: Makes the `Work` instead of the task that the recipe names.
+
     Raises:
-        ValueError: Whatever is wrong, in one sentence.
+        WeightLoraError: Something is wrong with the settings, the data or the model.
     """
-    task = find_task(recipe.data.task)
-    _check_method(recipe.method)
+    task = find_task(recipe.data.task) if make is None else None
+    _check_method(recipe.method, methods)
+    recipe = _with_rate(recipe, methods[recipe.method.method])
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
-    splits = read_splits(recipe.data, task, recipe.model.cache_dir)
-    work = make_work(Source(task, recipe.data, splits, tokenizer, config))
+    split_off = task is not None and lacks_evaluation(recipe.data, task)
+    if task is not None:
+        splits = read_splits(recipe.data, task, recipe.model.cache_dir)
+        work = make_work(Source(task, recipe.data, splits, tokenizer, config))
+    else:
+        assert make is not None
+        work = make(recipe, tokenizer, config)
     fit_config_(config, work, tokenizer)
-    return Job(recipe, work, config, tokenizer, _plan(recipe, work, config))
+    return Job(recipe, work, config, tokenizer, _plan(recipe, work, config, methods, split_off), methods)
 
 
-def _check_method(arguments: MethodArguments) -> None:
-    if arguments.method not in METHODS:
-        raise ValueError(
-            f"method={arguments.method!r} is unknown{nearest(arguments.method, METHODS)}; there are "
-            f"{', '.join(METHODS)}."
+def _with_rate(recipe: Recipe, method: Method) -> Recipe:
+    """The recipe with the method's learning rate, unless one was given."""
+    if "learning_rate" in recipe.given:
+        return recipe
+    recipe.training.learning_rate = method.learning_rate
+    return replace(recipe, given={**recipe.given, "learning_rate": method.learning_rate})
+
+
+def _check_method(arguments: MethodArguments, methods: Methods) -> None:
+    if arguments.method not in methods:
+        if arguments.method in IN_BENCHMARKS:
+            raise ConfigError(
+                f"method={arguments.method} exists only to be compared, and is not in this package: clone the "
+                f"repository, and run python -m benchmarks train --method {arguments.method} there."
+            )
+        raise ConfigError(
+            f"method={arguments.method!r} is unknown{nearest(arguments.method, methods)}; there are "
+            f"{', '.join(methods)}."
         )
     for name, least in (("rank", 1), ("alpha", 1), ("dropout", 0)):
         if getattr(arguments, name) < least:
-            raise ValueError(f"{name}={getattr(arguments, name)} is too small: give at least {least}.")
+            raise ConfigError(f"{name}={getattr(arguments, name)} is too small: give at least {least}.")
     _number(arguments.keep)
-    parse_json("method_options", arguments.method_options)
+    _check_options(arguments, methods[arguments.method])
+
+
+def _check_options(arguments: MethodArguments, method: Method) -> None:
+    for name in parse_json("method_options", arguments.method_options):
+        if name in method.options:
+            continue
+        if name in vars(arguments) or name in ARGUMENTS_OF:
+            argument = ARGUMENTS_OF.get(name, name)
+            raise ConfigError(f"method_options has {name!r}, which is an argument: give --{argument} instead.")
+        else:
+            known = f"it reads {', '.join(sorted(method.options))}" if method.options else "it reads no options"
+            raise ConfigError(
+                f"method_options has {name!r}, which {arguments.method} does not read"
+                f"{nearest(name, method.options) or f': {known}'}."
+            )
 
 
 def _number(keep: str) -> int | float:
     try:
         return float(keep) if "." in keep else int(keep)
     except ValueError:
-        raise ValueError(f"keep={keep!r} is no number: give a number of adapters (9) or a fraction (0.25).") from None
+        raise ConfigError(f"keep={keep!r} is no number: give a number of adapters (9) or a fraction (0.25).") from None
 
 
 def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
@@ -117,11 +165,11 @@ def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
     return math.ceil(arguments.num_train_epochs * max(1, math.ceil(batches / arguments.gradient_accumulation_steps)))
 
 
-def setting_for(recipe: Recipe, work: Work, model: nn.Module) -> Setting:
+def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) -> Setting:
     """What the method is told of this run, K as a number.
 
     Raises:
-        ValueError: K is more than there are adapters, or the steps do not suffice.
+        ConfigError: K is more than there are adapters, or the steps do not suffice.
     """
     arguments, training = recipe.method, recipe.training
     steps = steps_of(training, len(work.train))
@@ -151,12 +199,12 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module) -> Setting:
         batches=batches,
         options=parse_json("method_options", arguments.method_options),
     )
-    if arguments.method == "full":
+    if not method.adapts:
         return setting
     try:
         n = count_adapters(setting)
     except ValueError as error:
-        raise ValueError(f"target_modules={targets!r} do not fit the model: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"target_modules={targets!r} do not fit the model: {str(error).splitlines()[0]}") from error
     return replace(setting, keep=WeightLoraConfig(keep=_number(arguments.keep)).number_to_keep(n))
 
 
@@ -170,14 +218,14 @@ def _to(value: Any, device: torch.device) -> Any:
     return value.to(device) if torch.is_tensor(value) else value
 
 
-def _plan(recipe: Recipe, work: Work, config: Any) -> Plan:
+def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: bool) -> Plan:
     model = empty_model(work, config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = type(model).__name__
-    setting = setting_for(recipe, work, model)
-    method = recipe.method.method
+    method = methods[recipe.method.method]
+    setting = setting_for(recipe, work, model, method)
     with torch.random.fork_rng(devices=[]):
-        prepared = (lora if method in BY_DATA else METHODS[method])(setting)
+        prepared = lora(replace(setting, options={})) if method.reads_weights else method(setting)
     selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]
     before = [
         parameter
@@ -189,13 +237,13 @@ def _plan(recipe: Recipe, work: Work, config: Any) -> Plan:
         keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None
         after = _filling(prepared.model, before, selects[0])
         if selects[0].select_steps > setting.steps:
-            raise ValueError(
+            raise ConfigError(
                 f"select_steps={selects[0].select_steps} is longer than the training of {setting.steps} steps: lower "
                 f"it (a fifth, {max(2, setting.steps // 5)}, is a good start)."
             )
     elif prepared.candidates is not None:
         adapters, keep = len(prepared.candidates), _count(prepared.model)
-    elif method in {"grad-norm", "kappa"}:
+    elif method.keeps:
         keep = setting.keep
         before = after = _filling(prepared.model, before, WeightLoraConfig(keep=keep, selection="random"))
     return Plan(
@@ -208,6 +256,8 @@ def _plan(recipe: Recipe, work: Work, config: Any) -> Plan:
         optimizer_bytes=(_bytes(before, recipe), _bytes(after, recipe)),
         steps=setting.steps,
         select_steps=selects[0].select_steps if selects else None,
+        learning_rate=recipe.training.learning_rate,
+        split_off=split_off,
     )
 
 
@@ -221,18 +271,13 @@ def _count(model: nn.Module) -> int:
 
 
 def _filling(model: nn.Module, trainable: list[nn.Parameter], config: WeightLoraConfig) -> list[nn.Parameter]:
-    """What is left if the choice takes the largest adapters that the budget allows; with WeightLoRA+, all of it."""
+    """What is left if the choice takes the largest adapters that the budget allows. With WeightLoRA+, all of it."""
     if config.expand != "none":
         return trainable
     adapters = find_adapters(model)
     sizes = [adapter.size for adapter in adapters]
-    number = None if config.keep is None else config.number_to_keep(len(adapters))
-    number, bound = plan_budgets(sizes, number, config.keep_parameters, 1, config.selection == "credit")[-1]
-    scores = torch.tensor(sizes, dtype=torch.float64)
-    if number is None:
-        mask = top_by_parameters(scores, sizes, bound)
-    else:
-        mask = top_k_within(scores, number, sizes, bound)
+    budget = replace(config, rounds=1, warmup_steps=0).budget_for(sizes)
+    mask = budget.best(torch.tensor(sizes, dtype=torch.float64), sizes, 0)
     gone = {id(p) for adapter, stays in zip(adapters, mask, strict=True) if not stays for p in adapter.parameters}
     return [parameter for parameter in trainable if id(parameter) not in gone]
 

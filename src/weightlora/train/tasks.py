@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..errors import ConfigError
+
 __all__ = ["TASKS", "TaskInfo", "find_task"]
 
 GLUE = "nyu-mll/glue"
@@ -134,12 +136,12 @@ def find_task(name: str | None) -> TaskInfo:
     """The task of that name.
 
     Raises:
-        ValueError: There is none.
+        WeightLoraError: There is none.
     """
     if name is None:
-        raise ValueError(f"--task is missing: choose one of {', '.join(TASKS)}.")
+        raise ConfigError(f"--task is missing: choose one of {', '.join(TASKS)}.")
     if name not in TASKS:
         close = difflib.get_close_matches(name, TASKS, n=1)
         hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(TASKS)}"
-        raise ValueError(f"task={name!r} is unknown: {hint}.")
+        raise ConfigError(f"task={name!r} is unknown: {hint}.")
     return TASKS[name]

@@ -8,12 +8,14 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from ..errors import ConfigError, DataError
 from .arguments import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["Family", "Source", "Work", "class_ids", "room_for"]
+__all__ = ["Family", "Source", "Work", "class_ids", "padding", "room_for"]
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
+Preprocess = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,19 @@ class Work:
     Attributes:
         auto_class: The class of Transformers that loads the model.
         task_type: PEFT's.
-        config: Settings of the model's config, such as `id2label`.
         train: Tokenized rows.
         evaluation: Tokenized rows by split.
         collate: Makes a batch of rows.
         metrics: `compute_metrics` by split.
         metric: The name of the one that is compared.
-        reported: The names of all that are.
+        reported: The names of all that are, besides `held_out_loss`.
+        units: Metric -> `"fraction"` or `"percent"`; a metric that is missing here has no unit.
+        config: Settings of the model's config, such as `id2label`.
         preprocess: `preprocess_logits_for_metrics`, where the logits are too many to keep.
         label_names: `TrainingArguments.label_names`.
         generates: Whether metrics are of generated text.
+        forced: `preprocess` and `metrics` of a second evaluation that generates nothing: the model predicts each token
+            of the right text from the ones before it. That gives `held_out_loss` where `generates`.
     """
 
     auto_class: str
@@ -58,20 +63,29 @@ class Work:
     metrics: Mapping[str, Metrics]
     metric: str
     reported: tuple[str, ...]
+    units: Mapping[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-    preprocess: Callable[[Tensor, Tensor], Tensor] | None = None
+    preprocess: Preprocess | None = None
     label_names: Sequence[str] = ("labels",)
     generates: bool = False
+    forced: tuple[Preprocess, Metrics] | None = None
 
 
 Family = Callable[[Source], Work]
+
+
+def padding(source: Source) -> dict[str, Any]:
+    """How collators pad: to the longest row of a batch, or always to `max_length` with `pad_to_max_length`."""
+    if source.arguments.pad_to_max_length:
+        return {"padding": "max_length", "max_length": source.arguments.max_length}
+    return {"padding": True, "pad_to_multiple_of": 8}
 
 
 def room_for(source: Source, name: str = "max_length") -> int:
     """The length that inputs are cut to.
 
     Raises:
-        ValueError: The model has fewer positions, or the tokenizer says that it has.
+        WeightLoraError: The model has fewer positions, or the tokenizer says that it has.
     """
     length = getattr(source.arguments, name)
     config = source.config
@@ -79,9 +93,9 @@ def room_for(source: Source, name: str = "max_length") -> int:
     limits.append(source.tokenizer.model_max_length)
     limit = min(value for value in limits if value)
     if length > limit:
-        raise ValueError(f"{name}={length} is longer than the model's {limit} positions: give {limit} at the most.")
+        raise ConfigError(f"{name}={length} is longer than the model's {limit} positions: give {limit} at the most.")
     if length < 4:
-        raise ValueError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
+        raise ConfigError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
     return length
 
 
@@ -91,7 +105,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
     Labels are whole numbers, or names: those given, the data set's own, the task's, or the sorted ones of `train`.
 
     Raises:
-        ValueError: A label is missing, is none of the classes, or there is only one class.
+        WeightLoraError: A label is missing, is none of the classes, or there is only one class.
     """
     values = {name: list(rows[column]) for name, rows in source.splits.items()}
     feature = source.splits["train"].features[column]
@@ -103,7 +117,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         whole = [label for label in flat if isinstance(label, int)]
         names = sorted(set(flat)) if by_name else [str(i) for i in range(max(whole, default=0) + 1)]
     if len(names) < 2:
-        raise ValueError(f"train has the label {flat[0]!r} alone: to tell classes apart takes two at the least.")
+        raise DataError(f"train has the label {flat[0]!r} alone: give rows of at least two classes.")
     numbers = {name: number for number, name in enumerate(names)}
 
     def number_of(label: Any, split: str, row: int) -> int:
@@ -111,7 +125,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(names):
             return number
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
-        raise ValueError(
+        raise DataError(
             f"the label {label!r} in row {row} of {split} is out of range: there are {len(names)} classes, 0 to "
             f"{len(names) - 1} ({known})."
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 
+from ...errors import ConfigError
 from ..work import Family, Source, Work
 
 __all__ = ["FAMILIES", "make_work"]
@@ -20,7 +21,7 @@ FAMILIES: dict[str, Callable[[Source], Work]] = {
     "question-answering": _lazily("answering", "question_answering"),
     "seq2seq": _lazily("seq2seq", "seq2seq"),
     "causal-lm": _lazily("causal", "causal_lm"),
-    "verbalised": _lazily("causal", "verbalised"),
+    "verbalised": _lazily("verbalised", "verbalised"),
 }
 
 
@@ -28,11 +29,11 @@ def make_work(source: Source) -> Work:
     """The work of the source's family; `verbalised` turns classification into a causal LM's.
 
     Raises:
-        ValueError: The task has no verbalised form, or whatever the family refuses.
+        WeightLoraError: The task has no verbalised form, or whatever the family refuses.
     """
     family = source.task.family
     if source.arguments.verbalised:
         if family != "text-classification":
-            raise ValueError(f"verbalised=True needs classes, and {source.arguments.task} is of {family}: drop it.")
+            raise ConfigError(f"verbalised=True needs classes, and {source.arguments.task} is of {family}: drop it.")
         family = "verbalised"
     return FAMILIES[family](source)

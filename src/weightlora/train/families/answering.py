@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from scipy.special import log_softmax
 from transformers import DataCollatorWithPadding, EvalPrediction
 
-from ..work import Metrics, Source, Work, room_for
+from ...errors import ConfigError, DataError
+from ..result import HELD_OUT_LOSS
+from ..work import Metrics, Source, Work, padding, room_for
 from .squad import golds_of, score_answers
 
-__all__ = ["best_spans", "question_answering"]
+__all__ = ["best_spans", "question_answering", "span_loss"]
 
 ASIDE = ("example", "offsets", "cls")  # columns of features that the model does not get
 Span = tuple[str, float]
@@ -20,26 +23,28 @@ def question_answering(source: Source) -> Work:
     """SQuAD's columns; a question without answers has none in its context (v2.0).
 
     Raises:
-        ValueError: An answer is not where its context has it, or the windows are too short for the questions.
+        WeightLoraError: An answer is not where its context has it, or the windows are too short for the questions.
     """
     length, tokenizer = room_for(source), source.tokenizer
     if not tokenizer.is_fast:
-        raise ValueError("question answering needs a fast tokenizer, which knows where in the text each piece is.")
+        raise ConfigError("question answering needs a fast tokenizer, which knows where in the text each piece is.")
     _check_answers(source)
     _check_windows(source, length)
     features = {split: _windows(source, split, length) for split in source.splits}
     nullable = any(not answers["text"] for rows in source.splits.values() for answers in rows["answers"])
     evaluation = {split: features[split].remove_columns(list(ASIDE)) for split in source.evaluated}
-    reported = tuple(name for name in source.task.metrics if nullable or not name.startswith(("HasAns", "NoAns")))
+    named = tuple(name for name in source.task.metrics if nullable or not name.startswith(("HasAns", "NoAns")))
+    reported = (*named, "best_f1", "best_exact") if nullable else named
     return Work(
         auto_class="AutoModelForQuestionAnswering",
         task_type="QUESTION_ANS",
         train=features["train"].remove_columns(list(ASIDE)),
         evaluation=evaluation,
-        collate=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
+        collate=DataCollatorWithPadding(tokenizer, **padding(source)),
         metrics={split: _metrics(source, split, features[split], nullable) for split in evaluation},
         metric=source.task.metrics[0],
-        reported=(*reported, "best_f1", "best_exact") if nullable else reported,
+        reported=reported,
+        units=dict.fromkeys(reported, "percent"),
         label_names=("start_positions", "end_positions"),
     )
 
@@ -49,7 +54,7 @@ def _check_answers(source: Source) -> None:
         for row, (name, context, answers) in enumerate(zip(rows["id"], rows["context"], rows["answers"], strict=True)):
             for text, start in zip(answers["text"], answers["answer_start"], strict=True):
                 if context[start : start + len(text)] != text:
-                    raise ValueError(
+                    raise DataError(
                         f"the answer {text!r} of question {name!r} (row {row} of {split}) is not in its context at "
                         f"character {start}, where that has {context[start : start + len(text)]!r}."
                     )
@@ -61,7 +66,7 @@ def _check_windows(source: Source, length: int) -> None:
         questions = source.tokenizer(list(rows["question"]), add_special_tokens=False).input_ids
         longest = max(map(len, questions))
         if longest + stride + source.tokenizer.num_special_tokens_to_add(pair=True) >= length:
-            raise ValueError(
+            raise ConfigError(
                 f"max_length={length} is too short for the longest question of {split}, {longest} tokens, and "
                 f"stride={stride}: raise max_length, or lower stride."
             )
@@ -121,20 +126,39 @@ def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], 
 def _metrics(source: Source, split: str, features: Dataset, nullable: bool) -> Metrics:
     rows, arguments = source.splits[split], source.arguments
     contexts, golds = list(rows["context"]), golds_of(rows["answers"])
+    lengths = [len(ids) for ids in features["input_ids"]]
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
         logits: Any = prediction.predictions
         starts, ends = logits[:2]
+        loss = {HELD_OUT_LOSS: span_loss(logits[:2], prediction.label_ids, lengths)}
         spans, nulls = best_spans(starts, ends, features, contexts, arguments.n_best, arguments.max_answer_length)
         if not nullable:
-            return score_answers([text for text, _ in spans], golds)
+            return {**loss, **score_answers([text for text, _ in spans], golds)}
         margins = [null - score for null, (_, score) in zip(nulls, spans, strict=True)]
         answers = ["" if margin > 0 else text for margin, (text, _) in zip(margins, spans, strict=True)]
         forced = score_answers([text for text, _ in spans], golds, margins)
         best = {name: value for name, value in forced.items() if name.startswith("best_")}
-        return {**score_answers(answers, golds), **best}
+        return {**loss, **score_answers(answers, golds), **best}
 
     return metrics
+
+
+def span_loss(logits: Any, positions: Any, lengths: Sequence[int]) -> float:
+    """Mean negative log-likelihood of the first and of the last position, among the tokens of each window.
+
+    Args:
+        logits: For first and last positions, each of shape `(windows, tokens)`. Columns after a window are ignored.
+        positions: The right ones, each of shape `(windows,)`.
+        lengths: Tokens of each window.
+    """
+    losses = []
+    for one, right in zip(logits, positions, strict=True):
+        one = np.asarray(one, dtype=np.float64)
+        beyond = np.arange(one.shape[1]) >= np.asarray(lengths)[:, None]
+        chances = log_softmax(np.where(beyond, -np.inf, one), axis=-1)
+        losses.append(-np.take_along_axis(chances, np.asarray(right)[:, None], axis=1).mean())
+    return float(np.mean(losses))
 
 
 def best_spans(

@@ -1,36 +1,46 @@
-"""Causal language models: plain text, prompt and completion, chats by the model's template, and classes as words."""
+"""Causal language models: plain text, blocks of packed texts, prompt and completion, and chats."""
 
 import inspect
-from collections.abc import Callable
-from string import Formatter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, EvalPrediction
 
-from ..work import Source, Work, class_ids, room_for
-from .classification import score_classes
+from ...errors import ConfigError, DataError
+from ..result import HELD_OUT_LOSS
+from ..work import Source, Work, padding, room_for
 
-__all__ = ["causal_lm", "verbalised"]
+__all__ = ["IGNORED", "causal_lm", "collator", "first_token", "packed"]
 
 IGNORED = -100
 Tokens = tuple[list[int], list[int]]
 
 
 def causal_lm(source: Source) -> Work:
-    """Next tokens: of a `text`; of a `completion` after its `prompt`; of the last of the `messages` of a chat.
+    """Next-token prediction: of a `text`, of a `completion` after its `prompt`, or of the last message of a chat.
+
+    With `packing`, texts are joined and cut into blocks of `max_length` tokens.
 
     Raises:
-        ValueError: A row has nothing to learn, the tokenizer has no chat template, or `max_length` is too long.
+        ConfigError: The tokenizer has no chat template, `max_length` is too long, or there is no text to pack.
+        DataError: A row has nothing to learn.
     """
     length = room_for(source)
     columns = source.splits["train"].column_names
+    if source.arguments.packing:
+        if columns != ["text"]:
+            raise ConfigError(f"packing=True joins texts, and the data has {', '.join(columns)}: drop --packing.")
+        return packed(source)
     form = _chat if "messages" in columns else _completion if "prompt" in columns else _text
     if form is _chat and source.tokenizer.chat_template is None:
-        raise ValueError("the tokenizer has no chat template, and messages need one: give an instruction-tuned model.")
+        raise ConfigError(
+            "the tokenizer has no chat template, and messages need one: give an instruction-tuned model."
+        )
 
     def encode(split: str) -> Any:
         rows = source.splits[split]
@@ -38,7 +48,7 @@ def causal_lm(source: Source) -> Work:
         def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
             prompt, answer = form(source, row)
             if not answer:
-                raise ValueError(f"row {index} of {split} has nothing to learn: its text or answer is empty.")
+                raise DataError(f"row {index} of {split} has nothing to learn: its text or answer is empty.")
             answer = answer[:length]
             prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
             return {"input_ids": [*prompt, *answer], "labels": [*[IGNORED] * len(prompt), *answer]}
@@ -51,61 +61,39 @@ def causal_lm(source: Source) -> Work:
         task_type="CAUSAL_LM",
         train=encode("train"),
         evaluation=evaluation,
-        collate=_collator(source),
+        collate=collator(source),
         metrics=dict.fromkeys(evaluation, _perplexity),
         metric=source.task.metrics[0],
         reported=source.task.metrics,
+        units={"token_accuracy": "fraction"},
         preprocess=_token_scores,
     )
 
 
-def verbalised(source: Source) -> Work:
-    """Classes as words that the model goes on with after a prompt; the loss is that word's, among all words.
+def packed(source: Source, blocks: Mapping[str, int] | None = None) -> Work:
+    """Blocks of `max_length` tokens, cut from texts that follow each other, with the end-of-text token between them.
 
-    Answers are told apart by their first token.
+    Args:
+        source: Its rows have a `text`.
+        blocks: Largest number of blocks of a split. None takes all.
 
     Raises:
-        ValueError: There is no prompt or no word for a class, the words begin alike, or a label is out of range.
+        ConfigError: `max_length` is too long for the model.
+        DataError: A split has less than one block.
     """
-    names, ids = class_ids(source)
-    prompt = source.arguments.prompt or source.task.prompt
-    words = source.arguments.label_words or list(source.task.words)
-    fields = [name for _, name, _, _ in Formatter().parse(prompt or "") if name]
-    columns = source.splits["train"].column_names
-    if not fields or any(name not in columns for name in fields):
-        raise ValueError(
-            f"prompt={prompt!r} must hold the row's text: write {{text}}"
-            + (" and {pair}." if "pair" in columns else ".")
-        )
-    if len(words) != len(names):
-        raise ValueError(
-            f"label_words has {len(words)} words for {len(names)} classes ({', '.join(names)}): give one each."
-        )
-    tokenizer = source.tokenizer
-    answers = [tokenizer(word, add_special_tokens=False).input_ids[:1] for word in words]
-    first = [answer[0] for answer in answers if answer]
-    if len(set(first)) < len(words) or tokenizer.unk_token_id in first:
-        raise ValueError(f"label_words={words} are not told apart by their first token: choose other words.")
-    head = _begin(tokenizer)
-    room = room_for(source) - 1 - len(head)
+    length, tokenizer = room_for(source), source.tokenizer
 
-    def encode(split: str) -> Any:
-        rows = source.splits[split]
-
-        def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
-            text = _cut(tokenizer, prompt or "", {name: row[name] for name in fields}, room)
-            answer = first[ids[split][index]]
-            tokens = [*head, *text]
-            return {"input_ids": [*tokens, answer], "labels": [*[IGNORED] * len(tokens), answer]}
-
-        return rows.map(tokenize, with_indices=True, remove_columns=rows.column_names)
-
-    def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        labels = [first.index(row[row != IGNORED][-1]) for row in np.asarray(prediction.label_ids)]
-        return score_classes(source.task.metrics, labels, np.argmax(prediction.predictions, axis=-1))
-
-    def preprocess(logits: Tensor, labels: Tensor) -> Tensor:
-        return logits[:, -2, first]  # the answer is the last token: batches are padded on the left
+    def encode(split: str) -> Dataset:
+        wanted = None if blocks is None else blocks[split]
+        stream: list[int] = []
+        for text in source.splits[split]["text"]:
+            stream += [*tokenizer(text).input_ids, *_end(tokenizer)]
+            if wanted is not None and len(stream) >= wanted * length:
+                break
+        count = len(stream) // length if wanted is None else min(wanted, len(stream) // length)
+        if count == 0:
+            raise DataError(f"{split} has {len(stream)} tokens, less than a block of max_length={length}: lower it.")
+        return Dataset.from_dict({"input_ids": [stream[i * length : (i + 1) * length] for i in range(count)]})
 
     evaluation = {split: encode(split) for split in source.evaluated}
     return Work(
@@ -113,27 +101,31 @@ def verbalised(source: Source) -> Work:
         task_type="CAUSAL_LM",
         train=encode("train"),
         evaluation=evaluation,
-        collate=_collator(source, logits=2),
-        metrics=dict.fromkeys(evaluation, metrics),
-        metric=source.task.metrics[0],
-        reported=source.task.metrics,
-        preprocess=preprocess,
+        collate=_collate_blocks,
+        metrics=dict.fromkeys(evaluation, _perplexity_of_blocks),
+        metric="perplexity",
+        reported=("perplexity",),
+        preprocess=_block_losses,
     )
 
 
-def _cut(tokenizer: Any, prompt: str, texts: dict[str, str], room: int) -> list[int]:
-    """Tokens of the filled prompt, its longest text shortened at the end until it fits."""
-    while len(ids := tokenizer(prompt.format(**texts), add_special_tokens=False).input_ids) > room:
-        name = max(texts, key=lambda key: len(texts[key]))
-        if not texts[name]:
-            raise ValueError(f"max_length leaves no room for a text in the prompt {prompt!r}: raise it.")
-        tokens = tokenizer(texts[name], add_special_tokens=False).input_ids
-        shorter = tokenizer.decode(tokens[: max(0, len(tokens) - len(ids) + room)])
-        texts = texts | {name: shorter if len(shorter) < len(texts[name]) else texts[name][:-1]}
-    return ids
+def _collate_blocks(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    ids = torch.tensor([row["input_ids"] for row in rows])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
 
 
-def _begin(tokenizer: Any) -> list[int]:
+def _block_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss of each block, shape `(batch, 1)`."""
+    losses = functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), labels[:, 1:], reduction="none")
+    return losses.mean(dim=1, keepdim=True)
+
+
+def _perplexity_of_blocks(prediction: EvalPrediction) -> dict[str, float]:
+    loss = float(np.mean(np.asarray(prediction.predictions), dtype=np.float64))
+    return {HELD_OUT_LOSS: loss, "perplexity": float(np.exp(loss))}
+
+
+def first_token(tokenizer: Any) -> list[int]:
     """The token that the tokenizer puts in front of a text, if it does."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and tokenizer("a").input_ids[:1] == [bos] else []
@@ -145,14 +137,14 @@ def _end(tokenizer: Any) -> list[int]:
 
 def _text(source: Source, row: dict[str, Any]) -> Tokens:
     ids = source.tokenizer(row["text"], add_special_tokens=False).input_ids
-    return [], [*_begin(source.tokenizer), *ids, *_end(source.tokenizer)] if ids else []
+    return [], [*first_token(source.tokenizer), *ids, *_end(source.tokenizer)] if ids else []
 
 
 def _completion(source: Source, row: dict[str, Any]) -> Tokens:
     prompt, answer = (
         source.tokenizer(row[name], add_special_tokens=False).input_ids for name in ("prompt", "completion")
     )
-    return [*_begin(source.tokenizer), *prompt], [*answer, *_end(source.tokenizer)] if answer else []
+    return [*first_token(source.tokenizer), *prompt], [*answer, *_end(source.tokenizer)] if answer else []
 
 
 def _chat(source: Source, row: dict[str, Any]) -> Tokens:
@@ -163,27 +155,35 @@ def _chat(source: Source, row: dict[str, Any]) -> Tokens:
     prompt = render(messages[:-1], add_generation_prompt=True, return_dict=False)
     whole = render(messages, return_dict=False)
     if whole[: len(prompt)] != prompt:
-        raise ValueError(
-            "the chat template renders a conversation anew when an answer is added, so prompt and answer cannot be "
-            "told apart: give prompt and completion instead of messages."
+        raise DataError(
+            "the chat template changes the prompt when an answer is added, so the answer cannot be separated from it: "
+            "give prompt and completion instead of messages."
         )
     return prompt, whole[len(prompt) :]
 
 
-def _collator(source: Source, logits: int = 0) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    """Pads on the left, so that answers end together; `logits` > 0 asks the model for its last logits alone."""
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+
+def collator(source: Source, logits: int = 0, positions: bool = True) -> Collate:
+    """Make batches that are padded on the left, so that answers end together.
+
+    Args:
+        source: Its tokenizer, model config and padding.
+        logits: If greater than 0, ask the model for its last logits only. With a large vocabulary they are costly.
+        positions: Whether batches have `position_ids` that count from the first token after the padding. Without them
+            the padding counts, too.
+    """
     model: Any = AutoModelForCausalLM._model_mapping.get(type(source.config), None)
     accepted = inspect.signature(model.forward).parameters if model is not None else {}
+    settings = padding(source) if source.arguments.pad_to_max_length else {}
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = dict(
-            source.tokenizer.pad(
-                [{"input_ids": row["input_ids"]} for row in rows], padding_side="left", return_tensors="pt"
-            )
-        )
+        ids = [{"input_ids": row["input_ids"]} for row in rows]
+        batch = dict(source.tokenizer.pad(ids, padding_side="left", return_tensors="pt", **settings))
         width = batch["input_ids"].shape[1]
         labels = torch.tensor([[IGNORED] * (width - len(row["labels"])) + row["labels"] for row in rows])
-        if "position_ids" in accepted:  # from 0 at the first token, wherever the padding ends
+        if positions and "position_ids" in accepted:
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
         if logits and "logits_to_keep" in accepted:
             return {**batch, "labels": labels[:, -logits:], "logits_to_keep": logits}
@@ -203,4 +203,5 @@ def _token_scores(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _perplexity(prediction: EvalPrediction) -> dict[str, float]:
     loss, tokens, right = np.asarray(prediction.predictions, dtype=np.float64).sum(0)
-    return {"perplexity": float(np.exp(loss / tokens)), "token_accuracy": float(right / tokens)}
+    loss /= tokens
+    return {HELD_OUT_LOSS: float(loss), "perplexity": float(np.exp(loss)), "token_accuracy": float(right / tokens)}

@@ -4,13 +4,16 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef, mean_squared_error
 from transformers import DataCollatorWithPadding, EvalPrediction
 
-from ..work import Metrics, Source, Work, class_ids, room_for
+from ...errors import DataError
+from ..result import HELD_OUT_LOSS
+from ..work import Metrics, Source, Work, class_ids, padding, room_for
 
-__all__ = ["METRICS", "classification", "regression", "score_classes", "score_numbers"]
+__all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
 
 METRICS = {
     "accuracy": accuracy_score,
@@ -25,14 +28,17 @@ def classification(source: Source) -> Work:
     """A class for each text.
 
     Raises:
-        ValueError: A label is out of range, or `max_length` is longer than the model.
+        WeightLoraError: A label is out of range, or `max_length` is longer than the model.
     """
     names, ids = class_ids(source)
     config = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        chosen = np.argmax(_logits(prediction), axis=-1)
-        return score_classes(source.task.metrics, prediction.label_ids, chosen)
+        logits = _logits(prediction)
+        return {
+            HELD_OUT_LOSS: class_loss(prediction.label_ids, logits),
+            **score_classes(source.task.metrics, prediction.label_ids, np.argmax(logits, axis=-1)),
+        }
 
     return _work(source, ids, metrics, config)
 
@@ -41,7 +47,7 @@ def regression(source: Source) -> Work:
     """A number for each text, under the squared error.
 
     Raises:
-        ValueError: A label is no number, or `max_length` is longer than the model.
+        WeightLoraError: A label is no number, or `max_length` is longer than the model.
     """
     numbers = {
         split: [_number(label, split, row) for row, label in enumerate(rows["label"])]
@@ -49,9 +55,16 @@ def regression(source: Source) -> Work:
     }
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        return score_numbers(prediction.label_ids, _logits(prediction))
+        labels, predicted = _numbers(prediction.label_ids), _numbers(_logits(prediction))
+        loss = float(mean_squared_error(labels, predicted))
+        return {HELD_OUT_LOSS: loss, **score_numbers(labels, predicted)}
 
     return _work(source, numbers, metrics, {"num_labels": 1, "problem_type": "regression"})
+
+
+def class_loss(labels: Any, logits: Any) -> float:
+    """Mean negative log-likelihood of the classes. `logits` has the shape `(rows, classes)`."""
+    return float(log_loss(labels, softmax(logits, axis=-1), labels=range(logits.shape[-1])))
 
 
 def score_classes(names: tuple[str, ...], labels: Any, chosen: Any) -> dict[str, float]:
@@ -61,17 +74,21 @@ def score_classes(names: tuple[str, ...], labels: Any, chosen: Any) -> dict[str,
 
 def score_numbers(labels: Any, predicted: Any) -> dict[str, float]:
     """Both correlations; 0 where the predictions are all alike, and there is none."""
-    predicted, labels = (np.asarray(values, dtype=np.float64).reshape(-1) for values in (predicted, labels))
+    labels, predicted = _numbers(labels), _numbers(predicted)
     if len(labels) < 2 or np.ptp(predicted) == 0 or np.ptp(labels) == 0:
         return {"pearson": 0.0, "spearman": 0.0}
     both = {"pearson": pearsonr(labels, predicted), "spearman": spearmanr(labels, predicted)}
     return {name: float(result.statistic) for name, result in both.items()}
 
 
+def _numbers(values: Any) -> Any:
+    return np.asarray(values, dtype=np.float64).reshape(-1)
+
+
 def _number(label: Any, split: str, row: int) -> float:
     if isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label):
         return float(label)
-    raise ValueError(f"the label {label!r} in row {row} of {split} is no number, and regression learns numbers.")
+    raise DataError(f"the label {label!r} in row {row} of {split} is no number, and regression learns numbers.")
 
 
 def _logits(prediction: EvalPrediction) -> Any:
@@ -100,8 +117,9 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         config=config,
         train=encode("train"),
         evaluation=evaluation,
-        collate=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8),
+        collate=DataCollatorWithPadding(tokenizer, **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         metric=source.task.metrics[0],
         reported=source.task.metrics,
+        units=dict.fromkeys(source.task.metrics, "fraction"),
     )

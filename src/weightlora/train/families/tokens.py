@@ -6,7 +6,10 @@ import numpy as np
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from transformers import DataCollatorForTokenClassification, EvalPrediction
 
-from ..work import Source, Work, class_ids, room_for
+from ...errors import ConfigError, DataError
+from ..result import HELD_OUT_LOSS
+from ..work import Source, Work, class_ids, padding, room_for
+from .classification import class_loss
 
 __all__ = ["score_tokens", "token_classification"]
 
@@ -18,16 +21,16 @@ def token_classification(source: Source) -> Work:
     """Rows are lists of words (`tokens`) and of as many labels (`tags`).
 
     Raises:
-        ValueError: The lists differ in length, a label is out of range, `max_length` is longer than the model, or the
-            tokenizer cannot tell which word a piece is of.
+        DataError: The lists differ in length, or a label is out of range.
+        ConfigError: `max_length` is longer than the model, or the tokenizer does not know the word of a piece.
     """
     length, tokenizer = room_for(source), source.tokenizer
     if not tokenizer.is_fast:
-        raise ValueError("token classification needs a fast tokenizer, which knows the word that each piece is of.")
+        raise ConfigError("token classification needs a fast tokenizer, which knows the word that each piece is of.")
     for split, rows in source.splits.items():
         for row, (tokens, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
             if len(tokens) != len(tags):
-                raise ValueError(f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give as many.")
+                raise DataError(f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give as many.")
     names, ids = class_ids(source, "tags")
 
     def encode(split: str) -> Any:
@@ -41,9 +44,10 @@ def token_classification(source: Source) -> Work:
         return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        chosen, labels = np.argmax(prediction.predictions, axis=-1), np.asarray(prediction.label_ids)
+        labels = np.asarray(prediction.label_ids)
         counted = labels != IGNORED
-        return score_tokens(names, labels[counted], chosen[counted])
+        logits, labels = np.asarray(prediction.predictions)[counted].astype(np.float64), labels[counted]
+        return {HELD_OUT_LOSS: class_loss(labels, logits), **score_tokens(names, labels, np.argmax(logits, axis=-1))}
 
     evaluation = {split: encode(split) for split in source.evaluated}
     return Work(
@@ -52,10 +56,11 @@ def token_classification(source: Source) -> Work:
         config={"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}},
         train=encode("train"),
         evaluation=evaluation,
-        collate=DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=8),
+        collate=DataCollatorForTokenClassification(tokenizer, **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         metric=source.task.metrics[0],
         reported=source.task.metrics,
+        units=dict.fromkeys(source.task.metrics, "fraction"),
     )
 
 

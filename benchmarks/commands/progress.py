@@ -1,0 +1,77 @@
+"""Executes many runs and shows the progress, in a terminal or in a log."""
+
+import contextlib
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from weightlora.compare.runner import Process, execute, expected_seconds, python_module
+
+from ..experiments import Run
+
+__all__ = ["execute_with_progress", "progress_bar"]
+
+
+def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[str, str] | None = None) -> int:
+    """Execute the runs that have no result yet, each in a process of its own; returns 1 if any failed, else 0.
+
+    Args:
+        runs: In the order in which they begin.
+        jobs: Number of runs at the same time. The cores are divided among them.
+        environment: Variables of every run.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    aside = sum([run.set_aside() for run in runs])
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
+    left: dict[str, Run] = {}
+    for run in runs:
+        if (result := run.result()) is None:
+            left[_name(run)] = run
+        else:
+            seconds[run.kind].append(result.wall_seconds)
+    terminal = sys.stdout.isatty()
+    print(f"{len(runs)} runs, {len(runs) - len(left)} of them done, {jobs} at a time", flush=True)
+    if aside:
+        print(f"{aside} files renamed to *.aside: incomplete, or of other settings or another version")
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"), TextColumn("{task.description}"))
+    with Progress(*columns, disable=not terminal) as progress:
+        bar = progress.add_task("", total=len(runs), completed=len(runs) - len(left), eta="")
+
+        def on_end(process: Process, took: float | None, error: str | None) -> None:
+            run = left.pop(process.name)
+            if took is not None:
+                seconds[run.kind].append(took)
+            eta = f"{expected_seconds([r.kind for r in left.values()], seconds) / jobs / 60:.0f} min left"
+            progress.update(bar, advance=1, eta=eta, description=process.name)
+            if error or not terminal:
+                line = f"{process.name}: {error or f'{took:.0f} s'}, {eta}"
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        failures = execute([_process(run, environment or {}) for run in left.values()], jobs, on_end)
+    return 1 if failures else 0
+
+
+def _name(run: Run) -> str:
+    return f"{run.kind} seed {run.seed}"
+
+
+def _process(run: Run, environment: Mapping[str, str]) -> Process:
+    arguments = ["--experiment", json.dumps(run.experiment), "--seed", str(run.seed), "--output", str(run.output)]
+    # Experiments load nothing from the hub. A recipe may.
+    offline = {} if "settings" in run.experiment else {"HF_HUB_OFFLINE": "1"}
+    return Process(_name(run), python_module("benchmarks.worker", *arguments), run.kind, {**offline, **environment})
+
+
+@contextlib.contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[], None]]:
+    """One bar in a terminal and nothing elsewhere; the function advances it by one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from weightlora.cli.quiet import quiet_libraries
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn())
+    with quiet_libraries(), Progress(*columns, disable=not sys.stdout.isatty(), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda: progress.advance(bar)

@@ -1,0 +1,77 @@
+"""Update credit against random sets: the table and the picture."""
+
+from pathlib import Path
+
+from scipy.stats import binomtest
+
+from weightlora.compare.statistics import paired
+from weightlora.compare.tables import difference
+
+from ..figures.differences import draw_differences
+from .runs import Run, runs_in
+from .tables import table
+
+COLUMNS = {
+    "random": "random sets from the start, at their tuned rate",
+    "same-rate": "random sets from the start, at update credit's rate",
+    "random-late": "random sets chosen after the same selection phase",
+}
+Losses = dict[str, dict[int, float]]  # task -> seed -> loss
+
+
+def losses() -> dict[str, Losses]:
+    """Held-out loss of update credit and of the three kinds of random sets, by label.
+
+    `same-rate` holds random sets from the start at update credit's rate, from whichever experiment has them.
+    """
+    found: dict[str, Losses] = {label: {} for label in ("weightlora", *COLUMNS)}
+    main = runs_in()
+    rates = {run.task: run.learning_rate for run in main if run.label == "weightlora"}
+    alike = [run.settings for run in main if run.label == "random"]
+
+    def add(label: str, run: Run) -> None:
+        found[label].setdefault(run.task, {})[run.seed] = run.loss
+
+    for run in main + runs_in("ablations"):
+        if run.label in found:
+            add(run.label, run)
+        if run.learning_rate == rates.get(run.task) and run.settings in alike:
+            add("same-rate", run)
+    return found
+
+
+def chance() -> str:
+    """Update credit minus random sets: one row per task, and how often update credit is lower over all tasks."""
+    found = losses()
+    rows = [["loss of update credit minus loss of", *COLUMNS.values()]]
+    totals = dict.fromkeys(COLUMNS, (0, 0))
+    for task, own in sorted(found["weightlora"].items()):
+        rows.append([task])
+        for label in COLUMNS:
+            reference = found[label].get(task, {})
+            versus = paired(own, reference)
+            if versus is None:
+                rows[-1].append("")
+                continue
+            seeds = len(own.keys() & reference.keys())
+            rows[-1].append(f"{difference(versus)} ({versus['wins']} of {seeds})")
+            totals[label] = (totals[label][0] + versus["wins"], totals[label][1] + seeds)
+    tests = [
+        f"{wins} of {seeds} (p = {binomtest(wins, seeds).pvalue:.3f})" if seeds else ""
+        for wins, seeds in totals.values()
+    ]
+    return table([*rows, ["lower in loss, all tasks (two-sided sign test)", *tests]])
+
+
+def draw_chance(path: Path) -> Path:
+    """The same differences as a picture."""
+    found, panels = losses(), {}
+    for task, own in sorted(found["weightlora"].items()):
+        panel = {}
+        for label, words in COLUMNS.items():
+            reference = found[label].get(task, {})
+            differences = [own[seed] - reference[seed] for seed in sorted(own.keys() & reference.keys())]
+            panel[words] = (paired(own, reference) or {}, differences)
+        if any(differences for _, differences in panel.values()):
+            panels[task] = panel
+    return draw_differences(panels, "held-out loss of update credit minus that of random sets", path)

@@ -1,0 +1,153 @@
+"""The tables of what selecting saves: the quickstart's, the costs of a step, and the README's table."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from weightlora.compare.statistics import interval, paired
+
+from .runs import losses_of, pool
+from .tables import megabytes, table
+
+RESULTS = Path(__file__).parents[1] / "results"
+TASKS = {
+    "rotten-tomatoes": "Rotten Tomatoes",
+    "imdb": "IMDb",
+    "vader-tweets": "VADER tweets",
+    "smollm2-sentiment": "SmolLM2 sentiment",
+    "smollm2-imdb-lm": "SmolLM2 language modelling",
+}
+METHODS = ("lora", "weightlora", "random")
+
+
+def stored(name: str) -> Any:
+    """A result file of one measurement."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def savings() -> str:
+    """What a quarter of the adapters saves, and the quality that goes with it."""
+    variants = stored("speed")["variants"]
+    before, after = variants["all"], variants["after"]
+
+    def cost(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
+        return [title, form(before[key]), form(after[key]), ""]
+
+    adapters = {
+        label: round(sum(run.parameters for run in runs) / len(runs))
+        for label in METHODS
+        for runs in [list(pool()["rotten-tomatoes", label].values())]
+    }
+    rows = [
+        ["", "LoRA on all modules", "the chosen quarter", "a random quarter"],
+        ["adapters", str(before["adapters"]), str(after["adapters"]), str(after["adapters"])],
+        ["adapter parameters", *(f"{adapters[label]:,}" for label in METHODS)],
+        cost("optimizer state", "optimizer_state_bytes", megabytes),
+        cost("activations for backward", "saved_activation_bytes", megabytes),
+        cost("step time, after the choice", "step_time_ratio", lambda value: f"{value:.2f}"),
+    ]
+    for task, name in TASKS.items():
+        losses = {label: losses_of(task, label) for label in METHODS}
+        cells = [_interval(list(found.values())) for found in losses.values()]
+        versus = paired(losses["weightlora"], losses["random"])
+        if versus is not None and versus["mean"] + versus["ci"] < 0:
+            cells[1] += " ▼"
+        rows.append([f"loss, {name}", *cells])
+    return table(rows)
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Mean, half-width of the 95 % interval, and number of seeds."""
+    found = interval(values)
+    return f"{found['mean']:.3f} ± {found['ci']:.3f} ({len(values)})"
+
+
+def metrics() -> str:
+    """The tasks' own metrics for the four main methods."""
+    labels = {
+        "lora": "LoRA on all",
+        "random": "random quarter",
+        "weightlora": "`weightlora`",
+        "weightlora-plus": "WeightLoRA+",
+    }
+    rows = [["task", "metric", *labels.values()]]
+    for task, name in TASKS.items():
+        runs = {label: list(pool()[task, label].values()) for label in labels}
+        cells = [_interval([run.value for run in several]) for several in runs.values()]
+        rows.append([name, runs["lora"][0].metric, *cells])
+    return table(rows, left=2)
+
+
+def quickstart_figures(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`columns`, `test_sentences`, `steps` and `select_steps` of a quickstart run.
+
+    Args:
+        content: A `result.json` of `weightlora quickstart --compare`, or what earlier versions wrote.
+    """
+    settings, measured = content["settings"], content.get("evidence") or content
+    return {
+        "columns": measured["columns"],
+        "test_sentences": measured["test_sentences"],
+        "steps": content["steps"] if "steps" in content else settings["steps"],
+        "select_steps": settings["select_steps"],
+    }
+
+
+def quickstart() -> str:
+    """The numbers of `weightlora quickstart --compare`."""
+    figures = quickstart_figures(stored("quickstart"))
+    columns = [figures["columns"][key] for key in ("selecting", "after", "lora")]
+
+    def row(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
+        return [title, *("" if column[key] is None else form(column[key]) for column in columns)]
+
+    rows = [
+        ["", f"selecting, steps 1 to {figures['select_steps']}", "after the choice", "LoRA on all, same steps"],
+        row("adapters", "adapters", str),
+        row("their parameters", "adapter_parameters", lambda value: f"{value:,}"),
+        row("optimizer state", "optimizer_state_bytes", megabytes),
+        row("activations kept for backward", "saved_activation_bytes", megabytes),
+        row("step time", "step_time_ratio", lambda value: f"{value:.2f}"),
+        row("held-out accuracy", "test_accuracy", lambda value: f"{value:.3f}"),
+        row("held-out loss", "test_loss", lambda value: f"{value:.3f}"),
+    ]
+    note = (
+        f"MiniLM-L6, evaluated on {figures['test_sentences']:,} held-out sentences of Rotten Tomatoes after "
+        f"{figures['steps']} steps of 32 sentences. This is one run with one seed: it shows that the command works, "
+        "not how good the method is. The step times were measured minutes apart on a shared machine."
+    )
+    return f"{table(rows)}\n\n{note}"
+
+
+def speed() -> str:
+    """Costs of a step, measured in turns in one process."""
+    figures = stored("speed")
+    labels = {
+        "all": "LoRA on all 36 modules",
+        "stoiht": "while selecting, with gates",
+        "credit": "while selecting, with update credit",
+        "after": "after the choice: 9 kept",
+        "direct": "plain LoRA on the same 9",
+        "top": "plain LoRA on the 9 nearest the output",
+    }
+    rows = [["", "adapters", "optimizer state", "activations for backward", "step time"]]
+    for key, variant in figures["variants"].items():
+        low, high = variant["step_time_ratio_quartiles"]
+        rows.append(
+            [
+                labels.get(key, variant["label"]),
+                str(variant["adapters"]),
+                megabytes(variant["optimizer_state_bytes"]),
+                megabytes(variant["saved_activation_bytes"]),
+                f"{variant['step_time_ratio']:.2f} ({low:.2f} to {high:.2f})",
+            ]
+        )
+    settings: Mapping[str, Any] = figures["settings"]
+    note = (
+        f"MiniLM-L6, {settings['batch_size']} x {settings['tokens']} tokens, rank {settings['rank']}, "
+        f"{figures['environment']['threads']} CPU threads. Step time is relative to LoRA on all modules: median and "
+        f"quartiles of {settings['rounds']} rounds. The backward pass stops at the lowest adapter, so the savings "
+        "depend on where the kept adapters are."
+    )
+    return f"{table(rows)}\n\n{note}"

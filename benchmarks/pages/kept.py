@@ -1,0 +1,74 @@
+"""Which modules update credit kept over seeds: a choice for `target_modules` where no run can select."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote
+
+import numpy as np
+
+from weightlora.adapters.layout import lay_out
+from weightlora.compare.statistics import jaccard
+from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.train.result import Result
+
+from ..depth import THIRDS, thirds_of_depth
+
+__all__ = ["keeping", "render_kept_markdown", "share_of_seeds"]
+
+TEXT = (
+    "Share of the adapters of a module type that the default kept, mean over seeds: in all layers, and in the lower, "
+    "middle and upper third of them. A choice without preference would have the same share everywhere."
+)
+
+
+def keeping(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Task -> the runs of the default."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        if result.label == "weightlora" and result.kept and result.names:
+            found.setdefault(result.task, []).append(result)
+    return found
+
+
+def share_of_seeds(runs: Sequence[Result]) -> dict[str, float]:
+    """Name of each adapter -> the share of the runs that kept it."""
+    return {name: sum(name in (run.kept or ()) for run in runs) / len(runs) for name in runs[0].names or ()}
+
+
+def render_kept_markdown(results: Iterable[Result]) -> str:
+    """One table per task, with one row per module type; empty without a run of the default.
+
+    Args:
+        results: As they were loaded.
+    """
+    parts = []
+    for task, runs in keeping(results).items():
+        shares, seeds = share_of_seeds(runs), len(runs)
+        overlap = jaccard([run.kept for run in runs])
+        title = (
+            f"## {escape_markdown(task)}: {len(runs[0].kept or ())} of {len(shares)}, {seeds} seed{'s' * (seeds > 1)}"
+        )
+        parts += [
+            title,
+            f"![share of the seeds that kept each adapter]({quote(task)}-kept.png)",
+            markdown_table(*_table(shares)),
+        ]
+        if overlap is not None:
+            parts += [f"Overlap of two seeds' choices (mean Jaccard): {overlap:.2f}."]
+    return "\n\n".join(["# What update credit keeps", TEXT, *parts]) + "\n" if parts else ""
+
+
+def _table(shares: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
+    grid = lay_out(list(shares))
+    kinds = np.array([row for row, _ in grid.cells])
+    thirds, values = np.array(thirds_of_depth(list(shares))), np.array(list(shares.values()))
+    rows = []
+    for row, kind in enumerate(grid.rows):
+        own = kinds == row
+        rows.append([kind, *(_percent(values[own & part]) for part in (True, *(thirds == third for third in THIRDS)))])
+    order = np.argsort([-values[kinds == row].mean() for row in range(len(rows))], kind="stable")
+    return ["module type", "all layers", *THIRDS], [rows[row] for row in order]
+
+
+def _percent(shares: np.ndarray) -> str:
+    """The mean; empty where there is no such module."""
+    return f"{shares.mean():.0%}" if len(shares) else ""

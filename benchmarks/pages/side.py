@@ -1,0 +1,92 @@
+"""Pages and pictures of the main comparison, and of the side comparisons: folders of experiments in its root."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from weightlora.files import write_text
+from weightlora.train.result import Result
+
+from ..experiments import tasks_in
+from ..figures.frequency import draw_shares
+from ..figures.headroom import draw_headroom
+from ..figures.movement import draw_movement
+from ..results import load_results
+from ..summary import write_summary
+from ..tuning import render_tuning_markdown
+from .choices import movements, render_choices_markdown
+from .headroom import fit_membership, place_methods, render_headroom_markdown
+from .kept import keeping, render_kept_markdown, share_of_seeds
+
+__all__ = ["side_comparisons_in", "write_headroom", "write_pages"]
+
+HEADROOM = "headroom"
+SUBSETS = "random-"
+"""Labels of random subsets in the headroom comparison: random-<K>."""
+FEWEST_SUBSETS = 10
+
+
+def side_comparisons_in(root: str | os.PathLike[str]) -> list[Path]:
+    """Folders in `root` that contain tasks with results: ablations, for example."""
+    return sorted({path.parents[3] for path in Path(root).glob("*/*/results/*/seed-*.json")})
+
+
+def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -> list[Path]:
+    """Write the pages about the main comparison, and a summary of every side comparison into its own folder.
+
+    In `out_dir`: `choices.md` says what each rule would choose from the stored evidence, and `movement.png` shows how
+    this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what the default chose. `tuning.md` shows
+    how the learning rates were chosen. A page without content is not written.
+
+    A side comparison compares with runs of the main comparison where it has no runs of its own.
+
+    Returns:
+        The pages and pictures in `out_dir`, and the files of the headroom comparison.
+    """
+    directory, results, written = Path(out_dir), load_results(root)[0], []
+    pages = {"choices": render_choices_markdown(results), "kept": render_kept_markdown(results)}
+    pages["tuning"] = render_tuning_markdown(root)
+    for name, text in pages.items():
+        if text:
+            written.append(write_text(directory / f"{name}.md", text))
+    if moved := movements(results):
+        written.append(draw_movement(moved, directory / "movement.png"))
+    for task, runs in keeping(results).items():
+        written.append(draw_shares(task, share_of_seeds(runs), len(runs), directory / f"{task}-kept.png"))
+    for side in side_comparisons_in(root):
+        write_summary(side, directory / side.name, results)
+    return written + write_headroom(root, Path(root) / HEADROOM, directory / HEADROOM)
+
+
+def write_headroom(
+    root: str | os.PathLike[str], side: str | os.PathLike[str], out_dir: str | os.PathLike[str]
+) -> list[Path]:
+    """Write `<task>-<label>.md` and `.png` for every label `random-<K>` that has enough subsets.
+
+    The runs of `random` in the main comparison are random subsets, too. Placed among them are the methods of both
+    comparisons that have the same K, and LoRA on all modules.
+    """
+    studied, _ = load_results(side)
+    compared, _ = load_results(root)
+    tasks = tasks_in(Path(side))
+    chance = [run for run in compared if run.label == "random" and run.task in tasks]
+    subsets = [*studied, *(replace(run, label=f"{SUBSETS}{run.settings['keep']}") for run in chance)]
+    written = []
+    for task, label in sorted({(result.task, result.label) for result in subsets}):
+        runs = [result for result in subsets if (result.task, result.label) == (task, label)]
+        if not label.startswith(SUBSETS) or len(runs) < FEWEST_SUBSETS:
+            continue
+        others = [run for run in (*compared, *studied) if run.task == task and _is_comparable(run, runs[0])]
+        methods = place_methods(others, runs)
+        text = render_headroom_markdown(f"{task}, {label}", fit_membership(runs), methods)
+        path = write_text(Path(out_dir) / f"{task}-{label}.md", text)
+        losses = [run.held_out_loss for run in runs]
+        written += [path, draw_headroom(f"{task}, {label}", losses, methods, path.with_suffix(".png"))]
+    return written
+
+
+def _is_comparable(run: Result, subset: Result) -> bool:
+    """Whether a run belongs among the random subsets: LoRA, or a method with the same K."""
+    if run.label == "random" or run.label.startswith(SUBSETS):
+        return False
+    return run.label == "lora" or run.settings["keep"] == subset.settings["keep"]

@@ -1,0 +1,84 @@
+"""One run in a process of its own: settings and a seed in, one result file out.
+
+At one seed, every method sees the same data order, starts from the same head and is evaluated on the same texts.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from weightlora.errors import WeightLoraError
+from weightlora.train.result import Result, write_result
+
+__all__ = ["run_experiment"]
+
+
+def run_experiment(experiment: Mapping[str, Any], seed: int) -> Result:
+    """Train and evaluate one experiment. Nothing is written.
+
+    Args:
+        experiment: Resolved settings, as `experiments.resolve` returns them.
+        seed: Seed of the head, the data order, dropout, and whatever the method draws.
+
+    Raises:
+        WeightLoraError: A setting does not fit the task, the model or the method.
+    """
+    from weightlora.train import fit
+
+    from .evidence import EvidenceCallback
+    from .methods import ALL_METHODS
+    from .workloads import job_for
+
+    job = job_for(experiment, seed, ALL_METHODS, tempfile.gettempdir())
+    evidence = None
+    if "evidence" in experiment:
+        work, size, device = job.work, experiment["batch_size"], job.recipe.training.device
+
+        def batch() -> dict[str, Any]:
+            rows = [work.train[index] for index in range(min(size, len(work.train)))]
+            return {name: _to(value, device) for name, value in dict(work.collate(rows)).items()}
+
+        leave_out_at = experiment["select_steps"] if experiment.get("leave_one_out", True) else None
+        evidence = EvidenceCallback(experiment["evidence"], batch, leave_out_at)
+    result = fit(job, () if evidence is None else (evidence,), write=False)
+    return replace(
+        result,
+        label=experiment["label"],
+        settings=dict(experiment),
+        evidence=None if evidence is None else {str(step): record for step, record in evidence.records.items()},
+    )
+
+
+def _to(value: Any, device: Any) -> Any:
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def main() -> int:
+    """Run what the command line says; returns 2 after an error that the settings caused, else 0."""
+    parser = argparse.ArgumentParser(prog="benchmarks.worker", description="one run of the benchmark")
+    parser.add_argument("--experiment", required=True, help="resolved settings, as JSON")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="file of the result")
+    args = parser.parse_args()
+    experiment = json.loads(args.experiment)
+    try:
+        if "settings" in experiment:
+            from .sweep import run_recipe
+
+            result = run_recipe(experiment, args.seed, args.output)
+        else:
+            result = run_experiment(experiment, args.seed)
+        write_result(args.output, result)
+    except WeightLoraError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

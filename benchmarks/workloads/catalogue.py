@@ -1,0 +1,98 @@
+"""The benchmark's workloads by name, and an experiment as a job of the training stack."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from datasets import Dataset
+
+from weightlora.errors import ConfigError
+from weightlora.train.arguments import Recipe, as_arguments, parse
+from weightlora.train.plan import Job, prepare
+from weightlora.train.work import Source, Work
+
+from .minilm import reviews, valence
+from .smollm2 import language_modelling, sentiment
+from .workload import Workload
+
+__all__ = ["WORKLOADS", "job_for", "settings_of"]
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    "rotten-tomatoes": partial(reviews, "rotten_tomatoes"),
+    "imdb": partial(reviews, "imdb"),
+    "vader-tweets": valence,
+    "smollm2-sentiment": partial(sentiment, "rotten_tomatoes"),
+    "smollm2-imdb-lm": partial(language_modelling, "imdb"),
+}
+
+
+def job_for(experiment: Mapping[str, Any], seed: int, methods: Any, output_dir: str) -> Job:
+    """A run of the benchmark, ready for `fit`.
+
+    Args:
+        experiment: Resolved settings.
+        seed: Of the head, the data order, dropout, and whatever the method draws.
+        methods: Registry of methods.
+        output_dir: Where `fit` writes, unless it is told not to.
+
+    Raises:
+        WeightLoraError: There is no such workload, its data or model is missing, or a setting does not fit.
+    """
+    workload = find_workload(experiment["task"])
+    recipe = parse(as_arguments(settings_of(workload, experiment, seed, output_dir)))
+    return prepare(recipe, methods, partial(_make, workload, experiment))
+
+
+def find_workload(name: str) -> Workload:
+    """The workload of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in WORKLOADS:
+        raise ConfigError(f"task {name!r} is unknown: choose one of {', '.join(WORKLOADS)}.")
+    return WORKLOADS[name]()
+
+
+def settings_of(workload: Workload, experiment: Mapping[str, Any], seed: int, output_dir: str) -> dict[str, Any]:
+    """The experiment as arguments of `weightlora train`."""
+    return {
+        "task": experiment["task"],
+        "model": str(workload.model()),
+        "target_modules": [workload.target_modules],
+        **workload.settings,
+        "method": experiment["method"],
+        "rank": experiment["rank"],
+        "alpha": experiment["alpha"],
+        "dropout": experiment["dropout"],
+        "keep": experiment["keep"],
+        "select_steps": experiment["select_steps"],
+        "method_options": dict(experiment["options"]),
+        "max_length": experiment["max_length"],
+        "pad_to_max_length": True,
+        "max_steps": experiment["steps"],
+        "per_device_train_batch_size": experiment["batch_size"],
+        "per_device_eval_batch_size": experiment["batch_size"] * 2,
+        "learning_rate": experiment["learning_rate"],
+        "optim": experiment.get("optimizer", "adamw_torch_fused"),
+        "lr_scheduler_type": "linear",
+        "warmup_steps": experiment["warmup_steps"],
+        "weight_decay": experiment["weight_decay"],
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": experiment.get("device", "cpu") == "cpu",
+        "bf16": experiment.get("bf16", False),
+        "output_dir": output_dir,
+    }
+
+
+def _make(workload: Workload, experiment: Mapping[str, Any], recipe: Recipe, tokenizer: Any, config: Any) -> Work:
+    found = workload.splits()
+    wanted = ("train", experiment["evaluate_on"])
+    limit = {split: experiment.get(f"{split}_examples") if workload.cut_rows else None for split in wanted}
+    splits = {split: Dataset.from_list(found[split][: limit[split]]) for split in wanted}
+    return workload.work(Source(workload.task, recipe.data, splits, tokenizer, config), experiment)

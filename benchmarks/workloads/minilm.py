@@ -1,0 +1,61 @@
+"""Workloads of MiniLM-L6 with a fresh head for classes, or for one number. All 36 linear modules may be adapted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSequenceClassification, set_seed
+
+from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
+from weightlora.train.families.classification import classification, regression
+from weightlora.train.tasks import TaskInfo
+from weightlora.train.work import Source, Work
+
+from . import tweets
+from .workload import Workload
+
+__all__ = ["minilm_lora", "reviews", "tokenize", "valence"]
+
+CLASSES = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=("negative", "positive"))
+VALENCE = TaskInfo("regression", metrics=("pearson", "spearman"))
+
+
+def _classes(source: Source, experiment: Mapping[str, Any]) -> Work:
+    return classification(source)
+
+
+def _number(source: Source, experiment: Mapping[str, Any]) -> Work:
+    return regression(source)
+
+
+def reviews(name: str) -> Workload:
+    """Sentiment of the reviews `"rotten_tomatoes"` or `"imdb"`."""
+    return Workload(minilm_path, lambda: load_reviews(name), CLASSES, _classes, ENCODER_LINEARS)
+
+
+def valence() -> Workload:
+    """Valence of tweets, a regression."""
+    return Workload(minilm_path, tweets.load_splits, VALENCE, _number, ENCODER_LINEARS)
+
+
+def minilm_lora(seed: int, rank: int = 8, target_modules: str | list[str] = ENCODER_LINEARS) -> PeftModel:
+    """MiniLM-L6 with a head for two classes, and LoRA (alpha 32) on all 36 linear modules of its encoder.
+
+    The head is trained too (`modules_to_save`). This sets the seed of every generator of the process, and then draws
+    the head and the adapters.
+    """
+    set_seed(seed)
+    base = AutoModelForSequenceClassification.from_pretrained(minilm_path(), num_labels=2)
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=rank, lora_alpha=32, target_modules=target_modules, modules_to_save=["classifier"]
+    )
+    return get_peft_model(base, config)
+
+
+def tokenize(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int = 64) -> list[dict[str, Any]]:
+    """Rows as `transformers.Trainer` takes them: `input_ids` and so on, not padded, and `labels`."""
+    encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
+    return [
+        {**{key: values[index] for key, values in encoded.items()}, "labels": row["label"]}
+        for index, row in enumerate(rows)
+    ]

@@ -1,0 +1,149 @@
+"""`weightlora compare`: methods x seeds on your own model and data, with paired differences, a table and a picture."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..compare.spec import Comparison
+
+DESCRIPTION = (
+    "Compare methods over seeds on your own model and data. Runs that are finished are not repeated: the same command "
+    "continues a comparison that was interrupted, and more --methods or --seeds add to it."
+)
+EPILOG = (
+    "All other arguments are those of `weightlora train` (`weightlora train --help` lists them): --model, --task, "
+    "--train_file, --validation_file, --dataset, --max_steps, --keep, --config and so on. A single data file is split "
+    "into 70 % train, 10 % validation and 20 % test. With --validation_file, that file is the test."
+)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the `weightlora` parser."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="compare methods over seeds on your own model and data",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--methods", type=_names, help="names, comma-separated (lora,random,weightlora)")
+    add("--seeds", type=int, help="number of seeds: 0 to N - 1 (3)")
+    add(
+        "--learning_rates",
+        "--learning-rates",
+        type=_rates,
+        help="comma-separated (5e-4,1e-3,2e-3); each method's is chosen on the validation split at seed 0",
+    )
+    add("--output_dir", "--output-dir", type=Path, help="where results and the summary go")
+    add("--jobs", type=int, help="runs at a time (one per core; one on a GPU)")
+    add("--summarize", action="store_true", help="print the summary of --output_dir again, and run nothing")
+    add("--json", action="store_true", help="print one JSON object on stdout, everything else on stderr")
+    parser.set_defaults(run=run, takes_rest=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns 0, or 1 if a run failed.
+
+    Raises:
+        WeightLoraError: Something is wrong with the input. No run has begun then.
+    """
+    from ..errors import ConfigError
+
+    if args.output_dir is None:
+        raise ConfigError("--output_dir is missing: give a directory, such as runs/compare/NAME.")
+    if args.summarize:
+        return _summarize(args)
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs {args.jobs} is too small: give at least 1.")
+    from .quiet import quiet_libraries
+
+    with quiet_libraries():
+        return _compare(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from datasets import disable_progress_bars
+    from rich.console import Console
+
+    from ..compare.progress import make_watcher
+    from ..compare.runner import usable_cores
+    from ..compare.session import carry_out
+    from ..compare.spec import METHODS_BY_DEFAULT, make_comparison
+
+    disable_progress_bars()
+    methods = METHODS_BY_DEFAULT if args.methods is None else args.methods
+    seeds = 3 if args.seeds is None else args.seeds
+    arguments = [argument for argument in args.rest if argument != "--dry_run"]
+    comparison = make_comparison(args.output_dir, methods, seeds, args.learning_rates, arguments)
+    console = Console(stderr=True, highlight=False)
+    plans = comparison.plans()
+    _show_plan(console, comparison, plans)
+    if len(arguments) < len(args.rest):
+        return 0
+    comparison.claim()
+    jobs = args.jobs or (1 if _on_gpu(comparison) else usable_cores())
+    with make_watcher(console, jobs) as watcher:
+        failed = carry_out(comparison, jobs, watcher)
+    for failure, error in failed:
+        console.print(f"failed: {failure.name}: {error}", markup=False, soft_wrap=True)
+    return max(_show(comparison, args.json), 1 if failed else 0)
+
+
+def _summarize(args: argparse.Namespace) -> int:
+    from ..compare.spec import read_comparison
+    from ..errors import ConfigError
+
+    if args.rest or args.methods or args.seeds or args.learning_rates:
+        raise ConfigError("--summarize reads everything from --output_dir: leave out the other arguments.")
+    return _show(read_comparison(args.output_dir), args.json)
+
+
+def _show(comparison: "Comparison", as_json: bool) -> int:
+    """Write and print the summary."""
+    import json
+
+    from rich.console import Console
+
+    from ..compare.summary import print_summary, write_summary
+
+    summary, written = write_summary(comparison)
+    if as_json:
+        print(json.dumps(summary, allow_nan=False))
+    else:
+        print_summary(summary, Console(width=None if sys.stdout.isatty() else 120))
+    paths = ", ".join(str(path) for path in written)
+    Console(stderr=True).print(f"written: {paths}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
+    """Print what will run, before the first run."""
+    first = plans[comparison.methods[0]]
+    rows = ", ".join(f"{name} {count:,}" for name, count in first.rows.items())
+    lines = [f"{first.model}, {first.parameters:,} parameters; rows: {rows}; {first.steps:,} steps a run"]
+    for method, plan in plans.items():
+        keep = f"{plan.keep} of {plan.adapters}" if plan.keep is not None else f"{plan.adapters}"
+        rates = ", ".join(f"{rate:g}" for rate in comparison.rates[method])
+        lines.append(f"{method}: {keep} adapters, {plan.trainable[1]:,} trainable parameters, rate {rates}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _on_gpu(comparison: "Comparison") -> bool:
+    import torch
+
+    return torch.cuda.is_available() and not comparison.settings[comparison.methods[0]].get("use_cpu", False)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        return [float(value) for value in _names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} has a part that is not a number: write 5e-4,1e-3,2e-3") from None

@@ -1,0 +1,36 @@
+"""Keep libraries quiet while a command runs."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+__all__ = ["quiet_libraries", "silence_bitsandbytes"]
+
+
+def silence_bitsandbytes() -> None:
+    """Keep bitsandbytes from logging, at its import, which CPU kernels it could not load."""
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hide reports, progress bars and deprecation warnings of Transformers and Datasets. Then restore what was."""
+    import datasets
+    from transformers import logging as transformers_logging
+
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    bars_of_datasets = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if not bars_of_datasets:
+            datasets.enable_progress_bars()
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,128 @@
+"""Rows for a comparison: splits that are the same for every method, made deterministically from the user's data."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+
+from ..errors import DataError
+from ..train.arguments import DataArguments, Recipe
+from ..train.data import lacks_evaluation, read_splits
+from ..train.families import make_work
+from ..train.plan import MakeWork
+from ..train.splitting import hold_out
+from ..train.tasks import TaskInfo, find_task
+from ..train.work import Source, Work
+
+__all__ = ["FEWEST_ROWS", "TEST", "VALIDATION", "make_for", "partition", "split_rows"]
+
+TEST, VALIDATION = 0.2, 0.1
+FEWEST_ROWS = 40
+GROUP_BY = ("context", "source", "text", "prompt", "tokens", "messages")
+"""Columns that identify a text, the first that the rows have. Rows with the same text are in the same split."""
+
+
+def make_for(split: str, with_validation: bool) -> MakeWork:
+    """What `weightlora.train.prepare` takes as `make`: the work with one of the splits of `split_rows` to evaluate on.
+
+    The rows are read and tokenized once for all runs of the same data arguments.
+
+    Args:
+        split: `"test"` or `"validation"`.
+        with_validation: As in `split_rows`.
+    """
+    made: dict[str, Work] = {}
+
+    def make(recipe: Recipe, tokenizer: Any, config: Any) -> Work:
+        if (key := repr(recipe.data)) not in made:
+            task = find_task(recipe.data.task)
+            splits, names = split_rows(recipe.data, task, recipe.model.cache_dir, with_validation)
+            wanted = {name: rows for name, rows in splits.items() if (name == "validation") == (split == "validation")}
+            arguments = replace(recipe.data, class_names=recipe.data.class_names or names)
+            made[key] = make_work(Source(task, arguments, {"train": splits["train"], **wanted}, tokenizer, config))
+        return made[key]
+
+    return make
+
+
+def split_rows(
+    arguments: DataArguments, task: TaskInfo, cache_dir: str | None, with_validation: bool
+) -> tuple[dict[str, Dataset], list[str] | None]:
+    """The splits `train`, `validation` and `test`, and the names of the classes where all rows tell them.
+
+    A single file is split: 20 % test, 10 % validation, the rest train. Where there are rows to evaluate on, these are
+    the test (under the names of the data set, if there are several such splits), and the validation split is 10 % of
+    the training rows.
+
+    Args:
+        arguments: The data arguments of `weightlora train`.
+        task: The task.
+        cache_dir: Where `datasets` keeps prepared data.
+        with_validation: Whether a validation split is needed. A single file has one in any case.
+
+    Raises:
+        DataError: If there are too few rows, or fewer than 2 classes.
+    """
+    alone = lacks_evaluation(arguments, task)
+    found = read_splits(replace(arguments, train_examples=None, eval_examples=None), task, cache_dir)
+    names = _class_names(found, task)
+    place = str(arguments.train_file or arguments.dataset or task.dataset)
+    if alone:
+        splits = partition(concatenate_datasets(list(found.values())), {"test": TEST, "validation": VALIDATION}, place)
+    else:
+        train, tests = found.pop("train"), found
+        splits = partition(train, {"validation": VALIDATION}, place) if with_validation else {"train": train}
+        splits |= {"test": next(iter(tests.values()))} if len(tests) == 1 else tests
+    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in splits}
+    return {name: rows.select(range(len(rows))[: limits[name]]) for name, rows in splits.items()}, names
+
+
+def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[str, Dataset]:
+    """Split rows by the SHA-256 of their text. Rows with the same text stay together.
+
+    Args:
+        rows: The rows, with the columns of a task family.
+        shares: Split -> its share of the texts. The rest is `train`.
+        place: Where the rows come from, for errors.
+
+    Raises:
+        DataError: If there are fewer than 40 distinct texts.
+    """
+    column = next(name for name in GROUP_BY if name in rows.column_names)
+    texts = [value if isinstance(value, str) else json.dumps(value, sort_keys=True) for value in rows[column]]
+    if (count := len({" ".join(text.casefold().split()) for text in texts})) < FEWEST_ROWS:
+        raise DataError(
+            f"{place} has {count} distinct texts, and a comparison that splits them needs at least {FEWEST_ROWS}: "
+            "give more rows."
+        )
+    left, rest, splits = list(range(len(rows))), 1.0, {}
+    for name, share in shares.items():
+        stay, held = hold_out([texts[index] for index in left], share / rest)
+        splits[name] = rows.select([left[index] for index in held])
+        left, rest = [left[index] for index in stay], rest - share
+    return {"train": rows.select(left), **splits}
+
+
+def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | None:
+    """The classes of all rows, so that one that a split lacks is known. None where the data or the task names them."""
+    column = {"text-classification": "label", "token-classification": "tags"}.get(task.family)
+    if column is None or task.class_names:
+        return None
+    feature: Any = splits["train"].features[column]
+    if getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None):
+        return None
+    labels = _flat(concatenate_datasets([rows.select_columns([column]) for rows in splits.values()])[column])
+    if not all(isinstance(label, str) for label in labels):
+        if not all(isinstance(label, int) and not isinstance(label, bool) and label >= 0 for label in labels):
+            return None  # the family says what is wrong
+        if len(set(labels)) >= 2:
+            return [str(number) for number in range(max(labels) + 1)]
+    if len(classes := sorted(set(labels))) < 2:
+        raise DataError(f"all rows have the label {classes[0]!r}, and a classifier needs at least 2 classes.")
+    return classes
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    return [label for value in values for label in (value if isinstance(value, list) else [value])]

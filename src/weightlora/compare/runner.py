@@ -1,0 +1,177 @@
+"""A pool of processes: each run in a process of its own, several at a time, with its progress."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Process", "execute", "expected_seconds", "tell_progress", "usable_cores"]
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+STEP = re.compile(r"^step (\d+)/(\d+)$")
+GRACE = 10.0
+"""Seconds that a process has to end after it was told to."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One run that is to be executed.
+
+    Attributes:
+        name: What it is called in messages.
+        command: The command line.
+        kind: Processes of one kind take about the same time.
+        environment: Variables that win over those of this process.
+    """
+
+    name: str
+    command: Sequence[str]
+    kind: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+OnStep = Callable[[Any, int, int], None]
+OnEnd = Callable[[Any, "float | None", "str | None"], None]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has, inside a container or under `taskset`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def execute(
+    processes: Sequence[Process], jobs: int, on_end: OnEnd, on_step: OnStep | None = None
+) -> list[tuple[Process, str]]:
+    """Run every process, `jobs` at a time, with the cores of the machine divided among them.
+
+    When this call is interrupted, the processes that still run are ended.
+
+    Args:
+        processes: What to run, in this order.
+        jobs: Processes at a time.
+        on_end: Called after each process with its seconds and None, or with None and the last line of its error.
+        on_step: Called with 0 and 0 when a process starts, and with the step and the number of steps whenever the
+            process reports them with `tell_progress`. It is called from other threads.
+
+    Returns:
+        The processes that failed, each with the last line that it printed on stderr.
+    """
+    failures: list[tuple[Process, str]] = []
+    threads = max(1, usable_cores() // jobs)
+    running = _Running()
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(_execute_one, process, threads, running, on_step): process for process in processes}
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    process = waiting.pop(future)
+                    seconds, error = future.result()
+                    if error is not None:
+                        failures.append((process, error))
+                    on_end(process, None if error else seconds, error)
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            running.end()
+            raise
+    return failures
+
+
+def expected_seconds(kinds: Sequence[str], seconds: Mapping[str, Sequence[float]]) -> float:
+    """The time of processes of these kinds, one after another.
+
+    Each takes as long as others of its kind did on average, or as the average of all. 0 where nothing is known.
+
+    Args:
+        kinds: The kind of each process.
+        seconds: Kind -> the time of each process that has ended.
+    """
+    known = [value for values in seconds.values() for value in values]
+    if not known:
+        return 0.0
+    overall = sum(known) / len(known)
+    return sum(sum(like) / len(like) if (like := seconds.get(kind, ())) else overall for kind in kinds)
+
+
+def tell_progress(step: int, steps: int) -> None:
+    """Report the progress of this process to the one that runs it with `execute`."""
+    print(f"step {step}/{steps}", flush=True)
+
+
+class _Running:
+    """The processes that run now, so that all of them can be ended."""
+
+    def __init__(self) -> None:
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._lock, self._ended = threading.Lock(), False
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str] | None":
+        with self._lock:
+            if self._ended:
+                return None
+            process = subprocess.Popen(
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+            self._processes.add(process)
+            return process
+
+    def forget(self, process: "subprocess.Popen[str]") -> None:
+        with self._lock:
+            self._processes.discard(process)
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+            processes = list(self._processes)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _execute_one(
+    process: Process, threads: int, running: _Running, on_step: OnStep | None
+) -> tuple[float, str | None]:
+    environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore", **process.environment}
+    began = time.perf_counter()
+    started = running.start(process.command, environment)
+    if started is None:
+        return 0.0, "interrupted"
+    if on_step is not None:
+        on_step(process, 0, 0)
+    errors: list[str] = []
+    assert started.stdout is not None and started.stderr is not None
+    reader = threading.Thread(target=lambda: errors.extend(started.stderr or ()), daemon=True)
+    reader.start()
+    for line in started.stdout:
+        if on_step is not None and (found := STEP.match(line.strip())):
+            on_step(process, int(found[1]), int(found[2]))
+    code = started.wait()
+    reader.join()
+    running.forget(started)
+    if code:
+        said = [line.strip() for line in errors if line.strip()]
+        return 0.0, said[-1] if said else f"exit code {code}"
+    return time.perf_counter() - began, None
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command line that runs a module with this Python."""
+    return [sys.executable, "-m", module, *arguments]

@@ -1,0 +1,95 @@
+"""The runs of a comparison: their settings, where their results are, and whether these count."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import DataError
+from ..train.result import Result, read_result
+
+__all__ = ["Run", "fingerprint", "read_results", "set_aside"]
+
+PLACES = {"validation": "tuning", "test": "results"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a method at a learning rate and a seed.
+
+    Attributes:
+        method: Key of the method registry.
+        seed: Seed of the head, the data order, dropout, and of everything that the method draws.
+        split: What it is evaluated on: `"validation"` to choose a rate, `"test"` to compare.
+        with_validation: Whether a validation split is taken off the training rows.
+        settings: Arguments of `weightlora train`, all but the seed.
+        data: Name -> SHA-256 of each data file.
+        output: The result file.
+    """
+
+    method: str
+    seed: int
+    split: str
+    with_validation: bool
+    settings: Mapping[str, Any]
+    data: Mapping[str, str]
+    output: Path
+
+    @property
+    def rate(self) -> float:
+        return float(self.settings["learning_rate"])
+
+    @property
+    def name(self) -> str:
+        """What the run is called in messages."""
+        return f"{self.method} at {self.rate:g}" if self.split == "validation" else f"{self.method} seed {self.seed}"
+
+    def record(self) -> dict[str, Any]:
+        """Everything that makes the run, as it is stored in the `settings` of its result."""
+        return {
+            **self.settings,
+            "compare": {"split": self.split, "validation": self.with_validation, "data": dict(self.data)},
+        }
+
+    def result(self) -> Result | None:
+        """The result, if there is a whole one of these very settings and this version."""
+        try:
+            result = read_result(self.output)
+        except DataError:
+            return None
+        same = result.settings == self.record() and (result.method, result.seed) == (self.method, self.seed)
+        return result if same and result.versions.get("weightlora") == __version__ else None
+
+    def is_done(self) -> bool:
+        return self.result() is not None
+
+
+def set_aside(runs: Sequence[Run]) -> list[Path]:
+    """Rename files that are in the place of a result but do not count to `*.aside`; returns the new names."""
+    moved = []
+    for run in runs:
+        if run.output.exists() and not run.is_done():
+            moved.append(run.output.replace(run.output.with_name(f"{run.output.name}.aside")))
+    return moved
+
+
+def read_results(runs: Sequence[Run]) -> list[tuple[Run, Result]]:
+    """The runs that are done, with their results."""
+    return [(run, result) for run in runs if (result := run.result()) is not None]
+
+
+@cache
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:  # Python 3.10
+    found = hashlib.sha256()
+    while block := file.read(1 << 20):
+        found.update(block)
+    return found.hexdigest()

@@ -1,0 +1,76 @@
+"""Carry out a comparison: what is not there yet runs, first to choose learning rates, then at all seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..train.result import Result
+from .runner import Process, execute
+from .runs import Run, read_results, set_aside
+from .spec import Comparison
+from .tuning import choose_rates, losses_by_rate
+from .worker import command_of
+
+__all__ = ["Watcher", "carry_out"]
+
+
+class Watcher(Protocol):
+    """Is told what happens."""
+
+    def begin(self, comparison: Comparison, done: Sequence[tuple[Run, Result]], total: int) -> None:
+        """The comparison begins. Of all its runs, these are done."""
+
+    def aside(self, paths: Sequence[Path]) -> None:
+        """These files were in the place of results, did not count, and were renamed."""
+
+    def step(self, run: Run, step: int, steps: int) -> None:
+        """A run made a step; 0 of 0 when it starts."""
+
+    def end(self, run: Run, seconds: float | None, error: str | None) -> None:
+        """A run ended."""
+
+
+def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
+    """Run what has no result yet.
+
+    Args:
+        comparison: The comparison. Its directory must be its own (`Comparison.claim`).
+        jobs: Runs at a time.
+        watcher: Is told of the progress.
+
+    Returns:
+        The runs that failed, each with the last line of its error.
+    """
+    tuning = comparison.tuning_runs()
+    _tell_aside(watcher, tuning)
+    rates, done = _rates(comparison, tuning), read_results(tuning)
+    total = len(tuning) + len(comparison.methods) * comparison.seeds
+    watcher.begin(comparison, [*done, *read_results(comparison.runs(rates))], total)
+    failed = _execute(tuning, jobs, watcher)
+    runs = comparison.runs(_rates(comparison, tuning))
+    _tell_aside(
+        watcher, runs
+    )  # not before all rates are chosen: a result at another rate than the best does not count
+    return failed + _execute(runs, jobs, watcher)
+
+
+def _tell_aside(watcher: Watcher, runs: Sequence[Run]) -> None:
+    if moved := set_aside(runs):
+        watcher.aside(moved)
+
+
+def _rates(comparison: Comparison, tuning: Sequence[Run]) -> dict[str, float]:
+    return choose_rates(comparison.rates, losses_by_rate(read_results(tuning)))
+
+
+def _execute(runs: Sequence[Run], jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
+    left = [run for run in runs if not run.is_done()]
+    processes = [Process(run.name, command_of(run), run.method) for run in left]
+    of = {id(process): run for process, run in zip(processes, left, strict=True)}
+    failures = execute(
+        processes,
+        jobs,
+        lambda process, seconds, error: watcher.end(of[id(process)], seconds, error),
+        lambda process, step, steps: watcher.step(of[id(process)], step, steps),
+    )
+    return [(of[id(process)], error) for process, error in failures]

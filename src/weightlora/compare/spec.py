@@ -1,0 +1,269 @@
+"""What a comparison is: methods, seeds, learning rates, and the arguments that all runs share."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, DataError
+from ..files import check_writable, write_json
+from ..train import parse, prepare
+from ..train.arguments import nearest
+from ..train.methods import METHODS
+from ..train.plan import Plan
+from .rows import make_for
+from .runs import PLACES, Run, fingerprint
+
+__all__ = [
+    "METHODS_BY_DEFAULT",
+    "RATES",
+    "SETTINGS",
+    "Comparison",
+    "check_methods",
+    "make_comparison",
+    "read_comparison",
+]
+
+METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
+RATES = (5e-4, 1e-3, 2e-3)
+SETTINGS = "settings.json"
+FORMAT = 1
+FOR_BENCHMARKS = ("grad-norm", "kappa", "eva", "adalora", "loha", "lokr", "vera")
+FOR_BENCHMARKS += ("subset", "rival", "random-without", "by-gradient", "faster", "sampled")
+"""Methods of the repository's own experiments, which this package does not have."""
+OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
+"""Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
+PLAIN = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"}
+FILES = ("train_file", "validation_file", "gguf_file")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods x seeds on the same model and data.
+
+    Attributes:
+        directory: Where results and the summary go.
+        settings: Method -> its arguments for `weightlora train`, without a rate and a seed.
+        rates: Method -> the learning rates to choose from. A method with one rate is not tuned.
+        seeds: Number of seeds: 0 to `seeds - 1`.
+        data: Argument -> SHA-256 of the data file.
+        shared: The arguments that do not depend on the method. Two comparisons in one directory must agree in them.
+    """
+
+    directory: Path
+    settings: Mapping[str, Mapping[str, Any]]
+    rates: Mapping[str, tuple[float, ...]]
+    seeds: int
+    data: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.settings)
+
+    @property
+    def task(self) -> str:
+        return str(self.settings[self.methods[0]]["task"])
+
+    @property
+    def model(self) -> str:
+        return str(self.settings[self.methods[0]].get("model"))
+
+    @cached_property
+    def tunes(self) -> bool:
+        """Whether some method has several rates."""
+        return any(len(rates) > 1 for rates in self.rates.values())
+
+    def tuning_runs(self) -> list[Run]:
+        """One run per method and rate, at seed 0, on the validation split."""
+        return [
+            self._run(method, 0, rate, "validation")
+            for place in range(max(map(len, self.rates.values())))
+            for method, rates in self.rates.items()
+            if len(rates) > 1
+            for rate in rates[place : place + 1]
+        ]
+
+    def runs(self, rates: Mapping[str, float]) -> list[Run]:
+        """One run per method and seed on the test split, seed by seed.
+
+        Args:
+            rates: Method -> the rate that was chosen. A method that is missing does not run.
+        """
+        return [
+            self._run(method, seed, rates[method], "test")
+            for seed in range(self.seeds)
+            for method in self.methods
+            if method in rates
+        ]
+
+    def _run(self, method: str, seed: int, rate: float, split: str) -> Run:
+        name = f"lr-{rate:g}.json" if split == "validation" else f"seed-{seed}.json"
+        place = self.directory / PLACES[split] / method / name
+        settings = {**self.settings[method], "learning_rate": rate}
+        return Run(method, seed, split, self.tunes, settings, self.data, place)
+
+    def plans(self) -> dict[str, Plan]:
+        """Check everything that can be checked without weights, and plan each method.
+
+        Raises:
+            WeightLoraError: Something is wrong with the settings, the data or the model.
+        """
+        from ..train.arguments import as_arguments
+
+        make = make_for("test", self.tunes)
+        made = {}
+        for method, settings in self.settings.items():
+            given = {**settings, "learning_rate": self.rates[method][0], "output_dir": str(self.directory)}
+            made[method] = prepare(parse(as_arguments(given)), make=make).plan
+        return made
+
+    def claim(self) -> None:
+        """Write `settings.json` into the directory; more methods and more seeds are added to those that are there.
+
+        Raises:
+            DataError: If the directory has a comparison with other settings, or other files.
+        """
+        path = self.directory / SETTINGS
+        check_writable(self.directory)
+        there = _read_settings(path) if path.exists() else None
+        if there is None and self.directory.is_dir() and any(self.directory.iterdir()):
+            raise DataError(f"{self.directory} is not empty and has no {SETTINGS}: give another --output_dir.")
+        mine = {
+            "format": FORMAT,
+            "seeds": self.seeds,
+            "data": dict(self.data),
+            "shared": dict(self.shared),
+            "methods": {
+                name: {"learning_rates": list(self.rates[name]), "settings": dict(self.settings[name])}
+                for name in self.methods
+            },
+        }
+        if there is not None:
+            self._check_same(there, mine)
+            mine["methods"] = there["methods"] | mine["methods"]
+            mine["seeds"] = max(there["seeds"], self.seeds)
+        if mine != there:
+            write_json(path, mine)
+
+    def _check_same(self, there: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+        pairs = [(there["data"], mine["data"]), (there["shared"], mine["shared"])]
+        for name in there["methods"].keys() & mine["methods"].keys():
+            one, other = there["methods"][name], mine["methods"][name]
+            pairs.append((one["settings"], other["settings"]))
+            rates = [{"learning_rates": entry["learning_rates"]} for entry in (one, other)]
+            pairs.append((rates[0], rates[1]))
+        differing = {key for one, other in pairs for key in {*one, *other} if one.get(key) != other.get(key)}
+        if differing:
+            raise DataError(
+                f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
+                "another --output_dir, or delete that directory."
+            )
+
+
+def make_comparison(
+    directory: Path,
+    methods: Sequence[str],
+    seeds: int,
+    rates: Sequence[float] | None,
+    arguments: Sequence[str],
+) -> Comparison:
+    """A comparison from the arguments of `weightlora train`.
+
+    Args:
+        directory: Where results go.
+        methods: Keys of the method registry.
+        seeds: Number of seeds.
+        rates: Learning rates to choose from. None: the one in `arguments`, else `RATES`.
+        arguments: All other arguments, recipe files among them.
+
+    Raises:
+        ConfigError: If a method or an argument is unknown, a rate is not a positive number, there is no seed, or an
+            argument is one that a comparison sets itself.
+        DataError: If a data file is missing.
+    """
+    check_methods(methods)
+    if seeds < 1:
+        raise ConfigError(f"seeds={seeds} is too small: give at least 1, and 3 or more for an interval.")
+    given = {method: _given(method, arguments) for method in dict.fromkeys([*methods, "lora"])}
+    grids = {method: _grid(rates, settings) for method, settings in given.items()}
+    for settings in given.values():
+        settings.pop("learning_rate", None)
+    first = given[methods[0]]
+    data = {name: fingerprint(Path(first[name])) for name in FILES if first.get(name)}
+    shared = {name: value for name, value in given["lora"].items() if name != "method"}
+    if rates is not None:
+        shared["learning_rates"] = list(grids["lora"])
+    chosen = {method: given[method] for method in dict.fromkeys(methods)}
+    return Comparison(directory, chosen, {method: grids[method] for method in chosen}, seeds, data, shared)
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise a `ConfigError` for a method that the registry does not have, and for an empty list."""
+    if not methods:
+        raise ConfigError(f"--methods is empty: choose from {', '.join(METHODS)}.")
+    for method in methods:
+        if method in FOR_BENCHMARKS:
+            raise ConfigError(
+                f"method {method!r} belongs to the benchmarks of the repository, and `weightlora compare` does not "
+                f"have it: choose from {', '.join(name for name in METHODS if name not in FOR_BENCHMARKS)}."
+            )
+        if method not in METHODS:
+            hint = nearest(method, METHODS) or f": choose from {', '.join(METHODS)}"
+            raise ConfigError(f"method {method!r} is unknown{hint}.")
+
+
+def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The arguments of one method, those of recipe files included, as plain values."""
+    recipe = parse([*arguments, "--method", method, "--output_dir", "."])
+    given = {name: value for name, value in recipe.given.items() if name not in ("output_dir", "disable_tqdm")}
+    for name, instead in OURS.items():
+        if name != "method" and name in given:
+            remedy = f"give {instead}" if instead else "run the same command again, which continues"
+            raise ConfigError(f"--{name} is set by the comparison itself: {remedy}.")
+    given.setdefault("task", "text-classification")
+    for name in (*FILES, "model", "tokenizer", "dataset"):
+        if (value := given.get(name)) and (name in FILES or Path(value).exists()):
+            given[name] = str(Path(value).resolve())
+    for name in ("train_file", "validation_file"):
+        if (value := given.get(name)) and not Path(value).is_file():
+            raise DataError(f"--{name} {value} is not a file: give JSON Lines, JSON, CSV, TSV or Parquet.")
+    return {**PLAIN, **given}
+
+
+def _grid(rates: Sequence[float] | None, given: Mapping[str, Any]) -> tuple[float, ...]:
+    if rates is None:
+        rates = [given["learning_rate"]] if "learning_rate" in given else RATES
+    elif "learning_rate" in given:
+        raise ConfigError("--learning_rate and --learning_rates are both given: give one of them.")
+    for rate in rates:
+        if not (math.isfinite(rate) and rate > 0):
+            raise ConfigError(f"the learning rate {rate:g} is not a positive number: give one such as 1e-3.")
+    return tuple(dict.fromkeys(float(rate) for rate in rates))
+
+
+def read_comparison(directory: Path) -> Comparison:
+    """The comparison that a directory has.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if not (directory / SETTINGS).is_file():
+        raise DataError(f"{directory} has no comparison ({SETTINGS} is missing): give the --output_dir of one.")
+    there = _read_settings(directory / SETTINGS)
+    settings = {name: entry["settings"] for name, entry in there["methods"].items()}
+    rates = {name: tuple(entry["learning_rates"]) for name, entry in there["methods"].items()}
+    return Comparison(directory, settings, rates, there["seeds"], there["data"], there["shared"])
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] == FORMAT:
+            return content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error!r}): delete its directory and compare again.") from error
+    raise DataError(f"{path} has format {content['format']}, and this version reads {FORMAT}: give another directory.")

@@ -1,0 +1,219 @@
+"""What a comparison found: tables, paired differences in words, and the files that it leaves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from .. import __version__
+from ..errors import DataError
+from ..files import write_json, write_text
+from ..train.result import Result
+from .picture import draw_comparison
+from .runs import Run, read_results
+from .spec import Comparison
+from .statistics import excludes_zero, summarize
+from .tables import difference, escape_markdown, markdown_table, print_table, with_interval
+from .tuning import choose_rates, losses_by_rate, remarks_on_rates
+
+__all__ = ["NAME", "print_summary", "read_summary", "render_summary", "write_summary"]
+
+NAME = "comparison"
+REFERENCES = ("random", "lora")
+LEGEND = (
+    "Rows are sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs` "
+    "is the mean difference in loss to the reference at the same seeds, in brackets the number of seeds at which the "
+    "method has the lower loss. ▼ (lower) and ▲ (higher) mark intervals that exclude 0. They are not corrected for "
+    "the number of methods. Parameters are the trainable ones without the task head. The time of a step is the median "
+    "before → after adapters were removed. Memory is the peak of the GPU, or of the process without one."
+)
+
+
+def read_summary(comparison: Comparison) -> dict[str, Any]:
+    """The summary of the results that are there.
+
+    Returns:
+        A JSON object: the task, the model and the data; `methods` (label -> statistics, rate and cost, by loss);
+        `tuning` (method -> rate -> loss); `findings` and `notes` (sentences).
+
+    Raises:
+        DataError: If there are no results yet.
+    """
+    tuned = losses_by_rate(read_results(comparison.tuning_runs()))
+    rates = choose_rates(comparison.rates, tuned)
+    found = read_results(comparison.runs(rates))
+    if not found:
+        raise DataError(f"{comparison.directory} has no results yet: run the comparison first.")
+    results = [result for _, result in found]
+    rows = summarize(results, REFERENCES)["tasks"][comparison.task]
+    first = results[0]
+    for label, row in rows.items():
+        row |= _costs([result for result in results if result.label == label])
+        row["learning_rate"] = rates[label]
+    return {
+        "format": 1,
+        "weightlora": __version__,
+        "task": comparison.task,
+        "model": comparison.model,
+        "split": first.split,
+        "rows": None if first.plan is None else first.plan["rows"],
+        "steps": first.steps,
+        "methods": rows,
+        "losses": {label: [r.held_out_loss for r in results if r.label == label] for label in rows},
+        "tuning": {method: {f"{rate:g}": loss for rate, loss in losses.items()} for method, losses in tuned.items()},
+        "findings": _findings(rows),
+        "notes": [*_missing(comparison, found, rates), *remarks_on_rates(comparison.rates, rates), *_notes(rows)],
+    }
+
+
+def write_summary(comparison: Comparison) -> tuple[dict[str, Any], list[Path]]:
+    """Write `comparison.json`, `comparison.md` and `comparison.png`; returns the summary and the files."""
+    summary, place = read_summary(comparison), comparison.directory / NAME
+    written = [
+        write_json(place.with_suffix(".json"), summary),
+        write_text(place.with_suffix(".md"), render_summary(summary)),
+        draw_comparison(_title(summary), summary["methods"], summary["losses"], place.with_suffix(".png")),
+    ]
+    return summary, written
+
+
+def render_summary(summary: Mapping[str, Any]) -> str:
+    """The summary as Markdown."""
+    parts = [f"# {escape_markdown(_title(summary))}", escape_markdown(_subtitle(summary))]
+    for title, header, rows in _tables(summary):
+        parts += [f"## {title}", markdown_table(header, rows)]
+    parts.append(LEGEND)
+    for title in ("findings", "notes"):
+        if summary[title]:
+            parts += [f"## {title.capitalize()}", "\n".join(f"- {escape_markdown(line)}" for line in summary[title])]
+    return "\n\n".join(parts) + "\n"
+
+
+def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Print the tables, the findings and the notes."""
+    console.print(Text(f"{_title(summary)}\n{_subtitle(summary)}"))
+    for title, header, rows in _tables(summary):
+        print_table(console, header, rows, title)
+    for line in (*summary["findings"], *summary["notes"]):
+        console.print(Text(line))
+
+
+def _costs(results: Sequence[Result]) -> dict[str, Any]:
+    """Adapters, time and memory: means over seeds. None where a run did not measure it."""
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return fmean(known) if len(known) == len(values) else None
+
+    return {
+        "adapters_before": results[0].adapters_before,
+        "adapters_after": mean([result.adapters_after for result in results]),
+        "step_seconds_before": mean([(result.evidence or {}).get("step_seconds_before") for result in results]),
+        "step_seconds_after": mean([(result.evidence or {}).get("step_seconds_after") for result in results]),
+        "peak_gpu_bytes": mean([result.peak_gpu_bytes for result in results]),
+        "peak_process_bytes": mean([result.peak_process_bytes for result in results]),
+    }
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    return f"{summary['task']}: {Path(summary['model']).name}"
+
+
+def _subtitle(summary: Mapping[str, Any]) -> str:
+    rows = ", ".join(f"{name} {count:,}" for name, count in (summary["rows"] or {}).items())
+    return f"{summary['steps']:,} steps; rows: {rows}."
+
+
+def _tables(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of each table."""
+    methods = summary["methods"]
+    metric = next(iter(methods.values()))["metric"]["name"]
+    references = [name for name in REFERENCES if name in methods]
+    quality, cost = [], []
+    for label, row in methods.items():
+        versus = [row[f"vs_{name}"] for name in references]
+        differences = ["" if found is None else f"{difference(found)} ({found['wins']})" for found in versus]
+        means = [with_interval(row["loss"]), with_interval(row["metric"])]
+        quality.append([label, f"{row['learning_rate']:g}", str(row["seeds"]), *means, *differences])
+        adapters = f"{row['adapters_after']:g} of {row['adapters_before']}"
+        cost.append([label, adapters, f"{row['trainable_parameters']:,}", _step(row), _memory(row)])
+    header = ["method", "rate", "seeds", "held-out loss", metric, *(f"vs {name}" for name in references)]
+    tables = [
+        ("Quality", header, quality),
+        ("Cost", ["method", "adapters", "parameters", "time of a step", "peak memory"], cost),
+    ]
+    if tuning := summary["tuning"]:
+        rates = sorted({rate for losses in tuning.values() for rate in losses}, key=float)
+        cells = [
+            [method, *(f"{losses[rate]:.4f}" if rate in losses else "" for rate in rates)]
+            for method, losses in tuning.items()
+        ]
+        tables.append(("Loss on the validation split, by learning rate", ["method", *rates], cells))
+    return tables
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    before, after = row["step_seconds_before"], row["step_seconds_after"]
+    if before is None or after is None:
+        return ""
+    texts = list(dict.fromkeys(f"{1000 * seconds:.3g} ms" for seconds in (before, after)))
+    return " → ".join(texts) if row["adapters_after"] != row["adapters_before"] else texts[-1]
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    found = row["peak_gpu_bytes"] or row["peak_process_bytes"]
+    return "" if found is None else f"{found / 2**30:.2f} GiB"
+
+
+def _findings(rows: Mapping[str, Any]) -> list[str]:
+    """Each paired difference in one sentence, with what may be concluded from it."""
+    findings = []
+    for reference in (name for name in REFERENCES if name in rows):
+        for label, row in rows.items():
+            versus = row[f"vs_{reference}"]
+            if versus is None or (label in REFERENCES and REFERENCES.index(label) < REFERENCES.index(reference)):
+                continue
+            size = with_interval(versus, "+.4f")
+            if versus["ci"] is None:
+                verdict = "there is no interval, because one seed says nothing about the spread between seeds"
+            elif excludes_zero(versus):
+                lower = "lower" if versus["mean"] < 0 else "higher"
+                verdict = f"the loss is significantly {lower} (95 % interval excludes 0)"
+            else:
+                verdict = "the difference is not statistically significant (95 % interval contains 0)"
+            findings.append(f"{label} against {reference}: {size} in loss; {verdict}.")
+    return findings
+
+
+def _missing(comparison: Comparison, found: Sequence[tuple[Run, Result]], rates: Mapping[str, float]) -> list[str]:
+    """Runs that have no result."""
+    done = {(run.method, run.seed) for run, _ in found}
+    notes = []
+    for method in comparison.methods:
+        if method not in rates:
+            notes.append(f"{method} has no learning rate yet: its runs on the validation split are missing.")
+        elif gone := [str(seed) for seed in range(comparison.seeds) if (method, seed) not in done]:
+            notes.append(f"{method} has no result at seed {', '.join(gone)}: run the same command again.")
+    return notes
+
+
+def _notes(rows: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if single := [label for label, row in rows.items() if row["loss"]["ci"] is None]:
+        notes.append(
+            f"No interval for {', '.join(single)}: one seed says nothing about the spread between seeds. Give --seeds "
+            "3 or more."
+        )
+    absent = [name for name in REFERENCES if name not in rows]
+    if absent:
+        notes.append(f"There is no comparison with {' and '.join(absent)}: add it to --methods.")
+    return notes
+
+
+def to_json(summary: Mapping[str, Any]) -> str:
+    """The summary as one line of JSON."""
+    return json.dumps(summary, allow_nan=False)

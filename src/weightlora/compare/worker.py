@@ -1,0 +1,108 @@
+"""The process of one run of a comparison: `python -m weightlora.compare.worker`, with the run as JSON.
+
+At one seed every method sees the same order of the data and starts from the same head.
+"""
+
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..errors import TrainingError, WeightLoraError
+from ..train.result import HELD_OUT_LOSS, Result, write_result
+from .runner import python_module, tell_progress
+from .runs import Run
+
+__all__ = ["command_of", "execute_run", "fixed_settings"]
+
+EVERY = 0.5
+"""Seconds between two reports of progress."""
+
+
+def command_of(run: Run) -> list[str]:
+    """The command line that executes a run."""
+    return python_module("weightlora.compare.worker", json.dumps({**asdict(run), "output": str(run.output)}))
+
+
+def fixed_settings(seed: int, output_dir: str) -> dict[str, Any]:
+    """Arguments that a run needs in order to be one of a comparison. They win over those of the user."""
+    return {"seed": seed, "data_seed": seed, "output_dir": output_dir, "disable_tqdm": True, "save_strategy": "no"}
+
+
+def execute_run(run: Run) -> Result:
+    """Train and evaluate, and write the result file.
+
+    Raises:
+        WeightLoraError: If a setting does not fit, or the loss is not a number at the end.
+    """
+    from ..train import fit, parse, prepare
+    from ..train.arguments import as_arguments
+    from .rows import make_for
+
+    with tempfile.TemporaryDirectory(prefix="weightlora-compare-") as nowhere:
+        recipe = parse(as_arguments({**run.settings, **fixed_settings(run.seed, nowhere)}))
+        job = prepare(recipe, make=make_for(run.split, run.with_validation))
+        progress = _Progress()
+        result = fit(job, callbacks=(progress,), write=False)
+    if not math.isfinite(result.metrics[result.split][HELD_OUT_LOSS]):
+        raise TrainingError(f"{run.name}: the loss diverged at the learning rate {run.rate:g}: give a lower one.")
+    result = replace(result, settings=run.record(), evidence=progress.step_seconds())
+    write_result(run.output, result)
+    return result
+
+
+class _Progress(TrainerCallback):
+    """Reports the steps, and measures them: those before and those after adapters were removed."""
+
+    def __init__(self) -> None:
+        self._seconds: list[tuple[int, float]] = []
+        self._trained, self._began, self._told = 0, 0.0, 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trained = sum(parameter.requires_grad for parameter in kwargs["model"].parameters())
+        self._began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        self._seconds.append((self._trained, now - self._began))
+        if now - self._told >= EVERY or state.global_step == state.max_steps:
+            self._told = now
+            tell_progress(state.global_step, state.max_steps)
+
+    def step_seconds(self) -> dict[str, Any]:
+        """Median seconds of a step at the start and at the end, without the first step, which is slower."""
+        steps = self._seconds[1:]
+        values = {}
+        for name, trained in (("before", self._seconds[0][0]), ("after", self._seconds[-1][0])):
+            like = [seconds for count, seconds in steps if count == trained]
+            values[f"step_seconds_{name}"] = median(like) if like else None
+        return values
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Execute the run in the arguments; returns the exit code."""
+    from datasets import disable_progress_bars
+    from transformers import logging
+
+    disable_progress_bars()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    content = json.loads(arguments[0])
+    try:
+        execute_run(Run(**{**content, "output": Path(content["output"])}))
+    except WeightLoraError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

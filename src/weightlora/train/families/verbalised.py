@@ -1,0 +1,117 @@
+"""Classification by a causal language model that answers with a word."""
+
+from collections.abc import Callable
+from string import Formatter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import EvalPrediction
+
+from ...errors import ConfigError
+from ..result import HELD_OUT_LOSS
+from ..work import Source, Work, class_ids, room_for
+from .causal import IGNORED, collator, first_token
+from .classification import score_classes
+
+__all__ = ["verbalised"]
+
+PromptIds = Callable[[dict[str, Any]], list[int]]
+
+
+def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: bool = True) -> Work:
+    """Classes as words that continue a prompt. The loss is the loss of that word among all words.
+
+    Answers are distinguished by their first token.
+
+    Args:
+        source: Its task or arguments have the prompt and a word for each class.
+        prompt_ids: Makes the tokens of a row's prompt, instead of the template.
+        positions: Whether batches have `position_ids` (see `collator`).
+
+    Raises:
+        ConfigError: There is no prompt, a class has no word, or two words begin with the same token.
+        DataError: A label is out of range.
+    """
+    names, ids = class_ids(source)
+    prompt_ids = prompt_ids or _template(source)
+    answers = _answers(source, names)
+
+    def encode(split: str) -> Any:
+        rows = source.splits[split]
+
+        def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
+            tokens, answer = prompt_ids(row), answers[ids[split][index]]
+            return {"input_ids": [*tokens, answer], "labels": [*[IGNORED] * len(tokens), answer]}
+
+        return rows.map(tokenize, with_indices=True, remove_columns=rows.column_names)
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        predictions = np.asarray(prediction.predictions)
+        labels = [answers.index(token) for token in np.asarray(prediction.label_ids)[:, -1]]
+        chosen = np.argmax(predictions[:, 1:], axis=-1)
+        loss = float(np.mean(predictions[:, 0], dtype=np.float64))
+        return {HELD_OUT_LOSS: loss, **score_classes(source.task.metrics, labels, chosen)}
+
+    def preprocess(logits: Tensor, labels: Tensor) -> Tensor:
+        """Per row: the loss of its word, and the logits of all answers. The answer is the last token of a row."""
+        logits = logits[:, -2].float()
+        losses = functional.cross_entropy(logits, labels[:, -1], reduction="none")
+        return torch.cat([losses[:, None], logits[:, answers]], dim=1)
+
+    evaluation = {split: encode(split) for split in source.evaluated}
+    return Work(
+        auto_class="AutoModelForCausalLM",
+        task_type="CAUSAL_LM",
+        train=encode("train"),
+        evaluation=evaluation,
+        collate=collator(source, logits=2, positions=positions),
+        metrics=dict.fromkeys(evaluation, metrics),
+        metric=source.task.metrics[0],
+        reported=source.task.metrics,
+        units=dict.fromkeys(source.task.metrics, "fraction"),
+        preprocess=preprocess,
+    )
+
+
+def _answers(source: Source, names: list[str]) -> list[int]:
+    """The first token of the word of each class."""
+    tokenizer, words = source.tokenizer, source.arguments.label_words or list(source.task.words)
+    if len(words) != len(names):
+        raise ConfigError(
+            f"label_words has {len(words)} words for {len(names)} classes ({', '.join(names)}): give one each."
+        )
+    tokens = [tokenizer(word, add_special_tokens=False).input_ids[:1] for word in words]
+    first = [token[0] for token in tokens if token]
+    if len(set(first)) < len(words) or tokenizer.unk_token_id in first:
+        raise ConfigError(f"label_words={words} must differ in their first token: choose other words.")
+    return first
+
+
+def _template(source: Source) -> PromptIds:
+    """Fills the prompt with a row's texts, and shortens them until the prompt fits."""
+    tokenizer, prompt = source.tokenizer, source.arguments.prompt or source.task.prompt or ""
+    fields = [name for _, name, _, _ in Formatter().parse(prompt) if name]
+    columns = source.splits["train"].column_names
+    if not fields or any(name not in columns for name in fields):
+        raise ConfigError(
+            f"prompt={prompt!r} must hold the row's text: write {{text}}"
+            + (" and {pair}." if "pair" in columns else ".")
+        )
+    head = first_token(tokenizer)
+    room = room_for(source) - 1 - len(head)
+    return lambda row: [*head, *_cut(tokenizer, prompt, {name: row[name] for name in fields}, room)]
+
+
+def _cut(tokenizer: Any, prompt: str, texts: dict[str, str], room: int) -> list[int]:
+    """Tokens of the filled prompt, its longest text shortened at the end until it fits."""
+    while len(ids := tokenizer(prompt.format(**texts), add_special_tokens=False).input_ids) > room:
+        name = max(texts, key=lambda key: len(texts[key]))
+        if not texts[name]:
+            raise ConfigError(f"max_length leaves no room for a text in the prompt {prompt!r}: raise it.")
+        tokens = tokenizer(texts[name], add_special_tokens=False).input_ids
+        shorter = tokenizer.decode(tokens[: max(0, len(tokens) - len(ids) + room)])
+        texts = texts | {name: shorter if len(shorter) < len(texts[name]) else texts[name][:-1]}
+    return ids

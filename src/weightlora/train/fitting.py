@@ -1,0 +1,219 @@
+"""Train a prepared run with a Trainer, evaluate it, and write its directory."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel, prepare_model_for_kbit_training
+from torch import nn
+from transformers import Seq2SeqTrainer, Trainer, TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from .. import WeightLora, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
+from ..adapters import find_adapters
+from ..errors import DataError
+from ..files import write_json, write_text
+from ..measure import optimizer_state_bytes, trainable_parameters
+from ..run import describe_selection
+from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
+from .loading import load_model
+from .methods import Prepared
+from .plan import Job, setting_for
+from .result import HELD_OUT_LOSS, RESULT, Result, write_result
+
+__all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit"]
+
+OLD_RESULT = "results.json"
+HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
+"""Top-level modules with the task head, where full fine-tuning trains the bare model."""
+
+
+class WeightLoraSeq2SeqTrainer(WeightLoraTrainerMixin, Seq2SeqTrainer):
+    """`transformers.Seq2SeqTrainer` that selects adapters, and resumes in the middle of it."""
+
+
+class _AtStart(TrainerCallback):
+    """Bytes of the optimizer's state after its first step, when no adapter has gone yet."""
+
+    def __init__(self) -> None:
+        self.optimizer_bytes: int | None = None
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.optimizer_bytes is None and state.global_step == 0:
+            self.optimizer_bytes = optimizer_state_bytes(kwargs["optimizer"])
+
+
+Callbacks = Sequence[TrainerCallback] | Callable[[Prepared], Sequence[TrainerCallback]]
+
+
+def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
+    """Train, evaluate every split, and write the run directory.
+
+    A finished run is not overwritten. A run that stopped continues with `resume_from_checkpoint`.
+
+    Args:
+        job: From `prepare`.
+        callbacks: More callbacks for the Trainer, or a function that makes them of the prepared model and the method's
+            callbacks. They run after the method's own.
+        write: Write `result.json`, `adapter/` and, if adapters were selected, `selection.json` and `history.jsonl` to
+            the output directory.
+
+    Raises:
+        DataError: The output directory has the result of a finished run.
+        WeightLoraError: A setting does not fit the model.
+    """
+    recipe, work, arguments = job.recipe, job.work, job.recipe.training
+    output = Path(str(arguments.output_dir))
+    if write:
+        check_unfinished(output)
+    began = time.perf_counter()
+    set_seed(arguments.seed)
+    prepared = _load(job)
+    candidates = prepared.candidates or _adapter_sizes(prepared.model)
+    adapters = _adapter_parameters(prepared.model)
+    if prepared.candidates is not None:  # some were removed already
+        adapters = sum(prepared.candidates.values())
+    before, start = trainable_parameters(prepared.model), _AtStart()
+    set_seed(arguments.seed)  # whatever the preparation drew, dropout begins alike
+    more = callbacks(prepared) if callable(callbacks) else callbacks
+    trainer = _trainer(job, prepared.model, (*prepared.callbacks, start, *more))
+    outcome = trainer.train(_checkpoint(arguments.resume_from_checkpoint))
+    selector = next((c.selector for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
+    metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
+    kept = _adapter_sizes(prepared.model)
+    result = Result(
+        task=str(recipe.data.task),
+        method=recipe.method.method,
+        label=recipe.method.method,
+        seed=arguments.seed,
+        settings=recipe.given,
+        metric=work.metric,
+        metric_units={name: work.units.get(name, "none") for name in next(iter(metrics.values()))},
+        metrics=metrics,
+        train_loss=outcome.training_loss,
+        steps=outcome.global_step,
+        names=None if candidates is None else list(candidates),
+        sizes=None if candidates is None else list(candidates.values()),
+        kept=None if kept is None else list(kept),
+        adapters_before=job.plan.adapters if candidates is None else len(candidates),
+        adapters_after=job.plan.adapters if kept is None else len(kept),
+        adapter_parameters_before=adapters,
+        adapter_parameters_after=_adapter_parameters(prepared.model),
+        trainable_parameters_before=before,
+        trainable_parameters_after=trainable_parameters(trainer.model),
+        optimizer_state_bytes_before=start.optimizer_bytes,
+        optimizer_state_bytes_after=optimizer_state_bytes(trainer.optimizer),
+        peak_process_bytes=peak_process_bytes(),
+        peak_gpu_bytes=peak_gpu_bytes(),
+        wall_seconds=round(time.perf_counter() - began, 2),
+        versions=versions(),
+        machine=machine(arguments.device),
+        commit=commit(),
+        plan=json.loads(json.dumps(asdict(job.plan))),
+    )
+    if write and trainer.is_world_process_zero():
+        _write(trainer, selector, output, result)
+    return result
+
+
+def check_unfinished(output: Path) -> None:
+    """Raise a `DataError` if the directory has the result of a finished run."""
+    for name in (RESULT, OLD_RESULT):
+        if (output / name).exists():
+            raise DataError(f"{output} has the result of a finished run: give another --output_dir, or delete it.")
+
+
+def _load(job: Job) -> Prepared:
+    """The model with its weights, prepared by the method."""
+    recipe, arguments = job.recipe, job.recipe.training
+    method = job.methods[recipe.method.method]
+    model = load_model(job.work, job.config, recipe)
+    if recipe.model.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, arguments.gradient_checkpointing)
+    elif method.reads_weights:  # it runs the model before the Trainer moves it
+        model.to(arguments.device)
+    prepared = method(setting_for(recipe, job.work, model, method))
+    for parameter in prepared.model.parameters():
+        if parameter.requires_grad:  # PEFT sees to its adapters, not to a head that was loaded with 16 bits
+            parameter.data = parameter.data.float()
+    return prepared
+
+
+def _adapter_parameters(model: nn.Module) -> int:
+    """Trainable parameters without the task head, which every method trains."""
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and "modules_to_save" not in name and name.split(".")[0] not in HEAD_NAMES
+    )
+
+
+def _adapter_sizes(model: nn.Module) -> dict[str, int] | None:
+    """Parameters of each LoRA adapter, in the model's order; None for other methods of PEFT, and for none at all."""
+    try:
+        return {adapter.name: adapter.size for adapter in find_adapters(model, check=False)}
+    except ValueError:
+        return None
+
+
+def _checkpoint(given: str | None) -> str | bool | None:
+    """`true` takes the last checkpoint of the output directory."""
+    return True if given is not None and given.lower() == "true" else given
+
+
+def _trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...]) -> Any:
+    work, arguments = job.work, job.recipe.training
+    selects = any(isinstance(callback, WeightLoraCallback) for callback in callbacks)
+    kind: Callable[..., Trainer]
+    if work.generates:
+        arguments.predict_with_generate = True
+        arguments.generation_max_length = arguments.generation_max_length or job.recipe.data.max_target_length
+        kind = WeightLoraSeq2SeqTrainer if selects else Seq2SeqTrainer
+    else:
+        kind = WeightLoraTrainer if selects else Trainer
+    arguments.label_names = list(work.label_names)
+    arguments.remove_unused_columns = False  # a family gives what its model takes
+    arguments.dataloader_pin_memory &= arguments.device.type != "cpu"
+    first = next(iter(work.evaluation))
+    trainer: Any = kind(
+        model=model,
+        args=arguments,
+        train_dataset=work.train,
+        eval_dataset=work.evaluation[first],
+        data_collator=work.collate,
+        compute_metrics=work.metrics[first],
+        preprocess_logits_for_metrics=work.preprocess,
+        processing_class=job.tokenizer,
+        callbacks=list(callbacks),
+    )
+    if arguments.logging_strategy == "no":
+        trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _evaluate(trainer: Any, job: Job, split: str) -> dict[str, float]:
+    work, rows = job.work, job.work.evaluation[split]
+    trainer.compute_metrics = work.metrics[split]
+    found = trainer.evaluate(rows, metric_key_prefix=split)
+    if work.forced is not None:
+        trainer.args.predict_with_generate = False
+        trainer.preprocess_logits_for_metrics, trainer.compute_metrics = work.forced
+        found |= trainer.evaluate(rows, metric_key_prefix=split)
+        trainer.args.predict_with_generate, trainer.preprocess_logits_for_metrics = True, work.preprocess
+    values = {name.removeprefix(f"{split}_"): value for name, value in found.items()}
+    return {name: float(values[name]) for name in (HELD_OUT_LOSS, *work.reported) if name in values}
+
+
+def _write(trainer: Any, selector: WeightLora | None, output: Path, result: Result) -> None:
+    """Write the adapter (the model after full fine-tuning), the selection, and the result last."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    folder = str(output / ("adapter" if isinstance(model, PeftModel) else "model"))
+    model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
+    trainer.processing_class.save_pretrained(folder)
+    if selector is not None and selector.run is None:  # else the callback has written both as they happened
+        write_json(output / "selection.json", describe_selection(selector))
+        write_text(output / "history.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in selector.history))
+    write_result(output / RESULT, result)

@@ -1,0 +1,193 @@
+"""The outcome of a run: one typed record, written and read here and nowhere else."""
+
+import json
+import os
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ..errors import DataError
+from ..files import write_text
+
+__all__ = ["FORMAT", "HELD_OUT_LOSS", "RESULT", "UNITS", "Result", "read_result", "write_result"]
+
+FORMAT = 2
+RESULT = "result.json"
+"""Name of the file in a run directory."""
+
+HELD_OUT_LOSS = "held_out_loss"
+UNITS = ("fraction", "percent", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run was and what came of it.
+
+    Attributes:
+        task: Name of the task.
+        method: Key of the method registry.
+        label: Name of the row in a table. It is the method, unless a comparison has several rows of one method.
+        seed: Seed of the run.
+        settings: Everything that defines the run, as plain values.
+        metric: Name of the metric that is compared.
+        metric_units: Metric -> `"fraction"` (1 is perfect), `"percent"` (100 is perfect) or `"none"`.
+        metrics: Split -> metric -> value. Each split has `held_out_loss`, the loss of the task without any penalty
+            that a method adds. The first split is the one that is compared.
+        train_loss: Mean training loss.
+        steps: Optimizer steps.
+        names: Modules that had a LoRA adapter at the start, in the order of the model. None for other methods.
+        sizes: Number of parameters of each of these adapters.
+        kept: Modules that have a LoRA adapter at the end.
+        adapters_before, adapters_after: Number of adapted modules.
+        adapter_parameters_before, adapter_parameters_after: Trainable parameters without the task head.
+        trainable_parameters_before, trainable_parameters_after: All trainable parameters.
+        optimizer_state_bytes_before, optimizer_state_bytes_after: Size of the optimizer state after the first step and
+            at the end.
+        peak_process_bytes: Largest resident memory of the process.
+        peak_gpu_bytes: Largest memory that torch allocated on the GPU. None without a GPU.
+        wall_seconds: Time of loading, training and evaluation.
+        versions: Package -> version.
+        machine: Description of the hardware.
+        commit: Commit of the code, if it is a git checkout.
+        plan: What was planned before the model loaded (`weightlora.train.plan.Plan`).
+        evidence: What a study recorded while training.
+        format: Version of this layout.
+    """
+
+    task: str
+    method: str
+    label: str
+    seed: int
+    settings: dict[str, Any]
+    metric: str
+    metric_units: dict[str, str]
+    metrics: dict[str, dict[str, float]]
+    train_loss: float | None
+    steps: int
+    names: list[str] | None
+    sizes: list[int] | None
+    kept: list[str] | None
+    adapters_before: int
+    adapters_after: int
+    adapter_parameters_before: int
+    adapter_parameters_after: int
+    trainable_parameters_before: int | None
+    trainable_parameters_after: int | None
+    optimizer_state_bytes_before: int | None
+    optimizer_state_bytes_after: int | None
+    peak_process_bytes: int | None
+    peak_gpu_bytes: int | None
+    wall_seconds: float
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    commit: str | None
+    plan: dict[str, Any] | None
+    evidence: dict[str, Any] | None = None
+    format: int = FORMAT
+
+    @property
+    def split(self) -> str:
+        """Name of the split that is compared."""
+        return next(iter(self.metrics))
+
+    @property
+    def held_out_loss(self) -> float:
+        """Loss on the split that is compared."""
+        return self.metrics[self.split][HELD_OUT_LOSS]
+
+    @property
+    def value(self) -> float:
+        """Main metric on the split that is compared."""
+        return self.metrics[self.split][self.metric]
+
+
+def write_result(path: str | os.PathLike[str], result: Result) -> Path:
+    """Write a result whole or not at all, one field per line.
+
+    Raises:
+        ValueError: A value is NaN or infinite.
+    """
+    lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in asdict(result).items()]
+    return write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_result(path: str | os.PathLike[str]) -> Result:
+    """Read a result that `write_result` wrote.
+
+    Args:
+        path: The file, or the run directory that contains it.
+
+    Raises:
+        DataError: The file is missing, is not JSON, or a field is missing, unknown or of the wrong type.
+    """
+    file = Path(path) / RESULT if Path(path).is_dir() else Path(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): give the result of a finished run.") from error
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON ({error}): delete it and repeat the run.") from error
+    return parse_result(content, file)
+
+
+def parse_result(content: Any, place: str | os.PathLike[str]) -> Result:
+    """Check the content of a result file.
+
+    Args:
+        content: What JSON gave.
+        place: Named in errors.
+
+    Raises:
+        DataError: A field is missing, unknown or of the wrong type, or the format is not the current one.
+    """
+    if not isinstance(content, Mapping):
+        raise DataError(f"{place} is not a JSON object: a result has one field per line.")
+    if content.get("format") != FORMAT:
+        raise DataError(
+            f"{place} has format {content.get('format')!r}, and this version reads format {FORMAT}: repeat the run, "
+            "or convert the file."
+        )
+    hints = get_type_hints(Result)
+    known = {field.name for field in fields(Result)}
+    if unknown := sorted(content.keys() - known):
+        raise DataError(f"{place} has the field {unknown[0]!r}, which a result does not have: delete it.")
+    if missing := sorted(known - {"evidence"} - content.keys()):
+        raise DataError(f"{place} has no field {missing[0]!r}: repeat the run.")
+    for name, value in content.items():
+        if not _fits(value, hints[name]):
+            raise DataError(f"{place} has {name}={value!r}, which must be {_describe(hints[name])}: repeat the run.")
+    result = Result(**content)
+    _check_metrics(result, place)
+    return result
+
+
+def _check_metrics(result: Result, place: str | os.PathLike[str]) -> None:
+    for split, values in result.metrics.items():
+        if HELD_OUT_LOSS not in values:
+            raise DataError(f"{place} has no {HELD_OUT_LOSS} for the split {split!r}: repeat the run.")
+    if not result.metrics or result.metric not in result.metrics[result.split]:
+        raise DataError(f"{place} has no value for its main metric {result.metric!r}: repeat the run.")
+    for name, unit in result.metric_units.items():
+        if unit not in UNITS:
+            raise DataError(f"{place} has the unit {unit!r} for {name}: use one of {', '.join(UNITS)}.")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of a type of `Result`."""
+    if kind is Any:
+        return True
+    if get_origin(kind) in (types.UnionType, Union):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(kind)[1]) for item in value.values())
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def _describe(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)

@@ -1,0 +1,55 @@
+"""Split rows by a rule: by the SHA-256 of their text, so that every machine and every order of a file give the same.
+
+No text is in two splits. Texts that differ in case and white space only count as the same text.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import DataError
+
+__all__ = ["distinct", "hold_out", "split"]
+
+
+def distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without repeated texts, ignoring case and white space. The first of each stays."""
+    first: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(" ".join(row["text"].casefold().split()), row)
+    return list(first.values())
+
+
+def split(rows: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """Deal the rows, in the order of the SHA-256 of their text, into splits of the given sizes.
+
+    Rows that are left over are not used.
+
+    Raises:
+        DataError: There are fewer rows than the sizes ask for.
+    """
+    ordered = sorted(rows, key=lambda row: hashlib.sha256(row["text"].encode()).hexdigest())
+    if len(ordered) < sum(sizes.values()):
+        raise DataError(f"{len(ordered)} rows are not enough for splits of {dict(sizes)}: give more rows.")
+    splits, start = {}, 0
+    for name, size in sizes.items():
+        splits[name] = ordered[start : start + size]
+        start += size
+    return splits
+
+
+def hold_out(texts: Sequence[str], share: float) -> tuple[list[int], list[int]]:
+    """Indices of the texts to train on, and of a share to evaluate on. Equal texts stay together.
+
+    Raises:
+        DataError: There are fewer than two different texts.
+    """
+    keys = [hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest() for text in texts]
+    different = sorted(set(keys))
+    if len(different) < 2:
+        raise DataError(
+            f"{len(different)} different texts cannot be split into training and validation: give --validation_file."
+        )
+    held = set(different[: max(1, round(share * len(different)))])
+    train = [index for index, key in enumerate(keys) if key not in held]
+    return train, [index for index, key in enumerate(keys) if key in held]

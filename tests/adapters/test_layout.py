@@ -1,0 +1,45 @@
+"""Each module has a place of its own in a grid of layers and kinds."""
+
+import pytest
+
+from weightlora.adapters.layout import lay_out
+
+BERT_TYPES = ["attention.self.query", "attention.self.key", "attention.output.dense", "output.dense"]
+
+
+BERT = [f"bert.encoder.layer.{layer}.{kind}" for layer in range(3) for kind in BERT_TYPES]
+
+
+LLAMA_TYPES = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+
+
+LLAMA = [f"model.layers.{layer}.{kind}" for layer in range(30) for kind in LLAMA_TYPES]
+
+
+def test_layers_are_columns_and_types_rows():
+    grid = lay_out(BERT)
+    assert grid.rows == BERT_TYPES
+    assert grid.columns == ["0", "1", "2"]
+    assert grid.cells == [(row, column) for column in range(3) for row in range(4)]
+
+
+def test_layers_are_in_numerical_order():
+    assert lay_out(["h.10.q", "h.9.q", "h.2.q"]) == (["q"], ["2", "9", "10"], [(0, 2), (0, 1), (0, 0)])
+
+
+def test_two_stacks_have_rows_of_their_own():
+    grid = lay_out(["model.encoder.layers.0.fc1", "model.decoder.layers.0.fc1", "model.decoder.layers.1.fc1"])
+    assert grid.rows == ["encoder.layers.*.fc1", "decoder.layers.*.fc1"]
+    assert grid.cells == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_modules_outside_layers_have_rows_and_a_column_of_their_own():
+    grid = lay_out(["model.embed", "model.layers.0.q", "model.layers.1.q", "lm_head", "q"])
+    assert grid == (["model.embed", "q", "lm_head", "q"], ["0", "1", "-"], [(0, 2), (1, 0), (1, 1), (2, 2), (3, 2)])
+
+
+@pytest.mark.parametrize(
+    "names", [BERT, LLAMA, ["h.0.a.b", "h.a.0.b", "h.a.b"], ["l.0.e.0.w", "l.0.e.1.w", "l.1.e.0.w"]]
+)
+def test_no_two_adapters_share_a_cell(names: list[str]):
+    assert len(set(lay_out(names).cells)) == len(names)

@@ -1,0 +1,45 @@
+"""Paired differences: one panel per task, marks where they belong."""
+
+import pytest
+from benchmarks.figures import differences
+from benchmarks.figures.differences import draw_differences
+
+from weightlora.errors import DataError
+
+
+@pytest.fixture
+def figure_of(monkeypatch, tmp_path):
+    """Calls a drawing function and returns the figure that it would have written."""
+    kept = []
+    monkeypatch.setattr(differences, "save", lambda figure, path: kept.append(figure))
+
+    def call(draw, *arguments):
+        draw(*arguments, tmp_path / "picture.png")
+        return kept.pop()
+
+    return call
+
+
+def means(axes):
+    """(row, loss, whether filled) of every diamond."""
+    lines = [line for line in axes.lines if line.get_marker() == "D"]
+    return sorted((line.get_ydata()[0], line.get_xdata()[0], line.get_markerfacecolor() != "white") for line in lines)
+
+
+def labels(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_differences_have_a_panel_a_task_with_zero_inside(figure_of):
+    found = {
+        "told": ({"mean": -0.02, "ci": 0.01}, [-0.025, -0.015]),
+        "not": ({"mean": -0.01, "ci": 0.02}, [0.0, -0.02]),
+    }
+    panels = {"a": found, "b": {"told": ({}, []), "not": ({"mean": 0.2, "ci": None}, [0.2])}}
+    one, other = figure_of(draw_differences, panels, "loss").axes
+    assert labels(one) == ["told", "not"] and (one.get_title(), other.get_title()) == ("a", "b")
+    assert means(one) == [(0, -0.02, True), (1, -0.01, False)]
+    assert means(other) == [(1, 0.2, False)], "the row without differences is empty"
+    assert all(axes.get_xlim()[0] < 0 < axes.get_xlim()[1] for axes in (one, other))
+    with pytest.raises(DataError, match="no differences to draw"):
+        draw_differences({}, "loss", "nowhere.png")

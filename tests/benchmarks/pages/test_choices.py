@@ -1,0 +1,30 @@
+"""What rules would choose from stored evidence, and how the evidence moves."""
+
+from benchmarks.pages.choices import movements, render_choices_markdown
+from benchmarks.pages.side import write_pages
+from stored import result, store
+
+NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
+
+
+def test_choices_are_told_by_rule_and_step():
+    evidence = [{"3": {"credit": scores}} for scores in ([9, 8, 0, 0, 0, 0], [9, 0, 0, 0, 0, 8])]
+    runs = [
+        result("lora", seed, names=NAMES, sizes=[1] * 6, settings={"keep": 2}, evidence=e)
+        for seed, e in enumerate(evidence)
+    ]
+    (row,) = (line for line in render_choices_markdown(runs).splitlines() if line.startswith("| credit |"))
+    assert row == "| credit | 0.33 (0.30) |", "one of three in common; places 0, 1, 0 and 5 of 5"
+
+
+def test_credit_moves_between_thirds_of_the_layers(tmp_path):
+    evidence = {"2": {"credit": [1, 0, 0, 1, 2, 0, 9]}, "6": {"credit": [4, 3, 1, 1, 2, 0, 90]}}
+    told = {"names": [*NAMES, "pooler"], "sizes": [1] * 7, "settings": {"keep": 2, "select_steps": 2}}
+    made = result("lora", kept=NAMES, evidence=evidence, **told)
+    store(tmp_path, made)
+    (moved,) = movements([made]).values()
+    assert moved.edges == [0, 2, 6] and moved.decides_at == 2
+    assert moved.shares.T.tolist() == [[0.25, 0.25, 0.5], [6 / 7, 1 / 7, 0]], "gained since the last edge; no pooler"
+    written = {path.name: path for path in write_pages(tmp_path, tmp_path / "out")}
+    assert written["movement.png"].read_bytes().startswith(b"\x89PNG")
+    assert "(movement.png)" in written["choices.md"].read_text()

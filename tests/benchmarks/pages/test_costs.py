@@ -1,0 +1,49 @@
+"""What selecting saves, from the stored measurements."""
+
+from benchmarks.pages import costs
+from benchmarks.pages.runs import QUALITY
+from benchmarks.summary import read_summary
+
+SUMMARY = read_summary(QUALITY)[0]["tasks"]
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_savings_has_the_costs_and_every_task():
+    found = rows(costs.savings())
+    assert found["adapters"] == ["36", "9", "9"]
+    variants = costs.stored("speed")["variants"]
+    assert found["step time, after the choice"][1] == f"{variants['after']['step_time_ratio']:.2f}"
+    assert [name for name in found if name.startswith("loss, ")] == [f"loss, {name}" for name in costs.TASKS.values()]
+
+
+def test_a_significant_gain_is_marked():
+    gains = {name: cells[1].endswith(" ▼") for name, cells in rows(costs.savings()).items() if "loss" in name}
+    versus = {costs.TASKS[task]: rows["weightlora"]["vs_random"] for task, rows in SUMMARY.items()}
+    assert gains == {f"loss, {task}": found["mean"] + found["ci"] < 0 for task, found in versus.items()}
+
+
+def test_quickstart_figures_of_both_formats():
+    old = costs.stored("quickstart")
+    measured = {name: old[name] for name in ("columns", "test_sentences")}
+    new = {"format": 2, "steps": 150, "settings": {"select_steps": 30}, "evidence": measured}
+    assert costs.quickstart_figures(new) == costs.quickstart_figures(old)
+
+
+def test_quickstart_and_speed():
+    assert rows(costs.quickstart())["adapters"] == ["36", "9", "36"]
+    found = rows(costs.speed())
+    assert found["after the choice: 9 kept"][0] == "9" and found["LoRA on all 36 modules"][3] == "1.00 (1.00 to 1.00)"
+
+
+def test_metrics_names_the_metric_of_each_task():
+    assert [cells[0] for cells in rows(costs.metrics()).values()][2:] == [
+        "accuracy",
+        "accuracy",
+        "pearson",
+        "accuracy",
+        "perplexity",
+    ]

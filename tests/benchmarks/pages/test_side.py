@@ -1,0 +1,43 @@
+"""Every folder of experiments in the root has a summary of its own, and headroom its fit and its picture."""
+
+from benchmarks.pages.side import side_comparisons_in, write_pages
+from stored import result, store
+
+NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
+
+
+def keep(root, label, seed, loss, kept, **changes):
+    """Store a result that says what it kept."""
+    made = result(label, seed, loss, **{"names": NAMES, "kept": kept, "after": len(kept)} | changes)
+    store(root, made)
+    return made
+
+
+def test_a_side_comparison_has_its_tables_and_headroom_places_the_methods(tmp_path):
+    keep(tmp_path, "lora", 0, 0.4, NAMES)
+    keep(tmp_path, "top", 0, 0.45, NAMES[-3:], settings={"keep": 3})
+    keep(tmp_path / "headroom", "top-2", 0, 0.9, NAMES[-2:])
+    (tmp_path / "headroom" / "tiny").mkdir(exist_ok=True, parents=True)
+    (tmp_path / "headroom" / "tiny" / "task.json").write_text("{}")
+    for seed in range(12):
+        kept = [NAMES[seed % 6], NAMES[(seed + 1 + seed // 6) % 6]]
+        own = seed < 6
+        place, label = (tmp_path, "random") if own else (tmp_path / "headroom", "random-2")
+        keep(place, label, seed, 0.5 + 0.01 * (NAMES[0] not in kept) + 0.001 * seed, kept)
+    assert side_comparisons_in(tmp_path) == [tmp_path / "headroom"]
+    written = write_pages(tmp_path, tmp_path / "out")
+    assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
+        "headroom/tiny-random-2.md",
+        "headroom/tiny-random-2.png",
+    ]
+    text = written[0].read_text()
+    assert "12 runs of 12 random subsets of 6 adapters" in text
+    assert "| lora | 1 | 0.4000 | 0 % | -0.1000 |" in text, "better than every subset"
+    assert "| top-2 | 1 | 0.9000 | 100 % | +0.4000 |" in text and "| top |" not in text, "only the same K compares"
+    summary = (tmp_path / "out" / "headroom" / "summary.md").read_text()
+    assert "| lora | 1 | 0.4000 |" in summary and "| random | 6 |" in summary, "the main comparison's, to compare with"
+
+
+def test_where_there_is_nothing_to_say_nothing_is_written(tmp_path):
+    keep(tmp_path, "lora", 0, 0.4, NAMES)
+    assert write_pages(tmp_path, tmp_path / "out") == [] and not (tmp_path / "out").exists()

@@ -1,0 +1,62 @@
+"""The pool runs real processes: their progress, errors and end."""
+
+import sys
+import threading
+import time
+
+import pytest
+
+from weightlora.compare.runner import Process, execute, expected_seconds, usable_cores
+
+
+def python(code: str, name: str = "run") -> Process:
+    return Process(name, [sys.executable, "-c", code])
+
+
+def test_progress_and_times_are_reported():
+    steps, ends = [], []
+    code = "from weightlora.compare.runner import tell_progress as t\nprint('other')\nt(1, 2)\nt(2, 2)"
+    failed = execute([python(code)], 1, lambda *what: ends.append(what), lambda *what: steps.append(what[1:]))
+    assert failed == [] and steps == [(1, 2), (2, 2)]
+    (process, seconds, error) = ends[0]
+    assert process.name == "run" and seconds > 0 and error is None
+
+
+def test_a_failure_is_told_with_the_last_line_and_the_others_run():
+    ends = []
+    wrong = python("import sys; print('first', file=sys.stderr); sys.exit('the reason\\n')", "wrong")
+    failed = execute(
+        [wrong, python("", "right")], 1, lambda process, seconds, error: ends.append((process.name, error))
+    )
+    assert failed == [(wrong, "the reason")]
+    assert ends == [("wrong", "the reason"), ("right", None)]
+    assert execute([python("import os; os._exit(3)")], 1, lambda *_: None)[0][1] == "exit code 3"
+
+
+def test_each_process_has_its_share_of_the_cores_and_its_variables():
+    code = "import os; assert os.environ['OMP_NUM_THREADS'] == '{}' and os.environ['MINE'] == '1'"
+    process = Process("run", [sys.executable, "-c", code.format(usable_cores())], environment={"MINE": "1"})
+    assert execute([process], 1, lambda *_: None) == []
+
+
+def test_an_interrupt_ends_the_processes_that_run():
+    began = threading.Event()
+
+    def stop(process, step, steps):
+        began.set()
+
+    def interrupt(process, seconds, error):
+        began.wait(60)
+        raise KeyboardInterrupt
+
+    long = python("import time; print('step 1/2', flush=True); time.sleep(300)", "long")
+    since = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        execute([long, python("import time; time.sleep(1)")], 2, interrupt, stop)
+    assert time.monotonic() - since < 60
+
+
+def test_the_expected_time_is_the_mean_of_the_kind_or_of_all():
+    assert expected_seconds(["a", "b"], {}) == 0
+    assert expected_seconds(["a", "a", "b"], {"a": [10.0, 20.0]}) == 45
+    assert expected_seconds(["a", "b"], {"a": [10.0], "b": [30.0]}) == 40

@@ -1,0 +1,109 @@
+"""A comparison from arguments: its runs, what it refuses, and that a directory has one comparison."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from weightlora.compare.spec import RATES, make_comparison, read_comparison
+from weightlora.errors import ConfigError, DataError
+
+
+def make(directory, arguments, methods=("lora", "weightlora"), seeds=2, rates=None):
+    return make_comparison(Path(directory), methods, seeds, rates, arguments)
+
+
+def test_the_runs_are_rates_then_seeds(tmp_path, films):
+    comparison = make(tmp_path, films)
+    assert comparison.rates == {"lora": RATES, "weightlora": RATES} and comparison.tunes
+    names = [run.name for run in comparison.tuning_runs()]
+    assert names == [f"{method} at {rate:g}" for rate in RATES for method in ("lora", "weightlora")]
+    runs = comparison.runs({"lora": 1e-3, "weightlora": 2e-3})
+    assert [(run.method, run.seed, run.rate) for run in runs] == [
+        ("lora", 0, 1e-3),
+        ("weightlora", 0, 2e-3),
+        ("lora", 1, 1e-3),
+        ("weightlora", 1, 2e-3),
+    ]
+    assert runs[3].output == tmp_path / "results" / "weightlora" / "seed-1.json"
+    assert runs[0].settings["task"] == "text-classification" and "seed" not in runs[0].settings
+    assert len({json.dumps(run.record()) for run in (*runs, *comparison.tuning_runs())}) == 2 + 6
+
+
+def test_one_rate_is_not_tuned(tmp_path, films):
+    assert make(tmp_path, [*films, "--learning_rate", "1e-4"]).rates == {"lora": (1e-4,), "weightlora": (1e-4,)}
+    comparison = make(tmp_path, films, rates=[3e-4])
+    assert not comparison.tunes and comparison.tuning_runs() == []
+
+
+def test_a_recipe_may_have_a_rate_per_method(tmp_path, films):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("learning_rate: 1.0e-3\ntask: cola\nby_method:\n  weightlora:\n    learning_rate: 2.0e-3\n")
+    comparison = make(tmp_path, [*films, "--config", str(recipe)])
+    assert comparison.rates == {"lora": (1e-3,), "weightlora": (2e-3,)} and comparison.task == "cola"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["lorra"]}, "method 'lorra' is unknown: did you mean lora"),
+        ({"methods": ["zzz"]}, "method 'zzz' is unknown: choose from lora, "),
+        ({"methods": ["adalora"]}, "method 'adalora' belongs to the benchmarks of the repository"),
+        ({"methods": []}, "--methods is empty"),
+        ({"seeds": 0}, "seeds=0 is too small: give at least 1"),
+        ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
+        ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
+        ({"arguments": ["--seed", "3"]}, "--seed is set by the comparison itself: give --seeds"),
+        ({"arguments": ["--stepz", "3"]}, "--stepz is no argument"),
+        ({"arguments": ["--train_file", "nowhere.jsonl"]}, "nowhere.jsonl is not a file"),
+    ],
+)
+def test_bad_input_is_refused(tmp_path, films, changes, message):
+    arguments = [*films, *changes.pop("arguments", [])]
+    with pytest.raises((ConfigError, DataError), match=message):
+        make(tmp_path, arguments, **changes)
+
+
+def test_a_rate_is_given_once(tmp_path, films):
+    with pytest.raises(ConfigError, match="--learning_rate and --learning_rates are both given"):
+        make(tmp_path, [*films, "--learning_rate", "1e-3"], rates=[1e-3])
+
+
+def test_methods_and_seeds_are_added_and_other_settings_refused(tmp_path, films, place):
+    out = tmp_path / "out"
+    make(out, films, ["lora"], 1).claim()
+    make(out, films, ["random"], 3).claim()
+    there = read_comparison(out)
+    assert (there.methods, there.seeds) == (["lora", "random"], 3)
+    make(out, films, ["lora"], 1).claim()
+    assert read_comparison(out).seeds == 3
+    with pytest.raises(
+        DataError, match=r"out has another comparison, which differs in keep: give another --output_dir"
+    ):
+        make(out, [*films, "--keep", "3"], ["weightlora"]).claim()
+    with pytest.raises(DataError, match="differs in learning_rates"):
+        make(out, films, ["lora"], rates=[1e-3]).claim()
+
+
+def test_changed_data_is_another_comparison(tmp_path, place):
+    data = tmp_path / "films.jsonl"
+    data.write_text((place / "films.jsonl").read_text())
+    arguments = ["--model", str(place / "deberta"), "--train_file", str(data)]
+    make(tmp_path / "out", arguments).claim()
+    from weightlora.compare.runs import fingerprint
+
+    data.write_text(data.read_text() + '{"text": "one more", "label": "pos"}\n')
+    fingerprint.cache_clear()
+    with pytest.raises(DataError, match="differs in train_file"):
+        make(tmp_path / "out", arguments).claim()
+
+
+def test_a_directory_with_other_files_is_refused(tmp_path, films):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"is not empty and has no settings\.json"):
+        make(tmp_path, films).claim()
+    with pytest.raises(DataError, match="has no comparison"):
+        read_comparison(tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_comparison(tmp_path)

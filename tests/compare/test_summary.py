@@ -1,0 +1,62 @@
+"""What is said about a comparison: findings that claim no more than the interval allows."""
+
+import json
+
+from rich.console import Console
+
+from weightlora.compare.summary import _findings, print_summary, render_summary
+
+
+def row(versus, adapters=3):
+    loss = {"mean": 0.5, "ci": 0.1}
+    costs = {
+        "step_seconds_before": 0.2,
+        "step_seconds_after": 0.1,
+        "peak_gpu_bytes": None,
+        "peak_process_bytes": 2**30,
+    }
+    return {
+        "seeds": 3,
+        "loss": loss,
+        "metric": {"name": "accuracy", "mean": 0.75, "ci": None},
+        "trainable_parameters": 1234,
+        "vs_random": versus,
+        "vs_lora": None,
+        "adapters_before": 12,
+        "adapters_after": adapters,
+        "learning_rate": 1e-3,
+        **costs,
+    }
+
+
+def differ(mean, ci):
+    return {"mean": mean, "ci": ci, "wins": 2}
+
+
+def test_a_finding_says_what_the_interval_allows():
+    rows = {"better": row(differ(-0.1, 0.05)), "worse": row(differ(0.1, 0.05)), "unsure": row(differ(-0.1, 0.2))}
+    rows |= {"once": row(differ(-0.1, None)), "random": row(None)}
+    assert _findings(rows) == [
+        "better against random: -0.1000 ± 0.0500 in loss; the loss is significantly lower (95 % interval excludes 0).",
+        "worse against random: +0.1000 ± 0.0500 in loss; the loss is significantly higher (95 % interval excludes 0).",
+        "unsure against random: -0.1000 ± 0.2000 in loss; the difference is not statistically significant (95 % "
+        "interval contains 0).",
+        "once against random: -0.1000 in loss; there is no interval, because one seed says nothing about the spread "
+        "between seeds.",
+    ]
+
+
+def test_the_page_and_the_terminal_have_the_same_cells():
+    rows = {"weightlora": row(differ(-0.1, 0.05)), "random": row(None, 12)}
+    summary = {"task": "cola", "model": "/models/tiny", "steps": 300, "rows": {"train": 1000, "test": 50}}
+    summary |= {"methods": rows, "tuning": {"random": {"0.001": 0.5}}, "findings": ["So it is."], "notes": []}
+    page = render_summary(json.loads(json.dumps(summary)))
+    assert page.startswith("# cola: tiny\n\n300 steps; rows: train 1,000, test 50.")
+    assert "| weightlora | 0.001 | 3 | 0.5000 ± 0.1000 | 0.7500 | -0.1000 ± 0.0500 ▼ (2) |" in page
+    assert "| weightlora | 3 of 12 | 1,234 | 200 ms → 100 ms | 1.00 GiB |" in page
+    assert "| random | 12 of 12 | 1,234 | 100 ms | 1.00 GiB |" in page
+    assert "## Findings\n\n- So it is.\n" in page and "## Notes" not in page
+    console = Console(width=160)
+    with console.capture() as capture:
+        print_summary(summary, console)
+    assert all(text in capture.get() for text in ("-0.1000 ± 0.0500 ▼ (2)", "200 ms → 100 ms", "So it is."))

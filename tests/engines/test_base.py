@@ -1,0 +1,33 @@
+"""The protocol of engines, on one process."""
+
+import pytest
+import torch
+from models import adamw, lora_bert
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.engines import ENGINES, Ddp, Engine, Fsdp1, Fsdp2, engine_for, is_first, world_size
+from weightlora.errors import ModelError
+
+
+def test_a_plain_model_is_served_by_the_base_class():
+    model = lora_bert()
+    assert type(engine_for(model, adamw(model))) is Engine
+    assert world_size() == 1 and is_first()
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, Fsdp1])
+def test_each_engine_is_complete(engine):
+    assert issubclass(engine, Engine) and engine.__doc__ and engine().waiting == []
+    model = lora_bert()
+    assert engine.holds(model, adamw(model)) == (engine is Engine)
+    evidence = torch.tensor([1.0, 2.0])
+    assert torch.equal(engine().average(evidence), evidence) and torch.equal(engine().agree(evidence), evidence)
+
+
+@pytest.mark.parametrize("engine", [Fsdp1, Fsdp2])
+def test_growing_is_refused_where_shapes_are_fixed(engine):
+    assert not engine.can_grow and Ddp.can_grow
+    model = lora_bert()
+    with pytest.raises(ModelError, match="expand cannot grow what FSDP has sharded"):
+        config = WeightLoraConfig(keep=3, select_steps=4, expand="qr")
+        WeightLora(model, adamw(model), config, engine=engine())

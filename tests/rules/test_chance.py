@@ -1,0 +1,14 @@
+"""The control: its draw depends on the seed alone."""
+
+import torch
+from models import lora_bert
+
+from weightlora import WeightLoraConfig
+from weightlora.adapters import find_adapters
+from weightlora.rules.chance import Chance
+
+
+def test_chance_draws_by_its_seed():
+    adapters = find_adapters(lora_bert())
+    draws = [Chance(adapters, None, WeightLoraConfig(selection="random", seed=seed)).score for seed in (1, 1, 2)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])

@@ -1,0 +1,35 @@
+import hashlib
+import random
+
+import pytest
+
+from weightlora.errors import DataError
+from weightlora.train.splitting import distinct, split
+
+
+def rows(*texts: str) -> list[dict]:
+    return [{"text": text, "label": index % 2} for index, text in enumerate(texts)]
+
+
+def test_repeated_texts_are_dropped_and_the_first_stays():
+    kept = distinct(rows("Good film", "bad", "good  FILM", "bad\n", "Good, film"))
+    assert kept == [
+        {"text": text, "label": label} for text, label in (("Good film", 0), ("bad", 1), ("Good, film", 0))
+    ]
+
+
+def test_the_split_is_by_the_hash_of_the_text_whatever_the_order():
+    texts = [f"text {index}" for index in range(10)]
+    ordered = sorted(texts, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
+    sizes = {"test": 3, "train": 5}
+    splits = split(rows(*texts), sizes)
+    assert [row["text"] for row in splits["test"]] == ordered[:3]
+    assert [row["text"] for row in splits["train"]] == ordered[3:8]
+    shuffled = rows(*texts)
+    random.shuffle(shuffled)
+    assert split(shuffled, sizes) == splits
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(DataError, match="2 rows are not enough"):
+        split(rows("a", "b"), {"test": 2, "train": 1})
