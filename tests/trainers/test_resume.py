@@ -61,6 +61,7 @@ def test_a_plain_trainer_with_the_callback_resumes_bit_for_bit_too(whole, tmp_pa
     trainer.train(resume_from_checkpoint=True)
     trainer.weightlora = next(c for c in trainer.callback_handler.callbacks if isinstance(c, WeightLoraCallback))
     same(outcome(trainer), expected)
+    assert trainer.model.get_base_model().model_tags == ["weightlora"]
 
 
 def test_it_resumes_where_the_model_comes_from_model_init(whole, tmp_path):

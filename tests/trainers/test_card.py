@@ -1,0 +1,41 @@
+"""The section of the model card, on a selection that is under way and on one that is over."""
+
+from loops import CREDIT
+from models import adamw, lora_bert, train
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.trainers.card import BEGIN, describe_in_card, section
+
+
+def make() -> tuple[WeightLora, object]:
+    model = lora_bert()
+    optimizer = adamw(model)
+    return WeightLora(model, optimizer, WeightLoraConfig(**CREDIT)), optimizer
+
+
+def test_before_the_choice_the_card_says_that_it_is_not_made_yet():
+    selector, optimizer = make()
+    train(selector.model, optimizer, selector, steps=2)
+    text = section(selector)
+    assert "**The choice is not made yet.**" in text and "after 2 of 4 selection steps" in text
+    assert text.count("| <code>") == 12
+
+
+def test_after_it_the_card_lists_what_was_kept_once_and_leaves_the_rest_alone(tmp_path):
+    selector, optimizer = make()
+    (tmp_path / "README.md").write_text("# My adapter\n\nA sentence.\n")
+    for steps in (2, 2, 1):
+        train(selector.model, optimizer, selector, steps=steps)
+        describe_in_card(selector, tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("# My adapter\n\nA sentence.\n") and text.count(BEGIN) == 1
+    assert "3 of 12 LoRA adapters were kept" in text and "not made yet" not in text
+    assert [line.split("</code>")[0][len("| <code>") :] for line in text.splitlines() if "<code>" in line] == (
+        selector.kept
+    )
+
+
+def test_without_a_card_none_is_created(tmp_path):
+    selector, _ = make()
+    describe_in_card(selector, tmp_path)
+    assert list(tmp_path.iterdir()) == []
