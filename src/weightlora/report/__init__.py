@@ -1,4 +1,4 @@
-"""What a run decided, drawn from its directory alone, without the model. matplotlib loads when something is drawn."""
+"""Pictures of a run, drawn from its directory alone, without the model. matplotlib loads when something is drawn."""
 
 from .picture import draw_selection
 

@@ -1,4 +1,4 @@
-"""What the pictures of results are made of: rows with seeds, means and intervals, and files that appear whole."""
+"""Parts of pictures: rows with seeds, means and intervals."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write
-from ..files import write as write_whole
 
 __all__ = [
     "draw_legend",
@@ -18,16 +17,15 @@ __all__ = [
     "save",
     "set_rows",
     "strip_axes",
-    "write_whole",
 ]
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito: told apart by colour-blind readers
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito: also for colour-blind readers
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text, so that no line runs through it
 ROW = 0.3  # inches
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure on Agg, its size in inches, without touching pyplot or its backend."""
+    """An empty figure on Agg with its size in inches. pyplot and its backend are not used."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -41,7 +39,7 @@ def save(figure: Any, path: str | os.PathLike[str]) -> Path:
 
 
 def set_rows(axes: Any, names: Sequence[str]) -> None:
-    """One row a name, the first on top, with a hairline through each."""
+    """One row per name, the first on top, with a thin line through each."""
     axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
@@ -56,9 +54,12 @@ def strip_axes(axes: Any) -> None:
 
 
 def draw_means(axes: Any, rows: Sequence[tuple[Mapping[str, Any], Sequence[float], bool]]) -> None:
-    """A row each: every seed's value, their mean and interval (`{"mean", "ci"}`), the mean filled or not.
+    """Draw rows with the value of every seed, their mean and their interval.
 
-    A row without an interval (`{}`) stays empty.
+    Args:
+        axes: The axes.
+        rows: `{"mean", "ci"}`, the value of each seed, and whether the mean is filled. An empty mapping leaves the row
+            empty.
     """
     means = [interval["mean"] for interval, _, _ in rows if interval]
     axes.set_xlim(*limits([*means, *(value for _, values, _ in rows for value in values)]))
@@ -82,7 +83,7 @@ def _draw_cut_ends(axes: Any, row: int, start: float, end: float) -> None:
 
 
 def _draw_seeds(axes: Any, height: float, losses: Sequence[float]) -> None:
-    """A faint dot a loss, or a faint arrow head at the edge where one lies outside the axes."""
+    """A faint dot per loss, or a faint arrow head at the edge for a loss outside the axes."""
     low, high = axes.get_xlim()
     for loss in losses:
         marker = "<" if loss < low else ">" if loss > high else "o"
@@ -93,7 +94,7 @@ def _draw_seeds(axes: Any, height: float, losses: Sequence[float]) -> None:
 
 
 def draw_mean(axes: Any, row: int, mean: float, fill: str) -> None:
-    """A diamond, or at the edge its value with an arrow where it lies outside the axes."""
+    """A diamond, or the value and an arrow at the edge if it is outside the axes."""
     low, high = axes.get_xlim()
     if low <= mean <= high:
         axes.plot(mean, row, "D", color=BLUE, markerfacecolor=fill, markersize=6, markeredgewidth=1.4)
@@ -104,9 +105,9 @@ def draw_mean(axes: Any, row: int, mean: float, fill: str) -> None:
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """A range that holds the values and a margin, but not those that would squeeze all others together.
+    """A range with the values and a margin, without values that would squeeze all others together.
 
-    These lie beyond the middle 80 % of the values by more than once its width.
+    Such a value is further from the middle 80 % of the values than that is wide.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The picture of a selection: a grid of layers and module types, the score as colour, the kept adapters framed."""
+"""The picture of a selection: a grid of layers and module types, with scores as colours and kept adapters framed."""
 
 import json
 import math
@@ -6,6 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ..errors import DataError
+from ..files import write
+from .figures import new_figure
 
 __all__ = ["Grid", "draw_selection", "lay_out", "read_selection"]
 
@@ -16,12 +20,12 @@ DISCONNECTED: dict[str, Any] = {"edgecolor": "#b0b0b0", "linewidth": 0.6}
 
 
 class Grid(NamedTuple):
-    """Where each adapter is drawn.
+    """The place of each adapter.
 
     Attributes:
-        rows: labels of the module types, in model order.
-        columns: labels of the layers, ascending; `"-"` at the end for modules outside a layer, if there are any.
-        cells: for each adapter, in the order given, its (row, column).
+        rows: Labels of the module types, in the order of the model.
+        columns: Labels of the layers, ascending. `"-"` at the end is for modules outside a layer, if there are any.
+        cells: (row, column) of each adapter, in the given order.
     """
 
     rows: list[str]
@@ -30,26 +34,22 @@ class Grid(NamedTuple):
 
 
 def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
-    """Draws `selection.png` beside the `selection.json` of a run and returns its path.
+    """Draw `selection.png` from the `selection.json` of a run directory, and return its path.
 
     Raises:
-        ValueError: there is no readable `selection.json`, or it lists no adapters.
+        DataError: If `selection.json` cannot be read, or lists no adapters.
     """
     directory = Path(run_directory)
-    selection = read_selection(directory / "selection.json")
-    figure = _figure(selection)
-    path = directory / "selection.png"
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(unfinished, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
-    os.replace(unfinished, path)
-    return path
+    figure = _figure(read_selection(directory / "selection.json"))
+    settings: dict[str, Any] = {"format": "png", "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.15}
+    return write(directory / "selection.png", lambda partial: figure.savefig(partial, **settings))
 
 
 def lay_out(names: Sequence[str]) -> Grid:
-    """A place for each dotted module name: the layer is its first integer, the type all the rest.
+    """Find a place for each dotted module name. The first integer is the layer, and the rest is the type.
 
-    Leading parts that the types of all layers share are left out of the labels; two stacks (an encoder and a decoder)
-    keep rows of their own. A module without an integer gets a row of its own, in the column `"-"`.
+    The labels leave out leading parts that all types share. An encoder and a decoder have separate rows. A module
+    without an integer has a separate row, in the column `"-"`.
     """
     split = [_layer_and_type(name) for name in names]
     types = list(dict.fromkeys((layer is None, before, after) for layer, before, after in split))
@@ -64,7 +64,7 @@ def lay_out(names: Sequence[str]) -> Grid:
 
 
 def _layer_and_type(name: str) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
-    """`"h.3.attn.q"` as (3, ("h",), ("attn", "q")); without an integer everything is behind it."""
+    """`"h.3.attn.q"` as (3, ("h",), ("attn", "q")). A name without an integer is (None, (), all its parts)."""
     parts = tuple(name.split("."))
     for place, part in enumerate(parts):
         if part.isdecimal():
@@ -73,7 +73,7 @@ def _layer_and_type(name: str) -> tuple[int | None, tuple[str, ...], tuple[str, 
 
 
 def _shared_parts(types: Sequence[tuple[str, ...]]) -> int:
-    """How many leading parts all types share; the last part of a type never counts."""
+    """The number of leading parts that all types share. The last part of a type never counts."""
     shortest = min((len(parts) - 1 for parts in types), default=0)
     return next((i for i in range(shortest) if len({parts[i] for parts in types}) > 1), max(shortest, 0))
 
@@ -87,27 +87,24 @@ def read_selection(path: Path) -> dict[str, Any]:
     """The content of a `selection.json`.
 
     Raises:
-        ValueError: it cannot be read, or it lists no adapters.
+        DataError: If it cannot be read, or lists no adapters.
     """
     try:
         selection = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read a selection from {path}: {error}") from error
+        raise DataError(
+            f"cannot read a selection from {path}: {error}: give the directory of a finished run."
+        ) from error
     if not isinstance(selection, dict) or not selection.get("adapters"):
-        raise ValueError(f"{path} lists no adapters")
+        raise DataError(f"{path} lists no adapters: give the directory of a finished run.")
     return selection
 
 
 def _figure(selection: dict[str, Any]) -> Any:
-    """The finished matplotlib figure, on Agg, without touching pyplot or its backend."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     adapters = selection["adapters"]
     grid = lay_out([adapter["name"] for adapter in adapters])
     cell, size = measure_grid(grid)
-    figure = Figure(figsize=size, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size)
     axes = figure.add_subplot()
     scale = _colour_scale([adapter["score"] for adapter in adapters])
     draw_axes(axes, grid, cell)
@@ -121,7 +118,7 @@ def _figure(selection: dict[str, Any]) -> Any:
 
 
 def _colour_scale(scores: Sequence[float | None]) -> Any:
-    """A colour map over the range of the finite scores, large ones dark; None when there is nothing to tell apart."""
+    """A colour map over the range of the finite scores, dark for large ones. None if they are all equal."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -130,7 +127,7 @@ def _colour_scale(scores: Sequence[float | None]) -> Any:
 
 
 def measure_grid(grid: Grid) -> tuple[float, tuple[float, float]]:
-    """Side of a cell, and width and height of a figure with a colour bar, in inches."""
+    """The side of a cell, and the width and height of a figure with a colour bar, in inches."""
     cell = min(max(10 / len(grid.columns), 0.2), 0.55)
     labels = 0.09 * max(len(label) for label in grid.rows)
     return cell, (cell * len(grid.columns) + labels + 1.4, cell * len(grid.rows) + 1.4)
@@ -149,7 +146,7 @@ def draw_axes(axes: Any, grid: Grid, cell: float) -> None:
 
 
 def draw_cells(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, scale: Any, font_size: float) -> None:
-    """One square an adapter; a kept one is larger, framed, and holds its rank, or a dot when all ranks are equal."""
+    """One square per adapter. A kept one is larger, and has a frame and its rank, or a dot if all ranks are equal."""
     from matplotlib.patches import Rectangle
 
     same_rank = len(_kept_ranks(adapters)) <= 1

@@ -1,0 +1,91 @@
+"""The command line as a whole: errors, exit codes, and what it takes to start."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from weightlora import __version__
+from weightlora.cli import main, quickstart, spellings
+from weightlora.errors import ConfigError
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
+    def fail(args):
+        raise raised
+
+    monkeypatch.setattr(quickstart, "check_arguments", fail)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (ModuleNotFoundError("no", name="rich"), 2, "rich is not installed: pip install 'weightlora[demo]'"),
+        (ModuleNotFoundError("no", name="yaml"), 2, "yaml is not installed: pip install 'weightlora[recipes]'"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ConfigError("first\n  second"), 2, "first second"),
+    ],
+)
+def test_an_error_of_the_user_is_one_sentence(capsys, monkeypatch, raised, code: int, message: str):
+    fail_with(monkeypatch, raised)
+    assert main(["quickstart"]) == code
+    assert capsys.readouterr().err == f"weightlora quickstart: {message}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "quickstart"], ["quickstart", "--debug"]])
+def test_debug_shows_the_traceback_of_our_errors(capsys, monkeypatch, arguments: list[str]):
+    fail_with(monkeypatch, ConfigError("keep is wrong."))
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback") and error.endswith("weightlora quickstart: keep is wrong.\n")
+
+
+@pytest.mark.parametrize("raised", [ValueError("torch's own"), RuntimeError("a bug"), ModuleNotFoundError(name="x")])
+def test_any_other_error_is_a_traceback(monkeypatch, raised: Exception):
+    fail_with(monkeypatch, raised)
+    with pytest.raises(type(raised)):
+        main(["quickstart"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["slowstart"], ["quickstart", "--steps", "many"], ["quickstart", "--what"]])
+def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture, arguments: list[str]):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    output, error = capsys.readouterr()
+    assert stop.value.code == 2 and output == ""
+    assert error.count("\n") == 1 and error.startswith("weightlora")
+
+
+def test_flags_have_both_spellings():
+    assert spellings("learning_rate") == ["--learning_rate", "--learning-rate"] and spellings("keep") == ["--keep"]
+
+
+def test_the_version_comes_at_once_and_nothing_else():
+    """It needs neither torch nor PEFT, which take seconds to import."""
+    best = min(_timed("-m", "weightlora", "--version")[0] for _ in range(2))
+    done = _timed("-m", "weightlora", "--version")[1]
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"weightlora {__version__}\n", "")
+    assert best < 2
+    loaded = run("-X", "importtime", "-m", "weightlora", "--version").stderr
+    assert "weightlora.cli" in loaded and not any(f"| {name}\n" in loaded for name in ("torch", "peft", "numpy"))
+
+
+def _timed(*arguments: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    began = time.perf_counter()
+    done = run(*arguments)
+    return time.perf_counter() - began, done
+
+
+@pytest.mark.parametrize("command", ["quickstart", "train"])
+def test_no_command_prints_what_bitsandbytes_could_not_load(command: str, tmp_path):
+    """bitsandbytes logs "Failed to load CPU gemm_4bit_forward" when PEFT imports it."""
+    arguments = {"quickstart": ["--keep", "99"], "train": ["--task", "cola", "--output_dir", str(tmp_path / "x")]}
+    code = f"from weightlora.cli import main; code = main({[command, *arguments[command]]!r}); import peft; exit(code)"
+    done = run("-c", code)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"weightlora {command}: ") and done.stderr.count("\n") == 1, done.stderr

@@ -1,0 +1,37 @@
+import io
+from types import SimpleNamespace
+
+from rich.console import Console
+
+from weightlora.cli.progress import TrainingBar, TrainingLines, progress_callback
+
+
+def shown(console: Console, phases: list[tuple[str, int]]) -> object:
+    """Shows a run of one step for each of the phases, which are those at the step's end; returns what showed it."""
+    now = [phases[0]]
+    callback = progress_callback(console, "WeightLoRA", lambda: now[0])
+    state = SimpleNamespace(max_steps=len(phases), global_step=0)
+    callback.on_train_begin(None, state, None)
+    for state.global_step, now[0] in enumerate(phases, start=1):
+        callback.on_step_end(None, state, None)
+    callback.on_train_end(None, state, None)
+    return callback
+
+
+def test_lines_come_at_quarters_and_at_the_choice():
+    out = io.StringIO()
+    assert isinstance(shown(Console(file=out, width=80), [("select", 36)] * 4 + [("train", 9)] * 8), TrainingLines)
+    assert [line.split(", ")[:2] for line in out.getvalue().splitlines()] == [
+        ["WeightLoRA: step 3/12", "selecting 36 adapters"],
+        ["WeightLoRA: step 5/12", "training 9 adapters"],
+        ["WeightLoRA: step 6/12", "training 9 adapters"],
+        ["WeightLoRA: step 9/12", "training 9 adapters"],
+        ["WeightLoRA: step 12/12", "training 9 adapters"],
+    ]
+
+
+def test_the_bar_shows_step_phase_and_adapters():
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=True)
+    assert isinstance(shown(console, [("select", 36)] * 2 + [("train", 9)] * 3), TrainingBar)
+    assert all(piece in out.getvalue() for piece in ("WeightLoRA", "5/5", "training 9 adapters", "left"))

@@ -1,0 +1,103 @@
+"""`weightlora train` as a newcomer meets it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from recipes import BAD, GOOD, save_model
+
+from weightlora.cli import main
+from weightlora.train import parse, prepare
+from weightlora.train.methods import FULL_RATE, LORA_RATE
+from weightlora.train.result import read_result
+
+QUICK = ["--max_steps", "4", "--select_steps", "2", "--max_length", "64", "--keep", "3", "--use_cpu"]
+QUICK += ["--per_device_train_batch_size", "4", "--save_strategy", "no"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and a file of 40 texts of which every second one is there twice."""
+    root = tmp_path_factory.mktemp("world")
+    save_model("deberta", root / "deberta")
+    rows = [{"text": f"{(GOOD, BAD)[i % 2]} {i - i % 4}", "label": i % 2} for i in range(40)]
+    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.fixture
+def given(world: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    def make(*more: object) -> list[str]:
+        task = ["--task", "text-classification", "--model", world / "deberta", "--train_file", world / "rows.jsonl"]
+        return list(map(str, [*task, "--output_dir", tmp_path / "out", *QUICK, *more]))
+
+    return make
+
+
+def test_without_an_evaluation_file_rows_are_split_off(given, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert main(["train", *given()]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "validation 4 (there is no evaluation file: a tenth of the training texts" in shown
+    result = read_result(tmp_path / "out")
+    assert result.plan["rows"] == {"train": 36, "validation": 4} and result.plan["split_off"] is True
+    work = prepare(parse(given())).work
+    texts = [{tuple(ids) for ids in rows["input_ids"]} for rows in (work.train, work.evaluation["validation"])]
+    assert not texts[0] & texts[1], "a text is in both splits"
+
+
+def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: Path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text((world / "rows.jsonl").read_text())
+    arguments = [a for a in given("--dataset", folder) if a not in {"--train_file", str(world / "rows.jsonl")}]
+    assert prepare(parse(arguments)).plan.split_off
+    (folder / "dev.jsonl").write_text((world / "rows.jsonl").read_text())
+    assert not prepare(parse(arguments)).plan.split_off
+
+
+def test_the_learning_rate_fits_the_method(given, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert prepare(parse(given("--method", "full"))).plan.learning_rate == FULL_RATE == 5e-5
+    assert prepare(parse(given("--learning_rate", "3e-3"))).recipe.training.learning_rate == 3e-3
+    job = prepare(parse(given("--method", "lora")))
+    assert job.plan.learning_rate == job.recipe.training.learning_rate == LORA_RATE == 5e-4
+    assert main(["train", *given("--method", "lora")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("learning rate") == 2 and shown.count("0.0005") == 2, "in the plan, and with the result"
+    result = read_result(tmp_path / "out")
+    assert result.settings["learning_rate"] == result.plan["learning_rate"] == LORA_RATE
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("dora", '{"typo": 1}', "method_options has 'typo', which dora does not read: it reads no options."),
+        ("weightlora", '{"round": 3}', "'round', which weightlora does not read: did you mean rounds."),
+        ("random", '{"selection": "credit"}', "'selection', which random does not read"),
+        ("lora", '{"r": 4}', "method_options has 'r', which is an argument: give --rank instead."),
+        ("lora", '{"use_rsloar": true}', "did you mean use_rslora."),
+    ],
+)
+def test_an_option_that_the_method_does_not_read_is_refused(given, capsys, method: str, options: str, message: str):
+    assert main(["train", *given("--method", method, "--method_options", options)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_options_that_are_read_still_work(given):
+    options = '{"keep": null, "keep_parameters": 1000, "seed": 3}'
+    assert prepare(parse(given("--method_options", options))).plan.keep is None
+    assert prepare(parse(given("--method", "lora", "--method_options", '{"use_rslora": true}'))).plan.adapters == 13
+
+
+def test_arguments_of_the_trainer_that_do_not_fit_are_one_sentence(given, capsys: pytest.CaptureFixture):
+    assert (
+        main(
+            [
+                "train",
+                *given("--eval_strategy", "steps", "--save_strategy", "epoch", "--load_best_model_at_end", "true"),
+            ]
+        )
+        == 2
+    )
+    assert capsys.readouterr().err.startswith("weightlora train: the arguments do not fit together: ")
