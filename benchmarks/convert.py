@@ -68,8 +68,9 @@ def convert(old: Mapping[str, Any]) -> Result:
         split, steps, total = settings["evaluate_on"], settings["steps"], (None, None)
         parameters = _pair(old["trainable_parameters"])
     else:
+        assert family is not None
         split, steps, total = "validation", recipe["max_steps"], _pair(old["trainable_parameters"])
-        parameters = (total[0] - HEADS[family], total[1] - HEADS[family])
+        parameters = (int(total[0] or 0) - HEADS[family], int(total[1] or 0) - HEADS[family])
     return Result(
         task=old["task"],
         method=settings["method"],

@@ -81,7 +81,7 @@ if __name__ == "__main__":
     write_ratings()
     write_sentences()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from recipes import save_model, write_summaries
+    from recipes import save_model, write_summaries  # type: ignore[attr-defined]
 
     save_model("bart", PLACE / "bart")
     write_summaries(PLACE / "xsum", "document", "summary")

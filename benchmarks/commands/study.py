@@ -99,7 +99,7 @@ def _job(args: argparse.Namespace, rows: int) -> Any:
     if args.data is None:
         own = {"task": args.task, "method": "lora", "label": "lora", "max_length": args.max_length}
         examples = {"train_examples": rows, "validation_examples": 1, "test_examples": 1}
-        return job_for({**DEFAULTS, **own, **examples, "batch_size": args.batch_size}, args.seed, METHODS, OUTPUT)
+        return job_for({**DEFAULTS, **own, **examples, "batch_size": args.batch_size}, args.seed, METHODS, str(OUTPUT))
     datasets.disable_progress_bars()
     options = {
         "task": "text-classification",

@@ -31,7 +31,7 @@ METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
 SETTINGS = "settings.json"
 FORMAT = 1
-FOR_BENCHMARKS = ("grad-norm", "kappa", "eva", "adalora", "loha", "lokr", "vera")
+FOR_BENCHMARKS: tuple[str, ...] = ("grad-norm", "kappa", "eva", "adalora", "loha", "lokr", "vera")
 FOR_BENCHMARKS += ("subset", "rival", "random-without", "by-gradient", "faster", "sampled")
 """Methods of the repository's own experiments, which this package does not have."""
 OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
