@@ -94,9 +94,10 @@ def test_what_is_uploaded_is_a_plain_adapter_with_a_card(tmp_path, monkeypatch):
     trainer.push_to_hub()
     (_, model, _), (place, checkpoint, card), *_, (_, final, final_card) = hub.uploads
     plain = {"adapter_config.json", "adapter_model.safetensors", "training_args.bin"}
-    assert model == plain
+    ours = {"selection.json", "history.jsonl"}  # the run directory
+    assert model == plain | ours
     assert place == "last-checkpoint" and checkpoint > plain | {STATE_FILE, "trainer_state.json", "optimizer.pt"}
-    assert final == plain | {"README.md"}
+    assert final == plain | ours | {"README.md"}
     for text in (card, final_card):
         assert "- weightlora" in text.split("---")[1] and "library_name: peft" in text.split("---")[1]
         assert text.count("## Adapters") == 1 and "3 of 12 LoRA adapters were kept" in text
