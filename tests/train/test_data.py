@@ -1,6 +1,13 @@
 from pathlib import Path
 
+import pytest
+from datasets import Dataset
 from recipes import LABELLED, classified, files_of, write_rows
+
+from weightlora.errors import DataError
+from weightlora.train.arguments import DataArguments
+from weightlora.train.data import lacks_evaluation, read_splits
+from weightlora.train.tasks import find_task
 
 
 def test_a_wrong_column(world: Path, rows: Path, refused):
@@ -35,3 +42,36 @@ def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Pa
     assert message.startswith(f"{tmp_path} has no split train")
     rows.write_text('{"text": "cut sho')
     assert f"the file {rows} cannot be read" in refused(*classified(world, rows))
+
+
+def test_a_data_set_without_a_validation_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On the hub as in a directory: a tenth of the training texts is split off, unless there is a split to evaluate."""
+    task = find_task("text-classification")
+    texts = [{"text": f"text {i // 2}", "label": i % 2} for i in range(40)]
+    write_rows(tmp_path / "train.jsonl", texts)
+    write_rows(tmp_path / "test.jsonl", LABELLED)
+    asked = []
+
+    def names(name: str, config: str | None, **settings: object) -> list[str]:
+        asked.append(name)
+        return ["train", "test"] if name == "who/films" else ["train", "validation"]
+
+    monkeypatch.setattr("datasets.get_dataset_split_names", names)
+    for source in (str(tmp_path), "who/films"):
+        if source == "who/films":
+            monkeypatch.setattr("datasets.load_dataset", lambda *args, **settings: Dataset.from_list(texts))
+        arguments = DataArguments(task="text-classification", dataset=source)
+        assert lacks_evaluation(arguments, task)
+        splits = read_splits(arguments, task)
+        assert {name: len(rows) for name, rows in splits.items()} == {"train": 36, "validation": 4}
+        assert not set(splits["train"]["text"]) & set(splits["validation"]["text"])
+    assert asked == ["who/films"] * 2, "a directory is not looked for on the hub"
+    assert not lacks_evaluation(DataArguments(dataset="who/whole"), task)
+    assert not lacks_evaluation(DataArguments(), find_task("sst2")) and asked[2:] == ["who/whole"]
+
+
+def test_a_hub_that_cannot_be_asked_is_an_error_of_reading():
+    arguments = DataArguments(task="text-classification", dataset="who/films")
+    assert not lacks_evaluation(arguments, find_task("text-classification"))
+    with pytest.raises(DataError, match="the data set who/films cannot be loaded from the hub"):
+        read_splits(arguments, find_task("text-classification"))

@@ -42,6 +42,7 @@ READ = {
 }
 """Columns that the model reads. Rows that are equal in them go to the same split."""
 
+LOCAL = (".", "/", "~")  # how the path of a directory begins, and no hub id
 NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
 
 
@@ -51,7 +52,7 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     Raises:
         DataError: Nothing says where the data is, a file or split is missing, malformed or empty, or a column is.
     """
-    split_off = lacks_evaluation(arguments, task)
+    split_off = lacks_evaluation(arguments, task, cache_dir)
     wanted = ("train",) if split_off else ("train", *task.evaluation)
     splits = {name: _read(name, arguments, task, cache_dir) for name in wanted}
     columns = _mapping(arguments, task)
@@ -68,20 +69,36 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     }
 
 
-def lacks_evaluation(arguments: DataArguments, task: TaskInfo) -> bool:
-    """Whether there is a training file and no file to evaluate on. Then `read_splits` splits validation rows off.
+def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> bool:
+    """Whether the data has training rows and no rows to evaluate on. Then `read_splits` splits validation rows off.
 
-    A data set on the hub is not looked at: its splits are known when it loads.
+    The data set of a task in the registry has the splits that the task evaluates. Of any other data set on the hub,
+    only the names of the splits are read.
     """
     if not task.evaluation:  # the caller wants the training rows alone
         return False
     if arguments.train_file:
         return arguments.validation_file is None
     source, config = arguments.dataset or task.dataset, arguments.dataset_config or task.config
-    if arguments.validation_file or source is None or not Path(source).is_dir():
+    if arguments.validation_file or source is None:
         return False
-    found = [name for name in ("train", *task.evaluation) if _files_of(Path(source), config, name)]
+    wanted = ("train", *task.evaluation)
+    if Path(source).is_dir():
+        found = [name for name in wanted if _files_of(Path(source), config, name)]
+    elif source == task.dataset or source.startswith(LOCAL):
+        return False
+    else:
+        names = _hub_splits(source, config, cache_dir)
+        found = [name for name in wanted if name in names]
     return found == ["train"]
+
+
+def _hub_splits(name: str, config: str | None, cache_dir: str | None) -> list[str]:
+    """Names of the splits; empty if the hub cannot say. Then reading the rows fails, and that error says why."""
+    try:
+        return datasets.get_dataset_split_names(name, config, cache_dir=cache_dir)
+    except (OSError, ValueError):  # every error of the hub is one of them
+        return []
 
 
 def _split_off(rows: Dataset, family: str) -> dict[str, Dataset]:
@@ -112,7 +129,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
     config = arguments.dataset_config or task.config
     if Path(source).is_dir():
         return _read_files(_find_files(Path(source), config, split), split, cache_dir)
-    if source.startswith((".", "/", "~")):
+    if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
     return _read_hub(source, config, split, cache_dir)
 

@@ -97,7 +97,7 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
     recipe = _with_rate(recipe, methods[recipe.method.method])
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
-    split_off = task is not None and lacks_evaluation(recipe.data, task)
+    split_off = task is not None and lacks_evaluation(recipe.data, task, recipe.model.cache_dir)
     if task is not None:
         splits = read_splits(recipe.data, task, recipe.model.cache_dir)
         work = make_work(Source(task, recipe.data, splits, tokenizer, config))
