@@ -56,7 +56,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, capsys):
         (["--learning_rates", "fast"], "'fast' has a part that is not a number"),
         (["--train_file", "nowhere.jsonl"], "nowhere.jsonl is not a file"),
         (["--model", "./nowhere"], "the model ./nowhere is missing"),
-        (["--sedes", "3"], "--sedes is no"),
+        (["--sedes", "3"], "--sedes is not"),
         (["--summarize"], "--summarize reads everything from --output_dir"),
     ],
 )

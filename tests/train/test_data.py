@@ -34,7 +34,7 @@ def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
 def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Path, refused):
     (tmp_path / "recipe.yaml").write_text("lerning_rate: 1e-3\n")
     message = refused("--config", tmp_path / "recipe.yaml")
-    assert message.endswith("has 'lerning_rate', which is no setting: did you mean learning_rate.")
+    assert message.endswith("has 'lerning_rate', which is not a setting: did you mean learning_rate.")
     assert refused("--config", tmp_path / "recip.yaml").endswith("is no file: did you mean recipe.yaml.")
     message = refused(*classified(world, tmp_path / "none.csv"))
     assert message == f"the file {tmp_path / 'none.csv'} for train is missing."
@@ -45,7 +45,7 @@ def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Pa
 
 
 def test_a_data_set_without_a_validation_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """On the hub as in a directory: a tenth of the training texts is split off, unless there is a split to evaluate."""
+    """In a directory and on the hub, a tenth of the training texts is split off."""
     task = find_task("text-classification")
     texts = [{"text": f"text {i // 2}", "label": i % 2} for i in range(40)]
     write_rows(tmp_path / "train.jsonl", texts)

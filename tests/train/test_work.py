@@ -13,9 +13,9 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
         *classified(world, write_rows(rows, [{"text": "a", "label": -1}, *LABELLED]))
     )
     message = refused(*classified(world, write_rows(rows, [{"text": "a", "label": "x"}] * 2)))
-    assert message.startswith("train has the label 'x' alone")
+    assert message.startswith("train has only the label 'x'")
     message = refused("--task", "regression", "--model", world / "deberta", *files_of(rows))
-    assert message.startswith("the label 'x' in row 0 of train is no number")
+    assert message.startswith("the label 'x' in row 0 of train is not a number")
 
 
 def test_a_text_longer_than_the_model(world: Path, refused):

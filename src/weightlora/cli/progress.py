@@ -129,7 +129,7 @@ class TrainingLines(TrainerCallback):
 
 
 class EvaluationStatus(TrainerCallback):
-    """Says in a terminal that the evaluation goes on."""
+    """Shows in a terminal that the evaluation is running."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._status = console.status(f"{title}: evaluating")

@@ -71,7 +71,7 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
         rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
     lines["learning rate"] = f"{plan.learning_rate:g}"
-    lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} of them stay")
+    lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} are kept")
     about = "" if plan.select_steps is None else "about "
     before, after = plan.trainable
     lines["trainable"] = f"{before:,} parameters"
@@ -88,7 +88,7 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
 
 
 def show_result(console: Any, result: "Result", output_dir: str) -> None:
-    """Print the metrics, what is left of the adapters, and where everything was written."""
+    """Print the metrics, the number of adapters that are left, and where everything was written."""
     lines = {
         split: ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         for split, values in result.metrics.items()
