@@ -105,7 +105,7 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monke
     arguments = ["--steps", "4", "--select-steps", "2", "--keep", "3", "--seed", "1", "--compare"]
     assert main(["quickstart", "--output-dir", str(directory), *arguments]) == 0
     output, error = capsys.readouterr()
-    assert error == ""
+    assert error.count("\n") == 1 and "chosen on the evidence of" in error
     files = {"adapter", "history.jsonl", "result.json", "selection.json", "selection.png"}
     assert {path.name for path in directory.iterdir()} == files
     result = read_result(directory)
