@@ -26,7 +26,11 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     ("raised", "code", "message"),
     [
         (ModuleNotFoundError("no", name="rich"), 2, "rich is not installed: in a clone, run pip install '.[demo]'."),
-        (ModuleNotFoundError("no", name="yaml"), 2, "yaml is not installed: in a clone, run pip install '.[recipes]'."),
+        (
+            ModuleNotFoundError("no", name="yaml"),
+            2,
+            "yaml is not installed: in a clone, run pip install '.[recipes]'.",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ConfigError("first\n  second"), 2, "first second"),
     ],
