@@ -21,6 +21,8 @@ from transformers import (
 
 GOOD, BAD = "a fine and moving film", "a dull and empty film"
 ANSWERS = ("True", "False", "Neither", "Yes", "No", "positive", "negative")
+QUICK = ["--max_steps", "4", "--select_steps", "2", "--max_length", "64", "--keep", "3", "--use_cpu"]
+QUICK += ["--per_device_train_batch_size", "4", "--save_strategy", "no", "--disable_tqdm", "true"]
 CHAT = (
     "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"
@@ -35,6 +37,49 @@ GLUE: dict[str, tuple[tuple[str, ...], int]] = {
     "sst2": (("sentence",), 2),
     "stsb": (("sentence1", "sentence2"), 1),
 }
+
+
+LABELLED = [{"text": "fine", "label": 0}, {"text": "dull", "label": 1}]
+FAMILY_MODELS = {"xsum": "bart", "causal-lm": "llama", "sst2-verbalised": "llama"}
+
+
+def arguments(world: Path, task: str, model: str, output: Path, *more: object) -> list[str]:
+    """Arguments of `weightlora train` for 4 steps of a task with a model of `world`; `more` has the data."""
+    pad = ["--pad_token", "</s>"] if model == "llama" else []
+    given = ["--task", task, "--model", world / model, "--output_dir", output, *pad, *QUICK, *more]
+    return list(map(str, given))
+
+
+def family_arguments(world: Path, task: str, output: Path) -> list[str]:
+    """Arguments for 2 steps of LoRA on one task of each family, with its data; `sst2-verbalised` is one of them."""
+    name, model = task.split("-verbalised")[0], FAMILY_MODELS.get(task, "deberta")
+    data: list[object] = ["--dataset", world / ("glue" if name in {"cola", "stsb", "sst2"} else name)]
+    if name in {"token-classification", "causal-lm"}:
+        rows = [{"tokens": ["Ann", "made", "films"], "tags": ["PER", "O", "O"], "text": t} for t in (GOOD, BAD)] * 4
+        write_parquet(output / "rows.parquet", rows)
+        data = files_of(output / "rows.parquet")
+    data += {"squad": ["--stride", 16], "xsum": ["--max_target_length", 8]}.get(name, [])
+    data += ["--verbalised"] if task.endswith("verbalised") else []
+    short = ["--max_steps", 2, "--method", "lora", "--logging_strategy", "no"]
+    return arguments(world, name, model, output / "run", *data, *short)
+
+
+def files_of(rows: Path) -> list[object]:
+    """The data arguments that train and evaluate on one file."""
+    return ["--train_file", rows, "--validation_file", rows]
+
+
+def classified(world: Path, train: Path, validation: Path | None = None) -> list[object]:
+    """Arguments of a classification of texts in files."""
+    files = ["--train_file", train, "--validation_file", validation or train]
+    return ["--task", "text-classification", "--model", world / "deberta", *files]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -90,10 +135,9 @@ def write_squad(root: Path, v2: bool = False) -> Path:
 
 
 def write_summaries(root: Path, source: str, target: str) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", 12), ("validation", 4)):
         rows = [{source: f"{GOOD} number {i}. " * 4, target: f"film number {i}", "id": str(i)} for i in range(count)]
-        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(root / f"{split}.jsonl", rows)
     return root
 
 

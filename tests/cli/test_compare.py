@@ -1,33 +1,14 @@
-"""`weightlora compare` as a user calls it, and the old commands that became it."""
+"""`weightlora compare` as a user calls it."""
 
 import json
 import subprocess
 import sys
 
-import datasets
 import pytest
-from recipes import save_model
 
-from weightlora.cli import bench, main
-from weightlora.errors import ConfigError
+from weightlora.cli import main
 
 FAST = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--max_length", "16", "--rank", "2", "--use_cpu"]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """deberta/ and films.jsonl."""
-    directory = tmp_path_factory.mktemp("films")
-    save_model("deberta", directory / "deberta")
-    words = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene"]
-    rows = [{"said": f"{words[i % 8]} {words[i // 8]} film", "gold": i % 2} for i in range(64)]
-    (directory / "films.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return directory
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
 
 
 @pytest.fixture
@@ -75,7 +56,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, capsys):
         (["--learning_rates", "fast"], "'fast' has a part that is not a number"),
         (["--train_file", "nowhere.jsonl"], "nowhere.jsonl is not a file"),
         (["--model", "./nowhere"], "the model ./nowhere is missing"),
-        (["--sedes", "3"], "--sedes is no"),
+        (["--sedes", "3"], "--sedes is not"),
         (["--summarize"], "--summarize reads everything from --output_dir"),
     ],
 )
@@ -106,63 +87,6 @@ def test_an_empty_file_and_a_single_class_are_refused(films, tmp_path, capsys):
 def test_a_directory_is_needed(films, capsys):
     assert main(["compare", *films]) == 2
     assert "--output_dir is missing" in capsys.readouterr().err
-
-
-def test_old_options_are_translated():
-    old = ["--model", "m", "--data", "d/films.jsonl", "--text-column", "said", "--steps=50", "--rank", "4"]
-    old += ["--methods", "lora", "--seeds", "2", "--jobs", "1", "--learning-rate", "2e-3", "--root", "r"]
-    new = bench.translate(old)
-    pairs = dict(zip(new[::2], new[1::2], strict=True))
-    assert pairs == {
-        "--model": "m",
-        "--train_file": "d/films.jsonl",
-        "--task": "text-classification",
-        "--columns": '{"text": "said", "label": "label"}',
-        "--max_steps": "50",
-        "--per_device_train_batch_size": "16",
-        "--max_length": "128",
-        "--learning_rates": "2e-3",
-        "--rank": "4",
-        "--alpha": "16",
-        "--keep": "0.25",
-        "--methods": "lora",
-        "--seeds": "2",
-        "--jobs": "1",
-        "--select_steps": "10",
-        "--warmup_steps": "3",
-        "--output_dir": "r/films",
-    }
-    with pytest.raises(ConfigError, match="--data is given without --model"):
-        bench.translate(["--data", "films.jsonl"])
-    with pytest.raises(ConfigError, match="is now `weightlora compare`: unrecognized arguments: --stepz"):
-        bench.translate(["--model", "m", "--data", "d", "--stepz", "3"])
-
-
-def test_the_old_command_forwards(place, tmp_path, capsys, monkeypatch):
-    seen = []
-    monkeypatch.setattr("weightlora.cli.compare._compare", lambda args: seen.append(args) or 0)
-    arguments = ["--model", str(place / "deberta"), "--data", str(place / "films.jsonl"), "--root", str(tmp_path)]
-    assert main(["bench", "run", *arguments, "--methods", "lora"]) == 0
-    (args,) = seen
-    assert (args.methods, args.seeds, args.output_dir) == (["lora"], 3, tmp_path / "films")
-    assert args.rest[:2] == ["--model", str(place / "deberta")]
-    assert capsys.readouterr().err.startswith("weightlora bench run is now `weightlora compare`; this runs `")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "command"),
-    [
-        (["bench", "run"], "python -m benchmarks run"),
-        (["bench", "tune", "--grid", "1e-3"], "python -m benchmarks tune"),
-        (["bench", "summarize", "--json"], "python -m benchmarks summarize"),
-        (["study", "memory", "--ranks", "8"], "python -m benchmarks memory"),
-        (["study", "alignment"], "python -m benchmarks alignment"),
-    ],
-)
-def test_the_experiments_of_the_repository_have_moved(capsys, arguments, command):
-    assert main(arguments) == 2
-    printed, said = capsys.readouterr()
-    assert printed == "" and said.count("\n") == 1 and f"`{command}`" in said
 
 
 def test_help_needs_no_torch():

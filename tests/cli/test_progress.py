@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from weightlora.cli.progress import TrainingBar, TrainingLines, progress_callback
+from weightlora.cli.progress import Choice, TrainingBar, TrainingLines, progress_callback
 
 
 def shown(console: Console, phases: list[tuple[str, int]]) -> object:
@@ -35,3 +35,25 @@ def test_the_bar_shows_step_phase_and_adapters():
     console = Console(file=out, width=100, force_terminal=True)
     assert isinstance(shown(console, [("select", 36)] * 2 + [("train", 9)] * 3), TrainingBar)
     assert all(piece in out.getvalue() for piece in ("WeightLoRA", "5/5", "training 9 adapters", "left"))
+
+
+def test_the_choice_is_said_once_by_the_first_process():
+    for first, phases, begin, expected in (
+        (True, ["select", "train", "train"], 0, 1),
+        (True, ["train", "train"], 0, 1),  # chosen before the first step
+        (True, ["train", "train"], 7, 0),  # resumed after the choice
+        (True, ["select", "train"], 7, 1),  # resumed before it
+        (False, ["select", "train"], 0, 0),
+        (True, ["select", "select"], 0, 0),
+    ):
+        summary = SimpleNamespace(text="WeightLoRA kept [3].")
+        selector = SimpleNamespace(phase=None, summary=lambda summary=summary: summary)
+        callback = Choice(Console(file=(out := io.StringIO())), SimpleNamespace(selector=selector))
+        state = SimpleNamespace(global_step=begin, is_world_process_zero=first)
+        selector.phase = phases[0]
+        callback.on_train_begin(None, state, None)
+        for selector.phase in phases[1:]:
+            state.global_step += 1
+            callback.on_step_end(None, state, None)
+        callback.on_train_end(None, state, None)
+        assert out.getvalue() == "WeightLoRA kept [3].\n" * expected, (first, phases, begin)

@@ -152,6 +152,7 @@ def check_output(output: str, kept: list[str], directory: Path) -> None:
         *(f"WeightLoRA: step {step}/4" for step in (1, 2, 3, 4)),
         *(f"LoRA on all: step {step}/4" for step in (1, 2, 3, 4)),
     ]
+    assert " ".join(lines).count("WeightLoRA kept 3 of 36 adapters, with ") == 1
     assert "selecting 36 adapters" in output and "training 3 adapters" in output
     assert max(map(len, (line for line in lines if str(directory) not in line))) <= 80
 

@@ -38,7 +38,7 @@ def given(world: Path, tmp_path: Path) -> Callable[..., list[str]]:
 def test_without_an_evaluation_file_rows_are_split_off(given, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert main(["train", *given()]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "validation 4 (there is no evaluation file: a tenth of the training texts" in shown
+    assert "validation 4 (the data has no validation split: it is a tenth of the training texts" in shown
     result = read_result(tmp_path / "out")
     assert result.plan["rows"] == {"train": 36, "validation": 4} and result.plan["split_off"] is True
     work = prepare(parse(given())).work
@@ -46,14 +46,43 @@ def test_without_an_evaluation_file_rows_are_split_off(given, tmp_path: Path, ca
     assert not texts[0] & texts[1], "a text is in both splits"
 
 
-def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: Path):
+def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "train.jsonl").write_text((world / "rows.jsonl").read_text())
     arguments = [a for a in given("--dataset", folder) if a not in {"--train_file", str(world / "rows.jsonl")}]
-    assert prepare(parse(arguments)).plan.split_off
+    job = prepare(parse(arguments))
+    assert job.plan.split_off and job.plan.rows == {"train": 36, "validation": 4}
+    assert main(["train", *arguments, "--dry_run"]) == 0
+    assert "validation 4 (the data has no validation split" in " ".join(capsys.readouterr().out.split())
     (folder / "dev.jsonl").write_text((world / "rows.jsonl").read_text())
     assert not prepare(parse(arguments)).plan.split_off
+
+
+def test_the_choice_is_printed_once(given, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """At the choice, between the steps, and not again by a run that resumes after it."""
+    saving = ["--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "3"]
+    assert main(["train", *given(*saving)]) == 0
+    shown = capsys.readouterr().out
+    before, after = shown.split("WeightLoRA kept 3 of 13 adapters, with ")
+    assert before.count("'loss'") + after.count("'loss'") == 4 and after.count("'loss'") in (2, 3)
+    chosen = json.loads((tmp_path / "out" / "selection.json").read_text())["trainable_parameters"]
+    said = " ".join(after.split())
+    assert said.startswith(
+        f"{chosen['after']:,} of {chosen['before']:,} parameters ({chosen['after'] / chosen['before']:.0%}): "
+    )
+    kinds = {name.split(".")[-1] for name in read_result(tmp_path / "out").kept}
+    assert all(kind in said.split(". ")[0] for kind in kinds)
+    (tmp_path / "out" / "result.json").unlink()
+    assert main(["train", *given(*saving, "--resume_from_checkpoint", "true")]) == 0
+    assert "WeightLoRA kept" not in capsys.readouterr().out
+
+
+def test_a_choice_before_the_first_step_is_printed_and_no_choice_is_not(given, tmp_path: Path, capsys):
+    assert main(["train", *given("--method", "random")]) == 0
+    assert capsys.readouterr().out.count("WeightLoRA kept 3 of 13 adapters") == 1
+    assert main(["train", *given("--method", "lora", "--output_dir", tmp_path / "lora")]) == 0
+    assert "WeightLoRA kept" not in capsys.readouterr().out
 
 
 def test_the_learning_rate_fits_the_method(given, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -54,7 +54,7 @@ def test_a_recipe_may_have_a_rate_per_method(tmp_path, films):
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
         ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
         ({"arguments": ["--seed", "3"]}, "--seed is set by the comparison itself: give --seeds"),
-        ({"arguments": ["--stepz", "3"]}, "--stepz is no argument"),
+        ({"arguments": ["--stepz", "3"]}, "--stepz is not an argument"),
         ({"arguments": ["--train_file", "nowhere.jsonl"]}, "nowhere.jsonl is not a file"),
     ],
 )

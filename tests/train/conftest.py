@@ -24,12 +24,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepared data goes to a folder of the tests' own."""
+    """Prepared data goes to a folder of the tests."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture, tmp_path: Path) -> Callable[..., str]:
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a model fails the test."""
+    monkeypatch.setattr("weightlora.train.fitting.load_model", lambda *args: pytest.fail("the model was loaded"))
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A file to write rows to."""
+    return tmp_path / "rows.jsonl"
+
+
+@pytest.fixture
+def refused(no_weights: None, capsys: pytest.CaptureFixture, tmp_path: Path) -> Callable[..., str]:
     """Runs `weightlora train`, which must refuse in one sentence before the model loads, and returns the sentence."""
 
     def run(*arguments: object) -> str:

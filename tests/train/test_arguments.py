@@ -36,11 +36,11 @@ def test_a_base_is_read_first_and_settings_of_the_method_last(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rat: 1", "has 'learning_rat', which is no setting: did you mean learning_rate."),
-        ("by_method: {lora: {rnk: 1}}", "by_method of lora has 'rnk', which is no setting: did you mean rank."),
+        ("learning_rat: 1", "has 'learning_rat', which is not a setting: did you mean learning_rate."),
+        ("by_method: {lora: {rnk: 1}}", "by_method of lora has 'rnk', which is not a setting: did you mean rank."),
         ("rank: many", "argument --rank: invalid int value: 'many'"),
-        ("- rank", "is no mapping"),
-        ("rank: [", "is no YAML"),
+        ("- rank", "is not a mapping"),
+        ("rank: [", "is not valid YAML"),
         ("base: bse.yaml", "bse.yaml is no file"),
         ("base: recipe.yaml", "is its own base"),
     ],
@@ -54,9 +54,9 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learning-rat", "1"], "--learning-rat is no argument: did you mean --learning_rate."),
-        (["--learning_rat=1"], "--learning_rat is no argument: did you mean --learning_rate."),
-        (["cola"], "'cola' stands alone"),
+        (["--learning-rat", "1"], "--learning-rat is not an argument: did you mean --learning_rate."),
+        (["--learning_rat=1"], "--learning_rat is not an argument: did you mean --learning_rate."),
+        (["cola"], "'cola' has no --name in front of it: write --name cola."),
         (["--config", "missing.yaml"], "the recipe missing.yaml is no file."),
         (["--output_dir", "x", "--eval_strategy", "often"], "often"),
     ],

@@ -33,7 +33,7 @@ def test_a_recipe_runs_on_its_tiny_twin(path: Path, world: Path, tmp_path: Path,
     arguments = ["train", *tiny(path, world), "--output_dir", str(tmp_path / "out")]
     assert main([*arguments, "--dry_run"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"adapters +\d+ found, 3 of them stay", shown), shown
+    assert re.search(r"adapters +\d+ found, 3 are kept", shown), shown
     assert re.search(r"steps +4: 3 before the choice, 1 after it", shown) and not (tmp_path / "out").exists()
     assert main(arguments) == 0
     result = read_result(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""`weightlora bench` and `weightlora study`: old commands, which say where each of them went."""
+"""`weightlora bench` and `weightlora study`: old commands, which name the commands that replace them."""
 
 import argparse
 import sys

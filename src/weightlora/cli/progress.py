@@ -20,19 +20,66 @@ DOING = {"warmup": "warming up", "select": "selecting", "train": "training"}
 
 def show_progress(console: Console, title: str, prepared: Prepared) -> list[TrainerCallback]:
     """Callbacks that show a run of a prepared method on this console."""
-    selection = next((c for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
+    selection = _selection(prepared)
     adapters = len(find_adapters(prepared.model, check=False))
 
     def state() -> tuple[str, int]:
         selector = selection and selection.selector
         return ("train", adapters) if not selector else (selector.phase, len(selector.kept))
 
-    return [progress_callback(console, title, state), EvaluationStatus(console, title)]
+    return [
+        *show_choice(console, prepared),
+        progress_callback(console, title, state),
+        EvaluationStatus(console, title),
+    ]
+
+
+def show_choice(console: Console, prepared: Prepared) -> list[TrainerCallback]:
+    """A callback that prints the choice of a prepared method on this console; none if the method makes no choice."""
+    selection = _selection(prepared)
+    return [] if selection is None else [Choice(console, selection)]
+
+
+def _selection(prepared: Prepared) -> WeightLoraCallback | None:
+    return next((c for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
 
 
 def progress_callback(console: Console, title: str, state: State) -> "TrainingBar | TrainingLines":
     """What shows a run on this console: `TrainingBar` in a terminal, `TrainingLines` elsewhere."""
     return (TrainingBar if console.is_terminal else TrainingLines)(console, title, state)
+
+
+class Choice(TrainerCallback):
+    """Prints the summary of a selection once: when the choice is made, by the first process.
+
+    It comes after the callback of the selection. A run that resumes after its choice prints nothing.
+    """
+
+    def __init__(self, console: Console, selection: WeightLoraCallback) -> None:
+        self._console, self._selection, self._said = console, selection, False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step and self._chosen():
+            self._said = True
+        self._say(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._say(state)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._say(state)
+
+    def _chosen(self) -> bool:
+        selector = self._selection.selector
+        return selector is not None and selector.phase == "train"
+
+    def _say(self, state: Any) -> None:
+        if self._said or not self._chosen():
+            return
+        self._said = True
+        if state.is_world_process_zero:
+            assert self._selection.selector is not None
+            self._console.print(self._selection.selector.summary().text, markup=False)
 
 
 class TrainingBar(TrainerCallback):
@@ -82,7 +129,7 @@ class TrainingLines(TrainerCallback):
 
 
 class EvaluationStatus(TrainerCallback):
-    """Says in a terminal that the evaluation goes on."""
+    """Shows in a terminal that the evaluation is running."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._status = console.status(f"{title}: evaluating")

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns 0.
 
     Raises:
-        WeightLoraError: An argument breaks a rule, or the output directory is not writable. Nothing was done then.
+        WeightLoraError: An argument breaks a rule, or the output directory is not writable. No run has begun then.
     """
     config = check_arguments(args)
     from rich.console import Console

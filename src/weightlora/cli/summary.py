@@ -34,9 +34,9 @@ def show(console: Console, result: Result, output_dir: str) -> None:
     figures = result.evidence or {}
     console.print()
     console.print(_table(figures["columns"]))
-    console.print("Step time: median over this run's steps, selecting = 1; make bench takes turns.", style="dim")
+    console.print("Step time: median over the steps of this run, relative to selecting.", style="dim")
     if figures["busy"]:
-        console.print("Other programs kept the CPU busy meanwhile: these step times say little.", style="yellow")
+        console.print("Other programs used the CPU during the run: these step times are not reliable.", style="yellow")
     console.print(f"Test: {figures['test_sentences']:,} sentences that were not trained on.", style="dim")
     console.print("\nKept:")
     for name in result.kept or ():

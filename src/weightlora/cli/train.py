@@ -46,6 +46,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     from ..train.fitting import fit
     from ..train.methods import METHODS
     from ..train.plan import prepare
+    from .progress import show_choice
 
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
@@ -55,7 +56,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
         show_plan(console, job.plan, recipe.method.method)
     if recipe.method.dry_run:
         return 0
-    result = fit(job)
+    result = fit(job, lambda prepared: show_choice(console, prepared))
     if first:
         show_result(console, result, str(arguments.output_dir))
     return 0
@@ -67,10 +68,10 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
 
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
     if plan.split_off:
-        rows += " (there is no evaluation file: a tenth of the training texts, split off by their hash)"
+        rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
     lines["learning rate"] = f"{plan.learning_rate:g}"
-    lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} of them stay")
+    lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} are kept")
     about = "" if plan.select_steps is None else "about "
     before, after = plan.trainable
     lines["trainable"] = f"{before:,} parameters"
@@ -87,7 +88,7 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
 
 
 def show_result(console: Any, result: "Result", output_dir: str) -> None:
-    """Print the metrics, what is left of the adapters, and where everything was written."""
+    """Print the metrics, the number of adapters that are left, and where everything was written."""
     lines = {
         split: ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         for split, values in result.metrics.items()

@@ -1,4 +1,4 @@
-"""How long a comparison will still take."""
+"""Estimate the remaining time of a comparison."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ ENOUGH = 0.1
 
 @dataclass
 class _Running:
-    """A run that is going on. Its speed is measured from its first step on: before that, it loads."""
+    """A run that is not finished. Its speed is measured from its first step on, because it loads before that."""
 
     kind: str
     began: float
@@ -22,7 +22,7 @@ class _Running:
     share: float = 0.0
 
     def rest(self, now: float) -> float | None:
-        """Seconds that it will still take at its speed. None while too little is known."""
+        """Seconds that are left at this speed. None while too little is known."""
         if self.first is None or self.share - self.first[1] < ENOUGH:
             return None
         return (now - self.first[0]) * (1 - self.share) / (self.share - self.first[1])

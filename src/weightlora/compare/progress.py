@@ -84,7 +84,7 @@ class LineWatcher:
 
 
 class BarWatcher(LineWatcher):
-    """A bar for all runs with the time that is left, and one for each run that is going on."""
+    """A bar for all runs with the time that is left, and one for each run that is not finished."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         super().__init__(console, jobs)

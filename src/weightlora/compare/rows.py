@@ -65,7 +65,7 @@ def split_rows(
     Raises:
         DataError: If there are too few rows, or fewer than 2 classes.
     """
-    alone = lacks_evaluation(arguments, task)
+    alone = lacks_evaluation(arguments, task, cache_dir)
     whole = replace(arguments, train_examples=None, eval_examples=None)
     found = read_splits(whole, replace(task, evaluation=()) if alone else task, cache_dir)
     names = _class_names(found, task)

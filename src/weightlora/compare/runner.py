@@ -1,4 +1,4 @@
-"""A pool of processes: each run in a process of its own, several at a time, with its progress."""
+"""A pool of processes: each run has its own process, several run at a time, and each reports its progress."""
 
 import os
 import re

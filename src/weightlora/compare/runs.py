@@ -44,18 +44,18 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What the run is called in messages."""
+        """The name of the run in messages."""
         return f"{self.method} at {self.rate:g}" if self.split == "validation" else f"{self.method} seed {self.seed}"
 
     def record(self) -> dict[str, Any]:
-        """Everything that makes the run, as it is stored in the `settings` of its result."""
+        """All settings of the run, as they are stored in the `settings` of its result."""
         return {
             **self.settings,
             "compare": {"split": self.split, "validation": self.with_validation, "data": dict(self.data)},
         }
 
     def result(self) -> Result | None:
-        """The result, if there is a whole one of these very settings and this version."""
+        """The result of the run. None if there is none with the same settings and version."""
         try:
             result = read_result(self.output)
         except DataError:

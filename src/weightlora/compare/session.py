@@ -1,4 +1,4 @@
-"""Carry out a comparison: what is not there yet runs, first to choose learning rates, then at all seeds."""
+"""Carry out a comparison: make the runs that have no result, first to choose learning rates, then at all seeds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["Watcher", "carry_out"]
 
 
 class Watcher(Protocol):
-    """Is told what happens."""
+    """Receives the events of a comparison."""
 
     def begin(self, comparison: Comparison, done: Sequence[tuple[Run, Result]], total: int) -> None:
         """The comparison begins. Of all its runs, these are done."""

@@ -12,7 +12,7 @@ from ..errors import ConfigError, DataError
 from ..files import check_writable, write_json
 from ..train import parse, prepare
 from ..train.arguments import nearest
-from ..train.methods import METHODS
+from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
 from .rows import make_for
 from .runs import PLACES, Run, fingerprint
@@ -31,8 +31,7 @@ METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
 SETTINGS = "settings.json"
 FORMAT = 1
-FOR_BENCHMARKS: tuple[str, ...] = ("grad-norm", "kappa", "eva", "adalora", "loha", "lokr", "vera")
-FOR_BENCHMARKS += ("subset", "rival", "random-without", "by-gradient", "faster", "sampled")
+FOR_BENCHMARKS = (*IN_BENCHMARKS, "subset", "rival", "random-without", "by-gradient", "faster", "sampled")
 """Methods of the repository's own experiments, which this package does not have."""
 OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""

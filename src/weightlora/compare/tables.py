@@ -113,13 +113,13 @@ def _cells(label: str, entry: Mapping[str, Any]) -> list[str]:
 def _missing(rows: Mapping[str, Any]) -> Iterator[str]:
     """Why a cell has no interval, or why it is empty."""
     if single := [name for name, entry in rows.items() if entry["loss"]["ci"] is None]:
-        yield f"No interval for {', '.join(single)}: one seed says nothing about the spread, an interval needs two."
+        yield f"No interval for {', '.join(single)}: an interval needs at least 2 seeds."
     for reference in _references(rows):
         if reference not in rows:
             yield f"There are no results of {reference} to compare with."
             continue
         versus = {name: entry[f"vs_{reference}"] for name, entry in rows.items() if name != reference}
         if apart := [name for name, value in versus.items() if value is None]:
-            yield f"Not compared with {reference}, for want of a common seed: {', '.join(apart)}."
+            yield f"Not compared with {reference}, because there is no common seed: {', '.join(apart)}."
         if once := [name for name, value in versus.items() if value and value["ci"] is None and name not in single]:
-            yield f"No interval against {reference}, for there is one common seed: {', '.join(once)}."
+            yield f"No interval against {reference}, because there is only one common seed: {', '.join(once)}."

@@ -22,7 +22,7 @@ def choose_rates(
 ) -> dict[str, float]:
     """Method -> the rate with the lowest loss, the lower rate of two that are equal.
 
-    A method with one rate has that. A method of which no rate has a loss is left out.
+    A method with one rate gets that rate. A method without any finite loss is left out.
     """
     chosen = {method: rates[0] for method, rates in grids.items() if len(rates) == 1}
     for method, found in losses.items():

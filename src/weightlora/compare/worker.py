@@ -33,7 +33,7 @@ def command_of(run: Run) -> list[str]:
 
 
 def fixed_settings(seed: int, output_dir: str) -> dict[str, Any]:
-    """Arguments that a run needs in order to be one of a comparison. They win over those of the user."""
+    """Arguments that every run of a comparison gets. They override those of the user."""
     return {"seed": seed, "data_seed": seed, "output_dir": output_dir, "disable_tqdm": True, "save_strategy": "no"}
 
 

@@ -1,4 +1,4 @@
-"""The arguments of a run, after Transformers' conventions: dataclasses beside `Seq2SeqTrainingArguments`, and YAML."""
+"""The arguments of a run: dataclasses beside `Seq2SeqTrainingArguments`, read from YAML files and the command line."""
 
 import argparse
 import difflib
@@ -33,7 +33,7 @@ def _argument(help: str, default: Any = None) -> Any:
 
 @dataclass
 class DataArguments:
-    """What is learned, and from what."""
+    """The task and its data."""
 
     _argument_group_name: ClassVar[str] = "task and data"
 
@@ -42,20 +42,22 @@ class DataArguments:
     dataset_config: str | None = _argument("the hub data set's configuration, or a folder of the directory")
     train_file: str | None = _argument("a file instead of a data set")
     validation_file: str | None = _argument("a file instead of a data set")
-    columns: str | None = _argument('JSON: which column is what, as {"text": "sentence", "label": "gold"}')
+    columns: str | None = _argument('JSON with the names of columns, such as {"text": "sentence", "label": "gold"}')
     class_names: list[str] | None = field(default=None, metadata={"help": "names of the classes, class 0 first"})
-    train_examples: int | None = _argument("only so many rows, from the first on")
-    eval_examples: int | None = _argument("only so many rows of each evaluation split, from the first on")
-    max_length: int = _argument("tokens of an input; longer ones are cut", 128)
-    pad_to_max_length: bool = _argument("pad every input to max_length, not to the longest one of its batch", False)
+    train_examples: int | None = _argument("maximum rows of the training split; the first ones are used")
+    eval_examples: int | None = _argument("maximum rows of each evaluation split; the first ones are used")
+    max_length: int = _argument("maximum tokens of an input; longer inputs are cut", 128)
+    pad_to_max_length: bool = _argument("pad every input to max_length, not to the longest input of its batch", False)
     packing: bool = _argument("causal-lm with a text column: train on blocks of max_length tokens across texts", False)
-    max_target_length: int = _argument("seq2seq: tokens of a target", 128)
+    max_target_length: int = _argument("seq2seq: maximum tokens of a target", 128)
     stride: int = _argument("question answering: tokens that two windows of a long context share", 64)
-    max_answer_length: int = _argument("question answering: tokens of the longest answer", 30)
-    n_best: int = _argument("question answering: starts and ends that are combined", 20)
+    max_answer_length: int = _argument("question answering: maximum tokens of an answer", 30)
+    n_best: int = _argument("question answering: number of best starts and of best ends to combine", 20)
     verbalised: bool = _argument("classification by a causal LM that answers with a word", False)
-    prompt: str | None = _argument('the verbalised form: "Review: {text}\\nSentiment:"')
-    label_words: list[str] | None = field(default=None, metadata={"help": "a word for each class, ' bad' ' good'"})
+    prompt: str | None = _argument('verbalised: the prompt, such as "Review: {text}\\nSentiment:"')
+    label_words: list[str] | None = field(
+        default=None, metadata={"help": "verbalised: a word for each class, such as ' bad' ' good'"}
+    )
 
 
 @dataclass
@@ -65,13 +67,15 @@ class ModelArguments:
     _argument_group_name: ClassVar[str] = "model"
 
     model: str | None = _argument("hub id or directory")
-    tokenizer: str | None = _argument("hub id or directory, if it is another than the model's")
+    tokenizer: str | None = _argument("hub id or directory (default: the same as the model)")
     gguf_file: str | None = _argument("a GGUF file of the model; it is dequantized")
     revision: str = _argument("branch, tag or commit on the hub", "main")
-    dtype: str | None = _argument("of the weights: float32, bfloat16 or float16 (bfloat16 with --bf16, else float32)")
+    dtype: str | None = _argument(
+        "of the base weights: float32, bfloat16 or float16 (default: bfloat16 with --bf16, else float32)"
+    )
     attn_implementation: str = _argument("auto: flash attention where it can run, else the model's default", "auto")
     load_in_4bit: bool = _argument("quantize the base model to NF4 (bitsandbytes)", False)
-    pad_token: str | None = _argument("a token of the vocabulary to pad with, for tokenizers that have none")
+    pad_token: str | None = _argument("token of the vocabulary to pad with, for a tokenizer that has no pad token")
     cache_dir: str | None = _argument("where downloads and prepared data are kept")
 
 
@@ -81,18 +85,20 @@ class MethodArguments:
 
     _argument_group_name: ClassVar[str] = "method"
 
-    method: str = _argument("any of the benchmark's methods: weightlora, lora, dora, full...", "weightlora")
+    method: str = _argument("weightlora, lora, random, dora, full and others", "weightlora")
     target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"],
         metadata={"help": "PEFT's: all-linear, names, or one regular expression"},
     )
-    rank: int = _argument("r", 8)
+    rank: int = _argument("LoRA rank, r", 8)
     alpha: int = _argument("lora_alpha", 32)
     dropout: float = _argument("lora_dropout", 0.0)
-    keep: str = _argument("K: a number of adapters, or a fraction of them", "0.25")
-    select_steps: int | None = _argument("T, optimizer steps before the choice (a fifth of the training)")
+    keep: str = _argument("K, the adapters to keep: a number, or a fraction of all", "0.25")
+    select_steps: int | None = _argument(
+        "T, the optimizer steps before the choice; a fifth of the training if not given"
+    )
     method_options: str | None = _argument("JSON: more fields of WeightLoraConfig, or of PEFT's config")
-    dry_run: bool = _argument("print the plan, and stop", False)
+    dry_run: bool = _argument("print the plan and stop", False)
 
 
 GROUPS: Any = (DataArguments, ModelArguments, MethodArguments, Seq2SeqTrainingArguments)
@@ -100,7 +106,7 @@ GROUPS: Any = (DataArguments, ModelArguments, MethodArguments, Seq2SeqTrainingAr
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run's arguments, and everything that was given, as plain values."""
+    """The arguments of a run. `given` has those that were set in files or on the command line, as plain values."""
 
     data: DataArguments
     model: ModelArguments
@@ -120,14 +126,14 @@ def make_parser(**settings: Any) -> HfArgumentParser:
 
 
 def parse(arguments: Sequence[str]) -> Recipe:
-    """Read `--config` files in their order, then the other arguments, which win.
+    """Read `--config` files in their order, then the other arguments, which override the files.
 
-    In a file, `base: other.yaml` reads another one before it (the path is relative to the file), and `by_method` has
-    settings for some methods, which win over the file's plain ones.
+    In a file, `base: other.yaml` reads another file first (the path is relative to this file). `by_method` has
+    settings for single methods, which override the other settings of the file.
 
     Raises:
-        ConfigError: A file is missing or no mapping, a name is unknown (with the nearest known one), or a value is of
-            another type.
+        ConfigError: A file is missing or is not a mapping, a name is unknown (the message has the nearest known one),
+            or a value has the wrong type.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument(CONFIG, action="append", default=[])
@@ -148,8 +154,8 @@ def parse(arguments: Sequence[str]) -> Recipe:
     if unknown:
         name = unknown[0].split("=")[0]
         if not name.startswith("--"):
-            raise ConfigError(f"{name!r} stands alone: every value belongs to a --name in front of it.")
-        raise ConfigError(f"{name} is no argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
+            raise ConfigError(f"{name!r} has no --name in front of it: write --name {name}.")
+        raise ConfigError(f"{name} is not an argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
     given = {action.dest for action in parser._actions if set(action.option_strings) & {a.split("=")[0] for a in rest}}
     values = {name: value for group in groups for name, value in vars(group).items()}
     names = sorted(given | settings.keys())
@@ -158,11 +164,11 @@ def parse(arguments: Sequence[str]) -> Recipe:
 
 
 def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[str]) -> dict[str, Any]:
-    """The settings of recipe files, later ones over earlier ones, for one method.
+    """The settings of recipe files for one method. Later files override earlier ones.
 
     Args:
         paths: YAML files.
-        method: The method, if it was given elsewhere; else the files say which.
+        method: The method, if it was given elsewhere. None takes it from the files.
         known: Names that a file may have, beside `base` and `by_method`.
     """
     settings: dict[str, Any] = {}
@@ -187,9 +193,9 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[st
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ConfigError(f"the recipe {path} is no YAML: {error}") from error
+        raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"the recipe {path} is no mapping: write `name: value`, a line each.")
+        raise ConfigError(f"the recipe {path} is not a mapping: write one `name: value` per line.")
     base = content.pop(BASE, None)
     before = [] if base is None else _with_bases(path.parent / base, (*above, path.resolve()))
     return [*before, (path, content)]
@@ -201,19 +207,20 @@ def _siblings(path: Path) -> list[str]:
 
 def _check_names(values: Any, known: Iterable[str], place: str) -> None:
     if not isinstance(values, dict):
-        raise ConfigError(f"{place} is no mapping: write `name: value`, a line each.")
+        raise ConfigError(f"{place} is not a mapping: write one `name: value` per line.")
     for name in values:
         if name not in known:
-            raise ConfigError(f"{place} has {name!r}, which is no setting{nearest(str(name), known)}.")
+            raise ConfigError(f"{place} has {name!r}, which is not a setting{nearest(str(name), known)}.")
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of an error message: `": did you mean NAME"`, or nothing if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {prefix}{close[0]}?"[:-1] if close else ""
+    return f": did you mean {prefix}{close[0]}" if close else ""
 
 
 def as_arguments(settings: dict[str, Any]) -> list[str]:
-    """Settings as a command line, so that both are checked and converted alike."""
+    """Settings as a command line, so that both are checked and converted in the same way."""
     arguments = []
     for name, value in settings.items():
         if value is None:
@@ -226,7 +233,7 @@ def as_arguments(settings: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold; enums by their value."""
+    """A value for JSON. An enum becomes its value."""
     value = getattr(value, "value", value)
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
@@ -235,7 +242,7 @@ def parse_json(name: str, text: str | None, example: str = 'write {"key": "value
     """The mapping in an argument. The example is for the error.
 
     Raises:
-        ConfigError: It is no JSON object.
+        ConfigError: It is not a JSON object.
     """
     try:
         value = json.loads(text or "{}")

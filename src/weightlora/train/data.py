@@ -1,4 +1,4 @@
-"""Rows of a data set: files, a directory or a hub id in; splits whose columns have the family's names out."""
+"""Read a data set from files, a directory or the hub, and give its columns the names that the task family uses."""
 
 import difflib
 import json
@@ -30,7 +30,7 @@ ALIASES = {
     **{f"validation_{m}": (f"validation_{m}", f"dev_{m}") for m in ("matched", "mismatched")},
 }
 SHARE = 0.1
-"""Share of the rows that is split off for validation."""
+"""Share of the training rows that is split off for validation."""
 
 READ = {
     "text-classification": ("text", "pair"),
@@ -42,16 +42,17 @@ READ = {
 }
 """Columns that the model reads. Rows that are equal in them go to the same split."""
 
+LOCAL = (".", "/", "~")  # a directory may begin with these, a hub id may not
 NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
 
 
 def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> dict[str, Dataset]:
-    """The training split, named `train`, and those that are evaluated, with the family's column names alone.
+    """The training split, named `train`, and the splits to evaluate on, with the columns of the family only.
 
     Raises:
-        DataError: Nothing says where the data is, a file or split is missing, malformed or empty, or a column is.
+        DataError: No data is given, a file or split is missing, malformed or empty, or a column is missing.
     """
-    split_off = lacks_evaluation(arguments, task)
+    split_off = lacks_evaluation(arguments, task, cache_dir)
     wanted = ("train",) if split_off else ("train", *task.evaluation)
     splits = {name: _read(name, arguments, task, cache_dir) for name in wanted}
     columns = _mapping(arguments, task)
@@ -68,20 +69,36 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     }
 
 
-def lacks_evaluation(arguments: DataArguments, task: TaskInfo) -> bool:
-    """Whether there is a training file and no file to evaluate on. Then `read_splits` splits validation rows off.
+def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> bool:
+    """Whether the data has training rows and no rows to evaluate on. Then `read_splits` splits validation rows off.
 
-    A data set on the hub is not looked at: its splits are known when it loads.
+    The data set of a task in the registry has the splits that the task evaluates. Of any other data set on the hub,
+    only the names of the splits are read.
     """
     if not task.evaluation:  # the caller wants the training rows alone
         return False
     if arguments.train_file:
         return arguments.validation_file is None
     source, config = arguments.dataset or task.dataset, arguments.dataset_config or task.config
-    if arguments.validation_file or source is None or not Path(source).is_dir():
+    if arguments.validation_file or source is None:
         return False
-    found = [name for name in ("train", *task.evaluation) if _files_of(Path(source), config, name)]
+    wanted = ("train", *task.evaluation)
+    if Path(source).is_dir():
+        found = [name for name in wanted if _files_of(Path(source), config, name)]
+    elif source == task.dataset or source.startswith(LOCAL):
+        return False
+    else:
+        names = _hub_splits(source, config, cache_dir)
+        found = [name for name in wanted if name in names]
     return found == ["train"]
+
+
+def _hub_splits(name: str, config: str | None, cache_dir: str | None) -> list[str]:
+    """Names of the splits; empty if the hub cannot say. Then reading the rows fails, and that error says why."""
+    try:
+        return datasets.get_dataset_split_names(name, config, cache_dir=cache_dir)
+    except (OSError, ValueError):  # every error of the hub is one of them
+        return []
 
 
 def _split_off(rows: Dataset, family: str) -> dict[str, Dataset]:
@@ -105,14 +122,14 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
         return _read_files([Path(file)], split, cache_dir)
     if given:
         name = "train_file" if split == "train" else "validation_file"
-        raise DataError(f"{given} is there, and nothing to {_use(split)}: give --{name}, too.")
+        raise DataError(f"{given} is given, but nothing to {_use(split)}: give --{name}, too.")
     source = arguments.dataset or task.dataset
     if source is None:
         raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
     if Path(source).is_dir():
         return _read_files(_find_files(Path(source), config, split), split, cache_dir)
-    if source.startswith((".", "/", "~")):
+    if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
     return _read_hub(source, config, split, cache_dir)
 
@@ -153,8 +170,8 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
         rows = datasets.load_dataset(
             builder, data_files={split: [str(path) for path in paths]}, split=split, cache_dir=cache_dir, **settings
         )
-    except Exception as error:  # each builder has errors of its own, and pandas' and Arrow's beneath
-        if "corresponds to no data" in str(error):  # a header alone
+    except Exception as error:  # of many kinds, also those of pandas and Arrow
+        if "corresponds to no data" in str(error):  # it has only a header
             raise DataError(f"the split {split} is empty: {paths[0]} has no rows.") from error
         raise DataError(f"the file {paths[0]} cannot be read: {_first_line(error.__cause__ or error)}.") from error
     return Dataset.from_list(list(_flatten(rows))) if nested else rows
@@ -166,7 +183,7 @@ def _is_nested(path: Path) -> bool:
 
 
 def _flatten(articles: Dataset) -> Iterator[dict[str, Any]]:
-    """Official SQuAD as the hub has it: a row a question, the answers as parallel lists, empty if it has none."""
+    """The official SQuAD files with the columns of the hub: one row per question, its answers as parallel lists."""
     for article in articles:
         for paragraph in article[NESTED]:
             for question in paragraph["qas"]:
@@ -198,7 +215,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
-    """The family's name -> the column's, the user's over the task's over the family's own."""
+    """Name in the family -> column. The user's names override those of the task, and these override the defaults."""
     known = COLUMNS[task.family]
     given = parse_json("columns", arguments.columns, _example(task.family))
     for name in given:
@@ -216,7 +233,7 @@ def _example(family: str, name: str | None = None, column: str = "your_column") 
 
 
 def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: str) -> Dataset:
-    if family == "causal-lm":  # one of three forms
+    if family == "causal-lm":  # it has one of three forms
         columns = _form(split, rows, columns)
     chosen = {}
     for name, column in columns.items():

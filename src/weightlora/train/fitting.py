@@ -36,7 +36,7 @@ class WeightLoraSeq2SeqTrainer(WeightLoraTrainerMixin, Seq2SeqTrainer):
 
 
 class _AtStart(TrainerCallback):
-    """Bytes of the optimizer's state after its first step, when no adapter has gone yet."""
+    """Notes the size of the optimizer's state after the first step, before adapters are removed."""
 
     def __init__(self) -> None:
         self.optimizer_bytes: int | None = None
@@ -56,8 +56,8 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
 
     Args:
         job: From `prepare`.
-        callbacks: More callbacks for the Trainer, or a function that makes them of the prepared model and the method's
-            callbacks. They run after the method's own.
+        callbacks: More callbacks for the Trainer, or a function that makes them from what the method prepared. They
+            run after the callbacks of the method.
         write: Write `result.json`, `adapter/` and, if adapters were selected, `selection.json` and `history.jsonl` to
             the output directory.
 
@@ -77,7 +77,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
     if prepared.candidates is not None:  # some were removed already
         adapters = sum(prepared.candidates.values())
     before, start = trainable_parameters(prepared.model), _AtStart()
-    set_seed(arguments.seed)  # whatever the preparation drew, dropout begins alike
+    set_seed(arguments.seed)  # dropout starts the same, however many random numbers were used
     more = callbacks(prepared) if callable(callbacks) else callbacks
     trainer = _trainer(job, prepared.model, (*prepared.callbacks, start, *more))
     outcome = trainer.train(_checkpoint(arguments.resume_from_checkpoint))
@@ -137,7 +137,7 @@ def _load(job: Job) -> Prepared:
         model.to(arguments.device)
     prepared = method(setting_for(recipe, job.work, model, method))
     for parameter in prepared.model.parameters():
-        if parameter.requires_grad:  # PEFT sees to its adapters, not to a head that was loaded with 16 bits
+        if parameter.requires_grad:  # PEFT casts its adapters, but not a head that was loaded in 16 bits
             parameter.data = parameter.data.float()
     return prepared
 
@@ -152,7 +152,7 @@ def _adapter_parameters(model: nn.Module) -> int:
 
 
 def _adapter_sizes(model: nn.Module) -> dict[str, int] | None:
-    """Parameters of each LoRA adapter, in the model's order; None for other methods of PEFT, and for none at all."""
+    """LoRA adapter -> its parameters, in the order of the model. None if the model has no LoRA adapters."""
     try:
         return {adapter.name: adapter.size for adapter in find_adapters(model, check=False)}
     except ValueError:
@@ -160,7 +160,7 @@ def _adapter_sizes(model: nn.Module) -> dict[str, int] | None:
 
 
 def _checkpoint(given: str | None) -> str | bool | None:
-    """`true` takes the last checkpoint of the output directory."""
+    """What `Trainer.train` takes: `true` means the last checkpoint of the output directory."""
     return True if given is not None and given.lower() == "true" else given
 
 
@@ -175,7 +175,7 @@ def _trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...])
     else:
         kind = WeightLoraTrainer if selects else Trainer
     arguments.label_names = list(work.label_names)
-    arguments.remove_unused_columns = False  # a family gives what its model takes
+    arguments.remove_unused_columns = False  # the rows have no columns that the model does not take
     arguments.dataloader_pin_memory &= arguments.device.type != "cpu"
     first = next(iter(work.evaluation))
     trainer: Any = kind(
@@ -213,7 +213,7 @@ def _write(trainer: Any, selector: WeightLora | None, output: Path, result: Resu
     folder = str(output / ("adapter" if isinstance(model, PeftModel) else "model"))
     model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
     trainer.processing_class.save_pretrained(folder)
-    if selector is not None and selector.run is None:  # else the callback has written both as they happened
+    if selector is not None and selector.run is None:  # otherwise the callback has written both during training
         write_json(output / "selection.json", describe_selection(selector))
         write_text(output / "history.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in selector.history))
     write_result(output / RESULT, result)

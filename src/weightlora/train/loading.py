@@ -1,4 +1,4 @@
-"""Config, tokenizer and model by name, with one sentence where they cannot be had."""
+"""Load config, tokenizer and model. If one cannot be loaded, one sentence says why."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def load_config(arguments: ModelArguments) -> Any:
     """The model's config.
 
     Raises:
-        ModelError: There is no model of that name at hand.
+        ModelError: The config cannot be loaded.
     """
     if arguments.model is None:
         raise ConfigError("--model is missing: give a directory or a hub id.")
@@ -35,10 +35,11 @@ def load_config(arguments: ModelArguments) -> Any:
 
 
 def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
-    """The tokenizer, which has a pad token.
+    """The tokenizer, with a pad token.
 
     Raises:
-        ModelError: There is none, or it has no pad token, or the one given is not in its vocabulary.
+        ModelError: It cannot be loaded, or it has no pad token and none was given.
+        ConfigError: The given pad token is not in its vocabulary.
     """
     name = arguments.tokenizer or arguments.model
     with _in_one_sentence("tokenizer of", str(name)):
@@ -59,17 +60,17 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
 
 
 def fit_config_(config: Any, work: Work, tokenizer: PreTrainedTokenizerBase) -> None:
-    """What the task and the tokenizer say, in the model's config."""
+    """Write the settings of the task and the tokenizer into the model's config."""
     for name, value in work.config.items():
         setattr(config, name, value)
     config.pad_token_id = tokenizer.pad_token_id
 
 
 def empty_model(work: Work, config: Any) -> nn.Module:
-    """The model without weights, on the meta device: its modules can be counted at no cost.
+    """The model without weights, on the meta device, to count its modules and parameters.
 
     Raises:
-        ModelError: There is no such head for this architecture.
+        ModelError: This architecture has no head for the task.
     """
     auto = getattr(transformers, work.auto_class)
     if type(config) not in auto._model_mapping:
@@ -82,7 +83,7 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
     """The model with its weights, quantized and with gradient checkpointing if asked for.
 
     Raises:
-        ModelError: The weights are not at hand, or a setting is unknown.
+        ModelError: The weights cannot be loaded, or a setting is unknown.
     """
     arguments, auto = recipe.model, getattr(transformers, work.auto_class)
     settings: dict[str, Any] = {"dtype": dtype_of(recipe), "config": config}
@@ -123,7 +124,7 @@ def without_quantization(loaded: Any) -> Any:
 
 
 def dtype_of(recipe: Recipe) -> torch.dtype:
-    """The dtype of the base model's weights; those that train are float32, whatever it is."""
+    """The dtype of the base model's weights. Weights that train are always float32."""
     full = recipe.method.method == "full"
     name = recipe.model.dtype or ("bfloat16" if recipe.training.bf16 and not full else "float32")
     if name not in DTYPES:
@@ -132,7 +133,7 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
 
 
 def attention_of(recipe: Recipe) -> str | None:
-    """The attention to ask for; None leaves the choice to the model."""
+    """The attention implementation to ask for. None leaves the choice to the model."""
     wanted = recipe.model.attn_implementation
     if wanted != "auto":
         return wanted

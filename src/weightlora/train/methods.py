@@ -1,7 +1,7 @@
 """The methods of `weightlora train`: name -> how to prepare the model.
 
-Each is a configuration of PEFT, of this package, or of nothing at all (full fine-tuning). Methods that select modules
-start from the same LoRA on all modules, so the adapters that they keep start with the same values at one seed.
+Each method configures PEFT or this package; `full` uses neither. Methods that select modules start from the same LoRA
+on all modules. So at one seed the adapters that they keep start with the same values.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,18 +21,18 @@ from ..adapters.surgery import disconnect_
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method gets.
+    """What a method needs to know of a run.
 
     Attributes:
         model: The base model with its task head; no adapters yet.
-        target: PEFT's `target_modules`, `task_type` and `modules_to_save`: what may be adapted.
+        target: PEFT's `target_modules`, `task_type` and `modules_to_save`.
         rank: r of LoRA on all modules.
-        alpha: Its `lora_alpha`; methods with another rank keep `alpha / rank`.
+        alpha: Its `lora_alpha`. Methods with another rank keep the ratio `alpha / rank`.
         dropout: Its `lora_dropout`.
         keep: K.
         select_steps: T.
-        steps: Optimizer steps in all.
-        seed: Of the run.
+        steps: Optimizer steps of the whole run.
+        seed: Seed of the run.
         batches: Yields training batches, for methods that look at data before training.
         options: More fields for `WeightLoraConfig`, or for PEFT's config.
     """
@@ -61,7 +61,7 @@ class Setting:
 class Prepared:
     """A model ready to train, and the callbacks its method needs.
 
-    `candidates` is given by methods that choose before training: name and size of every adapter there was.
+    `candidates` is set by methods that choose before training: the name and size of each adapter before the choice.
     """
 
     model: nn.Module
@@ -70,7 +70,7 @@ class Prepared:
 
 
 def keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
-    """LoRA on the named modules alone."""
+    """LoRA on the named modules only."""
     kept, adapters = set(names), find_adapters(model)
     candidates = {adapter.name: adapter.size for adapter in adapters}
     disconnect_(model, [adapter for adapter in adapters if adapter.name not in kept])
@@ -79,12 +79,12 @@ def keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
 
 
 def equal_rank(setting: Setting, n: int) -> int:
-    """The rank at which all n modules cost what K cost at `setting.rank`, to the nearest."""
+    """The rank at which adapters on all n modules have about as many parameters as K adapters of `setting.rank`."""
     return max(1, round(setting.rank * setting.keep / n))
 
 
 def count_adapters(setting: Setting) -> int:
-    """The number of modules that LoRA adapts. The model is as before afterwards."""
+    """The number of modules that LoRA adapts. The model does not change."""
     with torch.random.fork_rng(devices=[]):
         model = setting.lora()
         n = len(find_adapters(model))
@@ -98,23 +98,23 @@ def lora(setting: Setting) -> Prepared:
 
 
 def lora_equal(setting: Setting) -> Prepared:
-    """LoRA on all modules, at the rank that has the trainable parameters of K modules."""
+    """LoRA on all modules, at the rank with about as many trainable parameters as K modules."""
     return Prepared(setting.lora(equal_rank(setting, count_adapters(setting))))
 
 
 def random(setting: Setting) -> Prepared:
-    """K modules at random, from the start (RLoRA)."""
+    """K random modules, chosen before training (RLoRA)."""
     return _select(setting, WeightLoraConfig, selection="random", select_steps=0)
 
 
 def top(setting: Setting) -> Prepared:
-    """The K modules nearest the output."""
+    """The K modules nearest to the output."""
     model = setting.lora()
     return keep_only(model, [adapter.name for adapter in find_adapters(model)][-setting.keep :])
 
 
 def last_layers(setting: Setting) -> Prepared:
-    """All modules of as many of the last layers as K has room for, one at the least."""
+    """All modules of the last layers: as many layers as fit into K modules, and at least one."""
     model = setting.lora()
     layers: dict[str, list[str]] = {}
     for adapter in find_adapters(model):
@@ -134,12 +134,12 @@ def _select(setting: Setting, make: Callable[..., WeightLoraConfig], **settings:
 
 
 def weightlora(setting: Setting) -> Prepared:
-    """This package's default."""
+    """The default of this package."""
     return _select(setting, WeightLoraConfig)
 
 
 def weightlora_plus(setting: Setting) -> Prepared:
-    """This package's default, then a rank that spends what was freed."""
+    """The default of this package, then higher ranks that use the parameters of the removed adapters."""
     return _select(setting, WeightLoraConfig, expand="qr")
 
 
@@ -170,8 +170,8 @@ def full(setting: Setting) -> Prepared:
 
 FULL_RATE = 5e-5
 LORA_RATE = 10 * FULL_RATE
-"""Default learning rates for AdamW. For full fine-tuning it is Transformers' own. LoRA needs about ten times as much:
-PEFT's examples and the QLoRA paper use 2e-4 to 1e-3, from large models to small ones, and this is between them."""
+"""Default learning rates for AdamW. The rate of full fine-tuning is Transformers' default. LoRA needs about ten times
+as much: PEFT's examples and the QLoRA paper use 2e-4 for large models to 1e-3 for small ones."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,12 @@ class Method:
     """One entry of the registry of methods.
 
     Attributes:
-        prepare: Puts the adapters on the model.
-        options: Keys of `method_options` that it reads.
+        prepare: Adds the adapters to the model.
+        options: Keys of `method_options` that the method reads.
         learning_rate: The default.
         adapts: Whether the model gets adapters. False for full fine-tuning.
-        reads_weights: Whether `prepare` runs the model or looks at its weights. Then the plan, which has no weights,
-            has LoRA on all modules instead.
+        reads_weights: Whether `prepare` runs the model or looks at its weights. The plan has no weights, so it takes
+            LoRA on all modules instead.
         keeps: Whether a method that reads weights keeps K adapters.
     """
 
@@ -206,10 +206,10 @@ LORA_OPTIONS = frozenset(field.name for field in fields(LoraConfig) if field.ini
     *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "r", "lora_alpha", "lora_dropout", "target_modules"),
 }
-"""Fields of PEFT's `LoraConfig` that `method_options` may set. Those with an argument are left out."""
+"""Fields of PEFT's `LoraConfig` that `method_options` may set. Fields that have an argument are left out."""
 
 CONFIG_OPTIONS = frozenset(field.name for field in fields(WeightLoraConfig)) - {"select_steps", "adapter_name"}
-"""Fields of `WeightLoraConfig` that `method_options` may set. `keep` is one: `null` leaves it to `keep_parameters`."""
+"""Fields of `WeightLoraConfig` that `method_options` may set. With `keep_parameters`, set `keep` to `null`."""
 
 METHODS: dict[str, Method] = {
     "lora": Method(lora, LORA_OPTIONS),

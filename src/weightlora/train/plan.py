@@ -1,4 +1,4 @@
-"""What a run will do, known before the model loads: data, adapters, budget, steps, parameters, optimizer memory."""
+"""Plan a run before the model loads: data, adapters, budget, steps, parameters, optimizer memory."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -28,28 +28,28 @@ __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
 
 
 ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
-"""Names of PEFT's and of this package -> the argument that has the same meaning."""
+"""Names in PEFT and in this package -> the argument with the same meaning."""
 
 HEADS = {"QUESTION_ANS": {"qa_outputs"}, "TOKEN_CLS": {"classifier", "score"}}
-"""Linear heads that are trained whole, and that PEFT's all-linear would adapt, too."""
+"""Linear heads, which are trained in full. PEFT's all-linear would adapt them, too."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The figures of a run. Where the choice is yet to be made, `after` is that of adapters that fill the budget.
+    """The figures of a run. Those after the choice assume the largest adapters that the budget allows.
 
     Attributes:
         model: Class of the model.
-        parameters: Of the model with its head, without adapters.
+        parameters: Parameters of the model with its head, without adapters.
         rows: Tokenized rows by split.
-        adapters: n, the modules that are adapted at the start.
-        keep: K; None where nothing is removed.
-        trainable: Trainable parameters before and after the choice, the head's included.
-        optimizer_bytes: Of the optimizer's state, before and after; None where only a GPU could tell.
-        steps: Optimizer steps in all.
-        select_steps: Those before the choice; 0 where it is made before the first, None where there is none.
-        learning_rate: The one given, or the method's default.
-        split_off: Whether the validation rows were split off the training rows, because there were no others.
+        adapters: n, the number of adapters at the start.
+        keep: K; None if nothing is removed, or if the budget is not a number of adapters.
+        trainable: Trainable parameters before and after the choice, with the head.
+        optimizer_bytes: Size of the optimizer's state before and after; None if it is not known without a GPU.
+        steps: Optimizer steps of the whole run.
+        select_steps: Steps before the choice; 0 if it precedes the first step, None if the method makes no choice.
+        learning_rate: The given one, or the default of the method.
+        split_off: Whether the validation rows were split off the training rows, as the data has no others.
     """
 
     model: str
@@ -97,7 +97,7 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
     recipe = _with_rate(recipe, methods[recipe.method.method])
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
-    split_off = task is not None and lacks_evaluation(recipe.data, task)
+    split_off = task is not None and lacks_evaluation(recipe.data, task, recipe.model.cache_dir)
     if task is not None:
         splits = read_splits(recipe.data, task, recipe.model.cache_dir)
         work = make_work(Source(task, recipe.data, splits, tokenizer, config))
@@ -120,7 +120,7 @@ def _check_method(arguments: MethodArguments, methods: Methods) -> None:
     if arguments.method not in methods:
         if arguments.method in IN_BENCHMARKS:
             raise ConfigError(
-                f"method={arguments.method} exists only to be compared, and is not in this package: clone the "
+                f"method={arguments.method} is in the benchmarks of the repository, not in this package: clone the "
                 f"repository, and run python -m benchmarks train --method {arguments.method} there."
             )
         raise ConfigError(
@@ -153,11 +153,13 @@ def _number(keep: str) -> int | float:
     try:
         return float(keep) if "." in keep else int(keep)
     except ValueError:
-        raise ConfigError(f"keep={keep!r} is no number: give a number of adapters (9) or a fraction (0.25).") from None
+        raise ConfigError(
+            f"keep={keep!r} is not a number: give a number of adapters (9) or a fraction (0.25)."
+        ) from None
 
 
 def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
-    """Optimizer steps that the Trainer will make on so many rows."""
+    """Optimizer steps that the Trainer will make on this number of rows."""
     if arguments.max_steps > 0:
         return arguments.max_steps
     batch = arguments.train_batch_size * arguments.world_size
@@ -166,10 +168,10 @@ def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
 
 
 def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) -> Setting:
-    """What the method is told of this run, K as a number.
+    """The settings of this run for its method, with K as a number of adapters.
 
     Raises:
-        ConfigError: K is more than there are adapters, or the steps do not suffice.
+        ConfigError: The target modules do not fit the model, or K is not between 1 and the number of adapters.
     """
     arguments, training = recipe.method, recipe.training
     steps = steps_of(training, len(work.train))
@@ -178,7 +180,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     if targets == ["all-linear"] and work.task_type in HEADS:
         targets = _linears(model, HEADS[work.task_type])
     elif len(targets) == 1 and not targets[0].isidentifier():
-        targets = targets[0]  # all-linear, or a regular expression
+        targets = targets[0]  # all-linear or a regular expression
 
     def batches() -> Iterable[dict[str, Any]]:
         size = training.per_device_train_batch_size
@@ -209,7 +211,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
 
 
 def _linears(model: nn.Module, heads: set[str]) -> list[str]:
-    """Names, without their path, of the linear modules but the heads."""
+    """The last part of the name of each linear module, without the heads."""
     linears = (name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
     return sorted({name.rpartition(".")[2] for name in linears} - heads)
 
@@ -230,7 +232,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
     before = [
         parameter
         for name, parameter in prepared.model.named_parameters()
-        if parameter.requires_grad and ".ranknum" not in name  # AdaLoRA's, which trains on the meta device alone
+        if parameter.requires_grad and ".ranknum" not in name  # of AdaLoRA, trainable on the meta device only
     ]
     after, adapters, keep = before, _count(prepared.model), None
     if selects:
@@ -266,12 +268,12 @@ def _size(parameters: list[nn.Parameter]) -> int:
 
 
 def _count(model: nn.Module) -> int:
-    """Adapted modules, by whatever method of PEFT."""
+    """The number of modules that PEFT adapts, with any of its methods."""
     return sum(isinstance(module, BaseTunerLayer) for module in model.modules()) if isinstance(model, PeftModel) else 0
 
 
 def _filling(model: nn.Module, trainable: list[nn.Parameter], config: WeightLoraConfig) -> list[nn.Parameter]:
-    """What is left if the choice takes the largest adapters that the budget allows. With WeightLoRA+, all of it."""
+    """The parameters that stay if the choice takes the largest adapters that fit. With WeightLoRA+ all stay."""
     if config.expand != "none":
         return trainable
     adapters = find_adapters(model)
@@ -283,7 +285,7 @@ def _filling(model: nn.Module, trainable: list[nn.Parameter], config: WeightLora
 
 
 def _bytes(parameters: list[nn.Parameter], recipe: Recipe) -> int | None:
-    """What the optimizer's state will take, from one step of the real optimizer on tensors without data."""
+    """The size of the optimizer's state, from one step of the real optimizer on tensors without data."""
     try:
         make, settings = Trainer.get_optimizer_cls_and_kwargs(recipe.training)
         settings = {name: value for name, value in settings.items() if name != "fused"}
@@ -293,5 +295,5 @@ def _bytes(parameters: list[nn.Parameter], recipe: Recipe) -> int | None:
         optimizer = make(twins, **settings)
         optimizer.step()
     except (RuntimeError, ValueError, NotImplementedError, ImportError, AttributeError):
-        return None  # 8-bit optimizers are made of kernels
+        return None  # 8-bit optimizers need their kernels
     return optimizer_state_bytes(optimizer)

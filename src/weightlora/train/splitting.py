@@ -1,4 +1,4 @@
-"""Split rows by a rule: by the SHA-256 of their text, so that every machine and every order of a file give the same.
+"""Split rows by the SHA-256 of their text: the same on every machine and for every order of a file.
 
 No text is in two splits. Texts that differ in case and white space only count as the same text.
 """
@@ -39,7 +39,7 @@ def split(rows: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str,
 
 
 def hold_out(texts: Sequence[str], share: float) -> tuple[list[int], list[int]]:
-    """Indices of the texts to train on, and of a share to evaluate on. Equal texts stay together.
+    """Indices of the texts to train on and of the texts to evaluate on. Equal texts are on the same side.
 
     Raises:
         DataError: There are fewer than two different texts.

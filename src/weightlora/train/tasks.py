@@ -1,4 +1,4 @@
-"""Tasks by name: the family that handles them, where the data is, what its columns are called, and the metrics."""
+"""The registry of tasks: the family that handles each, its data set, the names of its columns, and its metrics."""
 
 import difflib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ COLUMNS = {
     "seq2seq": {"source": "source", "target": "target"},
     "causal-lm": {"text": "text", "prompt": "prompt", "completion": "completion", "messages": "messages"},
 }
-"""What each family reads, and the names that its columns have unless a task or the user says otherwise."""
+"""What each family reads -> the default name of that column. A task or the user may give another name."""
 OPTIONAL = {"pair"}
 
 
@@ -27,12 +27,12 @@ class TaskInfo:
 
     Attributes:
         family: Key in `COLUMNS`.
-        columns: What the family calls a column -> what the data calls it. None: there is no such column.
-        dataset, config: On the hub.
+        columns: Name in the family -> column of the data. None if the data has no such column.
+        dataset, config: Id and configuration on the hub.
         evaluation: Splits that are evaluated.
-        metrics: Those that are reported; the first is the one that is compared.
+        metrics: Names of the reported metrics. The first one is compared.
         class_names: In the order of the data set's class numbers.
-        prompt, words: The verbalised form: a template over `text` and `pair`, and an answer for each class.
+        prompt, words: For the verbalised form, a template with `text` and `pair`, and an answer for each class.
     """
 
     family: str

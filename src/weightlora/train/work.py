@@ -1,4 +1,4 @@
-"""What a family makes of rows, ready for a Trainer; and the checks that families share."""
+"""What a family makes from rows for a Trainer, and the checks that all families share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Preprocess = Callable[[Any, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Source:
-    """What a family is given: the task, its arguments, the rows by split, the tokenizer and the model's config."""
+    """What a family needs: the task, its arguments, the rows by split, the tokenizer and the model's config."""
 
     task: TaskInfo
     arguments: DataArguments
@@ -39,16 +39,16 @@ class Work:
 
     Attributes:
         auto_class: The class of Transformers that loads the model.
-        task_type: PEFT's.
+        task_type: The task type of PEFT.
         train: Tokenized rows.
         evaluation: Tokenized rows by split.
         collate: Makes a batch of rows.
         metrics: `compute_metrics` by split.
-        metric: The name of the one that is compared.
-        reported: The names of all that are, besides `held_out_loss`.
-        units: Metric -> `"fraction"` or `"percent"`; a metric that is missing here has no unit.
+        metric: Name of the metric that is compared.
+        reported: Names of all reported metrics, besides `held_out_loss`.
+        units: Metric -> `"fraction"` or `"percent"`; other metrics have no unit.
         config: Settings of the model's config, such as `id2label`.
-        preprocess: `preprocess_logits_for_metrics`, where the logits are too many to keep.
+        preprocess: `preprocess_logits_for_metrics`, if the logits are too large to keep.
         label_names: `TrainingArguments.label_names`.
         generates: Whether metrics are of generated text.
         forced: `preprocess` and `metrics` of a second evaluation that generates nothing: the model predicts each token
@@ -85,7 +85,7 @@ def room_for(source: Source, name: str = "max_length") -> int:
     """The length that inputs are cut to.
 
     Raises:
-        WeightLoraError: The model has fewer positions, or the tokenizer says that it has.
+        ConfigError: It is longer than the model or its tokenizer allows, or too short for a text.
     """
     length = getattr(source.arguments, name)
     config = source.config
@@ -93,7 +93,7 @@ def room_for(source: Source, name: str = "max_length") -> int:
     limits.append(source.tokenizer.model_max_length)
     limit = min(value for value in limits if value)
     if length > limit:
-        raise ConfigError(f"{name}={length} is longer than the model's {limit} positions: give {limit} at the most.")
+        raise ConfigError(f"{name}={length} is longer than the model's {limit} positions: give at most {limit}.")
     if length < 4:
         raise ConfigError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
     return length
@@ -102,10 +102,10 @@ def room_for(source: Source, name: str = "max_length") -> int:
 def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[str, list[Any]]]:
     """Names of the classes, and by split each row's class, or list of classes where the column has lists.
 
-    Labels are whole numbers, or names: those given, the data set's own, the task's, or the sorted ones of `train`.
+    Labels are whole numbers or names. The names are given, or those of the data set, of the task, or all in `train`.
 
     Raises:
-        WeightLoraError: A label is missing, is none of the classes, or there is only one class.
+        DataError: A label is missing or is not one of the classes, or there is only one class.
     """
     values = {name: list(rows[column]) for name, rows in source.splits.items()}
     feature = source.splits["train"].features[column]
@@ -117,7 +117,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         whole = [label for label in flat if isinstance(label, int)]
         names = sorted(set(flat)) if by_name else [str(i) for i in range(max(whole, default=0) + 1)]
     if len(names) < 2:
-        raise DataError(f"train has the label {flat[0]!r} alone: give rows of at least two classes.")
+        raise DataError(f"train has only the label {flat[0]!r}: give rows of at least two classes.")
     numbers = {name: number for number, name in enumerate(names)}
 
     def number_of(label: Any, split: str, row: int) -> int:

@@ -1,4 +1,4 @@
-"""Families of tasks: one small file each, a function that turns rows into work for a Trainer."""
+"""Families of tasks. Each has a file with a function that turns rows into work for a Trainer."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -10,7 +10,7 @@ __all__ = ["FAMILIES", "make_work"]
 
 
 def _lazily(module: str, function: str) -> Family:
-    """Families import metrics of their own, which not every run needs."""
+    """Import a family when it is used: its metrics need libraries that other families do not."""
     return lambda source: getattr(import_module(f".{module}", __name__), function)(source)
 
 
@@ -29,7 +29,7 @@ def make_work(source: Source) -> Work:
     """The work of the source's family; `verbalised` turns classification into a causal LM's.
 
     Raises:
-        WeightLoraError: The task has no verbalised form, or whatever the family refuses.
+        WeightLoraError: The task has no verbalised form, or the family refuses the data or the settings.
     """
     family = source.task.family
     if source.arguments.verbalised:

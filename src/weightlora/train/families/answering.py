@@ -1,4 +1,4 @@
-"""Extractive question answering: where an answer begins and ends in a context that may need several windows."""
+"""Extractive question answering: predict where the answer starts and ends. Long contexts are cut into windows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,14 +20,17 @@ Span = tuple[str, float]
 
 
 def question_answering(source: Source) -> Work:
-    """SQuAD's columns; a question without answers has none in its context (v2.0).
+    """Rows have the columns of SQuAD. A question without answers has no answer in its context (v2.0).
 
     Raises:
-        WeightLoraError: An answer is not where its context has it, or the windows are too short for the questions.
+        DataError: An answer is not at its position in the context.
+        ConfigError: The windows are too short for the questions, or the tokenizer is not a fast one.
     """
     length, tokenizer = room_for(source), source.tokenizer
     if not tokenizer.is_fast:
-        raise ConfigError("question answering needs a fast tokenizer, which knows where in the text each piece is.")
+        raise ConfigError(
+            "question answering needs a fast tokenizer, for the positions of tokens in the text: choose another model."
+        )
     _check_answers(source)
     _check_windows(source, length)
     features = {split: _windows(source, split, length) for split in source.splits}
@@ -56,7 +59,7 @@ def _check_answers(source: Source) -> None:
                 if context[start : start + len(text)] != text:
                     raise DataError(
                         f"the answer {text!r} of question {name!r} (row {row} of {split}) is not in its context at "
-                        f"character {start}, where that has {context[start : start + len(text)]!r}."
+                        f"character {start}: it has {context[start : start + len(text)]!r} there."
                     )
 
 
@@ -112,7 +115,7 @@ def _null_position(cls: int | None, ids: list[int]) -> int:
 
 
 def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], null: int) -> tuple[int, int]:
-    """First and last token of the first answer; the null position if the window does not hold it whole."""
+    """First and last token of the first answer; twice the null position if it is not wholly in the window."""
     if not answers["text"]:
         return null, null
     start = answers["answer_start"][0]
@@ -164,17 +167,18 @@ def span_loss(logits: Any, positions: Any, lengths: Sequence[int]) -> float:
 def best_spans(
     starts: Any, ends: Any, features: Dataset, contexts: Sequence[str], n_best: int, max_length: int
 ) -> tuple[list[Span], list[float]]:
-    """The best answer of each example with its score, and the score of having none.
+    """The best answer of each example with its score, and the score of having no answer.
 
     Args:
         starts, ends: Logits of shape `(features, tokens)`.
         features: With the columns `example`, `offsets` (-1 outside the context) and `cls`.
         contexts: By example.
-        n_best: So many starts are combined with so many ends.
-        max_length: Tokens of the longest answer.
+        n_best: Number of best start and of best end positions that are combined.
+        max_length: Maximum tokens of an answer.
 
     Returns:
-        `(text, score)` by example, the score being the sum of both logits, and the least null score of its windows.
+        The answer of each example as `(text, score)`, where the score is the sum of both logits; and for each example
+        the lowest null score of its windows.
     """
     best: list[Span] = [("", -np.inf)] * len(contexts)
     nulls = [np.inf] * len(contexts)

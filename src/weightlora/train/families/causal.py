@@ -126,7 +126,7 @@ def _perplexity_of_blocks(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def first_token(tokenizer: Any) -> list[int]:
-    """The token that the tokenizer puts in front of a text, if it does."""
+    """The token that the tokenizer adds before a text, as a list; empty if it adds none."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and tokenizer("a").input_ids[:1] == [bos] else []
 
@@ -166,7 +166,7 @@ Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 def collator(source: Source, logits: int = 0, positions: bool = True) -> Collate:
-    """Make batches that are padded on the left, so that answers end together.
+    """Make batches that are padded on the left, so that all rows end at the same position.
 
     Args:
         source: Its tokenizer, model config and padding.
@@ -193,7 +193,7 @@ def collator(source: Source, logits: int = 0, positions: bool = True) -> Collate
 
 
 def _token_scores(logits: Tensor, labels: Tensor) -> Tensor:
-    """Per row: the sum of the losses, the number of tokens that count, and how many of them were the likeliest."""
+    """Per row: the sum of the losses, the number of tokens that count, and how many of them were predicted."""
     logits, labels = logits[:, :-1].float(), labels[:, 1:]
     losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
     counted = labels != IGNORED

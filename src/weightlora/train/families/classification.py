@@ -1,4 +1,4 @@
-"""Classes or one number for a text, or for a pair of texts, by a head on the model: GLUE, and anything alike."""
+"""Classification and regression of texts or pairs of texts by a head on the model, as in GLUE."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ METRICS = {
     "f1_macro": lambda labels, chosen: f1_score(labels, chosen, average="macro"),
     "matthews": matthews_corrcoef,
 }
-"""Of labels and predictions, in this order. `f1` is that of class 1, of two."""
+"""Functions of labels and predictions. `f1` is the F1 score of class 1, if there are two classes."""
 
 
 def classification(source: Source) -> Work:
@@ -44,10 +44,10 @@ def classification(source: Source) -> Work:
 
 
 def regression(source: Source) -> Work:
-    """A number for each text, under the squared error.
+    """A number for each text, trained with the squared error.
 
     Raises:
-        WeightLoraError: A label is no number, or `max_length` is longer than the model.
+        WeightLoraError: A label is not a number, or `max_length` is longer than the model.
     """
     numbers = {
         split: [_number(label, split, row) for row, label in enumerate(rows["label"])]
@@ -73,7 +73,7 @@ def score_classes(names: tuple[str, ...], labels: Any, chosen: Any) -> dict[str,
 
 
 def score_numbers(labels: Any, predicted: Any) -> dict[str, float]:
-    """Both correlations; 0 where the predictions are all alike, and there is none."""
+    """Both correlations. They are 0 if all predictions or all labels are equal."""
     labels, predicted = _numbers(labels), _numbers(predicted)
     if len(labels) < 2 or np.ptp(predicted) == 0 or np.ptp(labels) == 0:
         return {"pearson": 0.0, "spearman": 0.0}
@@ -88,7 +88,7 @@ def _numbers(values: Any) -> Any:
 def _number(label: Any, split: str, row: int) -> float:
     if isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label):
         return float(label)
-    raise DataError(f"the label {label!r} in row {row} of {split} is no number, and regression learns numbers.")
+    raise DataError(f"the label {label!r} in row {row} of {split} is not a number, and regression needs numbers.")
 
 
 def _logits(prediction: EvalPrediction) -> Any:

@@ -21,7 +21,7 @@ def exact_match(answer: str, gold: str) -> float:
 
 
 def f1(answer: str, gold: str) -> float:
-    """Harmonic mean of precision and recall over words; with no words on one side, 1 if both have none, else 0."""
+    """Harmonic mean of precision and recall over words. If a side has no words: 1 if both have none, else 0."""
     found, wanted = normalize(answer).split(), normalize(gold).split()
     if not found or not wanted:
         return float(found == wanted)
@@ -35,13 +35,14 @@ def score_answers(
     """Scores of a data set, in percent, as the official script gives them.
 
     Args:
-        answers: The predictions, an empty one where the question is held to have no answer.
-        golds: All gold answers of each question; none where it has no answer.
-        no_answer: How much likelier each question is to have no answer. With these, `best_f1` and `best_exact` are
-            what the best threshold on them would give; `answers` are then those that the model gives if it has to.
+        answers: The predictions. An empty prediction says that the question has no answer.
+        golds: All gold answers of each question. A question without an answer has none.
+        no_answer: For each question, the score of having no answer minus the score of the best answer. If given,
+            `best_f1` and `best_exact` are the scores at the best threshold, and `answers` has the best answer of
+            every question, never an empty one.
 
     Returns:
-        `exact_match` and `f1`; where some questions have no answer, also those of either kind (`HasAns_`, `NoAns_`).
+        `exact_match` and `f1`. If some questions have no answer, also the scores of each kind (`HasAns_`, `NoAns_`).
     """
     # As the official script does: gold answers without a word count only if there is no other.
     kept = [[gold for gold in several if normalize(gold)] or [""] for several in golds]
@@ -68,7 +69,7 @@ def _percent(values: Sequence[float]) -> float:
 
 
 def _best(scores: Sequence[float], has: Sequence[bool], no_answer: Sequence[float]) -> float:
-    """The best score over thresholds: questions below it are answered, the others are held to have no answer."""
+    """The best score over thresholds: questions below it are answered, all others are not."""
     current = best = float(len(has) - sum(has))  # nothing is answered
     for index in sorted(range(len(has)), key=lambda i: no_answer[i]):
         current += scores[index] if has[index] else -1.0

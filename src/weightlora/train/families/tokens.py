@@ -1,4 +1,4 @@
-"""A class for each word of a sentence: the first piece of a word carries its label, the others none."""
+"""A class for each word of a sentence. The first token of a word has its label, the other tokens have none."""
 
 from typing import Any
 
@@ -22,15 +22,19 @@ def token_classification(source: Source) -> Work:
 
     Raises:
         DataError: The lists differ in length, or a label is out of range.
-        ConfigError: `max_length` is longer than the model, or the tokenizer does not know the word of a piece.
+        ConfigError: `max_length` is longer than the model, or the tokenizer is not a fast one.
     """
     length, tokenizer = room_for(source), source.tokenizer
     if not tokenizer.is_fast:
-        raise ConfigError("token classification needs a fast tokenizer, which knows the word that each piece is of.")
+        raise ConfigError(
+            "token classification needs a fast tokenizer, for the word of each token: choose another model."
+        )
     for split, rows in source.splits.items():
         for row, (tokens, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
             if len(tokens) != len(tags):
-                raise DataError(f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give as many.")
+                raise DataError(
+                    f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give one tag per token."
+                )
     names, ids = class_ids(source, "tags")
 
     def encode(split: str) -> Any:

@@ -97,7 +97,7 @@ def _template(source: Source) -> PromptIds:
     columns = source.splits["train"].column_names
     if not fields or any(name not in columns for name in fields):
         raise ConfigError(
-            f"prompt={prompt!r} must hold the row's text: write {{text}}"
+            f"prompt={prompt!r} must contain the text of the row: write {{text}}"
             + (" and {pair}." if "pair" in columns else ".")
         )
     head = first_token(tokenizer)

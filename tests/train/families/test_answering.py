@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from recipes import arguments, squad_paragraphs
+
+from weightlora.train import fit, parse, prepare
+from weightlora.train.families.answering import best_spans, span_loss
+
+
+def test_long_contexts_have_windows_and_questions_may_have_no_answer(world: Path, tmp_path: Path):
+    more = ["--dataset", world / "squad_v2", "--stride", "16"]
+    job = prepare(parse(arguments(world, "squad_v2", "deberta", tmp_path, *more)))
+    assert job.plan.rows["train"] > 12 and job.plan.rows["validation"] > 6
+    answered = 0
+    for row in job.work.train:
+        start, end = row["start_positions"], row["end_positions"]
+        if (start, end) != (0, 0):
+            answered += 1
+            assert job.tokenizer.decode(row["input_ids"][start : end + 1]).replace(" ", "") in {"Ann", "Bob", "Carl"}
+    assert answered >= 6  # every second question of 12
+    found = fit(job).metrics["validation"]
+    assert {"f1", "exact_match", "HasAns_f1", "NoAns_f1", "best_f1"} <= found.keys() and found["best_f1"] >= 50
+
+
+def test_an_answer_that_is_not_in_its_context(world: Path, tmp_path: Path, refused):
+    paragraphs = squad_paragraphs(3, v2=False)
+    paragraphs[1]["qas"][0]["answers"][0]["answer_start"] += 1
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    arguments = ["--task", "squad", "--dataset", tmp_path, "--model", world / "deberta"]
+    message = refused(*arguments, "--max_length", 64, "--stride", 16)
+    assert message.startswith(
+        "the answer 'Bob' of question 'q1' (row 1 of train) is not in its context at character 48"
+    )
+    message = refused("--task", "squad", "--dataset", world / "squad", "--model", world / "deberta", "--stride", 120)
+    assert message.startswith("max_length=128 is too short for the longest question of train")
+
+
+def test_spans_come_from_the_best_window_and_are_not_too_long():
+    inside = [(-1, -1), (0, 3), (4, 7), (8, 13)]
+    windows = Dataset.from_dict(
+        {"example": [0, 0], "offsets": [inside, [(-1, -1), (4, 7), (8, 13), (14, 17)]], "cls": [0, 0]}
+    )
+    starts = np.array([[1.0, 5, 0, 0], [0.0, 0, 0, 9]])
+    ends = np.array([[1.0, 0, 0, 5], [0.5, 0, 0, 2]])
+    text = "Ann met Carla now"
+    assert best_spans(starts, ends, windows, [text], 20, 30) == ([("now", 11.0)], [0.5])
+    starts[1] = 0  # then the first window's: all of it, or what is short enough
+    assert best_spans(starts, ends, windows, [text], 20, 30)[0] == [("Ann met Carla", 10.0)]
+    assert best_spans(starts, ends, windows, [text], 20, 2)[0] == [("Ann", 5.0)]
+
+
+def test_spans_by_hand():
+    logits = np.log(np.array([[0.5, 0.25, 0.25, 9.0], [0.1, 0.2, 0.3, 0.4]]))
+    lengths = [3, 4]  # the last column of the first window is padding
+    loss = span_loss((logits, logits), ([0, 3], [1, 0]), lengths)
+    assert loss == pytest.approx(-(np.log([0.5, 0.4]).mean() + np.log([0.25, 0.1]).mean()) / 2)

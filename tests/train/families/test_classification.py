@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recipes import BAD, GOOD, arguments
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from weightlora.cli import main
+from weightlora.train import parse, prepare
+from weightlora.train.families.classification import score_classes, score_numbers
+
+FILMS = [{"text": (GOOD, BAD)[i % 2], "label": ("good", "bad")[i % 2]} for i in range(12)]
+
+
+def test_text_files_with_names_as_labels(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """CSV and TSV, other column names, and labels that are words."""
+    csv, tsv = tmp_path / "train.csv", tmp_path / "dev.tsv"
+    csv.write_text("phrase,gold\n" + "".join(f'"{row["text"]}",{row["label"]}\n' for row in FILMS))
+    tsv.write_text("phrase\tgold\n" + "".join(f'"{row["text"]}\t{row["label"]}\n' for row in FILMS))  # a bare quote
+    more = ["--columns", '{"text": "phrase", "label": "gold"}', "--learning_rate", "1e-2", "--max_steps", "30"]
+    base = arguments(world, "text-classification", "deberta", tmp_path / "out", "--dataset", tmp_path, *more)
+    recipe = parse(base)
+    job = prepare(recipe)
+    assert job.config.id2label == {0: "bad", 1: "good"} and job.plan.rows == {"train": 12, "validation": 12}
+    assert main(["train", *base, "--logging_steps", "10"]) == 0
+    out = capsys.readouterr().out
+    losses = [
+        float(line.split("'loss': ")[1].strip("'").split("'")[0].split(",")[0])
+        for line in out.splitlines()
+        if "'loss'" in line
+    ]
+    assert len(losses) == 3 and losses[2] < losses[0]
+
+
+def test_glue_metrics_are_scikit_learns_and_scipys():
+    generator = np.random.default_rng(0)
+    labels, chosen = generator.integers(0, 2, (2, 200))
+    expected = {
+        "matthews": sklearn_metrics.matthews_corrcoef(labels, chosen),
+        "accuracy": np.mean(labels == chosen),
+        "f1": sklearn_metrics.f1_score(labels, chosen),
+    }
+    assert score_classes(("matthews", "accuracy", "f1"), labels, chosen) == pytest.approx(expected)
+    true, false = ((labels == 1) & (chosen == 1)).sum(), (labels != chosen).sum()
+    assert expected["f1"] == pytest.approx(2 * true / (2 * true + false))
+    numbers, predicted = generator.normal(size=(2, 50))
+    assert score_numbers(numbers, predicted[:, None]) == {
+        "pearson": pytest.approx(stats.pearsonr(numbers, predicted).statistic),
+        "spearman": pytest.approx(stats.spearmanr(numbers, predicted).statistic),
+    }
+    assert score_numbers(numbers, np.ones(50)) == {"pearson": 0, "spearman": 0}

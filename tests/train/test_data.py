@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from recipes import LABELLED, classified, files_of, write_rows
+
+from weightlora.errors import DataError
+from weightlora.train.arguments import DataArguments
+from weightlora.train.data import lacks_evaluation, read_splits
+from weightlora.train.tasks import find_task
+
+
+def test_a_wrong_column(world: Path, rows: Path, refused):
+    message = refused(*classified(world, write_rows(rows, [{"txt": "fine", "label": 0}])))
+    assert message.startswith("the column 'text' (text) is not in train, did you mean txt: it has txt, label")
+    assert message.endswith("""name the right one, as in --columns '{"text": "txt"}'.""")
+    message = refused(*classified(world, rows), "--columns", '{"words": "txt"}')
+    assert message.startswith("columns has 'words', which text-classification does not read")
+    assert message.endswith("""as in --columns '{"text": "your_column"}'.""")
+    message = refused(*classified(world, rows), "--columns", "text=txt")
+    assert message.endswith("""--columns '{"text": "your_column"}'.""")
+    message = refused("--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>", *files_of(rows))
+    assert message.startswith("train has neither messages, nor prompt and completion, nor text: it has txt, label")
+
+
+def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
+    empty = write_rows(tmp_path / "empty.jsonl", [])
+    message = refused(*classified(world, write_rows(rows, LABELLED), empty))
+    assert message == f"the split validation is empty: {empty} has no rows."
+    (table := tmp_path / "empty.csv").write_text("text,label\n")
+    assert "the split validation is empty" in refused(*classified(world, rows, table))
+
+
+def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Path, refused):
+    (tmp_path / "recipe.yaml").write_text("lerning_rate: 1e-3\n")
+    message = refused("--config", tmp_path / "recipe.yaml")
+    assert message.endswith("has 'lerning_rate', which is not a setting: did you mean learning_rate.")
+    assert refused("--config", tmp_path / "recip.yaml").endswith("is no file: did you mean recipe.yaml.")
+    message = refused(*classified(world, tmp_path / "none.csv"))
+    assert message == f"the file {tmp_path / 'none.csv'} for train is missing."
+    message = refused("--task", "cola", "--model", world / "deberta", "--dataset", tmp_path)
+    assert message.startswith(f"{tmp_path} has no split train")
+    rows.write_text('{"text": "cut sho')
+    assert f"the file {rows} cannot be read" in refused(*classified(world, rows))
+
+
+def test_a_data_set_without_a_validation_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In a directory and on the hub, a tenth of the training texts is split off."""
+    task = find_task("text-classification")
+    texts = [{"text": f"text {i // 2}", "label": i % 2} for i in range(40)]
+    write_rows(tmp_path / "train.jsonl", texts)
+    write_rows(tmp_path / "test.jsonl", LABELLED)
+    asked = []
+
+    def names(name: str, config: str | None, **settings: object) -> list[str]:
+        asked.append(name)
+        return ["train", "test"] if name == "who/films" else ["train", "validation"]
+
+    monkeypatch.setattr("datasets.get_dataset_split_names", names)
+    for source in (str(tmp_path), "who/films"):
+        if source == "who/films":
+            monkeypatch.setattr("datasets.load_dataset", lambda *args, **settings: Dataset.from_list(texts))
+        arguments = DataArguments(task="text-classification", dataset=source)
+        assert lacks_evaluation(arguments, task)
+        splits = read_splits(arguments, task)
+        assert {name: len(rows) for name, rows in splits.items()} == {"train": 36, "validation": 4}
+        assert not set(splits["train"]["text"]) & set(splits["validation"]["text"])
+    assert asked == ["who/films"] * 2, "a directory is not looked for on the hub"
+    assert not lacks_evaluation(DataArguments(dataset="who/whole"), task)
+    assert not lacks_evaluation(DataArguments(), find_task("sst2")) and asked[2:] == ["who/whole"]
+
+
+def test_a_hub_that_cannot_be_asked_is_an_error_of_reading():
+    arguments = DataArguments(task="text-classification", dataset="who/films")
+    assert not lacks_evaluation(arguments, find_task("text-classification"))
+    with pytest.raises(DataError, match="the data set who/films cannot be loaded from the hub"):
+        read_splits(arguments, find_task("text-classification"))

@@ -1,0 +1,100 @@
+"""A whole run: training, resuming, the files of its directory, and the held-out loss."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from recipes import arguments, family_arguments
+from safetensors.torch import load_file
+from torch import nn
+from transformers import TrainerCallback
+
+from weightlora.cli import main
+from weightlora.train import fit, parse, prepare
+from weightlora.train.fitting import _trainer
+from weightlora.train.fitting import fit as fit_in
+from weightlora.train.result import Result, read_result
+
+
+@pytest.mark.parametrize("method", ["weightlora", "lora"])
+def test_a_run_goes_on_where_it_stopped(world: Path, tmp_path: Path, method: str):
+    saving = ["--dataset", world / "glue", "--save_strategy", "steps", "--save_steps", "3", "--method", method]
+    whole = fit(prepare(parse(arguments(world, "cola", "deberta", tmp_path / "whole", *saving))))
+    assert (tmp_path / "whole" / "checkpoint-3").is_dir()
+    again = tmp_path / "again"
+    again.mkdir()
+    (tmp_path / "whole" / "checkpoint-3").rename(again / "checkpoint-3")
+    resumed = arguments(world, "cola", "deberta", again, *saving, "--resume_from_checkpoint", "true")
+    result = fit(prepare(parse(resumed)))
+    assert result.kept == whole.kept and result.steps == 4
+    first, second = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (tmp_path / "whole", again))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_sixteen_bits_and_gradient_checkpointing(world: Path, tmp_path: Path):
+    more = ["--dataset", world / "glue", "--bf16", "--gradient_checkpointing"]
+    result = fit(prepare(parse(arguments(world, "cola", "llama", tmp_path, *more))))
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert any("score" in name for name in tensors)
+    assert result.adapters_after == 3
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_finished_run_is_not_overwritten(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "result.json").write_text("{}")
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
+    assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
+    assert "has the result of a finished run" in capsys.readouterr().err
+    assert (tmp_path / "result.json").read_text() == "{}"
+
+
+TASKS = ("cola", "stsb", "squad", "token-classification", "xsum", "causal-lm", "sst2-verbalised")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_held_out_loss_has_no_penalty(world: Path, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch):
+    job = prepare(parse(family_arguments(world, task, tmp_path)))
+    plain = fit(job, write=False)
+    assert plain.metrics[plain.split]["held_out_loss"] == plain.held_out_loss > 0
+    assert plain.metric_units["held_out_loss"] == "none" and set(plain.metric_units) == set(plain.metrics[plain.split])
+
+    def penalise(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, dict) and output.get("loss") is not None:
+            output["loss"] = output["loss"] + 100
+
+    monkeypatch.setattr("weightlora.train.fitting._trainer", _penalising(penalise))
+    penalised = fit(prepare(parse(family_arguments(world, task, tmp_path))), write=False)
+    assert penalised.held_out_loss == plain.held_out_loss
+    assert penalised.train_loss > 50 > plain.train_loss
+
+
+def _penalising(hook):
+    def make(job, model, callbacks):
+        model.register_forward_hook(hook)
+        return _trainer(job, model, callbacks)
+
+    return make
+
+
+@pytest.mark.parametrize(("task", "tolerance"), [("cola", 1e-6), ("stsb", 1e-6), ("xsum", 1e-5), ("causal-lm", 1e-5)])
+def test_the_held_out_loss_is_the_training_loss(world: Path, tmp_path: Path, task: str, tolerance: float):
+    """One batch for all rows, so that the Trainer's loss is a mean over the same tokens."""
+    given = [*family_arguments(world, task, tmp_path), "--per_device_eval_batch_size", "64"]
+    seen: list[float] = []
+
+    class Watch(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            seen.append(metrics["validation_loss"])
+
+    result = fit(prepare(parse(given)), [Watch()], write=False)
+    assert result.held_out_loss == pytest.approx(seen[-1], rel=tolerance)
+
+
+def test_fit_is_one_function_and_writes_what_it_returns(world: Path, tmp_path: Path):
+    assert fit is fit_in
+    result = fit(prepare(parse(family_arguments(world, "cola", tmp_path))))
+    assert isinstance(result, Result) and read_result(tmp_path / "run") == result
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"adapter", "result.json"}
+    assert result.peak_process_bytes > 1e7 and (result.peak_gpu_bytes is None) == (not torch.cuda.is_available())
+    assert result.kept == result.names and len(result.sizes) == 13

@@ -1,0 +1,99 @@
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from recipes import arguments, save_model
+
+from weightlora.errors import ConfigError, ModelError
+from weightlora.train import fit, loading, parse, prepare
+from weightlora.train.arguments import ModelArguments, Recipe
+
+
+def recipe_with(world: Path, *more: object) -> Recipe:
+    return parse(arguments(world, "cola", "deberta", world / "out", *more))
+
+
+@pytest.mark.parametrize(
+    ("more", "dtype"),
+    [
+        ([], torch.float32),
+        (["--bf16"], torch.bfloat16),
+        (["--bf16", "--method", "full"], torch.float32),  # these weights train
+        (["--bf16", "--dtype", "float16"], torch.float16),
+    ],
+)
+def test_the_dtype_of_the_base_model(world: Path, more: list[str], dtype: torch.dtype):
+    assert loading.dtype_of(recipe_with(world, *more)) == dtype
+
+
+def test_an_unknown_dtype_is_refused(world: Path):
+    with pytest.raises(ConfigError, match="dtype='int8' is unknown: choose one of float32, bfloat16, float16"):
+        loading.dtype_of(recipe_with(world, "--dtype", "int8"))
+
+
+def test_flash_attention_is_asked_for_where_it_can_run(world: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loading, "is_flash_attn_2_available", lambda: True)
+    half = recipe_with(world, "--bf16")
+    assert loading.attention_of(half) is None, "on a CPU"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    half.training.use_cpu = False
+    assert loading.attention_of(half) == "flash_attention_2"
+    half.model.dtype = "float32"
+    assert loading.attention_of(half) is None
+    half.model.attn_implementation = "sdpa"
+    assert loading.attention_of(half) == "sdpa"
+
+
+def test_an_empty_model_has_the_head_of_the_task_and_no_weights(world: Path):
+    config = loading.load_config(ModelArguments(model=str(world / "deberta")))
+    config.num_labels = 3
+    model = loading.empty_model(SimpleNamespace(auto_class="AutoModelForSequenceClassification"), config)
+    assert model.classifier.out_features == 3 and {p.device.type for p in model.parameters()} == {"meta"}
+    with pytest.raises(ModelError, match="deberta-v2 models have no AutoModelForSeq2SeqLM: choose another model"):
+        loading.empty_model(SimpleNamespace(auto_class="AutoModelForSeq2SeqLM"), config)
+
+
+def test_a_model_must_be_given():
+    with pytest.raises(ConfigError, match="--model is missing"):
+        loading.load_config(ModelArguments())
+
+
+def test_four_bits(world: Path, tmp_path: Path):
+    save_model("llama", tmp_path / "llama", width=64)  # the kernels need whole blocks
+    more = ["--dataset", world / "glue", "--load_in_4bit", "--verbalised", "--model", tmp_path / "llama"]
+    result = fit(prepare(parse(arguments(world, "cola", "llama", tmp_path, *more))))
+    assert result.adapters_after == 3
+
+
+def test_a_tokenizer_without_a_pad_token(world: Path, refused):
+    arguments = ["--task", "cola", "--dataset", world / "glue", "--model", world / "llama"]
+    assert refused(*arguments).endswith("has no pad token: give --pad_token, for example its end of text, '</s>'.")
+    message = refused(*arguments, "--pad_token", "[PADDING]")
+    assert message.startswith("pad_token='[PADDING]' is not in the vocabulary")
+
+
+def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):
+    data = ["--task", "cola", "--dataset", world / "glue", "--model"]
+    message = refused(*data, "meta-llama/Meta-Llama-3-8B")  # gated
+    assert message.startswith(
+        "the model meta-llama/Meta-Llama-3-8B is not in the local cache, and HF_HUB_OFFLINE is set"
+    )
+    assert "hf auth login" in message
+    assert refused(*data, tmp_path / "no") == f"the model {tmp_path / 'no'} is missing: there is no such directory."
+    shutil.copytree(world / "bart", broken := tmp_path / "bart")
+    (broken / "config.json").write_text("{")
+    assert refused(*data, broken).startswith(f"the model {broken} cannot be loaded")
+    assert "nyu-mll/glue cannot be loaded from the hub (HF_HUB_OFFLINE is set)" in refused(
+        "--task", "cola", "--model", world / "deberta"
+    )
+
+
+def test_the_hub_may_be_reachable_and_a_file_still_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with (
+        pytest.raises(ValueError, match=r"the model a/b cannot be loaded from the hub: gone\."),
+        loading._in_one_sentence("model", "a/b"),
+    ):
+        raise OSError("gone.\nsecond line")

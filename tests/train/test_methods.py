@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+import torch
+from models import BERT_TARGETS, tiny_bert
+from recipes import arguments
+
+from weightlora.adapters import find_adapters
+from weightlora.train import fit, parse, prepare
+from weightlora.train.methods import (
+    CONFIG_OPTIONS,
+    LORA_OPTIONS,
+    METHODS,
+    Prepared,
+    Setting,
+    count_adapters,
+    equal_rank,
+    last_layers,
+)
+
+
+def make(method: str, keep: int = 3, **more: object) -> Prepared:
+    """A small BERT with 6 adapters of rank 4 in each of 2 layers, as a method prepares it."""
+    return METHODS[method](setting_with(keep, **more))
+
+
+def setting_with(keep: int, **more: object) -> Setting:
+    target = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS"}
+    shared = {"target": target, "rank": 4, "alpha": 8, "dropout": 0.0, "select_steps": 2, "steps": 8, "seed": 5}
+    return Setting(model=tiny_bert(), keep=keep, batches=list, **(shared | more))
+
+
+def names(prepared: Prepared) -> list[str]:
+    return [adapter.name for adapter in find_adapters(prepared.model)]
+
+
+def test_equal_rank_has_the_parameters_of_k_adapters():
+    setting = setting_with(3)
+    assert count_adapters(setting) == 12 and not any("lora" in name for name, _ in setting.model.named_modules())
+    assert [equal_rank(setting_with(keep), 12) for keep in (1, 3, 5, 12)] == [1, 1, 2, 4]
+    adapters = find_adapters(make("lora-equal", 6).model)
+    assert len(adapters) == 12 and {(adapter.rank, adapter.scaling) for adapter in adapters} == {(2, 2.0)}
+
+
+def test_top_keeps_the_adapters_nearest_the_output():
+    everything = names(make("lora"))
+    prepared = make("top", 3)
+    assert names(prepared) == everything[-3:] and list(prepared.candidates) == everything
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, 6), (6, 6), (11, 6), (12, 12)])
+def test_last_layers_are_whole(keep: int, kept: int):
+    assert names(last_layers(setting_with(keep))) == names(make("lora"))[-kept:]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("random", {"selection": "random", "select_steps": 0, "keep": 3, "seed": 5}),
+        ("weightlora", {"selection": "credit", "select_steps": 2, "keep": 3, "seed": 5, "expand": "none"}),
+        ("weightlora-plus", {"selection": "credit", "expand": "qr"}),
+        ("weightlora-paper", {"selection": "stoiht", "select_steps": 2, "keep": 3}),
+    ],
+)
+def test_methods_that_select_have_a_callback_with_their_settings(method: str, expected: dict[str, object]):
+    prepared = make(method)
+    (callback,) = prepared.callbacks
+    assert {name: getattr(callback.config, name) for name in expected} == expected
+    assert len(names(prepared)) == 12 and prepared.candidates is None
+
+
+def test_options_reach_the_config():
+    (callback,) = make("weightlora", options={"rounds": 2, "seed": 9}).callbacks
+    assert (callback.config.rounds, callback.config.seed) == (2, 9)
+    model = make("lora", options={"use_rslora": True}).model
+    assert {adapter.scaling for adapter in find_adapters(model)} == {4.0}
+    assert {"keep", "selection"} <= CONFIG_OPTIONS and "select_steps" not in CONFIG_OPTIONS
+    assert "use_rslora" in LORA_OPTIONS and not LORA_OPTIONS & {"r", "lora_alpha", "task_type"}
+
+
+def test_adapters_that_stay_begin_alike():
+    def first(method: str) -> torch.Tensor:
+        torch.manual_seed(0)
+        return find_adapters(make(method).model)[-1].factors[0]
+
+    assert torch.equal(first("lora"), first("top")) and torch.equal(first("lora"), first("weightlora"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_a_flag(world: Path, tmp_path: Path, method: str):
+    halvings = ["--select_steps", "6", "--max_steps", "8"]  # three of them
+    more = halvings if method == "weightlora-paper-plus" else []
+    given = ["--dataset", world / "glue", "--method", method, *more]
+    recipe = parse(arguments(world, "cola", "deberta", tmp_path, *given))
+    job = prepare(recipe)
+    result = fit(job)
+    plan = job.plan
+    saved = {path.suffix for path in (tmp_path / ("model" if method == "full" else "adapter")).iterdir()}
+    assert {".safetensors"} < saved <= {".safetensors", ".json", ".md"}
+    assert result.steps == plan.steps == recipe.training.max_steps
+    selects = method.startswith("weightlora") or method == "random"
+    assert (plan.select_steps is not None) == selects
+    if method != "random":
+        assert result.trainable_parameters_before == plan.trainable[0]
+        assert result.optimizer_state_bytes_before == plan.optimizer_bytes[0]
+    if plan.keep is not None:
+        assert result.adapters_after == plan.keep < plan.adapters == 13
+        assert result.trainable_parameters_after <= plan.trainable[1]
+    if method in {"lora", "dora", "rslora", "full"}:
+        assert plan.trainable[0] == plan.trainable[1] == result.trainable_parameters_after

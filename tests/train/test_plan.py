@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from recipes import arguments
+from transformers import AutoModelForSequenceClassification
+
+from weightlora.adapters import find_adapters
+from weightlora.train import fit, parse
+from weightlora.train.plan import prepare, steps_of
+
+
+def test_the_plan_is_what_happens(world: Path, tmp_path: Path):
+    """Adapters all of one size: then the plan after the choice is exact, too."""
+    targets = ["--target_modules", "query_proj", "key_proj", "value_proj"]
+    more = ["--dataset", world / "glue", "--max_steps", "-1", "--num_train_epochs", "2", *targets]
+    recipe = parse(arguments(world, "sst2", "deberta", tmp_path, *more, "--gradient_accumulation_steps", "2"))
+    job = prepare(recipe)
+    result = fit(job)
+    assert result.steps == job.plan.steps == 2 * 3 == steps_of(recipe.training, 24)
+    head = 16 * 2 + 2
+    assert job.plan.trainable == (6 * 8 * 32 + head, 3 * 8 * 32 + head)
+    assert (result.trainable_parameters_before, result.trainable_parameters_after) == job.plan.trainable
+    assert (result.adapter_parameters_before, result.adapter_parameters_after) == (6 * 8 * 32, 3 * 8 * 32)
+    assert (result.optimizer_state_bytes_before, result.optimizer_state_bytes_after) == job.plan.optimizer_bytes
+    assert job.plan.optimizer_bytes == (8 * (6 * 256 + head) + 4 * 14, 8 * (3 * 256 + head) + 4 * 8)
+    base = AutoModelForSequenceClassification.from_pretrained(world / "deberta", num_labels=2)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert [adapter.name for adapter in find_adapters(loaded, check=False)] == result.kept
+    assert all(bool(adapter.factors[1].any()) for adapter in find_adapters(loaded, check=False))
+
+
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [
+        (["--max_steps", 7], 7),
+        (["--max_steps", -1, "--num_train_epochs", 2], 2 * 3),  # 10 rows are 3 batches of 4
+        (["--max_steps", -1, "--num_train_epochs", 2, "--dataloader_drop_last", "true"], 2 * 2),
+        (["--max_steps", -1, "--num_train_epochs", 2, "--gradient_accumulation_steps", 2], 2 * 2),
+        (["--max_steps", -1, "--num_train_epochs", 0.5, "--gradient_accumulation_steps", 8], 1),
+    ],
+)
+def test_steps_are_the_trainers(world: Path, tmp_path: Path, more: list[object], steps: int):
+    assert steps_of(parse(arguments(world, "cola", "deberta", tmp_path, *more)).training, 10) == steps
+
+
+def test_a_plan_with_a_learning_rate_and_no_choice(world: Path, tmp_path: Path):
+    job = prepare(
+        parse(arguments(world, "cola", "deberta", tmp_path, "--dataset", world / "glue", "--method", "lora"))
+    )
+    plan = job.plan
+    assert (plan.adapters, plan.keep, plan.select_steps, plan.steps) == (13, None, None, 4)
+    assert plan.rows == {"train": 24, "validation": 12} and not plan.split_off
+    assert plan.model == "DebertaV2ForSequenceClassification" and plan.trainable[0] == plan.trainable[1]
+    assert job.recipe.given["learning_rate"] == plan.learning_rate == 5e-4
+
+
+def test_a_method_of_the_benchmarks_is_named(refused):
+    message = refused("--task", "cola", "--method", "adalora")
+    assert message.endswith("run python -m benchmarks train --method adalora there.")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--task", "colla"], "task='colla' is unknown: did you mean cola."),
+        (["--method", "wieghtlora"], "method='wieghtlora' is unknown: did you mean weightlora"),
+        (["--keep", "15"], "keep=15 is more than the model's 14 LoRA adapters"),
+        (["--keep", "many"], "keep='many' is not a number"),
+        (["--rank", "0"], "rank=0 is too small"),
+        (["--select_steps", "9"], "select_steps=9 is longer than the training of 4 steps"),
+        (["--target_modules", "nothing"], "target_modules=['nothing'] do not fit the model"),
+        (["--verbalised", "--task", "stsb"], "verbalised=True needs classes, and stsb is of regression"),
+        (["--verbalised", "--label_words", " x", " x"], "must differ in their first token"),
+        (["--verbalised", "--prompt", "Well?"], "prompt='Well?' must contain the text of the row"),
+        (["--method_options", "[]"], "method_options='[]' is not a JSON object"),
+    ],
+)
+def test_settings_that_do_not_fit(world: Path, refused, more: list[str], message: str):
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "llama", "--pad_token", "</s>"]
+    assert message in refused(*base, "--max_steps", 4, "--max_length", 64, *more)
