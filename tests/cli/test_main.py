@@ -29,7 +29,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
         (
             ModuleNotFoundError("no", name="yaml"),
             2,
-            "yaml is not installed: in a clone, run pip install '.[recipes]'.",
+            "yaml is not installed: in a clone, run pip install '.[demo]'.",
         ),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ConfigError("first\n  second"), 2, "first second"),

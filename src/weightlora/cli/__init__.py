@@ -119,8 +119,8 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 
 
 EXTRAS = {
-    **dict.fromkeys(("gguf", "matplotlib", "rich", "sklearn", "scipy", "transformers"), "demo"),
-    **dict.fromkeys(("datasets", "yaml", "rouge_score"), "recipes"),
+    **dict.fromkeys(("datasets", "gguf", "matplotlib", "rich", "scipy", "sklearn", "transformers", "yaml"), "demo"),
+    "rouge_score": "recipes",
 }
 """Module -> the extra of this package that installs it."""
 
