@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
+import pytest
 import torch
 from pyarrow import parquet
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -21,6 +23,8 @@ from transformers import (
 
 GOOD, BAD = "a fine and moving film", "a dull and empty film"
 ANSWERS = ("True", "False", "Neither", "Yes", "No", "positive", "negative")
+LABELLED = [{"text": "fine", "label": 0}, {"text": "dull", "label": 1}]
+FAMILY_MODELS = {"xsum": "bart", "causal-lm": "llama", "sst2-verbalised": "llama"}
 QUICK = ["--max_steps", "4", "--select_steps", "2", "--max_length", "64", "--keep", "3", "--use_cpu"]
 QUICK += ["--per_device_train_batch_size", "4", "--save_strategy", "no", "--disable_tqdm", "true"]
 CHAT = (
@@ -39,8 +43,10 @@ GLUE: dict[str, tuple[tuple[str, ...], int]] = {
 }
 
 
-LABELLED = [{"text": "fine", "label": 0}, {"text": "dull", "label": 1}]
-FAMILY_MODELS = {"xsum": "bart", "causal-lm": "llama", "sst2-verbalised": "llama"}
+@pytest.fixture(autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepared data goes to a folder of the tests."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
 
 
 def arguments(world: Path, task: str, model: str, output: Path, *more: object) -> list[str]:

@@ -1,5 +1,5 @@
-import datasets
 import pytest
+from recipes import caches as caches  # for every test of this directory
 from recipes import save_model, write_rows
 
 
@@ -12,9 +12,3 @@ def place(tmp_path_factory):
     rows = [{"said": f"{words[i % 8]} {words[i // 8]} film", "gold": i % 2} for i in range(64)]
     write_rows(directory / "films.jsonl", rows)
     return directory
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path_factory, monkeypatch):
-    """Prepared data goes to a folder of the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")

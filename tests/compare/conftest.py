@@ -4,8 +4,8 @@ import contextlib
 import io
 import json
 
-import datasets
 import pytest
+from recipes import caches as caches  # for every test of this directory
 from recipes import save_model
 
 from weightlora.compare import session, worker
@@ -26,12 +26,6 @@ def place(tmp_path_factory):
     for name, rows in (("films", films), ("stories", stories)):
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return directory
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path_factory, monkeypatch):
-    """Prepared data goes to a folder of the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
 
 
 @pytest.fixture

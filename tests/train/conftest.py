@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import datasets
 import pytest
+from recipes import caches as caches  # for every test of this directory
 from recipes import save_model, write_glue, write_squad, write_summaries
 
 from weightlora.cli import main
@@ -20,12 +20,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("deberta", "bart", "llama"):
         save_model(kind, root / kind)
     return root
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepared data goes to a folder of the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")
 
 
 @pytest.fixture
