@@ -30,28 +30,35 @@ def run_experiment(experiment: Mapping[str, Any], seed: int) -> Result:
     """
     from weightlora.train import fit
 
-    from .evidence import EvidenceCallback
     from .methods import ALL_METHODS
     from .workloads import job_for
 
-    job = job_for(experiment, seed, ALL_METHODS, tempfile.gettempdir())
-    evidence = None
-    if "evidence" in experiment:
-        work, size, device = job.work, experiment["batch_size"], job.recipe.training.device
-
-        def batch() -> dict[str, Any]:
-            rows = [work.train[index] for index in range(min(size, len(work.train)))]
-            return {name: _to(value, device) for name, value in dict(work.collate(rows)).items()}
-
-        leave_out_at = experiment["select_steps"] if experiment.get("leave_one_out", True) else None
-        evidence = EvidenceCallback(experiment["evidence"], batch, leave_out_at)
-    result = fit(job, () if evidence is None else (evidence,), write=False)
+    with tempfile.TemporaryDirectory() as directory:  # the callback writes the history of its selection
+        job = job_for(experiment, seed, ALL_METHODS, directory)
+        evidence = _evidence(experiment, job)
+        result = fit(job, () if evidence is None else (evidence,), write=False)
     return replace(
         result,
         label=experiment["label"],
         settings=dict(experiment),
         evidence=None if evidence is None else {str(step): record for step, record in evidence.records.items()},
     )
+
+
+def _evidence(experiment: Mapping[str, Any], job: Any) -> Any:
+    """What records the evidence that the experiment asks for, or None."""
+    from .evidence import EvidenceCallback
+
+    if "evidence" not in experiment:
+        return None
+    work, size, device = job.work, experiment["batch_size"], job.recipe.training.device
+
+    def batch() -> dict[str, Any]:
+        rows = [work.train[index] for index in range(min(size, len(work.train)))]
+        return {name: _to(value, device) for name, value in dict(work.collate(rows)).items()}
+
+    leave_out_at = experiment["select_steps"] if experiment.get("leave_one_out", True) else None
+    return EvidenceCallback(experiment["evidence"], batch, leave_out_at)
 
 
 def _to(value: Any, device: Any) -> Any:

@@ -74,7 +74,7 @@ def test_a_full_disk_ends_the_run_and_the_earlier_checkpoint_goes_on(whole, tiny
 
     trainer = build(tiny_disk, ROUNDS, At(4, fill), save_total_limit=1)
     message = (
-        r"checkpoint-4 could not be written, with 0\.0 MB free there .*: checkpoints before it are whole, so make"
+        r"checkpoint-4 could not be written, with 0\.0 MB free there .*: earlier checkpoints are complete, so make"
     )
     with pytest.raises(OSError, match=message):
         trainer.train()
@@ -94,13 +94,13 @@ def edit(path, **changes):
 
 DAMAGES = {
     "an edited step": (lambda c: edit(c / STATE_FILE, step_count=2), "was changed after it was written"),
-    "edited ranks": (lambda c: edit(c / STATE_FILE, ranks={}), "was changed after it was written"),
+    "edited ranks": (lambda c: edit(c / STATE_FILE, ranks=[]), "was changed after it was written"),
     "a newer version": (
         lambda c: write_state(read_state(c) | {"format": 99}, c),
-        "the state has format 99, and this version reads 2: update weightlora",
+        "the state has format 99, and this version reads 3: update weightlora",
     ),
-    "a short state": (lambda c: os.truncate(c / STATE_FILE, 300), "is no whole state file"),
-    "no state": (lambda c: (c / STATE_FILE).unlink(), "is missing, so this checkpoint is not one of a WeightLoRA run"),
+    "a short state": (lambda c: os.truncate(c / STATE_FILE, 300), "is not a whole state file"),
+    "no state": (lambda c: (c / STATE_FILE).unlink(), "is missing, so this checkpoint is not from a WeightLoRA run"),
     "short weights": (lambda c: os.truncate(c / WEIGHTS, 300), r"adapter_model\.safetensors is cut short"),
     "a short optimizer": (lambda c: os.truncate(c / "optimizer.pt", 300), r"optimizer\.pt is cut short"),
     "an unfinished one": (
@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over_otherwise(whole
     with pytest.raises(ValueError, match=message):
         trainer.train(resume_from_checkpoint=str(checkpoint))
     assert len(find_adapters(trainer.model)) == 12, "nothing was touched"
-    assert last_whole(tmp_path, "checkpoint", "trainer_state.json") == tmp_path / "checkpoint-2"
+    assert last_whole(tmp_path, "checkpoint", "trainer_state.json")[0] == tmp_path / "checkpoint-2"
     assert "checkpoint-4 is passed over" in caplog.text
 
 

@@ -31,7 +31,7 @@ LAYERS = (
     {"adapters", "budget"},
     {"optimizers"},
     {"files", "tensors"},
-    {"errors", "measure"},
+    {"errors", "layout", "measure"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # Measuring is no part of the method.
@@ -120,6 +120,27 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, source: str, message
 def test_nothing_in_the_package_imports_the_laboratory() -> None:
     everything = (name for path in PACKAGE.rglob("*.py") for _, name in imported_names(path, PACKAGE))
     assert not [name for name in everything if name.split(".")[0] == "benchmarks"]
+
+
+CORE = {"accelerate", "numpy", "peft", "safetensors", "torch"}  # what pyproject.toml asks for
+
+
+def test_the_core_needs_the_core_dependencies_alone() -> None:
+    """Everything below `__init__` but the trainers; imports inside functions are for what is optional."""
+    rooms = rooms_of(PACKAGE)
+    core = [path for room in rooms if DEPTH[room] > DEPTH["trainers"] for path in rooms[room]]
+    assert len(core) > 25
+    needed = {name.split(".")[0] for path in core for name in names_at_the_top(path)}
+    assert needed - set(sys.stdlib_module_names) - {PACKAGE.name} <= CORE
+
+
+def names_at_the_top(path: Path) -> Iterator[str]:
+    """Modules that a file imports when it is loaded."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module)
 
 
 def circles(package: Path) -> list[str]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weightlora.adapters.layout import lay_out
 from weightlora.files import write
+from weightlora.layout import lay_out
 from weightlora.report.figures import new_figure
 from weightlora.report.picture import DISCONNECTED, draw_axes, measure_grid
 

@@ -4,50 +4,68 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from weightlora.adapters import find_adapters
-from weightlora.config import WeightLoraConfig
+from weightlora.adapters import LoraAdapter, find_adapters
+from weightlora.rules import RULES, Best, Rule, Settings
 from weightlora.train.methods import Prepared, Setting, weightlora
-from weightlora.trainers.callback import WeightLoraCallback
 
 from .scores import relative_to_block
 
-__all__ = ["ByGradientCallback", "FasterCallback", "SampledCallback", "by_gradient", "faster", "sampled"]
+__all__ = [
+    "FasterCallback",
+    "GradientNorm",
+    "GradientNormPerBlock",
+    "SampledCallback",
+    "by_gradient",
+    "faster",
+    "sampled",
+]
 
 
-class ByGradientCallback(WeightLoraCallback):
-    """Selects by the sum of the norms of dL/dB, not by credit. With `per_block`, relative to the mean of the block."""
+class GradientNorm(Rule):
+    """Ranks adapters by the sum of the norms of dL/dB over the steps."""
 
-    def __init__(self, config: WeightLoraConfig, per_block: bool) -> None:
-        super().__init__(config)
-        self._per_block = per_block
-        self._norms: dict[str, float] = {}
+    name = "gradient-norm"
+    score_label = "gradient norm"
+    least_steps = 1
+    shares_parameters = True
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        super().on_optimizer_step(args, state, control, **kwargs)
-        selector = self._get()
-        if selector.phase != "train":
-            for adapter in selector.adapters:
-                gradient = adapter.factors[1].grad
-                norm = 0.0 if gradient is None else float(gradient.norm())
-                self._norms[adapter.name] = self._norms.get(adapter.name, 0.0) + norm
-            scores = np.array([self._norms[adapter.name] for adapter in selector.adapters])
-            if self._per_block:
-                scores = relative_to_block(scores, [adapter.name for adapter in selector.adapters])
-            selector._rule.score = torch.as_tensor(scores, dtype=torch.float64)
+    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
+        super().__init__(adapters, optimizer, settings)
+        self._adapters, self._total = adapters, self.score.clone()
+
+    def take(self, grad_scale: float) -> Tensor:
+        """The norms of this step, shape `(n,)`."""
+        gradients = [adapter.factors[1].grad for adapter in self._adapters]
+        return torch.tensor([0.0 if g is None else float(g.norm()) / grad_scale for g in gradients]).double()
+
+    def update(self, evidence: Tensor, step: int, best: Best) -> None:
+        self.score = self._total = self._total + evidence
+
+
+class GradientNormPerBlock(GradientNorm):
+    """The same, relative to the mean of the block that an adapter is in."""
+
+    name = "gradient-norm-per-block"
+
+    def update(self, evidence: Tensor, step: int, best: Best) -> None:
+        super().update(evidence, step, best)
+        relative = relative_to_block(self._total.numpy(), [adapter.name for adapter in self._adapters])
+        self.score = torch.as_tensor(relative, dtype=torch.float64)
+
+
+RULES |= {rule.name: rule for rule in (GradientNorm, GradientNormPerBlock)}
 
 
 def by_gradient(setting: Setting) -> Prepared:
     """The default, but adapters are ranked by the norm of their gradient."""
     options = dict(setting.options)
-    per_block = options.pop("per_block", False)
-    config = WeightLoraConfig(keep=setting.keep, select_steps=setting.select_steps, seed=setting.seed, **options)
-    return Prepared(setting.lora(), (ByGradientCallback(config, per_block),))
+    rule = GradientNormPerBlock if options.pop("per_block", False) else GradientNorm
+    return weightlora(replace(setting, options={**options, "selection": rule.name}))
 
 
 class FasterCallback(TrainerCallback):

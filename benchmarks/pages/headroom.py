@@ -10,10 +10,10 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
-from weightlora.adapters.layout import lay_out
 from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference, escape_markdown, markdown_table
 from weightlora.errors import DataError
+from weightlora.layout import lay_out
 from weightlora.train.result import Result
 
 from ..depth import thirds_of_depth

@@ -5,9 +5,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from weightlora.adapters.layout import lay_out
 from weightlora.compare.statistics import jaccard
 from weightlora.compare.tables import escape_markdown, markdown_table
+from weightlora.layout import lay_out
 from weightlora.train.result import Result
 
 from ..depth import THIRDS, thirds_of_depth

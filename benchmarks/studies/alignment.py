@@ -220,7 +220,7 @@ def say(study: Mapping[str, Any]) -> str:
         sum(a["trace"] for a in adapters if a["kept"] == side) / (kept if side else len(adapters) - kept)
         for side in (True, False)
     ]
-    told = "the two groups differ" if figures["auc_p"] < 0.05 else "that is not told apart from chance"
+    told = "the two groups differ" if figures["auc_p"] < 0.05 else "that is not significantly different from chance"
     others = len(adapters) - kept
     return (
         f"Mean trace of the {kept} kept adapters {means[0]:+.2e}, of the other {others} {means[1]:+.2e}. "

@@ -3,7 +3,7 @@
 import html
 from typing import Any
 
-from .adapters.layout import lay_out
+from .layout import lay_out
 
 HEADER = ("module", "kept", "score", "rank", "parameters")
 

@@ -88,7 +88,7 @@ def test_what_cannot_be_served_is_refused_by_name_before_anything_changes(name, 
     model = kind.build()
     optimizer = adamw(model)
     with pytest.raises(ValueError) as error:
-        WeightLora(model, optimizer, WeightLoraConfig(**settings))
+        WeightLora(model, optimizer, WeightLoraConfig(**{"select_steps": 4} | settings))
     assert message in str(error.value)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not optimizer._optimizer_step_pre_hooks

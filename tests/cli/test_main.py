@@ -25,8 +25,12 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
-        (ModuleNotFoundError("no", name="rich"), 2, "rich is not installed: pip install 'weightlora[demo]'"),
-        (ModuleNotFoundError("no", name="yaml"), 2, "yaml is not installed: pip install 'weightlora[recipes]'"),
+        (ModuleNotFoundError("no", name="rich"), 2, "rich is not installed: in a clone, run pip install '.[demo]'."),
+        (
+            ModuleNotFoundError("no", name="yaml"),
+            2,
+            "yaml is not installed: in a clone, run pip install '.[demo]'.",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ConfigError("first\n  second"), 2, "first second"),
     ],

@@ -17,7 +17,7 @@ def test_progress_and_times_are_reported():
     steps, ends = [], []
     code = "from weightlora.compare.runner import tell_progress as t\nprint('other')\nt(1, 2)\nt(2, 2)"
     failed = execute([python(code)], 1, lambda *what: ends.append(what), lambda *what: steps.append(what[1:]))
-    assert failed == [] and steps == [(0, 0), (1, 2), (2, 2)]  # first that it starts
+    assert failed == [] and steps == [(0, 0), (1, 2), (2, 2)]
     (process, seconds, error) = ends[0]
     assert process.name == "run" and seconds > 0 and error is None
 

@@ -5,7 +5,7 @@ import torch
 from models import adamw, lora_bert, tiny_bert
 from torch import nn
 
-from weightlora import WeightLora
+from weightlora import WeightLora, WeightLoraConfig
 from weightlora.engines import engine_for
 from weightlora.engines.fixed import FIXED
 from weightlora.errors import ModelError
@@ -16,13 +16,12 @@ from weightlora.errors import ModelError
     [("FullyShardedDataParallel", "use WeightLoraTrainer"), ("DeepSpeedEngine", "under DDP or FSDP")],
 )
 def test_what_cannot_give_up_parameters_is_refused(kind, remedy):
-
     model = lora_bert()
     optimizer = adamw(model)
     engine = type(kind, (torch.nn.Module,), {})()
     engine.inner = model
     with pytest.raises(ValueError, match=f"from which parameters cannot leave: .*{remedy}"):
-        WeightLora(engine, optimizer)
+        WeightLora(engine, optimizer, WeightLoraConfig(select_steps=4))
 
 
 @pytest.mark.parametrize("name", FIXED)

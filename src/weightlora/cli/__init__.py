@@ -7,9 +7,11 @@ exit code 2, and `--debug` shows its traceback, too. Any other error is a traceb
 """
 
 import argparse
+import contextlib
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -88,7 +90,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     args.rest = rest
     command = f"{parser.prog} {args.command}"
     try:
-        return args.run(args)
+        with _one_line_warnings(command):
+            return args.run(args)
     except WeightLoraError as error:
         if debug:
             traceback.print_exc()
@@ -99,14 +102,25 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
             raise
         if debug:
             traceback.print_exc()
-        return _fail(command, f"{error.name} is not installed: pip install 'weightlora[{extra}]'", 2)
+        return _fail(command, f"{error.name} is not installed: in a clone, run pip install '.[{extra}]'.", 2)
     except KeyboardInterrupt:
         return _fail(command, "interrupted", 130)
 
 
+@contextlib.contextmanager
+def _one_line_warnings(command: str) -> Iterator[None]:
+    """Print a warning as one sentence, without the line of code that raised it."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{command}: {message}\n"  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 EXTRAS = {
-    **dict.fromkeys(("gguf", "matplotlib", "rich", "sklearn", "scipy", "transformers"), "demo"),
-    **dict.fromkeys(("datasets", "yaml", "rouge_score"), "recipes"),
+    **dict.fromkeys(("datasets", "gguf", "matplotlib", "rich", "scipy", "sklearn", "transformers", "yaml"), "demo"),
+    "rouge_score": "recipes",
 }
 """Module -> the extra of this package that installs it."""
 

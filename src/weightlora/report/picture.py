@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..adapters.layout import Grid, lay_out
 from ..errors import DataError
 from ..files import write
+from ..layout import Grid, lay_out
 from ..rules import RULES
 from .figures import new_figure
 

@@ -85,7 +85,8 @@ def test_memory_is_measured_written_and_printed(tmp_path, own, capsys):
 
 def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, capsys):
     arguments = ["alignment", *own, *SMALL, "--select-steps", "3", "--batches", "2", "--rank", "2"]
-    assert main([*arguments, "--output-dir", str(tmp_path / "a"), "--keep", "4"]) == 0
+    with pytest.warns(UserWarning, match="the adapters are chosen on the evidence of 3 steps"):
+        assert main([*arguments, "--output-dir", str(tmp_path / "a"), "--keep", "4"]) == 0
     output, error = capsys.readouterr()
     assert error == "" and files(tmp_path / "a") == {"alignment.json", "alignment.md", "alignment.png"}
     study = json.loads((tmp_path / "a" / "alignment.json").read_text())

@@ -61,6 +61,7 @@ def test_by_gradient_chooses_by_the_norms_over_the_selection_phase(per_block, ex
     for norms in ([0, 0, 4, 2], [12, 10, 1, 0], [6, -2, 5, 2]):  # sums 18, 12, 10 and 4, two adapters to a block
         for adapter, norm in zip(adapters, norms, strict=True):
             adapter.factors[1].grad = torch.full_like(adapter.factors[1], norm / adapter.factors[1].numel() ** 0.5)
+        callback.on_pre_optimizer_step(*state, optimizer=optimizer)
         optimizer.step()
         callback.on_optimizer_step(*state)
         callback.on_step_end(*state, model=model)

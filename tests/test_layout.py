@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.adapters.layout import lay_out
+from weightlora.layout import lay_out
 
 BERT_TYPES = ["attention.self.query", "attention.self.key", "attention.output.dense", "output.dense"]
 
