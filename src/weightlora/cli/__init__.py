@@ -111,7 +111,7 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
 def _one_line_warnings(command: str) -> Iterator[None]:
     """Print a warning as one sentence, without the line of code that raised it."""
     usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{command}: {message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = lambda message, *_, **__: f"{command}: {message}\n"
     try:
         yield
     finally:

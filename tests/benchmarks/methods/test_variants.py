@@ -52,11 +52,11 @@ def test_sampled_trains_the_adapters_in_turns(setting):
 
 
 @pytest.mark.parametrize(("per_block", "expected"), [(False, [0, 1]), (True, [0, 2])])
-def test_by_gradient_chooses_by_the_norms_over_the_selection_phase(per_block, expected, setting):
+def test_by_gradient_chooses_by_the_norms_over_the_selection_phase(per_block, expected, setting, tmp_path):
     prepared = RIVALS["by-gradient"](setting(options={"per_block": per_block}))
     (callback,), model = prepared.callbacks, prepared.model
     adapters, optimizer = find_adapters(model), adamw(model)
-    state = TrainingArguments(), TrainerState(max_steps=6), TrainerControl()
+    state = TrainingArguments(str(tmp_path)), TrainerState(max_steps=6), TrainerControl()
     callback.on_train_begin(*state, model=model, optimizer=optimizer)
     for norms in ([0, 0, 4, 2], [12, 10, 1, 0], [6, -2, 5, 2]):  # sums 18, 12, 10 and 4, two adapters to a block
         for adapter, norm in zip(adapters, norms, strict=True):
