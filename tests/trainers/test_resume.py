@@ -1,12 +1,14 @@
 """A Trainer that was stopped and resumed ends as the one that was not, bit for bit, wherever it was stopped."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from models import lora_bert
 from runs import ROUNDS, build, outcome, same
 from transformers import Trainer
 
+import weightlora.state
 from weightlora import WeightLoraCallback, WeightLoraTrainer, restore
 from weightlora.adapters import find_adapters
 from weightlora.errors import StateError
@@ -128,3 +130,23 @@ def test_other_settings_are_refused(whole, tmp_path):
     trainer = build(tmp_path, settings | {"keep": 4})
     with pytest.raises(ValueError, match="saved with keep=3, and the config says 4"):
         trainer.train(resume_from_checkpoint=str(directory / "checkpoint-3"))
+
+
+@pytest.mark.parametrize("kind", [WeightLoraTrainer, Trainer])
+def test_a_checkpoint_has_its_state_written_once_and_a_resume_reads_it_once(whole, tmp_path, monkeypatch, kind):
+    directory, settings, _ = whole
+    shutil.copytree(directory / "checkpoint-7", tmp_path / "checkpoint-7")
+    read, written, read_text, write_text = [], [], Path.read_text, weightlora.state.write_text
+
+    def reading(path, *args, **kwargs):
+        read.extend([path.parent.name] * (path.name == STATE_FILE))
+        return read_text(path, *args, **kwargs)
+
+    def writing(path, text):
+        written.append(path.parent.name)
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "read_text", reading)
+    monkeypatch.setattr("weightlora.state.write_text", writing)
+    build(tmp_path, settings, kind=kind).train(resume_from_checkpoint=True)
+    assert read == ["checkpoint-7"] and written == ["checkpoint-8"]
