@@ -3,7 +3,6 @@
 Each case is a forked process of its own that dies in the middle of what its name says, and leaves DIRECTORY/case.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -19,8 +18,8 @@ import transformers.trainer_utils
 from runs import ROUNDS, build
 from transformers import Trainer, TrainerState
 
-import weightlora.state
 import weightlora.trainers.callback
+from weightlora.state import STATE_FILE
 
 AT = 4  # the checkpoint that is being written
 
@@ -58,13 +57,12 @@ def at_checkpoint(function, after=False):
     return dying
 
 
-def half_of_our_state(content, file, **kwargs):
-    text = json.dumps(content, **kwargs)
-    if f"checkpoint-{AT}" in file.name:
-        file.write(text[: len(text) // 2])
-        file.flush()
+def half_of_our_state(path, text, **kwargs):
+    """Write half of the state of checkpoint AT to the file that is to become it, and die."""
+    if STATE_FILE in path.name and path.parent.name == f"checkpoint-{AT}":
+        write_text(path, text[: len(text) // 2], **kwargs)
         die()
-    file.write(text)
+    return write_text(path, text, **kwargs)
 
 
 def half_of_the_older(path, **kwargs):
@@ -77,7 +75,7 @@ def half_of_the_older(path, **kwargs):
     remove(path, **kwargs)
 
 
-remove = shutil.rmtree
+remove, write_text = shutil.rmtree, Path.write_text
 
 
 def patch(case: str) -> dict:
@@ -87,7 +85,7 @@ def patch(case: str) -> dict:
         weightlora.trainers.callback.write_state = at_checkpoint(weightlora.trainers.callback.write_state)
         return {"kind": Trainer}
     elif case == "in our state, which comes first":
-        weightlora.state.json.dump = half_of_our_state
+        Path.write_text = half_of_our_state
     elif case == "in the weights":
         peft.peft_model.safe_save_file = cut_short(peft.peft_model.safe_save_file)
     elif case == "between weights and optimizer":

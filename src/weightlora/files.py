@@ -28,7 +28,7 @@ def write(path: Place, writer: Callable[[Path], object]) -> Path:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{target.name}.partial")  # after a crash, the next writer replaces it
     try:
         writer(partial)
         with partial.open("rb") as file:

@@ -183,7 +183,7 @@ def test_the_page_says_what_the_figures_say():
     page = render_alignment_markdown(study | {"figures": compare(adapters)})
     assert "tiny\\_model" in page and "Kept: by update credit." in page
     assert "Mean trace of the 2 kept adapters -2.50e+00, of the other 2 +1.50e+00." in page
-    assert "(AUC; 0.5: no relation; p = 0.33: that is not told apart from chance)" in page
+    assert "(AUC; 0.5: no relation; p = 0.33: that is not significantly different from chance)" in page
     assert [line.split(" | ")[0] for line in page.splitlines()[-4:]] == ["| m.1.q", "| m.3.q", "| m.0.q", "| m.2.q"]
 
 
