@@ -89,7 +89,7 @@ def sharded(rules: str, directory: str, unused: str) -> None:
         optimizer = adamw(model)
         refused = ""
         try:
-            WeightLora(model, optimizer, WeightLoraConfig(expand="qr"))
+            WeightLora(model, optimizer, WeightLoraConfig(expand="qr", select_steps=4))
         except ValueError as error:
             refused = str(error)
         entry = {"bytes_before": shard_bytes(model), "losses": [], "refused": refused}
