@@ -145,6 +145,7 @@ def trainer(directory: str, unused: str, resume: str = "", callbacks: tuple = ()
 def lightning(settings: str, directory: str) -> None:
     """Lightning's Trainer."""
     from lightning.pytorch import Trainer
+
     sys.path.insert(0, str(Path(__file__).parent / "trainers"))
     from test_lightning import Module
 

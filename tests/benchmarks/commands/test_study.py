@@ -16,7 +16,7 @@ WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end"
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> list[str]:
-    """Options that name a model with 13 adapters and a data file of one's own."""
+    """Options that name a model with 13 adapters and a data file."""
     place = tmp_path_factory.mktemp("own")
     save_classifier(place / "tiny", WORDS)
     texts = [f"{WORDS[i % 4]} {WORDS[4 + i // 4 % 6]} {WORDS[4 + i // 24]}" for i in range(120)]
