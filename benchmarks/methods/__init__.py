@@ -2,7 +2,7 @@
 
 from weightlora.train.methods import CONFIG_OPTIONS, METHODS, Method
 
-from . import peft
+from . import lists, peft
 from .subsets import random_without, rival, subset
 from .variants import by_gradient, faster, sampled
 
@@ -18,5 +18,5 @@ RIVALS = {
 }
 """Sets of adapters that the package would not choose, and variants of its default."""
 
-ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS}
+ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS, **lists.METHODS}
 """Every method that an experiment may name."""

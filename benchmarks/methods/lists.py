@@ -1,0 +1,129 @@
+"""LoRA on a fixed list of modules, chosen by their names and shapes alone: what people use without any search.
+
+A list is trained at the setting's rank, or at another one with the same scaling: `options["rank"]`, or the rank that
+comes closest to a share `options["parameters"]` of the parameters of LoRA on all modules.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
+
+from weightlora.adapters import LoraAdapter, block_of, find_adapters
+from weightlora.errors import ConfigError
+from weightlora.train.methods import Method, Prepared, Setting, keep_only
+
+__all__ = ["METHODS"]
+
+Choose = Callable[[Setting, list[LoraAdapter]], list[str]]
+"""The names of a list, from a setting and the adapters of LoRA on all modules."""
+
+ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+
+
+def _peft_default(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """PEFT's default for the model's architecture: query and value of a BERT, q_proj and v_proj of a Llama."""
+    model_type = getattr(getattr(setting.model, "config", None), "model_type", None)
+    if model_type not in PEFT_DEFAULTS:
+        raise ConfigError(f"model type {model_type!r} has no default target modules in PEFT: use another list.")
+    targets: Any = PEFT_DEFAULTS[model_type]
+    config = LoraConfig(target_modules=targets)
+    return [adapter.name for adapter in adapters if check_target_module_exists(config, adapter.name)]
+
+
+def _attention(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """The modules of attention, its output too."""
+    return [adapter.name for adapter in adapters if _in_block(adapter) and ATTENTION.search(adapter.name)]
+
+
+def _mlp(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """The modules of the MLPs: those of the blocks that are not of attention."""
+    return [adapter.name for adapter in adapters if _in_block(adapter) and not ATTENTION.search(adapter.name)]
+
+
+def _widening(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """The modules of the MLPs with more outputs than inputs."""
+    wide = {a.name for a in adapters if a.factors[1].shape[0] > a.factors[0].shape[1]}
+    return [name for name in _mlp(setting, adapters) if name in wide]
+
+
+def _pooler_and_widening(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """The pooler, and the widening modules."""
+    pooler = [adapter.name for adapter in adapters if "pooler" in adapter.name.split(".")]
+    if not pooler:
+        raise ConfigError(f"target_modules={setting.target['target_modules']!r} have no pooler: use widening instead.")
+    return [*_widening(setting, adapters), *pooler]
+
+
+def _random_alike(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """Random modules, by the seed of the run: of each number of parameters, as many as `options["like"]` names."""
+    names = setting.options.get("like")
+    if not isinstance(names, list) or not names:
+        raise ConfigError(f"like={names!r} is not a list of names: give the modules to draw like.")
+    like = set(names)
+    if unknown := sorted(like - {adapter.name for adapter in adapters}):
+        raise ConfigError(
+            f"like has {unknown[0]!r}, which LoRA does not adapt: name modules such as {adapters[0].name}."
+        )
+    generator = torch.Generator().manual_seed(setting.seed)
+    drawn: list[str] = []
+    for size in sorted({adapter.size for adapter in adapters}):
+        alike = [adapter.name for adapter in adapters if adapter.size == size]
+        order = torch.randperm(len(alike), generator=generator).tolist()
+        drawn += [alike[place] for place in order[: len(like.intersection(alike))]]
+    return drawn
+
+
+def _in_block(adapter: LoraAdapter) -> bool:
+    return bool(block_of(adapter.name))
+
+
+def _train(choose: Choose, setting: Setting) -> Prepared:
+    """LoRA on the list that `choose` makes."""
+    with torch.random.fork_rng(devices=[]):  # the adapters that stay start as with LoRA on all modules
+        model = setting.lora()
+        try:
+            adapters = find_adapters(model)
+            names = choose(setting, adapters)
+            sizes = {adapter.name: adapter.size for adapter in adapters}
+        finally:
+            model.unload()
+    if not names:
+        raise ConfigError(
+            f"target_modules={setting.target['target_modules']!r} have no module of this list: use another list."
+        )
+    return keep_only(setting.lora(_rank(setting, sizes, names)), names)
+
+
+def _rank(setting: Setting, sizes: Mapping[str, int], names: Sequence[str]) -> int:
+    rank, share = (setting.options.get(key) for key in ("rank", "parameters"))
+    if rank is not None and share is not None:
+        raise ConfigError(f"rank={rank} and parameters={share} both set the rank of the list: give one of them.")
+    if rank is not None:
+        if type(rank) is not int or rank < 1:
+            raise ConfigError(f"rank={rank!r} is not a whole number from 1: give one, such as {setting.rank}.")
+        return rank
+    if share is None:
+        return setting.rank
+    if type(share) not in (int, float) or not 0 < share <= 1:
+        raise ConfigError(f"parameters={share!r} is not a share of all parameters: give a number above 0 and up to 1.")
+    per_rank = sum(sizes[name] for name in names) / setting.rank
+    return max(1, round(share * sum(sizes.values()) / per_rank))
+
+
+OPTIONS = frozenset({"rank", "parameters"})
+
+METHODS: dict[str, Method] = {
+    "peft-default": Method(partial(_train, _peft_default), OPTIONS),
+    "attention-only": Method(partial(_train, _attention), OPTIONS),
+    "mlp-only": Method(partial(_train, _mlp), OPTIONS),
+    "widening": Method(partial(_train, _widening), OPTIONS),
+    "pooler-and-widening": Method(partial(_train, _pooler_and_widening), OPTIONS),
+    "random-alike": Method(partial(_train, _random_alike), OPTIONS | {"like"}),
+}
+"""Each trains one list. `random-alike` draws its list."""
