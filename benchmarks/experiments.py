@@ -1,4 +1,7 @@
-"""Experiments as data: `<root>/<task>/task.json` has the settings of all methods, `<label>.json` those of one."""
+"""Experiments as data: `<root>/<task>/task.json` has the settings of all methods, `<label>.json` those of one.
+
+A task runs the workload of its name, or the `workload` that `task.json` names.
+"""
 
 import json
 from collections.abc import Mapping
@@ -29,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "options": {},
 }
 OPTIONAL = {
+    "workload",
     "train_examples",
     "validation_examples",
     "test_examples",
@@ -94,13 +98,18 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
     """The settings of an experiment: the defaults, overridden by the file of the task, overridden by its own.
 
     Raises:
-        ConfigError: The task or the label is unknown, or a file has an unknown key.
+        ConfigError: The task or the label is unknown, a file has an unknown key, or `<label>.json` names a workload.
     """
     _check_task(root, task)
     if label not in labels_in(root, task):
         raise ConfigError(f"method {label!r} is unknown for {task}: choose one of {', '.join(labels_in(root, task))}.")
     shared, own = (json.loads((root / task / f"{name}.json").read_text(encoding="utf-8")) for name in ("task", label))
     _check_keys({**shared, **own}, f"{task}/{label}.json")
+    if "workload" in own:
+        raise ConfigError(
+            f"{task}/{label}.json has the workload {own['workload']!r}, but all methods of a task share one: name it "
+            f"in {task}/task.json."
+        )
     return {**DEFAULTS, "task": task, "method": label, **shared, **own, "label": label}
 
 

@@ -1,4 +1,7 @@
-"""The benchmark's workloads by name, and an experiment as a job of the training stack."""
+"""The benchmark's workloads by name, and an experiment as a job of the training stack.
+
+A name that ends in `-all` is the same task with the pooler, as users of `all-linear` get it.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +14,7 @@ from weightlora.train.arguments import Recipe, as_arguments, parse
 from weightlora.train.plan import Job, prepare
 from weightlora.train.work import Source, Work
 
-from .minilm import reviews, valence
+from .minilm import film_reviews, reviews, valence
 from .smollm2 import language_modelling, sentiment
 from .workload import Workload
 
@@ -21,6 +24,10 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "rotten-tomatoes": partial(reviews, "rotten_tomatoes"),
     "imdb": partial(reviews, "imdb"),
     "vader-tweets": valence,
+    "rotten-tomatoes-all": partial(reviews, "rotten_tomatoes", "all-linear"),
+    "imdb-all": partial(reviews, "imdb", "all-linear"),
+    "vader-tweets-all": partial(valence, "all-linear"),
+    "film-reviews": film_reviews,
     "smollm2-sentiment": partial(sentiment, "rotten_tomatoes"),
     "smollm2-imdb-lm": partial(language_modelling, "imdb"),
 }
@@ -38,19 +45,21 @@ def job_for(experiment: Mapping[str, Any], seed: int, methods: Any, output_dir: 
     Raises:
         WeightLoraError: There is no such workload, its data or model is missing, or a setting does not fit.
     """
-    workload = find_workload(experiment["task"])
+    workload = find_workload(experiment)
     recipe = parse(as_arguments(settings_of(workload, experiment, seed, output_dir)))
     return prepare(recipe, methods, partial(_make, workload, experiment))
 
 
-def find_workload(name: str) -> Workload:
-    """The workload of that name.
+def find_workload(experiment: Mapping[str, Any]) -> Workload:
+    """The workload that the experiment names, or else the one with the name of its task.
 
     Raises:
         ConfigError: There is none.
     """
+    key = "workload" if "workload" in experiment else "task"
+    name = experiment[key]
     if name not in WORKLOADS:
-        raise ConfigError(f"task {name!r} is unknown: choose one of {', '.join(WORKLOADS)}.")
+        raise ConfigError(f"{key} {name!r} is unknown: choose one of {', '.join(WORKLOADS)}.")
     return WORKLOADS[name]()
 
 

@@ -1,4 +1,7 @@
-"""Workloads of MiniLM-L6 with a fresh head for classes, or for one number. All 36 linear modules may be adapted."""
+"""Workloads of MiniLM-L6 with a fresh head for classes, or for one number.
+
+The 36 linear modules of the encoder may be adapted, or also the pooler, with `all-linear`: PEFT leaves the head out.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +14,13 @@ from weightlora.train.families.classification import classification, regression
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
-from . import tweets
+from . import films, tweets
 from .workload import Workload
 
-__all__ = ["minilm_lora", "reviews", "tokenize", "valence"]
+__all__ = ["film_reviews", "minilm_lora", "reviews", "tokenize", "valence"]
 
 CLASSES = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=("negative", "positive"))
+FILMS = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=films.CLASSES)
 VALENCE = TaskInfo("regression", metrics=("pearson", "spearman"))
 
 
@@ -28,14 +32,19 @@ def _number(source: Source, experiment: Mapping[str, Any]) -> Work:
     return regression(source)
 
 
-def reviews(name: str) -> Workload:
+def reviews(name: str, target_modules: str = ENCODER_LINEARS) -> Workload:
     """Sentiment of the reviews `"rotten_tomatoes"` or `"imdb"`."""
-    return Workload(minilm_path, lambda: load_reviews(name), CLASSES, _classes, ENCODER_LINEARS)
+    return Workload(minilm_path, lambda: load_reviews(name), CLASSES, _classes, target_modules)
 
 
-def valence() -> Workload:
+def valence(target_modules: str = ENCODER_LINEARS) -> Workload:
     """Valence of tweets, a regression."""
-    return Workload(minilm_path, tweets.load_splits, VALENCE, _number, ENCODER_LINEARS)
+    return Workload(minilm_path, tweets.load_splits, VALENCE, _number, target_modules)
+
+
+def film_reviews() -> Workload:
+    """Good reviews, bad reviews and plots of films, three classes."""
+    return Workload(minilm_path, films.load_splits, FILMS, _classes, "all-linear")
 
 
 def minilm_lora(seed: int, rank: int = 8, target_modules: str | list[str] = ENCODER_LINEARS) -> PeftModel:

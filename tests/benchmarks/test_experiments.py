@@ -40,6 +40,15 @@ def test_a_misspelt_setting_is_refused(root):
         resolve(root, "a", "k5")
 
 
+def test_a_task_may_name_its_workload_and_a_method_may_not(root):
+    assert "workload" not in resolve(root, "a", "lora"), "stored results have no such setting"
+    (root / "a" / "task.json").write_text(json.dumps({"workload": "b", "steps": 10}))
+    assert resolve(root, "a", "lora")["workload"] == "b" and resolve(root, "a", "lora")["task"] == "a"
+    (root / "a" / "k5.json").write_text(json.dumps({"workload": "c"}))
+    with pytest.raises(ConfigError, match=r"a/k5.json has the workload 'c', .*: name it in a/task.json"):
+        resolve(root, "a", "k5")
+
+
 @pytest.mark.parametrize("spoil", ["truncated", "other settings", "other format", "other version", "no file"])
 def test_only_a_whole_result_of_the_same_settings_counts(root, finish, spoil):
     run = plan(root, ["a"], ["lora"], 1)[0]

@@ -43,6 +43,21 @@ def test_an_unknown_task_lists_the_known_ones():
         job("sst")
 
 
+def test_a_task_runs_the_workload_that_it_names():
+    made = job("films-long", workload="film-reviews")
+    assert made.recipe.data.task == "films-long" and made.config.num_labels == 3
+    with pytest.raises(ConfigError, match="workload 'films' is unknown: choose one of rotten-tomatoes, imdb"):
+        job("imdb", workload="films")
+
+
+@pytest.mark.parametrize("task", ["rotten-tomatoes-all", "imdb-all", "vader-tweets-all", "film-reviews"])
+def test_all_linear_adds_the_pooler_and_leaves_the_head_out(task: str):
+    made = job(task)
+    assert made.plan.adapters == 37 and made.plan.rows == {"train": 6, "test": 2}
+    head = 385 * made.config.num_labels  # trained in full
+    assert made.plan.trainable[0] == 2 * (24 * 768 + 12 * 1920 + 768) + head
+
+
 def test_reviews_are_classified_by_a_head():
     made = job("rotten-tomatoes", evaluate_on="validation")
     assert made.plan.rows == {"train": 6, "validation": 2} and made.plan.adapters == 36
