@@ -25,12 +25,14 @@ def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[s
 
     aside = sum([run.set_aside() for run in runs])
     seconds: defaultdict[str, list[float]] = defaultdict(list)
-    left: dict[str, Run] = {}
+    waiting = []
     for run in runs:
         if (result := run.result()) is None:
-            left[_name(run)] = run
+            waiting.append(run)
         else:
             seconds[run.kind].append(result.wall_seconds)
+    processes = [_process(run, environment or {}) for run in waiting]
+    left = dict(zip(map(id, processes), waiting, strict=True))
     terminal = sys.stdout.isatty()
     print(f"{len(runs)} runs, {len(runs) - len(left)} of them done, {jobs} at a time", flush=True)
     if aside:
@@ -40,7 +42,7 @@ def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[s
         bar = progress.add_task("", total=len(runs), completed=len(runs) - len(left), eta="")
 
         def on_end(process: Process, took: float | None, error: str | None) -> None:
-            run = left.pop(process.name)
+            run = left.pop(id(process))
             if took is not None:
                 seconds[run.kind].append(took)
             eta = f"{expected_seconds([r.kind for r in left.values()], seconds) / jobs / 60:.0f} min left"
@@ -49,19 +51,15 @@ def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[s
                 line = f"{process.name}: {error or f'{took:.0f} s'}, {eta}"
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        failures = execute([_process(run, environment or {}) for run in left.values()], jobs, on_end)
+        failures = execute(processes, jobs, on_end)
     return 1 if failures else 0
-
-
-def _name(run: Run) -> str:
-    return f"{run.kind} seed {run.seed}"
 
 
 def _process(run: Run, environment: Mapping[str, str]) -> Process:
     arguments = ["--experiment", json.dumps(run.experiment), "--seed", str(run.seed), "--output", str(run.output)]
     # Experiments load nothing from the hub. A recipe may.
     offline = {} if "settings" in run.experiment else {"HF_HUB_OFFLINE": "1"}
-    return Process(_name(run), python_module("benchmarks.worker", *arguments), run.kind, {**offline, **environment})
+    return Process(f"{run.kind} {run.output.stem}", python_module("benchmarks.worker", *arguments), run.kind, {**offline, **environment})
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def test_a_run_that_fails_is_reported_with_its_reason(root, finish, capsys):
     assert main(["run", "--root", str(root), "--tasks", "a", "--methods", "lora,k5", "--jobs", "1"]) == 1
     printed = capsys.readouterr().out
     assert "4 runs, 3 of them done" in printed and "1 files renamed to *.aside" in printed
-    assert "a/k5 seed 0: task 'a' is unknown" in printed
+    assert "a/k5 seed-0: task 'a' is unknown" in printed
 
 
 def test_the_summary_is_printed_as_json(root, finish, capsys):

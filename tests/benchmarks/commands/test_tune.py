@@ -1,0 +1,20 @@
+"""`python -m benchmarks tune`: every learning rate and seed of the grid runs."""
+
+from benchmarks.__main__ import main
+from benchmarks.commands import progress
+
+
+def test_every_rate_and_seed_runs(root, capsys, monkeypatch):
+    ran = []
+
+    def execute(processes, jobs, on_end):
+        ran.extend(process.name for process in processes)
+        for process in processes:
+            on_end(process, 1.0, None)
+        return [(process, "not really run") for process in processes]
+
+    monkeypatch.setattr(progress, "execute", execute)
+    arguments = ["--root", str(root), "--tasks", "a", "--methods", "lora", "--grid", "1e-3,2e-3", "--seeds", "2"]
+    assert main(["tune", *arguments]) == 1
+    assert ran == [f"a/lora lr-{name}" for name in ("0.001", "0.001-seed-1001", "0.002", "0.002-seed-1001")]
+    assert "4 runs, 0 of them done" in capsys.readouterr().out
