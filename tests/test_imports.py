@@ -26,7 +26,7 @@ LAYERS = (
     {"selector"},
     {"run", "checkpoint"},
     {"state", "summary"},
-    {"config"},
+    {"config", "probe"},
     {"rules", "engines"},
     {"adapters", "budget"},
     {"optimizers"},

@@ -142,8 +142,12 @@ def _recomputed(base: Any) -> Iterator[None]:
         yield
         return
     name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
+    hooks = [(module, dict(module._forward_hooks)) for module in base.modules()]
     getattr(base, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
     try:
         yield
     finally:
         getattr(base, f"{name}_checkpointing_disable")()
+        for module, before in hooks:  # Transformers leaves one behind, which makes backward go on to the embeddings
+            module._forward_hooks.clear()
+            module._forward_hooks.update(before)

@@ -99,7 +99,7 @@ class WeightLora(Described):
         self._round = self.step_count = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
         self.history: list[dict[str, Any]] = []
-        self.run = RunDirectory(run_dir) if run_dir is not None and is_first() else None
+        self.run = RunDirectory(run_dir) if run_dir and is_first() else None
         self._stepped = False  # a step that an AMP scaler skips never reaches the optimizer
         self._step_hook = self.optimizer.register_step_pre_hook(self._mark_step)
         self._begin() if saved is None else self._restore(saved)
@@ -180,12 +180,10 @@ class WeightLora(Described):
         taken = self._rule.take(grad_scale)
         evidence = None if taken is None else self.engine.average(taken)
         stepped, self._stepped = self._stepped, False
-        if evidence is None or not stepped:
-            if grad_scale != 1.0:
-                return
-            raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
-        if grad_scale != 1.0 and not evidence.isfinite().all():
+        if grad_scale != 1.0 and (evidence is None or not stepped or not evidence.isfinite().all()):
             return
+        if evidence is None or not stepped:
+            raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
         check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower its rate")
         self.step_count += 1
         self._rule.update(evidence, self.step_count, self._best)
