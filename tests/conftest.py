@@ -1,5 +1,6 @@
 """What holds for every test: no network, one thread, fixed seeds."""
 
+import gc
 import os
 import random
 
@@ -11,12 +12,20 @@ import pytest
 import torch
 from hypothesis import settings
 
+gc.disable()  # while the tests are collected, which imports everything: see below
 torch.set_num_threads(1)
 
 # A slow example on a busy machine is no bug. In CI the examples are the same every time, as in Hypothesis's own CI
 # profile: a change does not fail for what another one left. Everywhere else they are new ones.
 settings.register_profile("weightlora", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("weightlora")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and need not be looked at again: Trainer collects all garbage at each end of a
+    training, which took longer than a short training itself."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ output the exit code of the fork that did as it would. A launcher (torchrun, `ac
 too.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -101,7 +102,10 @@ def answer(command, environment, streams, limit):
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
     subprocess_handler.Popen = Forked
+    gc.disable()
     for module in sys.argv[1:]:
         importlib.import_module(module)
+    gc.freeze()  # what is imported stays: a fork need not look at it, and so copy it
+    gc.enable()
     for line in iter(sys.stdin.readline, ""):
         print(json.dumps(answer(**json.loads(line))), flush=True)
