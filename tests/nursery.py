@@ -96,6 +96,9 @@ def answer(command, environment, streams, limit):
     code = process.wait(limit)
     if code is None:
         os.killpg(process.pid, signal.SIGTERM)  # a launcher passes it on
+        if process.wait(30) is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     return code
 
 

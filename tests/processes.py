@@ -45,19 +45,19 @@ class Nursery:
             text=True,
         )
 
-    def run(self, *command: str, input: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command, which is given without the word `python`."""
+    def run(self, *command: str, input: str = "", limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
+        """Run a command, which is given without the word `python`, for so many seconds at most."""
         with tempfile.TemporaryDirectory() as directory:
             streams = [Path(directory) / name for name in ("in", "out", "err")]
             for stream, text in zip(streams, (input, "", ""), strict=True):
                 stream.write_text(text)
-            asked = {"command": command, "streams": [*map(str, streams)], "limit": LIMIT}
+            asked = {"command": command, "streams": [*map(str, streams)], "limit": limit}
             asked |= {"environment": os.environ | self.environment}
             print(json.dumps(asked), file=self.process.stdin, flush=True)
             code = json.loads(self.process.stdout.readline())
             _, output, error = (stream.read_text() for stream in streams)
         if code is None:
-            raise subprocess.TimeoutExpired(command, LIMIT, output, error)
+            raise subprocess.TimeoutExpired(command, limit, output, error)
         return subprocess.CompletedProcess(command, code, output, error)
 
     def close(self) -> None:
