@@ -12,13 +12,17 @@ import pytest
 import torch
 from hypothesis import settings
 
-gc.disable()  # while the tests are collected, which imports everything: see below
 torch.set_num_threads(1)
 
 # A slow example on a busy machine is no bug. In CI the examples are the same every time, as in Hypothesis's own CI
 # profile: a change does not fail for what another one left. Everywhere else they are new ones.
 settings.register_profile("weightlora", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("weightlora")
+
+
+def pytest_collectstart() -> None:
+    """To collect the tests imports everything, and leaves no garbage that matters."""
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
