@@ -1,4 +1,4 @@
-"""What the processes of the tests in `test_distributed.py` do. Run by torchrun, on gloo."""
+"""What the processes of the tests in `engines` do. Run by torchrun, on gloo."""
 
 import json
 import os
