@@ -29,12 +29,12 @@ Loss = Callable[[Any], Tensor]
 
 
 def check_fresh(adapters: list[LoraAdapter]) -> None:
-    """Raise a `ModelError` if an adapter was trained, or starts from something else than an update of 0."""
+    """Raise a `ModelError` if the update of an adapter is not 0: its A and its B both differ from 0."""
     for adapter in adapters:
         if all(bool(local(factor).any()) for factor in adapter.factors):
             raise ModelError(
-                f"adapter {adapter.name!r} is trained already (its A and its B differ from 0), and the probe reads "
-                "the gradients of fresh adapters: probe a new PEFT model, or set selection='credit'."
+                f"adapter {adapter.name!r} does not start from 0, because it was trained or initialized so, and the "
+                "probe reads the gradients of fresh adapters: probe a new PEFT model, or set selection='credit'."
             )
 
 
