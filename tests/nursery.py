@@ -62,6 +62,8 @@ def live(command, environment):
 def run(command):
     """Run `-c code`, `-m module` (its `main`), or a script; returns the exit code."""
     try:
+        if command[0] in ("-c", "-m"):
+            sys.path.insert(0, "")  # as python does
         if command[0] == "-c":
             exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
         elif command[0] == "-m":
