@@ -4,10 +4,12 @@ At one seed, every method sees the same data order, starts from the same head an
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,41 @@ def run_experiment(experiment: Mapping[str, Any], seed: int) -> Result:
     with tempfile.TemporaryDirectory() as directory:  # the callback writes the history of its selection
         job = job_for(experiment, seed, ALL_METHODS, directory)
         evidence = _evidence(experiment, job)
-        result = fit(job, () if evidence is None else (evidence,), write=False)
+        with _timed_probe() as seconds:
+            result = fit(job, () if evidence is None else (evidence,), write=False)
+    records = {} if evidence is None else {str(step): record for step, record in evidence.records.items()}
     return replace(
-        result,
-        label=experiment["label"],
-        settings=dict(experiment),
-        evidence=None if evidence is None else {str(step): record for step, record in evidence.records.items()},
+        result, label=experiment["label"], settings=dict(experiment), evidence={**records, **seconds} or None
     )
+
+
+@contextlib.contextmanager
+def _timed_probe() -> Iterator[dict[str, float]]:
+    """Gives the seconds of a probe, and of the whole training with it; nothing where a run has no probe."""
+    from transformers import Trainer
+
+    from weightlora import WeightLora
+
+    seconds: dict[str, float] = {}
+    probe, train = WeightLora.probe, Trainer.train
+
+    def timed_probe(self: Any, *args: Any, **kwargs: Any) -> None:
+        began = time.perf_counter()
+        probe(self, *args, **kwargs)
+        seconds["selection_seconds"] = time.perf_counter() - began
+
+    def timed_train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        output = train(self, *args, **kwargs)
+        if seconds:
+            seconds["train_seconds"] = time.perf_counter() - began
+        return output
+
+    WeightLora.probe, Trainer.train = timed_probe, timed_train  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        WeightLora.probe, Trainer.train = probe, train  # type: ignore[method-assign]
 
 
 def _evidence(experiment: Mapping[str, Any], job: Any) -> Any:

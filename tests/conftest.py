@@ -1,5 +1,6 @@
 """What holds for every test: no network, one thread, fixed seeds."""
 
+import gc
 import os
 import random
 
@@ -17,6 +18,18 @@ torch.set_num_threads(1)
 # profile: a change does not fail for what another one left. Everywhere else they are new ones.
 settings.register_profile("weightlora", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("weightlora")
+
+
+def pytest_collectstart() -> None:
+    """To collect the tests imports everything, and leaves no garbage that matters."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and need not be looked at again: Trainer collects all garbage at each end of a
+    training, which took longer than a short training itself."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ LLAMA = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 @dataclass(frozen=True)
 class Kind:
     """`note` is for readers of the docs. The other texts are parts of error messages: `refused` if nothing works,
-    `no_gates` if selection by gates does not work, `no_growth` if expansion does not.
+    `no_gates` if selection by gates does not work, `no_growth` if expansion does not, `no_probe` if a probe does not.
     """
 
     lora: dict[str, Any] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class Kind:
     refused: str = ""
     no_gates: str = ""
     no_growth: str = ""
+    no_probe: str = ""
     optimizer: Callable[[Any], Optimizer] = adamw
     base: Callable[[], nn.Module] = tiny_bert
     make: Callable[[Any, LoraConfig], PeftModel] = get_peft_model
@@ -147,6 +148,7 @@ def language(step: int) -> dict[str, Tensor]:
     return {**rows, "labels": rows["input_ids"]}
 
 
+NOT_ZERO = "does not start from 0"
 RESIDUAL = "it moves a part of the base weights into the adapter, which would leave with it"
 NO_GATES = "is of a kind that a gate cannot switch off"
 NO_GROWTH = "is of a kind whose rank cannot grow"
@@ -181,9 +183,9 @@ KINDS: dict[str, Kind] = {
         refused="shares a parameter with another adapter",
         base=lambda: tiny_llama(tied=True),
     ),
-    "`init_lora_weights=False`": Kind({"init_lora_weights": False}),
+    "`init_lora_weights=False`": Kind({"init_lora_weights": False}, no_probe=NOT_ZERO),
     "`init_lora_weights='gaussian'`": Kind({"init_lora_weights": "gaussian"}),
-    "orthogonal initialisation": Kind({"init_lora_weights": "orthogonal"}),
+    "orthogonal initialisation": Kind({"init_lora_weights": "orthogonal"}, no_probe=NOT_ZERO),
     "EVA": Kind(
         {"init_lora_weights": "eva", "eva_config": EvaConfig(use_label_mask=False)},
         make=eva,
@@ -204,6 +206,7 @@ KINDS: dict[str, Kind] = {
         base=lambda: quantized(4),
         make=loftq_on_4_bit,
         note="removing an adapter also removes its correction of the quantization, which credit does not measure",
+        no_probe=NOT_ZERO,
         **BITS_AND_BYTES,
     ),
     "a 4-bit base (bitsandbytes)": Kind(base=lambda: quantized(4), **BITS_AND_BYTES),

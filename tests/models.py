@@ -1,6 +1,11 @@
 """Tiny models for the tests: real Transformers classes, and small modules with every kind of layer LoRA knows."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -167,11 +172,32 @@ def tiny_llama(vocabulary: int = 50, layers: int = 2, tied: bool = False) -> Lla
 
 
 @cache
+def gguf_reader(path: str | Path) -> Any:
+    from gguf.gguf_reader import GGUFReader
+
+    return GGUFReader(path)
+
+
+@contextmanager
+def gguf_is_read_once() -> Iterator[None]:
+    """Transformers reads the file anew for the tokenizer, the config and the weights, and makes the table of tensor
+    names anew for each module: seconds each time."""
+    from gguf.tensor_mapping import get_tensor_name_map
+
+    with (
+        mock.patch("gguf.GGUFReader", gguf_reader),
+        mock.patch("gguf.get_tensor_name_map", cache(get_tensor_name_map)),
+    ):
+        yield
+
+
+@cache
 def smollm2() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """The real SmolLM2-135M and its tokenizer. The load takes 20 s, so there is one: copy it before changing it."""
+    """The real SmolLM2-135M and its tokenizer. The load takes seconds, so there is one: copy it before changing it."""
     from benchmarks.workloads.smollm2 import load_smollm2
 
-    return load_smollm2()
+    with gguf_is_read_once():
+        return load_smollm2()
 
 
 def save_causal(directory, words: list[str]) -> None:

@@ -35,6 +35,8 @@ def verdict(kind: Kind) -> str:
     parts = ["works", kind.note]
     if kind.no_gates:
         parts.append(f"`selection='stoiht'` is refused: \"{kind.no_gates}\"")
+    if kind.no_probe:
+        parts.append(f"`selection='gradient'` is refused: \"{kind.no_probe}\"")
     if kind.no_growth:
         parts.append(f'`expand` is refused: "{kind.no_growth}"')
     return "; ".join(part for part in parts if part)

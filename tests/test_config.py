@@ -17,6 +17,7 @@ def test_the_defaults_are_those_of_the_documentation():
         "keep": 0.25,
         "keep_parameters": None,
         "select_steps": 0.2,
+        "probe_batches": 8,
         "warmup_steps": 0,
         "threshold_every": 1,
         "rounds": 1,
@@ -37,6 +38,30 @@ def test_every_field_is_documented():
     assert [field.name for field in fields(WeightLoraConfig) if f" {field.name}: " not in documentation] == []
 
 
+def test_a_probe_chooses_before_the_first_step_and_needs_no_number_of_steps():
+    assert WeightLoraConfig(selection="gradient").select_steps == 0
+    assert WeightLoraConfig(selection="gradient", select_steps=0).resolve(None).select_steps == 0
+    with pytest.raises(
+        ConfigError, match=r"^select_steps=60 has no effect with selection='gradient', which chooses b"
+    ):
+        WeightLoraConfig(selection="gradient", select_steps=60)
+    with pytest.raises(
+        ConfigError, match=r"^probe_batches=4 is a setting of the probe, and selection='credit' has no"
+    ):
+        WeightLoraConfig(probe_batches=4)
+    with pytest.raises(ConfigError, match=r"^probe_batches=0 must be a whole number of at least 1\.$"):
+        WeightLoraConfig(selection="gradient", probe_batches=0)
+
+
+def test_a_budget_of_parameters_may_be_a_share():
+    ((number, most),) = WeightLoraConfig(keep_parameters=0.25).budget_for([10, 20, 30, 43]).rounds
+    assert (number, most) == (None, 25)
+    with pytest.raises(
+        ConfigError, match=r"^keep_parameters=1\.5 is not a fraction in \(0, 1\): for a number of param"
+    ):
+        WeightLoraConfig(keep_parameters=1.5)
+
+
 def test_a_budget_of_parameters_stands_alone():
     config = WeightLoraConfig(keep_parameters=500)
     assert (config.keep, config.keep_parameters) == (None, 500)
@@ -48,6 +73,7 @@ def test_a_budget_of_parameters_stands_alone():
         {"keep": 1},
         {"keep": 0.999},
         {"keep_parameters": 1},
+        {"keep_parameters": 0.001},
         {"selection": "random", "select_steps": 0},
         {"selection": "credit", "select_steps": 1},
         {"selection": "stoiht", "select_steps": 2},
@@ -81,10 +107,13 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"keep": -0.5}, r"^keep=-0\.5 is not a fraction"),
         ({"keep": float("nan")}, r"^keep=nan is not a fraction"),
         ({"keep_parameters": 0}, r"^keep_parameters=0 must be a whole number of at least 1\.$"),
-        ({"keep_parameters": 10.0}, r"^keep_parameters=10\.0 must be a whole number of at least 1\.$"),
+        ({"keep_parameters": 0}, r"^keep_parameters=0 must be a whole number of at least 1\.$"),
         ({"constraint": "l1"}, r"^constraint='l1' is not known: choose one of 'l0', 'simplex'\.$"),
         ({"rank_by": "size"}, r"^rank_by='size' is not known: choose one of 'value', 'magnitude'\.$"),
-        ({"selection": "best"}, r"^selection='best' is not known: choose one of 'credit', 'stoiht', 'random'"),
+        (
+            {"selection": "best"},
+            r"^selection='best' is not known: choose one of 'credit', 'gradient', 'stoiht', 'random'",
+        ),
         ({"expand": True}, r"^expand=True is not known: choose one of 'none', 'random', 'qr', 'restart'\.$"),
         ({"warmup_steps": -1}, r"^warmup_steps=-1 must be a whole number of at least 0\.$"),
         ({"threshold_every": 0}, r"^threshold_every=0 must be a whole number of at least 1\.$"),

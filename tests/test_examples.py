@@ -1,20 +1,22 @@
 """The examples run, load without us, and are three lines away from plain LoRA."""
 
 import json
-import os
-import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from models import save_causal, save_classifier
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+from processes import Nursery
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
 CAUSAL = {"sft", "dpo"}
 MARK, WAS = "  # +", "  # was: "
 STEPS = 10
+# What the examples import, and takes long.
+IMPORTS = ["datasets", "trl.trainer.dpo_trainer", "trl.trainer.reward_trainer", "weightlora.trainers.trl"]
+IMPORTS += ["weightlora.trainers.trainer", *(["lightning.pytorch"] if find_spec("lightning") else [])]
 
 
 def row(index: int) -> dict:
@@ -36,6 +38,14 @@ def place(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="module")
+def nursery(place):
+    cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    started = Nursery(*IMPORTS, HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=str(place / "cache"), **cpu)
+    yield started
+    started.close()
+
+
 def files(name: str, place: Path) -> tuple[Path, Path]:
     data = {"sft": "texts", "dpo": "preferences", "reward": "pairs"}.get(name, "rows")
     if data in ("texts", "pairs"):
@@ -55,21 +65,18 @@ def without(lines: list[str]) -> str:
     return "\n".join(line.partition(WAS)[2] or line for line in lines if not line.endswith(MARK))
 
 
-def run(script: Path, place: Path, output: Path, name: str) -> None:
+def run(nursery: Nursery, script: Path, place: Path, output: Path, name: str) -> None:
     if name.startswith("lightning"):
         pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
     model, data = files(name, place)
-    environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
-    environment |= {"HF_DATASETS_CACHE": str(place / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(script), str(model), str(data), str(output), str(STEPS)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = nursery.run(str(script), str(model), str(data), str(output), str(STEPS))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_and_its_adapter_loads_without_us(example, place, tmp_path):
-    run(example, place, tmp_path / "out", example.stem)
+def test_an_example_runs_and_its_adapter_loads_without_us(example, nursery, place, tmp_path):
+    run(nursery, example, place, tmp_path / "out", example.stem)
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert 3 <= len(config["target_modules"]) <= 4, "a quarter of 13 or 14"
     loader = AutoPeftModelForCausalLM if example.stem in CAUSAL else AutoPeftModelForSequenceClassification
@@ -88,9 +95,9 @@ def test_an_example_is_three_lines_away_from_plain_lora(example):
 
 
 @pytest.mark.slow
-def test_without_the_three_lines_it_is_a_run_of_plain_lora(place, tmp_path):
+def test_without_the_three_lines_it_is_a_run_of_plain_lora(nursery, place, tmp_path):
     lines = (EXAMPLES[0].parent / "trainer.py").read_text().splitlines()
     plain = tmp_path / "plain.py"
     plain.write_text(without(lines))
-    run(plain, place, tmp_path / "out", "trainer")
+    run(nursery, plain, place, tmp_path / "out", "trainer")
     assert len(json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_modules"]) > 4

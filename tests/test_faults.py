@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from kills import AT, CASES
 from models import lora_bert
+from processes import nursery
 from runs import ROUNDS, At, Count, build, outcome, same
 
 from weightlora.adapters import find_adapters
@@ -31,9 +31,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     directory = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, str(Path(__file__).parent / "kills.py"), str(directory)]
-    environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
+    done = nursery().run(str(Path(__file__).parent / "kills.py"), str(directory))
     assert done.returncode == 0, done.stderr[-3000:]
     return directory
 

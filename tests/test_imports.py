@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from processes import nursery
 
 PACKAGE = Path(__file__).parents[1] / "src" / "weightlora"
 
@@ -26,7 +27,7 @@ LAYERS = (
     {"selector"},
     {"run", "checkpoint"},
     {"state", "summary"},
-    {"config"},
+    {"config", "probe"},
     {"rules", "engines"},
     {"adapters", "budget"},
     {"optimizers"},
@@ -202,7 +203,9 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_the_callback_is_loaded_when_asked_for() -> None:
-    assert "weightlora.trainers.callback" in modules_after("from weightlora import WeightLoraCallback")
+    code = "import sys\nfrom weightlora import {}\nprint('weightlora.trainers.callback' in sys.modules)"
+    for name, loads in (("WeightLora", False), ("WeightLoraCallback", True)):
+        assert nursery().run("-c", code.format(name)).stdout == f"{loads}\n"
 
 
 def test_public_names_resolve() -> None:

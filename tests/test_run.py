@@ -3,8 +3,6 @@
 import copy
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import torch
 from models import BERT_TARGETS, adamw, batch, lora_bert, tiny_bert, train
 from peft import LoraConfig, PeftModel, get_peft_model
+from processes import nursery
 
 from weightlora import WeightLora, WeightLoraConfig, save_run
 from weightlora.errors import StateError
@@ -298,10 +297,7 @@ def loaded(tmp_path_factory) -> dict[str, tuple[WeightLora, dict]]:
         selectors[name] = selected(lora_bert(**lora), steps=12, **settings)
         directory = save_run(selectors[name], tmp_path_factory.mktemp("runs") / str(i))
         jobs.append((str(directory / "adapter"), lora.get("layers", 2)))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.run(
-        [sys.executable, "-c", LOAD], input=json.dumps(jobs), capture_output=True, text=True, env=environment
-    )
+    process = nursery().run("-c", LOAD, input=json.dumps(jobs))
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
     return {name: (selectors[name], result) for name, result in zip(selectors, found, strict=True)}

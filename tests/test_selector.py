@@ -420,14 +420,18 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("cut", [0, 1, 2, 5, 7, 8, 10])
-@pytest.mark.parametrize("case", RUNS)
-@pytest.mark.parametrize("restored_first", [False, True])
-def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(case, cut, restored_first, tmp_path):
-    settings = {"keep": 3, "select_steps": 8} | RUNS[case]
-    whole = start(**settings)
-    losses = train(*whole, steps=12)
+@pytest.fixture(scope="module", params=RUNS)
+def whole(request):
+    """A run that was not stopped: its settings, what it ends in, and its losses."""
+    settings = {"keep": 3, "select_steps": 8} | RUNS[request.param]
+    run = start(**settings)
+    return settings, run, train(*run, steps=12)
 
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 5, 7, 8, 10])
+@pytest.mark.parametrize("restored_first", [False, True])
+def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(whole, cut, restored_first, tmp_path):
+    settings, (trained, _, ended), losses = whole
     stopped = start(**settings)
     train(*stopped, steps=cut)
     saved = json.loads(json.dumps(stopped[2].state_dict()))
@@ -448,8 +452,8 @@ def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(case, cut, restore
     optimizer.load_state_dict(moments)
     assert selector.phase == stopped[2].phase and selector.kept == stopped[2].kept
     assert train(model, optimizer, selector, steps=12 - cut, start=cut) == losses[cut:]
-    assert selector.state_dict() == whole[2].state_dict()
-    for (name, value), expected in zip(model.state_dict().items(), whole[0].state_dict().values(), strict=True):
+    assert selector.state_dict() == ended.state_dict()
+    for (name, value), expected in zip(model.state_dict().items(), trained.state_dict().values(), strict=True):
         assert torch.equal(value, expected), name
 
 

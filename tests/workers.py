@@ -1,4 +1,4 @@
-"""What the processes of the tests in `test_distributed.py` do. Run by torchrun, on gloo."""
+"""What the processes of the tests in `engines` do. Run by torchrun, on gloo."""
 
 import json
 import os
@@ -47,6 +47,12 @@ def trainable(model) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def probe(selector) -> None:
+    """Give a selection that probes this process's part of the batches."""
+    if selector.config.selection == "gradient":
+        selector.probe(map(share, range(2)))
+
+
 def loop(rules: str, directory: str, unused: str) -> None:
     """A plain loop under DDP, for each of the rules."""
     found = {}
@@ -56,6 +62,7 @@ def loop(rules: str, directory: str, unused: str) -> None:
         optimizer = adamw(model)
         entry = {"reduced_before": reduced_parameters(ddp), "trainable_before": trainable(model), "losses": []}
         selector = WeightLora(ddp, optimizer, WeightLoraConfig(**settings))
+        probe(selector)
         for step in range(8):
             loss = ddp(**share(step)).loss
             loss.backward()
@@ -94,6 +101,7 @@ def sharded(rules: str, directory: str, unused: str) -> None:
             refused = str(error)
         entry = {"bytes_before": shard_bytes(model), "losses": [], "refused": refused}
         selector = WeightLora(model, optimizer, WeightLoraConfig(**settings))
+        probe(selector)
         for step in range(8):
             loss = model(**share(step)).loss
             loss.backward()

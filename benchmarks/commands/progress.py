@@ -59,7 +59,12 @@ def _process(run: Run, environment: Mapping[str, str]) -> Process:
     arguments = ["--experiment", json.dumps(run.experiment), "--seed", str(run.seed), "--output", str(run.output)]
     # Experiments load nothing from the hub. A recipe may.
     offline = {} if "settings" in run.experiment else {"HF_HUB_OFFLINE": "1"}
-    return Process(f"{run.kind} {run.output.stem}", python_module("benchmarks.worker", *arguments), run.kind, {**offline, **environment})
+    return Process(
+        f"{run.kind} {run.output.stem}",
+        python_module("benchmarks.worker", *arguments),
+        run.kind,
+        {**offline, **environment},
+    )
 
 
 @contextlib.contextmanager

@@ -28,10 +28,10 @@ def summarize(args: argparse.Namespace) -> int:
 
     from ..pages.layout import write_layout
     from ..pages.side import write_pages
-    from ..summary import read_summary, write_summary
+    from ..summary import read_extended, read_summary, write_summary
 
     root = args.root or ROOT
-    summary, remarks = read_summary(root, args.tasks)
+    summary, remarks = (read_extended if args.json else read_summary)(root, args.tasks)
     if args.json:
         print(json.dumps(summary))
     else:

@@ -2,13 +2,14 @@
 
 from weightlora.train.methods import CONFIG_OPTIONS, METHODS, Method
 
-from . import lists, peft
-from .subsets import random_without, rival, subset
+from . import lists, peft, probes
+from .subsets import anew, random_without, rival, subset
 from .variants import by_gradient, faster, sampled
 
 __all__ = ["ALL_METHODS", "RIVALS"]
 
 RIVALS = {
+    "anew": Method(anew, frozenset({"of"})),
     "subset": Method(subset, frozenset({"kept"})),
     "rival": Method(rival, frozenset({"rule", "at", "evidence", "keep_parameters"})),
     "random-without": Method(random_without, frozenset({"without"})),
@@ -18,5 +19,5 @@ RIVALS = {
 }
 """Sets of adapters that the package would not choose, and variants of its default."""
 
-ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS, **lists.METHODS}
+ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS, **lists.METHODS, **probes.METHODS}
 """Every method that an experiment may name."""

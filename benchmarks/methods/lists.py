@@ -18,6 +18,8 @@ from weightlora.adapters import LoraAdapter, block_of, find_adapters
 from weightlora.errors import ConfigError
 from weightlora.train.methods import Method, Prepared, Setting, keep_only
 
+from .subsets import kept_by
+
 __all__ = ["METHODS"]
 
 Choose = Callable[[Setting, list[LoraAdapter]], list[str]]
@@ -61,8 +63,13 @@ def _pooler_and_widening(setting: Setting, adapters: list[LoraAdapter]) -> list[
 
 
 def _random_alike(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
-    """Random modules, by the seed of the run: of each number of parameters, as many as `options["like"]` names."""
+    """Random modules, by the seed of the run: of each number of parameters, as many as `options["like"]` names.
+
+    It is a list of modules, or the folder with the results of a method, whose choice at the same seed counts.
+    """
     names = setting.options.get("like")
+    if isinstance(names, str):
+        names = kept_by(names, setting.seed)
     if not isinstance(names, list) or not names:
         raise ConfigError(f"like={names!r} is not a list of names: give the modules to draw like.")
     like = set(names)

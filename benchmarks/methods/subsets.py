@@ -1,4 +1,4 @@
-"""Methods that train a given set of adapters, or a set that another rule would choose, from the start."""
+"""Methods that train a given set of adapters, or a set that another rule chose or would choose, from the start."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,37 @@ from weightlora.train.result import read_result
 
 from .scores import choose
 
-__all__ = ["random_without", "rival", "subset"]
+__all__ = ["anew", "kept_by", "random_without", "rival", "subset"]
 
 
 def subset(setting: Setting) -> Prepared:
     """The adapters in `options["kept"]`."""
     return keep_only(setting.lora(), setting.options["kept"])
+
+
+def kept_by(folder: str, seed: int) -> list[str]:
+    """What the stored run of a method kept at a seed; `folder` has the results of the method.
+
+    The seeds of tuning have several runs, one for each learning rate. The one with the lowest loss counts.
+
+    Raises:
+        DataError: There is no such run, or it has no LoRA adapters.
+    """
+    place = Path(folder)
+    path = place / f"seed-{seed}.json"
+    tuned = (place.parents[1] / "tuning" / place.name).glob("lr-*.json") if len(place.parts) > 2 else ()
+    found = [read_result(path)] if path.exists() else [run for run in map(read_result, tuned) if run.seed == seed]
+    if not found:
+        raise DataError(f"the result {path} is missing: run the method that chooses first.")
+    kept = min(found, key=lambda run: run.held_out_loss).kept
+    if not kept:
+        raise DataError(f"{path} kept no LoRA adapter: name the results of a method that does.")
+    return kept
+
+
+def anew(setting: Setting) -> Prepared:
+    """The adapters that another method kept at the same seed; `options["of"]` is the folder of its results."""
+    return keep_only(setting.lora(), kept_by(setting.options["of"], setting.seed))
 
 
 def rival(setting: Setting) -> Prepared:

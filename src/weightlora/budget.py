@@ -17,10 +17,10 @@ Phase = Literal["warmup", "select", "train"]
 
 
 def phase_at(step: int, warmup_steps: int, select_steps: int) -> Phase:
-    """Phase of the given optimizer step: `step <= warmup_steps` warms up, `step > select_steps` trains."""
+    """Phase of an optimizer step: 1 to `warmup_steps` warm up, those above `select_steps` train; 0 is a probe."""
     if step > select_steps:
         return "train"
-    return "select" if step > warmup_steps else "warmup"
+    return "warmup" if 0 < step <= warmup_steps else "select"
 
 
 def round_ends(warmup_steps: int, select_steps: int, rounds: int) -> list[int]:

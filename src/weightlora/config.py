@@ -14,6 +14,7 @@ RankBy = Literal["value", "magnitude"]
 Expand = Literal["none", "random", "qr", "restart"]
 
 DEFAULT_KEEP = 0.25
+DEFAULT_STEPS = 0.2
 
 
 @dataclass(repr=False)
@@ -22,14 +23,17 @@ class WeightLoraConfig:
 
     Args:
         keep: The budget K: a number of adapters (`int`), or a fraction of them in (0, 1) (`float`). `None` means 0.25,
-            unless `keep_parameters` is given. Credit adds up over parameters, so with `selection="credit"` the K
-            adapters have at most K / n of the parameters, too; `keep_parameters` sets another bound.
-        keep_parameters: The most trainable adapter parameters that may survive: K adapters within this bound, or
-            without `keep`, as many as fit, best first.
+            unless `keep_parameters` is given. Credit and gradients add up over parameters, so with
+            `selection="credit"` or `"gradient"` the K adapters have at most K / n of the parameters, too;
+            `keep_parameters` sets another bound.
+        keep_parameters: The most trainable adapter parameters that may survive: a number (`int`), or a fraction of
+            those of all adapters in (0, 1) (`float`). K adapters within this bound, or without `keep`, as many as fit,
+            best first.
         select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction
             of the training in (0, 1) (`float`). A Trainer knows how long the training is; in your own loop, pass
             `total_steps` to `WeightLora`. 0 is allowed for `selection="random"` only, and then the choice is made
-            before the first step.
+            before the first step. With `"gradient"` it always is.
+        probe_batches: Batches of which `selection="gradient"` reads the gradients, before the first step.
         warmup_steps: The first steps of the selection phase, in which gates stay at 1 and only collect evidence.
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
         rounds: Reach K in this many disconnects, each of which keeps the same ratio of the adapters.
@@ -38,8 +42,9 @@ class WeightLoraConfig:
         constraint: `"l0"`: at most K gates differ from 0. `"simplex"`: the gates are also projected onto the
             probability simplex, and those that reach 0 are disconnected (so fewer than K may survive).
         rank_by: What the projection sorts: the gates' `"value"` (the paper's code) or their `"magnitude"`.
-        selection: `"credit"`: the loss decrease that each adapter's own updates bought (no gates). `"stoiht"`: the
-            paper's gates under stochastic iterative hard thresholding. `"random"`: the control, RLoRA.
+        selection: `"credit"`: the loss decrease that each adapter's own updates bought (no gates). `"gradient"`: the
+            gradients of the fresh adapters, before the first step. `"stoiht"`: the paper's gates under stochastic
+            iterative hard thresholding. `"random"`: the control, RLoRA.
         expand: WeightLoRA+: how survivors grow. `"none"`; `"random"`: fresh rows of A, zero columns of B; `"qr"`: an
             orthonormal basis of A's row space, completed orthogonally; `"restart"`: fresh factors (the control).
         expand_rank: The rank survivors grow to, or `"budget"`: spend what the disconnected adapters freed, never more.
@@ -58,8 +63,9 @@ class WeightLoraConfig:
     """
 
     keep: int | float | None = None
-    keep_parameters: int | None = None
-    select_steps: int | float = 0.2
+    keep_parameters: int | float | None = None
+    select_steps: int | float = DEFAULT_STEPS
+    probe_batches: int = 8
     warmup_steps: int = 0
     threshold_every: int = 1
     rounds: int = 1
@@ -89,7 +95,9 @@ class WeightLoraConfig:
             self.keep = DEFAULT_KEEP
         if self.keep is not None:
             _check_keep(self.keep)
-        if self.keep_parameters is not None:
+        if isinstance(self.keep_parameters, float):
+            _check_fraction("keep_parameters", self.keep_parameters, "parameters")
+        elif self.keep_parameters is not None:
             _check_int("keep_parameters", self.keep_parameters, 1)
         for name, value, known in (
             ("constraint", self.constraint, get_args(Constraint)),
@@ -99,19 +107,25 @@ class WeightLoraConfig:
         ):
             if value not in known:
                 raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")
-        for name, smallest in (("warmup_steps", 0), ("threshold_every", 1), ("rounds", 1)):
+        for name, smallest in (("warmup_steps", 0), ("threshold_every", 1), ("rounds", 1), ("probe_batches", 1)):
             _check_int(name, getattr(self, name), smallest)
         self._check_steps()
         self._check_gates()
+        self._check_probe()
         _check_int("seed", self.seed, 0)
         self._check_expansion()
 
     def _check_steps(self) -> None:
+        rule = RULES[self.selection]
+        if rule.probes and self.select_steps == DEFAULT_STEPS:
+            self.select_steps = 0
+        if rule.probes and self.select_steps:
+            raise ConfigError(
+                f"select_steps={self.select_steps} has no effect with selection={self.selection!r}, which chooses "
+                "before the first step: drop it, or set selection='credit'."
+            )
         if isinstance(self.select_steps, float):
-            if not 0 < self.select_steps < 1:
-                raise ConfigError(
-                    f"select_steps={self.select_steps} is not a fraction in (0, 1): for a number of steps pass an int."
-                )
+            _check_fraction("select_steps", self.select_steps, "steps")
             return
         _check_int("select_steps", self.select_steps, RULES[self.selection].least_steps)
         if self.select_steps == 0 and (self.rounds > 1 or self.warmup_steps):
@@ -120,6 +134,14 @@ class WeightLoraConfig:
             raise ConfigError(
                 f"select_steps={self.select_steps} leaves {self.select_steps - self.warmup_steps} steps after "
                 f"warmup_steps={self.warmup_steps}, too few for rounds={self.rounds}: raise select_steps."
+            )
+
+    def _check_probe(self) -> None:
+        usual = type(self).__dataclass_fields__["probe_batches"].default
+        if self.probe_batches != usual and not RULES[self.selection].probes:
+            raise ConfigError(
+                f"probe_batches={self.probe_batches} is a setting of the probe, and selection={self.selection!r} has "
+                "none: drop it, or set selection='gradient'."
             )
 
     def _check_expansion(self) -> None:
@@ -205,8 +227,9 @@ class WeightLoraConfig:
             ConfigError: If the budget has no room for the smallest adapters, or `keep` is larger than their number.
         """
         number = None if self.keep is None else self.number_to_keep(len(sizes))
-        share = RULES[self.selection].shares_parameters
-        return Budget.plan(sizes, number, self.keep_parameters, self.rounds, share)
+        given, share = self.keep_parameters, RULES[self.selection].shares_parameters
+        most = int(given * sum(sizes)) if isinstance(given, float) else given
+        return Budget.plan(sizes, number, most, self.rounds, share)
 
     def number_to_keep(self, n: int) -> int:
         """K for a model with `n` adapters; a fraction is rounded, and gives 1 at the least.
@@ -228,10 +251,14 @@ def _check_int(name: str, value: object, smallest: int) -> None:
         raise ConfigError(f"{name}={value!r} must be a whole number of at least {smallest}.")
 
 
+def _check_fraction(name: str, value: float, of: str) -> None:
+    if not 0 < value < 1:
+        raise ConfigError(f"{name}={value} is not a fraction in (0, 1): for a number of {of} pass an int.")
+
+
 def _check_keep(keep: object) -> None:
     if isinstance(keep, float):
-        if not 0 < keep < 1:
-            raise ConfigError(f"keep={keep} is not a fraction in (0, 1): for a number of adapters pass an int.")
+        _check_fraction("keep", keep, "adapters")
     elif not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
         raise ConfigError(
             f"keep={keep!r} must be a number of adapters of at least 1, or a fraction in (0, 1): "

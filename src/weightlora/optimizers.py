@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import ModelError
+from .errors import ConfigError, ModelError
 
 NOT_PARALLEL = {"params", "betas", "eps"}  # lists of a group that are not one entry a parameter
 
@@ -17,6 +17,15 @@ def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
     while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = optimizer.optimizer  # type: ignore[attr-defined]
     return optimizer
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise a `ConfigError` unless this is an optimizer, or a wrapper around one."""
+    if not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise ConfigError(
+            f"the second argument is a {type(optimizer).__name__}, and must be the optimizer that trains the "
+            "adapters: write WeightLora(model, optimizer, config)."
+        )
 
 
 def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> None:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, replace
+from itertools import compress
 from typing import Any
 
 import torch
@@ -14,9 +16,10 @@ from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery
 from .checkpoint import bring_to_
 from .config import WeightLoraConfig
 from .engines import Engine, check_agreement, engine_for, is_first
-from .errors import ConfigError, StateError, TrainingError
-from .optimizers import check_holds, unwrap_optimizer
-from .rules import RULES
+from .errors import StateError, TrainingError
+from .optimizers import check_holds, check_optimizer, unwrap_optimizer
+from .probe import Loss, gather
+from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State, check_config
 from .summary import Described
@@ -45,9 +48,9 @@ class WeightLora(Described):
         kinds: Whether each name is of a `"module"` or of a `"parameter"`.
         sizes: Their parameters at the start, by name.
         step_count: Optimizer steps seen in the selection phase.
+        has_gates: Whether the rule multiplies adapters by gates.
         history: A dict per step: `step`, `phase`, `active` (gates that are not 0), `score` and, with gates, `omega` (n
-            floats, in the order of `names`); and one per decision: `step`, `kept`, `ranks`. After a resume it begins
-            there; the run directory has all steps.
+            floats, ordered as `names`); and one per decision: `step`, `kept`, `ranks`. It begins anew after a resume.
 
     Raises:
         WeightLoraError: If the model, the optimizer and the settings do not fit one another.
@@ -73,34 +76,30 @@ class WeightLora(Described):
         engine: Engine | None = None,
         run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        if not isinstance(getattr(optimizer, "param_groups", None), list):
-            raise ConfigError(
-                f"the second argument is a {type(optimizer).__name__}, and must be the optimizer that trains the "
-                "adapters: write WeightLora(model, optimizer, config)."
-            )
+        check_optimizer(optimizer)
         saved = None if state is None else State.from_dict(state)
         earlier = None if saved is None else saved.config["select_steps"]
         self.config = (config or WeightLoraConfig()).resolve(total_steps, earlier)
-        assert isinstance(self.config.select_steps, int)  # it is resolved
-        self._steps = self.config.select_steps
-        self.engine = engine_for(model, optimizer) if engine is None else engine
+        self._steps = int(self.config.select_steps)
+        self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
         self.model, self.optimizer = model, unwrap_optimizer(optimizer)
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
         self.adapter_name = self.adapters[0].adapter_name
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
         self._start = saved or State.at_start(asdict(self.config), self.adapters)
-        self.names = list(self._start.names)
-        self.kinds, self.sizes = self._start.column("kinds"), self._start.column("sizes")
+        self.names, self.kinds = list(self._start.names), self._start.column("kinds")
+        self.sizes: dict[str, int] = self._start.column("sizes")
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
         self._budget = self.config.budget_for(list(self.sizes.values()))
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
+        self.has_gates = self._rule.has_gates
         self._ends = budget.round_ends(self.config.warmup_steps, self._steps, self.config.rounds)
         self._round = self.step_count = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
         self.history: list[dict[str, Any]] = []
-        self.run = RunDirectory(run_dir) if run_dir is not None and is_first() else None
+        self.run = RunDirectory(run_dir) if run_dir and is_first() else None
         self._stepped = False  # a step that an AMP scaler skips never reaches the optimizer
         self._step_hook = self.optimizer.register_step_pre_hook(self._mark_step)
         self._begin() if saved is None else self._restore(saved)
@@ -109,7 +108,7 @@ class WeightLora(Described):
         self._rule.warn_of_few_steps(self._steps)
         if self.run is not None:
             self.run.begin(self)
-        if self._steps == 0:
+        if self._steps == 0 and not self._rule.probes:
             self.finish()
 
     @property
@@ -142,10 +141,22 @@ class WeightLora(Described):
         """Rank of every adapter that is still on the model."""
         return {adapter.name: adapter.rank for adapter in self.adapters}
 
-    @property
-    def has_gates(self) -> bool:
-        """Whether the rule multiplies adapters by gates."""
-        return self._rule.has_gates
+    def probe(self, batches: Iterable[Any], loss: Loss | None = None) -> None:
+        """With `selection="gradient"`: choose now, before the first step. Does nothing once the choice is final.
+
+        Args:
+            batches: The first `probe_batches` of them are used. Each process gives its own.
+            loss: From a batch to its loss. None calls the model with the batch, which then has labels.
+
+        Raises:
+            WeightLoraError: If the rule does not probe, the adapters are trained, or there is no evidence.
+        """
+        if self.phase != "train":
+            gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
+            self._record(
+                {"step": 0, "phase": "select", "active": len(self.names), "score": list(self.scores.values())}
+            )
+            self.finish()
 
     def step(self, grad_scale: float = 1.0) -> None:
         """Take in one optimizer step; at the end of a round, disconnect.
@@ -162,31 +173,23 @@ class WeightLora(Described):
 
     def observe(self, grad_scale: float = 1.0) -> None:
         """The first half of `step()`: read gradients, move and project the gates. Changes no structure."""
-        phase = self.phase
-        if phase == "train":
+        if self._rule.probes:
+            self.finish()
+        if (phase := self.phase) == "train":
             return
-        evidence = self._rule.take(grad_scale)
-        evidence = None if evidence is None else self.engine.average(evidence)
+        taken = self._rule.take(grad_scale)
+        evidence = None if taken is None else self.engine.average(taken)
         stepped, self._stepped = self._stepped, False
+        if grad_scale != 1.0 and (evidence is None or not stepped or not evidence.isfinite().all()):
+            return
         if evidence is None or not stepped:
-            if grad_scale != 1.0:
-                return
             raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
-        if not evidence.isfinite().all():
-            if grad_scale != 1.0:
-                return
-            worst = int((~evidence.isfinite()).nonzero()[0])
-            raise TrainingError(
-                f"the evidence on adapter {self.adapters[worst].name!r} is {float(evidence[worst])} in step "
-                f"{self.step_count + 1}: training has diverged, lower the learning rate (history holds the last good "
-                "scores)."
-            )
+        check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower its rate")
         self.step_count += 1
         self._rule.update(evidence, self.step_count, self._best)
-        omega = list(self.omega.values())
-        entry: dict[str, Any] = {"step": self.step_count, "phase": phase, "active": sum(gate != 0 for gate in omega)}
-        entry |= {"omega": omega} if self._rule.has_gates else {}
-        self._record(entry | {"score": list(self.scores.values())})
+        entry = {"omega": list(self.omega.values())} if self.has_gates else {}
+        entry["score"] = list(self.scores.values())
+        self._record({"step": self.step_count, "phase": phase, "active": len(self.kept), **entry})
 
     def _record(self, entry: dict[str, Any]) -> None:
         self.history.append(entry)
@@ -194,8 +197,7 @@ class WeightLora(Described):
             self.run.record(self, entry)
 
     def _mark_step(self, optimizer: Optimizer, *_: Any) -> None:
-        # Fused optimizers are called on an overflow too, and are told to do nothing by this attribute.
-        self._stepped = not bool(getattr(optimizer, "found_inf", False))
+        self._stepped = not bool(getattr(optimizer, "found_inf", False))  # it tells fused ones to do nothing
 
     def advance(self) -> None:
         """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
@@ -208,9 +210,9 @@ class WeightLora(Described):
         Raises:
             TrainingError: If there is no evidence yet.
         """
-        if self._round < self.config.rounds and self.step_count < self._steps:
+        if self.phase != "train" and self.step_count < self._steps:
             self._rule.warn_of_few_steps(self.step_count)
-        while self._round < self.config.rounds:
+        while self.phase != "train":
             self._decide()
 
     def _decide(self) -> None:
@@ -219,12 +221,16 @@ class WeightLora(Described):
         if not self._best(score).all() and (score == score[0]).all():
             raise TrainingError(
                 f"all adapters score the same after {self.step_count} steps, so there is nothing to choose by: "
-                "train for more steps before the decision."
+                f"{'call probe(batches)' if self._rule.probes else 'train for more steps'} before the decision."
             )
         keep = self._rule.decide(self._best)
-        check_agreement([adapter.name for adapter, kept in zip(self.adapters, keep.tolist(), strict=True) if kept])
+        check_agreement([adapter.name for adapter in compress(self.adapters, keep.tolist())])
         self._round += 1
-        self._keep(keep)
+        self._last_scores = self.scores
+        losers = list(compress(self.adapters, (~keep).tolist()))
+        self.adapters = list(compress(self.adapters, keep.tolist()))
+        self._rule.keep(keep)
+        self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
             start, share = self._start.column("start_ranks"), self._round / self.config.rounds
             total, seed = sum(self.sizes.values()), self.config.seed * 1000 + self._round
@@ -239,13 +245,6 @@ class WeightLora(Described):
         self.engine.rewire_(self.model)
         self._record({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
         logger.info(self.summary().text)
-
-    def _keep(self, mask: Tensor) -> None:
-        self._last_scores = self.scores
-        losers = [adapter for adapter, kept in zip(self.adapters, mask.tolist(), strict=True) if not kept]
-        self.adapters = [adapter for adapter, kept in zip(self.adapters, mask.tolist(), strict=True) if kept]
-        self._rule.keep(mask)
-        self.engine.remove_(self.model, losers, self.optimizer)
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters with the largest scores that the present round's budget keeps."""

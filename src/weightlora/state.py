@@ -176,13 +176,15 @@ def check_config(state: State, config: WeightLoraConfig) -> None:
 
     `select_steps` as a fraction fits any number of steps: the run goes on with the number that it began with.
     """
+    defaults = {field.name: field.default for field in dataclasses.fields(WeightLoraConfig)}
     for name, value in asdict(config).items():
         if name == "select_steps" and isinstance(value, float):
             continue
-        if state.config.get(name) != value:
+        saved = state.config.get(name, defaults[name])  # an earlier version did not have the setting
+        if saved != value:
             raise StateError(
-                f"the state was saved with {name}={state.config.get(name)!r}, and the config says {value!r}: "
-                "resume with the settings of the first run."
+                f"the state was saved with {name}={saved!r}, and the config says {value!r}: resume with the settings "
+                "of the first run."
             )
 
 

@@ -68,6 +68,27 @@ def test_a_kind_of_lora_selects_trains_on_and_loads_without_us(name, rule, tmp_p
         torch.testing.assert_close(loaded(**kind.batch(9)).logits, model(**kind.batch(9)).logits)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.refused])
+def test_a_kind_of_lora_is_probed_before_its_first_step(name):
+    kind = KINDS[name]
+    pytest.importorskip(kind.needs)
+    model = kind.build().train()
+    optimizer = kind.optimizer(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=2, selection="gradient"))
+    if kind.no_probe:
+        with pytest.raises(ValueError, match=kind.no_probe):
+            selector.probe([kind.batch(0)])
+        return
+    selector.probe([kind.batch(0)])
+    assert len(selector.kept) == 2 == len(find_adapters(model, "default"))
+    before = [p.detach().clone() for adapter in selector.adapters for p in adapter.parameters]
+    model(**kind.batch(1)).loss.backward()
+    optimizer.step()
+    after = [p for adapter in selector.adapters for p in adapter.parameters]
+    assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
 REFUSED = [
     (name, settings, message)
     for name, kind in KINDS.items()

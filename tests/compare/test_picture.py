@@ -1,9 +1,7 @@
 """The picture shows what it is given: rows in order, marks at their values, the file whole or not at all."""
 
-import subprocess
-import sys
-
 import pytest
+from processes import nursery
 
 from weightlora.compare import picture
 from weightlora.compare.picture import draw_comparison
@@ -122,5 +120,4 @@ def test_matplotlib_loads_when_something_is_drawn_and_pyplot_never(tmp_path):
         f"draw_comparison('t', {{'a': entry}}, {{}}, {str(tmp_path / 'a.png')!r})\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "False"]
+    assert nursery().run("-c", code).stdout.split() == ["False", "False"]

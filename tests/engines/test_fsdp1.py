@@ -14,6 +14,7 @@ from weightlora.engines import Fsdp1
 PHASED = {
     "credit": {"keep": 2, "select_steps": 3},
     "gates in rounds": RULES["gates"] | {"keep": 2, "select_steps": 4, "rounds": 2},
+    "gradient": {"keep": 2, "selection": "gradient", "probe_batches": 2},
     "chance, at once": {"keep": 2, "select_steps": 0, "selection": "random"},
     "credit, at the last step": {"keep": 2, "select_steps": 6},
 }

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
+from ..errors import TrainingError
 
 Best = Callable[[Tensor], Tensor]
 """Maps scores of shape `(n,)` to the mask of those that the budget keeps, the largest first."""
@@ -33,7 +34,8 @@ class Rule:
     """Gathers evidence on adapters, and ranks them by it.
 
     A rule is created with the adapters on the model. In each optimizer step of the selection phase the selector calls
-    `take`, averages what it returns over the processes, and passes that to `update`. At the end of a round it calls
+    `take`, averages what it returns over the processes, and passes that to `update`. With a rule that probes, this
+    happens for each batch of the probe instead, before the first step. At the end of a round the selector calls
     `decide`, then `keep`. A run that resumes calls `restore`. `close` leaves nothing of the rule on the model or the
     optimizer.
 
@@ -41,6 +43,7 @@ class Rule:
         name: What `WeightLoraConfig.selection` calls the rule.
         score_label: What the score is, for tables and pictures.
         least_steps: Optimizer steps before there is any evidence.
+        probes: Whether the evidence comes from a probe before training, and not from optimizer steps.
         has_gates: Whether the rule multiplies each adapter by a gate. Only then the settings of gates have an effect.
         shares_parameters: Whether K of n adapters may have at most K / n of the parameters, unless the user sets
             another bound.
@@ -51,6 +54,7 @@ class Rule:
     name: ClassVar[str]
     score_label: ClassVar[str]
     least_steps: ClassVar[int] = 0
+    probes: ClassVar[bool] = False
     has_gates: ClassVar[bool] = False
     shares_parameters: ClassVar[bool] = False
 
@@ -95,3 +99,18 @@ class Rule:
 
     def close(self) -> None:
         """Remove all hooks."""
+
+
+def check_finite(evidence: Tensor, adapters: list[LoraAdapter], where: str) -> None:
+    """Raise a `TrainingError` that names the first adapter with evidence that is NaN or infinite.
+
+    Args:
+        evidence: Shape `(n,)`.
+        adapters: The n adapters.
+        where: The end of the message: where it was found, and the remedy.
+    """
+    if not bool(evidence.isfinite().all()):
+        worst = int((~evidence.isfinite()).nonzero()[0])
+        raise TrainingError(
+            f"the evidence on adapter {adapters[worst].name!r} is {float(evidence[worst])} in {where}."
+        )

@@ -17,6 +17,7 @@ from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import block_of, find_adapters
 from ..adapters.outcome import describe_
 from ..adapters.surgery import disconnect_
+from ..rules import RULES
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,18 @@ def last_layers(setting: Setting) -> Prepared:
     return keep_only(model, names)
 
 
+def default_select_steps(steps: int) -> int:
+    """The length of the selection phase in a training of so many steps, where none was given."""
+    return max(2, steps // 5)
+
+
 def _select(setting: Setting, make: Callable[..., WeightLoraConfig], **settings: Any) -> Prepared:
-    base = {"keep": setting.keep, "select_steps": setting.select_steps, "seed": setting.seed}
-    config = make(**(base | settings | setting.options))
-    return Prepared(setting.lora(), (WeightLoraCallback(config),))
+    chosen = {"keep": setting.keep, "select_steps": setting.select_steps, "seed": setting.seed}
+    chosen |= settings | setting.options
+    rule = RULES.get(chosen.get("selection", WeightLoraConfig.selection))
+    if rule is not None and rule.probes and setting.select_steps == default_select_steps(setting.steps):
+        del chosen["select_steps"]  # nobody gave it, and a probe has none
+    return Prepared(setting.lora(), (WeightLoraCallback(make(**chosen)),))
 
 
 def weightlora(setting: Setting) -> Prepared:

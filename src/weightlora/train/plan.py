@@ -20,7 +20,7 @@ from .arguments import MethodArguments, Recipe, nearest, parse_json
 from .data import lacks_evaluation, read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
-from .methods import IN_BENCHMARKS, METHODS, Method, Methods, Setting, count_adapters, lora
+from .methods import IN_BENCHMARKS, METHODS, Method, Methods, Setting, count_adapters, default_select_steps, lora
 from .tasks import find_task
 from .work import Source, Work
 
@@ -175,7 +175,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     """
     arguments, training = recipe.method, recipe.training
     steps = steps_of(training, len(work.train))
-    select_steps = max(2, steps // 5) if arguments.select_steps is None else arguments.select_steps
+    select_steps = default_select_steps(steps) if arguments.select_steps is None else arguments.select_steps
     targets: Any = arguments.target_modules
     if targets == ["all-linear"] and work.task_type in HEADS:
         targets = _linears(model, HEADS[work.task_type])
@@ -241,7 +241,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
         if selects[0].select_steps > setting.steps:
             raise ConfigError(
                 f"select_steps={selects[0].select_steps} is longer than the training of {setting.steps} steps: lower "
-                f"it (a fifth, {max(2, setting.steps // 5)}, is a good start)."
+                f"it (a fifth, {default_select_steps(setting.steps)}, is a good start)."
             )
     elif prepared.candidates is not None:
         adapters, keep = len(prepared.candidates), _count(prepared.model)

@@ -22,6 +22,7 @@ from ..state import STATE_FILE, State, check_config, read_state, write_state
 from .card import describe_in_card
 from .guest import Guest, Host
 from .phases import checkpoint_dir
+from .probing import probe_in_trainer
 from .scalars import calling, put_in_front
 
 HOST = Host(train="train()", leave_out="trainer.remove_callback(WeightLoraCallback)")
@@ -118,7 +119,11 @@ class WeightLoraCallback(TrainerCallback):
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None
-        self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir)
+
+        def probe(selector: WeightLora) -> None:
+            probe_in_trainer(selector, _calling_trainer(), kwargs["train_dataloader"])
+
+        self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir, probe)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -135,8 +140,8 @@ class WeightLoraCallback(TrainerCallback):
     ) -> None:
         if self._guest.advance():
             _forget_best(state)
-            if self._get().engine.waiting and not control.should_training_stop:
-                control.should_training_stop = self.paused = True
+        if self._get().engine.waiting and not control.should_training_stop:
+            control.should_training_stop = self.paused = True
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -14,6 +14,7 @@ from ..adapters import unwrap_model
 from ..config import WeightLoraConfig
 from ..engines import Engine
 from ..errors import ConfigError, ModelError, TrainingError
+from ..rules import RULES
 from ..selector import WeightLora
 from ..tensors import numel
 
@@ -64,6 +65,7 @@ class Guest:
         state: dict[str, Any] | None = None,
         engine: Engine | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        probe: Callable[[WeightLora], None] | None = None,
     ) -> None:
         """Start the selection, before the first step. A new model starts a new selection.
 
@@ -74,6 +76,7 @@ class Guest:
             state: The saved state of the selection, where training resumes.
             engine: See `WeightLora`.
             run_dir: Where the choice and its history are written, or `None`.
+            probe: Gives a selection that probes the library's own first batches.
 
         Raises:
             ModelError: If this guest has chosen adapters of the same model before.
@@ -84,6 +87,8 @@ class Guest:
         self.selector = WeightLora(
             model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
         )
+        if probe is not None and RULES[self.selector.config.selection].probes:
+            probe(self.selector)
         if self.selector.phase == "train":
             # Chosen before the first step, or before the checkpoint that the run resumes from.
             self._announce() if state is None else _tag(model, TAG)

@@ -14,6 +14,7 @@ from ..errors import ModelError, StateError
 from ..selector import WeightLora
 from ..state import State, check_config
 from .guest import Guest, Host
+from .probing import probe_in_lightning
 
 HOST = Host(train="fit()", leave_out="trainer.callbacks.remove(callback)")
 
@@ -82,7 +83,12 @@ class WeightLoraLightningCallback(Callback):
         optimizer = _optimizer_of(trainer, find_adapters(model, self.config.adapter_name)[0].parameters)
         saved, self._saved = self._saved, {}
         run_dir = trainer.logger.log_dir if trainer.logger is not None else None
-        self._guest.begin(model, optimizer, trainer.estimated_stepping_batches, saved or None, run_dir=run_dir)
+
+        def probe(selector: WeightLora) -> None:
+            probe_in_lightning(selector, trainer, pl_module)
+
+        steps = trainer.estimated_stepping_batches
+        self._guest.begin(model, optimizer, steps, saved or None, run_dir=run_dir, probe=probe)
         # on_train_batch_end comes after the LR schedule has moved on, and the gates may follow the schedule.
         self._hook = optimizer.register_step_post_hook(lambda *_: self._guest.observe())
 

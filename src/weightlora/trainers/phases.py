@@ -17,6 +17,7 @@ from ..adapters.surgery import disconnect_
 from ..engines import Fsdp1
 from ..engines.fsdp1 import to_plain_
 from ..errors import ConfigError
+from ..rules import RULES
 from ..selector import WeightLora
 
 
@@ -38,7 +39,7 @@ def train_in_phases(trainer: Any, callback: Any, train: Callable[..., Any], chec
         for name in trainer.model.active_adapters:
             place = Path(checkpoint) / name
             trainer.model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
-    elif callback.config.select_steps == 0:
+    elif callback.config.select_steps == 0 and not RULES[callback.config.selection].probes:
         trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
         callback.go_on(WeightLora(trainer.model, torch.optim.SGD(trainable), callback.config).state_dict())
     output = train(checkpoint)

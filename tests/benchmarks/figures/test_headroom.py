@@ -1,11 +1,9 @@
 """Headroom: the losses of random subsets, and where methods stand among them."""
 
-import subprocess
-import sys
-
 import pytest
 from benchmarks.figures import headroom
 from benchmarks.figures.headroom import draw_headroom
+from processes import nursery
 
 from weightlora.errors import DataError
 
@@ -75,5 +73,4 @@ def test_matplotlib_loads_when_something_is_drawn_and_pyplot_never(tmp_path):
         "import sys; from benchmarks.figures.headroom import draw_headroom; print('matplotlib' in sys.modules)\n"
         f"draw_headroom('t', [0.5, 0.6], {{}}, {str(tmp_path / 'a.png')!r}); print('matplotlib.pyplot' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "False"]
+    assert nursery().run("-c", code).stdout.split() == ["False", "False"]

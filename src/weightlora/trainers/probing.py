@@ -1,0 +1,115 @@
+"""The probe inside a trainer: the first batches of its training set, in its own collation and precision.
+
+Training sees these batches again, in the order that it would have had without a probe.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..selector import WeightLora
+
+REMEDY = "set selection='credit'"
+
+
+def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
+    """Let the selector choose by the first batches of a `transformers.Trainer`.
+
+    Args:
+        selector: Its rule probes.
+        trainer: The Trainer that is about to train; None if it is unknown.
+        loader: Its data loader.
+
+    Raises:
+        ConfigError: If the batches cannot be read before training.
+    """
+    from transformers import Trainer  # late, because it imports much more than callbacks need
+
+    if trainer is None:
+        raise ConfigError(f"selection='gradient' needs a transformers.Trainer, and none is training here: {REMEDY}.")
+    if type(trainer)._prepare_inputs is not Trainer._prepare_inputs:
+        raise ConfigError(f"{type(trainer).__name__} makes its batches while it trains: {REMEDY}.")
+
+    def loss(batch: Any) -> Tensor:
+        inputs = trainer._prepare_inputs(batch)
+        with trainer.compute_loss_context_manager():
+            found: Tensor = trainer.compute_loss(trainer.model_wrapped, inputs)
+        return found
+
+    _probe(selector, loader, loss)
+
+
+def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) -> None:
+    """Let the selector choose by the first batches of a Lightning Trainer.
+
+    Args:
+        selector: Its rule probes.
+        trainer: The Trainer that is about to train.
+        module: Its LightningModule.
+
+    Raises:
+        ConfigError: If the batches cannot be read before training, or the module steps its optimizers itself.
+    """
+    if not module.automatic_optimization:
+        raise ConfigError(f"{type(module).__name__} optimizes manually, so its training_step has no loss: {REMEDY}.")
+
+    def loss(batch: Any) -> Any:
+        found = trainer.strategy.training_step(trainer.strategy.batch_to_device(batch), 0)
+        return found.get("loss") if isinstance(found, dict) else found
+
+    with _silent(module, "log", "log_dict"):
+        _probe(selector, trainer.train_dataloader, loss)
+    module.zero_grad(set_to_none=True)
+
+
+def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> None:
+    data = getattr(loader, "dataset", loader)
+    if isinstance(data, Iterator):
+        raise ConfigError(
+            f"the training set is a {type(data).__name__}, which can be read once only, and a probe reads its first "
+            f"batches before training does: {REMEDY}."
+        )
+    states = [(generator, generator.get_state()) for generator in _generators(loader)]
+    with _reading(loader) as batches:
+        selector.probe(batches, loss)
+    for generator, state in states:
+        generator.set_state(state)
+
+
+@contextlib.contextmanager
+def _reading(loader: Any) -> Iterator[Iterable[Any]]:
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if hasattr(batches, "close"):
+            batches.close()
+        if hasattr(loader, "end"):  # Accelerate's counts as being read until its last batch
+            loader.end()
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """What a data loader and its samplers draw random numbers from, besides torch's own generator."""
+    found: dict[int, Any] = {}
+    waiting = [loader]
+    while waiting:
+        if id(thing := waiting.pop()) not in found:
+            found[id(thing)] = getattr(thing, "generator", None)
+            inner = (getattr(thing, name, None) for name in ("base_dataloader", "batch_sampler", "sampler"))
+            waiting += [one for one in inner if one is not None]
+    return [one for one in found.values() if isinstance(one, torch.Generator)]
+
+
+@contextlib.contextmanager
+def _silent(thing: Any, *methods: str) -> Iterator[None]:
+    for name in methods:
+        vars(thing)[name] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        for name in methods:
+            del vars(thing)[name]

@@ -1,0 +1,252 @@
+"""The probe in a plain loop: the choice by hand, nothing else changed, and one sentence for what cannot work."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from models import adamw, batch, lora_bert, lora_zoo
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
+from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
+from weightlora.probe import undisturbed
+
+GRADIENT = {"selection": "gradient", "keep": 3, "probe_batches": 2}
+
+
+def selector_for(model, **settings) -> WeightLora:
+    return WeightLora(model, adamw(model), WeightLoraConfig(**(GRADIENT | settings)))
+
+
+def test_the_choice_is_by_the_gradients_of_the_fresh_adapters():
+    model = lora_bert()
+    energies = torch.zeros(12)
+    for step in range(2):
+        model(**batch(step)).loss.backward()
+        energies += torch.tensor([float(a.factors[1].grad.square().sum()) for a in find_adapters(model)])
+        model.zero_grad()
+    selector = selector_for(lora_bert())
+    assert selector.phase == "select"
+    selector.probe(batch(step) for step in range(9))
+    assert selector.phase == "train"
+    assert list(selector.scores.values()) == pytest.approx((energies / 2).sqrt().tolist(), rel=1e-4)
+    assert [a.name for a in find_adapters(selector.model)] == selector.kept and len(selector.kept) == 3
+    first, decision = selector.history
+    assert first == {"step": 0, "phase": "select", "active": 12, "score": first["score"]}
+    assert first["score"] == pytest.approx(list(selector.scores.values()))
+    assert decision["kept"] == selector.kept
+
+
+def test_the_optimizer_holds_survivors_alone_from_its_first_step():
+    model = lora_bert()
+    selector = selector_for(model)
+    selector.probe([batch()])
+    adapters = [parameter for adapter in selector.adapters for parameter in adapter.parameters]
+    heads = [p for name, p in model.named_parameters() if "modules_to_save" in name]
+    held = [p for group in selector.optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in adapters + heads}
+    assert not selector.optimizer.state
+
+
+def test_nothing_but_the_adapters_changes():
+    model = lora_bert(dropout=0.1)
+    model.base_model.model.bert.embeddings.eval()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    training = {name: module.training for name, module in model.named_modules()}
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+
+    selector_for(model, keep=12).probe(noisy(batch(step) for step in range(2)))
+    assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(training[name] == module.training for name, module in model.named_modules() if name in training)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules()), "or backward would go on to the embeddings"
+
+
+def noisy(batches):
+    """What collators that mask or shuffle do."""
+    for one in batches:
+        random.random(), np.random.rand(), torch.rand(1)
+        yield one
+
+
+def test_running_statistics_are_as_before():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    peft = get_peft_model(model, LoraConfig(r=2, target_modules=["0", "2"]))
+    data = torch.randn(8, 4)
+    selector_for(peft, keep=1).probe([data], loss=lambda x: peft(x).square().mean())
+    norm = model[1]
+    assert not norm.running_mean.any() and (norm.running_var == 1).all() and norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_activations_are_recomputed_during_the_probe_and_the_setting_is_as_before(on):
+    model = lora_bert()
+    if on:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    seen = []
+
+    def loss(one):
+        seen.append([m.gradient_checkpointing for m in model.modules() if hasattr(m, "gradient_checkpointing")])
+        return model(**one).loss
+
+    selector_for(model).probe([batch()], loss)
+    assert seen and all(seen[0])
+    after = [m.gradient_checkpointing for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+    assert all(after) if on else not any(after)
+
+
+def test_recomputing_changes_no_score():
+    """The tiny BERT with its dropout: the same random numbers in both forward passes of a block."""
+    model, other = lora_bert(dropout=0.1), lora_bert(dropout=0.1)
+    other.gradient_checkpointing_enable({"use_reentrant": False})
+    scores = []
+    for one in (model, other):
+        torch.manual_seed(5)
+        selector = selector_for(one)
+        selector.probe([batch()])
+        scores.append(list(selector.scores.values()))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_every_kind_of_layer_is_probed():
+    model = lora_zoo()
+    selector = selector_for(model)
+    selector.probe([torch.randint(0, 20, (2, 8))], loss=lambda ids: model(ids).square().mean())
+    assert all(score > 0 for score in selector.scores.values()), (
+        "an embedding starts with A = 0, the others with B = 0"
+    )
+
+
+def test_small_gradients_do_not_vanish_in_float16():
+    """Backward through float16 loses what is below 6e-8; the loss is scaled up for it."""
+    model = get_peft_model(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), LoraConfig(r=2, target_modules=["0", "1"]))
+
+    def loss(data):
+        return (model(data).half() * 1e-7).float().sum()
+
+    selector = selector_for(model, keep=1)
+    selector.probe([torch.ones(1, 4)], loss)
+    assert all(score > 0 for score in selector.scores.values())
+
+
+def test_what_is_chosen_trains_and_loads_as_a_plain_adapter(tmp_path):
+    from models import tiny_bert, train
+    from peft import PeftModel
+
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**GRADIENT))
+    selector.probe([batch(step) for step in range(2)])
+    before = [parameter.detach().clone() for adapter in selector.adapters for parameter in adapter.parameters]
+    train(model, optimizer, selector, steps=3)
+    after = [parameter for adapter in selector.adapters for parameter in adapter.parameters]
+    assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True)) and selector.step_count == 0
+    model.save_pretrained(tmp_path)
+    plain = PeftModel.from_pretrained(tiny_bert(), tmp_path).eval()
+    assert {a.name for a in find_adapters(plain, check=False)} == set(selector.kept)
+    torch.testing.assert_close(plain(**batch()).logits, model.eval()(**batch()).logits)
+
+
+def test_a_resumed_run_has_its_choice_and_needs_no_probe():
+    selector = selector_for(lora_bert())
+    selector.probe([batch()])
+    resumed = lora_bert()
+    again = WeightLora(resumed, adamw(resumed), WeightLoraConfig(**GRADIENT), state=selector.state_dict())
+    assert again.phase == "train" and again.kept == selector.kept and again.scores == selector.scores
+    again.probe([])
+    assert [a.name for a in find_adapters(resumed)] == selector.kept
+
+
+def test_with_another_rule_there_is_nothing_to_probe():
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(select_steps=4))
+    with pytest.raises(
+        ConfigError, match=r"^selection='credit' finds its evidence while training: leave probe\(\) out"
+    ):
+        selector.probe([batch()])
+
+
+@pytest.mark.parametrize(
+    ("batches", "loss", "error", "message"),
+    [
+        ([], None, DataError, r"^the probe got no batch, so there is nothing to choose by: give it at least one\.$"),
+        (
+            [{"input_ids": batch()["input_ids"]}],
+            None,
+            DataError,
+            r"^batch 1 of the probe gave no loss to differentiate \(NoneType\): give batches with labels, or probe\(",
+        ),
+        (
+            [batch()],
+            lambda one: torch.tensor(1.0),
+            DataError,
+            r"^batch 1 of the probe gave no loss to differentiate \(Tensor\)",
+        ),
+    ],
+)
+def test_without_evidence_there_is_one_sentence_and_no_change(batches, loss, error, message):
+    selector = selector_for(lora_bert())
+    with pytest.raises(error, match=message):
+        selector.probe(batches, loss)
+    assert selector.phase == "select" and len(selector.adapters) == 12
+    selector.probe([batch()])
+    assert len(selector.kept) == 3
+
+
+def test_gradients_that_are_zero_or_not_finite_are_named():
+    model = lora_bert()
+    selector = selector_for(model)
+    with pytest.raises(
+        TrainingError, match=r"^all gradients of the adapters are 0 in the probe: the loss does not dep"
+    ):
+        selector.probe([batch()], loss=lambda one: 0 * model(**one).loss)
+    with pytest.raises(TrainingError, match=r"^the loss of batch 1 of the probe is nan: check the data\.$"):
+        selector.probe([batch()], loss=lambda one: model(**one).loss * float("nan"))
+    selector = selector_for(model)
+    model.base_model.model.bert.encoder.layer[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(
+        TrainingError, match=r"^the evidence on adapter '.*' is (inf|nan) in batch 1 of the probe: check"
+    ):
+        selector.probe([batch()], loss=lambda one: model(**one).loss * 1e36)
+    assert len(selector.adapters) == 12 and all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_trained_adapters_are_refused():
+    model = lora_bert()
+    with torch.no_grad():
+        find_adapters(model)[4].factors[1].fill_(0.1)
+    name = find_adapters(model)[4].name
+    with pytest.raises(ModelError, match=rf"^adapter '{name}' does not start from 0, because it was trained or"):
+        selector_for(model).probe([batch()])
+
+
+def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step():
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**GRADIENT))
+    model(**batch()).loss.backward()
+    optimizer.step()
+    with pytest.raises(TrainingError, match=r"nothing to choose by: call probe\(batches\) before the decision\.$"):
+        selector.step()
+
+
+def test_the_model_is_left_as_it_was_when_a_batch_fails():
+    model = lora_bert()
+    model.eval()
+
+    def fails(one):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        selector_for(model).probe([batch()], fails)
+    assert not model.training and not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+    with undisturbed(model):
+        assert model.training
+    assert not model.training

@@ -1,0 +1,194 @@
+"""The probe inside trainers: the choice of a plain loop, after which training sees the batches that it would see."""
+
+import pytest
+import torch
+from loops import make_trainer, samples
+from models import adamw, batch, lora_bert
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from weightlora import WeightLora, WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
+from weightlora.adapters import find_adapters
+from weightlora.errors import ConfigError, TrainingError
+
+GRADIENT = WeightLoraConfig(selection="gradient", keep=3, probe_batches=2)
+
+
+class Watch(Trainer):
+    """Notes the batches that it trains on, and the parameters that its optimizer holds at the first step."""
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        if not hasattr(self, "seen"):
+            self.seen, self.held = [], sum(p.numel() for group in self.optimizer.param_groups for p in group["params"])
+        self.seen.append(inputs["input_ids"][:, 0].tolist())
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
+def chosen_by_hand() -> list[str]:
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), GRADIENT)
+    selector.probe([batch(0), batch(1)])
+    return selector.kept
+
+
+def test_the_trainer_chooses_what_a_plain_loop_chooses_on_its_first_batches(tmp_path):
+    callback = WeightLoraCallback(GRADIENT)
+    run = make_trainer(tmp_path, lora_bert(), callback, kind=Watch)
+    run.train()
+    assert callback.selector.kept == chosen_by_hand() == [adapter.name for adapter in find_adapters(run.model)]
+    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    assert run.held == trained and len(run.seen) == 6
+
+
+def test_no_loader_counts_as_being_read_that_would_not_without_a_probe(tmp_path):
+    """A Trainer that stops inside an epoch leaves one, in a list that all Trainers of a process share."""
+    left = []
+    for callbacks in ([], [WeightLoraCallback(GRADIENT)]):
+        run = make_trainer(tmp_path, lora_bert(), *callbacks, max_steps=1)
+        before = len(run.accelerator.gradient_state.dataloader_references)
+        run.train()
+        left.append(len(run.accelerator.gradient_state.dataloader_references) - before)
+    assert left[0] == left[1]
+
+
+@pytest.mark.parametrize("seedable", [True, False])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_training_sees_the_batches_that_it_would_see_without_a_probe(tmp_path, seedable, accumulation):
+    seen = []
+    for callbacks in ([WeightLoraCallback(GRADIENT)], []):
+        run = make_trainer(
+            tmp_path,
+            lora_bert(),
+            *callbacks,
+            kind=Watch,
+            train_sampling_strategy="random",
+            accelerator_config={"use_seedable_sampler": seedable},
+            gradient_accumulation_steps=accumulation,
+            per_device_train_batch_size=8 // accumulation,
+        )
+        run.train()
+        seen.append(run.seen)
+    assert seen[0] == seen[1] and len(seen[0]) == 6 * accumulation
+
+
+def test_dropout_goes_on_with_the_random_numbers_of_a_run_without_a_probe(tmp_path):
+    """The first step's loss is that of all adapters, for B = 0: only the masks could differ."""
+    losses = []
+    for callbacks in ([WeightLoraCallback(GRADIENT)], []):
+        run = make_trainer(tmp_path, lora_bert(dropout=0.2), *callbacks, max_steps=1)
+        run.train()
+        losses.append(run.state.log_history[0]["loss"])
+    assert losses[0] == losses[1]
+
+
+def test_a_resumed_run_does_not_probe_again(tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 2}
+    whole = make_trainer(tmp_path, lora_bert(), kind=WeightLoraTrainer, weightlora=GRADIENT, **settings)
+    whole.train()
+    again = make_trainer(tmp_path, lora_bert(), kind=WeightLoraTrainer, weightlora=GRADIENT, **settings)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert again.weightlora.selector.kept == whole.weightlora.selector.kept
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+class Stream(IterableDataset):
+    """Can be read again and again, and has no length."""
+
+    def __iter__(self):
+        yield from samples()
+
+
+def test_a_stream_that_can_be_read_again_is_probed(tmp_path):
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Watch)
+    run.train_dataset = Stream()
+    run.train()
+    assert [adapter.name for adapter in find_adapters(run.model)] == chosen_by_hand()
+    assert run.seen == [batch(step)["input_ids"][:, 0].tolist() for step in range(6)]
+
+
+def test_data_that_can_be_read_once_only_is_refused(tmp_path):
+    class Once(IterableDataset):
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise StopIteration
+
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
+    run.train_dataset = Once()
+    with pytest.raises(
+        ConfigError, match=r"^the training set is a Once, which can be read once only, and a probe reads"
+    ):
+        run.train()
+
+
+def test_a_trainer_that_makes_its_own_batches_is_refused(tmp_path):
+    class Online(Trainer):
+        def _prepare_inputs(self, inputs):
+            return super()._prepare_inputs(inputs)
+
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Online)
+    with pytest.raises(ConfigError, match=r"^Online makes its batches while it trains: set selection='credit'\.$"):
+        run.train()
+
+
+def test_the_loss_is_the_trainers_own(tmp_path):
+    class Halved(Trainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            return 0 * super().compute_loss(model, inputs, *args, **kwargs)
+
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Halved)
+    with pytest.raises(TrainingError, match=r"^all gradients of the adapters are 0 in the probe"):
+        run.train()
+
+
+def test_bf16_probes_in_bf16(tmp_path):
+    seen = []
+
+    class Note(TrainerCallback):
+        def on_train_begin(self, args: TrainingArguments, state, control, model=None, **kwargs):
+            layer = model.base_model.model.bert.encoder.layer[0].attention.self.query
+            layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+
+    callback = WeightLoraCallback(GRADIENT)
+    run = make_trainer(tmp_path, lora_bert(), Note(), callback, bf16=True, max_steps=1)
+    run.train()
+    assert set(seen) == {torch.bfloat16} and len(callback.selector.kept) == 3
+
+
+def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
+    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as Lightning
+
+    from weightlora import WeightLoraLightningCallback
+
+    class Module(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model, self.seen = lora_bert(), []
+
+        def train_dataloader(self):
+            return DataLoader(samples(), batch_size=8)
+
+        def training_step(self, rows, index):
+            self.seen.append((len(find_adapters(self.model)), rows["input_ids"][:, 0].tolist()))
+            loss = self.model(**rows).loss
+            self.log("loss", loss, on_step=True)
+            return loss
+
+        def configure_optimizers(self):
+            return adamw(self.model)
+
+    module, callback = Module(), WeightLoraLightningCallback(GRADIENT)
+    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(module)
+    assert callback.selector.kept == chosen_by_hand()
+    firsts = [batch(step)["input_ids"][:, 0].tolist() for step in range(3)]
+    assert module.seen == [(12, firsts[0]), (12, firsts[1]), *((3, first) for first in firsts)]
+
+    manual, callback = Module(), WeightLoraLightningCallback(GRADIENT)
+    manual.automatic_optimization = False
+    with pytest.raises(ConfigError, match=r"^Module optimizes manually, so its training_step has no loss: set selec"):
+        Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(manual)
