@@ -17,7 +17,7 @@ def test_the_defaults_are_those_of_the_documentation():
         "keep": 0.25,
         "keep_parameters": None,
         "select_steps": 0.2,
-        "probe_batches": 8,
+        "probe_batches": 4,
         "warmup_steps": 0,
         "threshold_every": 1,
         "rounds": 1,
@@ -46,9 +46,9 @@ def test_a_probe_chooses_before_the_first_step_and_needs_no_number_of_steps():
     ):
         WeightLoraConfig(selection="gradient", select_steps=60)
     with pytest.raises(
-        ConfigError, match=r"^probe_batches=4 is a setting of the probe, and selection='credit' has no"
+        ConfigError, match=r"^probe_batches=8 is a setting of the probe, and selection='credit' has no"
     ):
-        WeightLoraConfig(probe_batches=4)
+        WeightLoraConfig(probe_batches=8)
     with pytest.raises(ConfigError, match=r"^probe_batches=0 must be a whole number of at least 1\.$"):
         WeightLoraConfig(selection="gradient", probe_batches=0)
 

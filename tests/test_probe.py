@@ -8,10 +8,12 @@ import torch
 from models import adamw, batch, lora_bert, lora_zoo
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
+from weightlora.measure import peak_allocated_bytes
 from weightlora.probe import undisturbed
 
 GRADIENT = {"selection": "gradient", "keep": 3, "probe_batches": 2}
@@ -250,3 +252,26 @@ def test_the_model_is_left_as_it_was_when_a_batch_fails():
     with undisturbed(model):
         assert model.training
     assert not model.training
+
+
+def test_the_probe_needs_less_memory_than_a_step_of_the_chosen_adapters():
+    """The allocator's peak: one block's activations at a time, against those above the lowest survivor."""
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=50, hidden_size=64, num_hidden_layers=6, num_attention_heads=2, intermediate_size=256
+    )
+    base = BertForSequenceClassification(shape)
+    model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=4, target_modules="all-linear"))
+    ids = torch.randint(0, 50, (32, 64))
+    data = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, 0] % 2}
+    optimizer, cpu = adamw(model), torch.device("cpu")
+    selector = WeightLora(model, optimizer, WeightLoraConfig(selection="gradient", keep_parameters=0.25))
+    probing = peak_allocated_bytes(lambda: selector.probe([data]), cpu)
+
+    def step():
+        model(**data).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    assert probing < 1.1 * peak_allocated_bytes(step, cpu)

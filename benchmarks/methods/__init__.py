@@ -2,7 +2,7 @@
 
 from weightlora.train.methods import CONFIG_OPTIONS, METHODS, Method
 
-from . import lists, peft, probes
+from . import lists, peft, probes, rivals
 from .subsets import anew, random_without, rival, subset
 from .variants import by_gradient, faster, sampled
 
@@ -19,5 +19,5 @@ RIVALS = {
 }
 """Sets of adapters that the package would not choose, and variants of its default."""
 
-ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS, **lists.METHODS, **probes.METHODS}
+ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS, **lists.METHODS, **probes.METHODS, **rivals.METHODS}
 """Every method that an experiment may name."""

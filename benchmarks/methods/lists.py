@@ -20,7 +20,7 @@ from weightlora.train.methods import Method, Prepared, Setting, keep_only
 
 from .subsets import kept_by
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "OPTIONS", "Choose", "train_list"]
 
 Choose = Callable[[Setting, list[LoraAdapter]], list[str]]
 """The names of a list, from a setting and the adapters of LoRA on all modules."""
@@ -90,8 +90,8 @@ def _in_block(adapter: LoraAdapter) -> bool:
     return bool(block_of(adapter.name))
 
 
-def _train(choose: Choose, setting: Setting) -> Prepared:
-    """LoRA on the list that `choose` makes."""
+def train_list(choose: Choose, setting: Setting) -> Prepared:
+    """LoRA on the list that `choose` makes. It may run the model, which has adapters on all modules then."""
     with torch.random.fork_rng(devices=[]):  # the adapters that stay start as with LoRA on all modules
         model = setting.lora()
         try:
@@ -126,11 +126,11 @@ def _rank(setting: Setting, sizes: Mapping[str, int], names: Sequence[str]) -> i
 OPTIONS = frozenset({"rank", "parameters"})
 
 METHODS: dict[str, Method] = {
-    "peft-default": Method(partial(_train, _peft_default), OPTIONS),
-    "attention-only": Method(partial(_train, _attention), OPTIONS),
-    "mlp-only": Method(partial(_train, _mlp), OPTIONS),
-    "widening": Method(partial(_train, _widening), OPTIONS),
-    "pooler-and-widening": Method(partial(_train, _pooler_and_widening), OPTIONS),
-    "random-alike": Method(partial(_train, _random_alike), OPTIONS | {"like"}),
+    "peft-default": Method(partial(train_list, _peft_default), OPTIONS),
+    "attention-only": Method(partial(train_list, _attention), OPTIONS),
+    "mlp-only": Method(partial(train_list, _mlp), OPTIONS),
+    "widening": Method(partial(train_list, _widening), OPTIONS),
+    "pooler-and-widening": Method(partial(train_list, _pooler_and_widening), OPTIONS),
+    "random-alike": Method(partial(train_list, _random_alike), OPTIONS | {"like"}),
 }
 """Each trains one list. `random-alike` draws its list."""

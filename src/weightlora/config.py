@@ -65,7 +65,7 @@ class WeightLoraConfig:
     keep: int | float | None = None
     keep_parameters: int | float | None = None
     select_steps: int | float = DEFAULT_STEPS
-    probe_batches: int = 8
+    probe_batches: int = 4
     warmup_steps: int = 0
     threshold_every: int = 1
     rounds: int = 1

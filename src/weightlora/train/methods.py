@@ -134,8 +134,8 @@ def default_select_steps(steps: int) -> int:
 
 
 def _select(setting: Setting, make: Callable[..., WeightLoraConfig], **settings: Any) -> Prepared:
-    chosen = {"keep": setting.keep, "select_steps": setting.select_steps, "seed": setting.seed}
-    chosen |= settings | setting.options
+    base = {"keep": setting.keep, "select_steps": setting.select_steps, "seed": setting.seed}
+    chosen: dict[str, Any] = base | settings | setting.options
     rule = RULES.get(chosen.get("selection", WeightLoraConfig.selection))
     if rule is not None and rule.probes and setting.select_steps == default_select_steps(setting.steps):
         del chosen["select_steps"]  # nobody gave it, and a probe has none

@@ -1,0 +1,218 @@
+"""Rules of other papers that choose before training, from a few batches: scores of modules, module types or layers.
+
+Rules that rank modules keep as many as fit into a share of the parameters of LoRA on all modules
+(`options["parameters"]`, a quarter); others keep half of the layers, or one module. All train at the rank that comes
+closest to this share.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightlora.adapters import LoraAdapter, block_of
+from weightlora.budget import top_by_parameters
+from weightlora.train.methods import Method, Prepared, Setting
+
+from .lists import OPTIONS, Choose, train_list
+
+__all__ = ["METHODS"]
+
+Scores = list[float]
+SHARE = 0.25
+
+
+def weight_of(adapter: LoraAdapter) -> Tensor:
+    """The frozen weight of the module that an adapter is on."""
+    return adapter.layer.get_base_layer().get_parameter("weight")
+
+
+@contextmanager
+def weights_with_gradients(adapters: Sequence[LoraAdapter]) -> Iterator[None]:
+    """Inside, backward passes also reach the frozen weights."""
+    weights = [weight_of(adapter) for adapter in adapters]
+    for weight in weights:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None
+
+
+def gradients(setting: Setting, adapters: Sequence[LoraAdapter], rows: int | None = None) -> Iterator[list[Tensor]]:
+    """The gradient of each frozen weight, batch by batch; of the first `rows` rows of a batch."""
+    with weights_with_gradients(adapters):
+        for batch in setting.batches():
+            setting.model.zero_grad()
+            setting.model(**{key: value[:rows] for key, value in batch.items()}).loss.backward()
+            found = [weight_of(adapter).grad for adapter in adapters]
+            yield [torch.zeros_like(weight_of(a)) if g is None else g for a, g in zip(adapters, found, strict=True)]
+    setting.model.zero_grad()
+
+
+def gora(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """GoRA: the mean of `|W * G|`, with the gradient G of all batches together."""
+    totals = [torch.zeros_like(weight_of(adapter)) for adapter in adapters]
+    for found in gradients(setting, adapters):
+        for total, gradient in zip(totals, found, strict=True):
+            total += gradient
+    return [float((weight_of(a) * total).abs().mean()) for a, total in zip(adapters, totals, strict=True)]
+
+
+def fisher(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """The mean squared gradient of W: the diagonal of the empirical Fisher information."""
+    scores = torch.zeros(len(adapters))
+    for found in gradients(setting, adapters):
+        scores += torch.stack([gradient.square().mean() for gradient in found])
+    return scores.tolist()
+
+
+def gradient_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """The sum of `||dL/dW||_F` over five batches of one row, as aletheia-lora has it."""
+    scores, rows = torch.zeros(len(adapters)), 1
+    for _, found in zip(range(5), gradients(setting, adapters, rows), strict=False):
+        scores += torch.stack([gradient.norm() for gradient in found])
+    return scores.tolist()
+
+
+@contextmanager
+def inputs_of(adapters: Sequence[LoraAdapter], see: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
+    """Inside, `see` gets the index of an adapter, and the rows that go into and come out of its frozen module."""
+
+    def hook(index: int, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        see(index, inputs[0].detach().flatten(0, -2), output.detach().flatten(0, -2))
+
+    layers = [adapter.layer.get_base_layer() for adapter in adapters]
+    handles = [layer.register_forward_hook(partial(hook, index)) for index, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def feature_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """PLoP's normalised feature norm: `||W' x'||` relative to its mean on Gaussian inputs; a mean by module type.
+
+    `x' = x / ||x||` and `W' = W / rms(W)`. On Gaussian inputs, `||W' x'||^2` is `out` in the mean.
+    """
+    sums, counts = torch.zeros(len(adapters)), torch.zeros(len(adapters))
+
+    def see(index: int, rows: Tensor, _: Tensor) -> None:
+        weight = weight_of(adapters[index])
+        weight = weight / weight.square().mean().sqrt()
+        norms = torch.nn.functional.linear(rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-12), weight).norm(
+            dim=-1
+        )
+        sums[index] += norms.sum() / weight.shape[0] ** 0.5
+        counts[index] += len(rows)
+
+    with inputs_of(adapters, see):
+        for batch in setting.batches():
+            setting.model(**batch)
+    return _means((sums / counts).tolist(), [adapter.name.rpartition(".")[2] for adapter in adapters])
+
+
+@torch.no_grad()
+def similarities(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """Linear CKA between what enters the first and what leaves the last adapted module of a layer, for each layer."""
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for index, adapter in enumerate(adapters):
+        first.setdefault(block_of(adapter.name), index)
+        last[block_of(adapter.name)] = index
+    seen: defaultdict[tuple[str, int], list[Tensor]] = defaultdict(list)
+
+    def see(index: int, rows: Tensor, output: Tensor) -> None:
+        if index in first.values():
+            seen["in", index].append(rows)
+        if index in last.values():
+            seen["out", index].append(output)
+
+    with inputs_of(adapters, see):
+        for batch in setting.batches():
+            setting.model(**batch)
+    cka = {block: _cka(torch.cat(seen["in", first[block]]), torch.cat(seen["out", last[block]])) for block in first}
+    return [cka[block_of(adapter.name)] for adapter in adapters]
+
+
+def _cka(one: Tensor, other: Tensor) -> float:
+    one, other = one - one.mean(0), other - other.mean(0)
+    return float((one.T @ other).norm() ** 2 / ((one.T @ one).norm() * (other.T @ other).norm()))
+
+
+def _means(scores: Sequence[float], groups: Sequence[str]) -> Scores:
+    """Each score replaced by the mean of its group."""
+    members: defaultdict[str, list[float]] = defaultdict(list)
+    for score, group in zip(scores, groups, strict=True):
+        members[group].append(score)
+    return [sum(members[group]) / len(members[group]) for group in groups]
+
+
+Score = Callable[[Setting, list[LoraAdapter]], Scores]
+
+
+def best_modules(score: Score, sign: int, setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """The modules with the highest scores (the lowest, with sign -1) that fit into the share."""
+    sizes = [adapter.size for adapter in adapters]
+    budget = int(setting.options["parameters"] * sum(sizes))
+    scores = sign * torch.tensor(score(setting, adapters), dtype=torch.float64)
+    kept = top_by_parameters(scores, sizes, budget).tolist()
+    return [adapter.name for adapter, stays in zip(adapters, kept, strict=True) if stays]
+
+
+def best_layers(score: Score, sign: int, setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """All modules of the half of the layers with the highest scores (the lowest, with sign -1)."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    for adapter, value in zip(adapters, score(setting, adapters), strict=True):
+        if block := block_of(adapter.name):
+            totals[block] += sign * value
+    half = sorted(totals, key=lambda block: -totals[block])[: len(totals) // 2]
+    return [adapter.name for adapter in adapters if block_of(adapter.name) in half]
+
+
+def best_one(score: Score, setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
+    """The one module with the highest score."""
+    scores = score(setting, adapters)
+    return [adapters[scores.index(max(scores))].name]
+
+
+@torch.enable_grad()
+def energies(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """PAGE's score: the energy of the gradient of B."""
+    scores = torch.zeros(len(adapters))
+    for batch in setting.batches():
+        setting.model.zero_grad()
+        setting.model(**batch).loss.backward()
+        found = [adapter.factors[1].grad for adapter in adapters]
+        scores += torch.tensor([0.0 if gradient is None else float(gradient.square().sum()) for gradient in found])
+    setting.model.zero_grad()
+    return scores.tolist()
+
+
+def train_chosen(choose: Choose, setting: Setting) -> Prepared:
+    """LoRA on what a rule chooses, at the rank that comes closest to the share of the parameters."""
+    return train_list(choose, replace(setting, options={"parameters": SHARE} | setting.options))
+
+
+CHOICES: Mapping[str, Choose] = {
+    "gora": partial(best_modules, gora, 1),
+    "fisher": partial(best_modules, fisher, 1),
+    "plop": partial(best_modules, feature_norms, 1),
+    "plop-lowest": partial(best_modules, feature_norms, -1),
+    "aletheia": partial(best_layers, gradient_norms, 1),
+    "cka": partial(best_layers, similarities, -1),
+    "page": partial(best_one, energies),
+}
+METHODS = {
+    name: Method(partial(train_chosen, choose), OPTIONS, reads_weights=True) for name, choose in CHOICES.items()
+}
+"""Each trains the modules, the layers or the one module that its rule prefers."""
