@@ -1,9 +1,9 @@
 """A probe before training: the gradients of adapters that no step has moved yet.
 
 While `B = 0`, an adapter changes nothing, A has no gradient, and `dL/dB = s G A^T` with the gradient G of the module's
-weight. The score is the L1 norm of the mean gradient over the batches: to first order, what a first step of Adam, which
-moves every entry by the learning rate, takes off the loss. It is divided by the mean of the block: gradients grow
-towards the output, however useful a block is.
+weight. The score is the L1 norm of the mean gradient over the batches. To first order, that is the decrease of the
+loss by a first step of Adam, which moves every entry by the learning rate. It is divided by the mean of the block,
+because gradients grow towards the output, however useful a block is.
 """
 
 from collections import defaultdict
