@@ -25,6 +25,14 @@ from transformers import (
 BERT_TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
 
 
+WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
+
+
+def sentence(index: int) -> str:
+    """A text of three of the words; the first 144 differ."""
+    return f"{WORDS[index % 4]} {WORDS[4 + index // 4 % 6]} {WORDS[4 + index // 24]}"
+
+
 def tiny_bert(layers: int = 2, dropout: float = 0.0) -> BertForSequenceClassification:
     torch.manual_seed(0)
     config = BertConfig(

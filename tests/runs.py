@@ -1,13 +1,30 @@
 """Short trainings on tiny models, for the tests of resuming: what to run, what it ends in."""
 
 import torch
-from models import batch, lora_bert
+from models import adamw, batch, lora_bert, train
 from transformers import TrainerCallback, TrainingArguments
 
-from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
+from weightlora import WeightLora, WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
+from weightlora.state import write_state
 
 STEPS = 8
 ROUNDS = {"keep": 3, "select_steps": 6, "rounds": 2, "expand": "qr"}
+LOOP = ROUNDS | {"select_steps": 4}
+
+
+def run_loop(steps):
+    """The model and the selector after so many steps of a plain loop."""
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**LOOP))
+    train(model, optimizer, selector, steps=steps)
+    return model, selector
+
+
+def save_loop(steps, directory):
+    """Write the state of such a loop; returns the directory."""
+    write_state(run_loop(steps)[1].state_dict(), directory)
+    return directory
 
 
 def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, **arguments):

@@ -7,6 +7,7 @@ from typing import Any
 from weightlora import __version__
 from weightlora.train.result import HELD_OUT_LOSS, Result, write_result
 
+NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
 VERSIONS = {"weightlora": __version__, "torch": "2.8.0", "peft": "0.21.0", "transformers": "5.0.0"}
 
 

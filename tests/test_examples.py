@@ -5,12 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from models import save_causal, save_classifier
+from models import WORDS, save_causal, save_classifier, sentence
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 from processes import Nursery
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
 CAUSAL = {"sft", "dpo"}
 MARK, WAS = "  # +", "  # was: "
 STEPS = 10
@@ -20,8 +19,7 @@ IMPORTS += ["weightlora.trainers.trainer", *(["lightning.pytorch"] if find_spec(
 
 
 def row(index: int) -> dict:
-    text = f"{WORDS[index % 4]} {WORDS[4 + index // 4 % 6]} {WORDS[4 + index // 24]}"
-    return {"text": text, "label": index % 2}
+    return {"text": sentence(index), "label": index % 2}
 
 
 def preference(index: int) -> dict:

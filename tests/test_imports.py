@@ -1,4 +1,5 @@
-"""What `import weightlora` may load, and that imports between the rooms of the package point one way."""
+"""What `import weightlora` may load, that imports between the rooms of the package point one way, and that each
+source file has a test."""
 
 import ast
 import json
@@ -164,6 +165,38 @@ def circles(package: Path) -> list[str]:
 
 def test_no_files_import_one_another_in_a_circle() -> None:
     assert circles(PACKAGE) == []
+
+
+def without_tests(root: Path) -> list[str]:
+    """Source files without a test at the path that mirrors theirs; `__init__.py` is tested with what it gathers."""
+    missing = []
+    for sources, tests in (("src/weightlora", "tests"), ("benchmarks", "tests/benchmarks")):
+        for path in sorted((root / sources).rglob("*.py")):
+            mirror = root / tests / path.relative_to(root / sources).with_name(f"test_{path.name}")
+            if path.name != "__init__.py" and not (mirror.is_file() and "def test_" in mirror.read_text("utf-8")):
+                missing.append(f"{path.relative_to(root)} has no test in {mirror.relative_to(root)}")
+    return missing
+
+
+def test_every_source_file_has_a_test_file() -> None:
+    assert without_tests(PACKAGE.parents[1]) == []
+
+
+def test_a_source_file_without_a_test_is_found(tmp_path: Path) -> None:
+    for path in ("src/weightlora/__init__.py", "src/weightlora/rules/luck.py", "benchmarks/tables.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    wanted = [tmp_path / "tests/rules/test_luck.py", tmp_path / "tests/benchmarks/test_tables.py"]
+    assert [line.rpartition(" ")[2] for line in without_tests(tmp_path)] == [
+        path.relative_to(tmp_path).as_posix() for path in wanted
+    ]
+    for path in wanted:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert len(without_tests(tmp_path)) == 2, "an empty file is no test"
+    for path in wanted:
+        path.write_text("def test_it(): ...\n")
+    assert without_tests(tmp_path) == []
 
 
 def test_no_file_is_longer_than_300_lines() -> None:

@@ -1,19 +1,9 @@
 """Each module has a place of its own in a grid of layers and kinds."""
 
 import pytest
+from pictures import BERT, BERT_TYPES, LLAMA
 
 from weightlora.layout import lay_out
-
-BERT_TYPES = ["attention.self.query", "attention.self.key", "attention.output.dense", "output.dense"]
-
-
-BERT = [f"bert.encoder.layer.{layer}.{kind}" for layer in range(3) for kind in BERT_TYPES]
-
-
-LLAMA_TYPES = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
-
-
-LLAMA = [f"model.layers.{layer}.{kind}" for layer in range(30) for kind in LLAMA_TYPES]
 
 
 def test_layers_are_columns_and_types_rows():

@@ -8,44 +8,29 @@ from importlib.metadata import version
 import pytest
 import torch
 from models import adamw, lora_bert, train
+from runs import LOOP, run_loop, save_loop
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import find_adapters
 from weightlora.errors import StateError
 from weightlora.state import STATE_FILE, State, read_state, write_state
 
-SETTINGS = {"keep": 3, "select_steps": 4, "rounds": 2, "expand": "qr"}
-
-
-def run(steps):
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**SETTINGS))
-    train(model, optimizer, selector, steps=steps)
-    return model, selector
-
-
-@pytest.fixture
-def directory(tmp_path):
-    write_state(run(3)[1].state_dict(), tmp_path)
-    return tmp_path
-
 
 def test_what_is_written_is_read(tmp_path):
-    state = run(3)[1].state_dict()
+    state = run_loop(3)[1].state_dict()
     assert write_state(state, tmp_path / "new").name == STATE_FILE
     assert read_state(tmp_path / "new") == state
     assert [path.name for path in (tmp_path / "new").iterdir()] == [STATE_FILE], "nothing else is left"
 
 
-def test_the_file_holds_all_that_the_decision_depends_on(directory):
+def test_the_file_holds_all_that_the_decision_depends_on(tmp_path):
     """Phase, step, gates, evidence, rng, kept names, ranks, scalings and versions: after the first of two rounds."""
-    content = json.loads((directory / STATE_FILE).read_text())
+    content = json.loads((save_loop(3, tmp_path) / STATE_FILE).read_text())
     assert content.keys() == {"sha256", "state", "versions"}
     assert content["versions"] == {name: version(name) for name in ("weightlora", "torch", "peft")}
-    state, (model, selector) = content["state"], run(3)
+    state, (model, selector) = content["state"], run_loop(3)
     assert state["step_count"] == 3 and state["round"] == 1  # with the config that is the phase
-    assert state["config"] == asdict(WeightLoraConfig(**SETTINGS))  # the seed is all there is of rng
+    assert state["config"] == asdict(WeightLoraConfig(**LOOP))  # the seed is all there is of rng
     assert state["names"] == selector.names and len(set(state["scores"])) == 12
     assert state["scores"] == list(selector.scores.values())
     assert state["omega"] == [float(name in selector.kept) for name in selector.names]
@@ -60,7 +45,7 @@ def test_the_file_holds_all_that_the_decision_depends_on(directory):
 @pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
 def test_no_generator_but_our_own_has_a_part_in_the_decision(tmp_path, selection):
     """Resumed under another global seed, the second round keeps and draws what it would have."""
-    settings = WeightLoraConfig(**SETTINGS | {"selection": selection, "expand": "random"})
+    settings = WeightLoraConfig(**LOOP | {"selection": selection, "expand": "random"})
     ends = []
     for resume in (False, True):
         model = lora_bert()
@@ -106,7 +91,8 @@ def newer(content):
         (lambda path: edit(path, newer), "was changed after it was written"),
     ],
 )
-def test_a_damaged_state_is_refused_and_the_model_untouched(directory, spoil, message):
+def test_a_damaged_state_is_refused_and_the_model_untouched(tmp_path, spoil, message):
+    directory = save_loop(3, tmp_path)
     spoil(directory / STATE_FILE)
     model = lora_bert()
     with pytest.raises(ValueError, match=message):
@@ -115,15 +101,16 @@ def test_a_damaged_state_is_refused_and_the_model_untouched(directory, spoil, me
 
 
 def test_a_state_of_a_newer_version_says_so(tmp_path):
-    write_state(run(1)[1].state_dict() | {"format": 99}, tmp_path)
+    write_state(run_loop(1)[1].state_dict() | {"format": 99}, tmp_path)
     with pytest.raises(ValueError, match="format 99, and this version reads 3: update weightlora"):
         restore(lora_bert(), tmp_path)
-    write_state({key: value for key, value in run(1)[1].state_dict().items() if key != "sizes"}, tmp_path)
+    write_state({key: value for key, value in run_loop(1)[1].state_dict().items() if key != "sizes"}, tmp_path)
     with pytest.raises(ValueError, match="the state's 'sizes' is None, and must be a list"):
         restore(lora_bert(), tmp_path)
 
 
-def test_a_failed_write_leaves_the_earlier_state(directory, monkeypatch):
+def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch):
+    directory = save_loop(3, tmp_path)
     before = read_state(directory)
 
     def full(*args, **kwargs):
@@ -131,7 +118,7 @@ def test_a_failed_write_leaves_the_earlier_state(directory, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_state(run(4)[1].state_dict(), directory)
+        write_state(run_loop(4)[1].state_dict(), directory)
     assert read_state(directory) == before
     assert [path.name for path in directory.iterdir()] == [STATE_FILE]
 
@@ -182,7 +169,7 @@ def test_a_state_of_format_2_still_loads(tmp_path):
     """It continues as a state of the present format does."""
     model, optimizer = lora_bert(), None
     optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**SETTINGS))
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**LOOP))
     train(model, optimizer, selector, steps=3)
     new = State.from_dict(selector.state_dict())
     columns = {name: new.column(name) for name in ("kinds", "sizes", "start_ranks", "omega", "scores")}
@@ -196,7 +183,7 @@ def test_a_state_of_format_2_still_loads(tmp_path):
     resumed = lora_bert()
     state = restore(resumed, tmp_path)
     again = adamw(resumed)
-    other = WeightLora(resumed, again, WeightLoraConfig(**SETTINGS), state)
+    other = WeightLora(resumed, again, WeightLoraConfig(**LOOP), state)
     resumed.load_state_dict(weights)
     again.load_state_dict(moments)
     train(resumed, again, other, steps=3, start=3)

@@ -6,41 +6,48 @@ import torch
 from torch import Tensor
 
 from weightlora.rules import RULES, Best
-from weightlora.rules.gradient import GradientNorm
+from weightlora.rules.gradient import GradientNorm, relative_to_blocks
+from weightlora.tensors import to_vector
 from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, weightlora
 
-from .scores import relative_to_block
-
-__all__ = ["METHODS", "ProbePerBlock"]
+__all__ = ["METHODS", "Energy", "HalfPerBlock", "Plain"]
 
 
-class ProbePerBlock(GradientNorm):
-    """Gradient norms relative to the mean of the block that an adapter is in: which kind counts, at every depth."""
+class Plain(GradientNorm):
+    """L1 norms, whatever the block."""
 
-    name = "gradient-per-block"
+    name = "gradient-plain"
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
-        super().update(evidence, step, best)
-        relative = relative_to_block(self.score.numpy(), [adapter.name for adapter in self._adapters])
-        self.score = torch.as_tensor(relative, dtype=torch.float64)
+        self.score = evidence
 
 
-class ProbeHalfPerBlock(GradientNorm):
-    """Gradient norms relative to the root of the mean of the block: between the norm and the norm per block."""
+class HalfPerBlock(GradientNorm):
+    """L1 norms relative to the root of the mean of the block: between `gradient` and `gradient-plain`."""
 
     name = "gradient-half-per-block"
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
-        super().update(evidence, step, best)
-        relative = relative_to_block(self.score.numpy(), [adapter.name for adapter in self._adapters])
-        self.score = (self.score * torch.as_tensor(relative, dtype=torch.float64)).sqrt()
+        relative = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
+        self.score = (evidence * relative).sqrt()
 
 
-RULES |= {rule.name: rule for rule in (ProbePerBlock, ProbeHalfPerBlock)}
+class Energy(Plain):
+    """L2 norms, whatever the block: PAGE's energy, of the mean gradient."""
+
+    name = "gradient-energy"
+
+    @torch.no_grad()
+    def take(self, grad_scale: float) -> Tensor:
+        gradients = [adapter.factors[1].grad for adapter in self._adapters]
+        return to_vector([torch.zeros(()) if g is None else g.norm() for g in gradients]) / grad_scale
+
+
+RULES |= {rule.name: rule for rule in (Plain, HalfPerBlock, Energy)}
 
 
 def probe(setting: Setting) -> Prepared:
-    """The package's probe, or a variant of it (`options["selection"]`). A list before training: both are one run."""
+    """The package's probe, or a variant of it (`options["selection"]`). It chooses, and trains what it chose."""
     options = {"selection": GradientNorm.name, "keep": None, "keep_parameters": 0.25}
     return weightlora(replace(setting, options=options | setting.options))
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from weightlora.adapters import LoraAdapter, block_of
 from weightlora.budget import top_by_parameters
+from weightlora.rules.gradient import relative_to_blocks
 from weightlora.train.methods import Method, Prepared, Setting
 
 from .lists import OPTIONS, Choose, train_list
@@ -64,6 +65,12 @@ def gora(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
         for total, gradient in zip(totals, found, strict=True):
             total += gradient
     return [float((weight_of(a) * total).abs().mean()) for a, total in zip(adapters, totals, strict=True)]
+
+
+def gora_per_block(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """GoRA's score relative to the mean of the block, as the package's probe compares its own."""
+    scores = torch.tensor(gora(setting, adapters), dtype=torch.float64)
+    return relative_to_blocks(scores, [adapter.name for adapter in adapters]).tolist()
 
 
 def fisher(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
@@ -205,6 +212,7 @@ def train_chosen(choose: Choose, setting: Setting) -> Prepared:
 
 CHOICES: Mapping[str, Choose] = {
     "gora": partial(best_modules, gora, 1),
+    "gora-per-block": partial(best_modules, gora_per_block, 1),
     "fisher": partial(best_modules, fisher, 1),
     "plop": partial(best_modules, feature_norms, 1),
     "plop-lowest": partial(best_modules, feature_norms, -1),

@@ -59,21 +59,21 @@ def gather(
         )
     check_fresh(adapters)
     with undisturbed(model):
-        for done in backward(model, batches, loss, number):
-            taken = rule.take(SCALE)
-            assert taken is not None  # the gradients are there
-            evidence = engine.average(taken)
-            check_finite(evidence, adapters, f"batch {done} of the probe: check the data, and the model's precision")
-            rule.update(evidence, done, lambda score: score > 0)
-    if not bool(rule.score.any()):
+        done = backward(model, batches, loss, number)
+        taken = rule.take(SCALE * done)
+        assert taken is not None  # the gradients are there
+        evidence = engine.average(taken)
+    check_finite(evidence, adapters, "the probe: check the data, and the model's precision")
+    if not bool(evidence.any()):
         raise TrainingError(
             "all gradients of the adapters are 0 in the probe: the loss does not depend on them, or float16 is too "
             "coarse for it."
         )
+    rule.update(evidence, done, lambda score: score > 0)
 
 
-def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number: int) -> Iterator[int]:
-    """One backward pass after another; yields the number of the batch while its gradients are there.
+def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number: int) -> int:
+    """One backward pass after another; the gradients add up. Returns how many batches there were.
 
     Args:
         model: Has no gradients yet.
@@ -96,11 +96,9 @@ def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number
         if not bool(value.isfinite().all()):
             raise TrainingError(f"the loss of batch {done} of the probe is {float(value)}: check the data.")
         (value * SCALE).backward()
-        del value
-        yield done
-        model.zero_grad(set_to_none=True)
     if not done:
         raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
+    return done
 
 
 def _own_loss(model: nn.Module, batch: Any) -> Any:

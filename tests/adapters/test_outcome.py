@@ -4,23 +4,12 @@ import pytest
 import torch
 from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
 from peft import LoraConfig, PeftModel, get_peft_model
+from survivors import injected, remove
 from torch import nn
 
 from weightlora.adapters import base_model_of, find_adapters
 from weightlora.adapters.outcome import describe_
-from weightlora.adapters.surgery import disconnect_, fold_gate_
-
-
-def remove(model, keep: list[int], optimizer=None, adapter_name=None) -> list[str]:
-    adapters = find_adapters(model, adapter_name)
-    disconnect_(model, [adapter for i, adapter in enumerate(adapters) if i not in keep], optimizer)
-    describe_(model, adapters[0].adapter_name)
-    return [adapters[i].name for i in keep]
-
-
-def injected(model, adapter_name: str = "default") -> list[str]:
-    return [adapter.name for adapter in find_adapters(model, adapter_name, check=False)]
-
+from weightlora.adapters.surgery import fold_gate_
 
 RELOADS = {
     "bert": (lora_bert, tiny_bert, [1, 4, 11]),

@@ -6,23 +6,12 @@ import torch
 from models import adamw, batch, lora_bert, lora_mixtral, train
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from survivors import injected, remove
 from torch import nn
 from transformers import MixtralForCausalLM
 
 from weightlora.adapters import base_model_of, find_adapters
-from weightlora.adapters.outcome import describe_
-from weightlora.adapters.surgery import disconnect_, fold_gate_, free_inputs_
-
-
-def remove(model, keep: list[int], optimizer=None, adapter_name=None) -> list[str]:
-    adapters = find_adapters(model, adapter_name)
-    disconnect_(model, [adapter for i, adapter in enumerate(adapters) if i not in keep], optimizer)
-    describe_(model, adapters[0].adapter_name)
-    return [adapters[i].name for i in keep]
-
-
-def injected(model, adapter_name: str = "default") -> list[str]:
-    return [adapter.name for adapter in find_adapters(model, adapter_name, check=False)]
+from weightlora.adapters.surgery import fold_gate_, free_inputs_
 
 
 def test_a_removed_module_is_the_base_layer_again():

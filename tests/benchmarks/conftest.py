@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-import datasets
 import pytest
+from recipes import caches as caches  # for every test of this directory
 from recipes import save_model, write_glue
 from stored import VERSIONS, result
 
@@ -48,9 +48,3 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_glue(root / "glue")
     save_model("deberta", root / "deberta")
     return root
-
-
-@pytest.fixture(autouse=True)
-def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepared data goes to a folder of the tests."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets")

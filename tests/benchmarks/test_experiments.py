@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from benchmarks.experiments import plan, resolve
+from benchmarks.experiments import labels_in, plan, resolve, tasks_in
+from benchmarks.pages.runs import QUALITY
 from stored import VERSIONS
 
 from weightlora.errors import ConfigError
@@ -76,3 +77,10 @@ def test_the_plan_refuses_unknown_names(root):
     with pytest.raises(ConfigError, match="method 'kappa' is unknown for a: choose one of k5, lora, random"):
         plan(root, None, ["kappa"], None)
     assert [run.experiment["task"] for run in plan(root, None, ["k5"], 1)] == ["a"], "b has no k5"
+
+
+def test_chance_after_the_selection_phase_differs_from_the_default_in_the_choice_alone():
+    for task in (name for name in tasks_in(QUALITY) if "random-late" in labels_in(QUALITY, name)):
+        late, default = (resolve(QUALITY, task, label) for label in ("random-late", "weightlora"))
+        assert late.pop("options") == {"selection": "random"} and default.pop("options") == {}
+        assert {**late, "label": None, "seeds": None} == {**default, "label": None, "seeds": None}, task

@@ -3,7 +3,10 @@
 import shutil
 
 from benchmarks.experiments import resolve
-from benchmarks.tuning import plan_tuning, render_tuning_markdown, settle_tuning
+from benchmarks.pages.runs import QUALITY
+from benchmarks.tuning import plan_tuning, preferred, render_tuning_markdown, settle_tuning
+
+from weightlora.train.result import read_result
 
 
 def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(root, finish):
@@ -41,3 +44,11 @@ def test_side_comparisons_follow_the_main_comparison(root, finish):
         finish(run, loss=0.5)
     headings = [line for line in render_tuning_markdown(root).splitlines() if line.startswith("## ")]
     assert [heading.split(":")[0] for heading in headings] == ["## a", "## a-side/b"]
+
+
+def test_every_method_runs_at_the_rate_that_its_tuning_prefers():
+    tuned = {path.parent for path in QUALITY.glob("*/tuning/*/lr-*.json")}
+    assert tuned
+    for folder in tuned:
+        rate = preferred(map(read_result, folder.glob("lr-*.json")))
+        assert resolve(QUALITY, folder.parents[1].name, folder.name)["learning_rate"] == rate, folder

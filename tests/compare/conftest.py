@@ -5,12 +5,13 @@ import io
 import json
 
 import pytest
+from models import sentence
+from pictures import figure_of as figure_of
 from recipes import caches as caches  # for every test of this directory
 from recipes import save_model
 
 from weightlora.compare import session, worker
 
-WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
 FAST = ["--max_steps", "4", "--per_device_train_batch_size", "4", "--max_length", "16", "--rank", "2", "--use_cpu"]
 
 
@@ -20,7 +21,7 @@ def place(tmp_path_factory):
     directory = tmp_path_factory.mktemp("compare")
     for kind in ("deberta", "llama"):
         save_model(kind, directory / kind)
-    texts = [f"{WORDS[i % 4]} {WORDS[4 + i // 4 % 6]} {WORDS[4 + i // 24]}" for i in range(120)]
+    texts = [sentence(i) for i in range(120)]
     films = [{"text": text, "label": "pos" if i % 2 else "neg"} for i, text in enumerate(texts)]
     stories = [{"text": f"the {text} was number {i} and the end"} for i, text in enumerate(texts[:60])]
     for name, rows in (("films", films), ("stories", stories)):

@@ -1,44 +1,15 @@
 """The picture shows what it is given: rows in order, marks at their values, the file whole or not at all."""
 
 import pytest
+from pictures import PNG, labels, means, texts
 from processes import nursery
 
-from weightlora.compare import picture
 from weightlora.compare.picture import draw_comparison
 from weightlora.errors import DataError
-
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def entry(mean, ci=0.01, parameters=1000, versus=None):
     return {"loss": {"mean": mean, "ci": ci}, "trainable_parameters": parameters, "vs_random": versus}
-
-
-@pytest.fixture
-def figure_of(monkeypatch, tmp_path):
-    """Calls a drawing function and returns the figure that it would have written."""
-    kept = []
-    monkeypatch.setattr(picture, "save", lambda figure, path: kept.append(figure))
-
-    def call(draw, *arguments):
-        draw(*arguments, tmp_path / "picture.png")
-        return kept.pop()
-
-    return call
-
-
-def means(axes):
-    """(row, loss, whether filled) of every diamond."""
-    lines = [line for line in axes.lines if line.get_marker() == "D"]
-    return sorted((line.get_ydata()[0], line.get_xdata()[0], line.get_markerfacecolor() != "white") for line in lines)
-
-
-def texts(axes):
-    return [text.get_text().strip() for text in axes.texts]
-
-
-def labels(axes):
-    return [label.get_text() for label in axes.get_yticklabels()]
 
 
 def test_rows_are_sorted_and_filled_where_the_interval_excludes_zero(figure_of):

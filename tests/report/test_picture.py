@@ -3,15 +3,10 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
-from matplotlib.patches import Rectangle
+from pictures import BERT, LLAMA, squares, texts
 
 from weightlora.report import draw_selection
 from weightlora.report.picture import _figure
-
-BERT_TYPES = ["attention.self.query", "attention.self.key", "attention.output.dense", "output.dense"]
-BERT = [f"bert.encoder.layer.{layer}.{kind}" for layer in range(3) for kind in BERT_TYPES]
-LLAMA_TYPES = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
-LLAMA = [f"model.layers.{layer}.{kind}" for layer in range(30) for kind in LLAMA_TYPES]
 
 
 def selection(names: list[str], kept: list[str], ranks: dict[str, int] | None = None, scored: bool = True) -> dict:
@@ -43,25 +38,17 @@ def write(directory: Path, content: object) -> Path:
     return directory
 
 
-def texts(figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
-
-
-def squares(figure) -> list[Rectangle]:
-    return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
-
-
 def test_kept_cells_are_framed_and_marked():
     kept = [BERT[1], BERT[6]]
     figure = _figure(selection(BERT, kept))
-    framed = [square for square in squares(figure) if square.get_linewidth() > 2]
+    framed = [square for square in squares(figure.axes[0]) if square.get_linewidth() > 2]
     centres = [
         (square.get_y() + square.get_height() / 2, square.get_x() + square.get_width() / 2) for square in framed
     ]
-    assert len(squares(figure)) == 12
+    assert len(squares(figure.axes[0])) == 12
     assert centres == [pytest.approx((1, 0)), pytest.approx((2, 1))]
-    assert texts(figure) == ["●", "●"]
-    assert len({square.get_facecolor() for square in squares(figure)}) == 12  # a colour a score
+    assert texts(figure.axes[0]) == ["●", "●"]
+    assert len({square.get_facecolor() for square in squares(figure.axes[0])}) == 12  # a colour a score
     assert figure.get_suptitle() == "2 of 12 LoRA adapters kept\nadapter parameters 1,200 → 200"
     assert figure.axes[1].get_ylabel() == "update credit"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kept, rank 8", "disconnected"]
@@ -69,14 +56,14 @@ def test_kept_cells_are_framed_and_marked():
 
 def test_ranks_are_printed_where_they_differ():
     figure = _figure(selection(BERT, [BERT[1], BERT[6]], ranks={BERT[6]: 32}))
-    assert texts(figure) == ["8", "32"]
+    assert texts(figure.axes[0]) == ["8", "32"]
     assert figure.legends[0].get_texts()[0].get_text() == "kept, with its rank"
 
 
 def test_without_scores_there_is_no_colour_bar():
     figure = _figure(selection(BERT, BERT[:2], scored=False))
     assert len(figure.axes) == 1
-    assert len({square.get_facecolor() for square in squares(figure)}) == 1
+    assert len({square.get_facecolor() for square in squares(figure.axes[0])}) == 1
 
 
 @pytest.mark.parametrize(("names", "widest"), [(BERT, 1200), (LLAMA, 2400)])

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from datasets import Dataset
-from models import save_tokenizer, tiny_llama
+from models import WORDS, save_tokenizer, tiny_llama
 from peft import LoraConfig, PeftConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig
@@ -13,7 +13,6 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig
 from weightlora import WeightLoraConfig, WeightLoraSFTTrainer, WeightLoraTrainerMixin
 from weightlora.adapters import find_adapters
 
-WORDS = ["good", "bad", "fine", "awful", "film", "plot", "actor", "scene", "end", "song"]
 STEPS = 5
 SETTINGS = WeightLoraConfig(keep=3, select_steps=3, rounds=2, expand="random")
 CUTS = {"a config": 2, "a PeftModel": 4}  # between the rounds, and after the last

@@ -1,47 +1,71 @@
 """A probe before training: the gradients of adapters that no step has moved yet.
 
-While `B = 0`, the update of an adapter is zero, A has no gradient, and `dL/dB = s G A^T` with the gradient G of the
-module's weight: what a first step can reach through this A. Its energy `||dL/dB||_F^2` over a few batches is PAGE's
-score (arXiv 2605.06183); here it ranks all adapters at once.
+While `B = 0`, an adapter changes nothing, A has no gradient, and `dL/dB = s G A^T` with the gradient G of the module's
+weight. The score is the L1 norm of the mean gradient over the batches. To first order, that is the decrease of the
+loss by a first step of Adam, which moves every entry by the learning rate. It is divided by the mean of the block,
+because gradients grow towards the output, however useful a block is.
 """
+
+from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..adapters import LoraAdapter
+from ..adapters import LoraAdapter, block_of
 from ..tensors import local, shards, to_vector
 from .base import Best, Rule, Settings
 
 
 class GradientNorm(Rule):
-    """The root of the mean energy of an adapter's gradients over the batches of the probe."""
+    """The L1 norm of the mean gradient of each adapter's factors, relative to its block."""
 
     name = "gradient"
-    score_label = "gradient norm"
+    score_label = "gradient, relative to the block"
     probes = True
     shares_parameters = True
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)
         self._adapters = adapters
-        self._energy = self.score.clone()
 
     @torch.no_grad()
     def take(self, grad_scale: float) -> Tensor:
-        """Energy of the gradients of one batch, shape `(n,)`."""
-        return to_vector([_energy(adapter) for adapter in self._adapters]) / grad_scale**2
+        """L1 norms of the gradients that are there, shape `(n,)`."""
+        return to_vector([_l1(adapter) for adapter in self._adapters]) / grad_scale
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
-        """Take in the energies of batch number `step`."""
-        self._energy = self._energy + evidence
-        self.score = (self._energy / step).sqrt()
+        """Score the adapters by the norms of the sum of all gradients."""
+        self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
 
 
-def _energy(adapter: LoraAdapter) -> Tensor:
+def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
+    """Each score divided by the mean of its block; 0 in a block whose scores are 0.
+
+    A module outside the blocks, such as a pooler, counts to the block before it in the model.
+
+    Args:
+        scores: Shape `(n,)`, not negative.
+        names: The n adapters, in model order.
+    """
+    blocks = ["" if (block := block_of(name)) == name else block for name in names]  # "0" is a module, not a block
+    present = next(filter(None, blocks), "")
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for index, block in enumerate(blocks):
+        present = block or present
+        members[present].append(index)
+    relative = torch.zeros_like(scores)
+    for indices in members.values():
+        if mean := float(scores[indices].mean()):
+            relative[indices] = scores[indices] / mean
+    return relative
+
+
+def _l1(adapter: LoraAdapter) -> Tensor:
     """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
     total = torch.zeros((), device=adapter.factors[1].device)
     for factor in adapter.factors:
         if factor.grad is not None:
-            total += shards(factor) * local(factor.grad).float().pow(2).sum()
+            total += shards(factor) * local(factor.grad).float().abs().sum()
     return total

@@ -1,7 +1,5 @@
 """`python -m benchmarks run`: bad arguments are named before anything runs, and what is done is not run again."""
 
-import json
-
 import pytest
 from benchmarks.__main__ import main
 from benchmarks.experiments import plan
@@ -43,12 +41,3 @@ def test_a_run_that_fails_is_reported_with_its_reason(root, finish, capsys):
     printed = capsys.readouterr().out
     assert "4 runs, 3 of them done" in printed and "1 files renamed to *.aside" in printed
     assert "a/k5 seed-0: task 'a' is unknown" in printed
-
-
-def test_the_summary_is_printed_as_json(root, finish, capsys):
-    for run in plan(root, None, None, None):
-        finish(run)
-    assert main(["summarize", "--root", str(root), "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
-    assert list(summary["tasks"]) == ["a", "b"] and summary["tasks"]["a"]["k5"]["seeds"] == 2
-    assert not (root / "summary.md").exists()

@@ -1,33 +1,10 @@
 """Paired differences: one panel per task, marks where they belong."""
 
 import pytest
-from benchmarks.figures import differences
 from benchmarks.figures.differences import draw_differences
+from pictures import labels, means
 
 from weightlora.errors import DataError
-
-
-@pytest.fixture
-def figure_of(monkeypatch, tmp_path):
-    """Calls a drawing function and returns the figure that it would have written."""
-    kept = []
-    monkeypatch.setattr(differences, "save", lambda figure, path: kept.append(figure))
-
-    def call(draw, *arguments):
-        draw(*arguments, tmp_path / "picture.png")
-        return kept.pop()
-
-    return call
-
-
-def means(axes):
-    """(row, loss, whether filled) of every diamond."""
-    lines = [line for line in axes.lines if line.get_marker() == "D"]
-    return sorted((line.get_ydata()[0], line.get_xdata()[0], line.get_markerfacecolor() != "white") for line in lines)
-
-
-def labels(axes):
-    return [label.get_text() for label in axes.get_yticklabels()]
 
 
 def test_differences_have_a_panel_a_task_with_zero_inside(figure_of):

@@ -1,40 +1,11 @@
 """Headroom: the losses of random subsets, and where methods stand among them."""
 
 import pytest
-from benchmarks.figures import headroom
 from benchmarks.figures.headroom import draw_headroom
+from pictures import PNG, labels, means, texts
 from processes import nursery
 
 from weightlora.errors import DataError
-
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture
-def figure_of(monkeypatch, tmp_path):
-    """Calls a drawing function and returns the figure that it would have written."""
-    kept = []
-    monkeypatch.setattr(headroom, "save", lambda figure, path: kept.append(figure))
-
-    def call(draw, *arguments):
-        draw(*arguments, tmp_path / "picture.png")
-        return kept.pop()
-
-    return call
-
-
-def means(axes):
-    """(row, loss, whether filled) of every diamond."""
-    lines = [line for line in axes.lines if line.get_marker() == "D"]
-    return sorted((line.get_ydata()[0], line.get_xdata()[0], line.get_markerfacecolor() != "white") for line in lines)
-
-
-def texts(axes):
-    return [text.get_text().strip() for text in axes.texts]
-
-
-def labels(axes):
-    return [label.get_text() for label in axes.get_yticklabels()]
 
 
 def test_headroom_shows_the_distribution_and_where_methods_stand(figure_of):

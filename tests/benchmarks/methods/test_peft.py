@@ -5,19 +5,10 @@ from pathlib import Path
 import pytest
 from benchmarks.commands import train
 from benchmarks.methods import peft
-from recipes import save_model, write_glue
 
 from weightlora.cli import build_parser, main, run_command
 from weightlora.train.methods import IN_BENCHMARKS, METHODS
 from weightlora.train.result import read_result
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    write_glue(root / "glue")
-    save_model("deberta", root / "deberta")
-    return root
 
 
 def arguments(world: Path, method: str, output: Path) -> list[str]:

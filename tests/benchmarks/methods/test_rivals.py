@@ -8,7 +8,7 @@ from models import batch, tiny_bert
 from weightlora.adapters import block_of, find_adapters
 from weightlora.train.methods import Setting
 
-NAMES = ["gora", "fisher", "plop", "plop-lowest", "aletheia", "cka", "page"]
+NAMES = ["gora", "gora-per-block", "fisher", "plop", "plop-lowest", "aletheia", "cka", "page"]
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 import pytest
 from benchmarks.methods.scores import choose
+from stored import NAMES
 
 from weightlora.errors import ConfigError
-
-NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
 
 
 def test_per_block_a_score_counts_relative_to_the_mean_of_its_block():

@@ -2,9 +2,7 @@
 
 from benchmarks.pages.choices import movements, render_choices_markdown
 from benchmarks.pages.side import write_pages
-from stored import result, store
-
-NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
+from stored import NAMES, result, store
 
 
 def test_choices_are_told_by_rule_and_step():

@@ -1,9 +1,7 @@
 """Every folder of experiments in the root has a summary of its own, and headroom its fit and its picture."""
 
 from benchmarks.pages.side import side_comparisons_in, write_pages
-from stored import result, store
-
-NAMES = [f"encoder.layer.{layer}.{part}" for layer in range(3) for part in ("query", "dense")]
+from stored import NAMES, result, store
 
 
 def keep(root, label, seed, loss, kept, **changes):

@@ -1,0 +1,1 @@
+from pictures import figure_of as figure_of

@@ -1,0 +1,79 @@
+"""The score of the probe by hand: L1 norms of gradients, relative to the block."""
+
+import pytest
+import torch
+from models import adamw, batch, lora_bert
+
+from weightlora import WeightLoraConfig
+from weightlora.adapters import find_adapters
+from weightlora.rules.gradient import GradientNorm, relative_to_blocks
+from weightlora.tensors import forget_whole_, note_whole_
+
+
+@pytest.fixture
+def probed():
+    """Adapters with gradients in both factors, and the rule that is to rank them."""
+    model = lora_bert()
+    adapters = find_adapters(model)
+    for adapter in adapters:
+        torch.nn.init.normal_(adapter.factors[1], std=0.3)
+    model(**batch()).loss.backward()
+    return adapters, GradientNorm(adapters, adamw(model), WeightLoraConfig(selection="gradient", keep=3))
+
+
+def norms(adapters) -> list[float]:
+    return [sum(float(factor.grad.abs().sum()) for factor in adapter.factors) for adapter in adapters]
+
+
+def test_the_norm_is_that_of_both_factors(probed):
+    adapters, rule = probed
+    expected = norms(adapters)
+    assert all(float(adapter.factors[0].grad.square().sum()) > 0 for adapter in adapters)
+    assert rule.take(1.0).tolist() == pytest.approx(expected, rel=1e-5)
+    for adapter in adapters:
+        for factor in adapter.factors:
+            factor.grad *= 8
+    assert rule.take(8.0).tolist() == pytest.approx(expected, rel=1e-5), "gradients that carry a loss scale"
+
+
+def test_an_adapter_without_gradients_has_no_norm(probed):
+    adapters, rule = probed
+    for factor in adapters[4].factors:
+        factor.grad = None
+    taken = rule.take(1.0)
+    assert taken[4] == 0 and (taken > 0).sum() == 11
+
+
+def test_a_part_of_a_factor_stands_for_all_of_its_parts(probed):
+    """The mean over the processes is then the whole."""
+    adapters, rule = probed
+    before = rule.take(1.0)
+    cut = adapters[2].factors
+    for factor in cut:
+        note_whole_(factor, 4 * factor.numel(), 4)
+    taken = rule.take(1.0)
+    for factor in cut:
+        forget_whole_(factor)
+    assert float(taken[2]) == pytest.approx(4 * float(before[2]), rel=1e-6)
+    assert torch.equal(taken[[0, 1, *range(3, 12)]], before[[0, 1, *range(3, 12)]])
+
+
+def test_each_score_is_relative_to_the_mean_of_its_block():
+    names = ["encoder.layer.0.query", "encoder.layer.0.value", "encoder.layer.1.query", "encoder.layer.1.value"]
+    scores = torch.tensor([1.0, 3.0, 100.0, 100.0])
+    assert relative_to_blocks(scores, names).tolist() == [0.5, 1.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("names", "scores", "expected"),
+    [
+        (["layer.0.a", "layer.0.b", "layer.1.a", "pooler"], [1, 3, 2, 6], [0.5, 1.5, 0.5, 1.5]),
+        (["embed", "layer.0.a", "layer.1.a"], [6, 2, 5], [1.5, 0.5, 1]),
+        (["0", "2", "4"], [1, 2, 3], [0.5, 1, 1.5]),
+        (["first", "second"], [1, 3], [0.5, 1.5]),
+        (["layer.0.a", "layer.0.b", "layer.1.a", "layer.1.b"], [0, 0, 1, 3], [0, 0, 0.5, 1.5]),
+    ],
+    ids=["a pooler counts to the last block", "an embedding to the first", "modules of a list", "no blocks", "dead"],
+)
+def test_modules_outside_the_blocks(names, scores, expected):
+    assert relative_to_blocks(torch.tensor(scores).double(), names).tolist() == expected
