@@ -95,9 +95,7 @@ def bring_to_(
     return survivors
 
 
-def last_whole(
-    directory: str | os.PathLike[str], prefix: str, step_of: Callable[[Path], int]
-) -> tuple[Path, State]:
+def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable[[Path], int]) -> tuple[Path, State]:
     """The checkpoint `{prefix}-{step}` of the most steps that `check_whole` accepts; the others are logged.
 
     Raises:

@@ -55,7 +55,9 @@ def write_manifest(directory: str | os.PathLike[str], step: int) -> Path:
         ```
     """
     folder = Path(directory)
-    files = {name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _names(folder)}
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _names(folder)
+    }
     return write_json(folder / MANIFEST, {"format": MANIFEST_FORMAT, "step": int(step), "files": files})
 
 

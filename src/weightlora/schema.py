@@ -84,7 +84,9 @@ def check_entries(column: str, entries: list[Any], rule: Rule) -> None:
     fits, what = rule
     for place, entry in enumerate(entries):
         if not fits(entry):
-            raise StateError(f"entry {place} of the state's {column!r} is {short(entry)}, and must be {what}: {REMEDY}")
+            raise StateError(
+                f"entry {place} of the state's {column!r} is {short(entry)}, and must be {what}: {REMEDY}"
+            )
 
 
 def _config_of(settings: dict[str, Any]) -> WeightLoraConfig:
@@ -112,7 +114,9 @@ def _check_progress(values: Mapping[str, Any], config: WeightLoraConfig) -> None
     length = steps - config.warmup_steps
     due = 0 if length == 0 else max(0, begun - config.warmup_steps) * config.rounds // length
     if over not in (due, config.rounds):
-        raise StateError(f"the state's round is {over}, and {due} of {config.rounds} are over after {begun} steps: {REMEDY}")
+        raise StateError(
+            f"the state's round is {over}, and {due} of {config.rounds} are over after {begun} steps: {REMEDY}"
+        )
 
 
 def _check_adapters(values: Mapping[str, Any], config: WeightLoraConfig) -> None:
