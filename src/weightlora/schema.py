@@ -5,7 +5,6 @@ A checksum finds damage. These checks find what was edited and signed again. Bou
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from reprlib import repr as short
 from typing import Any
@@ -19,6 +18,7 @@ __all__ = ["COLUMNS", "NAME", "check_entries", "check_kind", "check_values"]
 MOST_STEPS = 2**40
 MOST_ROUNDS = 100_000
 MOST_PARAMETERS = 2**48  # of one adapter
+LARGEST_NUMBER = 2.0**127  # gates and scalings act in float32
 REMEDY = "resume from an untouched checkpoint."
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -32,7 +32,10 @@ def _or_none(rule: Rule) -> Rule:
     return lambda value: value is None or rule[0](value), f"{rule[1]}, or null"
 
 
-NUMBER: Rule = lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max, "a finite number"
+NUMBER: Rule = (
+    lambda value: type(value) in (int, float) and abs(value) <= LARGEST_NUMBER,
+    "a finite number in the range of float32",
+)
 NAME: Rule = lambda value: isinstance(value, str) and bool(value), "a name"
 SIZE = _integer(1, MOST_PARAMETERS)
 COLUMNS: dict[str, Rule] = {
@@ -121,7 +124,8 @@ def _check_progress(values: Mapping[str, Any], config: WeightLoraConfig) -> None
 
 def _check_adapters(values: Mapping[str, Any], config: WeightLoraConfig) -> None:
     """Each adapter is there, with a rank and a scaling, or gone; gates and ranks are those that the settings allow."""
-    gates, over, names = RULES[config.selection].has_gates, values["round"], values["names"]
+    over, names = values["round"], values["names"]
+    gates = RULES[config.selection].has_gates and (over > 0 or values["step_count"] > config.warmup_steps)
     grows = config.expand != "none" and over > 0
     columns = zip(*(values[name] for name in ("names", "start_ranks", "ranks", "scalings", "omega")), strict=True)
     for name, start, rank, scaling, omega in columns:
@@ -138,7 +142,7 @@ def _check_adapters(values: Mapping[str, Any], config: WeightLoraConfig) -> None
                 f"{config.expand!r}: {REMEDY}"
             )
         if omega != 1 and not gates:
-            raise StateError(f"the state has adapter {name!r} with gate {omega}, and there are no gates: {REMEDY}")
+            raise StateError(f"the state has adapter {name!r} with gate {omega}, and no gate has moved yet: {REMEDY}")
     gone = {name for name, rank in zip(names, values["ranks"], strict=True) if rank is None}
     if strange := sorted(set(values["waiting"]) - gone):
         raise StateError(f"the state has {strange[0]!r} among those that wait to leave, and it has not lost: {REMEDY}")
