@@ -180,6 +180,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over_otherwise(whole
 def test_only_what_a_trainer_calls_a_checkpoint_is_one(whole, tmp_path):
     for name in ("checkpoint-2", "checkpoint-²", "checkpoint-٧", "checkpoint-07", "checkpoint-best-7", "checkpoint-"):
         shutil.copytree(whole[0] / f"checkpoint-{2 if name[-1] == '2' else 7}", tmp_path / name)
+    shutil.copytree(whole[0] / "checkpoint-7", tmp_path / "checkpoint-9")  # whole, and of an earlier step
     assert last_checkpoint(tmp_path)[0] == tmp_path / "checkpoint-2"
 
 

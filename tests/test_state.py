@@ -221,8 +221,9 @@ def test_no_entry_of_a_column_may_be_of_another_type_or_out_of_bounds(tmp_path, 
                 continue
             number = type(value) in (int, float) and value < 1e38  # only a model bounds scalings, and nothing scores
             there = state["ranks"][place] is not None
-            fits = (
-                number and (field == "scores" or (field == "scalings" and there)) or (field, value) == ("names", "x")
+            fits = (number and (field == "scores" or (field == "scalings" and there))) or (field, value) == (
+                "names",
+                "x",
             )
             state[field][place] = value
             if fits:

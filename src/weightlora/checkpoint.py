@@ -103,9 +103,12 @@ def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable
     """
     named = re.compile(re.escape(prefix) + "-(0|[1-9][0-9]*)")
     found = [(int(match[1]), path) for path in _entries(Path(directory)) if (match := named.fullmatch(path.name))]
-    for _, path in sorted(found, reverse=True):
+    for step, path in sorted(found, reverse=True):
         try:
-            return path, check_whole(path, step_of)
+            state = check_whole(path, step_of)
+            if step_of(path) == step:
+                return path, state
+            raise StateError(f"its content is of step {step_of(path)}, not of step {step}")
         except StateError as error:
             logger.warning(f"{path} is passed over: {error}")
     raise StateError(
@@ -131,8 +134,8 @@ def check_whole(directory: str | os.PathLike[str], step_of: Callable[[Path], int
     step = step_of(folder)
     if step != manifest.step:
         raise StateError(
-            f"the trainer's state in {folder} is of step {step}, and its manifest of step {manifest.step}: the files of "
-            "two checkpoints were mixed, resume from another one."
+            f"the trainer's state in {folder} is of step {step}, and its manifest of step {manifest.step}: the files "
+            "of two checkpoints were mixed, resume from another one."
         )
     _check_step(state, manifest, folder)
     if not manifest.has_optimizer:
@@ -179,8 +182,8 @@ def _check_fit(adapters: list[LoraAdapter], state: State) -> None:
         rank, scaling = state.live.get(adapter.name, (start, None))
         if adapter.rank != (start if began else rank) or adapter.kind != kind or _size_at(adapter, start) != size:
             raise StateError(
-                f"adapter {adapter.name!r} has rank {adapter.rank} and {adapter.size} parameters, and had rank {start} "
-                f"and {size} when the run began: build the model as in the first run."
+                f"adapter {adapter.name!r} has rank {adapter.rank} and {adapter.size} parameters, and had rank "
+                f"{start} and {size} when the run began: build the model as in the first run."
             )
         if rank != start and (rank > adapter.max_rank or rank % adapter.rank_unit):
             raise StateError(
@@ -190,13 +193,13 @@ def _check_fit(adapters: list[LoraAdapter], state: State) -> None:
         own = (adapter.scaling, adapter.scaling * omega) if folded else (adapter.scaling,)
         if scaling is not None and not any(math.isclose(scaling, one, rel_tol=1e-9) for one in own):
             raise StateError(
-                f"adapter {adapter.name!r} has scaling {adapter.scaling}, and the state says {scaling}: build the model "
-                "as in the first run, with the same lora_alpha."
+                f"adapter {adapter.name!r} has scaling {adapter.scaling}, and the state says {scaling}: build the "
+                "model as in the first run, with the same lora_alpha."
             )
 
 
 def _size_at(adapter: LoraAdapter, rank: int) -> int | None:
-    """Parameters of the adapter at another rank: those of A and B grow with it. None if it could not have that rank."""
+    """Parameters of the adapter at another rank, with which A and B grow. None if it cannot have that rank."""
     if rank == adapter.rank:
         return adapter.size
     factors = sum(numel(factor) for factor in adapter.factors)

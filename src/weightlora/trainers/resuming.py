@@ -1,4 +1,4 @@
-"""Checkpoints of `transformers.Trainer`: written as one thing, read as one thing, and a finished run stays finished."""
+"""Checkpoints of `transformers.Trainer`: written and read as one thing; a finished run stays finished."""
 
 import contextlib
 from collections.abc import Iterator
@@ -96,7 +96,7 @@ def stay_finished(trainer: Any) -> bool:
     if finished():
         vars(trainer)["get_batch_samples"] = get_batch_samples
         logger.warning(
-            f"the checkpoint is of step {trainer.state.global_step} of {trainer.state.max_steps}: the run is finished, "
-            "and no step is made."
+            f"the checkpoint is of step {trainer.state.global_step} of {trainer.state.max_steps}: the run is "
+            "finished, and no step is made."
         )
     return finished()
