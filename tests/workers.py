@@ -150,6 +150,53 @@ def trainer(directory: str, unused: str, resume: str = "", callbacks: tuple = ()
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
 
 
+def checkpoints(directory: str) -> None:
+    """Checkpoints of two processes, of which the second is slow; then resumed, and once from different ones."""
+    import shutil
+    import time
+
+    from transformers import Trainer, TrainingArguments
+
+    from weightlora import WeightLoraCallback
+
+    class Slow:
+        def _save_rng_state(self, output_dir):
+            time.sleep(0.5 * rank())
+            super()._save_rng_state(output_dir)
+
+    def build(place: Path, kind: type) -> Trainer:
+        rows = [{key: value[i] for key, value in batch(step).items()} for step in range(4) for i in range(8)]
+        settings = {"save_steps": 1, "max_steps": 3, "report_to": [], "disable_tqdm": True, "use_cpu": True}
+        callback = WeightLoraCallback(WeightLoraConfig(keep=3, select_steps=2))
+        arguments = TrainingArguments(output_dir=str(place), per_device_train_batch_size=4, **settings)
+        return type("SlowTrainer", (kind, Slow, Trainer), {})(
+            lora_bert(layers=1), arguments, train_dataset=rows, callbacks=[callback]
+        )
+
+    from weightlora import WeightLoraTrainerMixin
+
+    found = {}
+    for name, kind in (("mixin", WeightLoraTrainerMixin), ("plain", type("Plain", (), {}))):
+        place = Path(directory) / name
+        build(place, kind).train()
+        dist.barrier()
+        shutil.copytree(place / "checkpoint-2", Path(directory) / f"{name}-{rank()}" / "checkpoint-2")
+        if rank() == 0 and name == "mixin":
+            shutil.copytree(place / "checkpoint-1", Path(directory) / "mixin-0" / "checkpoint-3")
+        resumed = build(Path(directory) / f"{name}-{rank()}", kind)
+        resumed.train(resume_from_checkpoint=True)  # mixin: checkpoint-3 is a broken one
+        found[name] = resumed.state.global_step
+        dist.barrier()
+    if rank() == 1:
+        shutil.rmtree(Path(directory) / "mixin-1" / "checkpoint-2")
+        shutil.copytree(Path(directory) / "mixin" / "checkpoint-1", Path(directory) / "mixin-1" / "checkpoint-1")
+    try:
+        build(Path(directory) / f"mixin-{rank()}", WeightLoraTrainerMixin).train(resume_from_checkpoint=True)
+    except ValueError as error:
+        found["apart"] = str(error)
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
 def lightning(settings: str, directory: str) -> None:
     """Lightning's Trainer."""
     from lightning.pytorch import Trainer
@@ -305,7 +352,7 @@ def die(directory: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {f.__name__: f for f in (loop, sharded, trainer, lightning, phased, disagree, nan, die)}[sys.argv[1]](
+    {f.__name__: f for f in (loop, sharded, trainer, checkpoints, lightning, phased, disagree, nan, die)}[sys.argv[1]](
         *sys.argv[2:]
     )
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
