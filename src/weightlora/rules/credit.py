@@ -139,7 +139,7 @@ def _gains(block: _Block, before: Tensor) -> Tensor:
     if rows:
         parameters = [block.parameters[row] for row in rows]
         gradients, moved = block.stack([p.grad for p in parameters]).float(), block.stack(parameters).float()
-        moved -= before if len(rows) == len(before) else before[rows]
+        moved -= (before if len(rows) == len(before) else before[rows]).float()
         gains[rows] = row_dots(gradients, moved)
     return gains
 
