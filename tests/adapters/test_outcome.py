@@ -16,7 +16,7 @@ from torch import nn
 
 from weightlora.adapters import base_model_of, find_adapters, outcome
 from weightlora.adapters.outcome import describe_
-from weightlora.adapters.surgery import fold_gate_
+from weightlora.adapters.surgery import disconnect_, fold_gate_
 
 RELOADS = {
     "bert": (lora_bert, tiny_bert, [1, 4, 11]),
