@@ -106,7 +106,7 @@ class Variant:
         self.updates: list[float] = []
 
     def select(self, rule: str, keep: int) -> WeightLora:
-        settings = {"selection": rule, "keep": keep, "select_steps": NEVER}
+        settings: dict[str, Any] = {"selection": rule, "keep": keep, "select_steps": NEVER}
         # without a threshold or a projection that would switch adapters off while they are timed
         settings |= {"threshold_every": NEVER} if rule == "stoiht" else {}
         return WeightLora(self.model, self.optimizer, WeightLoraConfig(**settings))
