@@ -47,7 +47,8 @@ def test_every_way_of_ddp_keeps_the_processes_in_step_and_its_hooks_at_work(tmp_
         torch.testing.assert_close(losses, alone, atol=1e-3 if "hook" in way else 1e-4, rtol=0, msg=way)
     assert first["fp16 hook"]["hook"] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert {*first["built-in fp16 hook"]["hook"]} == {"BuiltinCommHookType.FP16_COMPRESS"}
-    assert first["PowerSGD hook"]["hook"] == [0, 0, 1, 0, 0, 1, 1, 1], "two steps without it, while buckets settle"
+    # It begins after two steps, and again after two from the choice on, which it forgets its old buckets at.
+    assert first["PowerSGD hook"]["hook"] == [0, 0, 0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.slow

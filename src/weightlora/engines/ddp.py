@@ -52,11 +52,11 @@ class Ddp(Engine):
     def rewire_(self, model: nn.Module) -> None:
         super().rewire_(model)
         self._wrappers = _wrappers_of(model)
-        try:
-            for ddp in self._wrappers:
+        for ddp in self._wrappers:
+            if ddp.static_graph and not ddp._join_config.enable:
+                _rebuild_when_synchronised_(ddp)
+            else:
                 _rebuild_reducer_(ddp)
-        except (AttributeError, TypeError) as error:
-            raise cannot_rewire(error) from error
 
 
 def _check_all_present(ddp: DistributedDataParallel) -> None:
@@ -78,39 +78,44 @@ def _check_all_present(ddp: DistributedDataParallel) -> None:
         )
 
 
-def _rebuild_reducer_(ddp: DistributedDataParallel) -> None:
-    builtin = _builtin_hook_of(ddp)
-    ddp.reducer._remove_autograd_hooks()
-    parameters, sparse = ddp._build_params_for_reducer()
-    names = ddp._build_debug_param_to_name_mapping(parameters)
-    ddp._ddp_init_helper(parameters, sparse, names, ddp.static_graph)
-    if ddp.static_graph:
-        ddp.reducer._set_static_graph()
-        ddp.logger._set_static_graph()  # type: ignore[union-attr]
-        _record_graph_again_(ddp)
-    for hook, state in ddp._comm_hooks:
-        _forget_buckets_(state)
-        dist._register_comm_hook(ddp.reducer, state, hook)
-    if builtin is not None:
-        ddp._register_builtin_comm_hook(builtin)
-    if ddp.mixed_precision is not None:
-        ddp.reducer._set_mixed_precision_param_dtype(ddp.mixed_precision.param_dtype)
-    ddp._module_parameters = [parameter for _, parameter in ddp.module.named_parameters()]
-    ddp._has_rebuilt_buckets = False
+def _rebuild_when_synchronised_(ddp: DistributedDataParallel) -> None:
+    """Rebuild the reducer before the next forward pass whose gradients are reduced.
 
-
-def _record_graph_again_(ddp: DistributedDataParallel) -> None:
-    """Let the next backward pass that is synchronised record the static graph, as the first one of a run does.
-
-    Without that, the new reducer waits for ever for the end of its first iteration, and reduces nothing.
+    With a static graph, torch counts the first backward pass that a reducer sees, and under `no_sync()` counts wrongly.
     """
+    ddp.reducer._remove_autograd_hooks()
 
-    def begin(*_: object) -> None:
-        if ddp.require_backward_grad_sync and torch.is_grad_enabled():  # torch cannot record it under no_sync()
-            ddp._static_graph_delay_allreduce_enqueued = False
+    def rebuild(*_: object) -> None:
+        if ddp.require_backward_grad_sync and torch.is_grad_enabled():
             handle.remove()
+            _rebuild_reducer_(ddp)
 
-    handle = ddp.register_forward_pre_hook(begin)
+    handle = ddp.register_forward_pre_hook(rebuild)
+
+
+def _rebuild_reducer_(ddp: DistributedDataParallel) -> None:
+    try:
+        builtin = _builtin_hook_of(ddp)
+        ddp.reducer._remove_autograd_hooks()
+        parameters, sparse = ddp._build_params_for_reducer()
+        names = ddp._build_debug_param_to_name_mapping(parameters)
+        ddp._ddp_init_helper(parameters, sparse, names, ddp.static_graph)
+        if ddp.static_graph:
+            ddp.reducer._set_static_graph()
+            ddp.logger._set_static_graph()  # type: ignore[union-attr]
+            # Otherwise the new reducer waits for ever for the end of its first iteration, and reduces nothing.
+            ddp._static_graph_delay_allreduce_enqueued = False
+        for hook, state in ddp._comm_hooks:
+            _forget_buckets_(state)
+            dist._register_comm_hook(ddp.reducer, state, hook)
+        if builtin is not None:
+            ddp._register_builtin_comm_hook(builtin)
+        if ddp.mixed_precision is not None:
+            ddp.reducer._set_mixed_precision_param_dtype(ddp.mixed_precision.param_dtype)
+        ddp._module_parameters = [parameter for _, parameter in ddp.module.named_parameters()]
+        ddp._has_rebuilt_buckets = False
+    except (AttributeError, TypeError) as error:
+        raise cannot_rewire(error) from error
 
 
 def _builtin_hook_of(ddp: DistributedDataParallel) -> object | None:
