@@ -414,7 +414,7 @@ def disagree() -> None:
 
 def nan() -> None:
     """A gradient of one process is NaN: a gate's, and that of an adapter, after it was reduced."""
-    for settings in ({"selection": "stoiht"}, {"selection": "credit"}):
+    for settings in ({"selection": "stoiht"}, {"selection": "credit"}, {"selection": "random"}):
         ddp = wrap(lora_bert(), "no_unused")
         optimizer = adamw(ddp)
         selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=3, **settings))
@@ -423,12 +423,13 @@ def nan() -> None:
             gates = getattr(selector._rule, "gates", None)
             spoiled = gates[0].omega if gates else selector.adapters[0].factors[1]
             spoiled.grad.fill_(float("nan"))
-        optimizer.step()
         try:
+            optimizer.step()
             selector.step()
         except ValueError as error:
             print(f"{settings['selection']}: {error}", file=sys.stderr, flush=True)
         assert selector.step_count == 0 and not selector.history and len(selector.adapters) == 12
+        assert all(parameter.isfinite().all() for parameter in ddp.parameters())
         dist.barrier()
     raise SystemExit(1)
 

@@ -100,7 +100,7 @@ class WeightLoraCallback(TrainerCallback):
         state = State.from_dict(read_state(checkpoint_dir)) if state is None else state
         check_config(state, self.config)
         restore_(model, state, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
-        self._resumed = state.to_dict()
+        self._resumed, self._guest.checkpoint = state.to_dict(), checkpoint_dir
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -152,7 +152,7 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = _run_dir(args, state) / checkpoint_dir(args, state).name
+        self._guest.checkpoint = folder = _run_dir(args, state) / checkpoint_dir(args, state).name
         if state.is_world_process_zero and folder != self._written:
             self.save(folder)
             describe_in_card(self._get(), folder)

@@ -87,6 +87,7 @@ class Guest:
             WeightLoraError: If the settings, the model and the training do not fit one another.
         """
         self._refuse_second(model)
+        self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
         self.selector = WeightLora(
             model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
@@ -171,7 +172,7 @@ class Guest:
         return self.selector
 
     def _go_back(self) -> str:
-        return START_AGAIN if self.checkpoint is None else f"resume from {self.checkpoint}, the last checkpoint"
+        return START_AGAIN if self.checkpoint is None else f"resume from {self.checkpoint}"
 
     def _refuse_second(self, model: nn.Module) -> None:
         if self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model):
