@@ -65,7 +65,7 @@ def test_a_closure_is_called_once_and_its_loss_returned(by):
 
 
 def test_a_step_that_a_fused_optimizer_is_told_to_skip_is_none():
-    model, optimizer, guard = start()
+    model, optimizer, guard = start(fused=True)
     for found in (0.0, 1.0):
         model(torch.ones(2)).backward()
         model.bias.grad.fill_(math.inf)

@@ -529,7 +529,9 @@ def test_a_step_that_would_spoil_the_weights_is_not_made(selection, bad, steps):
     good, weights = copy.deepcopy(selector.history), copy.deepcopy(model.state_dict())
     moments = copy.deepcopy(optimizer.state_dict())
     (model(**batch(steps)).loss * bad).backward()
-    message = r"^the gradient of 'base_model\.model.*' is NaN or infinite: training has diverged, and this step is not "
+    message = (
+        r"^the gradient of 'base_model\.model.*' is NaN or infinite: training has diverged, and this step is not "
+    )
     with pytest.raises(TrainingError, match=message + r"made\. Lower the learning rate, and start again\.$"):
         optimizer.step()
     assert selector.history == good and selector.step_count == min(steps, 4)

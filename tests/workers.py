@@ -101,7 +101,7 @@ WAYS = {
 
 
 def ways(directory: str) -> None:
-    """A plain loop under DDP in every way that DDP can be set up; `apart` is how far the processes are from another."""
+    """A plain loop under DDP, in every way that it can be set up; `apart` is how far the processes' weights are."""
     dist.init_process_group("gloo")
     found = {}
     for way, settings in WAYS.items():
@@ -448,9 +448,9 @@ def die(directory: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {f.__name__: f for f in (loop, ways, joined, parted, sharded, trainer, lightning, phased, disagree, nan, die)}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    {f.__name__: f for f in (loop, ways, joined, parted, sharded, trainer, lightning, phased, disagree, nan, die)}[
+        sys.argv[1]
+    ](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.
     os._exit(0)

@@ -17,8 +17,8 @@ START_AGAIN = "start again"
 class StepGuard:
     """Notes whether an optimizer has stepped, and refuses steps along gradients that are NaN or infinite.
 
-    It stays on the optimizer for the whole training, and costs one number from the accelerator per step. A step that an
-    AMP scaler skips never gets here, or has `found_inf`, which tells fused optimizers to do nothing.
+    It stays on the optimizer for the whole training, and reads one number from the accelerator per step. A step that
+    an AMP scaler skips never gets here, or has `found_inf`, which tells fused optimizers to do nothing.
 
     Args:
         optimizer: A torch optimizer.

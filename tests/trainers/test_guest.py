@@ -159,7 +159,12 @@ def test_a_training_that_diverges_stops_with_good_weights_and_says_where_to_go_b
     def build(place):
         settings = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
         return make_trainer(
-            place, lora_bert(), kind=Diverging, weightlora=WeightLoraConfig(**RULES[rule]), max_grad_norm=1.0, **settings
+            place,
+            lora_bert(),
+            kind=Diverging,
+            weightlora=WeightLoraConfig(**RULES[rule]),
+            max_grad_norm=1.0,
+            **settings,
         )
 
     run = build(tmp_path)

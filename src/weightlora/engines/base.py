@@ -12,15 +12,15 @@ from ..adapters.surgery import disconnect_
 from ..errors import TrainingError
 from . import processes
 
-COMPARISONS = 2  # steps after a disconnect: the first may be the only one that DDP has a special path for
+COMPARISONS = 2  # steps after a disconnect: a new reducer takes another path in its first step than in later ones
 
 
 class Engine:
     """How evidence is shared, and how adapters leave, under whatever wraps and trains the model.
 
     This class serves a model that nothing wraps. The selector calls `attach` once, `average` in every step of the
-    selection phase, `agree`, `settle` and `remove_` at a decision, `rewire_` after adapters left or grew, and `compare` in
-    every step.
+    selection phase, `agree`, `settle` and `remove_` at a decision, `rewire_` after adapters left or grew, and
+    `compare` in every step.
 
     Attributes:
         can_grow: Whether the parameters of an adapter can change their shape.

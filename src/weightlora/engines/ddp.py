@@ -81,7 +81,7 @@ def _check_all_present(ddp: DistributedDataParallel) -> None:
 def _rebuild_when_synchronised_(ddp: DistributedDataParallel) -> None:
     """Rebuild the reducer before the next forward pass whose gradients are reduced.
 
-    With a static graph, torch counts the first backward pass that a reducer sees, and under `no_sync()` counts wrongly.
+    With a static graph, torch records the first backward pass that a reducer sees, and fails if it is not reduced.
     """
     ddp.reducer._remove_autograd_hooks()
 
@@ -111,7 +111,7 @@ def _rebuild_reducer_(ddp: DistributedDataParallel) -> None:
         if builtin is not None:
             ddp._register_builtin_comm_hook(builtin)
         if ddp.mixed_precision is not None:
-            ddp.reducer._set_mixed_precision_param_dtype(ddp.mixed_precision.param_dtype)
+            ddp.reducer._set_mixed_precision_param_dtype(ddp.mixed_precision.param_dtype)  # type: ignore[attr-defined]
         ddp._module_parameters = [parameter for _, parameter in ddp.module.named_parameters()]
         ddp._has_rebuilt_buckets = False
     except (AttributeError, TypeError) as error:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from ..adapters import unwrap_model
 from ..tensors import local, numel, shards
@@ -37,7 +38,7 @@ def digests_of(model: nn.Module) -> list[int]:
     return [digest(structure), digest(part), digest(map(str, bits))]
 
 
-def _part_of(parameter: Tensor) -> str:
+def _part_of(parameter: Any) -> str:
     """Which of its shards this process holds; the same for processes that hold replicas of one."""
     if shards(parameter) == 1:
         return ""
