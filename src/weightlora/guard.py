@@ -95,5 +95,6 @@ def are_finite(tensors: Iterable[Tensor | None]) -> bool:
     """Whether no entry is NaN or infinite, of those tensors that are there and of this process's parts of them."""
     there = [tensor._values() if tensor.is_sparse else local(tensor) for tensor in tensors if tensor is not None]
     there = [tensor for tensor in there if tensor.numel()]
-    # The largest magnitudes: they are NaN where an entry is, and unlike sums they cannot overflow.
-    return not there or bool(to_vector(list(torch._foreach_norm(there, math.inf))).isfinite().all())
+    # A norm is not finite if an entry is not. The usual one is the quickest; the largest magnitude cannot overflow.
+    norms = (torch._foreach_norm(there, order) for order in (2.0, math.inf))
+    return not there or any(bool(to_vector(list(one)).isfinite().all()) for one in norms)
