@@ -32,7 +32,7 @@ class WeightLora(Described):
     """Selects K of the n LoRA adapters of a model while it is being trained (WeightLoRA, arXiv 2506.02724).
 
     Call `step()` once per optimizer step, after `optimizer.step()` and before `optimizer.zero_grad()`. After the last
-    selection step the other adapters are gone from the model, the optimizer and memory, and `step()` does nothing.
+    selection step the other adapters are gone from the model, the optimizer and memory, and `step()` changes nothing.
 
     Args:
         model: A PEFT model with LoRA adapters, wrapped (`torch.compile`, DDP) or not.
