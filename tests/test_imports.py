@@ -32,7 +32,7 @@ LAYERS = (
     {"config", "probe"},
     {"rules", "engines"},
     {"adapters", "budget"},
-    {"optimizers"},
+    {"optimizers", "guard"},
     {"files", "tensors"},
     {"errors", "layout", "measure"},
 )

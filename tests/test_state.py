@@ -278,7 +278,7 @@ def test_what_no_run_can_have_is_refused(states, steps, changes, message):
 
 @pytest.fixture(scope="module")
 def states():
-    return {steps: run(steps)[1].state_dict() for steps in (1, 3, 5)}
+    return {steps: run_loop(steps)[1].state_dict() for steps in (1, 3, 5)}
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "NaN", "\ud800", '{"state": [], "sha256": ""}', "1" * 5000])

@@ -40,7 +40,7 @@ def test_each_rule_keeps_exactly_k_and_leaves_nothing(name):
     train(model, optimizer, selector, steps=5)
     assert selector.phase == "train" and len(selector.kept) == 3
     assert [adapter.name for adapter in find_adapters(model)] == selector.kept
-    assert len(optimizer._optimizer_step_pre_hooks) == hooks
+    assert len(optimizer._optimizer_step_pre_hooks) == hooks + 1, "the guard stays"
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 

@@ -102,7 +102,7 @@ class WeightLoraCallback(TrainerCallback):
         state = State.from_dict(read_state(checkpoint_dir)) if state is None else state
         check_config(state, self.config)
         restore_(model, state, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
-        self._resumed = state.to_dict()
+        self._resumed, self._guest.checkpoint = state.to_dict(), checkpoint_dir
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -157,12 +157,12 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._guest.checkpoint = folder = _run_dir(args, state) / checkpoint_dir(args, state).name
         trainer = _calling_trainer()
         if trainer is not None and _resumes_by_itself(trainer):  # it has written the checkpoint whole
             return
         PartialState().wait_for_everyone()  # each process has written its files
         if args.should_save:
-            folder = _run_dir(args, state) / checkpoint_dir(args, state).name
             self.save(folder)
             describe_in_card(self._get(), folder)
             write_manifest(folder, state.global_step)
