@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from ..errors import DataError
 from .arguments import DataArguments, parse_json
-from .reading import is_file, is_too_deep
+from .reading import is_directory, is_file, is_too_deep
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 from .wording import first_line, shown
@@ -85,7 +85,7 @@ def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | 
     if arguments.validation_file or source is None:
         return False
     wanted = ("train", *task.evaluation)
-    if Path(source).is_dir():
+    if is_directory(Path(source)):
         found = [name for name in wanted if _files_of(Path(source), config, name)]
     elif source == task.dataset or source.startswith(LOCAL):
         return False
@@ -129,7 +129,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
     if source is None:
         raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
-    if Path(source).is_dir():
+    if is_directory(Path(source)):
         return _read_files(_find_files(Path(source), config, split), split, cache_dir)
     if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")

@@ -15,6 +15,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from ..errors import ConfigError, ModelError, WeightLoraError
 from .arguments import ModelArguments, Recipe
+from .reading import is_directory
 from .wording import first_line
 from .work import Work
 
@@ -152,7 +153,7 @@ def _where(arguments: ModelArguments) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _in_one_sentence(what: str, name: str) -> Iterator[None]:
-    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+    if name.startswith((".", "/", "~")) and not is_directory(Path(name)):
         raise ModelError(f"the {what} {name} is missing: there is no such directory.")
     try:
         yield
@@ -160,7 +161,7 @@ def _in_one_sentence(what: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:  # a broken config fails wherever it is used
         reason = first_line(error)
-        if Path(name).is_dir():
+        if is_directory(Path(name)):
             raise ModelError(f"the {what} {name} cannot be loaded: {reason}.") from error
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             raise ModelError(

@@ -11,7 +11,7 @@ import yaml
 from ..errors import ConfigError
 from .wording import first_line, shown
 
-__all__ = ["check_name", "is_file", "is_too_deep", "read_json", "read_yaml"]
+__all__ = ["check_name", "is_directory", "is_file", "is_too_deep", "read_json", "read_yaml"]
 
 LARGEST = 2**20
 """Bytes of a file of settings."""
@@ -72,6 +72,14 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long, or with a null character
+        return False
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is such a directory. A name that cannot be one is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False
 
 
