@@ -22,7 +22,7 @@ __all__ = ["plan_sweep", "run_recipe"]
 KEYS = {"columns", "grid", "seeds", "with"}
 SETTINGS = "settings.json"
 SHORT = {"rank": "r", "keep": "k"}
-MOST_CELLS = 10_000
+MOST_RUNS = 100_000
 
 
 def plan_sweep(
@@ -93,6 +93,9 @@ def _read(path: Path) -> dict[str, Any]:
             raise ConfigError(f"the sweep {path} has {key}={shown(content[key])}, which must be {rule}.")
     for name in content["columns"]:
         check_name(name, f"the sweep {path} has the column")
+    cells = sum(math.prod(len(v) for v in block.values() if isinstance(v, list)) for block in content["grid"])
+    if (count := cells * len(content["columns"]) * len(content["seeds"])) > MOST_RUNS:
+        raise ConfigError(f"the sweep {path} has {count:,} runs, and the most is {MOST_RUNS:,}: split it.")
     return content
 
 
@@ -139,11 +142,9 @@ def _chosen(columns: Mapping[str, Any], names: Sequence[str] | None, what: str) 
 
 
 def _cells(grid: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    cells: list[dict[str, Any]] = []
+    cells = []
     for block in grid:
         values = [value if isinstance(value, list) else [value] for value in block.values()]
-        if (count := len(cells) + math.prod(map(len, values))) > MOST_CELLS:
-            raise ConfigError(f"the grid has {count:,} cells, and the most is {MOST_CELLS:,}: split the sweep.")
         cells += [dict(zip(block, combination, strict=True)) for combination in itertools.product(*values)]
     return cells
 

@@ -10,10 +10,11 @@ from ..errors import DataError
 from ..train.reading import check_name
 from ..train.wording import first_line, shown
 
-__all__ = ["FORMAT", "SETTINGS", "read_settings"]
+__all__ = ["FORMAT", "MOST_SEEDS", "SETTINGS", "read_settings"]
 
 SETTINGS = "settings.json"
 FORMAT = 1
+MOST_SEEDS = 10_000
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
     data, methods, seeds = content.get("data"), content.get("methods"), content.get("seeds")
     return (
         isinstance(seeds, int)
-        and 1 <= seeds < 2**32
+        and 1 <= seeds <= MOST_SEEDS
         and isinstance(data, dict)
         and all(isinstance(value, str) for value in data.values())
         and isinstance(content.get("shared"), dict)

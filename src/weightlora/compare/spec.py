@@ -16,7 +16,7 @@ from ..train.plan import Plan
 from ..train.reading import is_directory, is_file
 from .rows import make_for
 from .runs import PLACES, Run, fingerprint
-from .settings import FORMAT, SETTINGS, read_settings
+from .settings import FORMAT, MOST_SEEDS, SETTINGS, read_settings
 
 __all__ = [
     "METHODS_BY_DEFAULT",
@@ -186,6 +186,8 @@ def make_comparison(
     check_methods(methods)
     if seeds < 1:
         raise ConfigError(f"seeds={seeds} is too small: give at least 1, and 3 or more for an interval.")
+    if seeds > MOST_SEEDS:
+        raise ConfigError(f"seeds={seeds} is too large: give at most {MOST_SEEDS}.")
     given = {method: _given(method, arguments) for method in dict.fromkeys([*methods, "lora"])}
     grids = {method: _grid(rates, settings) for method, settings in given.items()}
     for settings in given.values():
