@@ -1,5 +1,7 @@
 """The old commands, which are parts of `weightlora compare` and of the repository's benchmarks now."""
 
+from pathlib import Path
+
 import pytest
 
 from weightlora.cli import bench, main
@@ -66,7 +68,7 @@ def test_the_experiments_of_the_repository_have_moved(capsys, arguments, command
 @pytest.mark.parametrize("name", ["...jsonl", ".jsonl", "..jsonl", "a/...jsonl"])
 def test_a_data_file_of_dots_does_not_lead_out_of_the_root(name):
     try:
-        place = translate(["--model", "m", "--data", name, "--root", "runs"])[-1]
+        place = bench.translate(["--model", "m", "--data", name, "--root", "runs"])[-1]
     except ConfigError as error:
         assert "has no name before its ending" in str(error)
     else:

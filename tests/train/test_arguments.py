@@ -52,7 +52,6 @@ def test_a_base_is_read_first_and_settings_of_the_method_last(tmp_path: Path):
         ("target_modules: ['--output_dir=x']", "has '--output_dir=x', which would be another argument"),
         ("3: 4", "has 3, which is not a setting"),
         ("rank: 1\nrank: 2", "'rank' is there twice"),
-        ("optim_args: 5\nlr_scheduler_kwargs: '['", "do not fit together"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str):

@@ -101,7 +101,7 @@ def test_a_text_that_has_too_few_tokens_at_its_beginning_is_read_on_and_then_ref
     text = "\U0001f600" * 70_000 + f" {GOOD}" * (MARGIN + 128)  # unknown characters: one token for all of them
     whole = tokenizer(text, add_special_tokens=False).input_ids
     assert tokenizer(head_of(tokenizer, text, 128), add_special_tokens=False).input_ids[:128] == whole[:128]
-    with pytest.raises(DataError, match="characters, and the first .* of them have less than"):
+    with pytest.raises(DataError, match=r"characters, and the first .* of them have less than"):
         head_of(tokenizer, "\U0001f600" * 5 * LONGEST, 128)
 
 

@@ -116,6 +116,14 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         ConfigError: A class name is given twice.
     """
     values = {name: list(rows[column]) for name, rows in source.splits.items()}
+    for split, rows in values.items():
+        for row, labels in enumerate(rows):
+            for label in labels if column == "tags" else [labels]:
+                if not isinstance(label, str) and _whole(label) is None:
+                    raise DataError(
+                        f"the label {shown(label)} in row {row} of {split} is neither a whole number nor a name: mend "
+                        "the row, or leave it out."
+                    )
     flat = _flat(values["train"], column)
     names = list(source.arguments.class_names or names_of(source.splits["train"].features[column], source.task) or ())
     if len(set(names)) < len(names):
@@ -132,8 +140,6 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         if number is not None and 0 <= number < len(names):
             return number
         what = f"the label {shown(label)} in row {row} of {split}"
-        if number is None and not isinstance(label, str):
-            raise DataError(f"{what} is neither a whole number nor a name: mend the row, or leave it out.")
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
         raise DataError(f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}).")
 
