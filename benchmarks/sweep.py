@@ -52,10 +52,14 @@ def plan_sweep(
             `overrides` has a key of the grid.
     """
     content, resolve = _read(path), _Resolver()
+    cells = _cells(content["grid"])
+    every = [label_of(cell) for cell in cells]
+    if len(set(every)) < len(every):
+        twice = next(label for label in every if every.count(label) > 1)
+        raise ConfigError(f"two cells of the grid of {path} have the label {twice}: take one of them out.")
     runs = []
     for task, column in _chosen(content["columns"], tasks, "column").items():
-        for cell in _cells(content["grid"]):
-            label = label_of(cell)
+        for cell, label in zip(cells, every, strict=True):
             if labels and label not in labels and cell["method"] not in labels:
                 continue
             if fixed := sorted(cell.keys() & (overrides or {}).keys()):

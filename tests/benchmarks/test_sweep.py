@@ -120,6 +120,10 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
         ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1, 1]}", "has seeds=[1, 1], which must be"),
         ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1], with: 5}", "has with=5, which must be"),
         ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1], with: {3: 4}}", "3 is not a setting"),
+        (
+            "{columns: {a: {config: b.yaml}}, grid: [{method: [lora, lora]}], seeds: [1]}",
+            "have the label lora: take one",
+        ),
         ("columns: [", "is not valid YAML"),
         ("- a", "is not a mapping"),
     ],

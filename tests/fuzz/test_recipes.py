@@ -131,7 +131,7 @@ def odd_sweeps(draw: st.DrawFn) -> dict[str, Any]:
     where: Any = draw(st.sampled_from([content, content["columns"], column, *content["grid"], content["with"]]))
     key = draw(st.sampled_from([*where, "new"]) | texts)
     where[key] = draw(values | st.lists(values, max_size=2))
-    if draw(st.booleans()):
+    if draw(st.booleans()) and isinstance(content["columns"], dict):
         content["columns"][draw(st.sampled_from(ODD) | st.sampled_from(["../../x", "a/b", "..", "C:\\x"]))] = column
     return content
 
