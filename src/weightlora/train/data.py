@@ -243,7 +243,7 @@ def _example(family: str, name: str | None = None, column: str = "your_column") 
 def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: str) -> Dataset:
     if family == "causal-lm":  # it has one of three forms
         columns = _form(split, rows, columns)
-    chosen = {}
+    chosen: dict[str, str] = {}
     for name, column in columns.items():
         if column is None or (
             name in OPTIONAL and column not in rows.column_names and column == COLUMNS[family][name]
