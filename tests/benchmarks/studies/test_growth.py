@@ -1,10 +1,7 @@
 """The study of growth: a step, the disconnect and the load by number of adapters."""
 
-import json
-
 import pytest
 import torch
-from benchmarks.__main__ import main
 from benchmarks.studies.growth import LINEARS, make_base, measure_growth
 from torch import nn
 
@@ -24,13 +21,3 @@ def test_each_disconnect_is_measured_and_loads_what_was_kept():
     assert figures.ratios.keys() == figures.optimizer_ratios.keys() == {"credit", "stoiht"}
     assert 0 < figures.optimizer < figures.step
     assert all(choice.disconnect > 0 and choice.load > 0 for choice in figures.choices)
-
-
-def test_the_command_writes_the_figures_and_prints_them(tmp_path, capsys):
-    path = tmp_path / "growth.json"
-    assert main(["growth", "--counts", "2,6", "--rounds", "1", "--output", str(path)]) == 0
-    study = json.loads(path.read_text())
-    assert [case["n"] for case in study["cases"]] == [2, 6]
-    assert study["versions"]["peft"] and study["settings"] == {"rounds": 1}
-    printed = capsys.readouterr().out
-    assert "disconnect, s" in printed and "stoiht" in printed
