@@ -1,6 +1,7 @@
 """The state file: whole, unedited and of this model, or refused with a sentence."""
 
 import copy
+import cProfile
 import json
 from dataclasses import asdict
 from importlib.metadata import version
@@ -8,7 +9,9 @@ from importlib.metadata import version
 import pytest
 import torch
 from models import adamw, lora_bert, train
+from peft import LoraConfig, get_peft_model
 from runs import LOOP, run_loop, save_loop
+from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import find_adapters
@@ -292,3 +295,16 @@ def test_a_state_that_is_no_dict_is_refused():
     for value in (None, [], "x", 3):
         with pytest.raises(StateError, match="and must be a dict"):
             State.from_dict(value)
+
+
+def test_the_time_to_take_a_state_grows_like_the_number_of_adapters():
+    """By function calls, for times decide no test."""
+    calls = []
+    for n in (30, 120):
+        base = nn.Sequential(*(nn.Linear(2, 2) for _ in range(n)))
+        model = get_peft_model(base, LoraConfig(r=1, target_modules=[str(place) for place in range(n)]))
+        selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3, select_steps=40))
+        profile = cProfile.Profile()
+        profile.runcall(selector.state_dict)
+        calls.append(sum(entry.callcount for entry in profile.getstats()))
+    assert calls[1] < 6 * calls[0]

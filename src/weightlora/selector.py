@@ -258,7 +258,7 @@ class WeightLora(Described):
 
     def state_dict(self) -> dict[str, Any]:
         """What the rest of the selection depends on, as values that JSON can hold. The history is not part of it."""
-        scalings = {adapter.name: adapter.scaling for adapter in self.adapters}
+        ranks, scalings = self.ranks, {adapter.name: adapter.scaling for adapter in self.adapters}
         return replace(
             self._start,
             config=asdict(self.config),
@@ -266,7 +266,7 @@ class WeightLora(Described):
             round=self._round,
             omega=list(self.omega.values()),
             scores=list(self.scores.values()),
-            ranks=[self.ranks.get(name) for name in self.names],
+            ranks=[ranks.get(name) for name in self.names],
             scalings=[scalings.get(name) for name in self.names],
             waiting=[adapter.name for adapter in self.engine.waiting],
         ).to_dict()
