@@ -300,11 +300,11 @@ def test_a_state_that_is_no_dict_is_refused():
 def test_the_time_to_take_a_state_grows_like_the_number_of_adapters():
     """By function calls, for times decide no test."""
     calls = []
-    for n in (30, 120):
+    for n in (60, 240):
         base = nn.Sequential(*(nn.Linear(2, 2) for _ in range(n)))
         model = get_peft_model(base, LoraConfig(r=1, target_modules=[str(place) for place in range(n)]))
         selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3, select_steps=40))
         profile = cProfile.Profile()
         profile.runcall(selector.state_dict)
         calls.append(sum(entry.callcount for entry in profile.getstats()))
-    assert calls[1] < 6 * calls[0]
+    assert calls[1] < 5 * calls[0]
