@@ -3,7 +3,6 @@
 A task runs the workload of its name, or the `workload` that `task.json` names.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 
 from weightlora import __version__
 from weightlora.errors import ConfigError, DataError
+from weightlora.train.reading import read_json
 from weightlora.train.result import Result, read_result
+from weightlora.train.wording import shown
 
 __all__ = ["DEFAULTS", "OPTIONAL", "Run", "labels_in", "plan", "resolve", "tasks_in"]
 
@@ -103,14 +104,21 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
     _check_task(root, task)
     if label not in labels_in(root, task):
         raise ConfigError(f"method {label!r} is unknown for {task}: choose one of {', '.join(labels_in(root, task))}.")
-    shared, own = (json.loads((root / task / f"{name}.json").read_text(encoding="utf-8")) for name in ("task", label))
+    shared, own = (read_json(file := root / task / f"{name}.json", f"the file {file}") for name in ("task", label))
     _check_keys({**shared, **own}, f"{task}/{label}.json")
     if "workload" in own:
         raise ConfigError(
             f"{task}/{label}.json has the workload {own['workload']!r}, but all methods of a task share one: name it "
             f"in {task}/task.json."
         )
-    return {**DEFAULTS, "task": task, "method": label, **shared, **own, "label": label}
+    settings = {**DEFAULTS, "task": task, "method": label, **shared, **own, "label": label}
+    for name, default in DEFAULTS.items():
+        kind = float | int | None if name == "keep" else float | int if isinstance(default, float) else type(default)
+        if not isinstance(settings[name], kind) or isinstance(settings[name], bool):
+            raise ConfigError(
+                f"{task}/{label}.json has {name}={shown(settings[name])}, which must be like {default!r}: mend it."
+            )
+    return settings
 
 
 def _check_keys(settings: Mapping[str, Any], place: str) -> None:

@@ -2,17 +2,18 @@
 
 import itertools
 import json
+import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from weightlora.errors import ConfigError
 from weightlora.files import write_json
+from weightlora.train.reading import check_name, is_file, read_yaml
 from weightlora.train.result import RESULT, Result
+from weightlora.train.wording import shown
 
 from .experiments import Run
 
@@ -21,6 +22,7 @@ __all__ = ["plan_sweep", "run_recipe"]
 KEYS = {"columns", "grid", "seeds", "with"}
 SETTINGS = "settings.json"
 SHORT = {"rank": "r", "keep": "k"}
+MOST_RUNS = 100_000
 
 
 def plan_sweep(
@@ -50,17 +52,21 @@ def plan_sweep(
             `overrides` has a key of the grid.
     """
     content, resolve = _read(path), _Resolver()
+    cells = _cells(content["grid"])
+    every = [label_of(cell) for cell in cells]
+    if len(set(every)) < len(every):
+        twice = next(label for label in every if every.count(label) > 1)
+        raise ConfigError(f"two cells of the grid of {path} have the label {twice}: take one of them out.")
     runs = []
     for task, column in _chosen(content["columns"], tasks, "column").items():
-        for cell in _cells(content["grid"]):
-            label = label_of(cell)
+        for cell, label in zip(cells, every, strict=True):
             if labels and label not in labels and cell["method"] not in labels:
                 continue
             if fixed := sorted(cell.keys() & (overrides or {}).keys()):
                 raise ConfigError(
                     f"{fixed[0]} varies in the grid of {path}, so it cannot be the same in all runs: leave it out."
                 )
-            shared = {**content.get("with", {}), **{k: v for k, v in column.items() if k != "config"}}
+            shared = {**content["with"], **{k: v for k, v in column.items() if k != "config"}}
             settings = resolve(path.parent / column["config"], {**shared, **cell, **(overrides or {})})
             experiment = {"task": task, "label": label, "method": cell["method"], "settings": settings}
             place = root / task / "results" / label
@@ -73,18 +79,63 @@ def plan_sweep(
 
 def label_of(cell: Mapping[str, Any]) -> str:
     """The label of a cell, such as `weightlora-paper-r8-k10`. Only rank and keep are abbreviated."""
-    return "-".join([cell["method"], *(f"{SHORT.get(k, k)}{v}" for k, v in cell.items() if k != "method")])
+    label = "-".join([cell["method"], *(f"{SHORT.get(k, k)}{v}" for k, v in cell.items() if k != "method")])
+    return check_name(label, "the grid makes the label")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    """The content of a sweep file, with every part of the type that it must have."""
+    if not is_file(path):
         raise ConfigError(f"the sweep {path} is not a file: give the path of a sweep file.")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not {"columns", "grid", "seeds"} <= content.keys() <= KEYS:
+    content = {"with": {}, **read_yaml(path, f"the sweep {path}")}
+    if content.keys() != KEYS:
         raise ConfigError(
             f"the sweep {path} has other keys than columns, grid, seeds and with: the first three are required."
         )
+    for key, (fits, rule) in RULES.items():
+        if not fits(content[key]):
+            raise ConfigError(f"the sweep {path} has {key}={shown(content[key])}, which must be {rule}.")
+    for name in content["columns"]:
+        check_name(name, f"the sweep {path} has the column")
+    cells = sum(math.prod(len(v) for v in block.values() if isinstance(v, list)) for block in content["grid"])
+    if (count := cells * len(content["columns"]) * len(content["seeds"])) > MOST_RUNS:
+        raise ConfigError(f"the sweep {path} has {count:,} runs, and the most is {MOST_RUNS:,}: split it.")
     return content
+
+
+def _are_columns(value: Any) -> bool:
+    columns = list(value.values()) if isinstance(value, dict) else []
+    return bool(columns) and all(isinstance(column, dict) and _is_text(column.get("config")) for column in columns)
+
+
+def _is_grid(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_block, value))
+
+
+def _is_block(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(map(_is_text, value)):
+        return False
+    methods = value.get("method")
+    return bool(methods) and all(map(_is_text, methods if isinstance(methods, list) else [methods]))
+
+
+def _are_seeds(value: Any) -> bool:
+    numbers = value if isinstance(value, list) else []
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**32 for n in numbers)
+    return bool(numbers) and whole and len(set(numbers)) == len(numbers)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "columns": (_are_columns, "a mapping of names to mappings, each with a recipe under `config`"),
+    "grid": (_is_grid, "a list of mappings, each with `method`, a name or a list of names"),
+    "seeds": (_are_seeds, "a list of different whole numbers from 0 to 4294967295"),
+    "with": (lambda value: isinstance(value, dict), "a mapping of settings"),
+}
+"""Key of a sweep file -> whether a value fits, and what it must be."""
 
 
 def _chosen(columns: Mapping[str, Any], names: Sequence[str] | None, what: str) -> dict[str, Any]:
@@ -114,7 +165,7 @@ class _Resolver:
     def __call__(self, recipe: Path, settings: dict[str, Any]) -> dict[str, Any]:
         from weightlora.train.arguments import read_files
 
-        if unknown := sorted(settings.keys() - self._known):
+        if unknown := sorted(settings.keys() - self._known, key=str):
             raise ConfigError(f"{unknown[0]!r} is not a setting of a recipe: weightlora train --help lists them.")
         key = (recipe, settings["method"])
         if key not in self._files:
@@ -154,6 +205,6 @@ def _same_run(folder: Path, experiment: Mapping[str, Any]) -> bool:
     """Whether the folder belongs to an unfinished run with these settings."""
     try:
         there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return there == json.loads(json.dumps(experiment)) and not (folder / RESULT).exists()

@@ -19,6 +19,8 @@ from runs import ROUNDS, build
 from transformers import Trainer, TrainerState
 
 import weightlora.trainers.callback
+import weightlora.trainers.resuming
+from weightlora.manifest import MANIFEST
 from weightlora.state import STATE_FILE
 
 AT = 4  # the checkpoint that is being written
@@ -57,12 +59,16 @@ def at_checkpoint(function, after=False):
     return dying
 
 
-def half_of_our_state(path, text, **kwargs):
-    """Write half of the state of checkpoint AT to the file that is to become it, and die."""
-    if STATE_FILE in path.name and path.parent.name == f"checkpoint-{AT}":
-        write_text(path, text[: len(text) // 2], **kwargs)
-        die()
-    return write_text(path, text, **kwargs)
+def half_of(file):
+    """Write half of this file of checkpoint AT to the one that is to become it, and die."""
+
+    def write(path, text, **kwargs):
+        if file in path.name and path.parent.name == f"checkpoint-{AT}":
+            write_text(path, text[: len(text) // 2], **kwargs)
+            die()
+        return write_text(path, text, **kwargs)
+
+    return write
 
 
 def half_of_the_older(path, **kwargs):
@@ -85,7 +91,7 @@ def patch(case: str) -> dict:
         weightlora.trainers.callback.write_state = at_checkpoint(weightlora.trainers.callback.write_state)
         return {"kind": Trainer}
     elif case == "in our state, which comes first":
-        Path.write_text = half_of_our_state
+        Path.write_text = half_of(STATE_FILE)
     elif case == "in the weights":
         peft.peft_model.safe_save_file = cut_short(peft.peft_model.safe_save_file)
     elif case == "between weights and optimizer":
@@ -95,6 +101,15 @@ def patch(case: str) -> dict:
         trainer._save = lambda self, folder, **_: self.model.save_pretrained(folder)  # writes no training_args.bin
     elif case == "in the Trainer's state":
         TrainerState.save_to_json = cut_short(TrainerState.save_to_json)
+    elif case == "between the Trainer's state and the manifest":
+        weightlora.trainers.resuming.write_manifest = at_checkpoint(weightlora.trainers.resuming.write_manifest)
+        return {"save_total_limit": 1}
+    elif case == "in the manifest, which comes last":
+        Path.write_text = half_of(MANIFEST)
+        return {"save_total_limit": 1}
+    elif case == "before the manifest of a plain Trainer's callback":
+        weightlora.trainers.callback.write_manifest = at_checkpoint(weightlora.trainers.callback.write_manifest)
+        return {"kind": Trainer}
     elif case == "after older checkpoints were deleted":
         transformers.trainer.rotate_checkpoints = at_checkpoint(transformers.trainer.rotate_checkpoints, after=True)
         return {"save_total_limit": 1}
@@ -111,6 +126,9 @@ CASES = [
     "between weights and optimizer",
     "in the optimizer",
     "in the Trainer's state",
+    "between the Trainer's state and the manifest",
+    "in the manifest, which comes last",
+    "before the manifest of a plain Trainer's callback",
     "after older checkpoints were deleted",
     "while older checkpoints are deleted",
 ]

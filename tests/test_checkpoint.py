@@ -1,11 +1,13 @@
 """A model is brought to the structure of a checkpoint, or refused untouched."""
 
 import pytest
-from models import adamw, lora_bert
+import torch
+from models import adamw, lora_bert, train
 from runs import run_loop, save_loop
 
-from weightlora import restore
+from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import find_adapters
+from weightlora.errors import StateError
 from weightlora.state import write_state
 
 
@@ -30,3 +32,67 @@ def test_a_restored_model_has_the_structure_of_the_checkpoint(tmp_path, steps):
 def test_another_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the state is of 12 adapters, and this model has 18"):
         restore(lora_bert(layers=3), save_loop(3, tmp_path))
+
+
+GATES = {"keep": 3, "select_steps": 4, "selection": "stoiht", "omega_lr": 2.0, "warmup_steps": 1}
+
+
+def spoilt(state, **entries):
+    """The state with other first entries that are not None."""
+    columns = {name: list(state[name]) for name in entries}
+    place = next(place for place, rank in enumerate(state["ranks"]) if rank is not None)
+    for name, value in entries.items():
+        columns[name][place] = value
+    return state | columns
+
+
+@pytest.mark.parametrize("built", ["fresh", "restored"])
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"ranks": 10**7}, "with rank 10000000, and its layer takes multiples of 1 up to [0-9]+:"),
+        ({"scalings": 1.5}, "has scaling .*, and the state says 1.5: build the model as in the first run"),
+        ({"scalings": -8.0}, "and the state says -8.0"),
+        ({"start_ranks": 2}, "parameters, and had rank 2"),
+        ({"start_ranks": 2, "sizes": 64}, "parameters, and had rank 2 and 64 when the run began"),
+        ({"sizes": 100}, "and 100 when the run began"),
+        ({"kinds": "parameter"}, "build the model as in the first run"),
+        ({"names": "bert.x"}, "is not in both"),
+    ],
+)
+def test_bounds_that_the_model_gives_are_checked_before_it_is_touched(tmp_path, entries, message, built):
+    directory = save_loop(3, tmp_path)
+    state = run_loop(3)[1].state_dict()
+    model = lora_bert()
+    if built == "restored":
+        restore(model, directory)
+    optimizer = adamw(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    write_state(spoilt(state, **entries), directory)
+    if built == "restored" and "ranks" in entries:
+        message = "build the model as in the first run"
+    if built == "restored" and entries == {"start_ranks": 2, "sizes": 64}:
+        pytest.skip("a grown adapter could have begun so, and a restored model does not show how it began")
+    with pytest.raises(StateError, match=message):
+        restore(model, directory, optimizer)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [id(parameter) for group in optimizer.param_groups for parameter in group["params"]] == held
+
+
+@pytest.mark.parametrize("steps", [0, 2, 6])
+def test_gates_that_were_folded_into_the_scalings_fit(tmp_path, steps):
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**GATES))
+    train(model, optimizer, selector, steps=steps)
+    state = selector.state_dict()
+    write_state(state, tmp_path)
+    fresh = lora_bert()
+    restore(fresh, tmp_path)
+    restore(fresh, tmp_path)
+    assert [a.scaling for a in find_adapters(fresh)] == [a.scaling for a in find_adapters(model)]
+    write_state(spoilt(state, scalings=1.5), tmp_path)
+    with pytest.raises(StateError, match=r"the state says 1\.5"):
+        restore(lora_bert(), tmp_path)

@@ -1,5 +1,6 @@
 """What goes wrong in the middle of a run: it ends in an error that says so, or the run goes on bit for bit."""
 
+import copy
 import json
 import os
 import shutil
@@ -7,16 +8,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from kills import AT, CASES
 from models import lora_bert
 from processes import nursery
 from runs import ROUNDS, At, Count, build, outcome, same
+from safetensors.torch import load_file, save_file
+from transformers import Trainer
 
+from weightlora import WeightLoraTrainer, restore
 from weightlora.adapters import find_adapters
-from weightlora.checkpoint import last_whole
+from weightlora.errors import StateError
+from weightlora.manifest import MANIFEST, write_manifest
 from weightlora.state import STATE_FILE, read_state, write_state
+from weightlora.trainers.resuming import last_checkpoint
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, TRAINER_STATE = "adapter_model.safetensors", "trainer_state.json"
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +97,63 @@ def edit(path, **changes):
     path.write_text(json.dumps(content))
 
 
+def flip(path, where=0.5):
+    """One bit, at this share of the file."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * where)] ^= 1
+    path.write_bytes(content)
+
+
+def zero(path, share=0.5):
+    """The end of the file is zeros, as after a power failure."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)].ljust(len(content), b"\0"))
+
+
+def of_another(path):
+    """The file of the checkpoint before."""
+    shutil.copy(path.parent.with_name("checkpoint-2") / path.name, path)
+
+
+def a_base_weight(path):
+    tensors = load_file(path)
+    tensors["base_model.model.bert.embeddings.word_embeddings.weight"] = torch.zeros(50, 32)
+    save_file(tensors, path)
+
+
+CHANGED = r"was changed after it was written \(its checksum differs\)|bytes, and had"
+BROKEN_MANIFEST = r"weightlora_manifest\.json (is not a list of files|is not whole JSON|lists|has)"
+FILES = [STATE_FILE, WEIGHTS, "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", TRAINER_STATE]
 DAMAGES = {
-    "an edited step": (lambda c: edit(c / STATE_FILE, step_count=2), "was changed after it was written"),
-    "edited ranks": (lambda c: edit(c / STATE_FILE, ranks=[]), "was changed after it was written"),
-    "a newer version": (
-        lambda c: write_state(read_state(c) | {"format": 99}, c),
-        "the state has format 99, and this version reads 3: update weightlora",
+    **{f"a flipped bit in {f} at {w}": (lambda f=f, w=w: (f, flip, w), CHANGED) for f in FILES for w in (0.3, 0.9)},
+    **{f"no {f}": (lambda f=f: (f, Path.unlink), "is missing") for f in (*FILES, MANIFEST)},
+    **{f"{f} of another checkpoint": (lambda f=f: (f, of_another), CHANGED) for f in FILES if "config" not in f},
+    "another manifest": (lambda: (MANIFEST, of_another), CHANGED),
+    "a zeroed tail": (lambda: (WEIGHTS, zero), CHANGED),
+    "a zeroed state": (lambda: (STATE_FILE, zero, 0), CHANGED),
+    "a zeroed manifest": (lambda: (MANIFEST, zero, 0), BROKEN_MANIFEST),
+    "a short manifest": (lambda: (MANIFEST, os.truncate, 300), BROKEN_MANIFEST),
+    "short weights": (lambda: (WEIGHTS, os.truncate, 300), CHANGED),
+    "a base weight": (lambda: (WEIGHTS, a_base_weight), CHANGED),
+    "a null": (lambda: (TRAINER_STATE, Path.write_text, "null"), CHANGED),
+    "deep JSON": (lambda: (TRAINER_STATE, Path.write_text, "[" * 100_000), CHANGED),
+    "a deep state": (lambda: (STATE_FILE, Path.write_text, "[" * 100_000), CHANGED),
+    "a deep manifest": (lambda: (MANIFEST, Path.write_text, "[" * 100_000), BROKEN_MANIFEST),
+    "a list": (lambda: (MANIFEST, Path.write_text, "[]"), BROKEN_MANIFEST),
+    "no list of files": (
+        lambda: (MANIFEST, Path.write_text, '{"format": 1, "step": 4, "files": [1]}'),
+        BROKEN_MANIFEST,
     ),
-    "a short state": (lambda c: os.truncate(c / STATE_FILE, 300), "is not a whole state file"),
-    "no state": (lambda c: (c / STATE_FILE).unlink(), "is missing, so this checkpoint is not from a WeightLoRA run"),
-    "short weights": (lambda c: os.truncate(c / WEIGHTS, 300), r"adapter_model\.safetensors is cut short"),
-    "a short optimizer": (lambda c: os.truncate(c / "optimizer.pt", 300), r"optimizer\.pt is cut short"),
-    "an unfinished one": (
-        lambda c: (c / "trainer_state.json").unlink(),
-        r"trainer_state\.json is missing or cut short",
+    "no files": (lambda: (MANIFEST, Path.write_text, '{"format": 1, "step": 4, "files": {}}'), BROKEN_MANIFEST),
+    "a file from elsewhere": (
+        lambda: (MANIFEST, Path.write_text, '{"format": 1, "step": 4, "files": {"../x": {"size": 1, "sha256": ""}}}'),
+        BROKEN_MANIFEST,
+    ),
+    "a manifest of a newer version": (lambda: (MANIFEST, Path.write_text, '{"format": 2}'), BROKEN_MANIFEST),
+    "one more file": (lambda: ("scaler.pt", Path.write_bytes, b"x"), "was added later, and would be loaded"),
+    "a file in place of the checkpoint": (
+        lambda: ("", lambda path: (shutil.rmtree(path), path.write_text("x"))),
+        "is not a directory",
     ),
 }
 
@@ -114,13 +164,66 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over_otherwise(whole
     checkpoint = tmp_path / "checkpoint-4"
     for cut in (2, 4):
         shutil.copytree(whole[0] / f"checkpoint-{cut}", tmp_path / f"checkpoint-{cut}")
-    spoil(checkpoint)
-    trainer = build(tmp_path, ROUNDS)
-    with pytest.raises(ValueError, match=message):
+    file, function, *arguments = spoil()
+    function(checkpoint / file, *arguments)
+    steps = []
+    trainer = build(tmp_path, ROUNDS, Count(steps))
+    weights = copy.deepcopy(trainer.model.state_dict())
+    with pytest.raises(StateError, match=message):
         trainer.train(resume_from_checkpoint=str(checkpoint))
     assert len(find_adapters(trainer.model)) == 12, "nothing was touched"
-    assert last_whole(tmp_path, "checkpoint", "trainer_state.json")[0] == tmp_path / "checkpoint-2"
-    assert "checkpoint-4 is passed over" in caplog.text
+    assert all(torch.equal(value, weights[name]) for name, value in trainer.model.state_dict().items())
+    assert last_checkpoint(tmp_path)[0] == tmp_path / "checkpoint-2"
+    assert "checkpoint-4 is passed over" in caplog.text and not steps
+
+
+def test_only_what_a_trainer_calls_a_checkpoint_is_one(whole, tmp_path):
+    for name in ("checkpoint-2", "checkpoint-²", "checkpoint-٧", "checkpoint-07", "checkpoint-best-7", "checkpoint-"):
+        shutil.copytree(whole[0] / f"checkpoint-{2 if name[-1] == '2' else 7}", tmp_path / name)
+    shutil.copytree(whole[0] / "checkpoint-7", tmp_path / "checkpoint-9")  # whole, and of an earlier step
+    assert last_checkpoint(tmp_path)[0] == tmp_path / "checkpoint-2"
+
+
+def signed(checkpoint, **changes):
+    """The state is edited, and its checksum and the manifest are those of the edited one."""
+    write_state(read_state(checkpoint) | changes, checkpoint)
+    write_manifest(checkpoint, step=int(checkpoint.name.rpartition("-")[2]))
+
+
+def of_step(checkpoint, step):
+    content = json.loads((checkpoint / TRAINER_STATE).read_text())
+    (checkpoint / TRAINER_STATE).write_text(json.dumps(content | {"global_step": step}))
+    write_manifest(checkpoint, 4)
+
+
+def with_state(content):
+    def write(checkpoint):
+        (checkpoint / TRAINER_STATE).write_text(content)
+        write_manifest(checkpoint, 4)
+
+    return write
+
+
+SIGNED = {
+    "a newer version": (lambda c: signed(c, format=99), "the state has format 99, and this version reads 3: update"),
+    "another step of the selection": (lambda c: signed(c, step_count=3), "selection in .* is at step 3, and the trai"),
+    "another step of the training": (lambda c: of_step(c, 5), "state in .* is of step 5, and its manifest of step 4"),
+    "no step": (lambda c: of_step(c, "4"), "has global_step='4', which is no step"),
+    "null": (with_state("null"), "of another version of Transformers"),
+    "deep": (with_state("[" * 100_000), "of another version of Transformers"),
+    "a field that this version does not have": (with_state('{"later": 1}'), "of another version of Transformers"),
+}
+
+
+@pytest.mark.parametrize("case", SIGNED)
+def test_what_does_not_go_together_is_refused_even_under_a_new_manifest(whole, tmp_path, case):
+    spoil, message = SIGNED[case]
+    checkpoint = shutil.copytree(whole[0] / "checkpoint-4", tmp_path / "checkpoint-4")
+    spoil(checkpoint)
+    trainer = build(tmp_path, ROUNDS)
+    with pytest.raises(StateError, match=message):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert len(find_adapters(trainer.model)) == 12 and trainer.optimizer is None
 
 
 @pytest.mark.parametrize("file", [STATE_FILE, WEIGHTS])
@@ -128,10 +231,64 @@ def test_files_of_two_checkpoints_are_not_mixed(whole, tmp_path, file):
     """PEFT would load what fits of the weights, and leave the rest as it is drawn."""
     checkpoint = shutil.copytree(whole[0] / "checkpoint-4", tmp_path / "checkpoint-4")
     shutil.copy(whole[0] / "checkpoint-7" / file, checkpoint / file)
-    trainer = build(tmp_path, ROUNDS)
-    with pytest.raises(ValueError, match=r"has other adapters or ranks than weightlora_state\.json beside it"):
-        trainer.train(resume_from_checkpoint=True)
-    assert trainer.state.global_step == 0
+    model = lora_bert()
+    with pytest.raises(StateError, match="bytes, and had"):
+        restore(model, checkpoint)
+    (checkpoint / MANIFEST).unlink()  # as after write_state in your own loop
+    with pytest.raises(StateError, match=r"has other adapters or ranks than weightlora_state\.json beside it"):
+        restore(lora_bert(), checkpoint)
+    assert len(find_adapters(model)) == 12
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: os.truncate(path, 300), "is damaged"),
+        (lambda path: path.write_bytes(bytes(1000)), "is damaged"),
+        (a_base_weight, "word_embeddings.weight' is not the same in both"),
+    ],
+)
+def test_weights_of_a_loop_are_checked_as_far_as_can_be_seen(whole, tmp_path, spoil, message):
+    checkpoint = shutil.copytree(whole[0] / "checkpoint-4", tmp_path / "checkpoint-4")
+    (checkpoint / MANIFEST).unlink()
+    spoil(checkpoint / WEIGHTS)
+    with pytest.raises(StateError, match=message):
+        restore(lora_bert(), checkpoint)
+
+
+@pytest.mark.parametrize("kind", [WeightLoraTrainer, Trainer])
+def test_a_checkpoint_of_the_model_alone_is_said_to_be_one(tmp_path, kind, caplog):
+    build(tmp_path, ROUNDS, kind=kind, save_only_model=True).train()
+    build(tmp_path, ROUNDS, kind=kind).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert "checkpoint-4 holds no optimizer, scheduler and random numbers (save_only_model=True)" in caplog.text
+
+
+def test_what_an_earlier_run_left_is_no_part_of_a_checkpoint(whole, tmp_path):
+    shutil.copytree(whole[0] / "checkpoint-4", tmp_path / "checkpoint-4")
+    build(tmp_path, ROUNDS, save_only_model=True).train()
+    assert not (tmp_path / "checkpoint-4" / "optimizer.pt").exists()
+
+
+@pytest.mark.parametrize("kind", [WeightLoraTrainer, Trainer])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_finished_run_stays_finished(tmp_path, kind, accumulation, caplog):
+    """Its last step is in the middle of an epoch, and it was killed after its last checkpoint."""
+    settings = {"kind": kind, "max_steps": 7 if accumulation == 1 else 4, "gradient_accumulation_steps": accumulation}
+    first = build(tmp_path, ROUNDS | {"select_steps": 3}, **settings)
+    first.train()
+    last, steps = first.state.global_step, []
+    assert first.state.epoch != int(first.state.epoch)
+    again = build(tmp_path, ROUNDS | {"select_steps": 3}, Count(steps), **settings)
+    again.train(resume_from_checkpoint=True)
+    assert not steps and again.state.global_step == last
+    assert f"the checkpoint is of step {last} of {last}: the run is finished" in caplog.text
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    assert again.state.epoch == first.state.epoch
+
+    longer = build(tmp_path, ROUNDS | {"select_steps": 3}, Count(steps), **settings | {"max_steps": last + 2})
+    longer.train(resume_from_checkpoint=True)
+    assert steps == [last + 1, last + 2]
 
 
 @pytest.mark.parametrize(

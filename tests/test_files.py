@@ -65,3 +65,27 @@ def test_a_place_below_a_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="is not a directory that you may write to"):
         files.check_writable(tmp_path / "file" / "run")
     files.check_writable(tmp_path / "new" / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"NaN", b"\xff", b"1" * 5000, bytes(100)])
+def test_what_is_not_json_is_refused_in_a_sentence(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.json is not whole JSON"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_json_is_read_up_to_a_size(tmp_path, monkeypatch):
+    path = files.write_json(tmp_path / "a.json", [1, 2, 3])
+    assert files.read_json(path) == [1, 2, 3]
+    monkeypatch.setattr(files, "LARGEST_JSON", 10)
+    with pytest.raises(DataError, match="is the most that is read"):
+        files.read_json(path)
+    with pytest.raises(DataError, match="is not whole JSON"):
+        files.read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("content", [b"\xff\n{}\n", b"[" * 100_000 + b"\n{}\n"])
+def test_a_history_of_anything_is_refused_in_a_sentence(tmp_path, content):
+    (tmp_path / "history.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match="delete"):
+        files.read_lines(tmp_path / "history.jsonl")

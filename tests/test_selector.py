@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import base_model_of, find_adapters
+from weightlora.errors import TrainingError
 from weightlora.state import write_state
 
 STOIHT = {"selection": "stoiht", "omega_lr": 2.0}
@@ -519,20 +520,63 @@ def test_finish_without_evidence_is_refused_and_changes_nothing():
         assert len(find_adapters(model)) == 12 and selector.phase == "select"
 
 
-@pytest.mark.parametrize("selection", ["credit", "stoiht"])
+@pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_diverged_loss_stops_with_the_last_good_gates_in_the_history(selection, bad):
-    model, optimizer, selector = start(keep=3, select_steps=9, selection=selection)
+@pytest.mark.parametrize("steps", [2, 5], ids=["in the selection", "after the choice"])
+def test_a_step_that_would_spoil_the_weights_is_not_made(selection, bad, steps):
+    model, optimizer, selector = start(keep=3, select_steps=4, selection=selection)
+    train(model, optimizer, selector, steps=steps)
+    good, weights = copy.deepcopy(selector.history), copy.deepcopy(model.state_dict())
+    moments = copy.deepcopy(optimizer.state_dict())
+    (model(**batch(steps)).loss * bad).backward()
+    message = (
+        r"^the gradient of 'base_model\.model.*' is NaN or infinite: training has diverged, and this step is not "
+    )
+    with pytest.raises(TrainingError, match=message + r"made\. Lower the learning rate, and start again\.$"):
+        optimizer.step()
+    assert selector.history == good and selector.step_count == min(steps, 4)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    for index, state in optimizer.state_dict()["state"].items():
+        assert all(torch.equal(value, moments["state"][index][key]) for key, value in state.items())
+
+
+def test_gates_alone_that_diverge_stop_with_the_last_good_ones_in_the_history():
+    model, optimizer, selector = start(keep=3, select_steps=9, **STOIHT)
     train(model, optimizer, selector, steps=2)
     good = copy.deepcopy(selector.history)
-    with pytest.raises(
-        ValueError, match=r"the evidence on adapter '.*' is -?(nan|inf) in step 3: training has diverged"
-    ):
-        (model(**batch(2)).loss * bad).backward()
-        optimizer.step()
+    model(**batch(2)).loss.backward()
+    selector._rule.gates[0].omega.grad.fill_(math.nan)
+    optimizer.step()
+    with pytest.raises(TrainingError, match=r"the evidence on adapter '.*' is nan in step 3: training has diverged"):
         selector.step()
     assert selector.history == good and selector.step_count == 2
-    assert all(math.isfinite(value) for value in good[-1]["score"])
+
+
+@pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
+def test_a_scaler_that_has_come_down_to_1_skips_steps_as_well(selection):
+    model, optimizer, selector = start(keep=3, select_steps=4, selection=selection)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    scales = []
+    for step in range(8):
+        loss = model(**batch(step)).loss * (math.inf if step in (1, 2) else 1.0)
+        scaler.scale(loss).backward()
+        scales.append(scaler.get_scale())
+        scaler.step(optimizer)
+        selector.step(grad_scale=scaler.get_scale())
+        scaler.update()
+        optimizer.zero_grad()
+    assert scales[:4] == [2.0, 2.0, 1.0, 0.5]
+    assert [entry["step"] for entry in selector.history] == [1, 2, 3, 4, 4]
+    assert len(selector.kept) == 3 == len(find_adapters(model))
+
+
+@pytest.mark.parametrize("selection", ["credit", "random"])
+@pytest.mark.parametrize("scale", [None, 1.0, 1024.0])
+def test_a_step_that_no_scaler_skipped_is_missed(selection, scale):
+    model, _, selector = start(keep=3, select_steps=4, selection=selection)
+    model(**batch()).loss.backward()
+    with pytest.raises(TrainingError, match=r"the optimizer has not stepped since the last step\(\): call it after"):
+        selector.step(grad_scale=scale)
 
 
 def test_finish_decides_early_and_only_once():

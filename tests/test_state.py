@@ -1,6 +1,7 @@
 """The state file: whole, unedited and of this model, or refused with a sentence."""
 
 import copy
+import cProfile
 import json
 from dataclasses import asdict
 from importlib.metadata import version
@@ -8,7 +9,9 @@ from importlib.metadata import version
 import pytest
 import torch
 from models import adamw, lora_bert, train
+from peft import LoraConfig, get_peft_model
 from runs import LOOP, run_loop, save_loop
+from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import find_adapters
@@ -193,3 +196,115 @@ def test_a_state_of_format_2_still_loads(tmp_path):
 def test_a_list_that_is_too_short_is_refused():
     with pytest.raises(StateError, match="the state's 'omega' has 1 entries, and there are 3 adapters"):
         State.from_dict(many(3).to_dict() | {"omega": [1.0]})
+
+
+NONSENSE = [None, True, -1, 10**18, 1e300, 10**400, 0.5, 1e308, "", "x", [], [1], {}]
+
+
+@pytest.mark.parametrize("field", ["names", "kinds", "sizes", "start_ranks", "omega", "scores", "ranks", "scalings"])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_no_entry_of_a_column_may_be_of_another_type_or_out_of_bounds(tmp_path, states, field, steps):
+    for place in (0, -1):
+        for value in NONSENSE:
+            state = copy.deepcopy(states[steps])
+            if state[field][place] is value or value == state[field][place]:
+                continue
+            number = type(value) in (int, float) and value < 1e38  # only a model bounds scalings, and nothing scores
+            there = state["ranks"][place] is not None
+            fits = (number and (field == "scores" or (field == "scalings" and there))) or (field, value) == (
+                "names",
+                "x",
+            )
+            state[field][place] = value
+            if fits:
+                State.from_dict(state)
+            else:
+                with pytest.raises(StateError):
+                    State.from_dict(state)
+
+
+@pytest.mark.parametrize("value", [*NONSENSE, 7])
+@pytest.mark.parametrize("field", ["format", "config", "names", "sizes", "step_count", "round", "scores", "waiting"])
+def test_no_field_may_be_of_another_type_or_out_of_bounds(states, field, value):
+    same = field == "waiting" and value == []
+    for steps in () if same else (1, 3, 5):
+        with pytest.raises(StateError):
+            State.from_dict(states[steps] | {field: value})
+    for steps in (1, 3, 5):
+        without = {key: kept for key, kept in states[steps].items() if key != field}
+        with pytest.raises(StateError):
+            State.from_dict(without)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"select_steps": None}, "select_steps=None, and it must be a whole number"),
+        ({"select_steps": 0.5}, "select_steps=0.5, and it must be a whole number"),
+        ({"select_steps": 10**18}, "select_steps=1000000000000000000, and it must be"),
+        ({"select_steps": 10**9, "rounds": 10**9}, "rounds=1000000000, and it must be"),
+        ({"keep": 10**18}, "does not fit its adapters .* more than the model's 12"),
+        ({"keep": []}, "is not valid"),
+        ({"omega_lr": 10**400}, "is not valid"),
+        ({"adapter_name": ["default"]}, "adapter_name=.*, and it must be a name"),
+        ({"selection": {}}, "is not valid"),
+        ({"keep": 4}, "has 6 adapters with .* after 1 rounds, and the budget is 7"),
+        ({"rounds": 1}, "has 6 adapters with .* after 1 rounds, and the budget is 3"),
+        ({"expand": "none"}, "after it began with 4, and expand is 'none'"),
+    ],
+)
+def test_the_settings_in_a_state_are_checked_as_settings_are(states, settings, message):
+    with pytest.raises(StateError, match=message):
+        State.from_dict(states[3] | {"config": states[3]["config"] | settings})
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "message"),
+    [
+        (3, {"round": -1}, "round is -1, and 1 of 2 are over after 3 steps"),
+        (3, {"round": 0}, "round is 0, and 1 of 2"),
+        (5, {"round": 1}, "round is 1, and 2 of 2"),
+        (3, {"step_count": 10**18}, "step_count is 1000000000000000000, and the selection has 4 steps"),
+        (3, {"step_count": 1}, "round is 1, and 0 of 2"),
+        (1, {"ranks": [10**7] * 12}, "rank 10000000 after it began with 4"),
+        (1, {"names": ["x"] * 12}, "names 12 adapters, 1 of them different"),
+        (1, {"waiting": ["x"]}, "'x' among those that wait to leave, and it has not lost"),
+        (1, {"omega": [0.5] * 12}, "gate 0.5, and no gate has moved yet"),
+        (3, {"ranks": [4] * 12}, "rank 4, scaling None"),
+        (1, {"ranks": [4] * 11 + [None], "scalings": [2.0] * 11 + [None]}, "they do not go together"),
+    ],
+)
+def test_what_no_run_can_have_is_refused(states, steps, changes, message):
+    with pytest.raises(StateError, match=message):
+        State.from_dict(states[steps] | changes)
+
+
+@pytest.fixture(scope="module")
+def states():
+    return {steps: run_loop(steps)[1].state_dict() for steps in (1, 3, 5)}
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "NaN", "\ud800", '{"state": [], "sha256": ""}', "1" * 5000])
+def test_a_state_file_of_anything_is_refused(tmp_path, content):
+    (tmp_path / STATE_FILE).write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(StateError):
+        read_state(tmp_path)
+
+
+def test_a_state_that_is_no_dict_is_refused():
+    for value in (None, [], "x", 3):
+        with pytest.raises(StateError, match="and must be a dict"):
+            State.from_dict(value)
+
+
+def test_the_time_to_take_a_state_grows_like_the_number_of_adapters():
+    """By function calls, for times decide no test."""
+    calls = []
+    for n in (60, 240):
+        base = nn.Sequential(*(nn.Linear(2, 2) for _ in range(n)))
+        model = get_peft_model(base, LoraConfig(r=1, target_modules=[str(place) for place in range(n)]))
+        selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3, select_steps=40))
+        profile = cProfile.Profile()
+        profile.runcall(selector.state_dict)
+        calls.append(sum(entry.callcount for entry in profile.getstats()))
+    assert calls[1] < 5 * calls[0]

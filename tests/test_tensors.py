@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from weightlora.tensors import forget_whole_, note_whole_, numel, shards
+from weightlora.tensors import forget_whole_, note_whole_, numel, row_dots, shards, to_vector
 
 
 def test_a_part_of_a_parameter_says_how_large_the_whole_is():
@@ -12,3 +12,17 @@ def test_a_part_of_a_parameter_says_how_large_the_whole_is():
     assert (numel(part), shards(part), numel(other), shards(other)) == (12, 4, 3, 1)
     forget_whole_(part)
     assert (numel(part), shards(part)) == (3, 1)
+
+
+def test_scalars_and_vectors_become_one_vector():
+    scalars = [torch.tensor(0.5, dtype=torch.bfloat16), torch.tensor(2.0)]
+    vectors = [torch.tensor([0.5, 1.0]), torch.tensor([2.0])]
+    for tensors, expected in ((scalars, [0.5, 2.0]), (vectors, [0.5, 1.0, 2.0])):
+        joined = to_vector(tensors)
+        assert joined.dtype == torch.float64 and joined.tolist() == expected
+
+
+def test_dot_products_of_rows_are_those_of_the_rows_alone():
+    first, second = torch.randn(2, 5, 37, generator=torch.Generator().manual_seed(0)).unbind()
+    assert row_dots(first, second).tolist() == [float(torch.dot(a, b)) for a, b in zip(first, second, strict=True)]
+    assert row_dots(first[:, :0], second[:, :0]).tolist() == [0.0] * 5

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -14,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from weightlora import WeightLora, WeightLoraConfig, WeightLoraTrainer
 from weightlora.optimizers import unwrap_optimizer
+from weightlora.tensors import local
 
 GLOBAL_BATCH = 8
 BY_ACCELERATE = "ACCELERATE_USE_FSDP" in os.environ  # later it is, whoever launched
@@ -77,6 +80,145 @@ def loop(rules: str, directory: str, unused: str) -> None:
             "weights": sum(p.double().sum().item() for p in model.parameters()),
         }
         found[name] = entry
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
+CHOICE = 3  # step of the choice, of 8
+WAYS = {
+    "plain": {},
+    "static_graph": {"static_graph": True},
+    "static_graph and find_unused": {"static_graph": True, "find_unused_parameters": True},
+    "gradient_as_bucket_view": {"gradient_as_bucket_view": True},
+    "gradient_as_bucket_view and zeros": {"gradient_as_bucket_view": True},
+    "accumulation": {},
+    "accumulation and find_unused": {"find_unused_parameters": True},
+    "accumulation and gradient_as_bucket_view": {"gradient_as_bucket_view": True},
+    "accumulation and static_graph": {"static_graph": True},
+    "fp16 hook": {},
+    "built-in fp16 hook": {},
+    "PowerSGD hook": {},
+}
+
+
+def ways(directory: str) -> None:
+    """A plain loop under DDP, in every way that it can be set up; `apart` is how far the processes' weights are."""
+    dist.init_process_group("gloo")
+    found = {}
+    for way, settings in WAYS.items():
+        model = lora_bert()
+        ddp = DistributedDataParallel(model, **settings)
+        at_work = hook_(ddp, way)
+        optimizer = adamw(model)
+        selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=CHOICE))
+        entry = found[way] = {"losses": [], "apart": [], "hook": []}
+        for step in range(8):
+            parts = [share(step)]
+            if "accumulation" in way and step:  # torch cannot record a static graph without synchronisation
+                parts = [{key: value[i::2] for key, value in parts[0].items()} for i in range(2)]
+            loss = 0.0
+            for part in parts:
+                with nullcontext() if part is parts[-1] else ddp.no_sync():
+                    one = ddp(**part).loss / len(parts)
+                    one.backward()
+                    loss += one.item()
+            optimizer.step()
+            selector.step()
+            optimizer.zero_grad(set_to_none="zeros" not in way)
+            entry["losses"].append(loss)
+            entry["apart"].append(apart(model))
+            entry["hook"].append(at_work())
+        entry["kept"] = selector.kept
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
+def hook_(ddp, way: str):
+    """Register the communication hook of a way; returns what tells that it is at work."""
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+    from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+
+    if way == "fp16 hook":
+        ran = []
+
+        def hook(state, bucket):
+            ran.append(bucket.index())
+            return default_hooks.fp16_compress_hook(state, bucket)
+
+        ddp.register_comm_hook(None, hook)
+        return lambda: len(ran)
+    if way == "built-in fp16 hook":
+        ddp._register_builtin_comm_hook(dist.BuiltinCommHookType.FP16_COMPRESS)
+        return lambda: ddp.logger._get_ddp_logging_data().strs_map.get("comm_hook")
+    if way == "PowerSGD hook":
+        state = PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2, min_compression_rate=1)
+        ddp.register_comm_hook(state, powerSGD_hook)
+        return lambda: len(state.error_dict)
+    return lambda: 0
+
+
+def apart(model) -> float:
+    """The largest difference of a trainable number between processes."""
+    own = torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+    everywhere = [torch.empty_like(own) for _ in range(world())]
+    dist.all_gather(everywhere, own)
+    return max((own - other).abs().max().item() for other in everywhere)
+
+
+def joined(directory: str, *batches: str) -> None:
+    """Uneven inputs under DDP's `join()`: the last process has so many batches, and the others have 8."""
+    dist.init_process_group("gloo")
+    found = []
+    for own in map(int, batches):
+        model = lora_bert()
+        ddp = DistributedDataParallel(model, find_unused_parameters=own % 2 == 0)
+        optimizer = adamw(model)
+        selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=CHOICE))
+        with ddp.join():
+            for step in range(own if rank() else 8):
+                ddp(**share(step)).loss.backward()
+                optimizer.step()
+                selector.step()
+                optimizer.zero_grad()
+        found.append({"kept": selector.kept, "apart": apart(model), "trainable": trainable(model)})
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
+def parted(directory: str) -> None:
+    """One process gets other weights: after the choice, before it, or in one of two replicas of FSDP2's shards."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo")
+    found = {}
+    for case, (when, replicas) in {
+        "after": (CHOICE, None),
+        "a step after": (CHOICE + 1, None),
+        "later": (CHOICE + 2, None),
+        "before": (0, None),
+        "replica": (CHOICE, 2),
+        "shard": (CHOICE, 1),
+    }.items():
+        model = lora_bert()
+        ddp = DistributedDataParallel(model) if replicas is None else model
+        if replicas is not None:
+            mesh = init_device_mesh("cpu", (replicas, world() // replicas), mesh_dim_names=("replicas", "shards"))
+            fully_shard(model, mesh=mesh)
+        optimizer = adamw(model)
+        selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=CHOICE))
+        found[case] = {"stopped": "", "warned": ""}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                for step in range(6):
+                    ddp(**share(step)).loss.backward()
+                    optimizer.step()
+                    if step == when and rank() == 1:
+                        with torch.no_grad():
+                            local(selector.adapters[-1].factors[1])[-1:].add_(1e-6)
+                    selector.step()
+                    optimizer.zero_grad()
+            except ValueError as error:
+                found[case]["stopped"] = f"{step}: {error}"
+        found[case]["warned"] = "".join(str(one.message) for one in caught if "processes" in str(one.message))
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 
 
@@ -148,6 +290,53 @@ def trainer(directory: str, unused: str, resume: str = "", callbacks: tuple = ()
     losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
     outcome = {"kept": run.weightlora.selector.kept, "losses": losses}
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
+
+
+def checkpoints(directory: str) -> None:
+    """Checkpoints of two processes, of which the second is slow; then resumed, and once from different ones."""
+    import shutil
+    import time
+
+    from transformers import Trainer, TrainingArguments
+
+    from weightlora import WeightLoraCallback
+
+    class Slow:
+        def _save_rng_state(self, output_dir):
+            time.sleep(0.5 * rank())
+            super()._save_rng_state(output_dir)
+
+    def build(place: Path, kind: type) -> Trainer:
+        rows = [{key: value[i] for key, value in batch(step).items()} for step in range(4) for i in range(8)]
+        settings = {"save_steps": 1, "max_steps": 3, "report_to": [], "disable_tqdm": True, "use_cpu": True}
+        callback = WeightLoraCallback(WeightLoraConfig(keep=3, select_steps=2))
+        arguments = TrainingArguments(output_dir=str(place), per_device_train_batch_size=4, **settings)
+        return type("SlowTrainer", (kind, Slow, Trainer), {})(
+            lora_bert(layers=1), arguments, train_dataset=rows, callbacks=[callback]
+        )
+
+    from weightlora import WeightLoraTrainerMixin
+
+    found = {}
+    for name, kind in (("mixin", WeightLoraTrainerMixin), ("plain", type("Plain", (), {}))):
+        place = Path(directory) / name
+        build(place, kind).train()
+        dist.barrier()
+        shutil.copytree(place / "checkpoint-2", Path(directory) / f"{name}-{rank()}" / "checkpoint-2")
+        if rank() == 0 and name == "mixin":
+            shutil.copytree(place / "checkpoint-1", Path(directory) / "mixin-0" / "checkpoint-3")
+        resumed = build(Path(directory) / f"{name}-{rank()}", kind)
+        resumed.train(resume_from_checkpoint=True)  # mixin: checkpoint-3 is a broken one
+        found[name] = resumed.state.global_step
+        dist.barrier()
+    if rank() == 1:
+        shutil.rmtree(Path(directory) / "mixin-1" / "checkpoint-2")
+        shutil.copytree(Path(directory) / "mixin" / "checkpoint-1", Path(directory) / "mixin-1" / "checkpoint-1")
+    try:
+        build(Path(directory) / f"mixin-{rank()}", WeightLoraTrainerMixin).train(resume_from_checkpoint=True)
+    except ValueError as error:
+        found["apart"] = str(error)
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 
 
 def lightning(settings: str, directory: str) -> None:
@@ -272,7 +461,7 @@ def disagree() -> None:
 
 def nan() -> None:
     """A gradient of one process is NaN: a gate's, and that of an adapter, after it was reduced."""
-    for settings in ({"selection": "stoiht"}, {"selection": "credit"}):
+    for settings in ({"selection": "stoiht"}, {"selection": "credit"}, {"selection": "random"}):
         ddp = wrap(lora_bert(), "no_unused")
         optimizer = adamw(ddp)
         selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=3, **settings))
@@ -281,12 +470,13 @@ def nan() -> None:
             gates = getattr(selector._rule, "gates", None)
             spoiled = gates[0].omega if gates else selector.adapters[0].factors[1]
             spoiled.grad.fill_(float("nan"))
-        optimizer.step()
         try:
+            optimizer.step()
             selector.step()
         except ValueError as error:
             print(f"{settings['selection']}: {error}", file=sys.stderr, flush=True)
         assert selector.step_count == 0 and not selector.history and len(selector.adapters) == 12
+        assert all(parameter.isfinite().all() for parameter in ddp.parameters())
         dist.barrier()
     raise SystemExit(1)
 
@@ -305,9 +495,8 @@ def die(directory: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {f.__name__: f for f in (loop, sharded, trainer, lightning, phased, disagree, nan, die)}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    jobs = (loop, ways, joined, parted, sharded, trainer, checkpoints, lightning, phased, disagree, nan, die)
+    {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.
     os._exit(0)

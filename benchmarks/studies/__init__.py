@@ -1,1 +1,1 @@
-"""The paper's two side studies: the memory of a training step, and the alignment of adapters with the gradient."""
+"""The paper's two side studies (the memory of a step, the alignment with the gradient), and what grows with n."""

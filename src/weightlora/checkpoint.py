@@ -1,10 +1,10 @@
 """Checkpoints: which of them are whole, and a model brought to the structure that one of them describes."""
 
-import json
 import logging
+import math
 import os
-import zipfile
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch.optim import Optimizer
 
 from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery, unwrap_model
 from .errors import StateError
+from .manifest import MANIFEST, Manifest, check_manifest
 from .state import STATE_FILE, State, read_state, write_state
+from .tensors import numel
 
 __all__ = ["bring_to_", "check_whole", "last_whole", "read_state", "restore", "restore_", "write_state"]
 
@@ -51,6 +53,8 @@ def restore(
         model.load_adapter("out/checkpoint-100", "default", is_trainable=True)
         ```
     """
+    if (Path(checkpoint_dir) / MANIFEST).is_file():
+        check_manifest(checkpoint_dir)
     state = read_state(checkpoint_dir)
     restore_(model, State.from_dict(state), checkpoint_dir, optimizer)
     return state
@@ -77,7 +81,7 @@ def bring_to_(
     """
     live = state.live
     _check_names({adapter.name for adapter in adapters}, state)
-    _check_sizes(adapters, state)
+    _check_fit(adapters, state)
     losers = [adapter for adapter in adapters if adapter.name not in live]
     survivors = [adapter for adapter in adapters if adapter.name in live]
     if not losers and all((adapter.rank, adapter.scaling) == live[adapter.name] for adapter in survivors):
@@ -91,46 +95,71 @@ def bring_to_(
     return survivors
 
 
-def last_whole(directory: str | os.PathLike[str], prefix: str, marker: str) -> tuple[Path, State]:
+def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable[[Path], int]) -> tuple[Path, State]:
     """The checkpoint `{prefix}-{step}` of the most steps that `check_whole` accepts; the others are logged.
 
     Raises:
         StateError: If there is none.
     """
-    found = Path(directory).glob(f"{prefix}-*")
-    checkpoints = {int(n): path for path in found if (n := path.name.rpartition("-")[2]).isdigit()}
-    for step in sorted(checkpoints, reverse=True):
+    named = re.compile(re.escape(prefix) + "-(0|[1-9][0-9]*)")
+    found = [(int(match[1]), path) for path in _entries(Path(directory)) if (match := named.fullmatch(path.name))]
+    for step, path in sorted(found, reverse=True):
         try:
-            return checkpoints[step], check_whole(checkpoints[step], marker)
+            state = check_whole(path, step_of)
+            if step_of(path) == step:
+                return path, state
+            raise StateError(f"its content is of step {step_of(path)}, not of step {step}")
         except StateError as error:
-            logger.warning(f"{checkpoints[step]} is passed over: {error}")
+            logger.warning(f"{path} is passed over: {error}")
     raise StateError(
         f"there is no whole checkpoint in {directory} to resume from: train without resume_from_checkpoint, or name "
         "one."
     )
 
 
-def check_whole(directory: str | os.PathLike[str], marker: str) -> State:
-    """The state of a checkpoint, which was written to its end and is sound as far as that can be seen.
+def check_whole(directory: str | os.PathLike[str], step_of: Callable[[Path], int]) -> State:
+    """The state of a checkpoint whose files are all there, unchanged, and of one step.
 
     Args:
         directory: The checkpoint.
-        marker: The JSON file in it that is written last.
+        step_of: From the checkpoint to the step that the trainer would go on from.
 
     Raises:
         StateError: If it is not whole.
     """
-    state = State.from_dict(read_state(directory))
-    last = Path(directory) / marker
-    try:
-        json.loads(last.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StateError(f"{last} is missing or cut short ({error}): resume from an earlier checkpoint.") from error
     folder = Path(directory)
-    for path in [*folder.rglob("*.safetensors"), *folder.glob("*.pt"), *folder.glob("*.pth")]:
-        if not _has_its_directory(path):
-            raise StateError(f"{path} is cut short: resume from an earlier checkpoint.")
+    if not folder.is_dir():
+        raise StateError(f"{directory} is not a directory: name a checkpoint that is there.")
+    manifest, state = check_manifest(folder), State.from_dict(read_state(folder))
+    step = step_of(folder)
+    if step != manifest.step:
+        raise StateError(
+            f"the trainer's state in {folder} is of step {step}, and its manifest of step {manifest.step}: the files "
+            "of two checkpoints were mixed, resume from another one."
+        )
+    _check_step(state, manifest, folder)
+    if not manifest.has_optimizer:
+        logger.warning(
+            f"{folder} holds no optimizer, scheduler and random numbers (save_only_model=True): the run goes on with "
+            "fresh ones, and ends in another model than without the interruption."
+        )
     return state
+
+
+def _entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.is_dir() else []
+
+
+def _check_step(state: State, manifest: Manifest, folder: Path) -> None:
+    """The selection counts the trainer's steps until its choice is final; a loss scaler may skip some."""
+    count, step = state.step_count, manifest.step
+    choosing = state.round < state.config.get("rounds", 1)
+    may_skip = "optimizer.pt" not in manifest.files or "scaler.pt" in manifest.files
+    if count > step or (choosing and count < step and not may_skip):
+        raise StateError(
+            f"the selection in {folder} is at step {count}, and the training at step {step}: the files of two "
+            "checkpoints were mixed, resume from another one."
+        )
 
 
 def _check_names(names: set[str], state: State) -> None:
@@ -143,16 +172,43 @@ def _check_names(names: set[str], state: State) -> None:
         )
 
 
-def _check_sizes(adapters: list[LoraAdapter], state: State) -> None:
-    sizes, start_ranks, live = state.column("sizes"), state.column("start_ranks"), state.live
+def _check_fit(adapters: list[LoraAdapter], state: State) -> None:
+    """The adapters are as they began, or as the state has them; the state has nothing that they cannot become."""
+    columns = [state.column(name) for name in ("kinds", "sizes", "start_ranks", "omega")]
+    folded = state.round == state.config.get("rounds", 1)
+    began = all(adapter.rank == columns[2][adapter.name] for adapter in adapters)
     for adapter in adapters:
-        name = adapter.name
-        began = adapter.rank == start_ranks[name]
-        if adapter.size != sizes[name] if began else adapter.rank != live.get(name, (None,))[0]:
+        kind, size, start, omega = (column[adapter.name] for column in columns)
+        rank, scaling = state.live.get(adapter.name, (start, None))
+        if adapter.rank != (start if began else rank) or adapter.kind != kind or _size_at(adapter, start) != size:
             raise StateError(
-                f"adapter {name!r} has rank {adapter.rank} and {adapter.size} parameters, and had rank "
-                f"{start_ranks[name]} and {sizes[name]} when the run began: build the model as in the first run."
+                f"adapter {adapter.name!r} has rank {adapter.rank} and {adapter.size} parameters, and had rank "
+                f"{start} and {size} when the run began: build the model as in the first run."
             )
+        if rank != start and (rank > adapter.max_rank or rank % adapter.rank_unit):
+            raise StateError(
+                f"the state has adapter {adapter.name!r} with rank {rank}, and its layer takes multiples of "
+                f"{adapter.rank_unit} up to {adapter.max_rank}: resume from an untouched checkpoint."
+            )
+        own = (adapter.scaling, adapter.scaling * omega) if folded else (adapter.scaling,)
+        if scaling is not None and not any(math.isclose(scaling, one, rel_tol=1e-9) for one in own):
+            raise StateError(
+                f"adapter {adapter.name!r} has scaling {adapter.scaling}, and the state says {scaling}: build the "
+                "model as in the first run, with the same lora_alpha."
+            )
+
+
+def _size_at(adapter: LoraAdapter, rank: int) -> int | None:
+    """Parameters of the adapter at another rank, with which A and B grow. None if it cannot have that rank."""
+    if rank == adapter.rank:
+        return adapter.size
+    factors = sum(numel(factor) for factor in adapter.factors)
+    return None if factors * rank % adapter.rank else adapter.size - factors + factors * rank // adapter.rank
+
+
+def _shapes(model: PeftModel, adapter_name: str, save_embedding_layers: bool = False) -> dict[str, list[int]]:
+    state = get_peft_model_state_dict(model, None, adapter_name, save_embedding_layers=save_embedding_layers)
+    return {key: list(value.shape) for key, value in state.items()}
 
 
 def _check_weights(model: nn.Module, adapter_name: str, directory: Path, waiting: Iterable[str]) -> None:
@@ -165,26 +221,20 @@ def _check_weights(model: nn.Module, adapter_name: str, directory: Path, waiting
     path = directory / ("" if adapter_name == "default" else adapter_name) / SAFETENSORS_WEIGHTS_NAME
     if not isinstance(model, PeftModel) or not path.is_file():
         return
-    with safe_open(path, "pt") as file:
-        saved = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    own = {key: list(value.shape) for key, value in state.items()}
+    try:
+        with safe_open(path, "pt") as file:
+            saved = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, OSError) as error:
+        raise StateError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
+    own = _shapes(model, adapter_name)
     strange = [key for key in own if own[key] != saved.get(key)]
-    extra = [key for key in saved.keys() - own.keys() if model.base_model.prefix in key]
+    extra = saved.keys() - own.keys()
+    if extra:  # PEFT adds embeddings that were resized or adapted, and would load any other weight of the model
+        embeddings = _shapes(model, adapter_name, save_embedding_layers=True)
+        extra = {key for key in extra if saved[key] != embeddings.get(key)}
     strange += [key for key in extra if not any(f".{name}." in key for name in waiting)]
     if strange:
         raise StateError(
             f"{path} has other adapters or ranks than {STATE_FILE} beside it ({sorted(strange)[0]!r} is not the same "
             "in both): the files of two checkpoints were mixed, resume from another one."
         )
-
-
-def _has_its_directory(path: Path) -> bool:
-    """Both formats list what they hold, at the beginning or at the end; a file that was cut short lacks a part."""
-    if path.suffix != ".safetensors":
-        return zipfile.is_zipfile(path)
-    try:
-        with safe_open(path, "pt"):
-            return True
-    except SafetensorError:
-        return False

@@ -11,9 +11,19 @@ from typing import Any
 
 from .errors import DataError
 
-__all__ = ["append_lines", "check_writable", "read_lines", "replacing_directory", "write", "write_json", "write_text"]
+__all__ = [
+    "append_lines",
+    "check_writable",
+    "read_json",
+    "read_lines",
+    "replacing_directory",
+    "write",
+    "write_json",
+    "write_text",
+]
 
 Place = str | os.PathLike[str]
+LARGEST_JSON = 2**26  # bytes; a selection of 10,000 adapters needs 4 MB
 
 
 def write(path: Place, writer: Callable[[Path], object]) -> Path:
@@ -49,6 +59,23 @@ def write_json(path: Place, value: Any, indent: int | None = 2) -> Path:
     return write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def read_json(path: Place) -> Any:
+    """The content of a JSON file of at most 64 MB.
+
+    Raises:
+        DataError: If it cannot be read or is not JSON. NaN, infinity and nesting beyond Python's limit are none.
+    """
+    source = Path(path)
+    try:
+        if (size := source.stat().st_size) > LARGEST_JSON:
+            raise DataError(f"{path} has {size} bytes, and {LARGEST_JSON} is the most that is read")
+        return json.loads(source.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except DataError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not whole JSON ({error})") from error
+
+
 def append_lines(path: Place, entries: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON objects to a file, one per line."""
     target = Path(path)
@@ -63,14 +90,17 @@ def read_lines(path: Place) -> list[dict[str, Any]]:
     Raises:
         DataError: If another line is not a JSON object.
     """
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}): delete what is not text.") from error
     entries = []
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):  # no line break after it: the process died while it wrote
                 break
             raise DataError(f"{path}, line {number} is not JSON ({error}): delete that line.") from error
@@ -104,6 +134,10 @@ def check_writable(directory: Place) -> None:
     there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise DataError(f"{directory} cannot be made: {there} is not a directory that you may write to.")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _replace(new: Path, directory: Path) -> None:

@@ -15,8 +15,9 @@ from . import budget
 from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery
 from .checkpoint import bring_to_
 from .config import WeightLoraConfig
-from .engines import Engine, check_agreement, engine_for, is_first
+from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
+from .guard import StepGuard
 from .optimizers import check_holds, check_optimizer, unwrap_optimizer
 from .probe import Loss, gather
 from .rules import RULES, check_finite
@@ -31,7 +32,7 @@ class WeightLora(Described):
     """Selects K of the n LoRA adapters of a model while it is being trained (WeightLoRA, arXiv 2506.02724).
 
     Call `step()` once per optimizer step, after `optimizer.step()` and before `optimizer.zero_grad()`. After the last
-    selection step the other adapters are gone from the model, the optimizer and memory, and `step()` does nothing.
+    selection step the other adapters are gone from the model, the optimizer and memory, and `step()` changes nothing.
 
     Args:
         model: A PEFT model with LoRA adapters, wrapped (`torch.compile`, DDP) or not.
@@ -48,6 +49,7 @@ class WeightLora(Described):
         kinds: Whether each name is of a `"module"` or of a `"parameter"`.
         sizes: Their parameters at the start, by name.
         step_count: Optimizer steps seen in the selection phase.
+        guard: Refuses optimizer steps along gradients that are NaN or infinite, during the whole training.
         has_gates: Whether the rule multiplies adapters by gates.
         history: A dict per step: `step`, `phase`, `active` (gates that are not 0), `score` and, with gates, `omega` (n
             floats, ordered as `names`); and one per decision: `step`, `kept`, `ranks`. It begins anew after a resume.
@@ -100,8 +102,7 @@ class WeightLora(Described):
         self._last_scores: dict[str, float] = {}  # of the disconnected
         self.history: list[dict[str, Any]] = []
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
-        self._stepped = False  # a step that an AMP scaler skips never reaches the optimizer
-        self._step_hook = self.optimizer.register_step_pre_hook(self._mark_step)
+        self.guard = StepGuard(self.optimizer, model.named_parameters, self.engine.average)
         self._begin() if saved is None else self._restore(saved)
 
     def _begin(self) -> None:
@@ -158,32 +159,35 @@ class WeightLora(Described):
             )
             self.finish()
 
-    def step(self, grad_scale: float = 1.0) -> None:
+    def step(self, grad_scale: float | None = None) -> None:
         """Take in one optimizer step; at the end of a round, disconnect.
 
         Args:
             grad_scale: The AMP loss scale that the backward pass ran under (`scaler.get_scale()` before
-                `scaler.update()`). A step that the scaler skipped is skipped here too.
+                `scaler.update()`). A step that the scaler skipped is skipped here too. `None` if there is no scaler.
 
         Raises:
-            TrainingError: If there was no backward pass, or a gradient is NaN or infinite. Nothing was changed then.
+            TrainingError: If there was no backward pass or no optimizer step, or, right after a disconnect, the
+                processes do not train the same weights any more.
         """
         self.observe(grad_scale)
         self.advance()
 
-    def observe(self, grad_scale: float = 1.0) -> None:
+    def observe(self, grad_scale: float | None = None) -> None:
         """The first half of `step()`: read gradients, move and project the gates. Changes no structure."""
+        self.engine.compare(self.model)
         if self._rule.probes:
             self.finish()
         if (phase := self.phase) == "train":
             return
-        taken = self._rule.take(grad_scale)
+        taken = self._rule.take(1.0 if grad_scale is None else grad_scale)
         evidence = None if taken is None else self.engine.average(taken)
-        stepped, self._stepped = self._stepped, False
-        if grad_scale != 1.0 and (evidence is None or not stepped or not evidence.isfinite().all()):
-            return
-        if evidence is None or not stepped:
+        if not self.guard.take() or evidence is None:
+            if grad_scale is not None and self.guard.is_spoiled():  # so the scaler has skipped the step
+                return
             raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
+        if grad_scale is not None and not evidence.isfinite().all():
+            return
         check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower its rate")
         self.step_count += 1
         self._rule.update(evidence, self.step_count, self._best)
@@ -195,9 +199,6 @@ class WeightLora(Described):
         self.history.append(entry)
         if self.run is not None:
             self.run.record(self, entry)
-
-    def _mark_step(self, optimizer: Optimizer, *_: Any) -> None:
-        self._stepped = not bool(getattr(optimizer, "found_inf", False))  # it tells fused ones to do nothing
 
     def advance(self) -> None:
         """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
@@ -224,7 +225,7 @@ class WeightLora(Described):
                 f"{'call probe(batches)' if self._rule.probes else 'train for more steps'} before the decision."
             )
         keep = self._rule.decide(self._best)
-        check_agreement([adapter.name for adapter in compress(self.adapters, keep.tolist())])
+        self.engine.settle(self.model, [adapter.name for adapter in compress(self.adapters, keep.tolist())])
         self._round += 1
         self._last_scores = self.scores
         losers = list(compress(self.adapters, (~keep).tolist()))
@@ -251,13 +252,13 @@ class WeightLora(Described):
         return self._budget.best(score, [self.sizes[adapter.name] for adapter in self.adapters], self._round)
 
     def _close(self) -> None:
-        """Leave nothing of ours on the model or the optimizer."""
+        """Leave nothing of ours on the model, and on the optimizer the guard alone."""
         self._rule.close()
-        self._step_hook.remove()
+        self.guard.leave_others()
 
     def state_dict(self) -> dict[str, Any]:
         """What the rest of the selection depends on, as values that JSON can hold. The history is not part of it."""
-        scalings = {adapter.name: adapter.scaling for adapter in self.adapters}
+        ranks, scalings = self.ranks, {adapter.name: adapter.scaling for adapter in self.adapters}
         return replace(
             self._start,
             config=asdict(self.config),
@@ -265,7 +266,7 @@ class WeightLora(Described):
             round=self._round,
             omega=list(self.omega.values()),
             scores=list(self.scores.values()),
-            ranks=[self.ranks.get(name) for name in self.names],
+            ranks=[ranks.get(name) for name in self.names],
             scalings=[scalings.get(name) for name in self.names],
             waiting=[adapter.name for adapter in self.engine.waiting],
         ).to_dict()

@@ -11,19 +11,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from .adapters import LoraAdapter
 from .config import WeightLoraConfig
-from .errors import StateError
-from .files import write_text
+from .errors import DataError, StateError
+from .files import read_json, write_text
+from .schema import COLUMNS, NAME, check_entries, check_kind, check_values
 
 __all__ = ["STATE_FILE", "State", "check_config", "read_state", "write_state"]
 
 STATE_FILE = "weightlora_state.json"
 STATE_FORMAT = 3
 PACKAGES = ("weightlora", "torch", "peft")
-COLUMNS = ("kinds", "sizes", "start_ranks", "omega", "scores", "ranks", "scalings")
 
 
 @dataclass(frozen=True)
@@ -92,36 +93,24 @@ class State:
         Raises:
             StateError: If the values are not a state that this version reads.
         """
+        if not isinstance(values, Mapping):
+            raise StateError(f"the state is a {type(values).__name__}, and must be a dict.")
         found = values.get("format")
-        if found == 2:
+        if type(found) is int and found == 2:
             values = _from_format_2(values)
-        elif found != STATE_FORMAT:
-            newer = isinstance(found, int) and found > STATE_FORMAT
+        elif type(found) is not int or found != STATE_FORMAT:
+            newer = type(found) is int and found > STATE_FORMAT
             remedy = "update weightlora" if newer else "start the run again"
-            raise StateError(f"the state has format {found!r}, and this version reads {STATE_FORMAT}: {remedy}.")
-        for field in dataclasses.fields(cls):
-            _check_type(values, field.name, {"config": dict, "step_count": int, "round": int}.get(field.name, list))
-        names = values["names"]
-        for column in COLUMNS:
-            if len(values[column]) != len(names):
-                raise StateError(
-                    f"the state's {column!r} has {len(values[column])} entries, and there are {len(names)} adapters: "
-                    "resume from an untouched checkpoint."
-                )
+            raise StateError(f"the state has format {short(found)}, and this version reads {STATE_FORMAT}: {remedy}.")
+        check_values(values)
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
-
-
-def _check_type(values: Mapping[str, Any], name: str, kind: type) -> None:
-    value = values.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise StateError(f"the state's {name!r} is {value!r}, and must be a {kind.__name__}.")
 
 
 def _from_format_2(values: Mapping[str, Any]) -> dict[str, Any]:
     """Format 2 held dictionaries by name, and the whole history."""
-    _check_type(values, "names", list)
-    for name in COLUMNS:
-        _check_type(values, name, dict)
+    for name, kind in (("names", list), *((name, dict) for name in COLUMNS)):
+        check_kind(values, name, kind)
+    check_entries("names", values["names"], NAME)
     columns = {name: [values[name].get(adapter) for adapter in values["names"]] for name in COLUMNS}
     return {**values, **columns, "waiting": values.get("silent", [])}
 
@@ -159,11 +148,12 @@ def read_state(directory: str | os.PathLike[str]) -> dict[str, Any]:
             "written: resume from another one."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         state, checksum = content["state"], content["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        text = json.dumps(state, sort_keys=True)
+    except (DataError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{path} is not a whole state file ({error}): resume from an earlier checkpoint.") from error
-    if checksum != _sha256(json.dumps(state, sort_keys=True)):
+    if checksum != _sha256(text):
         raise StateError(
             f"{path} was changed after it was written (its checksum differs): resume from an untouched checkpoint."
         )

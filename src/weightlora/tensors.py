@@ -21,10 +21,26 @@ def forget_whole_(parameter: Tensor) -> None:
 
 
 def to_vector(tensors: list[Tensor]) -> Tensor:
-    """Stack scalars that may lie on several devices into one float64 CPU tensor of shape `(n,)`."""
-    if len({tensor.device for tensor in tensors}) == 1:  # one transfer instead of n
-        return torch.stack([tensor.float() for tensor in tensors]).cpu().double()
-    return torch.stack([tensor.detach().cpu().double() for tensor in tensors])
+    """Join scalars, or vectors, that may lie on several devices into one float64 CPU tensor: one transfer a device."""
+    join = torch.stack if tensors[0].dim() == 0 else torch.cat
+    places: dict[torch.device, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        places.setdefault(tensor.device, []).append(place)
+    pieces = list(tensors)
+    for here in places.values():
+        joined = join([tensors[place].detach().float() for place in here]).cpu().double()
+        if len(places) == 1:
+            return joined
+        for place, piece in zip(here, joined.split([tensors[place].numel() for place in here]), strict=True):
+            pieces[place] = piece
+    return torch.cat(pieces)
+
+
+def row_dots(first: Tensor, second: Tensor) -> Tensor:
+    """The dot product of each row of one matrix with the same row of another, shape `(rows,)`."""
+    if first.device.type == "cpu":  # to the last digit what torch.dot gives for the rows alone
+        return torch.stack([torch.dot(a, b) for a, b in zip(first.unbind(), second.unbind(), strict=True)])
+    return (first * second).sum(1)
 
 
 def local(tensor: Tensor) -> Tensor:

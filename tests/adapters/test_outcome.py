@@ -1,15 +1,22 @@
 """PEFT's config tells the truth: it rebuilds the model from the saved files with plain PEFT."""
 
+import cProfile
+from unittest import mock
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
 from survivors import injected, remove
 from torch import nn
 
-from weightlora.adapters import base_model_of, find_adapters
+from weightlora.adapters import base_model_of, find_adapters, outcome
 from weightlora.adapters.outcome import describe_
-from weightlora.adapters.surgery import fold_gate_
+from weightlora.adapters.surgery import disconnect_, fold_gate_
 
 RELOADS = {
     "bert": (lora_bert, tiny_bert, [1, 4, 11]),
@@ -89,3 +96,51 @@ def test_a_name_that_is_the_end_of_another_is_matched_alone(tmp_path):
     remove(model, [0])
     model.save_pretrained(tmp_path / "one")
     assert injected(PeftModel.from_pretrained(Twice(), tmp_path / "one")) == ["block.proj"]
+
+
+NAMES = st.lists(st.sampled_from(["a", "b", "a_b", "aXb", "1", "11", "a-b"]), min_size=1, max_size=4).map(".".join)
+
+
+@given(st.dictionaries(NAMES, st.sampled_from([1, 2, 3]), min_size=1, max_size=8))
+def test_peft_finds_each_value_under_what_is_written(values):
+    """Names that end in one another, and dots that PEFT takes for any character."""
+    for names in (256, 0):
+        with mock.patch.object(outcome, "MOST_NAMES", names):
+            default, patterns = outcome._default_and_exceptions(values, max)
+        assert default == max(values.values())
+        assert {n: patterns.get(get_pattern_key(list(patterns), n), default) for n in values} == values
+        assert names or len(patterns) == len(set(values.values())) - 1
+
+
+def test_exact_names_are_written_plainly():
+    values = {f"layers.{layer}.{name}": layer for layer in range(12) for name in ("q_proj", "o-proj")}
+    assert outcome._default_and_exceptions(values, max) == (11, {n: v for n, v in values.items() if v != 11})
+
+
+@given(st.lists(NAMES, min_size=1, max_size=8, unique=True), NAMES)
+def test_a_name_with_another_at_its_end_is_found_as_peft_finds_it(targets, name):
+    found = bool(check_target_module_exists(LoraConfig(target_modules=targets), name))
+    assert (name in targets or outcome._has_suffix_in(name, targets)) == found
+
+
+def test_the_work_of_a_disconnect_grows_like_the_number_of_modules():
+    """By function calls, which no other process disturbs; half the adapters stay, each with an alpha of its own."""
+
+    def calls(blocks: int) -> int:
+        base = nn.ModuleDict(
+            {str(i): nn.ModuleDict({f"lin{j}": nn.Linear(2, 2) for j in range(6)}) for i in range(blocks)}
+        )
+        model = get_peft_model(base, LoraConfig(target_modules=[f"lin{j}" for j in range(6)], r=1))
+        adapters = find_adapters(model)
+        for i, adapter in enumerate(adapters):
+            fold_gate_(adapter, 1 + i / 1000)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        profile = cProfile.Profile()
+        profile.enable()
+        disconnect_(model, adapters[::2], optimizer)
+        describe_(model, "default")
+        profile.disable()
+        return sum(entry.callcount for entry in profile.getstats())
+
+    few, many = calls(10), calls(40)
+    assert many / few < 4.4

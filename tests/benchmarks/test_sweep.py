@@ -103,10 +103,34 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
         ("columns: {a: {config: b.yaml}}", "other keys than columns, grid, seeds and with"),
         ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "b.yaml is no file"),
         ("{columns: {a: {config: b.yaml}}, grid: [{method: lora, rnk: 1}], seeds: [1]}", "'rnk' is not a setting"),
+        ("{columns: {../../x: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "'../../x' cannot be the name"),
+        ("{columns: {a/b: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "'a/b' cannot be the name"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: ../x}], seeds: [1]}", "'../x' cannot be the name"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora, keep: /x}], seeds: [1]}", "'lora-k/x' cannot be the"),
+        ("{columns: [a], grid: [{method: lora}], seeds: [1]}", "has columns=['a'], which must be"),
+        ("{columns: {a: 5}, grid: [{method: lora}], seeds: [1]}", "has columns={'a': 5}, which must be"),
+        ("{columns: {a: {rank: 5}}, grid: [{method: lora}], seeds: [1]}", "has columns="),
+        ("{columns: {}, grid: [{method: lora}], seeds: [1]}", "has columns={}, which must be"),
+        ("{columns: {a: {config: b.yaml}}, grid: {method: lora}, seeds: [1]}", "has grid="),
+        ("{columns: {a: {config: b.yaml}}, grid: [lora], seeds: [1]}", "has grid=['lora'], which must be"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{rank: 1}], seeds: [1]}", "has grid=[{'rank': 1}], which must be"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: 5}], seeds: [1]}", "has grid=[{'method': 5}], which"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: 3}", "has seeds=3, which must be"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [a]}", "has seeds=['a'], which must be"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1, 1]}", "has seeds=[1, 1], which must be"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1], with: 5}", "has with=5, which must be"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1], with: {3: 4}}", "3 is not a setting"),
+        (
+            "{columns: {a: {config: b.yaml}}, grid: [{method: [lora, lora]}], seeds: [1]}",
+            "have the label lora: take one",
+        ),
+        ("columns: [", "is not valid YAML"),
+        ("- a", "is not a mapping"),
     ],
 )
 def test_a_wrong_sweep_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, text: str, message: str):
     (tmp_path / "sweep.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text("rank: 1\n") if "cannot be" in message or "3 is" in message else None
     assert main(["run", "--sweep", str(tmp_path / "sweep.yaml"), "--root", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -1,5 +1,7 @@
 """The old commands, which are parts of `weightlora compare` and of the repository's benchmarks now."""
 
+from pathlib import Path
+
 import pytest
 
 from weightlora.cli import bench, main
@@ -61,3 +63,13 @@ def test_the_experiments_of_the_repository_have_moved(capsys, arguments, command
     assert main(arguments) == 2
     printed, said = capsys.readouterr()
     assert printed == "" and said.count("\n") == 1 and f"`{command}`" in said
+
+
+@pytest.mark.parametrize("name", ["...jsonl", ".jsonl", "..jsonl", "a/...jsonl"])
+def test_a_data_file_of_dots_does_not_lead_out_of_the_root(name):
+    try:
+        place = bench.translate(["--model", "m", "--data", name, "--root", "runs"])[-1]
+    except ConfigError as error:
+        assert "has no name before its ending" in str(error)
+    else:
+        assert Path(place) == Path("runs") / Path(name).stem.lstrip(".") != Path("runs")

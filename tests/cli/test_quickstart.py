@@ -39,6 +39,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--learning_rate", "nan"], "--learning_rate nan is not a step size"),
         (["--learning-rate", "0"], "--learning_rate 0.0 is not a step size"),
         (["--selection", "best"], "selection='best' is not known"),
+        (["--selection", "gradient"], "--selection gradient chooses before the first step, and the quickstart shows"),
     ],
 )
 @pytest.mark.usefixtures("no_work")

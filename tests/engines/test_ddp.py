@@ -5,7 +5,10 @@ import json
 import pytest
 import torch
 import workers
+from models import adamw, lora_bert, train
 from processes import RULES, launch, outcomes
+
+from weightlora import WeightLora, WeightLoraConfig
 
 
 @pytest.mark.slow
@@ -27,6 +30,52 @@ def test_ddp_chooses_and_trains_as_one_process_does(tmp_path, alone, unused):
         assert first[rule]["reduced_after"] == first[rule]["trainable_after"]
         if "expand" not in RULES[rule]:
             assert first[rule]["reduced_after"] < first[rule]["reduced_before"]
+
+
+@pytest.mark.slow
+def test_every_way_of_ddp_keeps_the_processes_in_step_and_its_hooks_at_work(tmp_path):
+    launch("ways", 2, str(tmp_path))
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=workers.CHOICE))
+    alone = torch.tensor(train(model, optimizer, selector, steps=8))
+    first, second = outcomes(tmp_path, 2)
+    for way in workers.WAYS:
+        assert first[way]["apart"] == [0.0] * 8, way
+        assert first[way]["kept"] == second[way]["kept"] == selector.kept, way
+        losses = torch.tensor([first[way]["losses"], second[way]["losses"]]).mean(0)
+        torch.testing.assert_close(losses, alone, atol=1e-3 if "hook" in way else 1e-4, rtol=0, msg=way)
+    assert first["fp16 hook"]["hook"] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert {*first["built-in fp16 hook"]["hook"]} == {"BuiltinCommHookType.FP16_COMPRESS"}
+    # It begins after two steps, and again after two from the choice on, which it forgets its old buckets at.
+    assert first["PowerSGD hook"]["hook"] == [0, 0, 0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_uneven_inputs_under_join_are_served_after_the_choice_and_stop_before_it_in_one_sentence(tmp_path):
+    launch("joined", 2, str(tmp_path), "6", "5", "4", "3", "8")  # batches of one; the choice is made at step 3
+    first, second = outcomes(tmp_path, 2)
+    for one, other in zip(first, second, strict=True):
+        assert one["kept"] == other["kept"] and len(one["kept"]) == 3
+        assert one["apart"] == other["apart"] == 0.0 and one["trainable"] == other["trainable"]
+    done = launch("joined", 2, str(tmp_path), "2", check=False)
+    assert done.returncode != 0
+    assert "1 of 2 processes ran out of batches in the selection phase" in done.stderr
+
+
+@pytest.mark.slow
+def test_processes_that_part_after_a_choice_stop_together_and_those_that_parted_before_are_told(tmp_path):
+    launch("parted", 2, str(tmp_path))
+    for outcome in outcomes(tmp_path, 2):
+        sentence = "2 processes trained the same weights before adapters left the model, and different ones"
+        assert outcome["after"]["stopped"].startswith(f"3: {sentence} 1 step(s) after it")
+        assert outcome["a step after"]["stopped"].startswith(f"4: {sentence} 2 step(s) after it")
+        assert outcome["replica"]["stopped"].startswith(f"3: {sentence} 1 step(s) after it")
+        for case in ("later", "before", "shard"):  # nothing is compared, or nothing is there to compare
+            assert outcome[case]["stopped"] == "", case
+        warned = {case: found["warned"] for case, found in outcome.items() if found["warned"]}
+        assert warned.keys() == {"before"}
+        assert warned["before"].startswith("the processes hold different weights already at the choice")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError
 from weightlora.rules import RULES, Rule
+from weightlora.rules.base import rank_last
 
 STEPS = {"select_steps": 4}
 
@@ -39,7 +40,7 @@ def test_each_rule_keeps_exactly_k_and_leaves_nothing(name):
     train(model, optimizer, selector, steps=5)
     assert selector.phase == "train" and len(selector.kept) == 3
     assert [adapter.name for adapter in find_adapters(model)] == selector.kept
-    assert len(optimizer._optimizer_step_pre_hooks) == hooks
+    assert len(optimizer._optimizer_step_pre_hooks) == hooks + 1, "the guard stays"
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -102,3 +103,31 @@ def test_a_rule_of_somebody_else_is_one_entry(monkeypatch):
     selector = WeightLora(model, adamw(model), WeightLoraConfig(selection="last", keep=2, select_steps=0))
     assert selector.kept == selector.names[-2:]
     model(**batch()).loss.backward()
+
+
+@pytest.mark.parametrize("large", [1.0, 1e-30, 1e30, -1e30])
+def test_rank_last_puts_some_after_all_others_and_leaves_the_others_alone(large):
+    score = torch.tensor([0.0, large, 1.0, large * 2, 0.0, -abs(large)], dtype=torch.float64)
+    last = torch.tensor([True, False, True, False, True, False])
+    ranked = rank_last(score, last)
+    assert torch.equal(ranked[~last], score[~last])
+    assert ranked[last].max() < ranked[~last].min()
+    assert ranked[2] > ranked[0] == ranked[4]
+    assert torch.equal(rank_last(score, torch.zeros(6, dtype=torch.bool)), score)
+
+
+@pytest.mark.parametrize("name", ["credit", "stoiht"])
+def test_an_adapter_that_never_ran_is_never_kept_while_there_are_others(name):
+    """Noise as labels: credit goes negative and gates fall below 1, while those that do not run stay at 0 and 1."""
+    model = lora_bert(task_type=None)
+    adapters = find_adapters(model)
+    idle = {adapter.name for adapter in adapters[::2]}
+    for adapter in adapters[::2]:
+        adapter.layer.forward = adapter.layer.base_layer.forward
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0, maximize=True)
+    config = WeightLoraConfig(
+        selection=name, keep=5, select_steps=6, **({"warmup_steps": 2} if name == "stoiht" else {})
+    )
+    selector = WeightLora(model, optimizer, config)
+    train(model, optimizer, selector, steps=6)
+    assert len(selector.kept) == 5 and not idle & set(selector.kept)

@@ -1,6 +1,9 @@
+from collections import Counter
+
 import pytest
 import torch
-from models import adamw, batch, lora_bert, train
+from models import adamw, batch, lora_bert, lora_zoo, train
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
@@ -87,16 +90,67 @@ def test_a_skipped_amp_step_is_skipped():
     model = lora_bert()
     optimizer = adamw(model)
     selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=5))
+    (model(**batch()).loss * float("inf")).backward()
     selector.step(grad_scale=1024.0)
+    optimizer.zero_grad()
     assert selector.step_count == 0
     train(model, optimizer, selector, steps=1)
     assert selector.step_count == 1
 
 
-def test_nothing_is_left_on_the_optimizer():
+def test_only_the_guard_is_left_on_the_optimizer():
     model = lora_bert()
     optimizer = adamw(model)
     selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=2))
     assert len(optimizer._optimizer_step_pre_hooks) > 0
     train(model, optimizer, selector, steps=2)
-    assert len(optimizer._optimizer_step_pre_hooks) == 0
+    assert len(optimizer._optimizer_step_pre_hooks) == 1
+
+
+@pytest.mark.parametrize("make", [lora_bert, lora_zoo, lambda: lora_bert(lora_bias=True).to(torch.bfloat16)])
+def test_parameters_of_one_shape_at_once_give_each_ones_credit_to_the_last_digit(make):
+    """Against a loop over the adapters and their parameters, as stored runs were made."""
+    model = make()
+    adapters = find_adapters(model)
+    optimizer = adamw(model)
+    credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(3):
+        for parameter in (p for adapter in adapters for p in adapter.parameters):
+            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter)
+        adapters[step].parameters[1].grad = None
+        before = [[p.detach().clone() for p in adapter.parameters] for adapter in adapters]
+        optimizer.step()
+        expected = []
+        for adapter, olds in zip(adapters, before, strict=True):
+            total = torch.zeros(())
+            for parameter, old in zip(adapter.parameters, olds, strict=True):
+                if parameter.grad is not None:
+                    gradient, now, then = (t.detach().float().flatten() for t in (parameter.grad, parameter, old))
+                    total -= torch.dot(gradient, now - then)
+            expected.append(total.item())
+        assert credit.take(1.0).tolist() == expected
+
+
+def test_no_operation_of_a_step_is_made_once_an_adapter_but_the_dot_products():
+    """So that on an accelerator the cost of a step does not grow with the number of adapters."""
+
+    class Counts(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.calls = Counter()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.calls[function.overloadpacket.__name__] += 1
+            return function(*args, **(kwargs or {}))
+
+    counted = []
+    for layers in (1, 4):
+        model = lora_bert(layers=layers)
+        credit = UpdateCredit(find_adapters(model), adamw(model), WeightLoraConfig(keep=1, select_steps=4))
+        model(**batch()).loss.backward()
+        with Counts() as counts:
+            credit._remember(None, (), {})
+            credit.take(1.0)
+        counted.append(counts.calls - Counter(dict.fromkeys(("dot", "detach", "view"), 10**6)))
+    assert counted[0] == counted[1] and counted[0].total() < 100

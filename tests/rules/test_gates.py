@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from models import adamw, batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo
+from models import adamw, batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo, train
 from peft import LoraConfig
 from torch import nn
 
+from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
-from weightlora.rules.gates import attach_gate, detach_gate, set_gates_, take_gradients
+from weightlora.budget import top_k
+from weightlora.errors import TrainingError
+from weightlora.rules.gates import StoIHT, attach_gate, detach_gate, set_gates_, take_gradients
 
 
 def ids(size: int = 4) -> torch.Tensor:
@@ -199,3 +202,87 @@ def test_weight_gates_leave_the_layer_whole_when_its_forward_fails():
     assert not any("default" in holder.__dict__ for holder in [model.base_model.model.embed.lora_embedding_B])
     adamw(model)
     assert model(ids()).isfinite().all()
+
+
+def gates_rule(n: int = 12, **settings) -> StoIHT:
+    """Gates on a model, to be moved by hand."""
+    model = lora_bert(layers=n // 6)
+    config = WeightLoraConfig(selection="stoiht", **({"select_steps": 4} | settings))
+    return StoIHT(find_adapters(model), adamw(model), config)
+
+
+def best_of(k: int):
+    return lambda score: top_k(score, k)
+
+
+def moved_to(rule: StoIHT, values: list[float], k: int) -> torch.Tensor:
+    """One step that brings the gates to such values, and the decision after it."""
+    values = torch.tensor(values, dtype=torch.float64)
+    rule.update((rule.score - values) / rule._settings.omega_lr, 1, best_of(k))
+    return rule.decide(best_of(k))
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_a_gate_of_0_never_beats_a_negative_one(keep):
+    """The projection of a step and the decision after it choose the same adapters, and all of them are on."""
+    rule = gates_rule(omega_lr=1000.0, keep=keep)
+    kept = moved_to(rule, [3.0, -5.0, -7.0, *[-9.0] * 9], keep)
+    assert kept.nonzero().flatten().tolist() == list(range(keep))
+    assert rule.omega[:keep].tolist() == [3.0, -5.0, -7.0][:keep] and not rule.omega[keep:].any()
+
+
+def test_a_huge_step_size_leaves_k_adapters_that_are_on():
+    model = lora_bert()
+    optimizer = adamw(model)
+    config = WeightLoraConfig(selection="stoiht", keep=2, select_steps=5, omega_lr=1000.0)
+    selector = WeightLora(model, optimizer, config)
+    train(model, optimizer, selector, steps=5)
+    assert selector.kept == [adapter.name for adapter in find_adapters(model)] and len(selector.kept) == 2
+    assert all(adapter.scaling != 0 for adapter in find_adapters(model))
+
+
+@pytest.mark.parametrize("rank_by", ["value", "magnitude"])
+def test_gates_beyond_float32_are_an_error_that_names_the_step_size(rank_by):
+    rule = gates_rule(omega_lr=1e20, keep=2, rank_by=rank_by)
+    before = rule.score.clone()
+    with pytest.raises(TrainingError, match=r"a gate would become infinite under omega_lr=1e\+20: lower it"):
+        rule.update(torch.full((12,), 1e19, dtype=torch.float64), 1, best_of(2))
+    assert torch.equal(rule.score, before), "nothing was changed"
+
+
+@pytest.mark.parametrize("rank_by", ["value", "magnitude"])
+@pytest.mark.parametrize("constraint", ["l0", "simplex"])
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_gates_without_a_gradient_lose_to_those_that_have_one(rank_by, constraint, every):
+    """Gates that fall below 1 are evidence; those of adapters that never ran stay at 1, which is more."""
+    rule = gates_rule(
+        keep=4, omega_lr=0.1, select_steps=6, rank_by=rank_by, constraint=constraint, threshold_every=every
+    )
+    generator = torch.Generator().manual_seed(0)
+    ran = torch.arange(12) % 2 == 1
+    for step in range(1, 7):
+        evidence = torch.rand(12, dtype=torch.float64, generator=generator) * ran
+        rule.update(evidence, step, best_of(4))
+    keep = rule.decide(best_of(4))
+    assert bool(ran[keep].all())
+    assert int(keep.sum()) == 4 if constraint == "l0" else int(keep.sum()) > 0
+
+
+def test_where_too_few_have_evidence_the_rest_of_the_budget_goes_by_order_and_warns():
+    rule = gates_rule(keep=3)
+    rule.update(torch.tensor([0.0] * 10 + [1e-3, 2e-3], dtype=torch.float64), 1, best_of(3))
+    with pytest.warns(UserWarning, match="1 of the 3 adapters that stay got no gradient"):
+        keep = rule.decide(best_of(3))
+    assert keep.nonzero().flatten().tolist() == [0, 10, 11] and rule.omega[0] == 1
+
+
+def test_fewer_gates_that_are_on_than_adapters_to_keep_is_an_error():
+    rule = gates_rule(keep=2)
+    with pytest.raises(TrainingError, match=r"only 1 of the 2 adapters .* omega_lr=5.0: lower it, or select for more"):
+        moved_to(rule, [2.0, *[0.0] * 11], 2)
+
+
+def test_a_budget_of_parameters_alone_is_not_filled_with_gates_that_are_off():
+    rule = gates_rule(keep_parameters=0.5)
+    kept = moved_to(rule, [2.0, *[0.0] * 11], 2)
+    assert kept.nonzero().flatten().tolist() == [0]

@@ -43,6 +43,15 @@ def test_a_base_is_read_first_and_settings_of_the_method_last(tmp_path: Path):
         ("rank: [", "is not valid YAML"),
         ("base: bse.yaml", "bse.yaml is no file"),
         ("base: recipe.yaml", "is its own base"),
+        ("base: 5", "has base=5, which is no file"),
+        ("base: [a.yaml]", "has base=['a.yaml'], which is no file"),
+        ("base: 'a\\0b'", "is no file"),
+        ("by_method: 5", "has by_method=5: write a mapping"),
+        ("by_method: [lora]", "has by_method=['lora']: write a mapping"),
+        ("method: [lora]", "method=['lora'] is not a name"),
+        ("target_modules: ['--output_dir=x']", "has '--output_dir=x', which would be another argument"),
+        ("3: 4", "has 3, which is not a setting"),
+        ("rank: 1\nrank: 2", "'rank' is there twice"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str):
@@ -58,6 +67,8 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
         (["--learning_rat=1"], "--learning_rat is not an argument: did you mean --learning_rate."),
         (["cola"], "'cola' has no --name in front of it: write --name cola."),
         (["--config", "missing.yaml"], "the recipe missing.yaml is no file."),
+        (["--config", "x" * 5000], "is no file"),
+        (["--config"], "argument --config: expected one argument"),
         (["--output_dir", "x", "--eval_strategy", "often"], "often"),
     ],
 )

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from recipes import LABELLED, classified, files_of, write_rows
 from weightlora.errors import DataError
 from weightlora.train.arguments import DataArguments
 from weightlora.train.data import lacks_evaluation, read_splits
+from weightlora.train.reading import is_too_deep
 from weightlora.train.tasks import find_task
 
 
@@ -75,3 +77,49 @@ def test_a_hub_that_cannot_be_asked_is_an_error_of_reading():
     assert not lacks_evaluation(arguments, find_task("text-classification"))
     with pytest.raises(DataError, match="the data set who/films cannot be loaded from the hub"):
         read_splits(arguments, find_task("text-classification"))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json"])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_deep_json_is_refused_before_arrow_reads_it(
+    world: Path, tmp_path: Path, refused, ending: str, opening: str, closing: str
+):
+    """Arrow's parser ends the process at 100,000 levels."""
+    row = f'{{"text": "fine", "label": 1, "more": {opening * 100_000}1{closing * 100_000}}}\n'
+    (rows := tmp_path / f"rows{ending}").write_text('{"text": "dull [[[[", "label": 0}\n' + row)
+    message = refused(*classified(world, rows))
+    assert message == f"the file {rows} has lists or objects that are nested more than 64 deep: flatten them."
+
+
+def test_brackets_in_texts_are_not_levels(tmp_path: Path):
+    (rows := tmp_path / "rows.json").write_text(json.dumps([{"text": "[{" * 100 + '\\"' * 3}] * 3, indent=1))
+    assert not is_too_deep(rows)
+    rows.write_text("[\n" * 65 + "]\n" * 65)
+    assert is_too_deep(rows)
+
+
+def test_bytes_that_are_no_text(world: Path, rows: Path, tmp_path: Path, refused):
+    rows.write_bytes('{"text": "caf\xe9", "label": 1}\n{"text": "dull", "label": 0}\n'.encode("latin-1"))
+    assert refused(*classified(world, rows)).startswith("train has a text that is not in UTF-8")
+    (array := tmp_path / "rows.json").write_bytes('[{"text": "caf\xe9", "label": 1}]'.encode("latin-1"))
+    assert "UTF-8" in refused(*classified(world, array)) or "cannot be read" in refused(*classified(world, array))
+
+
+def test_a_file_that_is_nearly_squads(world: Path, tmp_path: Path, refused):
+    (rows := tmp_path / "rows.json").write_text('{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": "q"}]}]}]}')
+    arguments = ["--task", "question-answering", "--model", world / "deberta", "--max_length", "64", "--stride", "8"]
+    message = refused(*arguments, *files_of(rows))
+    assert message.startswith(f"the file {rows} is not in the format of SQuAD")
+
+
+def test_columns_that_no_row_can_have(world: Path, rows: Path, refused):
+    write_rows(rows, LABELLED)
+    assert "columns has 3 for text" in refused(*classified(world, rows), "--columns", '{"text": 3}')
+    assert "columns has None for label" in refused(*classified(world, rows), "--columns", '{"label": null}')
+    message = refused(*classified(world, rows), "--columns", '{"text": "label"}')
+    assert message.startswith("the column 'label' is named for both text and label")
+
+
+def test_a_name_that_no_file_can_have(world: Path, refused):
+    for name in ("a\0b.jsonl", "x" * 5000 + ".jsonl"):
+        assert "is missing" in refused(*classified(world, name))

@@ -6,6 +6,7 @@ from models import BERT_TARGETS, tiny_bert
 from recipes import arguments
 
 from weightlora.adapters import find_adapters
+from weightlora.errors import ConfigError
 from weightlora.train import fit, parse, prepare
 from weightlora.train.methods import (
     CONFIG_OPTIONS,
@@ -76,6 +77,13 @@ def test_options_reach_the_config():
     assert {adapter.scaling for adapter in find_adapters(model)} == {4.0}
     assert {"keep", "selection"} <= CONFIG_OPTIONS and "select_steps" not in CONFIG_OPTIONS
     assert "use_rslora" in LORA_OPTIONS and not LORA_OPTIONS & {"r", "lora_alpha", "task_type"}
+
+
+def test_a_probe_needs_no_selection_steps_and_refuses_those_that_were_given():
+    (callback,) = make("weightlora", options={"selection": "gradient"}, select_steps=2, steps=10).callbacks
+    assert (callback.config.selection, callback.config.select_steps) == ("gradient", 0)
+    with pytest.raises(ConfigError, match=r"^select_steps=5 has no effect with selection='gradient', which chooses"):
+        make("weightlora", options={"selection": "gradient"}, select_steps=5, steps=10)
 
 
 def test_adapters_that_stay_begin_alike():

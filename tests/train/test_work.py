@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Any
 
+import pytest
 from recipes import LABELLED, classified, family_arguments, files_of, write_rows
 
 from weightlora.train import parse, prepare
@@ -32,3 +34,33 @@ def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):
         work = prepare(parse([*family_arguments(world, task, tmp_path), "--pad_to_max_length"])).work
         batch = work.collate([work.train[i] for i in range(2)])
         assert batch["input_ids"].shape == (2, 64), task
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 10**9], "the label 1000000000 in train would make 1000000001 classes for 3 labels"),
+        ([0, 1, 2**70], "the label 1180591620717411303424 in train would make"),
+        ([0, 1, 0.5], "the label 0.5 in row 2 of train is neither a whole number nor a name"),
+        ([0, 1, None], "the label None in row 2 of train is neither a whole number nor a name"),
+        ([False, True], "the label False in row 0 of train is neither a whole number nor a name"),
+        ([[0], [1]], "the label [0] in row 0 of train is neither a whole number nor a name"),
+        ([0, 1, -1], "the label -1 in row 2 of train is out of range"),
+        ([0, 0], "train has only the label 0: give rows of at least two classes"),
+    ],
+)
+def test_labels_that_are_no_classes(world: Path, rows: Path, refused, labels: list[Any], message: str):
+    write_rows(rows, [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)])
+    assert message in refused(*classified(world, rows))
+
+
+def test_whole_numbers_of_a_column_of_floats_are_classes(world: Path, rows: Path, tmp_path: Path):
+    write_rows(rows, [{"text": f"text {i}", "label": float(i % 3)} for i in range(6)])
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    job = prepare(parse([*map(str, given), "--max_steps", "8"]))
+    assert job.work.train["labels"][:4] == [0, 1, 2, 0] and list(job.work.config["label2id"]) == ["0", "1", "2"]
+
+
+def test_a_class_name_twice(world: Path, rows: Path, refused):
+    write_rows(rows, LABELLED)
+    assert "has a name twice" in refused(*classified(world, rows), "--class_names", "a", "a")

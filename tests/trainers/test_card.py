@@ -1,10 +1,56 @@
 """The section of the model card, on a selection that is under way and on one that is over."""
 
+import html
+from types import SimpleNamespace
+
+import pytest
 from loops import CREDIT
 from models import adamw, lora_bert, train
 
 from weightlora import WeightLora, WeightLoraConfig
-from weightlora.trainers.card import BEGIN, describe_in_card, section
+from weightlora.trainers.card import BEGIN, END, describe_in_card, section
+
+
+class Named:
+    """What the section reads of a selection."""
+
+    phase, step_count, kept, names = "train", 4, None, ("a", "b")
+
+    def __init__(self, name: str) -> None:
+        self.config = WeightLoraConfig(**CREDIT)
+        self.adapters = [SimpleNamespace(name=name, rank=2)]
+        self.scores = {name: 0.5}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b",
+        "a\nb",
+        "a\r\nb",
+        "a\u2028b",
+        "a\u0085b",
+        "*a*.b",
+        "`a`",
+        "<!-- /weightlora -->",
+        "[a](b)",
+        "a\\",
+        "__a__.b",
+    ],
+)
+def test_a_name_of_any_characters_is_one_cell_of_the_table(name):
+    text = section(Named(name))
+    assert text.count(END) == 1
+    (row,) = [line for line in text.splitlines() if "<code>" in line]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:] == ["2", "0.5"]
+    written = cells[0].removeprefix("<code>").removesuffix("</code>")
+    assert html.unescape(written) == name or name == "a\u0085b"  # HTML reads &#133; as an ellipsis
+    assert not set(written) & set("|\n\r\u2028\u0085*`<[\\") and "__" not in written
+
+
+def test_an_ordinary_name_is_written_as_it_is():
+    assert "<code>model.layers.0.self_attn.q_proj</code>" in section(Named("model.layers.0.self_attn.q_proj"))
 
 
 def make() -> tuple[WeightLora, object]:

@@ -1,6 +1,7 @@
 """What the Transformers callback and the Lightning callback share: the checks, the messages and the numbers."""
 
 import logging
+import re
 import warnings
 
 import pytest
@@ -140,6 +141,49 @@ def test_two_callbacks_are_refused_in_one_sentence(tmp_path, kind, keep):
 def test_what_is_no_config_is_refused_in_one_sentence():
     with pytest.raises(ConfigError, match=r"^config=\{'keep': 3\} is a dict: pass a WeightLoraConfig\.$"):
         WeightLoraCallback({"keep": 3})
+
+
+class Diverging(WeightLoraTrainer):
+    """Its loss is NaN in one step."""
+
+    nan_at: int | None = None
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        return loss * float("nan") if self.state.global_step == self.nan_at else loss
+
+
+@pytest.mark.parametrize("rule", ["credit", "gates", "chance"])
+@pytest.mark.parametrize("at", [0, 2, 5])
+def test_a_training_that_diverges_stops_with_good_weights_and_says_where_to_go_back_to(tmp_path, rule, at):
+    def build(place):
+        settings = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+        return make_trainer(
+            place,
+            lora_bert(),
+            kind=Diverging,
+            weightlora=WeightLoraConfig(**RULES[rule]),
+            max_grad_norm=1.0,
+            **settings,
+        )
+
+    run = build(tmp_path)
+    run.nan_at = at
+    saved = tmp_path / f"checkpoint-{at - at % 2}"
+    remedy = f"resume from {saved}" if at else "start again"
+    message = r"^the gradient of '.*' is NaN or infinite: training has diverged, .* Lower the learning rate, and "
+    with pytest.raises(TrainingError, match=message + re.escape(remedy) + r"\.$"):
+        run.train()
+    assert run.state.global_step == at
+    assert all(parameter.isfinite().all() for parameter in run.model.parameters())
+    if at:
+        resumed = build(tmp_path)
+        resumed.nan_at = at
+        with pytest.raises(TrainingError, match=message + re.escape(remedy) + r"\.$"):
+            resumed.train(resume_from_checkpoint=str(saved))
+        resumed = build(tmp_path)
+        resumed.train(resume_from_checkpoint=str(saved))
+        assert resumed.state.global_step == STEPS and len(find_adapters(resumed.model)) == 3
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from weightlora import WeightLora, WeightLoraConfig, WeightLoraLightningCallback
 from weightlora.adapters import find_adapters
-from weightlora.errors import ConfigError, ModelError
+from weightlora.errors import ConfigError, ModelError, TrainingError
 from weightlora.files import read_lines
 from weightlora.run import HISTORY
 
@@ -166,16 +166,26 @@ class Spoiled(Module):
 
 
 @pytest.mark.parametrize("rule", ["credit", "gates under the schedule, with warm-up"])
-def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule):
-    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))
+@pytest.mark.parametrize("scale", [2.0**10, 1.0])
+def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule, scale):
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
     scaled.forward_context = nullcontext
     _, callback, _ = fit(tmp_path, RULES[rule], Spoiled(), plugins=[scaled])
-    assert scaled.scaler.get_scale() == 2.0**9, "one step was skipped"
+    assert scaled.scaler.get_scale() == scale / 2, "one step was skipped"
     steps = RULES[rule]["select_steps"]
     assert [entry["step"] for entry in callback.selector.history if "score" in entry] == list(range(1, steps + 1))
     state = torch.load(tmp_path / f"step={steps}.ckpt", weights_only=True)["callbacks"][callback.state_key]
     assert state["step_count"] == steps - 1
     assert len(callback.selector.kept) == 3
+
+
+@pytest.mark.parametrize("settings", [{"select_steps": 4}, {"select_steps": 1}], ids=["before", "after"])
+def test_a_training_that_diverges_stops_with_good_weights_and_says_where_to_go_back_to(tmp_path, settings):
+    module = Spoiled()
+    with pytest.raises(TrainingError, match=r"^the gradient of '.*' is NaN or infinite: .*, and resume from .*step=2"):
+        fit(tmp_path, {"keep": 3, "selection": "random"} | settings, module)
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    assert (tmp_path / "step=2.ckpt").is_file()
 
 
 def test_training_that_ends_early_decides_at_its_end_and_warns(tmp_path):

@@ -11,6 +11,8 @@ from transformers import Trainer
 
 from weightlora import WeightLoraCallback, WeightLoraConfig
 from weightlora.adapters import find_adapters
+from weightlora.trainers.callback import HOST
+from weightlora.trainers.guest import Guest
 
 
 class Scaled(Trainer):
@@ -43,6 +45,7 @@ def test_a_loss_scale_changes_no_evidence(tmp_path, rule):
     assert_same_history(callback.selector, by_hand(callback.config), rtol=1e-3)
 
 
+@pytest.mark.parametrize("scale", [2.0**10, 1.0])
 @pytest.mark.parametrize(
     ("rule", "where"),
     [
@@ -53,16 +56,26 @@ def test_a_loss_scale_changes_no_evidence(tmp_path, rule):
         ("chance", "head"),
     ],
 )
-def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule, where):
+def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule, where, scale):
     """The selection takes its four steps all the same, one later."""
     ended = []
     callback = WeightLoraCallback(WeightLoraConfig(**RULES[rule]))
     watch = At(4, lambda model, **kwargs: ended.append(len(find_adapters(model))))
     run = make_trainer(tmp_path, lora_bert(), callback, watch, kind=Scaled)
     setattr(run, f"{where}_infinite_at", 2)
+    run.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     run.train()
-    assert run.optimizer.scaler.get_scale() == 2.0**9, "one step was skipped"
+    assert run.optimizer.scaler.get_scale() == scale / 2, "one step was skipped"
     assert ended == [12]
     assert callback.selector.step_count == 4
     assert [entry["step"] for entry in callback.selector.history] == [1, 2, 3, 4, 4]
     assert len(callback.selector.kept) == 3
+
+
+def test_without_a_scaler_or_with_a_disabled_one_there_is_no_scale():
+    guest = Guest(None, HOST, print)
+    for scaler in (None, torch.amp.GradScaler("cpu", enabled=False)):
+        guest.note_scale(scaler)
+        assert guest._grad_scale is None
+    guest.note_scale(torch.amp.GradScaler("cpu", init_scale=1.0))
+    assert guest._grad_scale == 1.0

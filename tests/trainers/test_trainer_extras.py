@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments
 
 from weightlora import WeightLoraConfig, WeightLoraTrainer
 from weightlora.adapters import find_adapters
+from weightlora.manifest import MANIFEST
 from weightlora.state import STATE_FILE
 
 
@@ -96,7 +97,12 @@ def test_what_is_uploaded_is_a_plain_adapter_with_a_card(tmp_path, monkeypatch):
     plain = {"adapter_config.json", "adapter_model.safetensors", "training_args.bin"}
     ours = {"selection.json", "history.jsonl"}  # the run directory
     assert model == plain | ours
-    assert place == "last-checkpoint" and checkpoint > plain | {STATE_FILE, "trainer_state.json", "optimizer.pt"}
+    assert place == "last-checkpoint" and checkpoint > plain | {
+        STATE_FILE,
+        MANIFEST,
+        "trainer_state.json",
+        "optimizer.pt",
+    }
     assert final == plain | ours | {"README.md"}
     for text in (card, final_card):
         assert "- weightlora" in text.split("---")[1] and "library_name: peft" in text.split("---")[1]

@@ -155,6 +155,8 @@ class LoraAdapter:
 
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of DDP and `torch.compile`."""
+    if isinstance(model, PeftModel | BaseTuner) and "_orig_mod" not in model.__dict__:
+        return model  # Accelerate would look at every module inside it first
     return extract_model_from_parallel(model, keep_torch_compile=False)
 
 

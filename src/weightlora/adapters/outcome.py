@@ -3,15 +3,17 @@
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import pairwise
 from typing import Any
 
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils.other import get_pattern_key
 from torch import nn
 
 from .handles import base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
+
+MOST_NAMES = 256  # Python keeps 512 compiled patterns; with more, PEFT compiles each of them anew for each module
 
 
 def describe_(model: nn.Module, adapter_name: str) -> None:
@@ -29,7 +31,9 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     config.target_modules = modules
     config.target_parameters = parameters or None
     plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
-    if {name for name in plain if check_target_module_exists(config, name)} != set(modules):
+    targets = set(modules)
+    longer = (name for name in plain - targets if _has_suffix_in(name, targets))
+    if any(check_target_module_exists(config, name) for name in longer):
         config.target_modules = "|".join(f"(?:{re.escape(name)})" for name in modules)
 
     ranks = {adapter.name: adapter.rank for adapter in adapters}
@@ -59,12 +63,41 @@ def _plain_name(name: str) -> str:
     return own_name(name).replace(".base_layer", "")
 
 
-def _default_and_exceptions(values: dict, choose: Callable) -> tuple:
-    """Split name -> value into PEFT's pair of a default and a pattern dictionary that overrides it by name."""
+def _default_and_exceptions(values: dict[str, Any], choose: Callable) -> tuple:
+    """Split name -> value into PEFT's pair of a default and a pattern dictionary that overrides it by name.
+
+    PEFT tries one pattern after another on each module, so many names of one value are written as one pattern.
+    """
     default = choose(values.values())
     exceptions = {name: value for name, value in values.items() if value != default}
-    if any(
-        exceptions.get(get_pattern_key(list(exceptions), name), default) != value for name, value in values.items()
-    ):
+    if len(exceptions) > MOST_NAMES:
+        by_value: dict[Any, list[str]] = {}
+        for name, value in exceptions.items():
+            by_value.setdefault(value, []).append(re.escape(name))
+        return default, {f"^(?:{'|'.join(names)})": value for value, names in by_value.items()}
+    if not _match_alone(exceptions, values):
         exceptions = {f"^{re.escape(name)}": value for name, value in exceptions.items()}
     return default, exceptions
+
+
+def _match_alone(keys: Collection[str], names: Collection[str]) -> bool:
+    """Whether PEFT, which takes keys as regular expressions for the end of a name, finds each in its own name alone.
+
+    Never true where it does not; in time that grows like the number of names.
+    """
+    if not all(re.fullmatch(r"[\w.-]+", key) for key in keys) or any(_has_suffix_in(name, keys) for name in names):
+        return False
+    follows: dict[str, set[str]] = {}
+    for key in keys:
+        for part, after in pairwise(key.split(".")):
+            follows.setdefault(part, set()).add(after)
+    parts = {part for name in names for part in name.split(".")}
+    cuts = ((part[:i], part[i + 1 :]) for part in parts for i in range(1, len(part)))
+    # A dot stands for any character: the key "up.proj" would be found in the name "up_proj".
+    return not any(first in follows and rest.startswith(tuple(follows[first])) for first, rest in cuts)
+
+
+def _has_suffix_in(name: str, names: Collection[str]) -> bool:
+    """Whether the name ends in a dot and one of the others."""
+    parts = name.split(".")
+    return any(".".join(parts[start:]) in names for start in range(1, len(parts)))

@@ -60,7 +60,7 @@ def free_inputs_(model: nn.Module) -> None:
     checkpoint, where somebody else wants it.
     """
     base = base_model_of(model)
-    functions = [m._gradient_checkpointing_func for m in base.modules() if getattr(m, "gradient_checkpointing", False)]
+    functions = [m._gradient_checkpointing_func for m in base.modules() if vars(m).get("gradient_checkpointing")]
     if not functions or any(getattr(f, "keywords", {}).get("use_reentrant") is not False for f in functions):
         return
     if hasattr(base, "disable_input_require_grads"):

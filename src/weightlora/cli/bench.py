@@ -75,7 +75,9 @@ def translate(arguments: Sequence[str]) -> list[str]:
             new += [names[0], str(value)]
     steps, rank = _number("--steps", old["steps"]), _number("--rank", old["rank"])
     new += ["--alpha", str(4 * rank), "--select_steps", str(max(2, steps // 5)), "--warmup_steps", str(steps // 16)]
-    return [*new, "--output_dir", str(old["root"] / Path(old["data"]).stem)]
+    if not (name := Path(old["data"]).stem.lstrip(".")):
+        raise ConfigError(f"--data {old['data']} has no name before its ending: rename the file.")
+    return [*new, "--output_dir", str(old["root"] / name)]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -81,6 +81,7 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         WeightLoraError: The first rule that is broken.
     """
     from ..config import WeightLoraConfig
+    from ..rules import RULES
     from ..run import check_empty
 
     for name, least in (("steps", 3), ("rank", 1), ("seed", 0)):
@@ -96,6 +97,11 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         raise ConfigError(
             f"--select_steps {select_steps} does not fit --steps {args.steps}: the selection takes at least 2 steps, "
             "and the kept adapters need at least 1 step after it."
+        )
+    if args.selection in RULES and RULES[args.selection].probes:
+        raise ConfigError(
+            f"--selection {args.selection} chooses before the first step, and the quickstart shows what a selection "
+            "while training costs: give credit, stoiht or random, or run weightlora train."
         )
     config = WeightLoraConfig(keep=args.keep, select_steps=select_steps, selection=args.selection, seed=args.seed)
     config.number_to_keep(MODULES)

@@ -1,11 +1,11 @@
 """Rows for a comparison: splits that are the same for every method, made deterministically from the user's data."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
 from ..errors import DataError
 from ..train.arguments import DataArguments, Recipe
@@ -14,7 +14,8 @@ from ..train.families import make_work
 from ..train.plan import MakeWork
 from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
-from ..train.work import Source, Work
+from ..train.wording import shown
+from ..train.work import Source, Work, classes_in, names_of
 
 __all__ = ["FEWEST_ROWS", "TEST", "VALIDATION", "make_for", "partition", "split_rows"]
 
@@ -92,7 +93,9 @@ def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[st
         DataError: If there are fewer than 40 distinct texts.
     """
     column = next(name for name in GROUP_BY if name in rows.column_names)
-    texts = [value if isinstance(value, str) else json.dumps(value, sort_keys=True) for value in rows[column]]
+    texts = [
+        value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str) for value in rows[column]
+    ]
     if (count := len({" ".join(text.casefold().split()) for text in texts})) < FEWEST_ROWS:
         raise DataError(
             f"{place} has {count} distinct texts, and a comparison that splits them needs at least {FEWEST_ROWS}: "
@@ -109,21 +112,13 @@ def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[st
 def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | None:
     """The classes of all rows, so that one that a split lacks is known. None where the data or the task names them."""
     column = {"text-classification": "label", "token-classification": "tags"}.get(task.family)
-    if column is None or task.class_names:
+    if column is None or names_of(splits["train"].features[column], task):
         return None
-    feature: Any = splits["train"].features[column]
-    if getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None):
-        return None
-    labels = _flat(concatenate_datasets([rows.select_columns([column]) for rows in splits.values()])[column])
-    if not all(isinstance(label, str) for label in labels):
-        if not all(isinstance(label, int) and not isinstance(label, bool) and label >= 0 for label in labels):
-            return None  # the family says what is wrong
-        if len(set(labels)) >= 2:
-            return [str(number) for number in range(max(labels) + 1)]
-    if len(classes := sorted(set(labels))) < 2:
-        raise DataError(f"all rows have the label {classes[0]!r}, and a classifier needs at least 2 classes.")
-    return classes
-
-
-def _flat(values: Sequence[Any]) -> list[Any]:
-    return [label for value in values for label in (value if isinstance(value, list) else [value])]
+    every = [row for rows in splits.values() for row in rows[column]]
+    labels = [label for row in every for label in (row if isinstance(row, list) else [row])]
+    names, numbers = (all(isinstance(label, kind) for label in labels) for kind in (str, int | float))
+    if not names and not (numbers and all(label >= 0 and not isinstance(label, bool) for label in labels)):
+        return None  # the family says what is wrong
+    if labels and len(set(labels)) < 2:
+        raise DataError(f"all rows have the label {shown(labels[0])}, and a classifier needs at least 2 classes.")
+    return classes_in(labels, "the data")

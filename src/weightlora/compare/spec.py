@@ -1,6 +1,5 @@
 """What a comparison is: methods, seeds, learning rates, and the arguments that all runs share."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,10 @@ from ..train import parse, prepare
 from ..train.arguments import nearest
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
+from ..train.reading import is_directory, is_file
 from .rows import make_for
 from .runs import PLACES, Run, fingerprint
+from .settings import FORMAT, MOST_SEEDS, SETTINGS, read_settings
 
 __all__ = [
     "METHODS_BY_DEFAULT",
@@ -29,8 +30,6 @@ __all__ = [
 
 METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
-SETTINGS = "settings.json"
-FORMAT = 1
 FOR_BENCHMARKS = (*IN_BENCHMARKS, "subset", "rival", "random-without", "by-gradient", "faster", "sampled")
 """Methods of the repository's own experiments, which this package does not have."""
 OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
@@ -128,7 +127,7 @@ class Comparison:
         """
         path = self.directory / SETTINGS
         check_writable(self.directory)
-        there = _read_settings(path) if path.exists() else None
+        there = read_settings(path) if path.exists() else None
         if there is None and self.directory.is_dir() and any(self.directory.iterdir()):
             raise DataError(f"{self.directory} is not empty and has no {SETTINGS}: give another --output_dir.")
         mine = {
@@ -187,6 +186,8 @@ def make_comparison(
     check_methods(methods)
     if seeds < 1:
         raise ConfigError(f"seeds={seeds} is too small: give at least 1, and 3 or more for an interval.")
+    if seeds > MOST_SEEDS:
+        raise ConfigError(f"seeds={seeds} is too large: give at most {MOST_SEEDS}.")
     given = {method: _given(method, arguments) for method in dict.fromkeys([*methods, "lora"])}
     grids = {method: _grid(rates, settings) for method, settings in given.items()}
     for settings in given.values():
@@ -224,12 +225,13 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
             remedy = f"give {instead}" if instead else "run the same command again, which continues"
             raise ConfigError(f"--{name} is set by the comparison itself: {remedy}.")
     given.setdefault("task", "text-classification")
+    for name in FILES:
+        if (value := given.get(name)) and not is_file(Path(value)):
+            kinds = "a GGUF file" if name == "gguf_file" else "JSON Lines, JSON, CSV, TSV or Parquet"
+            raise DataError(f"--{name} {value} is not a file: give {kinds}.")
     for name in (*FILES, "model", "tokenizer", "dataset"):
-        if (value := given.get(name)) and (name in FILES or Path(value).exists()):
+        if (value := given.get(name)) and (is_file(Path(value)) or is_directory(Path(value))):
             given[name] = str(Path(value).resolve())
-    for name in ("train_file", "validation_file"):
-        if (value := given.get(name)) and not Path(value).is_file():
-            raise DataError(f"--{name} {value} is not a file: give JSON Lines, JSON, CSV, TSV or Parquet.")
     return {**PLAIN, **given}
 
 
@@ -252,17 +254,7 @@ def read_comparison(directory: Path) -> Comparison:
     """
     if not (directory / SETTINGS).is_file():
         raise DataError(f"{directory} has no comparison ({SETTINGS} is missing): give the --output_dir of one.")
-    there = _read_settings(directory / SETTINGS)
+    there = read_settings(directory / SETTINGS)
     settings = {name: entry["settings"] for name, entry in there["methods"].items()}
     rates = {name: tuple(entry["learning_rates"]) for name, entry in there["methods"].items()}
     return Comparison(directory, settings, rates, there["seeds"], there["data"], there["shared"])
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] == FORMAT:
-            return content
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error!r}): delete its directory and compare again.") from error
-    raise DataError(f"{path} has format {content['format']}, and this version reads {FORMAT}: give another directory.")

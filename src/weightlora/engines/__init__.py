@@ -8,7 +8,7 @@ from .ddp import Ddp
 from .fixed import refuse_fixed
 from .fsdp1 import Fsdp1, flat_units
 from .fsdp2 import Fsdp2
-from .processes import check_agreement, is_first, world_size
+from .processes import is_first, world_size
 
 __all__ = [
     "ENGINES",
@@ -16,7 +16,6 @@ __all__ = [
     "Engine",
     "Fsdp1",
     "Fsdp2",
-    "check_agreement",
     "engine_for",
     "flat_units",
     "is_first",

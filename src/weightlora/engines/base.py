@@ -1,5 +1,6 @@
 """The protocol of an engine, and what one process without a wrapper needs of it."""
 
+import warnings
 from typing import ClassVar
 
 import torch
@@ -8,14 +9,18 @@ from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
 from ..adapters.surgery import disconnect_
+from ..errors import TrainingError
 from . import processes
+
+COMPARISONS = 2  # steps after a disconnect: a new reducer takes another path in its first step than in later ones
 
 
 class Engine:
     """How evidence is shared, and how adapters leave, under whatever wraps and trains the model.
 
     This class serves a model that nothing wraps. The selector calls `attach` once, `average` in every step of the
-    selection phase, `agree` and `remove_` at a decision, and `rewire_` after adapters left or grew.
+    selection phase, `agree`, `settle` and `remove_` at a decision, `rewire_` after adapters left or grew, and
+    `compare` in every step.
 
     Attributes:
         can_grow: Whether the parameters of an adapter can change their shape.
@@ -26,6 +31,8 @@ class Engine:
 
     def __init__(self) -> None:
         self.waiting: list[LoraAdapter] = []
+        self._comparisons = 0
+        self._agreed = True
 
     @classmethod
     def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
@@ -47,6 +54,20 @@ class Engine:
         """The same scores on all processes: those of the first."""
         return processes.share(score)
 
+    def settle(self, model: nn.Module, names: list[str]) -> None:
+        """Check that all processes are about to keep the adapters of these names, and note if their weights agree.
+
+        Raises:
+            ModelError: If they keep others.
+        """
+        self._agreed = processes.check_agreement(names, model)
+        if not self._agreed:
+            warnings.warn(
+                "the processes hold different weights already at the choice, so they are not compared after it: wrap "
+                "the model in DDP, unless they are meant to differ (local SGD).",
+                stacklevel=2,
+            )
+
     def remove_(self, model: nn.Module, losers: list[LoraAdapter], optimizer: Optimizer) -> None:
         """Take adapters out of the model and the optimizer."""
         disconnect_(model, losers, optimizer)
@@ -57,6 +78,22 @@ class Engine:
         Raises:
             RuntimeError: If this version of torch has another wrapper inside.
         """
+        self._comparisons = COMPARISONS if self._agreed else 0
+
+    def compare(self, model: nn.Module) -> None:
+        """In the first two steps after adapters left, check that all processes still train the same weights.
+
+        Raises:
+            TrainingError: If they do not, on every process.
+        """
+        if self._comparisons:
+            self._comparisons -= 1
+            if not processes.hold_one_model(model):
+                raise TrainingError(
+                    f"{processes.world_size()} processes trained the same weights before adapters left the model, and "
+                    f"different ones {COMPARISONS - self._comparisons} step(s) after it, so gradients are no longer "
+                    "averaged: choose on one process, and train the chosen adapters on many."
+                )
 
 
 def cannot_rewire(error: Exception) -> RuntimeError:

@@ -20,6 +20,7 @@ class Fsdp2(Engine):
         return any(True for _ in _shard_groups(model))
 
     def rewire_(self, model: nn.Module) -> None:
+        super().rewire_(model)
         try:
             alive = {id(parameter) for parameter in unwrap_model(model).parameters()}
             for group in _shard_groups(model):

@@ -1,12 +1,11 @@
-"""What processes that train together must agree on: averaged evidence, and one decision."""
-
-import hashlib
+"""What processes that train together must agree on: averaged evidence, one decision, and the weights after it."""
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ModelError
+from .digest import digest, digests_of
 
 
 def world_size() -> int:
@@ -37,18 +36,42 @@ def share(values: Tensor) -> Tensor:
     return shared.to(values)
 
 
-def check_agreement(names: list[str]) -> None:
-    """Raise a `ModelError`, on every process, unless all of them are about to keep the same adapters."""
+def check_agreement(names: list[str], model: nn.Module) -> bool:
+    """Check that all processes are about to keep the same adapters.
+
+    Returns:
+        Whether the trainable parameters are the same in all processes, too.
+
+    Raises:
+        ModelError: On every process, unless they agree.
+    """
     if world_size() == 1:
-        return
-    digest = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:7], "big")
-    own = torch.tensor([digest], dtype=torch.int64, device=_device())
-    all_digests = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(all_digests, own)
-    if len({int(one) for one in all_digests}) > 1:
+        return True
+    everywhere = _gather([digest(names), *digests_of(model)])
+    if len({kept for kept, *_ in everywhere}) > 1:
         raise ModelError(
             "the processes disagree on which adapters to keep: build the same model with the same settings on each."
         )
+    return _are_one_model([digests for _, *digests in everywhere])
+
+
+def hold_one_model(model: nn.Module) -> bool:
+    """Whether the trainable parameters, or those replicas of their shards that there are, agree over the processes."""
+    return world_size() == 1 or _are_one_model(_gather(digests_of(model)))
+
+
+def _are_one_model(everywhere: list[list[int]]) -> bool:
+    structures = {structure for structure, _, _ in everywhere}
+    parts = {part for _, part, _ in everywhere}
+    return len(structures) == 1 and len({(part, bits) for _, part, bits in everywhere}) == len(parts)
+
+
+def _gather(numbers: list[int]) -> list[list[int]]:
+    """The numbers of every process."""
+    own = torch.tensor(numbers, dtype=torch.int64, device=_device())
+    everywhere = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(everywhere, own)
+    return [one.tolist() for one in everywhere]
 
 
 def _device() -> torch.device:

@@ -22,6 +22,7 @@ class Settings(Protocol):
     """What a rule reads of the settings of a run; `WeightLoraConfig` has it all."""
 
     seed: int
+    keep: int | float | None
     warmup_steps: int
     threshold_every: int
     omega_lr: float
@@ -85,9 +86,24 @@ class Rule:
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
         """Take in the evidence of step number `step` (the first is 1)."""
 
+    def unseen(self) -> Tensor:
+        """Mask of the adapters on which there is no evidence, shape `(n,)`. None, unless the rule says otherwise."""
+        return torch.zeros(len(self.score), dtype=torch.bool)
+
     def decide(self, best: Best) -> Tensor:
-        """Mask of the adapters that stay after this round."""
-        return best(self.score)
+        """Mask of the adapters that stay after this round: one without evidence never beats one that has some."""
+        keep = best(rank_last(self.score, self.unseen()))
+        self.warn_of_unseen(keep)
+        return keep
+
+    def warn_of_unseen(self, keep: Tensor) -> None:
+        """Warn if the budget has room for adapters on which there is no evidence."""
+        if guessed := int((keep & self.unseen()).sum()):
+            warnings.warn(
+                f"{guessed} of the {int(keep.sum())} adapters that stay got no gradient, so nothing is known of them: "
+                "keep fewer, or leave modules that the model does not run out of target_modules.",
+                stacklevel=5,
+            )
 
     def keep(self, mask: Tensor) -> None:
         """Forget the adapters that left the model."""
@@ -99,6 +115,20 @@ class Rule:
 
     def close(self) -> None:
         """Remove all hooks."""
+
+
+def rank_last(score: Tensor, last: Tensor) -> Tensor:
+    """Scores by which the adapters in the mask `last` come after all others, the larger of their scores first.
+
+    Args:
+        score: Shape `(n,)`, finite; in [0, 1] where `last` is true.
+        last: Shape `(n,)`.
+    """
+    if not bool(last.any()) or bool(last.all()):
+        return score
+    low, high = score[~last].min(), score[~last].max()
+    gap = high - low + low.abs().clamp(min=1)  # is not rounded away, however large the scores are
+    return torch.where(last, low - (2 - score) * gap, score)
 
 
 def check_finite(evidence: Tensor, adapters: list[LoraAdapter], where: str) -> None:

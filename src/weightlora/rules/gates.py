@@ -7,6 +7,7 @@ A gate multiplies the rank-r activation `A x` where PEFT's layer calls `lora_A` 
 `W x + omega s B A x` at the cost of r multiplications a token, without a tensor of the output's size for backward.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from ..adapters.variants import refuse_gates
 from ..budget import project_simplex, thresholds
 from ..errors import TrainingError
 from ..tensors import to_vector
-from .base import Best, Rule, Settings
+from .base import Best, Rule, Settings, rank_last
 
 
 class StoIHT(Rule):
@@ -65,7 +66,7 @@ class StoIHT(Rule):
             if "initial_lr" in group:  # set by LR schedulers
                 eta *= float(group["lr"]) / float(group["initial_lr"])
         moved = self.score - eta * evidence
-        if not bool(moved.isfinite().all()):
+        if not bool(moved.float().isfinite().all()):  # which the gates are on the model
             raise TrainingError(f"a gate would become infinite under omega_lr={settings.omega_lr}: lower it.")
         # While B = 0 every gradient is 0, and there is nothing to rank.
         if thresholds(step, settings.warmup_steps, settings.threshold_every) and bool(evidence.any()):
@@ -75,14 +76,29 @@ class StoIHT(Rule):
             self.omega = self.score.clone()
             set_gates_(self.gates, self.omega)
 
+    def unseen(self) -> Tensor:
+        """A gate that is exactly 1 never moved; one that is exactly 0 was switched off and has not moved since."""
+        return _unmoved(self.score)
+
     def decide(self, best: Best) -> Tensor:
-        """The forced projection at the end of a round. On the simplex, a gate that reaches 0 is dropped, too."""
+        """The forced projection at the end of a round. On the simplex, a gate that reaches 0 is dropped, too.
+
+        Raises:
+            TrainingError: If a number of adapters is to stay, and fewer gates differ from 0.
+        """
         keep = best(self._ranked(self.score))
+        self.warn_of_unseen(keep)
         if self._settings.constraint == "simplex":
             self.score = _on_simplex(self.score, keep)
             keep = self.score != 0
         else:
-            self.score = torch.where(keep, self.score, 0.0)
+            alive = keep & (self.score != 0)
+            if self._settings.keep is not None and not torch.equal(alive, keep):
+                raise TrainingError(
+                    f"only {int(alive.sum())} of the {int(keep.sum())} adapters that are to stay have a gate other "
+                    f"than 0 under omega_lr={self._settings.omega_lr}: lower it, or select for more steps."
+                )
+            keep, self.score = alive, torch.where(alive, self.score, 0.0)
         self.omega = self.score
         return keep
 
@@ -102,16 +118,27 @@ class StoIHT(Rule):
             detach_gate(gate)
 
     def _ranked(self, values: Tensor) -> Tensor:
-        return values.abs() if self._settings.rank_by == "magnitude" else values
+        ranked = values.abs() if self._settings.rank_by == "magnitude" else values
+        return rank_last(ranked, _unmoved(values))
 
     def _project(self, values: Tensor, best: Best) -> Tensor:
         if self._settings.constraint == "simplex":
-            return project_simplex(values)
+            return _on_simplex(values, torch.ones_like(values, dtype=torch.bool))
         return torch.where(best(self._ranked(values)), values, 0.0)
 
 
+def _unmoved(values: Tensor) -> Tensor:
+    """Mask of the gates that no gradient has moved since they were set: the adapter did not run."""
+    return (values == 0) | (values == 1)
+
+
 def _on_simplex(values: Tensor, support: Tensor) -> Tensor:
-    """The projection onto the simplex of the entries in `support`; all others become 0."""
+    """The projection onto the simplex of the entries in `support`; all others become 0.
+
+    Gates that have not moved become 0, too, unless there are no others.
+    """
+    moved = support & ~_unmoved(values)
+    support = moved if bool(moved.any()) else support
     return torch.zeros_like(values).masked_scatter(support, project_simplex(values[support]))
 
 
@@ -164,8 +191,12 @@ def take_gradients(gates: list[Gate]) -> Tensor | None:
 @torch.no_grad()
 def set_gates_(gates: list[Gate], values: Tensor) -> None:
     """Write the values of shape `(n,)` into the gates."""
-    for gate, value in zip(gates, values.tolist(), strict=True):
-        gate.omega.fill_(value)
+    places: defaultdict[torch.device, list[int]] = defaultdict(list)
+    for place, gate in enumerate(gates):
+        places[gate.omega.device].append(place)
+    for device, here in places.items():  # one transfer and one operation a device
+        new = values[here].to(device, torch.float32)
+        torch._foreach_copy_([gates[place].omega for place in here], list(new.unbind()))
 
 
 def _gate_activation(omega: Tensor, module: nn.Module, args: Any, output: Tensor) -> Tensor:

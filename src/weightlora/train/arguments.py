@@ -1,6 +1,5 @@
 """The arguments of a run: dataclasses beside `Seq2SeqTrainingArguments`, read from YAML files and the command line."""
 
-import argparse
 import difflib
 import json
 from collections.abc import Iterable, Sequence
@@ -8,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
-import yaml
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from ..errors import ConfigError
+from .reading import is_file, read_yaml
+from .wording import first_line, shown
 
 __all__ = [
     "DataArguments",
@@ -135,7 +135,7 @@ def parse(arguments: Sequence[str]) -> Recipe:
         ConfigError: A file is missing or is not a mapping, a name is unknown (the message has the nearest known one),
             or a value has the wrong type.
     """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = _Parser((), add_help=False, allow_abbrev=False)
     own.add_argument(CONFIG, action="append", default=[])
     own.add_argument("--method")
     files, rest = own.parse_known_args(arguments)
@@ -149,8 +149,8 @@ def parse(arguments: Sequence[str]) -> Recipe:
         )
     except ConfigError:
         raise
-    except (ValueError, ImportError) as error:  # rules between TrainingArguments
-        raise ConfigError(f"the arguments do not fit together: {error}") from error
+    except Exception as error:  # rules between TrainingArguments, which raise errors of many kinds
+        raise ConfigError(f"the arguments do not fit together: {str(error) or type(error).__name__}") from error
     if unknown:
         name = unknown[0].split("=")[0]
         if not name.startswith("--"):
@@ -176,27 +176,28 @@ def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[
     for path in paths:
         for file, content in _with_bases(Path(path), ()):
             by_method = content.pop(BY_METHOD, None) or {}
+            if not isinstance(by_method, dict):
+                raise ConfigError(f"{file} has {BY_METHOD}={shown(by_method)}: write a mapping, `lora: {{rank: 4}}`.")
             for name, values in by_method.items():
                 _check_names(values, known, f"{file}, {BY_METHOD} of {name}")
                 special[name] = {**special.get(name, {}), **values}
             _check_names(content, known, str(file))
             settings |= content
     chosen = method or settings.get("method", MethodArguments.method)
+    if not isinstance(chosen, str):
+        raise ConfigError(f"method={shown(chosen)} is not a name: choose one method.")
     return settings | special.get(chosen, {})
 
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(f"the recipe {path} is no file{nearest(path.name, _siblings(path))}.")
     if path.resolve() in above:
         raise ConfigError(f"the recipe {path} is its own base: take {BASE!r} out of one of the files.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"the recipe {path} is not a mapping: write one `name: value` per line.")
+    content = read_yaml(path, f"the recipe {path}")
     base = content.pop(BASE, None)
+    if not isinstance(base, str | None):
+        raise ConfigError(f"the recipe {path} has {BASE}={shown(base)}, which is no file: give the path of a recipe.")
     before = [] if base is None else _with_bases(path.parent / base, (*above, path.resolve()))
     return [*before, (path, content)]
 
@@ -226,6 +227,9 @@ def as_arguments(settings: dict[str, Any]) -> list[str]:
         if value is None:
             continue
         if isinstance(value, list):
+            for item in value:
+                if str(item).startswith("--"):
+                    raise ConfigError(f"{name} has {str(item)!r}, which would be another argument: take it out.")
             arguments += [f"--{name}", *map(str, value)]
         else:
             arguments.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
@@ -246,8 +250,8 @@ def parse_json(name: str, text: str | None, example: str = 'write {"key": "value
     """
     try:
         value = json.loads(text or "{}")
-    except ValueError as error:
-        raise ConfigError(f"{name}={text!r} is not JSON ({error}): {example}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}={shown(text)} is not JSON ({first_line(error)}): {example}.") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{name}={text!r} is not a JSON object: {example}.")
+        raise ConfigError(f"{name}={shown(text)} is not a JSON object: {example}.")
     return value

@@ -12,8 +12,10 @@ from datasets import Dataset
 
 from ..errors import DataError
 from .arguments import DataArguments, parse_json
+from .reading import is_directory, is_file, is_too_deep
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
+from .wording import first_line, shown
 
 __all__ = ["lacks_evaluation", "read_splits"]
 
@@ -83,7 +85,7 @@ def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | 
     if arguments.validation_file or source is None:
         return False
     wanted = ("train", *task.evaluation)
-    if Path(source).is_dir():
+    if is_directory(Path(source)):
         found = [name for name in wanted if _files_of(Path(source), config, name)]
     elif source == task.dataset or source.startswith(LOCAL):
         return False
@@ -104,7 +106,7 @@ def _hub_splits(name: str, config: str | None, cache_dir: str | None) -> list[st
 def _split_off(rows: Dataset, family: str) -> dict[str, Dataset]:
     """A tenth of the rows as `validation`, chosen by the hash of what the model reads."""
     columns = [name for name in READ[family] if name in rows.column_names]
-    texts = [json.dumps([row[name] for name in columns]) for row in rows.select_columns(columns)]
+    texts = [json.dumps([row[name] for name in columns], default=str) for row in rows.select_columns(columns)]
     train, validation = hold_out(texts, SHARE)
     return {"train": rows.select(train), "validation": rows.select(validation)}
 
@@ -127,7 +129,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
     if source is None:
         raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
-    if Path(source).is_dir():
+    if is_directory(Path(source)):
         return _read_files(_find_files(Path(source), config, split), split, cache_dir)
     if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
@@ -156,12 +158,14 @@ def _files_of(directory: Path, config: str | None, split: str) -> list[Path]:
 
 def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
     for path in paths:
-        if not path.is_file():
+        if not is_file(path):
             raise DataError(f"the file {path} for {split} is missing.")
         if path.suffix not in BUILDERS:
             raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
         if path.stat().st_size == 0:
             raise DataError(f"the split {split} is empty: {path} has no rows.")
+        if BUILDERS[path.suffix][0] == "json" and is_too_deep(path):
+            raise DataError(f"the file {path} has lists or objects that are nested more than 64 deep: flatten them.")
     builder, settings = BUILDERS[paths[0].suffix]
     nested = paths[0].suffix == ".json" and _is_nested(paths[0])
     if nested:
@@ -173,12 +177,15 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
     except Exception as error:  # of many kinds, also those of pandas and Arrow
         if "corresponds to no data" in str(error):  # it has only a header
             raise DataError(f"the split {split} is empty: {paths[0]} has no rows.") from error
-        raise DataError(f"the file {paths[0]} cannot be read: {_first_line(error.__cause__ or error)}.") from error
-    return Dataset.from_list(list(_flatten(rows))) if nested else rows
+        raise DataError(f"the file {paths[0]} cannot be read: {first_line(error.__cause__ or error)}.") from error
+    try:
+        return Dataset.from_list(list(_flatten(rows))) if nested else rows
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise DataError(f"the file {paths[0]} is not in the format of SQuAD: {first_line(error)} is wrong.") from error
 
 
 def _is_nested(path: Path) -> bool:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         return f'"{NESTED}"' in file.read(4096)
 
 
@@ -205,13 +212,9 @@ def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) 
     except (OSError, ValueError) as error:  # every error of the hub is one of them
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
         raise DataError(
-            f"the data set {name} cannot be loaded from the hub{offline}: {_first_line(error)}; give --dataset a "
+            f"the data set {name} cannot be loaded from the hub{offline}: {first_line(error)}; give --dataset a "
             "directory with its files."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
@@ -224,6 +227,11 @@ def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
                 f"columns has {name!r}, which {task.family} does not read: it reads {', '.join(known)}, as in "
                 f"{_example(task.family)}."
             )
+    for name, column in given.items():
+        if not isinstance(column, str | None) or (column is None and name not in OPTIONAL):
+            raise DataError(
+                f"columns has {shown(column)} for {name}, which is no column: {_example(task.family, name)}."
+            )
     return {**known, **task.columns, **given}
 
 
@@ -235,7 +243,7 @@ def _example(family: str, name: str | None = None, column: str = "your_column") 
 def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: str) -> Dataset:
     if family == "causal-lm":  # it has one of three forms
         columns = _form(split, rows, columns)
-    chosen = {}
+    chosen: dict[str, str] = {}
     for name, column in columns.items():
         if column is None or (
             name in OPTIONAL and column not in rows.column_names and column == COLUMNS[family][name]
@@ -248,8 +256,15 @@ def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: s
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
                 f"the right one, as in {_example(family, name, close[0] if close else rows.column_names[0])}."
             )
+        if column in chosen:
+            raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")
         chosen[column] = name
-    return rows.select_columns(list(chosen)).rename_columns({c: n for c, n in chosen.items() if c != n})
+    rows = rows.select_columns(list(chosen))
+    try:
+        rows.data.validate(full=True)
+    except ValueError as error:  # Arrow reads bytes that are no text, and fails when a row is asked for
+        raise DataError(f"{split} has a text that is not in UTF-8: {first_line(error)}; save it as UTF-8.") from error
+    return rows.rename_columns({c: n for c, n in chosen.items() if c != n})
 
 
 def _form(split: str, rows: Dataset, columns: dict[str, str | None]) -> dict[str, str | None]:

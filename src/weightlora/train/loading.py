@@ -15,6 +15,8 @@ from transformers.utils import is_flash_attn_2_available
 
 from ..errors import ConfigError, ModelError, WeightLoraError
 from .arguments import ModelArguments, Recipe
+from .reading import is_directory
+from .wording import first_line
 from .work import Work
 
 __all__ = ["empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
@@ -75,8 +77,11 @@ def empty_model(work: Work, config: Any) -> nn.Module:
     auto = getattr(transformers, work.auto_class)
     if type(config) not in auto._model_mapping:
         raise ModelError(f"{config.model_type} models have no {work.auto_class}: choose another model for this task.")
-    with init_empty_weights(include_buffers=False):
-        return auto.from_config(config)
+    try:
+        with init_empty_weights(include_buffers=False):
+            return auto.from_config(config)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError, KeyError) as error:
+        raise ModelError(f"the config of the model makes no {work.auto_class}: {first_line(error)}.") from error
 
 
 def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
@@ -148,15 +153,15 @@ def _where(arguments: ModelArguments) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _in_one_sentence(what: str, name: str) -> Iterator[None]:
-    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+    if name.startswith((".", "/", "~")) and not is_directory(Path(name)):
         raise ModelError(f"the {what} {name} is missing: there is no such directory.")
     try:
         yield
     except WeightLoraError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        if Path(name).is_dir():
+    except Exception as error:  # a broken config fails wherever it is used
+        reason = first_line(error)
+        if is_directory(Path(name)):
             raise ModelError(f"the {what} {name} cannot be loaded: {reason}.") from error
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             raise ModelError(

@@ -1,6 +1,7 @@
 """Plan a run before the model loads: data, adapters, budget, steps, parameters, optimizer memory."""
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,21 +15,21 @@ from transformers.pytorch_utils import Conv1D
 
 from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import find_adapters
-from ..errors import ConfigError
+from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
-from .arguments import MethodArguments, Recipe, nearest, parse_json
+from .arguments import Recipe, parse_json
+from .checks import check_recipe, number_to_keep
 from .data import lacks_evaluation, read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
-from .methods import IN_BENCHMARKS, METHODS, Method, Methods, Setting, count_adapters, default_select_steps, lora
+from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters, default_select_steps, lora
+from .patterns import check_patterns, patterns_in
 from .tasks import find_task
+from .wording import first_line
 from .work import Source, Work
 
 __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
 
-
-ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
-"""Names in PEFT and in this package -> the argument with the same meaning."""
 
 HEADS = {"QUESTION_ANS": {"qa_outputs"}, "TOKEN_CLS": {"classifier", "score"}}
 """Linear heads, which are trained in full. PEFT's all-linear would adapt them, too."""
@@ -93,7 +94,7 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
         WeightLoraError: Something is wrong with the settings, the data or the model.
     """
     task = find_task(recipe.data.task) if make is None else None
-    _check_method(recipe.method, methods)
+    check_recipe(recipe, methods)
     recipe = _with_rate(recipe, methods[recipe.method.method])
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
@@ -114,48 +115,6 @@ def _with_rate(recipe: Recipe, method: Method) -> Recipe:
         return recipe
     recipe.training.learning_rate = method.learning_rate
     return replace(recipe, given={**recipe.given, "learning_rate": method.learning_rate})
-
-
-def _check_method(arguments: MethodArguments, methods: Methods) -> None:
-    if arguments.method not in methods:
-        if arguments.method in IN_BENCHMARKS:
-            raise ConfigError(
-                f"method={arguments.method} is in the benchmarks of the repository, not in this package: clone the "
-                f"repository, and run python -m benchmarks train --method {arguments.method} there."
-            )
-        raise ConfigError(
-            f"method={arguments.method!r} is unknown{nearest(arguments.method, methods)}; there are "
-            f"{', '.join(methods)}."
-        )
-    for name, least in (("rank", 1), ("alpha", 1), ("dropout", 0)):
-        if getattr(arguments, name) < least:
-            raise ConfigError(f"{name}={getattr(arguments, name)} is too small: give at least {least}.")
-    _number(arguments.keep)
-    _check_options(arguments, methods[arguments.method])
-
-
-def _check_options(arguments: MethodArguments, method: Method) -> None:
-    for name in parse_json("method_options", arguments.method_options):
-        if name in method.options:
-            continue
-        if name in vars(arguments) or name in ARGUMENTS_OF:
-            argument = ARGUMENTS_OF.get(name, name)
-            raise ConfigError(f"method_options has {name!r}, which is an argument: give --{argument} instead.")
-        else:
-            known = f"it reads {', '.join(sorted(method.options))}" if method.options else "it reads no options"
-            raise ConfigError(
-                f"method_options has {name!r}, which {arguments.method} does not read"
-                f"{nearest(name, method.options) or f': {known}'}."
-            )
-
-
-def _number(keep: str) -> int | float:
-    try:
-        return float(keep) if "." in keep else int(keep)
-    except ValueError:
-        raise ConfigError(
-            f"keep={keep!r} is not a number: give a number of adapters (9) or a fraction (0.25)."
-        ) from None
 
 
 def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
@@ -203,11 +162,12 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     )
     if not method.adapts:
         return setting
+    check_patterns(patterns_in(targets, setting.options), (name for name, _ in model.named_modules()))
     try:
         n = count_adapters(setting)
-    except ValueError as error:
-        raise ConfigError(f"target_modules={targets!r} do not fit the model: {str(error).splitlines()[0]}") from error
-    return replace(setting, keep=WeightLoraConfig(keep=_number(arguments.keep)).number_to_keep(n))
+    except (ValueError, TypeError, re.error) as error:
+        raise ConfigError(f"target_modules={targets!r} do not fit the model: {first_line(error)}.") from error
+    return replace(setting, keep=WeightLoraConfig(keep=number_to_keep(arguments.keep)).number_to_keep(n))
 
 
 def _linears(model: nn.Module, heads: set[str]) -> list[str]:
@@ -227,7 +187,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
     method = methods[recipe.method.method]
     setting = setting_for(recipe, work, model, method)
     with torch.random.fork_rng(devices=[]):
-        prepared = lora(replace(setting, options={})) if method.reads_weights else method(setting)
+        prepared = lora(replace(setting, options={})) if method.reads_weights else _prepared(setting, method)
     selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]
     before = [
         parameter
@@ -261,6 +221,17 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
         learning_rate=recipe.training.learning_rate,
         split_off=split_off,
     )
+
+
+def _prepared(setting: Setting, method: Method) -> Prepared:
+    try:
+        return method(setting)
+    except WeightLoraError:
+        raise
+    except Exception as error:  # PEFT takes any value, and fails where it uses it
+        if not setting.options:
+            raise
+        raise ConfigError(f"method_options={setting.options} do not fit: {first_line(error)}.") from error
 
 
 def _size(parameters: list[nn.Parameter]) -> int:

@@ -127,7 +127,7 @@ def read_result(path: str | os.PathLike[str]) -> Result:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}): give the result of a finished run.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON ({error}): delete it and repeat the run.") from error
     return parse_result(content, file)
 

@@ -11,8 +11,15 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 from ..errors import ConfigError, DataError
 from .arguments import DataArguments
 from .tasks import TaskInfo
+from .wording import shown
 
-__all__ = ["Family", "Source", "Work", "class_ids", "padding", "room_for"]
+__all__ = ["Family", "Source", "Work", "class_ids", "classes_in", "names_of", "padding", "room_for"]
+
+MOST_EMPTY = 1000
+"""Classes that numbers may make in a file with fewer labels: a part of a data set may lack most of its classes."""
+
+LONGEST = 2**24
+"""Tokens of an input where the model has no limit."""
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
 Preprocess = Callable[[Any, Tensor], Tensor]
@@ -91,7 +98,7 @@ def room_for(source: Source, name: str = "max_length") -> int:
     config = source.config
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     limits.append(source.tokenizer.model_max_length)
-    limit = min(value for value in limits if value)
+    limit = min(LONGEST, *(value for value in limits if value))
     if length > limit:
         raise ConfigError(f"{name}={length} is longer than the model's {limit} positions: give at most {limit}.")
     if length < 4:
@@ -100,43 +107,85 @@ def room_for(source: Source, name: str = "max_length") -> int:
 
 
 def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[str, list[Any]]]:
-    """Names of the classes, and by split each row's class, or list of classes where the column has lists.
+    """Names of the classes, and by split each row's class, or list of classes for the column `tags`.
 
     Labels are whole numbers or names. The names are given, or those of the data set, of the task, or all in `train`.
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
+        ConfigError: A class name is given twice.
     """
     values = {name: list(rows[column]) for name, rows in source.splits.items()}
-    feature = source.splits["train"].features[column]
-    flat = [label for row in values["train"] for label in (row if isinstance(row, list) else [row])]
-    by_name = bool(flat) and all(isinstance(label, str) for label in flat)
-    of_feature = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-    names = list(source.arguments.class_names or of_feature or source.task.class_names)
+    for split, rows in values.items():
+        for row, labels in enumerate(rows):
+            for label in labels if column == "tags" else [labels]:
+                if not isinstance(label, str) and _whole(label) is None:
+                    raise DataError(
+                        f"the label {shown(label)} in row {row} of {split} is neither a whole number nor a name: mend "
+                        "the row, or leave it out."
+                    )
+    flat = _flat(values["train"], column)
+    names = list(source.arguments.class_names or names_of(source.splits["train"].features[column], source.task) or ())
+    if len(set(names)) < len(names):
+        raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
     if not names:
-        whole = [label for label in flat if isinstance(label, int)]
-        names = sorted(set(flat)) if by_name else [str(i) for i in range(max(whole, default=0) + 1)]
+        names = classes_in(flat, "train")
     if len(names) < 2:
-        raise DataError(f"train has only the label {flat[0]!r}: give rows of at least two classes.")
+        only = f"only the label {shown(flat[0])}" if flat else "no label"
+        raise DataError(f"train has {only}: give rows of at least two classes.")
     numbers = {name: number for number, name in enumerate(names)}
 
     def number_of(label: Any, split: str, row: int) -> int:
-        number = numbers.get(label) if isinstance(label, str) else label
-        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(names):
+        number = numbers.get(label) if isinstance(label, str) else _whole(label)
+        if number is not None and 0 <= number < len(names):
             return number
+        what = f"the label {shown(label)} in row {row} of {split}"
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
-        raise DataError(
-            f"the label {label!r} in row {row} of {split} is out of range: there are {len(names)} classes, 0 to "
-            f"{len(names) - 1} ({known})."
-        )
+        raise DataError(f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}).")
 
     ids = {
         split: [
-            [number_of(label, split, row) for label in labels]
-            if isinstance(labels, list)
-            else number_of(labels, split, row)
+            [number_of(label, split, row) for label in labels] if column == "tags" else number_of(labels, split, row)
             for row, labels in enumerate(rows)
         ]
         for split, rows in values.items()
     }
     return names, ids
+
+
+def names_of(feature: Any, task: TaskInfo) -> Sequence[str] | None:
+    """The names of the classes, if the data set or the task has them."""
+    inner = getattr(feature, "feature", None)
+    return getattr(feature, "names", None) or getattr(inner, "names", None) or task.class_names or None
+
+
+def classes_in(labels: Sequence[Any], place: str) -> list[str]:
+    """The names of the classes that labels tell: all names in alphabetical order, or 0 to the largest number.
+
+    Args:
+        labels: Names or whole numbers. Others are not looked at.
+        place: Where they come from, for the error.
+
+    Raises:
+        DataError: The largest number is far above the number of labels.
+    """
+    if labels and all(isinstance(label, str) for label in labels):
+        return sorted(set(labels))
+    largest = max((number for label in labels if (number := _whole(label)) is not None), default=0)
+    if largest >= max(MOST_EMPTY, len(labels)):  # the head and the config have something for each class
+        raise DataError(
+            f"the label {shown(largest)} in {place} would make {largest + 1:.10g} classes for {len(labels):,} labels: "
+            "number the classes from 0 without gaps, or give their names as labels."
+        )
+    return [str(number) for number in range(largest + 1)]
+
+
+def _flat(values: Sequence[Any], column: str) -> list[Any]:
+    return [label for row in values for label in row] if column == "tags" else list(values)
+
+
+def _whole(label: Any) -> int | None:
+    """A label as a number. A column with a missing or a broken number has all its numbers as floats."""
+    if isinstance(label, int) and not isinstance(label, bool):
+        return label
+    return int(label) if isinstance(label, float) and label.is_integer() else None

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,6 +17,7 @@ from ..checkpoint import restore_
 from ..config import WeightLoraConfig
 from ..engines import Engine
 from ..errors import ConfigError, StateError
+from ..manifest import write_manifest
 from ..optimizers import unwrap_optimizer
 from ..selector import WeightLora
 from ..state import STATE_FILE, State, check_config, read_state, write_state
@@ -23,6 +25,7 @@ from .card import describe_in_card
 from .guest import Guest, Host
 from .phases import checkpoint_dir
 from .probing import probe_in_trainer
+from .resuming import read_checkpoint, stay_finished
 from .scalars import calling, put_in_front
 
 HOST = Host(train="train()", leave_out="trainer.remove_callback(WeightLoraCallback)")
@@ -58,7 +61,6 @@ class WeightLoraCallback(TrainerCallback):
         self.engine: Engine | None = None
         self.paused = False
         self._resumed: dict[str, Any] | None = None
-        self._written: Path | None = None  # the checkpoint that has the present state
 
     @property
     def config(self) -> WeightLoraConfig:
@@ -100,14 +102,14 @@ class WeightLoraCallback(TrainerCallback):
         state = State.from_dict(read_state(checkpoint_dir)) if state is None else state
         check_config(state, self.config)
         restore_(model, state, checkpoint_dir, None if optimizer is None else unwrap_optimizer(optimizer))
-        self._resumed = state.to_dict()
+        self._resumed, self._guest.checkpoint = state.to_dict(), checkpoint_dir
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
         trainer = _calling_trainer()
-        if trainer is not None and not hasattr(type(trainer), "weightlora"):  # the mixin resumes by itself
+        if trainer is not None and not _resumes_by_itself(trainer):
             # No event precedes the loading of a checkpoint, so this one method of this one Trainer is wrapped.
             vars(trainer)["_load_from_checkpoint"] = partial(self._load_from_checkpoint, trainer)
 
@@ -115,7 +117,7 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
-        saved, self._resumed, self._written = self._resumed, None, None
+        saved, self._resumed = self._resumed, None
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None
@@ -124,6 +126,9 @@ class WeightLoraCallback(TrainerCallback):
             probe_in_trainer(selector, _calling_trainer(), kwargs["train_dataloader"])
 
         self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir, probe)
+        trainer = _calling_trainer() if saved is not None else None
+        if trainer is not None and stay_finished(trainer):
+            control.should_training_stop = True
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -152,15 +157,19 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        folder = _run_dir(args, state) / checkpoint_dir(args, state).name
-        if state.is_world_process_zero and folder != self._written:
+        self._guest.checkpoint = folder = _run_dir(args, state) / checkpoint_dir(args, state).name
+        trainer = _calling_trainer()
+        if trainer is not None and _resumes_by_itself(trainer):  # it has written the checkpoint whole
+            return
+        PartialState().wait_for_everyone()  # each process has written its files
+        if args.should_save:
             self.save(folder)
             describe_in_card(self._get(), folder)
+            write_manifest(folder, state.global_step)
 
     def save(self, folder: Path) -> None:
         """Write the selection's state into the checkpoint of the present step."""
         write_state(self._get().state_dict(), folder)
-        self._written = folder
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -195,10 +204,11 @@ class WeightLoraCallback(TrainerCallback):
     def _load_from_checkpoint(self, trainer: Any, checkpoint: str, model: nn.Module | None = None) -> None:
         """The Trainer's own, after the model got the structure that it had at the checkpoint."""
         if self in trainer.callback_handler.callbacks:
+            state = read_checkpoint(checkpoint)
             if trainer.is_fsdp_enabled:  # the model is in the engine already
-                _check_structure(trainer.model, read_state(checkpoint))
+                _check_structure(trainer.model, state)
             else:
-                self.resume(trainer.model, checkpoint, trainer.optimizer)
+                self.resume(trainer.model, checkpoint, trainer.optimizer, state)
         type(trainer)._load_from_checkpoint(trainer, checkpoint, model)
 
 
@@ -236,16 +246,20 @@ def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module)
             f"{' or '.join(str(place) for place in places if place)}: resume with WeightLoraTrainer, which finds it."
         )
     saved = read_state(found[0])
-    _check_structure(model, saved)
+    _check_structure(model, State.from_dict(saved))
     return saved
 
 
-def _check_structure(model: nn.Module, saved: dict[str, Any]) -> None:
+def _resumes_by_itself(trainer: Any) -> bool:
+    """Whether the Trainer has `WeightLoraTrainerMixin`."""
+    return hasattr(type(trainer), "weightlora")
+
+
+def _check_structure(model: nn.Module, state: State) -> None:
     """Raise a `StateError` unless the model has the adapters of a saved state, and no others."""
-    parsed = State.from_dict(saved)
-    if {adapter.name for adapter in find_adapters(model, check=False)} != parsed.live.keys():
+    if {adapter.name for adapter in find_adapters(model, check=False)} != state.live.keys():
         raise StateError(
-            f"training resumes from a checkpoint with {len(parsed.live)} of {len(parsed.names)} adapters, and "
+            f"training resumes from a checkpoint with {len(state.live)} of {len(state.names)} adapters, and "
             "this model still has the others: call weightlora.restore(model, checkpoint_dir) before building the "
             "Trainer, or use WeightLoraTrainer."
         )

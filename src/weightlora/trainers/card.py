@@ -1,6 +1,5 @@
 """The section of a model card that says which adapters were kept."""
 
-import html
 import os
 import re
 from pathlib import Path
@@ -9,6 +8,9 @@ from ..files import write_text
 from ..selector import WeightLora
 
 BEGIN, END = "<!-- weightlora -->", "<!-- /weightlora -->"
+SPECIAL = re.compile(r"[^\w.\-]|(?<![^\W_])_|_(?![^\W_])")
+"""All but letters, digits, dots, dashes, and underscores inside a word."""
+
 SECTION = re.compile(rf"\n*{BEGIN}.*?{END}\n?", re.DOTALL)
 
 
@@ -23,7 +25,7 @@ def describe_in_card(selector: WeightLora, directory: str | os.PathLike[str]) ->
 def section(selector: WeightLora) -> str:
     """Markdown: how many adapters were kept, and a table of those that are on the model."""
     rows = [
-        f"| <code>{html.escape(adapter.name)}</code> | {adapter.rank} | {selector.scores[adapter.name]:.4g} |"
+        f"| <code>{_as_text(adapter.name)}</code> | {adapter.rank} | {selector.scores[adapter.name]:.4g} |"
         for adapter in selector.adapters
     ]
     return "\n".join(
@@ -39,6 +41,11 @@ def section(selector: WeightLora) -> str:
             END,
         ]
     )
+
+
+def _as_text(name: str) -> str:
+    """A module's name in a cell of a table. Markdown would read a bar, a line break or a pair of stars in it."""
+    return SPECIAL.sub(lambda found: "".join(f"&#{ord(character)};" for character in found[0]), name)
 
 
 def _summary(selector: WeightLora) -> str:

@@ -14,6 +14,7 @@ from ..adapters import unwrap_model
 from ..config import WeightLoraConfig
 from ..engines import Engine
 from ..errors import ConfigError, ModelError, TrainingError
+from ..guard import START_AGAIN
 from ..rules import RULES
 from ..selector import WeightLora
 from ..tensors import numel
@@ -44,6 +45,7 @@ class Guest:
 
     Attributes:
         selector: The `WeightLora`, from the start of training on.
+        checkpoint: The last one of this training, for the message of a training that diverges.
 
     Raises:
         ConfigError: If `config` is not a `WeightLoraConfig`.
@@ -55,7 +57,9 @@ class Guest:
         self.config = config or WeightLoraConfig()
         self.selector: WeightLora | None = None
         self._host, self._say = host, say
-        self._grad_scale: float | None = None  # of a step whose evidence was not read yet
+        self.checkpoint: str | os.PathLike[str] | None = None
+        self._grad_scale: float | None = None
+        self._unread = False  # the evidence of a step
 
     def begin(
         self,
@@ -83,10 +87,12 @@ class Guest:
             WeightLoraError: If the settings, the model and the training do not fit one another.
         """
         self._refuse_second(model)
+        self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
         self.selector = WeightLora(
             model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
         )
+        self.selector.guard.go_back = self._go_back
         if probe is not None and RULES[self.selector.config.selection].probes:
             probe(self.selector)
         if self.selector.phase == "train":
@@ -107,13 +113,14 @@ class Guest:
         Args:
             scaler: The AMP scaler, or `None`. The step itself may change its scale.
         """
-        self._grad_scale = 1.0 if scaler is None else scaler.get_scale()
+        self._unread = True
+        self._grad_scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else None
 
     def observe(self) -> None:
         """Read the evidence of the optimizer step that was just made. A second call in the same step does nothing."""
-        scale, self._grad_scale = self._grad_scale, None
-        if self.selector is not None and scale is not None:
-            self.selector.observe(scale)
+        unread, self._unread = self._unread, False
+        if self.selector is not None and unread:
+            self.selector.observe(self._grad_scale)
 
     def advance(self) -> bool:
         """Disconnect adapters if a round of the selection is over; returns whether any left."""
@@ -163,6 +170,9 @@ class Guest:
         if self.selector is None:
             raise TrainingError(f"the selection has not begun: it begins with trainer.{self._host.train}.")
         return self.selector
+
+    def _go_back(self) -> str:
+        return START_AGAIN if self.checkpoint is None else f"resume from {self.checkpoint}"
 
     def _refuse_second(self, model: nn.Module) -> None:
         if self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model):

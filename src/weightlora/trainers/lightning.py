@@ -95,6 +95,7 @@ class WeightLoraLightningCallback(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self.selector is not None and optimizer is self.selector.optimizer:
             self._guest.note_scale(getattr(trainer.precision_plugin, "scaler", None))
+            self._guest.checkpoint = _last_checkpoint_of(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._guest.observe()  # a step that the AMP scaler skipped did not reach the hook
@@ -110,6 +111,12 @@ class WeightLoraLightningCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = state_dict
+
+
+def _last_checkpoint_of(trainer: Trainer) -> str | None:
+    callback: Any = trainer.checkpoint_callback
+    written = getattr(callback, "last_model_path", None) or getattr(callback, "best_model_path", None)
+    return str(written or trainer.ckpt_path or "") or None
 
 
 def _peft_model_of(module: nn.Module) -> nn.Module:

@@ -1,5 +1,6 @@
 """`WeightLoraTrainer`, a `transformers.Trainer` that selects adapters, and the mixin that makes one of any Trainer."""
 
+import contextlib
 import shutil
 import warnings
 from pathlib import Path
@@ -7,16 +8,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..checkpoint import check_whole, last_whole
 from ..config import WeightLoraConfig
 from ..engines.fsdp1 import unwrapped
 from ..errors import ConfigError
+from ..manifest import MANIFEST, remove_manifest
 from .callback import WeightLoraCallback
 from .card import describe_in_card
 from .phases import needs_phases, train_in_phases
+from .resuming import last_checkpoint, manifest_last, read_checkpoint
 
 
 class WeightLoraTrainerMixin:
@@ -59,11 +60,12 @@ class WeightLoraTrainerMixin:
         """Train as the Trainer does. Where it resumes, the model first gets the structure it had at the checkpoint.
 
         Args:
-            resume_from_checkpoint: `True` takes the last complete checkpoint and skips any that a crash cut short.
+            resume_from_checkpoint: `True` takes the newest whole checkpoint, and passes over any other with a warning.
+                A checkpoint that you name must be whole.
 
         Raises:
             ConfigError: If the Trainer never had a `WeightLoraCallback`.
-            StateError: If the checkpoint is missing, damaged or of other settings.
+            StateError: If the checkpoint is missing, damaged or of other settings. Nothing was changed then.
         """
         whole = super().train  # type: ignore[misc]
         if self._selection() is None and self._trained_with is not None:  # removed, to train the kept adapters on
@@ -71,10 +73,10 @@ class WeightLoraTrainerMixin:
         callback = self._trained_with = self.weightlora
         state = None
         if resume_from_checkpoint is True:
-            last, state = last_whole(self.args.output_dir, PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME)
+            last, state = last_checkpoint(self.args.output_dir)
             resume_from_checkpoint = str(last)
         elif resume_from_checkpoint:
-            state = check_whole(resume_from_checkpoint, TRAINER_STATE_NAME)
+            state = read_checkpoint(resume_from_checkpoint)
         if resume_from_checkpoint:
             callback.resume(self.model, resume_from_checkpoint, self.optimizer, state)
         if not needs_phases(self):
@@ -95,25 +97,30 @@ class WeightLoraTrainerMixin:
         super().save_model(output_dir, _internal_call)  # type: ignore[misc]
 
     def _save_checkpoint(self: Any, model: Any, trial: Any = None, *args: Any, **kwargs: Any) -> None:
-        # The selection's state comes first, because Trainer ends by deleting older checkpoints. Trainer writes
-        # trainer_state.json last, so this file marks a complete checkpoint; one of an earlier run is deleted before.
+        # The selection's state comes first and the manifest last, both before Trainer deletes older checkpoints.
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        marker = folder / TRAINER_STATE_NAME
         callback = self._selection()
         try:
-            if self.args.should_save:
-                marker.unlink(missing_ok=True)
-                if callback is not None:
-                    callback.save(folder)
-            super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
+            with contextlib.ExitStack() as stack:
+                if self.args.should_save:
+                    remove_manifest(folder)  # an earlier run's
+                    if callback is not None:
+                        callback.save(folder)
+                        stack.enter_context(manifest_last(self, folder))
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
         except (OSError, RuntimeError, SafetensorError) as error:  # torch's errors do not mention a full disk
-            if marker.is_file():
+            if (folder / MANIFEST).is_file():
                 raise
             free = shutil.disk_usage(self.args.output_dir).free / 2**20
             raise OSError(
                 f"{folder} could not be written, with {free:.1f} MB free there ({error}): earlier checkpoints are "
                 "complete, so make room and continue with train(resume_from_checkpoint=True)."
             ) from error
+
+    def _save_rng_state(self: Any, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)  # type: ignore[misc]
+        self.accelerator.wait_for_everyone()  # it is the last file of each process, and the manifest lists them all
 
     def _save(self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         with unwrapped(self.model):

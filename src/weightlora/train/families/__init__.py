@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ...errors import ConfigError
+from ..rows import check_rows
 from ..work import Family, Source, Work
 
 __all__ = ["FAMILIES", "make_work"]
@@ -29,8 +30,10 @@ def make_work(source: Source) -> Work:
     """The work of the source's family; `verbalised` turns classification into a causal LM's.
 
     Raises:
+        DataError: A row has no text where one is read.
         WeightLoraError: The task has no verbalised form, or the family refuses the data or the settings.
     """
+    check_rows(source.splits)
     family = source.task.family
     if source.arguments.verbalised:
         if family != "text-classification":

@@ -10,6 +10,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
+from ..rows import head_of
 from ..work import Metrics, Source, Work, padding, room_for
 from .squad import golds_of, score_answers
 
@@ -66,7 +67,8 @@ def _check_answers(source: Source) -> None:
 def _check_windows(source: Source, length: int) -> None:
     stride = source.arguments.stride
     for split, rows in source.splits.items():
-        questions = source.tokenizer(list(rows["question"]), add_special_tokens=False).input_ids
+        asked = [head_of(source.tokenizer, question, length) for question in rows["question"]]
+        questions = source.tokenizer(asked, add_special_tokens=False).input_ids
         longest = max(map(len, questions))
         if longest + stride + source.tokenizer.num_special_tokens_to_add(pair=True) >= length:
             raise ConfigError(

@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
+from ..rows import head_of, tail_of
+from ..wording import first_line, shown
 from ..work import Source, Work, padding, room_for
 
 __all__ = ["IGNORED", "causal_lm", "collator", "first_token", "packed"]
@@ -46,7 +48,7 @@ def causal_lm(source: Source) -> Work:
         rows = source.splits[split]
 
         def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
-            prompt, answer = form(source, row)
+            prompt, answer = form(source, row, length)
             if not answer:
                 raise DataError(f"row {index} of {split} has nothing to learn: its text or answer is empty.")
             answer = answer[:length]
@@ -135,31 +137,45 @@ def _end(tokenizer: Any) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
-def _text(source: Source, row: dict[str, Any]) -> Tokens:
-    ids = source.tokenizer(row["text"], add_special_tokens=False).input_ids
+def _text(source: Source, row: dict[str, Any], length: int) -> Tokens:
+    ids = source.tokenizer(head_of(source.tokenizer, row["text"], length), add_special_tokens=False).input_ids
     return [], [*first_token(source.tokenizer), *ids, *_end(source.tokenizer)] if ids else []
 
 
-def _completion(source: Source, row: dict[str, Any]) -> Tokens:
+def _completion(source: Source, row: dict[str, Any], length: int) -> Tokens:
     prompt, answer = (
-        source.tokenizer(row[name], add_special_tokens=False).input_ids for name in ("prompt", "completion")
+        source.tokenizer(part_of(source.tokenizer, row[name], length), add_special_tokens=False).input_ids
+        for name, part_of in (("prompt", tail_of), ("completion", head_of))
     )
     return [*first_token(source.tokenizer), *prompt], [*answer, *_end(source.tokenizer)] if answer else []
 
 
-def _chat(source: Source, row: dict[str, Any]) -> Tokens:
+def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
     render: Any = source.tokenizer.apply_chat_template
     messages = row["messages"]
-    if not messages or messages[-1]["role"] != "assistant" or not messages[-1]["content"]:
+    if not messages or messages[-1]["role"] != "assistant" or not messages[-1].get("content"):
         return [], []
-    prompt = render(messages[:-1], add_generation_prompt=True, return_dict=False)
-    whole = render(messages, return_dict=False)
+    before = [_shortened(source, message, tail_of, length) for message in messages[:-1]]
+    messages = [*before, _shortened(source, messages[-1], head_of, length)]
+    try:
+        prompt = render(before, add_generation_prompt=True, return_dict=False)
+        whole = render(messages, return_dict=False)
+    except Exception as error:  # templates are programs, and each refuses messages in its own way
+        raise DataError(
+            f"the chat template cannot write the messages {shown(messages)}: {first_line(error)}; mend the row, or "
+            "leave it out."
+        ) from error
     if whole[: len(prompt)] != prompt:
         raise DataError(
             "the chat template changes the prompt when an answer is added, so the answer cannot be separated from it: "
             "give prompt and completion instead of messages."
         )
     return prompt, whole[len(prompt) :]
+
+
+def _shortened(source: Source, message: dict[str, Any], part_of: Any, length: int) -> dict[str, Any]:
+    content = message.get("content")
+    return {**message, "content": part_of(source.tokenizer, content, length)} if isinstance(content, str) else message
 
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]

@@ -11,6 +11,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import DataError
 from ..result import HELD_OUT_LOSS
+from ..rows import head_of
 from ..work import Metrics, Source, Work, class_ids, padding, room_for
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
@@ -104,8 +105,9 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         has_pair = "pair" in rows.column_names
 
         def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-            pairs = [batch["pair"]] if has_pair else []
-            encoded = tokenizer(batch["text"], *pairs, truncation=True, max_length=length)
+            names = ("text", "pair") if has_pair else ("text",)
+            texts = [[head_of(tokenizer, text, length) for text in batch[name]] for name in names]
+            encoded = tokenizer(*texts, truncation=True, max_length=length)
             return {**encoded, "labels": [labels[split][index] for index in indices]}
 
         return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)

@@ -11,6 +11,7 @@ from transformers import DataCollatorForSeq2Seq, EvalPrediction
 
 from ...errors import DataError
 from ..result import HELD_OUT_LOSS
+from ..rows import head_of
 from ..work import Source, Work, padding, room_for
 
 __all__ = ["rouge", "seq2seq"]
@@ -29,15 +30,19 @@ def seq2seq(source: Source) -> Work:
     for split, rows in source.splits.items():
         for column in ("source", "target"):
             for row, text in enumerate(rows[column]):
-                if not isinstance(text, str) or not text.strip():
+                if not text.strip():
                     raise DataError(f"row {row} of {split} has no {column} text ({text!r}): leave it out.")
 
     def encode(split: str) -> Any:
         rows = source.splits[split]
 
         def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-            encoded = tokenizer(batch["source"], truncation=True, max_length=lengths[0])
-            target = tokenizer(text_target=batch["target"], truncation=True, max_length=lengths[1])
+            texts, targets = (
+                [head_of(tokenizer, text, length) for text in batch[name]]
+                for name, length in zip(("source", "target"), lengths, strict=True)
+            )
+            encoded = tokenizer(texts, truncation=True, max_length=lengths[0])
+            target = tokenizer(text_target=targets, truncation=True, max_length=lengths[1])
             return {**encoded, "labels": target["input_ids"]}
 
         return rows.map(tokenize, batched=True, remove_columns=rows.column_names)

@@ -8,6 +8,7 @@ from transformers import DataCollatorForTokenClassification, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
+from ..rows import words_of
 from ..work import Source, Work, class_ids, padding, room_for
 from .classification import class_loss
 
@@ -41,7 +42,8 @@ def token_classification(source: Source) -> Work:
         rows = source.splits[split]
 
         def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-            encoded = tokenizer(batch["tokens"], truncation=True, max_length=length, is_split_into_words=True)
+            words = [words_of(tokenizer, words, length) for words in batch["tokens"]]
+            encoded = tokenizer(words, truncation=True, max_length=length, is_split_into_words=True)
             labels = [_first_pieces(encoded.word_ids(i), ids[split][index]) for i, index in enumerate(indices)]
             return {**encoded, "labels": labels}
 

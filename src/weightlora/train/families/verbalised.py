@@ -12,6 +12,7 @@ from transformers import EvalPrediction
 
 from ...errors import ConfigError
 from ..result import HELD_OUT_LOSS
+from ..rows import head_of
 from ..work import Source, Work, class_ids, room_for
 from .causal import IGNORED, collator, first_token
 from .classification import score_classes
@@ -93,8 +94,8 @@ def _answers(source: Source, names: list[str]) -> list[int]:
 def _template(source: Source) -> PromptIds:
     """Fills the prompt with a row's texts, and shortens them until the prompt fits."""
     tokenizer, prompt = source.tokenizer, source.arguments.prompt or source.task.prompt or ""
-    fields = [name for _, name, _, _ in Formatter().parse(prompt) if name]
     columns = source.splits["train"].column_names
+    fields = _fields(prompt)
     if not fields or any(name not in columns for name in fields):
         raise ConfigError(
             f"prompt={prompt!r} must contain the text of the row: write {{text}}"
@@ -102,7 +103,21 @@ def _template(source: Source) -> PromptIds:
         )
     head = first_token(tokenizer)
     room = room_for(source) - 1 - len(head)
-    return lambda row: [*head, *_cut(tokenizer, prompt, {name: row[name] for name in fields}, room)]
+    return lambda row: [
+        *head,
+        *_cut(tokenizer, prompt, {name: head_of(tokenizer, row[name], room) for name in fields}, room),
+    ]
+
+
+def _fields(prompt: str) -> list[str]:
+    """The names in braces; none if a brace is open, or if a name has a format, which can be of any width."""
+    try:
+        parts = [part for part in Formatter().parse(prompt) if part[1] is not None]
+    except ValueError:
+        return []
+    return (
+        [] if any(form or conversion for _, _, form, conversion in parts) else [str(name) for _, name, _, _ in parts]
+    )
 
 
 def _cut(tokenizer: Any, prompt: str, texts: dict[str, str], room: int) -> list[int]:

@@ -1,0 +1,100 @@
+"""A look at the gradients before each optimizer step: a step that would put NaN into the weights is not made."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .errors import TrainingError
+from .tensors import local, to_vector
+
+START_AGAIN = "start again"
+
+
+class StepGuard:
+    """Notes whether an optimizer has stepped, and refuses steps along gradients that are NaN or infinite.
+
+    It stays on the optimizer for the whole training, and reads one number from the accelerator per step. A step that
+    an AMP scaler skips never gets here, or has `found_inf`, which tells fused optimizers to do nothing.
+
+    Args:
+        optimizer: A torch optimizer.
+        named: Gives the names and parameters of the model, for the message.
+        average: Mean of a CPU tensor over the processes, so that all refuse the same step.
+
+    Attributes:
+        go_back: What to do after such a step, where the caller knows a checkpoint.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        named: Callable[[], Iterator[tuple[str, nn.Parameter]]],
+        average: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.go_back: Callable[[], str] = lambda: START_AGAIN
+        self._optimizer, self._named, self._average = optimizer, named, average
+        self._stepped = False
+        optimizer.register_step_pre_hook(self._before_step)
+
+    def take(self) -> bool:
+        """Whether the optimizer has stepped since the last call."""
+        stepped, self._stepped = self._stepped, False
+        return stepped
+
+    def is_spoiled(self) -> bool:
+        """Whether a gradient is NaN or infinite, in any process."""
+        gradients = (parameter.grad for group in self._optimizer.param_groups for parameter in group["params"])
+        spoiled = torch.tensor([float(not are_finite(gradients))])
+        return bool(spoiled if self._average is None else self._average(spoiled))
+
+    def leave_others(self) -> None:
+        """From now on look at the gradients of this process alone, which then need not step whenever others do."""
+        self._average = None
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        found = getattr(optimizer, "found_inf", None)
+        if found is not None:
+            self._stepped = not bool(found)
+            return None
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._check()
+            return None
+
+        def checked() -> Any:  # it brings the gradients
+            loss = closure()
+            self._check()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], checked, *args[2:]), kwargs
+        return args, kwargs | {"closure": checked}
+
+    def _check(self) -> None:
+        """Note that the optimizer steps.
+
+        Raises:
+            TrainingError: If it must not.
+        """
+        if self.is_spoiled():
+            names = [name for name, parameter in self._named() if not are_finite([parameter.grad])]
+            whose = f"the gradient of {names[0]!r} is" if names else "a gradient of another process is"
+            raise TrainingError(
+                f"{whose} NaN or infinite: training has diverged, and this step is not made. Lower the learning rate, "
+                f"and {self.go_back()}."
+            )
+        self._stepped = True
+
+
+@torch.no_grad()
+def are_finite(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether no entry is NaN or infinite, of those tensors that are there and of this process's parts of them."""
+    there = [tensor._values() if tensor.is_sparse else local(tensor) for tensor in tensors if tensor is not None]
+    there = [tensor for tensor in there if tensor.numel()]
+    # A norm is not finite if an entry is not. The usual one is the quickest; the largest magnitude cannot overflow.
+    norms = (torch._foreach_norm(there, order) for order in (2.0, math.inf))
+    return not there or any(bool(to_vector(list(one)).isfinite().all()) for one in norms)

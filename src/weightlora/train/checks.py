@@ -1,0 +1,109 @@
+"""Checks of a recipe that need neither its data nor its model."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, DataError
+from ..files import check_writable
+from .arguments import MethodArguments, Recipe, nearest, parse_json
+from .methods import IN_BENCHMARKS, Method, Methods
+
+__all__ = ["check_recipe", "number_to_keep"]
+
+ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
+"""Names in PEFT and in this package -> the argument with the same meaning."""
+
+BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
+    "data": {
+        "train_examples": (1, math.inf),
+        "eval_examples": (1, math.inf),
+        "stride": (0, math.inf),
+        "max_answer_length": (1, math.inf),
+        "n_best": (1, math.inf),
+    },
+    "method": {"rank": (1, 2**16), "alpha": (1, 2**31 - 1), "dropout": (0, 1), "select_steps": (0, math.inf)},
+    "training": {
+        "per_device_train_batch_size": (1, 2**31 - 1),
+        "per_device_eval_batch_size": (1, 2**31 - 1),
+        "gradient_accumulation_steps": (1, 2**31 - 1),
+        "max_steps": (-math.inf, 2**31 - 1),
+        "num_train_epochs": (0, 2**31 - 1),
+        "learning_rate": (0, 1e6),
+        "seed": (0, 2**32 - 1),
+        "data_seed": (0, 2**32 - 1),
+    },
+}
+"""Group of arguments -> argument -> the smallest and the largest value. An argument that is None is not checked."""
+
+
+def check_recipe(recipe: Recipe, methods: Methods) -> None:
+    """Raise an error for the first setting that cannot be right.
+
+    Raises:
+        ConfigError: The method or one of its options is unknown, or a number is out of range.
+        DataError: The output directory cannot be written to.
+    """
+    _check_method(recipe.method, methods)
+    for group, bounds in BOUNDS.items():
+        for name, (least, most) in bounds.items():
+            _check_number(name, getattr(getattr(recipe, group), name), least, most)
+    number_to_keep(recipe.method.keep)
+    _check_options(recipe.method, methods[recipe.method.method])
+    _check_output(str(recipe.training.output_dir))
+
+
+def number_to_keep(keep: str) -> int | float:
+    """K as a number of adapters, or as a fraction."""
+    try:
+        return float(keep) if "." in keep else int(keep)
+    except ValueError:
+        raise ConfigError(
+            f"keep={keep!r} is not a number: give a number of adapters (9) or a fraction (0.25)."
+        ) from None
+
+
+def _check_number(name: str, value: Any, least: float, most: float) -> None:
+    if value is None or least <= value <= most:
+        return
+    if value < least:
+        raise ConfigError(f"{name}={value} is too small: give at least {least}.")
+    if value > most:
+        raise ConfigError(f"{name}={value} is too large: give at most {most:g}.")
+    raise ConfigError(f"{name}={value} is not a number: give one from {least:g} to {most:g}.")
+
+
+def _check_method(arguments: MethodArguments, methods: Methods) -> None:
+    if arguments.method in methods:
+        return
+    if arguments.method in IN_BENCHMARKS:
+        raise ConfigError(
+            f"method={arguments.method} is in the benchmarks of the repository, not in this package: clone the "
+            f"repository, and run python -m benchmarks train --method {arguments.method} there."
+        )
+    raise ConfigError(
+        f"method={arguments.method!r} is unknown{nearest(arguments.method, methods)}; there are {', '.join(methods)}."
+    )
+
+
+def _check_options(arguments: MethodArguments, method: Method) -> None:
+    for name in parse_json("method_options", arguments.method_options):
+        if name in method.options:
+            continue
+        if name in vars(arguments) or name in ARGUMENTS_OF:
+            argument = ARGUMENTS_OF.get(name, name)
+            raise ConfigError(f"method_options has {name!r}, which is an argument: give --{argument} instead.")
+        known = f"it reads {', '.join(sorted(method.options))}" if method.options else "it reads no options"
+        raise ConfigError(
+            f"method_options has {name!r}, which {arguments.method} does not read"
+            f"{nearest(name, method.options) or f': {known}'}."
+        )
+
+
+def _check_output(directory: str) -> None:
+    try:
+        check_writable(Path(directory))
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"--output_dir {directory[:80]!r} is not the name of a directory: {error}.") from error

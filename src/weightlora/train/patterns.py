@@ -1,0 +1,79 @@
+"""Check the regular expressions of a recipe before PEFT matches them against every module of the model.
+
+Python's `re` can take years for an expression such as `(a+)+b`, and nothing in its process can stop it. So the
+expressions are tried in a process of their own, which ends after a few seconds.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import ConfigError
+from .wording import shown
+
+__all__ = ["check_patterns", "patterns_in"]
+
+LIMIT = 5.0
+"""Seconds for all expressions on all names of a model. An expression without nested repetition takes milliseconds."""
+
+FORMS = {
+    "target_modules": "(?:{})$",
+    "exclude_modules": "(?:{})$",
+    "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
+    "rank_pattern": r"(.*\.)?({})$",
+    "alpha_pattern": r"(.*\.)?({})$",
+}
+"""Setting -> the form in which PEFT matches its expressions."""
+
+REPEATS = set("*+{?")
+MATCH = """
+import json, re, sys
+expressions, names = json.load(sys.stdin)
+for expression in expressions:
+    print("tried", flush=True)
+    compiled = re.compile(expression)
+    for name in names:
+        compiled.match(name)
+"""
+
+
+def patterns_in(target_modules: Any, options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The settings with regular expressions that PEFT matches against the names of modules, and each expression."""
+    values = {**options, "target_modules": target_modules if isinstance(target_modules, str) else None}
+    found = []
+    for setting in FORMS:
+        value = values.get(setting)
+        several = [value] if isinstance(value, str) else value
+        if isinstance(several, list | dict) and (several is not value or setting != "exclude_modules"):
+            found += [(setting, pattern) for pattern in several if isinstance(pattern, str)]
+    return found
+
+
+def check_patterns(patterns: Sequence[tuple[str, str]], names: Iterable[str]) -> None:
+    """Raise a `ConfigError` if an expression is not valid, or takes too long on one of the names.
+
+    Args:
+        patterns: Pairs of the setting and its expression.
+        names: The names of the model's modules.
+    """
+    for setting, pattern in patterns:
+        try:
+            re.compile(FORMS[setting].format(pattern))
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ConfigError(f"{setting}={shown(pattern)} is not a regular expression: {error}.") from error
+    tried = [(setting, pattern) for setting, pattern in patterns if REPEATS & set(pattern)]
+    if not tried:
+        return
+    asked = json.dumps([[FORMS[setting].format(pattern) for setting, pattern in tried], list(names)])
+    command = [sys.executable, "-I", "-S", "-c", MATCH]
+    try:
+        subprocess.run(command, input=asked.encode(), capture_output=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired as error:
+        setting, pattern = tried[(error.stdout or b"tried").count(b"tried") - 1]
+        raise ConfigError(
+            f"{setting}={shown(pattern)} takes more than {LIMIT:g} seconds on the names of the model's modules: write "
+            "it without a repetition inside a repetition, or give a list of names."
+        ) from error

@@ -1,0 +1,153 @@
+"""Check the rows of a data set before a tokenizer sees them, and shorten texts that are far too long.
+
+`datasets` gives a column any type that its file happens to have: numbers, lists or nothing where a text belongs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from datasets import Dataset, Value
+
+from ..errors import DataError
+from .wording import shown
+
+__all__ = ["MARGIN", "check_rows", "head_of", "tail_of", "words_of"]
+
+Part = TypeVar("Part", str, list[str])
+
+TEXT, WORDS, LABELS, ANSWERS, MESSAGES = "text", "words", "labels", "answers", "messages"
+KINDS = {
+    **dict.fromkeys(("text", "pair", "source", "target", "prompt", "completion", "question", "context"), TEXT),
+    **{"tokens": WORDS, "tags": LABELS, "answers": ANSWERS, "messages": MESSAGES},
+}
+"""Name in a family -> what each row must have there. A column that is not listed may have anything."""
+
+RULES = {
+    TEXT: "a string",
+    WORDS: "a list of strings",
+    LABELS: "a list of labels",
+    ANSWERS: "an object with the lists text (texts) and answer_start (whole numbers), both of the same length",
+    MESSAGES: "a list of messages, each an object with a role and a content",
+}
+
+SHORT = 2**16
+"""Characters of a text that a tokenizer always gets whole."""
+
+LONGEST = 2**21
+"""Characters in which a text of any length must have all the tokens that are used."""
+
+MARGIN = 64
+"""Tokens beyond those that are used. A text that was cut may be tokenized in another way near the cut."""
+
+
+def check_rows(splits: Mapping[str, Dataset]) -> None:
+    """Raise a `DataError` for the first row that has something else in a column than the family reads.
+
+    Args:
+        splits: Rows by split, with the names of columns that the families use.
+    """
+    for split, rows in splits.items():
+        for name in rows.column_names:
+            kind = KINDS.get(name)
+            if kind is None or (kind is TEXT and _all_texts(rows, name)):
+                continue
+            for row, value in enumerate(rows[name]):
+                if not _fits(value, kind):
+                    raise DataError(
+                        f"row {row} of {split} has {shown(value)} as its {name}, which must be {RULES[kind]}: mend "
+                        "the row, or leave it out."
+                    )
+
+
+def _all_texts(rows: Dataset, name: str) -> bool:
+    """Whether the column is known to have texts only. This needs no look at the rows."""
+    is_text = rows.features[name] in (Value("string"), Value("large_string"))
+    return is_text and rows.data.column(name).null_count == 0
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind is TEXT:
+        return isinstance(value, str)
+    if kind is ANSWERS:
+        return isinstance(value, dict) and _are_answers(value.get("text"), value.get("answer_start"))
+    if not isinstance(value, list):
+        return False
+    if kind is WORDS:
+        return all(isinstance(word, str) for word in value)
+    return kind is LABELS or all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value)
+
+
+def _are_answers(texts: Any, starts: Any) -> bool:
+    return (
+        isinstance(texts, list)
+        and isinstance(starts, list)
+        and len(texts) == len(starts)
+        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(start, int) and not isinstance(start, bool) and start >= 0 for start in starts)
+    )
+
+
+def head_of(tokenizer: Any, text: str, tokens: int) -> str:
+    """The beginning of a text, long enough for so many tokens. Most texts are returned as they are.
+
+    A tokenizer reads a text to its end, and then cuts it: 50 MB take minutes and gigabytes. The first `tokens` tokens
+    of what is returned are those of the whole text.
+    """
+    return _enough(text, tokens, lambda size: _at_space(text, size), _count(tokenizer))
+
+
+def tail_of(tokenizer: Any, text: str, tokens: int) -> str:
+    """The end of a text, long enough for its last `tokens` tokens."""
+    return _enough(text, tokens, lambda size: _at_space(text[-size:][::-1], size)[::-1], _count(tokenizer))
+
+
+def words_of(tokenizer: Any, words: list[str], tokens: int) -> list[str]:
+    """The first words of a list, long enough for so many tokens."""
+
+    def first(size: int) -> list[str]:
+        taken, left = [], size
+        for word in words:
+            taken.append(word[:left])
+            left -= len(word) + 1
+            if left <= 0:
+                break
+        return taken
+
+    count = _count(tokenizer, is_split_into_words=True)
+    return _enough(words, tokens, first, count, sum(map(len, words)) + len(words))
+
+
+def _enough(
+    whole: Part,
+    tokens: int,
+    part_of: Callable[[int], Part],
+    count: Callable[[Part], int],
+    length: int | None = None,
+) -> Part:
+    """The shortest part, of growing sizes, that has all the tokens and a margin; else the whole."""
+    size, length = SHORT, len(whole) if length is None else length
+    while size < length:
+        part = part_of(size)
+        if count(part) >= tokens + MARGIN:
+            return part
+        if size > max(LONGEST, 64 * tokens):
+            raise DataError(
+                f"the text {shown(whole)} has {length:,} characters, and the first {size:,} of them have less than "
+                f"{tokens + MARGIN} tokens: shorten it."
+            )
+        size *= 4
+    return whole
+
+
+def _at_space(text: str, size: int) -> str:
+    """The first `size` characters, without the piece of a word at their end."""
+    part = text[:size]
+    space = max(part.rfind(" "), part.rfind("\n"))
+    return part[:space] if space > size // 2 else part
+
+
+def _count(tokenizer: Any, **settings: Any) -> Callable[[str | Sequence[str]], int]:
+    def count(part: str | Sequence[str]) -> int:
+        return len(tokenizer(part, add_special_tokens=False, verbose=False, **settings).input_ids)
+
+    return count

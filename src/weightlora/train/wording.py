@@ -1,0 +1,20 @@
+"""Short forms of values and of other libraries' errors, for a message of one sentence."""
+
+import reprlib
+from typing import Any
+
+__all__ = ["first_line", "shown"]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def shown(value: Any) -> str:
+    """The `repr` of a value, shortened: a value of a stranger's file may be long."""
+    return _SHORT.repr(value)
+
+
+def first_line(error: BaseException, most: int = 400) -> str:
+    """The first line of an error without its full stop, or the name of its class if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most].rstrip(".") if lines else type(error).__name__

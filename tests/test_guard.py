@@ -1,0 +1,96 @@
+"""Steps along NaN are not made, however an optimizer is called and whatever its gradients are."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from weightlora.errors import TrainingError
+from weightlora.guard import StepGuard, are_finite
+
+
+def start(kind=torch.optim.SGD, **settings):
+    model = nn.Linear(2, 1)
+    optimizer = kind(model.parameters(), lr=0.1, **settings)
+    return model, optimizer, StepGuard(optimizer, model.named_parameters)
+
+
+def test_a_step_is_noted_once():
+    model, optimizer, guard = start()
+    assert not guard.take()
+    model(torch.ones(2)).backward()
+    optimizer.step()
+    assert guard.take() and not guard.take()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("by", ["itself", "closure", "keyword", "LBFGS"])
+def test_a_bad_gradient_is_found_before_the_step_by_name_also_where_a_closure_brings_it(by, bad):
+    model, optimizer, guard = start(torch.optim.LBFGS if by == "LBFGS" else torch.optim.SGD)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(torch.ones(2)).sum()
+        loss.backward()
+        model.bias.grad.fill_(bad)
+        return loss
+
+    guard.go_back = lambda: "go home"
+    if by == "itself":
+        closure()
+    message = r"^the gradient of 'bias' is NaN or infinite: training has diverged, .*, and go home\.$"
+    with pytest.raises(TrainingError, match=message):
+        {"itself": optimizer.step, "keyword": lambda: optimizer.step(closure=closure)}.get(
+            by, lambda: optimizer.step(closure)
+        )()
+    assert not guard.take()
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("by", ["closure", "keyword"])
+def test_a_closure_is_called_once_and_its_loss_returned(by):
+    model, optimizer, guard = start()
+    calls = []
+
+    def closure():
+        calls.append(by)
+        loss = model(torch.ones(2)).sum()
+        loss.backward()
+        return loss
+
+    loss = optimizer.step(closure) if by == "closure" else optimizer.step(closure=closure)
+    assert len(calls) == 1 and loss.isfinite() and guard.take()
+
+
+def test_a_step_that_a_fused_optimizer_is_told_to_skip_is_none():
+    model, optimizer, guard = start(fused=True)
+    for found in (0.0, 1.0):
+        model(torch.ones(2)).backward()
+        model.bias.grad.fill_(math.inf)
+        optimizer.found_inf = torch.tensor(found)
+        optimizer.step()
+        assert guard.take() == (found == 0.0) and guard.is_spoiled()
+
+
+def test_what_any_process_finds_stops_all_until_the_choice():
+    model, optimizer = start()[:2]
+    guard = StepGuard(optimizer, model.named_parameters, lambda found: found + 0.5)
+    model(torch.ones(2)).backward()
+    with pytest.raises(TrainingError, match=r"^a gradient of another process is NaN or infinite: training has"):
+        optimizer.step()
+    guard.leave_others()
+    optimizer.step()
+    assert guard.take() and not guard.is_spoiled()
+
+
+def test_finite_gradients_of_any_kind_are_finite():
+    large = torch.full((1000,), 60000.0, dtype=torch.float16)  # their sum is not
+    sparse = torch.sparse_coo_tensor([[1]], [2.0], (3,))
+    kinds = [None, large, torch.full((9,), 3e38), torch.zeros(0), torch.tensor(1.0, dtype=torch.bfloat16), sparse]
+    assert are_finite([]) and are_finite([None]) and are_finite(kinds)
+    for kind in kinds[1:3] + kinds[4:]:
+        bad = kind.clone()
+        (bad._values() if bad.is_sparse else bad.view(-1))[-1] = math.nan
+        assert not are_finite([*kinds, bad])

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--rank", 10**9], "rank=1000000000 is too large: give at most 65536"),
+        (["--dropout", "nan"], "dropout=nan is not a number"),
+        (["--dropout", 2], "dropout=2.0 is too large"),
+        (["--train_examples", 0], "train_examples=0 is too small: give at least 1"),
+        (["--eval_examples", -3], "eval_examples=-3 is too small"),
+        (["--per_device_train_batch_size", 0], "per_device_train_batch_size=0 is too small"),
+        (["--gradient_accumulation_steps", 0], "gradient_accumulation_steps=0 is too small"),
+        (["--learning_rate", "nan"], "learning_rate=nan is not a number"),
+        (["--learning_rate", -1], "learning_rate=-1.0 is too small"),
+        (["--num_train_epochs", "inf"], "num_train_epochs=inf is too large"),
+        (["--seed", -1], "seed=-1 is too small"),
+        (["--seed", 2**32], "seed=4294967296 is too large"),
+        (["--prompt", "{text:>999999999}", "--verbalised"], "must contain the text of the row"),
+        (["--prompt", "{text", "--verbalised"], "must contain the text of the row"),
+        (["--method", "lora", "--method_options", '{"bias": 3}'], "method_options={'bias': 3} do not fit"),
+        (["--method_options", "[" * 5000], "is not JSON"),
+    ],
+)
+def test_settings_that_cannot_be_right(world: Path, refused, more: list[object], message: str):
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "llama", "--pad_token", "</s>"]
+    assert message in refused(*base, "--max_steps", 4, "--max_length", 64, "--keep", 1, "--use_cpu", *more)
+
+
+@pytest.mark.parametrize("below", ["", "more"])
+def test_an_output_directory_that_is_a_file(world: Path, tmp_path: Path, refused, below: str):
+    (tmp_path / "taken").write_text("mine")
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_length", 64]
+    message = refused(*base, "--max_steps", 4, "--output_dir", tmp_path / "taken" / below)
+    assert message.endswith("is not a directory that you may write to.") and "taken cannot be" in message.replace(
+        "/more", ""
+    )
+    assert (tmp_path / "taken").read_text() == "mine"
+    assert "is not the name of a directory" in refused(*base, "--output_dir", "x" * 5000)

@@ -1,0 +1,45 @@
+import time
+from pathlib import Path
+
+import pytest
+
+from weightlora.errors import ConfigError
+from weightlora.train import patterns
+from weightlora.train.patterns import check_patterns, patterns_in
+
+NAMES = ["", "model", "model.layers.0.attention.query_projection_of_the_layer"]
+
+
+def test_the_expressions_are_those_that_peft_matches():
+    options = {"rank_pattern": {"q": 1, "k": 2}, "exclude_modules": ["a", "b"], "layers_pattern": ["h"], "bias": "a+"}
+    found = [("target_modules", "all"), ("layers_pattern", "h"), ("rank_pattern", "q"), ("rank_pattern", "k")]
+    assert patterns_in("all", options) == found
+    assert patterns_in(["q", "k"], {"exclude_modules": "x.*"}) == [("exclude_modules", "x.*")]
+
+
+@pytest.mark.parametrize("setting", ["target_modules", "rank_pattern"])
+@pytest.mark.parametrize("pattern", ["(", "[", "*", "(?P<a>x)(?P<a>y)", "x{99999999999}"])
+def test_what_is_no_expression(setting: str, pattern: str):
+    with pytest.raises(ConfigError, match=f"{setting}=.* is not a regular expression"):
+        check_patterns([(setting, pattern)], NAMES)
+
+
+def test_an_expression_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(patterns, "LIMIT", 1.5)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"rank_pattern='\(\\\\w\+\)\+\$x' takes more than 1.5 seconds"):
+        check_patterns(
+            [("target_modules", ".*query.*"), ("rank_pattern", r"(\w+)+$x"), ("alpha_pattern", "a*")], NAMES
+        )
+    assert time.monotonic() - began < 5
+    check_patterns([("target_modules", r".*\.(query|key)\w*"), ("alpha_pattern", "a*")], NAMES)
+
+
+def test_the_command_refuses_such_expressions(world: Path, refused, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(patterns, "LIMIT", 1.5)
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_length", 64]
+    base += ["--max_steps", 8, "--keep", 1]
+    assert "seconds on the names" in refused(*base, "--target_modules", r"([\w.]+)+:")
+    assert "is not a regular expression" in refused(*base, "--target_modules", "(")
+    options = '{"exclude_modules": "([a-z_.0-9]+)*:"}'
+    assert "exclude_modules=" in refused(*base, "--method", "lora", "--method_options", options)

@@ -1,0 +1,116 @@
+"""Texts that are none, and texts that are far too long."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recipes import GOOD, classified, files_of, train_tokenizer, write_rows
+
+from weightlora.errors import DataError
+from weightlora.train.rows import LONGEST, MARGIN, SHORT, head_of, tail_of, words_of
+
+QUESTION = {"id": "q", "question": "who?", "context": "Ann did it.", "answers": {"text": ["Ann"], "answer_start": [0]}}
+
+
+class Counted:
+    """A tokenizer that notes the longest text that it was given."""
+
+    def __init__(self, kind: str = "llama") -> None:
+        self.tokenizer, self.longest = train_tokenizer(kind, [GOOD] * 20), 0
+
+    def __call__(self, text: Any, **settings: Any) -> Any:
+        self.longest = max(self.longest, len(text) if isinstance(text, str) else sum(map(len, text)))
+        return self.tokenizer(text, **settings)
+
+
+@pytest.mark.parametrize("value", [None, 3, 0.5, True, ["a"], {"a": 1}])
+@pytest.mark.parametrize("place_of_it", [0, 2])
+def test_a_text_must_be_a_string(world: Path, rows: Path, refused, value: Any, place_of_it: int):
+    content = [{"text": f"fine {i}", "label": i % 2} for i in range(4)]
+    content[place_of_it]["text"] = value
+    message = refused(*classified(world, write_rows(rows, content)))
+    assert message.startswith(f"row {place_of_it} of train has {value!r} as its text, which must be a string")
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "row", "name", "value"),
+    [
+        ("token-classification", "deberta", {"tokens": ["a"], "tags": ["X"]}, "tokens", None),
+        ("token-classification", "deberta", {"tokens": ["a"], "tags": ["X"]}, "tokens", 3),
+        ("token-classification", "deberta", {"tokens": ["a"], "tags": ["X"]}, "tokens", [None]),
+        ("token-classification", "deberta", {"tokens": ["a"], "tags": ["X"]}, "tags", None),
+        ("question-answering", "deberta", QUESTION, "question", None),
+        ("question-answering", "deberta", QUESTION, "context", 3),
+        ("question-answering", "deberta", QUESTION, "answers", None),
+        ("question-answering", "deberta", QUESTION, "answers", {"text": [1], "answer_start": [0]}),
+        ("question-answering", "deberta", QUESTION, "answers", {"text": ["Ann"], "answer_start": []}),
+        ("question-answering", "deberta", QUESTION, "answers", {"text": ["Ann"], "answer_start": [None]}),
+        ("seq2seq", "bart", {"source": "a", "target": "b"}, "target", ["b"]),
+        ("causal-lm", "llama", {"text": "a"}, "text", ["a"]),
+        ("causal-lm", "llama", {"prompt": "a", "completion": "b"}, "prompt", None),
+        ("causal-lm", "llama", {"messages": [{"role": "assistant", "content": "b"}]}, "messages", [3]),
+        ("causal-lm", "llama", {"messages": [{"role": "assistant", "content": "b"}]}, "messages", [{"content": "b"}]),
+    ],
+)
+def test_each_column_has_what_its_family_reads(
+    world: Path, rows: Path, refused, task: str, model: str, row: dict[str, Any], name: str, value: Any
+):
+    pad = ["--pad_token", "</s>"] if model == "llama" else []
+    arguments = ["--task", task, "--model", world / model, *pad, "--max_length", "64", "--stride", "8"]
+    message = refused(*arguments, *files_of(write_rows(rows, [row, row, {**row, name: value}])))
+    assert message.startswith("row 2 of train has ") and f" as its {name}, which must be " in message
+
+
+def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
+    alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
+    arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
+    message = refused(*arguments, *files_of(write_rows(rows, alone)))
+    assert message.startswith("the chat template cannot write the messages")
+
+
+@pytest.mark.parametrize("between", ["\u2028", "\u2029", "\u0085", "\u00a0", "\ufeff"])
+def test_a_line_ends_at_a_line_feed_and_nowhere_else(world: Path, rows: Path, tmp_path: Path, between: str):
+    from weightlora.train import parse, prepare
+
+    content = [{"text": f"fine{between}film {i}", "label": i % 2} for i in range(6)]
+    rows.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content), encoding="utf-8")
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    assert prepare(parse([*map(str, given), "--max_steps", "8"])).plan.rows == {"train": 6, "validation": 6}
+
+
+@pytest.mark.parametrize("kind", ["deberta", "bart", "llama"])
+def test_a_long_text_gives_the_same_tokens_and_is_not_read_to_its_end(kind: str):
+    counted = Counted(kind)
+    text = " ".join(f"{GOOD} number {i}" for i in range(60_000))
+    assert len(text) > 20 * SHORT
+    whole = counted.tokenizer(text, add_special_tokens=False).input_ids
+    head, tail = head_of(counted, text, 128), tail_of(counted, text, 128)
+    assert counted.longest <= SHORT
+    assert counted.tokenizer(head, add_special_tokens=False).input_ids[:128] == whole[:128]
+    assert counted.tokenizer(tail, add_special_tokens=False).input_ids[-128:] == whole[-128:]
+    words = text.split(" ")
+    first = words_of(counted, words, 128)
+    assert counted.longest <= SHORT and first[:200] == words[:200] and len(first) < len(words)
+    assert head_of(counted, short := text[:SHORT], 128) is short
+
+
+def test_a_text_that_has_too_few_tokens_at_its_beginning_is_read_on_and_then_refused():
+    tokenizer = train_tokenizer("deberta", [GOOD] * 20)
+    text = "\U0001f600" * 70_000 + f" {GOOD}" * (MARGIN + 128)  # unknown characters: one token for all of them
+    whole = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer(head_of(tokenizer, text, 128), add_special_tokens=False).input_ids[:128] == whole[:128]
+    with pytest.raises(DataError, match=r"characters, and the first .* of them have less than"):
+        head_of(tokenizer, "\U0001f600" * 5 * LONGEST, 128)
+
+
+def test_a_row_of_10_megabytes_is_planned_in_seconds(world: Path, rows: Path, tmp_path: Path):
+    from weightlora.train import parse, prepare
+
+    write_rows(rows, [{"text": "fine film " * 1_000_000, "label": 0}, {"text": "dull", "label": 1}])
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    began = time.monotonic()
+    job = prepare(parse([*map(str, given), "--max_steps", "8"]))
+    assert time.monotonic() - began < 5
+    assert len(job.work.train[0]["input_ids"]) == 32

@@ -1,0 +1,24 @@
+"""Values and errors in the words of one sentence."""
+
+import pytest
+
+from weightlora.train.wording import first_line, shown
+
+
+def test_a_long_value_is_shortened_and_a_short_one_is_its_repr():
+    assert shown("text") == "'text'" and shown(3) == "3"
+    assert len(shown("x" * 10**6)) <= 80 and shown("x" * 10**6).startswith("'xx")
+    assert len(shown(10**2000)) <= 80 and len(shown({"a": ["b" * 1000] * 1000})) < 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("bad value.\nmore"), "bad value"),
+        (KeyError(), "KeyError"),
+        (ValueError("  \n "), "ValueError"),
+        (ValueError("y" * 1000), "y" * 400),
+    ],
+)
+def test_an_error_is_its_first_line_or_its_class(error, line):
+    assert first_line(error) == line

@@ -1,0 +1,58 @@
+"""Checkpoints of a Trainer: which step they are of, when the manifest is written, and when a run is finished."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from transformers import TrainerState
+
+from weightlora.errors import StateError
+from weightlora.manifest import MANIFEST, check_manifest
+from weightlora.trainers.resuming import TRAINER_STATE_NAME, manifest_last, stay_finished, step_of
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("null", "is missing, damaged, or of another version of Transformers"),
+        ("[" * 10**5, "is missing, damaged, or of another version of Transformers"),
+        ('{"unheard_of": 1}', "is missing, damaged, or of another version of Transformers"),
+        ('{"global_step": "7"}', "has global_step='7', which is no step"),
+        ('{"global_step": 7.0}', "has global_step=7.0, which is no step"),
+    ],
+)
+def test_a_trainers_state_that_cannot_be_read_is_named(tmp_path, content, message):
+    with pytest.raises(StateError, match="is missing, damaged"):
+        step_of(tmp_path)
+    (tmp_path / TRAINER_STATE_NAME).write_text(content)
+    with pytest.raises(StateError, match=message):
+        step_of(tmp_path)
+
+
+def test_the_step_is_that_of_the_trainers_state(tmp_path):
+    (tmp_path / TRAINER_STATE_NAME).write_text(json.dumps({"global_step": 7}))
+    assert step_of(tmp_path) == 7
+
+
+def test_the_manifest_comes_right_after_the_trainers_last_file(tmp_path):
+    (tmp_path / "optimizer.pt").write_bytes(b"1")
+    state = TrainerState(global_step=3)
+    with manifest_last(SimpleNamespace(state=state), tmp_path):
+        assert not (tmp_path / MANIFEST).exists()
+        state.save_to_json(str(tmp_path / TRAINER_STATE_NAME))
+        manifest = check_manifest(tmp_path)
+    assert manifest.step == 3 and set(manifest.files) == {"optimizer.pt", TRAINER_STATE_NAME}
+    assert "save_to_json" not in vars(state)
+
+
+@pytest.mark.parametrize(
+    ("step", "most", "finished"), [(30, 30, True), (31, 30, True), (29, 30, False), (5, 0, False)]
+)
+def test_a_finished_run_gets_no_batches(step, most, finished):
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(global_step=step, max_steps=most), get_batch_samples=lambda *_: (["batch"], 8)
+    )
+    assert stay_finished(trainer) is finished
+    assert trainer.get_batch_samples() == (([], None) if finished else (["batch"], 8))
+    trainer.state.global_step = 0
+    assert trainer.get_batch_samples() == (["batch"], 8), "another training of the same Trainer"
