@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from weightlora.rules import RULES, Best
-from weightlora.rules.gradient import GradientNorm, relative_to_blocks
+from weightlora.rules.gradient import GradientProbe, relative_to_blocks
 from weightlora.tensors import to_vector
 from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, weightlora
 
 __all__ = ["METHODS", "Energy", "HalfPerBlock", "Plain"]
 
 
-class Plain(GradientNorm):
+class Plain(GradientProbe):
     """L1 norms, whatever the block."""
 
     name = "gradient-plain"
@@ -22,7 +22,7 @@ class Plain(GradientNorm):
         self.score = evidence
 
 
-class HalfPerBlock(GradientNorm):
+class HalfPerBlock(GradientProbe):
     """L1 norms relative to the root of the mean of the block: between `gradient` and `gradient-plain`."""
 
     name = "gradient-half-per-block"
@@ -48,7 +48,7 @@ RULES |= {rule.name: rule for rule in (Plain, HalfPerBlock, Energy)}
 
 def probe(setting: Setting) -> Prepared:
     """The package's probe, or a variant of it (`options["selection"]`). It chooses, and trains what it chose."""
-    options = {"selection": GradientNorm.name, "keep": None, "keep_parameters": 0.25}
+    options = {"selection": GradientProbe.name, "keep": None, "keep_parameters": 0.25}
     return weightlora(replace(setting, options=options | setting.options))
 
 

@@ -188,7 +188,7 @@ class WeightLora(Described):
             raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
         if grad_scale is not None and not evidence.isfinite().all():
             return
-        check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower its rate")
+        check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower the rate")
         self.step_count += 1
         self._rule.update(evidence, self.step_count, self._best)
         entry = {"omega": list(self.omega.values())} if self.has_gates else {}

@@ -6,7 +6,7 @@ from models import adamw, batch, lora_bert
 
 from weightlora import WeightLoraConfig
 from weightlora.adapters import find_adapters
-from weightlora.rules.gradient import GradientNorm, relative_to_blocks
+from weightlora.rules.gradient import GradientProbe, relative_to_blocks
 from weightlora.tensors import forget_whole_, note_whole_
 
 
@@ -18,7 +18,7 @@ def probed():
     for adapter in adapters:
         torch.nn.init.normal_(adapter.factors[1], std=0.3)
     model(**batch()).loss.backward()
-    return adapters, GradientNorm(adapters, adamw(model), WeightLoraConfig(selection="gradient", keep=3))
+    return adapters, GradientProbe(adapters, adamw(model), WeightLoraConfig(selection="gradient", keep=3))
 
 
 def norms(adapters) -> list[float]:

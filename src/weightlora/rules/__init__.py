@@ -4,9 +4,9 @@ from .base import Best, Rule, Settings, check_finite
 from .chance import Chance
 from .credit import UpdateCredit
 from .gates import StoIHT
-from .gradient import GradientNorm
+from .gradient import GradientProbe
 
-__all__ = ["RULES", "Best", "Chance", "GradientNorm", "Rule", "Settings", "StoIHT", "UpdateCredit", "check_finite"]
+__all__ = ["RULES", "Best", "Chance", "GradientProbe", "Rule", "Settings", "StoIHT", "UpdateCredit", "check_finite"]
 
-RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (UpdateCredit, GradientNorm, StoIHT, Chance)}
+RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (UpdateCredit, GradientProbe, StoIHT, Chance)}
 """Every rule by the name that `WeightLoraConfig.selection` gives it."""

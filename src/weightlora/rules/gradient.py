@@ -18,7 +18,7 @@ from ..tensors import local, shards, to_vector
 from .base import Best, Rule, Settings
 
 
-class GradientNorm(Rule):
+class GradientProbe(Rule):
     """The L1 norm of the mean gradient of each adapter's factors, relative to its block."""
 
     name = "gradient"

@@ -61,9 +61,11 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) ->
         found = trainer.strategy.training_step(trainer.strategy.batch_to_device(batch), 0)
         return found.get("loss") if isinstance(found, dict) else found
 
-    with _silent(module, "log", "log_dict"):
-        _probe(selector, trainer.train_dataloader, loss)
-    module.zero_grad(set_to_none=True)
+    try:
+        with _without(module, "log", "log_dict"):
+            _probe(selector, trainer.train_dataloader, loss)
+    finally:
+        module.zero_grad(set_to_none=True)
 
 
 def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> None:
@@ -74,10 +76,12 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
             f"batches before training does: {REMEDY}."
         )
     states = [(generator, generator.get_state()) for generator in _generators(loader)]
-    with _reading(loader) as batches:
-        selector.probe(batches, loss)
-    for generator, state in states:
-        generator.set_state(state)
+    try:
+        with _reading(loader) as batches:
+            selector.probe(batches, loss)
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 @contextlib.contextmanager
@@ -105,7 +109,8 @@ def _generators(loader: Any) -> list[torch.Generator]:
 
 
 @contextlib.contextmanager
-def _silent(thing: Any, *methods: str) -> Iterator[None]:
+def _without(thing: Any, *methods: str) -> Iterator[None]:
+    """Inside, these methods of an object do nothing."""
     for name in methods:
         vars(thing)[name] = lambda *args, **kwargs: None
     try:

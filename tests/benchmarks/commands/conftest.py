@@ -1,4 +1,4 @@
-"""A model and data of one's own for the side studies, and what holds for both of them."""
+"""A user's model and data for the side studies, and what holds for both of them."""
 
 import json
 from collections.abc import Callable
