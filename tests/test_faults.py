@@ -191,7 +191,7 @@ SIGNED = {
     "a newer version": (lambda c: signed(c, format=99), "the state has format 99, and this version reads 3: update"),
     "another step of the selection": (lambda c: signed(c, step_count=3), "selection in .* is at step 3, and the trai"),
     "another step of the training": (lambda c: of_step(c, 5), "state in .* is of step 5, and its manifest of step 4"),
-    "no step": (lambda c: of_step(c, "4"), "has global_step='4', which is no step"),
+    "no step": (lambda c: of_step(c, "4"), "has global_step='4', and it must be a step"),
     "null": (with_state("null"), "of another version of Transformers"),
     "deep": (with_state("[" * 100_000), "of another version of Transformers"),
     "a field that this version does not have": (with_state('{"later": 1}'), "of another version of Transformers"),
