@@ -33,7 +33,15 @@ def in_format_2(state):
     columns["ranks"] = {name: rank for name, (rank, _) in state.live.items()}
     columns["scalings"] = {name: scaling for name, (_, scaling) in state.live.items()}
     progress = {"step_count": state.step_count, "round": state.round}
-    return {"format": 2, "config": state.config, "names": state.names, "silent": [], "history": [], **progress, **columns}
+    return {
+        "format": 2,
+        "config": state.config,
+        "names": state.names,
+        "silent": [],
+        "history": [],
+        **progress,
+        **columns,
+    }
 
 
 def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, **arguments):

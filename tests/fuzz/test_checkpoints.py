@@ -30,7 +30,15 @@ RUNS = {"credit in rounds, growing": ROUNDS, "gates, growing": GATES}
 CUTS = (3, 4, 6, 7)
 KINDS = ["bits", "zeros", "cut short", "bytes", "a neighbour's", "swapped", "gone", "renamed", "another kind", "added"]
 KINDS += ["JSON", "the directory"]
-NAMES = ["optimizer.bin", "scaler.pt", "model.safetensors", "rng_state_0.pth", "pytorch_model.bin", "README.md", "notes"]
+NAMES = [
+    "optimizer.bin",
+    "scaler.pt",
+    "model.safetensors",
+    "rng_state_0.pth",
+    "pytorch_model.bin",
+    "README.md",
+    "notes",
+]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,24 @@ from weightlora import WeightLora, WeightLoraConfig, save_run
 from weightlora.run import HISTORY, SELECTION
 from weightlora.trainers.card import END, section
 
-WORDS = ["lora_A", "default", "base_layer", "a|b", "`a`", "*", "(a+)+$", "[", "\\", "^a", "a$", "0", "q", "k", "é", "</a>"]
+WORDS = [
+    "lora_A",
+    "default",
+    "base_layer",
+    "a|b",
+    "`a`",
+    "*",
+    "(a+)+$",
+    "[",
+    "\\",
+    "^a",
+    "a$",
+    "0",
+    "q",
+    "k",
+    "é",
+    "</a>",
+]
 
 
 class Net(nn.Module):

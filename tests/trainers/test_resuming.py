@@ -21,7 +21,7 @@ from weightlora.trainers.resuming import TRAINER_STATE_NAME, manifest_last, stay
         ('{"global_step": 7.0}', "has global_step=7.0, and it must be a step"),
         ('{"global_step": -1}', "has global_step=-1, and it must be a step"),
         ('{"total_flos": null}', "has total_flos=None, and it must be a number from 0 to 1e100"),
-        ('{"epoch": true}', "has epoch=True, and it must be a number from 0 to 1e100"),
+        ('{"epoch": true}', "has epoch=True, and it must be a number from 0 to 1e100, or null"),
         ('{"epoch": NaN}', "has epoch=nan, and it must be a number from 0 to 1e100"),
         ('{"save_steps": "7"}', "has save_steps='7', and it must be a number from 0 to 1e100"),
         ('{"train_batch_size": []}', "has train_batch_size=\\[\\], and it must be a step, or null"),

@@ -25,10 +25,13 @@ AMOUNT: Rule = (lambda value: type(value) in (int, float) and 0 <= value <= 1e10
 # What a Trainer takes over from its saved state, and calculates with, whatever it is.
 FIELDS: dict[str, Rule] = {
     "global_step": STEP,
-    **dict.fromkeys(("epoch", "max_steps", "num_train_epochs", "num_input_tokens_seen", "total_flos"), AMOUNT),
+    "epoch": or_none(AMOUNT),
+    **dict.fromkeys(("max_steps", "num_train_epochs", "num_input_tokens_seen", "total_flos"), AMOUNT),
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), AMOUNT),
     **dict.fromkeys(("train_batch_size", "best_global_step"), or_none(STEP)),
-    "best_metric": or_none((lambda value: type(value) is float or (type(value) is int and abs(value) <= 1e100), "a number")),
+    "best_metric": or_none(
+        (lambda value: type(value) is float or (type(value) is int and abs(value) <= 1e100), "a number")
+    ),
     "best_model_checkpoint": or_none((lambda value: isinstance(value, str), "a path")),
     "log_history": (
         lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
