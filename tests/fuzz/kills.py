@@ -1,8 +1,8 @@
 """Trainings that are killed with SIGKILL at random moments, and go on: `python tests/fuzz/kills.py [COUNT] [SEED]`.
 
-Each training is a forked process of its own, in four settings. What it ends in is compared, bit for bit, with a training
-that was not interrupted: weights, the optimizer's state, the selection's, and the run directory. Prints one line of JSON
-for each setting, and exits with 1 if anything differs.
+Each training is a forked process of its own, in four settings. What it ends in is compared, bit for bit, with a
+training that was not interrupted: weights, the optimizer's state, the selection's, and the run directory. Prints one
+line of JSON for each setting, and exits with 1 if anything differs.
 """
 
 import hashlib

@@ -101,7 +101,7 @@ def plan_of(place: Path, text: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=place) as directory:
         recipe = Path(directory) / "recipe.yaml"
         recipe.write_bytes(text)
-        plan = outcome_of(lambda: prepare(parse(["--config", str(recipe)])).plan)
+        outcome_of(lambda: prepare(parse(["--config", str(recipe)])).plan)
         assert [path.name for path in Path(directory).iterdir()] == ["recipe.yaml"]
     assert not (place / "out").exists()
 

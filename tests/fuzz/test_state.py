@@ -1,4 +1,4 @@
-"""States of a selection that were edited and signed again: refused in one sentence, or followed as they are written."""
+"""States that were edited and signed again: refused in one sentence, or followed as they are written."""
 
 import copy
 import json
