@@ -43,7 +43,8 @@ class RunDirectory:
         the history has each step once.
         """
         path = self.path / HISTORY
-        earlier = list(self._lines(path)) if selector.step_count and path.is_file() else []
+        resumes = selector.step_count or selector.phase == "train"  # a probe chooses at step 0
+        earlier = list(self._lines(path)) if resumes and path.is_file() else []
         kept = [entry for entry in earlier if entry["step"] <= selector.step_count]
         write_text(path, "")
         append_lines(path, kept)
