@@ -9,7 +9,8 @@ from models import WORDS, save_tokenizer, tiny_llama
 from peft import LoraConfig, PeftConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
-trl = pytest.importorskip("trl", reason="trl is not installed")
+pytest.importorskip("trl", reason="trl is not installed")
+import trl
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig
 
 from weightlora import WeightLoraConfig, WeightLoraSFTTrainer, WeightLoraTrainerMixin
