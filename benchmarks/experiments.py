@@ -128,8 +128,8 @@ def _rate(root: Path, task: str, label: str, own: Mapping[str, Any], tuned: str)
     """The learning rate that the task `tuned` has for a label, or the usual one if it has none yet."""
     if "learning_rate" in own:
         raise ConfigError(
-            f"{task}/{label}.json has learning_rate={shown(own['learning_rate'])}, but {task}/task.json takes all rates "
-            f"from {tuned}: drop one of the two."
+            f"{task}/{label}.json has learning_rate={shown(own['learning_rate'])}, but {task}/task.json takes all "
+            f"rates from {tuned}: drop one of the two."
         )
     file = root / tuned / f"{label}.json"
     return read_json(file, f"the file {file}").get("learning_rate", DEFAULTS["learning_rate"])
