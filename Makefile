@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test lint bench bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -31,8 +31,11 @@ lint: $(STAMP) ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure speed and memory (ARGS=...)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed $(ARGS)
+bench: $(STAMP) ## measure speed and memory of a step (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks speed $(ARGS)
+
+speed-json: $(STAMP) ## measure what the summary needs, and print it as JSON (use make -s; ARGS=...)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks speed --json $(ARGS)
 
 bench-quality: $(STAMP) ## run the missing runs of the comparison of methods over seeds (ARGS=...)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks run $(ARGS)
