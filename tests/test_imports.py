@@ -31,7 +31,7 @@ LAYERS = (
     {"state", "summary", "manifest"},
     {"schema"},
     {"config", "probe", "drawing"},
-    {"rules", "engines"},
+    {"rules", "engines", "recompute"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
     {"files", "tensors"},
