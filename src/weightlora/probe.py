@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .adapters import LoraAdapter, base_model_of
+from .adapters import LoraAdapter
 from .engines import Engine
 from .errors import ConfigError, DataError, ModelError, TrainingError
+from .recompute import recomputed
 from .rules import Rule, check_finite
 from .tensors import local
 
@@ -119,7 +120,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     numbers = random.getstate(), np.random.get_state()
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices), _recomputed(base_model_of(model)):
+        with torch.random.fork_rng(devices), recomputed(model):
             model.train()
             yield
     finally:
@@ -130,22 +131,3 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = trains
         for buffer, before in buffers:
             buffer.copy_(before)
-
-
-@contextlib.contextmanager
-def _recomputed(base: Any) -> Iterator[None]:
-    """Activation checkpointing by the model's own means, unless it has none, or it is on."""
-    on = any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
-    if on or not getattr(base, "supports_gradient_checkpointing", False):
-        yield
-        return
-    name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
-    hooks = [(module, dict(module._forward_hooks)) for module in base.modules()]
-    getattr(base, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
-    try:
-        yield
-    finally:
-        getattr(base, f"{name}_checkpointing_disable")()
-        for module, before in hooks:  # Transformers leaves one behind, which makes backward go on to the embeddings
-            module._forward_hooks.clear()
-            module._forward_hooks.update(before)
