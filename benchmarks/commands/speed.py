@@ -22,9 +22,13 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the parser."""
     parser = subparsers.add_parser("speed", help="time a step with LoRA, while selecting, and after the choice")
     add_option(parser, "models", type=names, help="only these models, separated by commas (default: all)")
-    add_option(parser, "rounds", type=positive, default=ROUNDS, help=f"timed steps of each variant (default: {ROUNDS})")
+    add_option(
+        parser, "rounds", type=positive, default=ROUNDS, help=f"timed steps of each variant (default: {ROUNDS})"
+    )
     add_option(parser, "device", default="auto", help="cpu or cuda (default: cuda where there is one)")
-    add_option(parser, "output", type=Path, help=f"where to write the figures (default: {RESULTS}; with --json nowhere)")
+    add_option(
+        parser, "output", type=Path, help=f"where to write the figures (default: {RESULTS}; with --json nowhere)"
+    )
     add_option(parser, "json", action="store_true", help="measure what the summary needs, and print it as JSON")
     parser.set_defaults(run=run)
 

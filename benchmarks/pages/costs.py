@@ -150,7 +150,8 @@ def speed() -> str:
         "after_over_lora": "step after the choice / LoRA on all",
         "after_over_limit": "step after the choice / LoRA on the same modules",
         "activations_after_over_limit": "activations after the choice / LoRA on the same modules",
-        "peak_selecting_over_kept": "peak while choosing / after the choice",
+        "peak_selecting_over_kept": "peak while selecting in low memory / after the choice",
+        "peak_probing_over_kept": "peak of the probe / after the choice",
         "disconnect_in_steps": "disconnect and expansion, in steps",
         "own_overhead": "the selector's share of a step while selecting",
     }

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.measure import (
     optimizer_state_bytes,
@@ -18,10 +17,9 @@ from weightlora.measure import (
     saved_activation_bytes,
     trainable_parameters,
 )
-from weightlora.rules import RULES
 
 from .models import Subject
-from .variants import PARTS, Variant, build, lora, median_ratio, selecting
+from .variants import NEEDED, PARTS, Variant, build, median_ratio, selecting
 
 __all__ = ["measure_model", "summarize", "time_rounds"]
 
@@ -49,7 +47,7 @@ def measure_model(
         "variants": figures,
         "disconnect_seconds": _disconnect(subject, variants["lora"], "none"),
         "expand_seconds": _disconnect(subject, variants["lora"], "random"),
-        "peak_selecting_bytes": _peak_selecting(subject, figures, device),
+        "peak_probing_bytes": _peak_probing(subject, device),
     }
 
 
@@ -71,18 +69,20 @@ def summarize(figures: Mapping[str, Any]) -> dict[str, float]:
     Returns:
         `before_over_lora`: step time while selecting by credit / with LoRA on all modules; `after_over_limit`: after
         the choice / with plain LoRA on the same modules; `after_over_lora`; `activations_after_over_limit`: bytes kept
-        for backward; `peak_selecting_over_kept`: peak of the default rule while it gathers evidence / of a step after
-        the choice; `disconnect_in_steps`: seconds of the disconnect with expansion / of a step with LoRA on all
-        modules; `own_overhead`: of a step while selecting, the share of the selector.
+        for backward; `peak_selecting_over_kept`: peak of a step while selecting with `select_memory="low"` / after the
+        choice; `peak_probing_over_kept`: the same of the probe; `disconnect_in_steps`: seconds of the disconnect with
+        expansion / of a step with LoRA on all modules; `own_overhead`: of a step while selecting, the share of the
+        selector.
     """
     variants = figures["variants"]
-    lora, credit, after, limit = (variants[key] for key in ("lora", "credit", "after", "limit"))
+    lora, credit, low, after, limit = (variants[key] for key in NEEDED)
     return {
         "before_over_lora": credit["over_lora"],
         "after_over_limit": median_ratio(after["steps"], limit["steps"]),
         "after_over_lora": after["over_lora"],
         "activations_after_over_limit": after["saved_activation_bytes"] / limit["saved_activation_bytes"],
-        "peak_selecting_over_kept": figures["peak_selecting_bytes"] / after["peak_bytes"],
+        "peak_selecting_over_kept": low["peak_bytes"] / after["peak_bytes"],
+        "peak_probing_over_kept": figures["peak_probing_bytes"] / after["peak_bytes"],
         "disconnect_in_steps": figures["expand_seconds"] / statistics.median(lora["steps"]),
         "own_overhead": credit["parts"]["selector"] / statistics.median(credit["steps"]),
     }
@@ -105,7 +105,7 @@ def _figures(variant: Variant, base: Variant, subject: Subject, device: torch.de
     }
 
 
-LORA = ("lora", "credit", "gates", "after", "limit", "top", "dora")
+LORA = ("lora", "credit", "low", "gates", "after", "limit", "top", "dora")
 
 
 def _file(variant: Variant, subject: Subject) -> dict[str, Any]:
@@ -133,11 +133,9 @@ def _disconnect(subject: Subject, plain: Variant, expand: str) -> float:
     return time.perf_counter() - start
 
 
-def _peak_selecting(subject: Subject, figures: Mapping[str, Any], device: torch.device) -> int:
-    """Peak of the default rule: of a step while it selects, or of its probe."""
-    rule = WeightLoraConfig().selection
-    if not RULES[rule].probes:
-        return figures["credit"]["peak_bytes"]
-    variant = lora("lora", subject)
-    selector = WeightLora(variant.model, variant.optimizer, WeightLoraConfig(keep=subject.keep, selection=rule))
+def _peak_probing(subject: Subject, device: torch.device) -> int:
+    """Peak of `selection="gradient"` while it reads the gradients."""
+    variant = selecting("probe", subject, selection="gradient", select_steps=0)
+    selector = variant.selector
+    assert selector is not None
     return peak_allocated_bytes(lambda: selector.probe(subject.batches), device)

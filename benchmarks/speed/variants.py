@@ -24,6 +24,7 @@ PARTS = ("forward", "backward", "optimizer", "selector")
 LABELS = {
     "lora": "LoRA on all modules",
     "credit": "selecting, with update credit",
+    "low": "selecting, with update credit in low memory",
     "gates": "selecting, with gates",
     "after": "after the choice",
     "limit": "LoRA on the same modules",
@@ -32,7 +33,7 @@ LABELS = {
     "dora": "DoRA on all modules",
     "full": "full fine-tuning",
 }
-NEEDED = ("lora", "credit", "after", "limit")
+NEEDED = ("lora", "credit", "low", "after", "limit")
 """Those that the summary compares."""
 
 
@@ -154,6 +155,7 @@ def _variant(key: str, model: nn.Module) -> Variant:
 BUILDERS: dict[str, Callable[[str, Subject, list[str]], Variant]] = {
     "lora": lambda key, subject, kept: lora(key, subject),
     "credit": lambda key, subject, kept: selecting(key, subject, selection="credit"),
+    "low": lambda key, subject, kept: selecting(key, subject, selection="credit", select_memory="low"),
     "gates": _gates,
     "after": lambda key, subject, kept: selecting(key, subject, selection="credit", select_steps=BATCHES),
     "limit": lambda key, subject, kept: lora(key, subject, kept),

@@ -36,6 +36,7 @@ def test_json_is_one_object_and_nothing_is_written(tiny, tmp_path, capsys, monke
         "after_over_lora",
         "activations_after_over_limit",
         "peak_selecting_over_kept",
+        "peak_probing_over_kept",
         "disconnect_in_steps",
         "own_overhead",
     ]

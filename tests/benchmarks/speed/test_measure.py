@@ -1,11 +1,8 @@
 """The figures of a model, on a tiny one: counts are exact, and rounds take turns."""
 
 import pytest
-from benchmarks.speed import measure
 from benchmarks.speed.measure import measure_model, summarize, time_rounds
 from benchmarks.speed.variants import LABELS, NEEDED
-
-from weightlora import WeightLoraConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
 
@@ -37,32 +34,35 @@ def test_the_figures_are_of_the_variants(subject):
     assert summarize(figures)["activations_after_over_limit"] == 1
 
 
-@pytest.mark.parametrize("rule", ["gradient", "credit"])
-def test_the_peak_while_choosing_is_that_of_the_default_rule(subject, monkeypatch, rule):
-    def configure(**settings):
-        return WeightLoraConfig(**({"selection": rule} | settings))
-
-    for module in (measure, measure.selecting.__globals__):
-        monkeypatch.setitem(module if isinstance(module, dict) else vars(module), "WeightLoraConfig", configure)
+def test_low_memory_and_the_probe_need_less_than_a_selection_step(subject):
     figures = measure_model(subject, NEEDED, 2)
-    credit = figures["variants"]["credit"]["peak_bytes"]
-    assert (figures["peak_selecting_bytes"] == credit) is (rule == "credit")
+    peaks = {key: one["peak_bytes"] for key, one in figures["variants"].items()}
+    assert peaks["low"] < peaks["credit"] and figures["peak_probing_bytes"] < peaks["credit"]
 
 
 def test_the_summary_is_of_medians_and_of_rounds():
     def variant(steps, **more):
         parts = {"selector": 0.5}
-        return {"steps": steps, "over_lora": 0.5, "parts": parts, "saved_activation_bytes": 8, "peak_bytes": 10, **more}
+        return {
+            "steps": steps,
+            "over_lora": 0.5,
+            "parts": parts,
+            "saved_activation_bytes": 8,
+            "peak_bytes": 10,
+            **more,
+        }
 
     lora, credit = variant([2.0, 4.0, 3.0]), variant([4.0, 5.0, 6.0], over_lora=1.25)
+    low = variant([6.0, 6.0, 6.0], peak_bytes=5)
     after, limit = variant([1.0, 2.0, 3.0]), variant([2.0, 2.0, 2.0], saved_activation_bytes=4)
-    variants = {"lora": lora, "credit": credit, "after": after, "limit": limit}
-    assert summarize({"variants": variants, "expand_seconds": 6.0, "peak_selecting_bytes": 5}) == {
+    variants = {"lora": lora, "credit": credit, "low": low, "after": after, "limit": limit}
+    assert summarize({"variants": variants, "expand_seconds": 6.0, "peak_probing_bytes": 4}) == {
         "before_over_lora": 1.25,
         "after_over_limit": 1.0,
         "after_over_lora": 0.5,
         "activations_after_over_limit": 2.0,
         "peak_selecting_over_kept": 0.5,
+        "peak_probing_over_kept": 0.4,
         "disconnect_in_steps": 2.0,
         "own_overhead": 0.1,
     }

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from benchmarks.speed.measure import LORA
 from benchmarks.speed.variants import LABELS, PARTS, Clock, build, median_ratio
 
 from weightlora.adapters import find_adapters
@@ -11,8 +12,8 @@ from weightlora.adapters import find_adapters
 def test_every_variant_is_what_it_is_called(subject):
     variants = build(subject, tuple(LABELS))
     assert list(variants) == list(LABELS)
-    found = {key: len(find_adapters(variants[key].model)) for key in ("lora", "credit", "gates", "after", "limit", "top")}
-    assert found == {"lora": 12, "credit": 12, "gates": 12, "after": 3, "limit": 3, "top": 3}
+    found = {key: len(find_adapters(variants[key].model)) for key in LORA}
+    assert found == {"lora": 12, "credit": 12, "low": 12, "gates": 12, "after": 3, "limit": 3, "top": 3, "dora": 12}
     names = [[adapter.name for adapter in find_adapters(variants[key].model)] for key in ("after", "limit", "top")]
     assert names[0] == names[1] and all(".layer.1." in name for name in names[2])
     phases = [variants[key].selector.phase for key in ("credit", "gates", "after")]
