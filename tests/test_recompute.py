@@ -1,9 +1,9 @@
-"""`select_memory="low"`: less memory while evidence is gathered, the same choice, and the model as it was afterwards."""
+"""`select_memory="low"`: less memory while evidence is gathered, the same choice, and the model as before."""
 
 import pytest
 import torch
 from loops import make_trainer
-from models import adamw, batch, lora_bert, train
+from models import adamw, lora_bert, train
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
@@ -134,7 +134,9 @@ def test_a_selection_needs_no_more_memory_than_the_adapters_that_it_keeps():
 
 def test_a_model_without_checkpointing_is_refused():
     model = get_peft_model(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), LoraConfig(target_modules=["0", "1"]))
-    with pytest.raises(ModelError, match=r"^select_memory='low' needs gradient checkpointing, which Sequential does n"):
+    with pytest.raises(
+        ModelError, match=r"^select_memory='low' needs gradient checkpointing, which Sequential does n"
+    ):
         WeightLora(model, adamw(model), WeightLoraConfig(keep=1, select_steps=30, select_memory="low"))
     with pytest.raises(ConfigError, match=r"^select_memory='tiny' is not known: choose one of 'usual', 'low'\.$"):
         WeightLoraConfig(select_memory="tiny")
