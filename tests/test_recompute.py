@@ -1,9 +1,9 @@
-"""`select_memory="low"`: less memory while evidence is gathered, the same choice, and the model as it was afterwards."""
+"""`select_memory="low"`: less memory while evidence is gathered, the same choice, and the model as before."""
 
 import pytest
 import torch
 from loops import make_trainer
-from models import adamw, batch, lora_bert, train
+from models import adamw, lora_bert, train
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
