@@ -30,14 +30,15 @@ test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
 consumers: $(CONSUMERS)/.stamp ## let the tools that read our settings and adapters read them (ARGS=...)
 	$(CONSUMERS)/bin/python -m pytest tests/consumers $(ARGS)
 
-# It sees what is in .venv, and has what may disagree with that.
-$(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt
+# It sees what is in .venv, and keeps in share/ what would disagree with that.
+$(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-apart.txt
 	$(BIN)/python -m venv $(CONSUMERS)
 	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
 	  > "$$($(CONSUMERS)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/venv.pth"
 	$(CONSUMERS)/bin/python -m pip install --no-deps -r requirements-consumers.txt
-	$(CONSUMERS)/bin/python -m pip install --no-deps --upgrade --target $(CONSUMERS)/torchtune \
-	  torchtune==0.6.1 torchao==0.9.0 sentencepiece tiktoken
+	grep -v '^#' requirements-consumers-apart.txt | while read -r folder packages; do \
+	  $(CONSUMERS)/bin/python -m pip install --no-deps --upgrade --target $(CONSUMERS)/share/$$folder $$packages \
+	  || exit 1; done
 	touch $@
 
 lint: $(STAMP) ## check style and types

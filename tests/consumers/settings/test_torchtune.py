@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from consumers.sources import installed_apart
+from consumers.settings.sources import installed_apart
 from selections import chosen, edited, lora_llama
 
 CODE = """
@@ -15,10 +15,11 @@ from torchtune.models.llama3 import lora_llama3
 from torchtune.models.convert_weights import _FROM_HF
 from torchtune.modules.peft import LoRALinear
 
-sizes = dict(vocab_size=50, num_layers=3, num_heads=2, num_kv_heads=1, embed_dim=16, max_seq_len=16, intermediate_dim=24)
-theirs = {ours.replace("{}", str(i)): hf.replace("{}", str(i)) for i in range(3) for hf, ours in _FROM_HF.items() if ours}
+sizes = dict(vocab_size=50, num_layers=3, num_heads=2, num_kv_heads=1, embed_dim=16, max_seq_len=16)
+pairs = [(hf, ours) for hf, ours in _FROM_HF.items() if ours]
+theirs = {ours.replace("{}", str(i)): hf.replace("{}", str(i)) for i in range(3) for hf, ours in pairs}
 for block in json.load(sys.stdin):
-    model = lora_llama3(**yaml.safe_load(block)["model"], **sizes)
+    model = lora_llama3(**yaml.safe_load(block)["model"], **sizes, intermediate_dim=24)
     adapters = {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
     print(json.dumps({theirs[f"{name}.weight"][:-7]: [a.rank, a.alpha / a.rank] for name, a in adapters.items()}))
 """
@@ -39,7 +40,7 @@ def run_torchtune(blocks: list[str]) -> list[dict[str, list[float]]]:
 
     torchtune wants an old torchao, which PEFT refuses: it runs in a process of its own.
     """
-    paths = [str(installed_apart("torchtune")), *sys.path]
+    paths = [str(installed_apart("torchtune-0.6.1")), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-c", CODE]
     run = subprocess.run(command, input=json.dumps(blocks), env=environment, capture_output=True, text=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from consumers.sources import installed
+from consumers.settings.sources import installed
 from selections import chosen, edited, lora_llama, wanted
 
 

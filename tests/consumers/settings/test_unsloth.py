@@ -1,7 +1,7 @@
 """Unsloth 2026.10.9 adapts what the block for it names.
 
-Unsloth imports on a GPU only. Its rules on target modules run here from its files; what is between them is said again in
-`adapt`, after models/llama.py, `FastLlamaModel.get_peft_model`, of that version.
+Unsloth imports on a GPU only. Its rules on target modules run here from its files. What calls them is restated in
+`restated`, after models/llama.py, `FastLlamaModel.get_peft_model`, of that version.
 """
 
 import ast
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from consumers.sources import define, installed
+from consumers.settings.sources import define, installed
 from peft import LoraConfig, get_peft_model
 from selections import CASES, adapted, chosen, edited, lora_llama, wanted
 from torch import nn
@@ -19,13 +19,16 @@ EXPERTS = ["get_moe_target_modules", "add_moe_target_modules", "is_moe_model", "
 
 
 def adapt(block: str, model: nn.Module) -> nn.Module:
-    namespace: dict[str, Any] = {"model": model, "FastLanguageModel": type("", (), {"get_peft_model": again})}
+    namespace: dict[str, Any] = {
+        "model": model,
+        "FastLanguageModel": type("", (), {"get_peft_model": staticmethod(restated)}),
+    }
     exec(block.replace("from unsloth import FastLanguageModel", ""), namespace)
     return namespace["model"]
 
 
-def again(model: nn.Module, target_modules: Any, target_parameters: Any = None, **arguments: Any) -> nn.Module:
-    """`FastLlamaModel.get_peft_model`, said again."""
+def restated(model: nn.Module, target_modules: Any, target_parameters: Any = None, **arguments: Any) -> nn.Module:
+    """`FastLlamaModel.get_peft_model`, restated."""
     rules = unsloth_rules()
     targets, saved, moved = rules["_redirect_embedding_targets"](target_modules, None)
     rules["_raise_if_no_lora_targets_left"](targets, moved, target_parameters)
@@ -53,8 +56,8 @@ def unsloth_rules() -> dict[str, Any]:
     return define(path, RULES + EXPERTS, namespace)
 
 
-def test_what_is_said_again_is_what_the_file_has():
-    """The lines that `again` stands for are there."""
+def test_what_is_restated_is_in_the_file():
+    """The lines that `restated` stands for are there."""
     source = (installed("unsloth") / "models/llama.py").read_text(encoding="utf-8")
     (method, *_) = [
         node

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 MAKE = "make consumers"
+SHARE = Path(os.environ.get("WEIGHTLORA_CONSUMERS", Path(__file__).parents[3] / ".venv-consumers" / "share"))
 
 
 def installed(name: str) -> Path:
@@ -23,10 +25,9 @@ def installed(name: str) -> Path:
 
 def installed_apart(name: str) -> Path:
     """A folder of packages that `make consumers` keeps apart, because they disagree with others."""
-    place = Path(sys.prefix) / name
-    if not place.is_dir():
-        pytest.skip(f"{place} is not there: {MAKE} makes it")
-    return place
+    if not (SHARE / name).is_dir():
+        pytest.skip(f"{name} is not in {SHARE}: {MAKE} puts it there")
+    return SHARE / name
 
 
 def load_file(path: Path) -> ModuleType:

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import peft
 import pytest
 import torch
-from consumers.sources import define, installed, load_file
+from consumers.settings.sources import define, installed, load_file
 from peft import get_peft_model
 from selections import CASES, adapted, chosen, edited, lora_llama, wanted
 from torch import nn

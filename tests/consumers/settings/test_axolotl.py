@@ -1,11 +1,11 @@
-"""axolotl 0.19.0 adapts what the block for it names: its schema, its rules and its own `LoraConfig`, from its files."""
+"""axolotl 0.19.0 adapts what the block for it names: its schema, its rules and its `LoraConfig`, from its files."""
 
 import re
 
 import peft
 import pytest
 import yaml
-from consumers.sources import define, installed, load_file
+from consumers.settings.sources import define, installed, load_file
 from peft import get_peft_model
 from selections import CASES, adapted, chosen, edited, lora_llama, wanted
 from torch import nn
