@@ -28,7 +28,7 @@ test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 consumers: $(CONSUMERS)/.stamp ## let the tools that read our settings and adapters read them (ARGS=...)
-	$(CONSUMERS)/bin/python -m pytest tests/consumers $(ARGS)
+	WEIGHTLORA_CONSUMERS=$(abspath $(CONSUMERS))/share $(CONSUMERS)/bin/python -m pytest tests/consumers $(ARGS)
 
 # It sees what is in .venv, and keeps in share/ what would disagree with that.
 $(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-apart.txt
