@@ -57,6 +57,7 @@ class Selection:
         step: Optimizer steps that the choice rests on.
         model: Name or path of the base model, if it has one.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`.
+        unambiguous: Whether each chosen name is that of one module alone for PEFT, which also takes names as suffixes.
         adapter_name: PEFT's name of the adapter.
         trainable_parameters: Parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Of the packages that made the run.
@@ -79,6 +80,7 @@ class Selection:
     step: int = 0
     model: str | None = None
     lora: Mapping[str, Any] = field(default_factory=dict)
+    unambiguous: bool = True
     adapter_name: str = "default"
     trainable_parameters: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -275,6 +277,7 @@ KEYS = (
     "adapter_name",
     "model",
     "lora",
+    "unambiguous",
     "config",
     "phase",
     "step",
