@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 
 from weightlora.cli import main
 from weightlora.train import fit, parse, prepare
-from weightlora.train.fitting import make_trainer
 from weightlora.train.fitting import fit as fit_in
+from weightlora.train.fitting import make_trainer
 from weightlora.train.result import Result, read_result
 
 

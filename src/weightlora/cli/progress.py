@@ -64,9 +64,7 @@ def _selection(prepared: Prepared) -> WeightLoraCallback | None:
     return next((c for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
 
 
-def progress_callback(
-    console: Console, title: str, state: State, steps: Steps = int
-) -> "TrainingBar | TrainingLines":
+def progress_callback(console: Console, title: str, state: State, steps: Steps = int) -> "TrainingBar | TrainingLines":
     """What shows a run on this console: `TrainingBar` in a terminal, `TrainingLines` elsewhere."""
     return (TrainingBar if console.is_terminal else TrainingLines)(console, title, state, steps)
 
@@ -123,7 +121,9 @@ class TrainingBar(TrainerCallback):
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._task = self._progress.add_task(self._title, total=self._steps(state.max_steps), doing=_doing(self._state))
+        self._task = self._progress.add_task(
+            self._title, total=self._steps(state.max_steps), doing=_doing(self._state)
+        )
         self._progress.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -56,7 +56,9 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
 
     add("format", default="peft", metavar="NAME", help=f"what to print: {', '.join(FORMATS)}")
     add("selection", metavar="RULE", help=f"the rule: {', '.join(RULES)} (default: credit)")
-    add("keep_parameters", metavar="N", help="the most parameters of the kept adapters: a number, or a fraction of all")
+    add(
+        "keep_parameters", metavar="N", help="the most parameters of the kept adapters: a number, or a fraction of all"
+    )
     add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
     add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean ranks")
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")

@@ -61,7 +61,9 @@ def chosen_targets(run: str, model: nn.Module) -> dict[str, Any]:
         raise DataError(f"{run} has made no choice yet (step {selection.step}): wait until it has, or give another.")
     modules, parameters = selection.target_modules, selection.target_parameters
     known = {name for name, _ in model.named_modules()}
-    for name, there in [(n, known) for n in modules] + [(n, {p for p, _ in model.named_parameters()}) for n in parameters]:
+    for name, there in [(n, known) for n in modules] + [
+        (n, {p for p, _ in model.named_parameters()}) for n in parameters
+    ]:
         if name not in there:
             source = "" if selection.model is None else f" ({selection.model})"
             raise ModelError(

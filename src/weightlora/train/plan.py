@@ -32,7 +32,6 @@ from .work import Source, Work
 __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
 
 
-
 @dataclass(frozen=True)
 class Plan:
     """The figures of a run. Those after the choice assume the largest adapters that the budget allows.
