@@ -13,7 +13,6 @@ from . import spellings
 if TYPE_CHECKING:
     from ..selection.record import Selection
     from ..train.arguments import Recipe
-    from ..train.plan import Job
 
 DESCRIPTION = """\
 Trains LoRA on all modules until it is decided which of them to keep, and stops. Prints the block to paste into your
@@ -36,7 +35,7 @@ exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (on
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command to the `weightlora` parser; most of its arguments are Transformers', which are slow to import."""
+    """Add the command to the `weightlora` parser; its arguments are Transformers', too, which are slow to import."""
     parser = subparsers.add_parser("select", help="choose the modules to adapt, for any trainer", add_help=False)
     parser.set_defaults(run=run, takes_rest=True)
 
@@ -111,7 +110,8 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from ..run import check_empty
     from ..selection.formats import check_format
     from ..train import parse, prepare
-    from ..train.choosing import check_chooses
+    from ..train.choosing import check_chooses, choose
+    from .progress import choice_progress
     from .train import method_of, show_plan
 
     console = Console(highlight=False, stderr=True)
@@ -127,8 +127,12 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
         show_plan(console, job.plan, method_of(recipe), to_choice=True)
     if recipe.method.dry_run:
         return ""
+
+    def watch(prepared: Any, seed: int) -> list[Any]:
+        return choice_progress(console, "selecting" if own.seeds == 1 else f"seed {seed}", prepared)
+
     with _place(output if first else None) as directory:
-        selection = choose_in(directory, job, own, console)
+        selection = choose(job, directory, watch, own.group, own.seeds)
     if not first:
         return ""
     show_selection(console, selection)
@@ -189,30 +193,6 @@ def _place(output: str | None) -> Iterator[Path]:
             yield Path(directory)
 
 
-def choose_in(directory: Path, job: "Job", own: argparse.Namespace, console: Any) -> "Selection":
-    """Run the selection at each seed, and write the choice to a directory; several seeds have a directory each."""
-    from ..files import append_lines, write_json, write_text
-    from ..run import HISTORY, SELECTION
-    from ..selection.combining import combine
-    from ..train.choosing import choose
-    from .progress import choice_progress
-
-    base, runs = job.recipe.training.seed, []
-    for seed in range(base, base + own.seeds):
-        place = directory if own.seeds == 1 else directory / f"seed-{seed}"
-        title = "selecting" if own.seeds == 1 else f"seed {seed}"
-        found, starts, config = choose(
-            job, seed, str(place), lambda prepared: choice_progress(console, title, prepared), own.group, own.seeds
-        )
-        runs.append(found)
-    selection = combine(runs, starts, config, own.group)
-    write_json(directory / SELECTION, selection.to_dict())
-    if selection.history:
-        write_text(directory / HISTORY, "")
-        append_lines(directory / HISTORY, selection.history)
-    return selection
-
-
 def show_selection(console: Any, selection: "Selection") -> None:
     """Print the choice, what groups cost, and how often each module was chosen over the seeds."""
     from rich.table import Table
@@ -233,7 +213,6 @@ def show_selection(console: Any, selection: "Selection") -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("module", "chosen at", "kept"):
         table.add_column(column, justify="left" if column == "module" else "right", overflow="fold")
-    runs = max(selection.seeds.values())
     for module in selection.modules:
         if module.kept or selection.seeds[module.name]:
             table.add_row(module.name, f"{selection.seeds[module.name]}", "yes" if module.kept else "")

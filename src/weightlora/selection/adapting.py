@@ -106,6 +106,6 @@ def _refuse_quantization(model: Any) -> None:
     if quantizer is not None and not quantizer.is_trainable:
         method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", type(quantizer).__name__)
         raise ModelError(
-            f"the model is quantized with {getattr(method, 'value', method)}, which cannot be trained through: load it "
-            "without quantization, or with bitsandbytes."
+            f"the model is quantized with {getattr(method, 'value', method)}, which cannot be trained through: load "
+            "it without quantization, or with bitsandbytes."
         )

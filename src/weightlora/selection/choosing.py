@@ -181,8 +181,8 @@ def _cycled(loader: Iterable[Any], steps: int) -> Iterator[Any]:
             raise DataError("the loader gave no batch, so there is nothing to choose by: give it at least one.")
         if done < steps and (done == before or isinstance(loader, Iterator)):
             raise DataError(
-                f"the loader ended after {done} of {steps} steps, and a {type(loader).__name__} can be read once: pass "
-                "a data loader or a list, or lower select_steps."
+                f"the loader ended after {done} of {steps} steps, and a {type(loader).__name__} can be read once: "
+                "pass a data loader or a list, or lower select_steps."
             )
 
 

@@ -15,7 +15,7 @@ from ..rules.base import rank_last
 __all__ = ["GROUPS", "check_groups", "choose", "complete", "labels_for", "mean_ranks", "of_groups"]
 
 GROUPS = ("none", "qkv", "mlp", "layer")
-"""What is chosen whole: single modules; the query, key and value of an attention; the layers of an MLP; a whole layer."""
+"""What is chosen whole: single modules; query, key and value of an attention; the linears of an MLP; a whole layer."""
 
 QKV = (
     ("q_proj", "k_proj", "v_proj"),

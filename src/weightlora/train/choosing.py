@@ -1,6 +1,8 @@
 """Run the training to the decision and stop: the modules that it would keep, without the rest of it."""
 
 import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, set_seed
@@ -9,13 +11,17 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from .. import Selection, WeightLoraCallback
 from ..adapters import find_adapters
 from ..config import WeightLoraConfig
-from ..errors import ConfigError, TrainingError
-from ..selection.combining import Starts, check_wishes, starts_of
-from .fitting import Callbacks, load_prepared, make_trainer
+from ..errors import ConfigError
+from ..files import append_lines, write_json, write_text
+from ..run import HISTORY, SELECTION
+from ..selection.combining import Starts, check_wishes, combine, starts_of
+from .fitting import load_prepared, make_trainer
 from .methods import Prepared
 from .plan import Job
 
 __all__ = ["check_chooses", "choose"]
+
+Watch = Callable[[Prepared, int], Sequence[TrainerCallback]]
 
 
 def check_chooses(job: Job, group: str = "none", seeds: int = 1) -> None:
@@ -38,51 +44,60 @@ def check_chooses(job: Job, group: str = "none", seeds: int = 1) -> None:
     check_wishes(WeightLoraConfig(), group, seeds)
 
 
-def choose(
-    job: Job, seed: int, output_dir: str, callbacks: Callbacks = (), group: str = "none", seeds: int = 1
-) -> tuple[Selection, Starts, WeightLoraConfig]:
-    """Train a prepared run until its choice is final. No step is made after it, and nothing is saved or evaluated.
+def choose(job: Job, directory: Path, watch: Watch | None = None, group: str = "none", seeds: int = 1) -> Selection:
+    """Train a prepared run until its choice is final, and write the choice.
 
-    The choice is the one that the whole training at this seed would make.
+    At one seed, it is the choice that the whole training would make. No step is made after it. Nothing else is saved,
+    and nothing is evaluated.
 
     Args:
         job: From `prepare`.
-        seed: Of the head, the adapters and the order of the data.
-        output_dir: Where `selection.json` and `history.jsonl` are written while it runs.
-        callbacks: More callbacks for the Trainer, or a function that makes them from what the method prepared.
-        group: Which modules are chosen together; only checked here, before the first step.
-        seeds: How many runs there are.
-
-    Returns:
-        The choice, the adapters before it, and the settings of the selection.
+        directory: Where `selection.json` and `history.jsonl` are written; with several seeds, each has a directory
+            of its own in it, too.
+        watch: Makes more callbacks for the Trainer from what the method prepared and from the seed.
+        group: Which modules are chosen together (`weightlora.select`).
+        seeds: How many times to choose: at the seed of the recipe, and at those that follow it.
 
     Raises:
-        WeightLoraError: A setting does not fit the model.
+        WeightLoraError: A setting does not fit the model or the data.
     """
+    check_chooses(job, group, seeds)
+    first, runs = job.recipe.training.seed, []
+    for seed in range(first, first + seeds):
+        place = directory if seeds == 1 else directory / f"seed-{seed}"
+        run, starts, config = _run(job, seed, place, watch, group, seeds)
+        runs.append(run)
+    selection = combine(runs, starts, config, group)
+    if job.recipe.training.process_index == 0:
+        write_json(directory / SELECTION, selection.to_dict())
+        if selection.history:
+            write_text(directory / HISTORY, "")
+            append_lines(directory / HISTORY, selection.history)
+    return selection
+
+
+def _run(
+    job: Job, seed: int, place: Path, watch: Watch | None, group: str, seeds: int
+) -> tuple[Selection, Starts, WeightLoraConfig]:
+    """The choice at one seed, the adapters before it, and the settings of the selection."""
     arguments: Any = job.recipe.training
-    arguments.seed, arguments.output_dir = seed, output_dir
+    arguments.seed, arguments.output_dir = seed, str(place)
     arguments.save_strategy, arguments.eval_strategy = SaveStrategy.NO, IntervalStrategy.NO
     arguments.load_best_model_at_end = arguments.push_to_hub = arguments.eval_on_start = False
     set_seed(seed)
     prepared = load_prepared(job)
-    selection = _selection(prepared)
+    selection = next(c for c in prepared.callbacks if isinstance(c, WeightLoraCallback))
     starts = starts_of(find_adapters(prepared.model))
     check_wishes(selection.config, group, seeds, starts)
-    set_seed(seed)
-    more = callbacks(prepared) if callable(callbacks) else callbacks
+    set_seed(seed)  # dropout starts the same, however many random numbers were used
+    more = () if watch is None else watch(prepared, seed)
     stop = _StopAtDecision(selection)
     stop.trainer = trainer = make_trainer(job, prepared.model, (*prepared.callbacks, *more, stop))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="select_steps=.* is the whole training")
         trainer.train()
-    selector = selection.selector
-    if selector is None or selector.phase != "train":
-        raise TrainingError("training ended before the choice was made: give fewer --select_steps, or more data.")
-    return Selection.of(selector), starts, selection.config
-
-
-def _selection(prepared: Prepared) -> WeightLoraCallback:
-    return next(c for c in prepared.callbacks if isinstance(c, WeightLoraCallback))
+    assert selection.selector is not None  # the training has begun
+    return Selection.of(selection.selector), starts, selection.config
 
 
 class _StopAtDecision(TrainerCallback):

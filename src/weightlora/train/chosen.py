@@ -39,8 +39,8 @@ def with_chosen_modules(recipe: Recipe) -> Recipe:
         return replace(recipe, given={**recipe.given, "method": "lora"})
     if recipe.method.method not in ON_A_LIST:
         raise ConfigError(
-            f"--modules_from {run} gives the modules, and --method {recipe.method.method} does not train a given list: "
-            f"leave it out for plain LoRA, or give {' or '.join(ON_A_LIST[1:])}."
+            f"--modules_from {run} gives the modules, and --method {recipe.method.method} does not train a given "
+            f"list: leave it out for plain LoRA, or give {' or '.join(ON_A_LIST[1:])}."
         )
     return recipe
 
@@ -67,8 +67,8 @@ def chosen_targets(run: str, model: nn.Module) -> dict[str, Any]:
         if name not in there:
             source = "" if selection.model is None else f" ({selection.model})"
             raise ModelError(
-                f"{run} chose {name!r}, which {type(model).__name__} does not have: train the model that the run chose "
-                f"from{source}, on the same kind of task."
+                f"{run} chose {name!r}, which {type(model).__name__} does not have: train the model that the run "
+                f"chose from{source}, on the same kind of task."
             )
     targets: dict[str, Any] = {"target_modules": modules}
     if any(name.endswith(tuple(f".{module}" for module in modules)) for name in known):  # PEFT takes names as suffixes

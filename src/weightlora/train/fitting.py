@@ -24,7 +24,7 @@ from .methods import Prepared
 from .plan import Job, setting_for
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 
-__all__ = ["Callbacks", "WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
+__all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
 
 OLD_RESULT = "results.json"
 HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
