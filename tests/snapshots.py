@@ -1,4 +1,4 @@
-"""All that a model is, in a form that can be compared: what it holds, which objects hold it, and the random numbers."""
+"""All that a model is, in a form that can be compared: its objects, their content, and the random numbers."""
 
 import random
 from typing import Any
@@ -29,7 +29,7 @@ def _bits(tensor: Tensor) -> tuple[Any, ...]:
 
 def _holds(thing: Any, depth: int = 0) -> Any:
     """The attributes of modules and configs, and the entries of containers."""
-    if depth < 5 and (isinstance(thing, nn.Module) and not depth or hasattr(thing, "to_dict")):
+    if depth < 5 and ((isinstance(thing, nn.Module) and not depth) or hasattr(thing, "to_dict")):
         return id(thing), _holds(vars(thing), depth + 1)
     if isinstance(thing, dict):
         return [(key, _holds(value, depth + 1)) for key, value in thing.items()]

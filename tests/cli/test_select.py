@@ -40,11 +40,6 @@ def test_json_is_one_object_and_everything_else_goes_to_stderr(given, tmp_path: 
     assert "step 2/2, chose 3 adapters" in shown and "'loss'" in shown
 
 
-def test_the_block_to_paste_is_what_the_selection_gives(given, tmp_path: Path, capsys):
-    assert main(["select", *given("--selection", "gradient", "--format", "axolotl")[:-2], "axolotl"]) == 0 or True
-    capsys.readouterr()
-
-
 @pytest.mark.parametrize("name", ["peft", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "mlx", "regex"])
 def test_every_format_is_printed_alone(given, tmp_path: Path, capsys, monkeypatch, name):
     choice = selection_of_deberta()
@@ -78,19 +73,13 @@ def test_flags_of_the_selection(given, tmp_path: Path, capsys):
     assert found["rule"] == "random" and found["grouping"]["group"] == "qkv" and len(found["seeds"]) == 13
     assert set(found["seeds"].values()) <= {0, 1, 2}
     assert "Groups (qkv): " in shown and "Without groups: 7 modules with" in shown and "chosen at" in shown
-    assert (
-        files(tmp_path / "run")
-        == [
-            *(f"seed-{seed}/{name}" for seed in (42, 43) for name in ("history.jsonl", "selection.json")),
-        ]
-        + ["selection.json"]
-        or files(tmp_path / "run")[-1] == "selection.json"
-    )
+    parts = [f"seed-{seed}/{name}" for seed in (42, 43) for name in ("history.jsonl", "selection.json")]
+    assert files(tmp_path / "run") == [*parts, "selection.json"]
 
 
 @pytest.mark.parametrize(("bound", "most"), [("700", 700), ("0.2", 716)])
 def test_a_budget_of_parameters(given, place: Path, tmp_path: Path, capsys, bound, most):
-    flags = [flag for flag in given("--selection", "random", "--keep_parameters", bound, "--format", "json")]
+    flags = given("--selection", "random", "--keep_parameters", bound, "--format", "json")
     place_of_keep = flags.index("--keep")
     del flags[place_of_keep : place_of_keep + 2]
     assert main(["select", *flags]) == 0
@@ -156,12 +145,10 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
     ],
 )
 def test_what_is_wrong_is_one_sentence(given, tmp_path: Path, capsys, flags, message):
-    import re
-
     assert main(["select", *given(*flags)]) == 2
     out, err = capsys.readouterr()
     last = err.strip().splitlines()[-1]
-    assert out == "" and last.startswith("weightlora select: ") and re.search(message.replace("?", r"\?"), last), err
+    assert out == "" and last.startswith("weightlora select: ") and message in last, err
     assert not (tmp_path / "run").exists()
 
 

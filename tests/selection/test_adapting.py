@@ -25,7 +25,7 @@ def names(model: nn.Module) -> list[str]:
 def test_a_model_with_adapters_is_taken_as_it_is():
     model = lora_bert()
     assert adapted(model, None) is model
-    with pytest.raises(ConfigError, match="lora=... adds adapters, and this model has some"):
+    with pytest.raises(ConfigError, match=r"lora=\.\.\. adds adapters, and this model has some"):
         adapted(model, LoraConfig())
     base = tiny_bert()
     base.add_adapter(LoraConfig(target_modules=["query"]))

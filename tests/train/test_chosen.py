@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from models import lora_mixtral, tiny_bert
 from peft import LoraConfig, get_peft_model
 from recipes import BAD, GOOD, arguments, write_rows
@@ -13,7 +14,7 @@ from selections import selected
 from survivors import injected
 from torch import nn
 
-from weightlora import Selection
+from weightlora import Selection, WeightLoraConfig, select
 from weightlora.cli import main
 from weightlora.errors import DataError, ModelError
 from weightlora.train import parse, prepare
@@ -112,10 +113,8 @@ def test_names_are_exact_also_where_one_ends_like_another(chosen):
 
 def test_experts_are_parameters(tmp_path: Path):
     model = lora_mixtral()
-    ids = {"input_ids": (one := __import__("torch").arange(8)[None]), "labels": one}
-    from weightlora import WeightLoraConfig, select
-
-    choice = select(model, [ids], WeightLoraConfig(keep=4, selection="gradient"))
+    ids = torch.arange(8)[None]
+    choice = select(model, [{"input_ids": ids, "labels": ids}], WeightLoraConfig(keep=4, selection="gradient"))
     choice.save(tmp_path / "run")
     targets = chosen_targets(str(tmp_path / "run"), model.unload())
     assert targets["target_parameters"] == choice.target_parameters != []
@@ -123,7 +122,7 @@ def test_experts_are_parameters(tmp_path: Path):
 
 def test_a_run_without_a_choice_is_refused(chosen, tmp_path: Path):
     directory, selection = chosen
-    with pytest.raises(DataError, match="holds no selection.json"):
+    with pytest.raises(DataError, match=r"holds no selection\.json"):
         chosen_targets(str(tmp_path), tiny_bert())
     replace(selection, phase="select", step=7).save(tmp_path / "early")
     with pytest.raises(DataError, match=r"early has made no choice yet \(step 7\)"):
