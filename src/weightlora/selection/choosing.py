@@ -1,10 +1,12 @@
 """`select`: the answer to "what do I put under `target_modules`?" for a model in memory."""
 
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig
 from torch import nn
@@ -129,8 +131,8 @@ def _run(
     bar: Any,
 ) -> tuple[Selection, Starts]:
     """One selection, with the adapters before it."""
-    with borrowed(model) as before, same_order(loader), bar:
-        torch.manual_seed(config.seed)
+    with borrowed(model) as before, same_order(loader), torch.enable_grad(), bar:
+        _seed(config.seed)
         ready = adapted(model, lora)
         trainable = [parameter for parameter in ready.parameters() if parameter.requires_grad]
         before.keep_values(trainable)
@@ -148,6 +150,13 @@ def _run(
         elif selector.phase != "train":
             _train_to_decision(selector, loader, bar)
         return Selection.of(selector), starts
+
+
+def _seed(seed: int) -> None:
+    """Seed what adapters, dropout, samplers and collators draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _train_to_decision(selector: WeightLora, loader: Iterable[Any], bar: Any) -> None:
