@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from models import lora_bert, tiny_bert, tiny_llama
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from torch import nn
 from transformers import BertConfig, BertForQuestionAnswering, BertForTokenClassification
 
@@ -27,9 +27,8 @@ def test_a_model_with_adapters_is_taken_as_it_is():
     assert adapted(model, None) is model
     with pytest.raises(ConfigError, match=r"lora=\.\.\. adds adapters, and this model has some"):
         adapted(model, LoraConfig())
-    base = tiny_bert()
-    base.add_adapter(LoraConfig(target_modules=["query"]))
-    assert adapted(base, None) is base, "adapters that Transformers added"
+    base = inject_adapter_in_model(LoraConfig(target_modules=["query"]), tiny_bert())
+    assert adapted(base, None) is base, "PEFT without its own model around it"
 
 
 @pytest.mark.parametrize(

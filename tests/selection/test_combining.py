@@ -23,7 +23,11 @@ def run(*scores: float, kept=()) -> Selection:
     )
     history = ({"step": 1, "score": list(scores)}, {"step": 2, "kept": list(kept), "ranks": dict.fromkeys(kept, 4)})
     return Selection(
-        modules, {"selection": "credit"}, history=history, trainable_parameters={"before": 150, "after": 80}
+        modules,
+        {"selection": "credit"},
+        lora={"r": 4, "lora_alpha": 8},
+        history=history,
+        trainable_parameters={"before": 150, "after": 80},
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from recipes import BAD, GOOD, arguments
-from torch.optim import AdamW
+from transformers import Trainer
 
 from weightlora import Selection
 from weightlora.errors import ConfigError
@@ -44,8 +44,8 @@ def test_the_choice_is_the_one_of_the_whole_training(given, tmp_path: Path, opti
 
 def test_no_step_is_made_after_the_choice(given, tmp_path: Path, monkeypatch):
     made = []
-    step = AdamW.step
-    monkeypatch.setattr(AdamW, "step", lambda *args, **kwargs: made.append(1) or step(*args, **kwargs))
+    step = Trainer.training_step
+    monkeypatch.setattr(Trainer, "training_step", lambda *args, **kwargs: made.append(1) or step(*args, **kwargs))
     choose(prepare(parse(given())), tmp_path / "credit")
     assert len(made) == 2
     choose(prepare(parse(given("--method", "random"))), tmp_path / "random")
