@@ -82,7 +82,7 @@ def test_peft_leaves_nothing_behind_on_a_model_that_it_adapted():
 
 def test_the_snapshot_sees_each_change():
     """What the other tests compare would differ."""
-    changes = {
+    ways = {
         "a weight": lambda m: m.classifier.weight.data.add_(1e-7),
         "a buffer": lambda m: m.bert.embeddings.position_ids.add_(1),
         "a hook": lambda m: m.classifier.register_forward_hook(lambda *_: None),
@@ -98,7 +98,7 @@ def test_the_snapshot_sees_each_change():
         "NumPy's numbers": lambda m: np.random.rand(),
         "Python's numbers": lambda m: random.random(),
     }
-    for what, change in changes.items():
+    for what, change in ways.items():
         model = lora_bert().base_model.model if "PEFT" not in what else lora_bert()
         before = snapshot(model)
         assert changes(model, before) == [], what
