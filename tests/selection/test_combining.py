@@ -5,7 +5,7 @@ import pytest
 from weightlora import Selection, WeightLoraConfig
 from weightlora.errors import ConfigError
 from weightlora.selection.combining import Starts, check_wishes, combine
-from weightlora.selection.record import Module
+from weightlora.selection.module import Module
 
 NAMES = ["0.q_proj", "0.k_proj", "0.v_proj", "0.o_proj", "1.o_proj"]
 STARTS = Starts(

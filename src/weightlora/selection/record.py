@@ -7,41 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..adapters.outcome import default_and_exceptions
 from ..files import append_lines, read_lines, replacing_directory, write_json
 from ..run import HISTORY, SELECTION, SELECTION_FORMAT, check_empty, describe_selection
 from ..summary import Summary, by_kind
 from .formats import to_text
+from .module import Module
 from .reading import read_values
 
-__all__ = ["Module", "Selection"]
-
-
-@dataclass(frozen=True)
-class Module:
-    """One module (or fused parameter) that the run could choose.
-
-    Attributes:
-        name: Its full name, as PEFT's config has it.
-        kind: `"module"` for `target_modules`, `"parameter"` for `target_parameters`.
-        kept: Whether it was chosen.
-        score: What the rule ranks by; None if it has none.
-        omega: The gate, 0 for what was dropped; without gates 1 and 0.
-        rank: Of its adapter; None for what was dropped.
-        scaling: The factor before `B A x`, with the gate in it once the choice is final; None for what was dropped.
-        parameters: Of its adapter at the start.
-    """
-
-    name: str
-    kind: Literal["module", "parameter"]
-    kept: bool
-    score: float | None
-    omega: float
-    rank: int | None
-    scaling: float | None
-    parameters: int
+__all__ = ["Selection"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -201,7 +177,7 @@ class Selection:
 
         It is without the gate that the run learned: a gate is a result of training, as A and B are.
         """
-        found = {module.name: _scaling_at_start(module, self.final) for module in self.kept}
+        found = {module.name: module.scaling_without_gate(self.final) for module in self.kept}
         known = [scaling for scaling in found.values() if scaling is not None]
         default = Counter(known).most_common(1)[0][0] if known else self._scaling_of_lora()
         return {name: default if scaling is None else scaling for name, scaling in found.items()}
@@ -295,13 +271,6 @@ KEYS = (
 
 OPTIONAL = ("seeds", "grouping")
 """Fields that are written only where they are not None."""
-
-
-def _scaling_at_start(module: Module, final: bool) -> float | None:
-    """A module's scaling without its gate, which is in it once the choice is final."""
-    if module.scaling is None or not (final and module.omega):
-        return module.scaling
-    return module.scaling / module.omega
 
 
 def _whole(value: float) -> int | float:

@@ -36,8 +36,7 @@ def to_torchtune(selection: Any) -> str:
     covered = {module.name for module in selection.modules if module.name.rpartition(".")[2] in types}
     more = len(covered - set(selection.target_modules))
     notes.append(
-        "torchtune chooses types, and not layers. This is the nearest superset: "
-        f"{more} more of the {len(selection.modules)} modules, and what the run did not look at."
+        f"torchtune chooses types, and not layers. The nearest superset adapts at least {more} modules more."
         if more
         else "torchtune chooses types, and not layers: this adapts every layer."
     )

@@ -84,12 +84,11 @@ def to_llamafactory(selection: Any) -> str:
     )
     if not names:
         return _block(notes, comments("So it cannot express this choice: use another tool."))
-    target = quoted(",".join(names).replace("${", r"\${"))  # OmegaConf, which reads the file, would look ${...} up
     return _block(
         notes,
         ["finetuning_type: lora", f"lora_rank: {one.rank}", f"lora_alpha: {alpha.alpha}"],
         ["use_rslora: true"] if selection.use_rslora else [],
-        [f"lora_target: {target}"],
+        [f"lora_target: {quoted(','.join(names))}"],
     )
 
 
