@@ -72,7 +72,7 @@ def test_flags_of_the_selection(given, tmp_path: Path, capsys):
     found, shown = json.loads(out), " ".join(err.split())
     assert found["rule"] == "random" and found["grouping"]["group"] == "qkv" and len(found["seeds"]) == 13
     assert set(found["seeds"].values()) <= {0, 1, 2}
-    assert "Groups (qkv): " in shown and "Without groups: 7 modules with" in shown and "chosen at" in shown
+    assert "Groups (qkv): " in shown and "Without groups: 7 modules with" in shown and " of 2 seeds" in shown
     parts = [f"seed-{seed}/{name}" for seed in (42, 43) for name in ("history.jsonl", "selection.json")]
     assert files(tmp_path / "run") == [*parts, "selection.json"]
 

@@ -135,7 +135,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
         selection = choose(job, directory, watch, own.group, own.seeds)
     if not first:
         return ""
-    show_selection(console, selection)
+    show_selection(console, selection, own.seeds)
     if output is not None:
         console.print(f"in {output}", soft_wrap=True)
     return selection.to(own.format)
@@ -193,9 +193,10 @@ def _place(output: str | None) -> Iterator[Path]:
             yield Path(directory)
 
 
-def show_selection(console: Any, selection: "Selection") -> None:
-    """Print the choice, what groups cost, and how often each module was chosen over the seeds."""
+def show_selection(console: Any, selection: "Selection", seeds: int) -> None:
+    """Print the choice, what groups cost, and at how many of the seeds each module was chosen."""
     from rich.table import Table
+    from rich.text import Text
 
     rows = selection.summary()
     console.print(rows.text, markup=False)
@@ -215,5 +216,6 @@ def show_selection(console: Any, selection: "Selection") -> None:
         table.add_column(column, justify="left" if column == "module" else "right", overflow="fold")
     for module in selection.modules:
         if module.kept or selection.seeds[module.name]:
-            table.add_row(module.name, f"{selection.seeds[module.name]}", "yes" if module.kept else "")
-    console.print(table, markup=False)
+            times = f"{selection.seeds[module.name]} of {seeds} seeds"
+            table.add_row(Text(module.name), times, "yes" if module.kept else "")
+    console.print(table)
