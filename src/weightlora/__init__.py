@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .checkpoint import restore
     from .config import WeightLoraConfig
     from .run import save_run
+    from .selection.choosing import select
     from .selection.record import Selection
     from .selector import WeightLora
     from .trainers.callback import WeightLoraCallback
@@ -30,6 +31,7 @@ __all__ = [
     "WeightLoraTrainerMixin",
     "restore",
     "save_run",
+    "select",
 ]
 
 # Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer, TRL or Lightning.
@@ -44,6 +46,7 @@ _LAZY = {
     "WeightLoraTrainerMixin": "trainers.trainer",
     "restore": "checkpoint",
     "save_run": "run",
+    "select": "selection.choosing",
 }
 
 

@@ -86,23 +86,48 @@ def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number
         DataError: There is no batch, or a batch gives no loss.
         TrainingError: A loss is NaN or infinite.
     """
-    loss, done = loss or (lambda batch: _own_loss(model, batch)), 0
+    loss, done = loss or (lambda batch: own_loss(model, batch)), 0
     for done, batch in enumerate(islice(batches, number), start=1):
-        value = loss(batch)
-        if not torch.is_tensor(value) or not value.requires_grad:
-            raise DataError(
-                f"batch {done} of the probe gave no loss to differentiate ({type(value).__name__}): give batches with "
-                "labels, or probe(batches, loss=...) with a function from a batch to its loss."
-            )
-        if not bool(value.isfinite().all()):
-            raise TrainingError(f"the loss of batch {done} of the probe is {float(value)}: check the data.")
+        value = check_loss(
+            loss(batch),
+            f"batch {done} of the probe",
+            "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss",
+        )
         (value * SCALE).backward()
     if not done:
         raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
     return done
 
 
-def _own_loss(model: nn.Module, batch: Any) -> Any:
+def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
+    """A loss that can be differentiated.
+
+    Args:
+        value: What the model gave.
+        batch: Names the batch, for the messages.
+        remedy: What to do if it gave no loss.
+
+    Raises:
+        DataError: It is no loss.
+        TrainingError: It is NaN or infinite.
+    """
+    if not torch.is_tensor(value) or not value.requires_grad:
+        raise DataError(f"{batch} gave no loss to differentiate ({type(value).__name__}): {remedy}.")
+    if not bool(value.isfinite().all()):
+        raise TrainingError(f"the loss of {batch} is {float(value)}: check the data.")
+    return value
+
+
+def own_loss(model: nn.Module, batch: Any) -> Any:
+    """The `loss` in what a model gives for a batch of named tensors, which move to its device; None if it has none.
+
+    Raises:
+        DataError: If the batch is no mapping.
+    """
+    if not hasattr(batch, "keys"):
+        raise DataError(
+            f"a batch is a {type(batch).__name__}: give mappings from the names of the model's inputs to tensors."
+        )
     device = next(model.parameters()).device
     inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in dict(batch).items()}
     return getattr(model(**inputs), "loss", None)
@@ -117,17 +142,26 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     training = [(module, module.training) for module in model.modules()]
     norms = [module for module in model.modules() if isinstance(module, _NormBase)]
     buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
-    numbers = random.getstate(), np.random.get_state()
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices), recomputed(model):
+        with same_random_numbers(model), recomputed(model):
             model.train()
             yield
     finally:
         model.zero_grad(set_to_none=True)
-        random.setstate(numbers[0])
-        np.random.set_state(numbers[1])
         for module, trains in training:
             module.training = trains
         for buffer, before in buffers:
             buffer.copy_(before)
+
+
+@contextlib.contextmanager
+def same_random_numbers(model: nn.Module) -> Iterator[None]:
+    """Afterwards Python, NumPy and torch, on the CPU and on the model's GPUs, draw as if nothing had been drawn."""
+    numbers = random.getstate(), np.random.get_state()
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])

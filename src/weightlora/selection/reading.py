@@ -49,6 +49,7 @@ REST: dict[str, Check] = {
     "phase": (lambda value: value in ("warmup", "select", "train"), "'warmup', 'select' or 'train'"),
     "step": (_whole, "a whole number"),
     "seeds": (_or_none(lambda value: isinstance(value, dict) and all(map(_whole, value.values()))), "counts by name"),
+    "grouping": (_or_none(lambda value: isinstance(value, dict)), "an object or null"),
     "trainable_parameters": (
         lambda value: isinstance(value, dict) and all(_whole(value.get(key)) for key in ("before", "after")),
         "an object with before and after",

@@ -38,6 +38,8 @@ class Selection:
         trainable_parameters: Parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Of the packages that made the run.
         seeds: For a choice over several seeds, module -> number of seeds at which it was chosen; else None.
+        grouping: For a choice by groups, what that costs: `group`, `modules`, `parameters`, and the same two figures
+            `without_groups` and for these modules with their groups `completed`; else None.
         history: One dict per step and per decision, as `WeightLora.history`. Empty for a selection read from a
             directory, which keeps them in `history.jsonl`.
         directory: Where the selection was read from.
@@ -61,6 +63,7 @@ class Selection:
     trainable_parameters: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int] | None = None
+    grouping: Mapping[str, Any] | None = None
     history: Sequence[Mapping[str, Any]] = ()
     directory: Path | None = None
 
@@ -95,7 +98,9 @@ class Selection:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `selection.json`."""
-        values = {name: getattr(self, name) for name in KEYS if name != "seeds" or self.seeds is not None}
+        values = {
+            name: getattr(self, name) for name in KEYS if name not in OPTIONAL or getattr(self, name) is not None
+        }
         return {"format": SELECTION_FORMAT, **values, "adapters": [asdict(module) for module in self.modules]}
 
     def save(self, directory: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -258,10 +263,14 @@ KEYS = (
     "phase",
     "step",
     "seeds",
+    "grouping",
     "trainable_parameters",
     "versions",
 )
 """What a `selection.json` holds under the names of the fields."""
+
+OPTIONAL = ("seeds", "grouping")
+"""Fields that are written only where they are not None."""
 
 
 def _whole(value: float) -> int | float:

@@ -13,7 +13,7 @@ def to_json(selection: Any) -> str:
 
 def describe(selection: Any) -> dict[str, Any]:
     """What `to_json` writes."""
-    seeds = {} if selection.seeds is None else {"seeds": dict(selection.seeds)}
+    more = {name: getattr(selection, name) for name in ("seeds", "grouping")}
     return {
         "model": selection.model,
         "rule": selection.rule,
@@ -27,5 +27,5 @@ def describe(selection: Any) -> dict[str, Any]:
         "adapters": {"before": len(selection.modules), "after": len(selection.kept)},
         "trainable_parameters": dict(selection.trainable_parameters),
         "scores": selection.scores,
-        **seeds,
+        **{name: dict(value) for name, value in more.items() if value is not None},
     }
