@@ -6,7 +6,7 @@ from typing import Any
 from ..drawing.curves import log_figure
 from ..layout import lay_out
 from .gather import RunReport
-from .sections import LEVELS, PAGE, draw_chart, format_cost, level_of, place_cells
+from .sections import LEVELS, NOTHING, PAGE, draw_chart, format_cost, level_of, place_cells
 
 __all__ = ["compare_runs"]
 
@@ -33,8 +33,8 @@ def compare_runs(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[
 def _lead(runs: Sequence[RunReport], counts: Sequence[int]) -> str:
     everywhere, somewhere = sum(count == len(runs) for count in counts), sum(count > 0 for count in counts)
     return (
-        f"{everywhere} modules are kept in all {len(runs)} runs, and {somewhere} of {len(counts)} in at least one of "
-        "them."
+        f"All {len(runs)} runs keep the same {everywhere} modules, and {somewhere} of {len(counts)} are kept in at "
+        "least one of them."
     )
 
 
@@ -67,7 +67,7 @@ def _map(runs: Sequence[RunReport], names: Sequence[str], counts: Sequence[int])
     grid = lay_out(names)
     cells = [
         {
-            "level": level_of(count, 0, len(runs)),
+            "level": level_of(count, 0, len(runs)) if count else NOTHING,
             "classes": " kept" * (count == len(runs)),
             "mark": str(count) if count else "",
             "text": f"{name}. Kept in {count} of {len(runs)} runs{_which(runs, name, count)}.",
@@ -81,7 +81,7 @@ def _map(runs: Sequence[RunReport], names: Sequence[str], counts: Sequence[int])
         "columns": grid.columns,
         "rows": place_cells(grid.rows, grid.columns, grid.cells, cells),
         "levels": range(LEVELS),
-        "scale": f"kept in 0 to {len(runs)} runs",
+        "scale": f"kept in 1 to {len(runs)} runs",
         "legend": [{"classes": "kept", "mark": len(runs), "text": "kept in all of them"}],
     }
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..files import read_json
 from ..selection import Selection
 
-__all__ = ["Cost", "Outcome", "costs_of", "read_outcome"]
+__all__ = ["Cost", "Outcome", "amount", "costs_of", "read_outcome"]
 
 RESULT = "result.json"
 Unit = Literal["count", "bytes", "seconds"]
@@ -114,6 +114,17 @@ def costs_of(
     if not first:
         lines[-1] = ("step time, median", "seconds", _around(log, "seconds_per_step", decision, final))
     return [Cost(name, unit, *found) for name, unit, found in lines if found != (None, None)]
+
+
+def amount(value: float | None, unit: Unit) -> str | None:
+    """A value with its unit, such as `"1.3 MB"`; None stays None."""
+    if value is None:
+        return None
+    if unit == "count":
+        return f"{value:,.0f}"
+    from matplotlib.ticker import EngFormatter
+
+    return str(EngFormatter(unit={"bytes": "B", "seconds": "s"}[unit], places=1)(value))
 
 
 def _around(

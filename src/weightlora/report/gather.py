@@ -1,8 +1,9 @@
 """Everything that a run directory says about a run, in one record."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .costs import Cost, costs_of, read_outcome
 from .history import History, read_history, read_log, thin
 from .reasons import places_by_score, reasons, stopped_by_bound
 
-__all__ = ["ModuleRow", "RunReport", "read_run"]
+__all__ = ["ModuleRow", "RunReport", "read_run", "read_runs"]
 
 MOST_LOG_ENTRIES = 400
 
@@ -176,6 +177,20 @@ def read_run(directory: str | os.PathLike[str]) -> RunReport:
         versions={name: str(value) for name, value in {**selection.versions, **outcome.versions}.items()},
         machine=outcome.machine,
     )
+
+
+def read_runs(directories: Sequence[str | os.PathLike[str]]) -> list[RunReport]:
+    """Read several run directories; where two have one name, each is named by its whole path.
+
+    Raises:
+        DataError: If one of them cannot be read, or is given twice.
+    """
+    paths = [Path(directory) for directory in directories]
+    if twice := [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]:
+        raise DataError(f"{twice[0]} is given twice: a run is compared with other runs.")
+    runs = [read_run(path) for path in paths]
+    names = Counter(run.name for run in runs)
+    return [run if names[run.name] == 1 else replace(run, name=str(p)) for run, p in zip(runs, paths, strict=True)]
 
 
 def _check_run(path: Path) -> None:

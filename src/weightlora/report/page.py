@@ -44,6 +44,7 @@ def render_page(runs: Sequence[RunReport]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     sections = [describe_run(run, f"run{place}") for place, run in enumerate(runs)]
     script = _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -70,6 +71,13 @@ def level_styles() -> str:
             f"background:light-dark({light},{dark});color:light-dark({light_ink},{dark_ink})}}"
         )
     return "\n".join(rules)
+
+
+def _breakable(name: str) -> Any:
+    """A module name that may be broken into lines after a dot."""
+    from markupsafe import Markup, escape
+
+    return Markup(".<wbr>").join(escape(part) for part in name.split("."))
 
 
 def _read(name: str) -> str:

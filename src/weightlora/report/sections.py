@@ -1,19 +1,22 @@
 """What the page's template shows of one run: plain values and finished text."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..drawing.curves import LINE_ID, Palette, log_figure, scores_figure
 from ..drawing.svg import inline_svg
 from ..summary import by_kind
-from .costs import Cost
+from .costs import Cost, amount
 from .gather import ModuleRow, RunReport
 
-__all__ = ["LEVELS", "describe_run", "draw_chart", "format_cost", "level_colours", "level_of", "place_cells"]
+__all__ = ["LEVELS", "NOTHING", "describe_run", "draw_chart", "format_cost", "lead", "level_colours", "level_of", "place_cells"]
 
 LEVELS = 24
 """Shades of the grid."""
+NOTHING = " none"
+"""In place of a shade where there is nothing to show."""
 
 # Each colour stands for a variable of the page's style sheet.
 VARIABLES = {
@@ -27,6 +30,9 @@ VARIABLES = {
 PAGE = Palette("#010203", "#010204", "#010205", "#010206", "#010207", tuple(f"#01030{place}" for place in range(7)))
 
 
+LONGEST_LEAD = 300
+
+
 def describe_run(run: RunReport, identifier: str) -> dict[str, Any]:
     """The values of the template's `run`.
 
@@ -38,7 +44,7 @@ def describe_run(run: RunReport, identifier: str) -> dict[str, Any]:
         "id": identifier,
         "name": run.name,
         "final": run.final,
-        "lead": _lead(run),
+        "lead": lead(run),
         "facts": _facts(run),
         "costs": [format_cost(cost) for cost in run.costs],
         "metrics": _metrics(run.outcome),
@@ -53,12 +59,17 @@ def describe_run(run: RunReport, identifier: str) -> dict[str, Any]:
     }
 
 
-def _lead(run: RunReport) -> str:
+def lead(run: RunReport) -> str:
+    """What the run chose, in one or two sentences."""
     kept = [module.name for module in run.modules if module.kept]
     if not run.final:
         of = "" if run.steps is None else f" of {run.steps:,}"
         return f"The selection is at step {run.step:,}{of}. {len(kept)} of {len(run.modules)} modules are trained."
-    return f"{len(kept)} of {len(run.modules)} modules are kept: {by_kind(kept)}."
+    kinds = by_kind(kept)
+    if len(kinds) > LONGEST_LEAD:
+        counts = Counter(run.rows[module.row] for module in run.modules if module.kept)
+        kinds = ", ".join(f"{count} of {kind}" for kind, count in counts.items())
+    return f"{len(kept)} of {len(run.modules)} modules are kept: {kinds}."
 
 
 def _facts(run: RunReport) -> list[tuple[str, str]]:
@@ -76,17 +87,8 @@ def format_cost(cost: Cost) -> dict[str, str | None]:
     change = None
     if cost.before and cost.after is not None:
         change = f"{cost.after / cost.before - 1:+.0%}".replace("-", "\u2212")
-    return {"name": cost.name, "before": _amount(cost.before, cost), "after": _amount(cost.after, cost), "change": change}
-
-
-def _amount(value: float | None, cost: Cost) -> str | None:
-    from matplotlib.ticker import EngFormatter
-
-    if value is None:
-        return None
-    if cost.unit == "count":
-        return f"{value:,.0f}"
-    return str(EngFormatter(unit={"bytes": "B", "seconds": "s"}[cost.unit], places=1)(value))
+    before, after = (amount(value, cost.unit) for value in (cost.before, cost.after))
+    return {"name": cost.name, "before": before, "after": after, "change": change}
 
 
 def _metrics(outcome: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | None:
@@ -146,9 +148,9 @@ def place_cells(
 
 
 def level_of(value: float | None, low: float, high: float) -> int | str:
-    """The shade of a value, from 0 to `LEVELS - 1`; `" none"` if there is nothing to compare."""
+    """The shade of a value, from 0 to `LEVELS - 1`; `NOTHING` if there is nothing to compare."""
     if value is None or high <= low:
-        return " none"
+        return NOTHING
     return min(LEVELS - 1, int((value - low) / (high - low) * LEVELS))
 
 

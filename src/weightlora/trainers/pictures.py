@@ -5,7 +5,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..drawing.picture import pixels, selection_figure
+from ..drawing.figures import pixels
+from ..drawing.picture import selection_figure
 from ..run import describe_selection
 
 __all__ = ["PICTURE", "report_choice"]
