@@ -131,7 +131,7 @@ class WeightLoraCallback(TrainerCallback):
 
         self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir, probe)
         self._logbook = Logbook(run_dir, state.global_step)
-        if saved is None and self._get().phase == "train":
+        if saved is None:
             self._report(state)
         trainer = _calling_trainer() if saved is not None else None
         if trainer is not None and stay_finished(trainer):
@@ -165,8 +165,9 @@ class WeightLoraCallback(TrainerCallback):
     ) -> None:
         chosen = self._get().phase == "train"
         if self._guest.advance():
+            self._logbook.interrupt()
             _forget_best(state)
-        if not chosen and self._get().phase == "train":
+        if not chosen:
             self._report(state)
         if self._get().engine.waiting and not control.should_training_stop:
             control.should_training_stop = self.paused = True
@@ -199,8 +200,11 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if not self.paused:
+            chosen = self._get().phase == "train"
             best = state.best_model_checkpoint if args.load_best_model_at_end else None
             self._guest.end("" if best is None else f" The weights are those of {best}, the best ones.")
+            if not chosen:
+                self._report(state)
 
     def go_on(self, state: dict[str, Any]) -> None:
         """Begin the next `train()` with a selection in this state."""
@@ -210,8 +214,9 @@ class WeightLoraCallback(TrainerCallback):
         return self._guest.selection()
 
     def _report(self, state: TrainerState) -> None:
-        handler = calling(CallbackHandler)
-        if state.is_world_process_zero and handler is not None:
+        """Give the picture of a choice that is made to the integrations."""
+        handler = calling(CallbackHandler) if self._get().phase == "train" and state.is_world_process_zero else None
+        if handler is not None:
             report_choice(self._get(), handler.callbacks, state.global_step)
 
     def _settle_in(self) -> None:

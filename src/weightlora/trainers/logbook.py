@@ -20,7 +20,7 @@ class Logbook:
 
     A line has `step`, every finite number of the entry (`loss`, `learning_rate`, `epoch`, `eval_loss`, ...), and:
 
-    - `seconds_per_step`: the mean wall time of the steps since the last entry, evaluation or checkpoint.
+    - `seconds_per_step`: the mean wall time of the steps since the last entry, evaluation, checkpoint or decision.
     - `gpu_bytes`: what torch has allocated on the GPU, if there is one.
 
     Args:
@@ -44,7 +44,7 @@ class Logbook:
             self._began = self._clock(), step
 
     def interrupt(self) -> None:
-        """Something else than a step took time: an evaluation or a checkpoint."""
+        """Something else than a step took time: an evaluation, a checkpoint or a decision."""
         self._began = None
 
     def write(self, step: int, logs: Mapping[str, Any]) -> None:
