@@ -43,8 +43,8 @@ def write_run(
     scores = [0.0] * len(names)
     history: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
-        scores = [score + rate * (1 + draw.gauss(0, 0.4)) / steps for score, rate in zip(scores, speed, strict=True)]
-        history.append({"step": step, "phase": "select", "active": len(names), "score": scores})
+        scores = [score + rate * (0.3 + 1.4 * draw.random()) / steps for score, rate in zip(scores, speed, strict=True)]
+        history.append({"step": step, "phase": "select", "active": len(names), "score": [round(score, 9) for score in scores]})
     bound = sum(sizes) * keep // len(names)
     mask = top_k_within(torch.tensor(scores, dtype=torch.float64), keep, sizes, bound).tolist()
     kept = [name for name, chosen in zip(names, mask, strict=True) if chosen]
@@ -55,7 +55,7 @@ def write_run(
             "name": name,
             "kind": "module",
             "kept": chosen or not final,
-            "score": score if final else 0.0,
+            "score": round(score, 9) if final else 0.0,
             "omega": float(chosen or not final),
             "rank": 8 if chosen or not final else None,
             "scaling": 4.0 if chosen or not final else None,

@@ -74,4 +74,5 @@ def test_amounts():
         "1.3 MB",
         "12.3 ms",
     ]
+    assert [amount(0, "bytes"), amount(2.5, "seconds"), amount(3e-6, "seconds")] == ["0 B", "2.5 s", "3.0 \u00b5s"]
     assert amount(None, "bytes") is None

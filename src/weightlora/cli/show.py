@@ -105,8 +105,9 @@ def show_table(run: "RunReport") -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(rows)
-    costs = [text for text in map(_cost_line, run.costs) if text]
-    console.print("\n".join(["", *costs]), markup=False, soft_wrap=True)
+    if bounded := sum(module.bounded for module in run.modules):
+        console.print(f"\n{bounded} with higher scores were kept out by the bound on parameters.")
+    console.print("\n".join(["", *map(_cost_line, run.costs)]), markup=False, soft_wrap=True)
 
 
 def _cost_line(cost: Any) -> str:
@@ -127,7 +128,7 @@ def _draw_here(run: "RunReport", overwrite: bool) -> None:
     try:
         write_all(plan_outputs([run], [path], overwrite))
     except ModuleNotFoundError as error:
-        print(f"{error.name} is not installed, so there is no picture.", file=sys.stderr)
+        print(f"{str(error.name).split('.')[0]} is not installed, so there is no picture.", file=sys.stderr)
         return
     print(f"written: {path}", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 __all__ = ["inline_svg"]
@@ -22,8 +23,6 @@ def inline_svg(figure: Any, title: str, name: str, colours: Mapping[str, str]) -
     Returns:
         HTML. Names in the figure are escaped in it.
     """
-    from html import escape
-
     from matplotlib import rc_context
 
     text = io.StringIO()
@@ -33,9 +32,11 @@ def inline_svg(figure: Any, title: str, name: str, colours: Mapping[str, str]) -
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)  # it would be that of the whole page
     svg = re.sub(r' d="[^"]*"', lambda path: LONG_NUMBER.sub(r"\1", path.group()), svg)
     svg = re.sub(r'(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     for colour, value in colours.items():
         svg = svg.replace(colour, value)
     label = escape(title, quote=True)
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', svg, count=1)
+    described = f'<svg role="img" aria-label="{label}" stroke-linejoin="round" stroke-linecap="butt" '
+    return re.sub("<svg ", lambda _: described, svg, count=1)

@@ -13,6 +13,7 @@ __all__ = ["Cost", "Outcome", "amount", "costs_of", "read_outcome"]
 
 RESULT = "result.json"
 Unit = Literal["count", "bytes", "seconds"]
+PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "\u00b5"))
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,11 @@ def amount(value: float | None, unit: Unit) -> str | None:
         return None
     if unit == "count":
         return f"{value:,.0f}"
-    from matplotlib.ticker import EngFormatter
-
-    return str(EngFormatter(unit={"bytes": "B", "seconds": "s"}[unit], places=1)(value))
+    symbol = {"bytes": "B", "seconds": "s"}[unit]
+    for factor, prefix in PREFIXES:
+        if value >= factor:
+            return f"{value / factor:.1f} {prefix}{symbol}"
+    return f"{value:g} {symbol}"
 
 
 def _around(
