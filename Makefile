@@ -7,7 +7,7 @@ STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test lint bench bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test page-test lint bench bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -25,6 +25,10 @@ quickstart: $(STAMP) ## train, choose and draw on a small real model, no network
 
 test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+
+page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, which the system or Playwright has
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check
