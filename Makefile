@@ -8,7 +8,7 @@ DOCS_STAMP := $(VENV)/.docs-stamp
 CONSUMERS := .venv-consumers
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test page-test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -40,6 +40,10 @@ $(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-
 	  $(CONSUMERS)/bin/python -m pip install --no-deps --upgrade --target $(CONSUMERS)/share/$$folder $$packages \
 	  || exit 1; done
 	touch $@
+
+page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, which the system or Playwright has
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ Every way of training writes the same layout, and reports and comparisons read i
 
 - `selection.json`: settings, and for each adapter what became of it. Written at the start and at each decision.
 - `history.jsonl`: one line per step (`phase`, `score`, with gates `omega`) and per decision (`kept`, `ranks`).
+- `log.jsonl`: from a Trainer, one line per log entry (`loss` and the other numbers; see `trainers/logbook.py`).
 - `adapter/`: a plain PEFT LoRA checkpoint, from `save_run` and the commands. A Trainer saves its own.
 """
 
@@ -24,9 +25,9 @@ from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 
-__all__ = ["HISTORY", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
+__all__ = ["HISTORY", "LOG", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
 
-SELECTION, HISTORY, ADAPTER = "selection.json", "history.jsonl", "adapter"
+SELECTION, HISTORY, LOG, ADAPTER = "selection.json", "history.jsonl", "log.jsonl", "adapter"
 SELECTION_FORMAT = 1
 
 
@@ -46,12 +47,23 @@ class RunDirectory:
         Lines of steps after the one at which the run resumes are dropped, and so is a last line that was cut short:
         the history has each step once.
         """
-        path = self.path / HISTORY
-        earlier = list(self._lines(path)) if selector.step_count and path.is_file() else []
-        kept = [entry for entry in earlier if entry["step"] <= selector.step_count]
+        self._keep_until(self.path / HISTORY, selector.step_count)
+        self.describe(selector)
+
+    def begin_log(self, step: int) -> None:
+        """Start the log of a new run, or continue it after a step of the training; later lines are dropped."""
+        self._keep_until(self.path / LOG, step)
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one entry of the log; it has a `step`, and numbers that are finite."""
+        append_lines(self.path / LOG, [entry])
+
+    def _keep_until(self, path: Path, step: int) -> None:
+        """Leave the lines up to a step, and none if it is 0."""
+        earlier = list(self._lines(path)) if step and path.is_file() else []
+        kept = [entry for entry in earlier if entry["step"] <= step]
         write_text(path, "")
         append_lines(path, kept)
-        self.describe(selector)
 
     def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
         for number, entry in enumerate(read_lines(path), start=1):
@@ -110,6 +122,8 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
     with replacing_directory(target) as staging:
         write_json(staging / SELECTION, describe_selection(selector))
         append_lines(staging / HISTORY, history)
+        if selector.run is not None and (selector.run.path / LOG).is_file():
+            append_lines(staging / LOG, read_lines(selector.run.path / LOG))
         model: Any = unwrap_model(selector.model)
         model.save_pretrained(str(staging / "peft"), selected_adapters=[selector.adapter_name])
         named = staging / "peft" / selector.adapter_name  # PEFT's place for an adapter that is not called "default"

@@ -14,6 +14,7 @@ __all__ = [
     "limits",
     "mean_marker",
     "new_figure",
+    "pixels",
     "save",
     "set_rows",
     "strip_axes",
@@ -36,6 +37,18 @@ def new_figure(width: float, height: float) -> Any:
 
 def save(figure: Any, path: str | os.PathLike[str]) -> Path:
     return write(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
+
+
+def pixels(figure: Any) -> Any:
+    """The figure as an array of bytes, shape `(height, width, 3)`, at 150 dots per inch."""
+    import io
+
+    from matplotlib.image import imread
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
+    file.seek(0)
+    return (imread(file)[:, :, :3] * 255).round().astype("uint8")
 
 
 def set_rows(axes: Any, names: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ __all__ = [
 UNSCORED = "#e0e0e0"
 KEPT: dict[str, Any] = {"edgecolor": "black", "linewidth": 2.2}
 DISCONNECTED: dict[str, Any] = {"edgecolor": "#b0b0b0", "linewidth": 0.6}
+
+BOUNDED: dict[str, Any] = {"edgecolor": "#D55E00", "facecolor": "none", "linewidth": 1.6, "linestyle": (0, (2, 1))}
 
 
 def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
@@ -62,8 +64,13 @@ def score_label(rule: str | None) -> str:
     return RULES[rule].score_label if rule in RULES else "score"
 
 
-def selection_figure(selection: dict[str, Any]) -> Any:
-    """The picture of the content of a `selection.json`, as a matplotlib figure."""
+def selection_figure(selection: dict[str, Any], bounded: Collection[str] = ()) -> Any:
+    """The picture of the content of a `selection.json`, as a matplotlib figure.
+
+    Args:
+        selection: The content.
+        bounded: Names of adapters that the bound on parameters kept out, in spite of their scores. They are marked.
+    """
     adapters = selection["adapters"]
     grid = lay_out([adapter["name"] for adapter in adapters])
     cell, size = measure_grid(grid)
@@ -72,7 +79,8 @@ def selection_figure(selection: dict[str, Any]) -> Any:
     scale = _colour_scale([adapter["score"] for adapter in adapters])
     draw_axes(axes, grid, cell)
     draw_cells(axes, adapters, grid, scale, font_size=min(27 * cell, 10))
-    _draw_texts(figure, selection)
+    _mark_bounded(axes, adapters, grid, bounded)
+    _draw_texts(figure, selection, bool(bounded))
     if scale is not None:
         label = score_label(selection.get("config", {}).get("selection"))
         bar = figure.colorbar(scale, ax=axes, label=label, aspect=15, pad=0.02)
@@ -102,7 +110,7 @@ def draw_axes(axes: Any, grid: Grid, cell: float) -> None:
     axes.set_ylim(len(grid.rows) - 0.5, -0.5)
     axes.set_aspect("equal")
     axes.set_xticks(range(0, len(grid.columns), tick_every), grid.columns[::tick_every], fontsize=9)
-    axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=9)
+    axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=9, parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("layer")
@@ -123,6 +131,14 @@ def draw_cells(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, scale:
             axes.text(column, row, mark, ha="center", va="center_baseline", fontsize=font_size, color=ink)
 
 
+def _mark_bounded(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, bounded: Collection[str]) -> None:
+    from matplotlib.patches import Rectangle
+
+    for adapter, (row, column) in zip(adapters, grid.cells, strict=True):
+        if adapter["name"] in bounded:
+            axes.add_patch(Rectangle((column - 0.35, row - 0.35), 0.7, 0.7, **BOUNDED))
+
+
 def _kept_ranks(adapters: Sequence[dict[str, Any]]) -> list[int]:
     return sorted({adapter["rank"] for adapter in adapters if adapter["kept"]})
 
@@ -139,7 +155,7 @@ def _readable_on(colour: Any) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
-def _draw_texts(figure: Any, selection: dict[str, Any]) -> None:
+def _draw_texts(figure: Any, selection: dict[str, Any], bounded: bool) -> None:
     from matplotlib.patches import Patch
 
     adapters, parameters = selection["adapters"], selection["trainable_parameters"]
@@ -155,4 +171,6 @@ def _draw_texts(figure: Any, selection: dict[str, Any]) -> None:
         Patch(facecolor="white", label=kept_label, **KEPT),
         Patch(facecolor="white", label="disconnected", **DISCONNECTED),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    if bounded:
+        handles.append(Patch(label="kept out by the bound on parameters", **BOUNDED))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)

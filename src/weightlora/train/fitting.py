@@ -49,7 +49,7 @@ class _AtStart(TrainerCallback):
 Callbacks = Sequence[TrainerCallback] | Callable[[Prepared], Sequence[TrainerCallback]]
 
 
-def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
+def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = True) -> Result:
     """Train, evaluate every split, and write the run directory.
 
     A finished run is not overwritten. A run that stopped continues with `resume_from_checkpoint`.
@@ -60,6 +60,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
             run after the callbacks of the method.
         write: Write `result.json`, `adapter/` and, if adapters were selected, `selection.json` and `history.jsonl` to
             the output directory.
+        prints: Let the Trainer print what it logs, where it logs and shows no bar.
 
     Raises:
         DataError: The output directory has the result of a finished run.
@@ -80,6 +81,8 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
     set_seed(arguments.seed)  # dropout starts the same, however many random numbers were used
     more = callbacks(prepared) if callable(callbacks) else callbacks
     trainer = make_trainer(job, prepared.model, (*prepared.callbacks, start, *more))
+    if not prints or arguments.logging_strategy == "no":
+        trainer.remove_callback(PrinterCallback)
     outcome = trainer.train(_checkpoint(arguments.resume_from_checkpoint))
     selector = next((c.selector for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
     metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
@@ -190,8 +193,6 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
         processing_class=job.tokenizer,
         callbacks=list(callbacks),
     )
-    if arguments.logging_strategy == "no":
-        trainer.remove_callback(PrinterCallback)
     return trainer
 
 
