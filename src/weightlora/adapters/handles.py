@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..tensors import local, numel
+from .blocks import from_blocks, to_blocks
 from .variants import refuse_config, refuse_kinds, variant_of
 
 Kind = Literal["module", "parameter"]
@@ -97,20 +98,11 @@ class LoraAdapter:
 
     def to_blocks(self, which: int, tensor: Tensor) -> Tensor:
         """View a tensor laid out like A (`which=0`) as `(blocks, r, in)`, like B (`which=1`) as `(blocks, out, r)`."""
-        if which == 0:
-            return tensor.reshape(self.blocks, tensor.shape[0] // self.blocks, -1)
-        if isinstance(self.layer, ParamWrapper):  # PEFT keeps the experts last in B, but first in A
-            return tensor.reshape(tensor.shape[0], -1, self.blocks).permute(2, 0, 1)
-        return tensor.reshape(self.blocks, tensor.shape[0] // self.blocks, -1)
+        return to_blocks(which, tensor, self.blocks, isinstance(self.layer, ParamWrapper))
 
     def from_blocks(self, which: int, blocks: Tensor) -> Tensor:
         """The inverse of `to_blocks`, for any rank."""
-        like = self.factors[which]
-        if which == 0:
-            return blocks.reshape(-1, *like.shape[1:])
-        if isinstance(self.layer, ParamWrapper):
-            return blocks.permute(1, 2, 0).reshape(like.shape[0], -1)
-        return blocks.reshape(like.shape[0], -1, *like.shape[2:])
+        return from_blocks(which, blocks, self.factors[which].shape, isinstance(self.layer, ParamWrapper))
 
     def set_factors_(self, a: nn.Parameter, b: nn.Parameter, rank: int) -> None:
         """Put new factors of another rank into the layer; the scaling is kept, alpha follows it."""

@@ -38,8 +38,8 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
 
     ranks = {adapter.name: adapter.rank for adapter in adapters}
     alphas = {adapter.name: adapter.layer.lora_alpha[adapter_name] for adapter in adapters}
-    config.r, config.rank_pattern = _default_and_exceptions(ranks, max)
-    config.lora_alpha, config.alpha_pattern = _default_and_exceptions(
+    config.r, config.rank_pattern = default_and_exceptions(ranks, max)
+    config.lora_alpha, config.alpha_pattern = default_and_exceptions(
         alphas, lambda values: Counter(values).most_common(1)[0][0]
     )
 
@@ -63,7 +63,7 @@ def _plain_name(name: str) -> str:
     return own_name(name).replace(".base_layer", "")
 
 
-def _default_and_exceptions(values: dict[str, Any], choose: Callable) -> tuple:
+def default_and_exceptions(values: dict[str, Any], choose: Callable) -> tuple:
     """Split name -> value into PEFT's pair of a default and a pattern dictionary that overrides it by name.
 
     PEFT tries one pattern after another on each module, so many names of one value are written as one pattern.

@@ -21,7 +21,7 @@ from .quiet import silence_bitsandbytes
 
 __all__ = ["build_parser", "main", "run_command", "spellings"]
 
-COMMANDS = ("quickstart", "train", "compare", "bench")
+COMMANDS = ("quickstart", "train", "compare", "export", "bench")
 DEBUG = "--debug"
 
 
