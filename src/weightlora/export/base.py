@@ -1,6 +1,7 @@
 """Find and load the base model of an adapter: whole, or without weights, to read its modules' names and shapes."""
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,11 @@ class Base:
         Raises:
             ModelError: If the base is not found, or PEFT does not take its config.
         """
+        skeleton = self.skeleton()
         try:
-            model = get_peft_model(self.skeleton(), adapter, low_cpu_mem_usage=True)
-        except ModelError:
-            raise
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of patterns, which PEFT looks for among the modules first
+                model = get_peft_model(skeleton, adapter, low_cpu_mem_usage=True)
         except Exception as error:
             raise self._missing(error) from error
         paths = {id(module): name for name, module in base_model_of(model).named_modules()}

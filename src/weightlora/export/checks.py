@@ -1,5 +1,6 @@
 """Check an export before it is reported: the same product `s B A` for each adapter, and the same outputs of the model."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -108,7 +109,13 @@ def loaded(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
     Raises:
         ModelError: If it adapts anything else.
     """
-    model = PeftModel.from_pretrained(base, str(directory)).eval()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT adapts is compared below
+            model = PeftModel.from_pretrained(base, str(directory)).eval()
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise ModelError(f"PEFT cannot load {directory} on the base model, so it may be another one: {reason}.") from error
     try:
         adapted = {adapter.name for adapter in find_adapters(model, "default", check=False)}
         if wrong := adapted.symmetric_difference(names):

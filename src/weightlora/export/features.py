@@ -42,9 +42,7 @@ FEATURES: dict[str, Feature] = {
         lambda source: source.config.use_dora, MERGED, "DoRA changes the norms of the weights, which no B A can"
     ),
     "lora_bias": Feature(lambda source: source.config.lora_bias, MERGED, "B has a bias, which servers do not read"),
-    "bias": Feature(
-        lambda source: source.config.bias != "none", MERGED, "biases of the base model were trained, too"
-    ),
+    "bias": Feature(lambda source: source.config.bias != "none", MERGED, "biases of the base model were trained, too"),
     "modules_to_save": Feature(
         lambda source: source.heads, PEFT_LAYOUT, "it has modules that were trained whole, such as a classifier"
     ),

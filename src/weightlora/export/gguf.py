@@ -107,7 +107,16 @@ def convert(portable: Path, directory: Path, dtype: torch.dtype, base: str, llam
         raise ConfigError(f"{llama_cpp} has no {CONVERTER}: give the directory of llama.cpp's sources.")
     where = ["--base", base] if Path(base).is_dir() else ["--base-model-id", base]
     kind = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
-    command = [sys.executable, str(script), *where, "--outtype", kind, "--outfile", str(directory / FILE), str(portable)]
+    command = [
+        sys.executable,
+        str(script),
+        *where,
+        "--outtype",
+        kind,
+        "--outfile",
+        str(directory / FILE),
+        str(portable),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not (directory / FILE).is_file():
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"]

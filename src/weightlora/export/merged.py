@@ -50,7 +50,7 @@ def write_merged(
     merged.to(kind)
     merged.save_pretrained(directory)  # type: ignore[operator]
     _save_tokenizer(source, base, directory)
-    wanted = {name: tensor for name, tensor in merged.state_dict().items()}
+    wanted = merged.state_dict()
     again = type(merged).from_pretrained(directory, dtype=kind).eval()  # type: ignore[attr-defined]
     for name, tensor in again.state_dict().items():
         if name not in wanted or not torch.equal(tensor, wanted[name]):

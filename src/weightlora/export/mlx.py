@@ -25,9 +25,7 @@ def write_mlx(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype) -> Non
     tensors |= {f"{pair.name}.lora_b": pair.b.mT.contiguous() for pair in folded}
     save_file(tensors, directory / WEIGHTS)
     parameters = {"rank": rank, "scale": 1.0, "dropout": 0.0, "keys": [pair.name for pair in pairs]}
-    write_json(
-        directory / CONFIG, {"fine_tune_type": "lora", "num_layers": 0, "lora_parameters": parameters}
-    )
+    write_json(directory / CONFIG, {"fine_tune_type": "lora", "num_layers": 0, "lora_parameters": parameters})
 
 
 def read_mlx(directory: Path) -> list[Pair]:

@@ -128,7 +128,9 @@ def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> 
         q, k, v = (f"{parent}.{one}" for one in GROUPS[0])
         gate, up = (f"{parent}.{one}" for one in GROUPS[1])
         if last in GROUPS[0] and (q not in names or v not in names):
-            raise Refused(f"{parent} has {last} without its whole group of q_proj and v_proj; --complete_fused adds it")
+            raise Refused(
+                f"{parent} has {last} without its whole group of q_proj and v_proj; --complete_fused adds it"
+            )
         if name == up and gate not in names:
             raise Refused(f"{parent} has up_proj without gate_proj; --complete_fused adds it")
     return [_ratio(config.lora_alpha, config.r, False)] * len(pairs)

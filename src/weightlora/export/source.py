@@ -149,7 +149,8 @@ def _pair(
             f"the tensors of the adapter {name!r} have shapes {tuple(a.shape)} and {tuple(b.shape)}, and rank {rank} "
             f"is in {CONFIG}: give a directory whose files belong together."
         )
-    scaling = float(alpha) / (math.sqrt(rank) if config.use_rslora else rank)
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank) if number else math.nan
     if not math.isfinite(scaling):
         raise DataError(f"{directory / CONFIG} has alpha {alpha!r} for {name!r}: give a finite number.")
     return Pair(name, path, kind, a, b, rank, scaling, blocks)
