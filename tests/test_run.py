@@ -12,20 +12,12 @@ import torch
 from models import BERT_TARGETS, adamw, batch, lora_bert, tiny_bert, train
 from peft import LoraConfig, PeftModel, get_peft_model
 from processes import nursery
+from selections import selected
 
 from weightlora import WeightLora, WeightLoraConfig, save_run
 from weightlora.errors import StateError
 from weightlora.files import read_lines
 from weightlora.run import describe_selection
-
-
-def selected(model=None, steps: int = 4, **settings) -> WeightLora:
-    """A selection that is over after two steps, and two more steps of training."""
-    model = lora_bert() if model is None else model
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**{"keep": 3, "select_steps": 2} | settings))
-    train(model, optimizer, selector, steps)
-    return selector
 
 
 def tree(directory: Path) -> dict[str, bytes | None]:
@@ -91,6 +83,13 @@ def test_selection_json_says_what_became_of_every_adapter(tmp_path):
     assert written == {
         "format": 1,
         "adapter_name": "default",
+        "model": None,
+        "lora": {
+            "r": 6,
+            "lora_alpha": selector.model.peft_config["default"].lora_alpha,
+            "use_rslora": False,
+            "task_type": "SEQ_CLS",
+        },
         "config": asdict(selector.config),
         "phase": "train",
         "step": 2,

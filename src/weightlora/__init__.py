@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .config import WeightLoraConfig
     from .export import export_adapter
     from .run import save_run
+    from .selection.record import Selection
     from .selector import WeightLora
     from .trainers.callback import WeightLoraCallback
     from .trainers.lightning import WeightLoraLightningCallback
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __version__ = _version("weightlora")
 __all__ = [
+    "Selection",
     "WeightLora",
     "WeightLoraCallback",
     "WeightLoraConfig",
@@ -34,6 +36,7 @@ __all__ = [
 
 # Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer, TRL or Lightning.
 _LAZY = {
+    "Selection": "selection.record",
     "WeightLora": "selector",
     "WeightLoraCallback": "trainers.callback",
     "WeightLoraConfig": "config",

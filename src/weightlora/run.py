@@ -15,7 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .adapters import unwrap_model
+from peft import LoraConfig
+from torch import nn
+
+from .adapters import base_model_of, lora_config_of, unwrap_model
 from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
@@ -118,9 +121,17 @@ def describe_selection(selector: Any) -> dict[str, Any]:
     """The content of `selection.json`: settings, and for every adapter in model order what became of it."""
     live = {adapter.name: adapter for adapter in selector.adapters}
     scalings = {name: adapter.scaling for name, adapter in live.items()}
+    lora = lora_config_of(selector.model, selector.adapter_name)
     return {
         "format": SELECTION_FORMAT,
         "adapter_name": selector.adapter_name,
+        "model": _base_model(selector.model, lora),
+        "lora": {
+            "r": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "use_rslora": lora.use_rslora,
+            "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
+        },
         "config": asdict(selector.config),
         "phase": selector.phase,
         "step": selector.step_count,
@@ -143,6 +154,12 @@ def describe_selection(selector: Any) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("weightlora", "peft", "torch", "transformers", "accelerate")},
     }
+
+
+def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:
+    """Name or path of the model under the adapters, if it came from somewhere."""
+    config = getattr(base_model_of(model), "config", None)
+    return lora.base_model_name_or_path or getattr(config, "_name_or_path", None) or None
 
 
 def check_empty(directory: Path, overwrite: bool) -> None:

@@ -5,8 +5,7 @@ import matplotlib.image
 import pytest
 from pictures import BERT, LLAMA, squares, texts
 
-from weightlora.report import draw_selection
-from weightlora.report.picture import _figure
+from weightlora.drawing.picture import draw_selection, selection_figure
 
 
 def selection(names: list[str], kept: list[str], ranks: dict[str, int] | None = None, scored: bool = True) -> dict:
@@ -40,7 +39,7 @@ def write(directory: Path, content: object) -> Path:
 
 def test_kept_cells_are_framed_and_marked():
     kept = [BERT[1], BERT[6]]
-    figure = _figure(selection(BERT, kept))
+    figure = selection_figure(selection(BERT, kept))
     framed = [square for square in squares(figure.axes[0]) if square.get_linewidth() > 2]
     centres = [
         (square.get_y() + square.get_height() / 2, square.get_x() + square.get_width() / 2) for square in framed
@@ -55,13 +54,13 @@ def test_kept_cells_are_framed_and_marked():
 
 
 def test_ranks_are_printed_where_they_differ():
-    figure = _figure(selection(BERT, [BERT[1], BERT[6]], ranks={BERT[6]: 32}))
+    figure = selection_figure(selection(BERT, [BERT[1], BERT[6]], ranks={BERT[6]: 32}))
     assert texts(figure.axes[0]) == ["8", "32"]
     assert figure.legends[0].get_texts()[0].get_text() == "kept, with its rank"
 
 
 def test_without_scores_there_is_no_colour_bar():
-    figure = _figure(selection(BERT, BERT[:2], scored=False))
+    figure = selection_figure(selection(BERT, BERT[:2], scored=False))
     assert len(figure.axes) == 1
     assert len({square.get_facecolor() for square in squares(figure.axes[0])}) == 1
 

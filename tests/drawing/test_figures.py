@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.report.figures import draw_means, limits, new_figure, save, set_rows
+from weightlora.drawing.figures import draw_means, limits, new_figure, save, set_rows
 
 
 def test_an_interval_that_is_wider_than_the_axes_has_arrow_heads():

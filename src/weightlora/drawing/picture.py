@@ -13,7 +13,15 @@ from ..layout import Grid, lay_out
 from ..rules import RULES
 from .figures import new_figure
 
-__all__ = ["draw_axes", "draw_cells", "draw_selection", "measure_grid", "read_selection", "score_label"]
+__all__ = [
+    "draw_axes",
+    "draw_cells",
+    "draw_selection",
+    "measure_grid",
+    "read_selection",
+    "score_label",
+    "selection_figure",
+]
 
 UNSCORED = "#e0e0e0"
 KEPT: dict[str, Any] = {"edgecolor": "black", "linewidth": 2.2}
@@ -27,7 +35,7 @@ def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
         DataError: If `selection.json` cannot be read, or lists no adapters.
     """
     directory = Path(run_directory)
-    figure = _figure(read_selection(directory / "selection.json"))
+    figure = selection_figure(read_selection(directory / "selection.json"))
     settings: dict[str, Any] = {"format": "png", "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.15}
     return write(directory / "selection.png", lambda partial: figure.savefig(partial, **settings))
 
@@ -54,7 +62,8 @@ def score_label(rule: str | None) -> str:
     return RULES[rule].score_label if rule in RULES else "score"
 
 
-def _figure(selection: dict[str, Any]) -> Any:
+def selection_figure(selection: dict[str, Any]) -> Any:
+    """The picture of the content of a `selection.json`, as a matplotlib figure."""
     adapters = selection["adapters"]
     grid = lay_out([adapter["name"] for adapter in adapters])
     cell, size = measure_grid(grid)

@@ -1,0 +1,5 @@
+"""The answer to "what do I put under `target_modules`?": a `Selection`, and its text for each tool."""
+
+from .record import Module, Selection
+
+__all__ = ["Module", "Selection"]
