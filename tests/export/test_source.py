@@ -35,9 +35,7 @@ def edit(directory, **settings):
 def test_every_pair_is_what_peft_loads(name):
     found = {pair.name: pair for pair in read(saved(name)).pairs}
     model = PeftModel.from_pretrained(CASES[name].base(), str(saved(name)))
-    adapters = {
-        adapter.name: adapter for adapter in find_adapters(model, "default", check=False)
-    }
+    adapters = {adapter.name: adapter for adapter in find_adapters(model, "default", check=False)}
     assert found.keys() == adapters.keys()
     for name, adapter in adapters.items():
         pair = found[name]

@@ -115,7 +115,9 @@ def loaded(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
             model = PeftModel.from_pretrained(base, str(directory)).eval()
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
-        raise ModelError(f"PEFT cannot load {directory} on the base model, so it may be another one: {reason}.") from error
+        raise ModelError(
+            f"PEFT cannot load {directory} on the base model, so it may be another one: {reason}."
+        ) from error
     try:
         adapted = {adapter.name for adapter in find_adapters(model, "default", check=False)}
         if wrong := adapted.symmetric_difference(names):
