@@ -74,6 +74,11 @@ class LoraAdapter:
         return self.layer.scaling[self.adapter_name]
 
     @property
+    def rslora(self) -> bool:
+        """Whether s is alpha / sqrt(r), and not alpha / r."""
+        return self.layer.use_rslora[self.adapter_name]
+
+    @property
     def variant(self) -> str:
         """PEFT's name for its variant of LoRA; empty for plain LoRA."""
         return variant_of(self.layer, self.adapter_name)
@@ -138,7 +143,7 @@ class LoraAdapter:
 
     def set_scaling_(self, scaling: float) -> None:
         """Set s, and the alpha that gives s at this rank (`s r`, or `s sqrt(r)` with rsLoRA)."""
-        root = math.sqrt(self.rank) if self.layer.use_rslora[self.adapter_name] else self.rank
+        root = math.sqrt(self.rank) if self.rslora else self.rank
         alpha = scaling * root
         whole = round(alpha)
         self.layer.lora_alpha[self.adapter_name] = whole if whole / root == scaling else alpha

@@ -13,7 +13,7 @@ from ..adapters import find_adapters
 from ..errors import ModelError
 from .pairs import Pair, difference
 
-__all__ = ["Outputs", "compare_pairs", "compare_outputs", "loaded", "outputs", "probe_batch"]
+__all__ = ["Outputs", "compare_outputs", "compare_pairs", "loaded", "outputs", "probe_batch"]
 
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """How far the product of a pair may be from the source's, by the dtype that it is written in: relative, in norm."""
