@@ -25,7 +25,7 @@ def test_equal_pairs_pass_in_any_order(pairs):
 
 
 def test_a_lost_adapter_is_found(pairs):
-    with pytest.raises(ModelError, match="has lost the adapter 'model.layers.0.mlp.down_proj'"):
+    with pytest.raises(ModelError, match=r"has lost the adapter 'model.layers.0.mlp.down_proj'"):
         compare_pairs(pairs, pairs[1:], FLOAT)
 
 

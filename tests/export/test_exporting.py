@@ -1,4 +1,4 @@
-"""The whole of an export: each profile on each kind of adapter, what is refused, and that nothing half-written stays."""
+"""The whole of an export: each profile on each kind of adapter, what is refused, and that nothing half-written is left."""
 
 import json
 import shutil

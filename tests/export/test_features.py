@@ -48,7 +48,7 @@ def test_experts_are_for_the_profiles_of_peft():
     source = read_source(saved("experts"), lambda config: Base(config).places(config))
     for profile in ("portable", "compact", "merged"):
         check_features(source, profile)
-    with pytest.raises(ModelError, match="^target_parameters cannot be exported to profile 'gguf': it adapts fused"):
+    with pytest.raises(ModelError, match=r"^target_parameters cannot be exported to profile 'gguf': it adapts fused"):
         check_features(source, "gguf")
 
 

@@ -90,7 +90,9 @@ def test_an_adapter_that_is_missing_or_too_many_is_found(tmp_path):
 def test_other_architectures_need_the_converter(tmp_path):
     with pytest.raises(ConfigError, match=r"and this base is another one: give the sources of llama.cpp, which conv"):
         ours.convert(tmp_path, tmp_path, torch.float32, "base", None)
-    with pytest.raises(ConfigError, match="has no convert_lora_to_gguf.py: give the directory of llama.cpp's sources"):
+    with pytest.raises(
+        ConfigError, match=r"has no convert_lora_to_gguf.py: give the directory of llama.cpp's sources"
+    ):
         ours.convert(tmp_path, tmp_path, torch.float32, "base", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The layouts in which PEFT stores several low-rank products in one pair of tensors: experts, and grouped convolutions."""
+"""The layouts in which PEFT stores several products in one pair of tensors: of experts, and of grouped convolutions."""
 
 from collections.abc import Sequence
 

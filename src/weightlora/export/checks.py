@@ -1,4 +1,4 @@
-"""Check an export before it is reported: the same product `s B A` for each adapter, and the same outputs of the model."""
+"""Check an export before it is reported: the same `s B A` of each adapter, and the same outputs of the model."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
