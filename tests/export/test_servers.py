@@ -36,10 +36,10 @@ PEFT = SERVERS[0].name
     ("name", "servers"),
     [
         ("plain LoRA", EVERY),
-        ("mixed ranks", {PEFT, NEW}),
+        ("mixed ranks", {PEFT, NEW, TENSORRT, LLAMA}),  # one alpha: alpha / rank is what PEFT computes
         ("gates", {PEFT, NEW}),
         ("rsLoRA with gates and ranks", {PEFT, NEW}),
-        ("an embedding", {PEFT, NEW}),
+        ("an embedding", {PEFT, NEW, LLAMA}),
         ("experts", {PEFT, NEW}),
     ],
 )

@@ -1,4 +1,4 @@
-"""The layouts in which PEFT stores several products in one pair of tensors: of experts, and of grouped convolutions."""
+"""The layouts in which PEFT stores several products in one pair: those of experts, and of grouped convolutions."""
 
 from collections.abc import Sequence
 

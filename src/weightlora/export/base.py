@@ -74,14 +74,16 @@ class Base:
         Raises:
             ModelError: If it cannot be found or loaded, or its weights are quantized.
         """
-        config = self.config()
+        config, labels = self.config(), self._labels()
         if getattr(config, "quantization_config", None) is not None:
             raise ModelError(
                 f"the base model {self.name} is quantized: give the original weights with --base DIR_OR_ID."
             )
         auto = self._class(config)
         try:
-            model = auto.from_pretrained(self.name, config=config, dtype=torch.float32)
+            model = auto.from_pretrained(
+                self.name, config=config, dtype=torch.float32, ignore_mismatched_sizes=bool(labels)
+            )
         except Exception as error:
             raise self._missing(error) from error
         return model.eval()

@@ -125,7 +125,7 @@ def loaded(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
             raise ModelError(f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model.")
         yield model
     finally:
-        model.unload()  # type: ignore[operator]
+        model.unload()
         if hasattr(base, "peft_config"):
             del base.peft_config
 

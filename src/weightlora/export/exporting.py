@@ -123,7 +123,9 @@ def export_adapter(
     check_features(source, profile)
     model = Base(source.config, base, source.heads, optional=profile in ("portable", "compact"))
     with _in_one_sentence(target), replacing_directory(target) as staging:
-        found = _export(source, model, staging, profile, dtype and DTYPES[dtype], complete_fused, check, llama_cpp)
+        found = _export(
+            source, model, staging, profile, DTYPES[dtype] if dtype else None, complete_fused, check, llama_cpp
+        )
         exported = Exported(target, profile, *found)
         record = exported.to_dict() | {"source": str(directory), "versions": _versions()}
         write_json(staging / RECORD, record)
@@ -148,7 +150,8 @@ def _export(
     pairs = source.pairs
     if complete_fused and incomplete(pair.name for pair in pairs):
         pairs = complete(pairs, base.skeleton())
-    close, servers = None, ()
+    close: Outputs | None = None
+    servers: tuple[Verdict, ...] = ()
     if profile == "mlx":
         write_mlx(pairs, staging, dtype)
         written = read_mlx(staging)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from peft import LoraConfig
-from peft.utils.other import get_pattern_key
 
 from .groups import GROUPS
 from .pairs import Pair
+from .source import by_pattern
 
 __all__ = ["SERVERS", "Refused", "Server", "Verdict", "verdicts", "vllm_rank"]
 
@@ -85,8 +85,8 @@ def vllm_rank(rank: int) -> int | None:
 def _by_pattern(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
     return [
         _ratio(
-            config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), pair.name), config.lora_alpha),
-            config.rank_pattern.get(get_pattern_key(list(config.rank_pattern), pair.name), config.r),
+            by_pattern(config.alpha_pattern, pair.name, config.lora_alpha),
+            by_pattern(config.rank_pattern, pair.name, config.r),
             config.use_rslora,
         )
         for pair in pairs
@@ -96,16 +96,18 @@ def _by_pattern(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str])
 def _new_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
     if config.lora_bias:
         raise Refused("it reads no lora_bias")
-    return _vllm(pairs, heads) or _by_pattern(config, pairs, heads)
+    _check_vllm(pairs, heads)
+    return _by_pattern(config, pairs, heads)
 
 
 def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
     if any(pair.kind == "parameter" for pair in pairs):
         raise Refused("its reading of fused experts was not checked")
-    return _vllm(pairs, heads) or [_ratio(config.lora_alpha, config.r, config.use_rslora)] * len(pairs)
+    _check_vllm(pairs, heads)
+    return [_ratio(config.lora_alpha, config.r, config.use_rslora)] * len(pairs)
 
 
-def _vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
+def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
     _refuse_kinds(pairs, "convolution")
     if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
         raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")
@@ -125,14 +127,9 @@ def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> 
     names = {pair.name for pair in pairs}
     for name in (pair.name for pair in pairs):
         parent, _, last = name.rpartition(".")
-        q, k, v = (f"{parent}.{one}" for one in GROUPS[0])
-        gate, up = (f"{parent}.{one}" for one in GROUPS[1])
-        if last in GROUPS[0] and (q not in names or v not in names):
-            raise Refused(
-                f"{parent} has {last} without its whole group of q_proj and v_proj; --complete_fused adds it"
-            )
-        if name == up and gate not in names:
-            raise Refused(f"{parent} has up_proj without gate_proj; --complete_fused adds it")
+        needed = {**dict.fromkeys(GROUPS[0], ("q_proj", "v_proj")), "up_proj": ("gate_proj",)}.get(last, ())
+        if missing := [one for one in needed if f"{parent}.{one}" not in names]:
+            raise Refused(f"it needs {missing[0]} beside {name}; --complete_fused adds it")
     return [_ratio(config.lora_alpha, config.r, False)] * len(pairs)
 
 

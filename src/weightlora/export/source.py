@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..files import read_json
 from .pairs import Kind, Pair
 
-__all__ = ["CONFIG", "PREFIX", "WEIGHTS", "Place", "Source", "find_adapter", "read_source"]
+__all__ = ["CONFIG", "PREFIX", "WEIGHTS", "Place", "Source", "by_pattern", "find_adapter", "read_source"]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -120,6 +120,11 @@ def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Pla
     return Source(directory, config, raw, pairs, heads, tables, rest)
 
 
+def by_pattern(pattern: Mapping[str, Any] | None, name: str, default: Any) -> Any:
+    """The value that PEFT takes for a module from `rank_pattern` or `alpha_pattern`."""
+    return (pattern or {}).get(get_pattern_key(list(pattern or {}), name), default)
+
+
 def _config(directory: Path) -> LoraConfig:
     try:
         with warnings.catch_warnings():
@@ -138,8 +143,10 @@ def _pair(
     a, b = factors[0], factors[1]
     name = path if place is None else place.name
     kind: Kind = "parameter" if place else "embedding" if embedding else "linear" if a.dim() == 2 else "convolution"
-    rank = config.rank_pattern.get(get_pattern_key(list(config.rank_pattern), name), config.r)
-    alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), name), config.lora_alpha)
+    rank, alpha = (
+        by_pattern(config.rank_pattern, name, config.r),
+        by_pattern(config.alpha_pattern, name, config.lora_alpha),
+    )
     if not isinstance(rank, int) or rank < 1:
         raise DataError(f"{directory / CONFIG} has rank {rank!r} for {name!r}: a rank is at least 1.")
     blocks = place.experts if place else rank // b.shape[1] if kind == "convolution" and b.shape[1] else 1
