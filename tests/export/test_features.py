@@ -2,7 +2,7 @@
 
 import pytest
 from exports import CASES, randomize_, saved
-from models import lora_bert, lora_zoo, tiny_llama
+from models import lora_bert, lora_gpt2, lora_zoo, tiny_llama
 from peft import LoraConfig, get_peft_model
 
 from weightlora.errors import ModelError
@@ -27,6 +27,10 @@ ODD = {
     "layer_replication": (lambda: llama(layer_replication=[(0, 2), (1, 2)]), set()),
     "init_lora_weights": (lambda: llama(init_lora_weights="pissa"), set()),
     "modules_to_save": (lambda: lora_bert(1), {"portable", "compact", "merged"}),
+    "fan_in_fan_out": (
+        lambda: lora_gpt2(task_type="CAUSAL_LM", fan_in_fan_out=True),
+        {"portable", "compact", "merged"},
+    ),
     "convolution": (lambda: lora_zoo(target_modules=["conv2"]), {"portable", "compact", "merged"}),
 }
 

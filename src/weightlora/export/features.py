@@ -67,6 +67,11 @@ FEATURES: dict[str, Feature] = {
         "its initialisation moved a part of the base weights into the adapter; convert it first, with "
         "model.save_pretrained(directory, path_initial_model_for_weight_conversion=...)",
     ),
+    "fan_in_fan_out": Feature(
+        lambda source: source.config.fan_in_fan_out,
+        PEFT_LAYOUT,
+        "it adapts the Conv1D layers of GPT-2, which NAME names and stores in another way",
+    ),
     "convolution": Feature(_has("convolution"), PEFT_LAYOUT, "it adapts a convolution, which NAME does not read"),
     "target_parameters": Feature(_has("parameter"), PEFT_LAYOUT, "it adapts fused experts, which NAME does not read"),
 }
