@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 # Touched last, so that a set-up which died half-way runs again.
 STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
+CONSUMERS := .venv-consumers
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test lint bench bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test consumers lint bench bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -25,6 +26,22 @@ quickstart: $(STAMP) ## train, choose and draw on a small real model, no network
 
 test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+
+consumers: $(CONSUMERS)/.stamp ## let the tools that read our settings and adapters read them (ARGS=...)
+	WEIGHTLORA_CONSUMERS=$(abspath $(CONSUMERS))/share $(CONSUMERS)/bin/python -m pytest tests/consumers $(ARGS)
+
+# It sees what is in .venv, and keeps in share/ what would disagree with that.
+$(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-apart.txt
+	$(BIN)/python -m venv $(CONSUMERS)
+	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
+	  > "$$($(CONSUMERS)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/venv.pth"
+	$(CONSUMERS)/bin/python -m pip install --no-deps -r requirements-consumers.txt
+	grep -v '^#' requirements-consumers-apart.txt | while read -r folder packages; do \
+	  $(CONSUMERS)/bin/python -m pip install --no-deps --upgrade --target $(CONSUMERS)/share/$$folder $$packages \
+	  || exit 1; done
+	$(CONSUMERS)/bin/python -m pip download --no-deps --no-binary :all: -d $(CONSUMERS)/share llama-cpp-python==0.3.36
+	tar -xzf $(CONSUMERS)/share/llama_cpp_python-0.3.36.tar.gz -C $(CONSUMERS)/share
+	touch $@
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check
@@ -64,8 +81,8 @@ $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -e '.[docs]'
 	touch $@
 
-clean: ## remove .venv, caches and built files; runs/ stays
-	rm -rf $(VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove .venv, .venv-consumers, caches and built files; runs/ stays
+	rm -rf $(VENV) $(CONSUMERS) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list

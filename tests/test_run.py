@@ -90,6 +90,7 @@ def test_selection_json_says_what_became_of_every_adapter(tmp_path):
             "use_rslora": False,
             "task_type": "SEQ_CLS",
         },
+        "unambiguous": True,
         "config": asdict(selector.config),
         "phase": "train",
         "step": 2,

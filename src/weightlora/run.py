@@ -20,7 +20,7 @@ from peft import LoraConfig
 from torch import nn
 
 from .adapters import base_model_of, lora_config_of, unwrap_model
-from .adapters.outcome import EXPORT, misread
+from .adapters.outcome import EXPORT, longer_names, misread
 from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
@@ -138,6 +138,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "use_rslora": lora.use_rslora,
             "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
         },
+        "unambiguous": not longer_names(selector.model, [a.name for a in selector.adapters if a.kind == "module"]),
         "config": asdict(selector.config),
         "phase": selector.phase,
         "step": selector.step_count,

@@ -9,9 +9,9 @@ import json
 import pytest
 import torch
 import transformers as t
+from consumers.settings.sources import installed_apart
 from exports import randomize_, saved
 from models import smollm2
-from outside import unpacked
 from peft import LoraConfig, get_peft_model
 
 from weightlora.adapters import find_adapters
@@ -27,7 +27,7 @@ FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "embed_tokens"]
 
 
 def llama_cpp():
-    return unpacked("llama-cpp-python-0.3.36") / "vendor" / "llama.cpp"
+    return installed_apart("llama_cpp_python-0.3.36") / "vendor" / "llama.cpp"
 
 
 def tensors_of(path) -> dict[str, tuple]:

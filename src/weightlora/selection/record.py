@@ -7,41 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..adapters.outcome import default_and_exceptions
 from ..files import append_lines, read_lines, replacing_directory, write_json
 from ..run import HISTORY, SELECTION, SELECTION_FORMAT, check_empty, describe_selection
 from ..summary import Summary, by_kind
 from .formats import to_text
+from .module import Module
 from .reading import read_values
 
-__all__ = ["Module", "Selection"]
-
-
-@dataclass(frozen=True)
-class Module:
-    """One module (or fused parameter) that the run could choose.
-
-    Attributes:
-        name: Its full name, as PEFT's config has it.
-        kind: `"module"` for `target_modules`, `"parameter"` for `target_parameters`.
-        kept: Whether it was chosen.
-        score: What the rule ranks by; None if it has none.
-        omega: The gate, 0 for what was dropped; without gates 1 and 0.
-        rank: Of its adapter; None for what was dropped.
-        scaling: The factor before `B A x`, with the gate in it once the choice is final; None for what was dropped.
-        parameters: Of its adapter at the start.
-    """
-
-    name: str
-    kind: Literal["module", "parameter"]
-    kept: bool
-    score: float | None
-    omega: float
-    rank: int | None
-    scaling: float | None
-    parameters: int
+__all__ = ["Selection"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,6 +33,7 @@ class Selection:
         step: Optimizer steps that the choice rests on.
         model: Name or path of the base model, if it has one.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`.
+        unambiguous: Whether each chosen name is that of one module alone for PEFT, which also takes names as suffixes.
         adapter_name: PEFT's name of the adapter.
         trainable_parameters: Parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Of the packages that made the run.
@@ -79,6 +56,7 @@ class Selection:
     step: int = 0
     model: str | None = None
     lora: Mapping[str, Any] = field(default_factory=dict)
+    unambiguous: bool = True
     adapter_name: str = "default"
     trainable_parameters: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -194,7 +172,7 @@ class Selection:
 
         It is without the gate that the run learned: a gate is a result of training, as A and B are.
         """
-        found = {module.name: _scaling_at_start(module, self.final) for module in self.kept}
+        found = {module.name: module.scaling_without_gate(self.final) for module in self.kept}
         known = [scaling for scaling in found.values() if scaling is not None]
         default = Counter(known).most_common(1)[0][0] if known else self._scaling_of_lora()
         return {name: default if scaling is None else scaling for name, scaling in found.items()}
@@ -275,6 +253,7 @@ KEYS = (
     "adapter_name",
     "model",
     "lora",
+    "unambiguous",
     "config",
     "phase",
     "step",
@@ -283,13 +262,6 @@ KEYS = (
     "versions",
 )
 """What a `selection.json` holds under the names of the fields."""
-
-
-def _scaling_at_start(module: Module, final: bool) -> float | None:
-    """A module's scaling without its gate, which is in it once the choice is final."""
-    if module.scaling is None or not (final and module.omega):
-        return module.scaling
-    return module.scaling / module.omega
 
 
 def _whole(value: float) -> int | float:

@@ -5,12 +5,23 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import ConfigError, StateError
-from . import data
+from .data import to_json
+from .others import to_mlx, to_torchtune
+from .python import to_peft, to_regex, to_unsloth
+from .settings import to_axolotl, to_llamafactory, to_trl
 
 __all__ = ["FORMATS", "to_text"]
 
 FORMATS: dict[str, Callable[[Any], str]] = {
-    "json": data.to_json,
+    "peft": to_peft,
+    "trl": to_trl,
+    "axolotl": to_axolotl,
+    "llamafactory": to_llamafactory,
+    "unsloth": to_unsloth,
+    "torchtune": to_torchtune,
+    "mlx": to_mlx,
+    "regex": to_regex,
+    "json": to_json,
 }
 """Name -> function from a `Selection` to its text, which ends in a line break."""
 
@@ -23,9 +34,10 @@ def to_text(selection: Any, name: str) -> str:
         StateError: If the choice is not final, or nothing was chosen.
     """
     if name not in FORMATS:
+        known = ", ".join(FORMATS)
         near = difflib.get_close_matches(str(name).lower(), FORMATS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? The formats are" if near else "choose one of"
-        raise ConfigError(f"format={name!r} is not known: {hint} {', '.join(FORMATS)}.")
+        remedy = f"did you mean {near[0]!r}? The formats are {known}." if near else f"choose one of {known}."
+        raise ConfigError(f"format={name!r} is not known: {remedy}")
     if not selection.final:
         raise StateError(
             f"the choice is not final after {selection.step} steps (phase {selection.phase!r}): wait for the run's "
