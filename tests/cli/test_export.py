@@ -15,8 +15,8 @@ def test_a_table_says_what_was_written_and_who_reads_it(tmp_path, capsys):
     words = {line.split("  ")[0]: " ".join(line.split()) for line in out}
     assert words["profile"] == "profile portable: 3 adapters, rank 4, float32"
     assert "the adapter itself changes them by" in " ".join(" ".join(out).split())
-    assert words["vLLM before 0.32"].endswith("reads it alike, with --max-lora-rank 8")
-    assert "not alike: it needs v_proj beside model.layers.0.self_attn.q_proj" in words["SGLang"]
+    assert words["vLLM before 0.32"].endswith("as PEFT does, with --max-lora-rank 8")
+    assert "not as PEFT does: it needs v_proj beside model.layers.0.self_attn.q_proj" in words["SGLang"]
     assert out[-1] == f"in {tmp_path / 'out'}"
 
 

@@ -97,6 +97,17 @@ def test_sglang_needs_whole_groups(chosen, note):
     assert verdict(replace(source, pairs=gate))[SGLANG].alike, "SGLang adds a missing up_proj by itself"
 
 
+def test_tensorrt_fills_a_type_that_no_layer_has_and_no_hole_in_one_layer():
+    source = read(saved("plain LoRA"))
+    without_k = [pair for pair in source.pairs if not pair.name.endswith("k_proj")]
+    assert verdict(replace(source, pairs=without_k))[TENSORRT].alike
+    hole = [pair for pair in source.pairs if pair.name != "model.layers.1.self_attn.k_proj"]
+    assert verdict(replace(source, pairs=hole))[TENSORRT].note == (
+        "it needs model.layers.1.self_attn.k_proj beside model.layers.1.self_attn.q_proj, since other layers have it; "
+        "--complete_fused adds it"
+    )
+
+
 def test_whole_modules_are_read_by_vllm_where_they_are_heads():
     source = read(saved("plain LoRA"))
     assert alike(source, ["score"]) == {PEFT, NEW, OLD}

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from ..export import Exported
 
 DESCRIPTION = (
-    "Write a saved LoRA adapter in a layout that servers read at the strength at which it was trained. The result is "
-    "compared with the source before it is put in place; after an error nothing is left behind."
+    "Write a saved LoRA adapter in a layout that servers read at the strength at which it was\n"
+    "trained. The result is compared with the source before it is put in place; after an error\n"
+    "nothing is left behind."
 )
 PROFILES = """\
 profiles:
-  portable  one rank for all modules and scaling 1: every server below scales it alike (the default)
+  portable  one rank for all modules and scaling 1, which every server scales alike (the default)
   compact   the true ranks, for PEFT and vLLM: a smaller file
   merged    the adapter in the weights of the base: an ordinary Transformers model
   mlx       for mlx-lm's --adapter-path
@@ -125,5 +126,5 @@ def describe(exported: "Exported") -> dict[str, str]:
         lines["outputs"] = f"on random tokens, they differ from the source's by {close.difference:.0e}{effect}"
     for verdict in exported.servers:
         note = f", with {verdict.note}" if verdict.note else ""
-        lines[verdict.server] = f"reads it alike{note}" if verdict.alike else f"not alike: {verdict.note}"
+        lines[verdict.server] = f"as PEFT does{note}" if verdict.alike else f"not as PEFT does: {verdict.note}"
     return lines

@@ -230,7 +230,9 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not target.is_dir() or not any(target.iterdir()):
         return
     if not overwrite:
-        raise DataError(f"{target} is not empty: give another directory, or ask for it to be overwritten.")
+        raise DataError(
+            f"{target} is not empty: give another directory, or replace an earlier export with --overwrite."
+        )
     if not (target / RECORD).is_file():
         raise DataError(f"{target} holds no earlier export (no {RECORD}), so it is not overwritten: give another.")
 

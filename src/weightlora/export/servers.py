@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from peft import LoraConfig
 
-from .groups import GROUPS
+from .groups import GROUPS, incomplete
 from .pairs import Pair
 from .source import by_pattern
 
@@ -142,6 +142,11 @@ def _by_tensor(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) 
 
 def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
     _refuse_kinds(pairs, "embedding")
+    names = [pair.name for pair in pairs]
+    types = {name.rpartition(".")[2] for name in names}
+    for name, missing in incomplete(names).items():
+        if holes := [one for one in missing if one.rpartition(".")[2] in types.intersection(GROUPS[0])]:
+            raise Refused(f"it needs {holes[0]} beside {name}, since other layers have it; --complete_fused adds it")
     return _by_tensor(config, pairs, heads)
 
 
