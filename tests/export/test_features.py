@@ -28,7 +28,7 @@ ODD = {
     "init_lora_weights": (lambda: llama(init_lora_weights="pissa"), set()),
     "modules_to_save": (lambda: lora_bert(1), {"portable", "compact", "merged"}),
     "fan_in_fan_out": (
-        lambda: lora_gpt2(task_type="CAUSAL_LM", fan_in_fan_out=True),
+        lambda: lora_gpt2(task_type=None, fan_in_fan_out=True),
         {"portable", "compact", "merged"},
     ),
     "convolution": (lambda: lora_zoo(target_modules=["conv2"]), {"portable", "compact", "merged"}),
