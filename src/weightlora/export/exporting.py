@@ -144,8 +144,8 @@ def _export(
 ) -> tuple[Any, ...]:
     """Write and check; returns the fields of `Exported` from `adapters` on."""
     if profile == "merged":
-        dtype, close = write_merged(source, base, staging, dtype, check == "logits")
-        return 0, 0, common_rank(source.pairs), _name(dtype), None, close, ()
+        kind, same = write_merged(source, base, staging, dtype, check == "logits")
+        return 0, 0, common_rank(source.pairs), _name(kind), None, same, ()
     dtype = dtype or _dtype_of(source)
     pairs = source.pairs
     if complete_fused and incomplete(pair.name for pair in pairs):
