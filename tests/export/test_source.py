@@ -6,14 +6,16 @@ import shutil
 import pytest
 import torch
 from exports import CASES, saved
-from models import lora_bert, lora_zoo
+from models import adamw, lora_bert, lora_zoo, train
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.errors import DataError
 from weightlora.export.base import Base
-from weightlora.export.source import CONFIG, WEIGHTS, find_adapter, read_source
+from weightlora.export.source import CONFIG, WEIGHTS, check_final, find_adapter, read_source
+from weightlora.state import write_state
 
 
 def read(directory):
@@ -72,6 +74,25 @@ def test_heads_and_base_embeddings_are_kept_apart():
 def test_a_run_directory_is_taken_by_its_adapter(tmp_path):
     shutil.copytree(saved("gates"), tmp_path / "run" / "adapter")
     assert find_adapter(tmp_path / "run") == tmp_path / "run" / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("selection", "steps", "refused"), [("stoiht", 1, True), ("stoiht", 2, False), ("credit", 1, False)]
+)
+def test_gates_that_are_not_in_the_adapter_yet_are_refused(selection, steps, refused, tmp_path):
+    model = lora_bert(1)
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=2, select_steps=2, selection=selection))
+    train(model, optimizer, selector, steps=steps)
+    model.save_pretrained(tmp_path)
+    write_state(selector.state_dict(), tmp_path)
+    if refused:
+        with pytest.raises(
+            DataError, match="was saved after 1 of 2 selection steps, and its gates are not in the adap"
+        ):
+            check_final(tmp_path)
+    else:
+        check_final(tmp_path)
 
 
 def test_a_directory_without_an_adapter_is_refused(tmp_path):

@@ -23,7 +23,7 @@ from .mlx import read_mlx, write_mlx
 from .pairs import Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
-from .source import Source, find_adapter, read_source
+from .source import Source, check_final, find_adapter, read_source
 
 __all__ = ["PROFILES", "Exported", "export_adapter"]
 
@@ -119,6 +119,7 @@ def export_adapter(
     directory = find_adapter(adapter_dir)
     if target == directory.resolve():
         raise DataError(f"{out_dir} is the adapter itself: give another directory.")
+    check_final(directory)
     source = read_source(directory, lambda config: Base(config, base).places(config))
     check_features(source, profile)
     model = Base(source.config, base, source.heads, optional=profile in ("portable", "compact"))

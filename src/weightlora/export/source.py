@@ -16,9 +16,20 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..files import read_json
+from ..state import STATE_FILE, State, read_state
 from .pairs import Kind, Pair
 
-__all__ = ["CONFIG", "PREFIX", "WEIGHTS", "Place", "Source", "by_pattern", "find_adapter", "read_source"]
+__all__ = [
+    "CONFIG",
+    "PREFIX",
+    "WEIGHTS",
+    "Place",
+    "Source",
+    "by_pattern",
+    "check_final",
+    "find_adapter",
+    "read_source",
+]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -75,6 +86,25 @@ def find_adapter(directory: str | os.PathLike[str]) -> Path:
             f"{place} has no {WEIGHTS}: save the adapter in safetensors, with model.save_pretrained(directory)."
         )
     return place
+
+
+def check_final(directory: Path) -> None:
+    """Raise a `DataError` if a selection by gates was under way when the adapter was saved.
+
+    The gates are in the scalings once the choice is final. Until then they are in the state beside the adapter, which
+    PEFT and servers do not read.
+
+    Raises:
+        StateError: If that state is damaged.
+    """
+    if not (directory / STATE_FILE).is_file():
+        return
+    state = State.from_dict(read_state(directory))
+    if state.round < state.config["rounds"] and any(omega not in (0, 1) for omega in state.omega):
+        raise DataError(
+            f"{directory} was saved after {state.step_count} of {state.config['select_steps']} selection steps, and its "
+            "gates are not in the adapter yet: train on until the choice is made, and export the result."
+        )
 
 
 def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Place]] | None = None) -> Source:
