@@ -39,6 +39,8 @@ $(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-
 	grep -v '^#' requirements-consumers-apart.txt | while read -r folder packages; do \
 	  $(CONSUMERS)/bin/python -m pip install --no-deps --upgrade --target $(CONSUMERS)/share/$$folder $$packages \
 	  || exit 1; done
+	$(CONSUMERS)/bin/python -m pip download --no-deps --no-binary :all: -d $(CONSUMERS)/share llama-cpp-python==0.3.36
+	tar -xzf $(CONSUMERS)/share/llama_cpp_python-0.3.36.tar.gz -C $(CONSUMERS)/share
 	touch $@
 
 page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, which the system or Playwright has

@@ -135,6 +135,23 @@ def test_an_adapter_of_another_name_is_written_to_the_same_place(tmp_path):
     torch.testing.assert_close(loaded(**batch()).logits, model.eval()(**batch()).logits, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("lora", "settings", "said"),
+    [
+        ({}, {}, 0),
+        ({}, {"selection": "stoiht"}, 1),
+        ({}, {"expand": "qr"}, 0),
+        ({"rank_pattern": {"query": 2}}, {"selection": "random", "keep": 9}, 1),
+        ({"use_rslora": True}, {}, 1),
+    ],
+)
+def test_the_export_is_named_where_servers_would_misread_the_adapter(lora, settings, said, tmp_path, caplog):
+    selector = selected(lora_bert(**lora), **settings)
+    save_run(selector, tmp_path / "run")
+    found = [record.message for record in caplog.records if "weightlora export ADAPTER_DIR OUT_DIR" in record.message]
+    assert len(found) == said and ("weightlora export" in selector.summary().text) == bool(said)
+
+
 def test_a_choice_that_is_not_final_is_not_written(tmp_path):
     selector = selected(steps=1)
     with pytest.raises(ValueError, match=r"^the selection is at step 1 of 2: train on, or call finish\(\) to decide"):

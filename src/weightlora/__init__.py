@@ -9,6 +9,7 @@ from .errors import WeightLoraError
 if TYPE_CHECKING:
     from .checkpoint import restore
     from .config import WeightLoraConfig
+    from .export import export_adapter
     from .run import save_run
     from .selection.choosing import select
     from .selection.record import Selection
@@ -29,6 +30,7 @@ __all__ = [
     "WeightLoraSFTTrainer",
     "WeightLoraTrainer",
     "WeightLoraTrainerMixin",
+    "export_adapter",
     "restore",
     "save_run",
     "select",
@@ -44,6 +46,7 @@ _LAZY = {
     "WeightLoraSFTTrainer": "trainers.trl",
     "WeightLoraTrainer": "trainers.trainer",
     "WeightLoraTrainerMixin": "trainers.trainer",
+    "export_adapter": "export",
     "restore": "checkpoint",
     "save_run": "run",
     "select": "selection.choosing",

@@ -8,6 +8,7 @@ Every way of training writes the same layout, and reports and comparisons read i
 - `adapter/`: a plain PEFT LoRA checkpoint, from `save_run` and the commands. A Trainer saves its own.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,12 +21,14 @@ from peft import LoraConfig
 from torch import nn
 
 from .adapters import base_model_of, lora_config_of, unwrap_model
-from .adapters.outcome import longer_names
+from .adapters.outcome import EXPORT, longer_names, misread
 from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 
 __all__ = ["HISTORY", "LOG", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
+
+logger = logging.getLogger(__name__)
 
 SELECTION, HISTORY, LOG, ADAPTER = "selection.json", "history.jsonl", "log.jsonl", "adapter"
 SELECTION_FORMAT = 1
@@ -129,6 +132,8 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
         named = staging / "peft" / selector.adapter_name  # PEFT's place for an adapter that is not called "default"
         os.replace(named if named.is_dir() else staging / "peft", staging / ADAPTER)
         shutil.rmtree(staging / "peft", ignore_errors=True)
+    if misread(selector.adapters):
+        logger.warning(f"{target / ADAPTER}: {EXPORT}")
     return target
 
 

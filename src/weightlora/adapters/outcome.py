@@ -3,7 +3,7 @@
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +11,26 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
-from .handles import base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
+from .handles import LoraAdapter, base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
 
 MOST_NAMES = 256  # Python keeps 512 compiled patterns; with more, PEFT compiles each of them anew for each module
+
+
+EXPORT = (
+    "Servers that ignore rank_pattern and alpha_pattern would serve another model than this one, so run `weightlora "
+    "export ADAPTER_DIR OUT_DIR` on the saved adapter, and serve OUT_DIR."
+)
+"""What is said where `misread` holds."""
+
+
+def misread(adapters: Iterable[LoraAdapter]) -> bool:
+    """Whether some servers scale these adapters otherwise than PEFT: ranks or scalings differ, or rsLoRA scales them.
+
+    vLLM before 0.32 and SGLang take one scaling for all, llama.cpp divides one alpha by each rank, and the last two
+    know nothing of rsLoRA.
+    """
+    adapters = list(adapters)
+    return len({(one.rank, one.scaling) for one in adapters}) > 1 or any(one.rslora for one in adapters)
 
 
 def describe_(model: nn.Module, adapter_name: str) -> None:

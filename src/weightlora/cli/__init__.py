@@ -21,7 +21,7 @@ from .quiet import silence_bitsandbytes
 
 __all__ = ["build_parser", "main", "run_command", "spellings"]
 
-COMMANDS = ("quickstart", "select", "train", "show", "compare", "bench")
+COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "bench")
 DEBUG = "--debug"
 
 
