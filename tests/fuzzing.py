@@ -4,9 +4,10 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 
 from weightlora.errors import WeightLoraError
@@ -83,18 +84,68 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return content
 
 
-def outcome_of(action: Callable[[], Outcome]) -> Outcome | None:
+@dataclass
+class Row:
+    """What came of the examples of one kind."""
+
+    tried: int = 0
+    refused: int = 0
+    harmless: int = 0
+    possible: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+
+    def add(self, seconds: float, size: int, **counts: int) -> None:
+        """Count one example."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
+        self.seconds, self.bytes = max(self.seconds, seconds), max(self.bytes, size)
+
+
+TALLY: dict[str, Row] = {}
+"""By kind, the outcomes of the test that runs."""
+
+
+def outcome_of(
+    action: Callable[[], Outcome], kind: str = "", is_possible: Callable[[Outcome], bool] | None = None
+) -> Outcome | None:
     """The result of the action, or None if it was refused in one sentence, in both cases within seconds and 1 GB.
 
     Any other error goes through, and fails the test.
+
+    Args:
+        action: What may be refused.
+        kind: The row of the table that counts the example.
+        is_possible: Whether a result is that of other content, which a run could have written, and not that of the
+            content before it was changed.
     """
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result, counts = None, {"refused": 1}
     try:
-        return action()
+        result = action()
+        counts = {"possible" if is_possible is not None and is_possible(result) else "harmless": 1}
     except WeightLoraError as error:
         sentence = " ".join(str(error).split())  # as the command line prints it
         assert sentence and len(sentence) < 5000, error
-        return None
     finally:
-        assert time.monotonic() - began < SECONDS
-        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < BYTES
+        seconds = time.monotonic() - began
+        size = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        assert seconds < SECONDS
+        assert size < BYTES
+        TALLY.setdefault(kind, Row()).add(seconds, size, tried=1, **counts)
+    event(f"{kind} {', '.join(counts)}".strip())
+    return result
+
+
+def table(rows: dict[str, Row]) -> str:
+    """What was tried and what came of it, in Markdown."""
+    head = "| attack | tried | refused | harmless | possible | s, at most | MB, at most |"
+    lines = [head, "| --- |" + " ---: |" * 6]
+    total = Row()
+    for kind, row in (*sorted(rows.items()), ("all", total)):
+        if row is not total:
+            counts = {name: getattr(row, name) for name in ("tried", "refused", "harmless", "possible")}
+            total.add(row.seconds, row.bytes, **counts)
+        numbers = (row.tried, row.refused, row.harmless, row.possible, f"{row.seconds:.1f}", row.bytes // 2**20)
+        lines.append(f"| {' | '.join(map(str, (kind, *numbers)))} |")
+    return "\n".join(lines)

@@ -13,9 +13,12 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 CAUSAL = {"sft", "dpo"}
 MARK, WAS = "  # +", "  # was: "
 STEPS = 10
+OF_TRL = {"sft", "dpo", "reward"}
 # What the examples import, and takes long.
-IMPORTS = ["datasets", "trl.trainer.dpo_trainer", "trl.trainer.reward_trainer", "weightlora.trainers.trl"]
-IMPORTS += ["weightlora.trainers.trainer", *(["lightning.pytorch"] if find_spec("lightning") else [])]
+IMPORTS = ["datasets", "weightlora.trainers.trainer"]
+if find_spec("trl"):
+    IMPORTS += ["trl.trainer.dpo_trainer", "trl.trainer.reward_trainer", "weightlora.trainers.trl"]
+IMPORTS += ["lightning.pytorch"] if find_spec("lightning") else []
 
 
 def row(index: int) -> dict:
@@ -66,6 +69,8 @@ def without(lines: list[str]) -> str:
 def run(nursery: Nursery, script: Path, place: Path, output: Path, name: str) -> None:
     if name.startswith("lightning"):
         pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    if name in OF_TRL:
+        pytest.importorskip("trl", reason="trl is not installed")
     model, data = files(name, place)
     done = nursery.run(str(script), str(model), str(data), str(output), str(STEPS))
     assert done.returncode == 0, done.stderr[-3000:]

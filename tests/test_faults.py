@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damages import flip, of_another, zero
 from kills import AT, CASES
 from models import lora_bert
 from processes import nursery
@@ -95,24 +96,6 @@ def edit(path, **changes):
     content = json.loads(path.read_text())
     content["state"].update(changes)
     path.write_text(json.dumps(content))
-
-
-def flip(path, where=0.5):
-    """One bit, at this share of the file."""
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * where)] ^= 1
-    path.write_bytes(content)
-
-
-def zero(path, share=0.5):
-    """The end of the file is zeros, as after a power failure."""
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)].ljust(len(content), b"\0"))
-
-
-def of_another(path):
-    """The file of the checkpoint before."""
-    shutil.copy(path.parent.with_name("checkpoint-2") / path.name, path)
 
 
 def a_base_weight(path):
@@ -208,7 +191,7 @@ SIGNED = {
     "a newer version": (lambda c: signed(c, format=99), "the state has format 99, and this version reads 3: update"),
     "another step of the selection": (lambda c: signed(c, step_count=3), "selection in .* is at step 3, and the trai"),
     "another step of the training": (lambda c: of_step(c, 5), "state in .* is of step 5, and its manifest of step 4"),
-    "no step": (lambda c: of_step(c, "4"), "has global_step='4', which is no step"),
+    "no step": (lambda c: of_step(c, "4"), "has global_step='4', and it must be a step"),
     "null": (with_state("null"), "of another version of Transformers"),
     "deep": (with_state("[" * 100_000), "of another version of Transformers"),
     "a field that this version does not have": (with_state('{"later": 1}'), "of another version of Transformers"),

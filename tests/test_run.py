@@ -394,6 +394,21 @@ def test_the_history_of_a_resumed_run_has_no_gap_and_no_repetition(tmp_path, kil
     assert (tmp_path / "cut" / "selection.json").read_text() == (whole / "selection.json").read_text()
 
 
+def test_a_run_that_resumes_after_a_probe_keeps_its_history(tmp_path):
+    """Its choice is of step 0, as nothing is of a run that begins."""
+    config = WeightLoraConfig(keep=3, selection="gradient", probe_batches=2)
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), config, run_dir=tmp_path)
+    assert read_lines(tmp_path / "history.jsonl") == []
+    selector.probe([batch(0), batch(1)])
+    again = lora_bert()
+    WeightLora(again, adamw(again), config, selector.state_dict(), run_dir=tmp_path)
+    assert read_lines(tmp_path / "history.jsonl") == selector.history != []
+    fresh = lora_bert()
+    WeightLora(fresh, adamw(fresh), config, run_dir=tmp_path)
+    assert read_lines(tmp_path / "history.jsonl") == [], "a new run begins a new one"
+
+
 def test_save_run_takes_the_whole_history_of_a_resumed_run(tmp_path):
     model = lora_bert()
     optimizer = adamw(model)

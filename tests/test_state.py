@@ -10,7 +10,7 @@ import pytest
 import torch
 from models import adamw, lora_bert, train
 from peft import LoraConfig, get_peft_model
-from runs import LOOP, run_loop, save_loop
+from runs import LOOP, in_format_2, run_loop, save_loop
 from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
@@ -158,16 +158,6 @@ def test_the_state_grows_with_the_adapters_and_not_with_the_steps(tmp_path):
     assert len(set(sizes)) == 1
 
 
-OLD = {  # as 0.1.0 before November 2026 wrote it: dictionaries by name, and the history
-    "format": 2,
-    "config": {},
-    "silent": [],
-    "history": [],
-    "step_count": 3,
-    "round": 1,
-}
-
-
 def test_a_state_of_format_2_still_loads(tmp_path):
     """It continues as a state of the present format does."""
     model, optimizer = lora_bert(), None
@@ -175,10 +165,7 @@ def test_a_state_of_format_2_still_loads(tmp_path):
     selector = WeightLora(model, optimizer, WeightLoraConfig(**LOOP))
     train(model, optimizer, selector, steps=3)
     new = State.from_dict(selector.state_dict())
-    columns = {name: new.column(name) for name in ("kinds", "sizes", "start_ranks", "omega", "scores")}
-    live = {"ranks": {n: r for n, (r, _) in new.live.items()}, "scalings": {n: s for n, (_, s) in new.live.items()}}
-    old = OLD | {"config": new.config, "names": new.names} | columns | live
-    write_state(old, tmp_path)
+    write_state(in_format_2(new), tmp_path)
     assert State.from_dict(read_state(tmp_path)) == new
     weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
     train(model, optimizer, selector, steps=3, start=3)

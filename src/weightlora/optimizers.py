@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from itertools import compress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adagrad, Optimizer
 
 from .errors import ConfigError, ModelError
 
@@ -87,11 +88,14 @@ def replace_parameter_(
                 _forget_names_(optimizer, [v if not s else None for v, s in zip(values, stays, strict=True)], stays)
         group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
     state = optimizer.state.pop(old, None)
-    if not state or carry is None:
+    if not state:
         return
     moments = {key for key, value in state.items() if _is_moment(value, old)}
-    if all(key in moments or _is_scalar(value) for key, value in state.items()):
+    if carry is not None and all(key in moments or _is_scalar(value) for key, value in state.items()):
         optimizer.state[new] = {key: carry(value) if key in moments else value for key, value in state.items()}
+    elif isinstance(optimizer, Adagrad):  # which, in PyTorch 2.6, makes state when it is built, and never again
+        first = torch.full_like(new, optimizer.defaults["initial_accumulator_value"])
+        optimizer.state[new] = {"step": torch.zeros_like(state["step"]), "sum": first}
 
 
 def _is_moment(value: object, parameter: nn.Parameter) -> bool:

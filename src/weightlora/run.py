@@ -50,20 +50,20 @@ class RunDirectory:
         Lines of steps after the one at which the run resumes are dropped, and so is a last line that was cut short:
         the history has each step once.
         """
-        self._keep_until(self.path / HISTORY, selector.step_count)
+        self._keep_until(self.path / HISTORY, selector.step_count, bool(selector.step_count) or selector.phase == "train")
         self.describe(selector)
 
     def begin_log(self, step: int) -> None:
         """Start the log of a new run, or continue it after a step of the training; later lines are dropped."""
-        self._keep_until(self.path / LOG, step)
+        self._keep_until(self.path / LOG, step, step > 0)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one entry of the log; it has a `step`, and numbers that are finite."""
         append_lines(self.path / LOG, [entry])
 
-    def _keep_until(self, path: Path, step: int) -> None:
-        """Leave the lines up to a step, and none if it is 0."""
-        earlier = list(self._lines(path)) if step and path.is_file() else []
+    def _keep_until(self, path: Path, step: int, resumes: bool) -> None:
+        """Leave the lines up to a step, and none unless a run resumes; one that has probed resumes at step 0."""
+        earlier = list(self._lines(path)) if resumes and path.is_file() else []
         kept = [entry for entry in earlier if entry["step"] <= step]
         write_text(path, "")
         append_lines(path, kept)

@@ -13,7 +13,7 @@ from .config import WeightLoraConfig
 from .errors import ConfigError, StateError
 from .rules import RULES
 
-__all__ = ["COLUMNS", "NAME", "check_entries", "check_kind", "check_values"]
+__all__ = ["COLUMNS", "NAME", "Rule", "check_entries", "check_kind", "check_values", "or_none"]
 
 MOST_STEPS = 2**40
 MOST_ROUNDS = 100_000
@@ -22,13 +22,15 @@ LARGEST_NUMBER = 2.0**127  # gates and scalings act in float32
 REMEDY = "resume from an untouched checkpoint."
 
 Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value fits, and what fits, in words."""
 
 
 def _integer(least: int, most: int) -> Rule:
     return lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most}"
 
 
-def _or_none(rule: Rule) -> Rule:
+def or_none(rule: Rule) -> Rule:
+    """The rule, for a value that may also be missing."""
     return lambda value: value is None or rule[0](value), f"{rule[1]}, or null"
 
 
@@ -44,8 +46,8 @@ COLUMNS: dict[str, Rule] = {
     "start_ranks": SIZE,
     "omega": NUMBER,
     "scores": NUMBER,
-    "ranks": _or_none(SIZE),
-    "scalings": _or_none(NUMBER),
+    "ranks": or_none(SIZE),
+    "scalings": or_none(NUMBER),
 }
 
 
@@ -99,7 +101,7 @@ def _config_of(settings: dict[str, Any]) -> WeightLoraConfig:
     for name, value, (fits, what) in (
         ("select_steps", settings.get("select_steps"), _integer(0, MOST_STEPS)),
         ("rounds", settings.get("rounds", 1), _integer(1, MOST_ROUNDS)),
-        ("adapter_name", adapter_name, _or_none(NAME)),
+        ("adapter_name", adapter_name, or_none(NAME)),
     ):
         if not fits(value):
             raise StateError(f"the state's config has {name}={short(value)}, and it must be {what}: {REMEDY}")

@@ -8,6 +8,8 @@ from datasets import Dataset
 from models import WORDS, save_tokenizer, tiny_llama
 from peft import LoraConfig, PeftConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForSequenceClassification
+
+pytest.importorskip("trl", reason="trl is not installed")
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig
 
 from weightlora import WeightLoraConfig, WeightLoraSFTTrainer, WeightLoraTrainerMixin

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from accelerate import PartialState
@@ -14,9 +15,30 @@ from transformers.utils import logging
 from ..checkpoint import check_whole, last_whole
 from ..errors import StateError
 from ..manifest import write_manifest
+from ..schema import Rule, or_none
 from ..state import State
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, which imports much more
+
+STEP: Rule = (lambda value: type(value) is int and 0 <= value < 2**63, "a step")
+AMOUNT: Rule = (lambda value: type(value) in (int, float) and 0 <= value <= 1e100, "a number from 0 to 1e100")
+# What a Trainer takes over from its saved state, and calculates with, whatever it is.
+FIELDS: dict[str, Rule] = {
+    "global_step": STEP,
+    "epoch": or_none(AMOUNT),
+    **dict.fromkeys(("max_steps", "num_train_epochs", "num_input_tokens_seen", "total_flos"), AMOUNT),
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), AMOUNT),
+    **dict.fromkeys(("train_batch_size", "best_global_step"), or_none(STEP)),
+    "best_metric": or_none(
+        (lambda value: type(value) is float or (type(value) is int and abs(value) <= 1e100), "a number")
+    ),
+    "best_model_checkpoint": or_none((lambda value: isinstance(value, str), "a path")),
+    "log_history": (
+        lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
+        "a list of entries",
+    ),
+    "stateful_callbacks": (lambda value: isinstance(value, dict), "an object"),
+}
 
 logger = logging.get_logger(__name__)
 
@@ -53,15 +75,18 @@ def step_of(checkpoint: Path) -> int:
     """
     path = checkpoint / TRAINER_STATE_NAME
     try:
-        step = TrainerState.load_from_json(str(path)).global_step
+        state = TrainerState.load_from_json(str(path))
     except Exception as error:  # what JSON and the constructor raise depends on the content
         raise StateError(
             f"{path} is missing, damaged, or of another version of Transformers ({type(error).__name__}: {error}): "
             "resume from another checkpoint."
         ) from error
-    if type(step) is not int:
-        raise StateError(f"{path} has global_step={step!r}, which is no step: resume from another checkpoint.")
-    return step
+    for name, (fits, what) in FIELDS.items():
+        if hasattr(state, name) and not fits(value := getattr(state, name)):
+            raise StateError(
+                f"{path} has {name}={short(value)}, and it must be {what}: resume from another checkpoint."
+            )
+    return state.global_step
 
 
 @contextlib.contextmanager
