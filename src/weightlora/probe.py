@@ -59,7 +59,7 @@ def gather(
         )
     check_fresh(adapters)
     with undisturbed(model):
-        done = backward(model, batches, loss, number)
+        done = backward(model, batches, loss, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
@@ -72,7 +72,13 @@ def gather(
     rule.update(evidence, done, lambda score: score > 0)
 
 
-def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number: int) -> int:
+def backward(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None,
+    number: int,
+    add_up: Callable[[Tensor], None] = Tensor.backward,
+) -> int:
     """One backward pass after another; the gradients add up. Returns how many batches there were.
 
     Args:
@@ -80,6 +86,7 @@ def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number
         batches: Of which the first `number` are used.
         loss: None calls the model with the batch, which then is a mapping with labels.
         number: How many batches.
+        add_up: Adds the gradients of a loss to those that are there.
 
     Raises:
         DataError: There is no batch, or a batch gives no loss.
@@ -95,7 +102,7 @@ def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number
             )
         if not bool(value.isfinite().all()):
             raise TrainingError(f"the loss of batch {done} of the probe is {float(value)}: check the data.")
-        (value * SCALE).backward()
+        add_up(value * SCALE)
     if not done:
         raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
     return done
