@@ -471,7 +471,6 @@ def zero(cases: str, directory: str) -> None:
             found[name]["trainable"] = len(sizes)
         except ValueError as error:
             found[name] = {"refused": str(error)}
-            import traceback; traceback.print_exc()
         dist.barrier() if dist.is_initialized() else None
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 

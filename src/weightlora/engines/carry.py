@@ -83,6 +83,9 @@ def put_back_(engine: Any, directory: str | Path) -> tuple[str, dict[str, Any]] 
             "the model as in the first run."
         )
     create_moments_(engine)
+    with torch.no_grad(), gathered(engine, list(parameters.values()), changed=True):
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"{WEIGHT}|{name}"])
     for key, value in tensors.items():
         moment, _, name = key.partition("|")
         set_whole_(parameters[name], value, None if moment == WEIGHT else moment)
@@ -148,19 +151,14 @@ def link_moments_(optimizer: Any) -> None:
 
 def create_moments_(engine: Any) -> None:
     """Let the optimizer create its moments, which DeepSpeed's setters need: a step along 0, at a learning rate of 0."""
-    import deepspeed
-
     groups = engine.optimizer.param_groups
     rates = [group["lr"] for group in groups]
     parameters = [parameter for _, parameter in trained(engine.module)]
-    whole: Any = contextlib.nullcontext()
-    if engine.zero_optimization_stage() == 3:
-        whole = deepspeed.zero.GatheredParameters(parameters)
     try:
         for group in groups:
             group["lr"] = 0.0
         engine.set_gradient_accumulation_boundary(True)
-        with whole:
+        with gathered(engine, parameters):
             engine.backward(torch.stack([(one * 0.0).sum().float() for one in parameters]).sum(), scale_wrt_gas=False)
         engine.optimizer.step()
         engine.optimizer.zero_grad()
@@ -168,6 +166,17 @@ def create_moments_(engine: Any) -> None:
     finally:
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
+
+
+def gathered(engine: Any, parameters: list[Any], changed: bool = False) -> contextlib.AbstractContextManager[Any]:
+    """In this context parameters are whole; ZeRO 3 then takes over the values of the first process, if `changed`."""
+    if engine.zero_optimization_stage() != 3:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    context: contextlib.AbstractContextManager[Any]
+    context = deepspeed.zero.GatheredParameters(parameters, modifier_rank=0 if changed else None)
+    return context
 
 
 def set_whole_(parameter: Any, value: Tensor, moment: str | None) -> None:

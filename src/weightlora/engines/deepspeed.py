@@ -20,7 +20,7 @@ from ..adapters import LoraAdapter, unwrap_model
 from ..errors import ModelError, TrainingError
 from ..tensors import forget_whole_, gradient_of, hide_, local, note_whole_, show_
 from . import processes
-from .carry import drop_carried, put_back_, write_carried
+from .carry import drop_carried, gathered, put_back_, write_carried
 from .phased import Phased
 
 # What ZeRO 3 leaves on modules beside the attributes that begin with "ds_".
@@ -106,7 +106,15 @@ class DeepSpeed(Phased):
         vars(engine).update(step=watched_step, save_checkpoint=save_checkpoint, load_checkpoint=load_checkpoint)
 
     def hold_again_(self, trainer: Any) -> None:
-        trainer.model_wrapped = trainer.deepspeed = trainer.accelerator.prepare(trainer.model)
+        from accelerate.utils import DummyOptim
+
+        # ZeRO does not hold a model without an optimizer.
+        if "optimizer" in trainer.accelerator.state.deepspeed_plugin.deepspeed_config:
+            optimizer = DummyOptim([one for one in trainer.model.parameters() if one.requires_grad])
+        else:
+            optimizer = trainer.create_optimizer()
+        trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, optimizer)
+        trainer.deepspeed = trainer.model_wrapped
 
     def attach(self, model: nn.Module) -> None:
         """Show the weights of the adapters, and how large they are as a whole."""
@@ -163,7 +171,10 @@ class DeepSpeed(Phased):
         for module in unwrap_model(model).modules():
             held = {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
             if partitioned:
-                fresh.update(_gathered([parameter for parameter in held.values() if parameter not in fresh]))
+                with gathered(self.engine, [one for one in held.values() if hasattr(one, "ds_id")]):
+                    for one in held.values():
+                        whole = one.detach().to("cpu", copy=True)
+                        fresh.setdefault(one, nn.Parameter(whole, requires_grad=one.requires_grad))
                 module._parameters = {name: fresh.get(one) for name, one in dict.items(module._parameters)}
                 for name in [one for one in vars(module) if one in LEFT_ON_MODULES or one.startswith("ds_")]:
                     del vars(module)[name]
@@ -256,13 +267,3 @@ def refuse_engine(engine: Any) -> None:
         )
     if stage == 3 and any(type(parameter) is not nn.Parameter for parameter in engine.module.parameters()):
         raise ModelError("ZeRO 3 cuts up quantized base weights, which cannot be put together again: set stage 1 or 2.")
-
-
-def _gathered(parameters: list[Any]) -> dict[Any, nn.Parameter]:
-    """New parameters on the CPU, with the whole content of those that ZeRO 3 has cut up."""
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([one for one in parameters if hasattr(one, "ds_id")]):
-        return {
-            one: nn.Parameter(one.detach().to("cpu", copy=True), requires_grad=one.requires_grad) for one in parameters
-        }

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,12 @@ class Fsdp1(Phased):
             parts = handle.world_size if handle.uses_sharded_strategy else 1
             for parameter, shape in zip(handle.flat_param._params, handle.flat_param._shapes, strict=True):
                 note_whole_(parameter, shape.numel(), parts)
+
+    def load_(self, model: Any, checkpoint: str | Path) -> None:
+        # PEFT 0.21 finds no adapter in a model of FSDP1 to load into.
+        for name in model.active_adapters:
+            place = Path(checkpoint) / name
+            model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
 
     def to_plain_(self, model: nn.Module) -> nn.Module:
         return to_plain_(model)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -27,6 +28,9 @@ class Phased(Engine):
     def remove_(self, model: nn.Module, losers: list[LoraAdapter], optimizer: Optimizer) -> None:
         switch_off_(losers, optimizer)
         self.waiting += losers
+
+    def load_(self, model: nn.Module, checkpoint: str | Path) -> None:
+        """Load weights that the engine itself does not load, before it gets the model."""
 
     @contextlib.contextmanager
     def serving(self, accelerator: Any) -> Iterator[None]:

@@ -37,10 +37,7 @@ def train_in_phases(
     """
     callback.engine = engine
     if checkpoint:
-        # PEFT 0.21 finds no adapter in a model of FSDP1 to load into, and DeepSpeed reads its own files only.
-        for name in trainer.model.active_adapters:
-            place = Path(checkpoint) / name
-            trainer.model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
+        engine.load_(trainer.model, checkpoint)
     elif callback.config.select_steps == 0 and not RULES[callback.config.selection].probes:
         trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
         callback.go_on(WeightLora(trainer.model, torch.optim.SGD(trainable), callback.config).state_dict())
