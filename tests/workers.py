@@ -463,16 +463,33 @@ def zero(cases: str, directory: str) -> None:
                 arguments["per_device_train_batch_size"] //= world()
         try:
             run = phased_trainer(place, settings, **arguments)
+            before = {name: set(vars(module)) for name, module in run.model.named_modules()}
             *_, at = name.rpartition(", resumed at ")
             run.train(resume_from_checkpoint=str(place / f"checkpoint-{at}") if at.isdecimal() else None)
             found[name] = report(run)
             run.save_model(str(place / "final"))
             sizes = [parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad]
-            found[name]["trainable"] = len(sizes)
+            found[name]["trainable"] = sum(sizes)
+            found[name]["left"] = left_on(run, before) if world() > 1 else []
         except ValueError as error:
             found[name] = {"refused": str(error)}
         dist.barrier() if dist.is_initialized() else None
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
+def left_on(run, before: dict[str, set[str]]) -> list[str]:
+    """What is on a model that the engine gave back, and was not there before, or is DeepSpeed's."""
+    left = []
+    for name, module in run.weightlora.engine.to_plain_(run.model).named_modules():
+        left += [f"{name}.{attribute}" for attribute in set(vars(module)) - before.get(name, set(vars(module)))]
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        left += [f"{name} {hook}" for hook in hooks if "deepspeed" in (getattr(hook, "__module__", None) or "")]
+        left += [f"{name} {type(module._parameters)}"] if type(module._parameters) is not dict else []
+        for parameter in module._parameters.values():
+            left += [f"{name} {parameter.shape}"] if parameter is not None and not parameter.numel() else []
+            if parameter is not None and parameter.requires_grad:
+                left += [f"{name} {attribute}" for attribute in vars(parameter)]
+    return left
 
 
 def pretend_accelerator() -> None:
