@@ -60,7 +60,7 @@ def gather(
         )
     check_fresh(adapters)
     with undisturbed(model):
-        done = backward(model, batches, loss, number)
+        done = backward(model, batches, loss, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
@@ -73,7 +73,13 @@ def gather(
     rule.update(evidence, done, lambda score: score > 0)
 
 
-def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number: int) -> int:
+def backward(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None,
+    number: int,
+    add_up: Callable[[Tensor], None] = Tensor.backward,
+) -> int:
     """One backward pass after another; the gradients add up. Returns how many batches there were.
 
     Args:
@@ -81,6 +87,7 @@ def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number
         batches: Of which the first `number` are used.
         loss: None calls the model with the batch, which then is a mapping with labels.
         number: How many batches.
+        add_up: Adds the gradients of a loss to those that are there.
 
     Raises:
         DataError: There is no batch, or a batch gives no loss.
@@ -93,7 +100,7 @@ def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number
             f"batch {done} of the probe",
             "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss",
         )
-        (value * SCALE).backward()
+        add_up(value * SCALE)
     if not done:
         raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
     return done

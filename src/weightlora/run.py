@@ -50,7 +50,9 @@ class RunDirectory:
         Lines of steps after the one at which the run resumes are dropped, and so is a last line that was cut short:
         the history has each step once.
         """
-        self._keep_until(self.path / HISTORY, selector.step_count, bool(selector.step_count) or selector.phase == "train")
+        self._keep_until(
+            self.path / HISTORY, selector.step_count, bool(selector.step_count) or selector.phase == "train"
+        )
         self.describe(selector)
 
     def begin_log(self, step: int) -> None:

@@ -18,7 +18,7 @@ from .config import WeightLoraConfig
 from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
 from .guard import StepGuard
-from .optimizers import check_holds, check_optimizer, unwrap_optimizer
+from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather
 from .recompute import gathering
 from .rules import RULES, check_finite
@@ -85,7 +85,7 @@ class WeightLora(Described):
         self._steps = int(self.config.select_steps)
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
-        self.model, self.optimizer = model, unwrap_optimizer(optimizer)
+        self.model, self.optimizer = model, self.engine.optimizer_of(optimizer)
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
         self.adapter_name = self.adapters[0].adapter_name
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
@@ -155,8 +155,7 @@ class WeightLora(Described):
         """
         if self.phase != "train":
             gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
-            entry = {"step": 0, "phase": "select", "active": len(self.names)}
-            self._record({**entry, "score": list(self.scores.values())})
+            self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
             self.finish()
 
     def step(self, grad_scale: float | None = None) -> None:
@@ -254,6 +253,7 @@ class WeightLora(Described):
         """Leave nothing of ours on the model, and on the optimizer the guard alone."""
         self._rule.close()
         self._gathering.close()
+        self.engine.close()
         self.guard.leave_others()
 
     def state_dict(self) -> dict[str, Any]:

@@ -120,7 +120,9 @@ class RunReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
-        values = {name: value for name, value in vars(self).items() if name not in ("selection", "history", "settings")}
+        values = {
+            name: value for name, value in vars(self).items() if name not in ("selection", "history", "settings")
+        }
         history = {
             "recorded_steps": self.history.recorded,
             "steps": self.history.steps,
@@ -206,9 +208,7 @@ def _check_run(path: Path) -> None:
     raise DataError(f"{path} is not the directory of a run, because it has no {SELECTION}: give one that has.")
 
 
-def _grid_and_modules(
-    selection: Selection, history: History, scores: Sequence[float | None]
-) -> dict[str, Any]:
+def _grid_and_modules(selection: Selection, history: History, scores: Sequence[float | None]) -> dict[str, Any]:
     grid = lay_out([module.name for module in selection.modules])
     bounded = stopped_by_bound(selection, history.decisions)
     columns = zip(

@@ -37,7 +37,9 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     def loss(batch: Any) -> Tensor:
         inputs = trainer._prepare_inputs(batch)
         with trainer.compute_loss_context_manager():
-            found: Tensor = trainer.compute_loss(trainer.model_wrapped, inputs)
+            # DeepSpeed's engine would take the pass for one of the training.
+            model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
+            found: Tensor = trainer.compute_loss(model, inputs)
         return found
 
     _probe(selector, loader, loss)
