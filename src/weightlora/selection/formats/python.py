@@ -40,7 +40,7 @@ def to_unsloth(selection: Any) -> str:
     if isinstance(targets, str):
         arguments.setdefault("target_parameters", [])  # or Unsloth looks for experts that the expression might mean
         form = (
-            "One expression, because PEFT would find a name in more modules than its own. Older versions want a list."
+            "One expression, because names of other modules end in these. Older versions want a list."
         )
     else:
         form = (
