@@ -133,7 +133,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "use_rslora": lora.use_rslora,
             "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
         },
-        "unambiguous": not longer_names(selector.model, [a.name for a in selector.adapters if a.kind == "module"]),
+        "unambiguous": not longer_names(selector.model, [n for n in selector.names if selector.kinds[n] == "module"]),
         "config": asdict(selector.config),
         "phase": selector.phase,
         "step": selector.step_count,

@@ -83,7 +83,8 @@ class Described:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     rank = "" if row["rank"] is None else str(row["rank"])
-    return [row["name"], "yes" if row["kept"] else "", f"{row['score']:.4g}", rank, f"{row['parameters']:,}"]
+    score = "" if row["score"] is None else f"{row['score']:.4g}"
+    return [row["name"], "yes" if row["kept"] else "", score, rank, f"{row['parameters']:,}"]
 
 
 def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:

@@ -6,7 +6,7 @@ import re
 import pytest
 from models import adamw, lora_bert, lora_mixtral, tiny_bert
 from peft import LoraConfig, get_peft_model
-from selections import selected
+from selections import chosen, lora_twins, selected
 from survivors import injected
 
 import weightlora
@@ -133,6 +133,10 @@ def test_it_shows_itself():
     assert "3 of 12 modules chosen" in str(selection.summary())
     escaped = Selection.from_dict(json.loads(json.dumps(selection.to_dict()).replace("query", "<script>")))
     assert "<script>" not in escaped._repr_html_() and "&lt;script&gt;" in escaped._repr_html_()
+    values = selection.to_dict()
+    for row in values["adapters"]:
+        row["score"] = None
+    assert "layer.0" in str(Selection.from_dict(values).summary())
     figure = selection.plot()
     assert figure.get_suptitle().startswith("3 of 12 LoRA adapters kept")
 
@@ -147,3 +151,10 @@ def test_counts_of_seeds_are_kept(tmp_path):
 
 def test_it_is_exported():
     assert weightlora.Selection is Selection
+
+
+def test_names_that_other_names_end_in_are_known():
+    assert chosen(lora_twins(), 3).unambiguous is False
+    assert chosen(lora_twins(target_modules=r"draft\.layers\.\d+\.(up|down)"), 3).unambiguous
+    everything = chosen(lora_twins(target_modules=["up", "down"]), 1)
+    assert len(everything.modules) == 12 and everything.unambiguous is False

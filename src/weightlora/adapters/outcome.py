@@ -30,7 +30,8 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     config.target_modules = modules
     config.target_parameters = parameters or None
-    if any(check_target_module_exists(config, name) for name in longer_names(model, modules)):
+    longer = longer_names(model, modules) - set(modules)
+    if any(check_target_module_exists(config, name) for name in longer):
         config.target_modules = "|".join(f"(?:{re.escape(name)})" for name in modules)
 
     ranks = {adapter.name: adapter.rank for adapter in adapters}
@@ -47,11 +48,11 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
         tuner.targeted_parameter_names = [name for name in tuner.targeted_parameter_names if name in left]
 
 
-def longer_names(model: nn.Module, names: Collection[str]) -> list[str]:
-    """Modules that PEFT adapts along with the named ones, because it takes each name as a suffix, too."""
-    plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
+def longer_names(model: nn.Module, names: Collection[str]) -> set[str]:
+    """Modules whose names end in one of the given names: PEFT takes a name as a suffix, too."""
     targets = set(names)
-    return [name for name in plain - targets if _has_suffix_in(name, targets)]
+    plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
+    return {name for name in plain if _has_suffix_in(name, targets)}
 
 
 def _own_config(model: nn.Module, adapter_name: str) -> LoraConfig:

@@ -33,7 +33,7 @@ class Selection:
         step: Optimizer steps that the choice rests on.
         model: Name or path of the base model, if it has one.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`.
-        unambiguous: Whether each chosen name is that of one module alone for PEFT, which also takes names as suffixes.
+        unambiguous: Whether no module's name ends in the name of one that could be chosen. PEFT takes both as one.
         adapter_name: PEFT's name of the adapter.
         trainable_parameters: Parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Of the packages that made the run.

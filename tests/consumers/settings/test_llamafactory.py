@@ -74,7 +74,7 @@ def test_more_than_the_chosen_where_names_end_others(tmp_path):
     """As the block says."""
     selection, base = CASES["a name that ends another's"]()
     block = selection.to("llamafactory")
-    assert "it adapts all" in block
+    assert "it may adapt them, too" in block
     assert len(adapted(adapt(block, base, tmp_path))) == 2 * len(selection.kept)
 
 

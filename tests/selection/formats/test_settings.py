@@ -90,7 +90,7 @@ def test_what_llamafactory_cannot_express_is_said():
     assert yaml.safe_load(block) is None
     assert "# LLaMA-Factory adapts no parameters, and leaves out model.layers.0.mlp.experts.down_proj, " in block
     assert "cannot express this choice" in block
-    assert "it adapts all.\n" in chosen(lora_twins(), 3).to("llamafactory")
+    assert "it may adapt them, too.\n" in chosen(lora_twins(), 3).to("llamafactory")
     names = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
     text = json.dumps(edited(chosen(lora_llama()), names).to_dict()).replace("1.mlp.up_proj", "1.mlp.up,proj")
     block = Selection.from_dict(json.loads(text)).to("llamafactory")

@@ -77,7 +77,7 @@ def to_llamafactory(selection: Any) -> str:
         f"LLaMA-Factory adapts no parameters, and leaves out {names_in(parameters)}." if parameters else None,
         None
         if selection.unambiguous
-        else "PEFT finds these names in other modules, too, and LLaMA-Factory takes no expression: it adapts all.",
+        else "Names of other modules end in these, and LLaMA-Factory takes no expression: it may adapt them, too.",
         "LLaMA-Factory freezes these towers: see freeze_vision_tower and freeze_multi_modal_projector."
         if any(map(TOWERS.search, names))
         else None,
