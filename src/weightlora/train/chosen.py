@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..adapters.outcome import longer_names
 from ..errors import ConfigError, DataError, ModelError
 from ..selection.record import Selection
 from .arguments import Recipe
@@ -71,6 +72,6 @@ def chosen_targets(run: str, model: nn.Module) -> dict[str, Any]:
                 f"chose from{source}, on the same kind of task."
             )
     targets: dict[str, Any] = {"target_modules": modules}
-    if any(name.endswith(tuple(f".{module}" for module in modules)) for name in known):  # PEFT takes names as suffixes
+    if longer_names(model, modules):  # PEFT takes names as suffixes
         targets["target_modules"] = "|".join(f"(?:{re.escape(name)})" for name in modules)
     return targets | ({"target_parameters": parameters} if parameters else {})
