@@ -49,6 +49,8 @@ def _content(path: str, thing: Any, above: list[Any]) -> Iterator[tuple[str, Any
         yield f"{path} order", list(thing)
         for key, value in thing.items():
             yield from _content(f"{path}{key}/", value, above)
-    elif isinstance(thing, list | tuple | set):
+    elif isinstance(thing, set):
+        yield f"{path} entries", sorted(map(repr, thing))
+    elif isinstance(thing, list | tuple):
         for place, value in enumerate(thing):
             yield from _content(f"{path}{place}/", value, above)

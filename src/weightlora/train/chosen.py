@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..adapters.outcome import longer_names
 from ..errors import ConfigError, DataError, ModelError
 from ..selection.record import Selection
 from .arguments import Recipe
@@ -60,17 +61,15 @@ def chosen_targets(run: str, model: nn.Module) -> dict[str, Any]:
     if not selection.final:
         raise DataError(f"{run} has made no choice yet (step {selection.step}): wait until it has, or give another.")
     modules, parameters = selection.target_modules, selection.target_parameters
-    known = {name for name, _ in model.named_modules()}
-    for name, there in [(n, known) for n in modules] + [
-        (n, {p for p, _ in model.named_parameters()}) for n in parameters
-    ]:
-        if name not in there:
-            source = "" if selection.model is None else f" ({selection.model})"
-            raise ModelError(
-                f"{run} chose {name!r}, which {type(model).__name__} does not have: train the model that the run "
-                f"chose from{source}, on the same kind of task."
-            )
+    known, held = ({name for name, _ in named} for named in (model.named_modules(), model.named_parameters()))
+    missing = [name for name in modules if name not in known] + [name for name in parameters if name not in held]
+    if missing:
+        source = "" if selection.model is None else f" ({selection.model})"
+        raise ModelError(
+            f"{run} chose {missing[0]!r}, which {type(model).__name__} does not have: train the model that the run "
+            f"chose from{source}, on the same kind of task."
+        )
     targets: dict[str, Any] = {"target_modules": modules}
-    if any(name.endswith(tuple(f".{module}" for module in modules)) for name in known):  # PEFT takes names as suffixes
+    if longer_names(model, modules):  # PEFT takes names as suffixes
         targets["target_modules"] = "|".join(f"(?:{re.escape(name)})" for name in modules)
     return targets | ({"target_parameters": parameters} if parameters else {})
