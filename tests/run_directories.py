@@ -37,14 +37,19 @@ def write_run(
     draw = random.Random(seed)
     names = [name.format(layer, kind) for layer in range(layers) for kind in TYPES]
     sizes = [size for _ in range(layers) for size in TYPES.values()]
-    speed = [draw.random() ** 2 * size / 15360 * (1 + layer / layers) for layer, size in zip(
-        [layer for layer in range(layers) for _ in TYPES], sizes, strict=True
-    )]
+    speed = [
+        draw.random() ** 2 * size / 15360 * (1 + layer / layers)
+        for layer, size in zip([layer for layer in range(layers) for _ in TYPES], sizes, strict=True)
+    ]
     scores = [0.0] * len(names)
     history: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
-        scores = [score + rate * (0.3 + 1.4 * draw.random()) / steps for score, rate in zip(scores, speed, strict=True)]
-        history.append({"step": step, "phase": "select", "active": len(names), "score": [round(score, 9) for score in scores]})
+        scores = [
+            score + rate * (0.3 + 1.4 * draw.random()) / steps for score, rate in zip(scores, speed, strict=True)
+        ]
+        history.append(
+            {"step": step, "phase": "select", "active": len(names), "score": [round(score, 9) for score in scores]}
+        )
     bound = sum(sizes) * keep // len(names)
     mask = top_k_within(torch.tensor(scores, dtype=torch.float64), keep, sizes, bound).tolist()
     kept = [name for name, chosen in zip(names, mask, strict=True) if chosen]

@@ -79,7 +79,10 @@ def test_several_runs(first: Path, here: Path, capsys: pytest.CaptureFixture):
         (["."], ". is empty: a run writes selection.json when its training begins, so ask again then."),
         (["{}", "--format", "jsn"], "format='jsn' is not known: did you mean 'json'?"),
         (["{}", "{}", "--format", "json"], "--format is of one run, and 2 are given: give one."),
-        (["{}", "--format", "json", "--json"], "--format prints the block to paste and nothing else: leave out --json"),
+        (
+            ["{}", "--format", "json", "--json"],
+            "--format prints the block to paste and nothing else: leave out --json",
+        ),
         (["{}", "--output", "a.pdf"], "--output a.pdf ends in '.pdf': give a name that ends in .html, "),
         (["{}", "{}", "--output", "a.png"], "--output a.png is of one run, and 2 are given: give one."),
     ],

@@ -72,9 +72,7 @@ def read_outcome(directory: Path) -> Outcome:
     )
 
 
-def costs_of(
-    selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, Any]], decision: int
-) -> list[Cost]:
+def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, Any]], decision: int) -> list[Cost]:
     """The lines of the table, without those of which nothing is known.
 
     Args:
@@ -146,5 +144,3 @@ def _number(value: Any) -> float | None:
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, dict) else {}
-
-

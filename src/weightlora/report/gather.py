@@ -18,7 +18,7 @@ from .costs import Cost, costs_of, read_outcome
 from .history import History, read_history, read_log, thin
 from .reasons import places_by_score, reasons, stopped_by_bound
 
-__all__ = ["ModuleRow", "RunReport", "read_run", "read_runs"]
+__all__ = ["ModuleRow", "RunReport", "as_data", "read_run", "read_runs"]
 
 MOST_LOG_ENTRIES = 400
 
@@ -120,7 +120,9 @@ class RunReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
-        values = {name: value for name, value in vars(self).items() if name not in ("selection", "history", "settings")}
+        values = {
+            name: value for name, value in vars(self).items() if name not in ("selection", "history", "settings")
+        }
         history = {
             "recorded_steps": self.history.recorded,
             "steps": self.history.steps,
@@ -193,6 +195,11 @@ def read_runs(directories: Sequence[str | os.PathLike[str]]) -> list[RunReport]:
     return [run if names[run.name] == 1 else replace(run, name=str(p)) for run, p in zip(runs, paths, strict=True)]
 
 
+def as_data(runs: Sequence[RunReport]) -> dict[str, Any]:
+    """What `weightlora show --json` prints."""
+    return {"format": 1, "runs": [run.to_dict() for run in runs]}
+
+
 def _check_run(path: Path) -> None:
     """Raise a `DataError` unless the directory has a `selection.json`."""
     if (path / SELECTION).is_file():
@@ -206,9 +213,7 @@ def _check_run(path: Path) -> None:
     raise DataError(f"{path} is not the directory of a run, because it has no {SELECTION}: give one that has.")
 
 
-def _grid_and_modules(
-    selection: Selection, history: History, scores: Sequence[float | None]
-) -> dict[str, Any]:
+def _grid_and_modules(selection: Selection, history: History, scores: Sequence[float | None]) -> dict[str, Any]:
     grid = lay_out([module.name for module in selection.modules])
     bounded = stopped_by_bound(selection, history.decisions)
     columns = zip(

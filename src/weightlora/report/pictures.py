@@ -18,9 +18,7 @@ def figures_of(run: RunReport) -> dict[str, Draw]:
     figures: dict[str, Draw] = {"selection": lambda: _selection(run)}
     history, kept = run.history, [module.kept for module in run.modules]
     if len(history.steps) > 1:
-        figures["scores"] = lambda: scores_figure(
-            history.steps, history.scores, kept, run.decisions, run.score_label
-        )
+        figures["scores"] = lambda: scores_figure(history.steps, history.scores, kept, run.decisions, run.score_label)
     if losses := run.losses():
         figures["loss"] = lambda: log_figure(losses, run.decisions if run.final else [])
     return figures

@@ -11,7 +11,17 @@ from ..summary import by_kind
 from .costs import Cost, amount
 from .gather import ModuleRow, RunReport
 
-__all__ = ["LEVELS", "NOTHING", "describe_run", "draw_chart", "format_cost", "lead", "level_colours", "level_of", "place_cells"]
+__all__ = [
+    "LEVELS",
+    "NOTHING",
+    "describe_run",
+    "draw_chart",
+    "format_cost",
+    "lead",
+    "level_colours",
+    "level_of",
+    "place_cells",
+]
 
 LEVELS = 24
 """Shades of the grid."""
