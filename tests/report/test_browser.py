@@ -20,7 +20,8 @@ ATTACK = "<script>alert(1)</script>"
 # The contrast by WCAG 2 of each text with what is behind it.
 CONTRAST = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => [r, g, b].map((c) => linear(c / 255))
     .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
   const behind = (element) => {
     for (let one = element; one; one = one.parentElement) {

@@ -64,7 +64,7 @@ def test_a_damaged_or_foreign_result(tmp_path: Path):
     (tmp_path / "result.json").write_text('{"metrics": 3, "versions": [], "machine": null}')
     assert read_outcome(tmp_path).metrics == {}
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(DataError, match="result.json is not whole JSON"):
+    with pytest.raises(DataError, match=r"result\.json is not whole JSON"):
         read_outcome(tmp_path)
 
 

@@ -27,8 +27,8 @@ def test_a_high_score_that_the_bound_kept_out_is_named():
     found = reasons(selection(BOUNDED), [])
     assert stopped_by_bound(selection(BOUNDED), []) == [True, False, False, False]
     assert found == [
-        "Dropped by the bound on parameters: place 1 of 4 by score, but with its 300 parameters the kept modules would "
-        "have more than 300.",
+        "Dropped by the bound on parameters: place 1 of 4 by score, but with its 300 parameters the kept modules "
+        "would have more than 300.",
         "Kept: place 2 of 4 by score.",
         "Kept: place 3 of 4 by score.",
         "Dropped: place 4 of 4 by score, and 2 are kept.",

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         WeightLoraError: Something is wrong with the input. Nothing was written then.
     """
-    from ..report import read_runs
+    from ..report import as_data, read_runs
     from .writing import plan_outputs, write_all
 
     _check_together(args)
@@ -82,11 +82,6 @@ def run(args: argparse.Namespace) -> int:
         if len(runs) == 1:
             _draw_here(runs[0], args.overwrite)
     return 0
-
-
-def as_data(runs: "list[RunReport]") -> dict[str, Any]:
-    """What `--json` prints and `--output data.json` writes."""
-    return {"format": 1, "runs": [one.to_dict() for one in runs]}
 
 
 def show_table(run: "RunReport") -> None:
@@ -142,8 +137,8 @@ def _check_together(args: argparse.Namespace) -> None:
     for path in args.output or ():
         if path.suffix and path.suffix not in KINDS:
             raise ConfigError(
-                f"--output {path} ends in {path.suffix!r}: give a name that ends in {', '.join(KINDS)}, or a directory "
-                "without a dot."
+                f"--output {path} ends in {path.suffix!r}: give a name that ends in {', '.join(KINDS)}, or a "
+                "directory without a dot."
             )
         if path.suffix in (".png", ".svg"):
             _only(args.runs, f"--output {path}")

@@ -62,14 +62,13 @@ def write_all(contents: dict[Path, bytes]) -> list[Path]:
 
 
 def _make(runs: "Sequence[RunReport]", path: Path) -> dict[Path, bytes]:
-    from ..report import render_page
+    from ..report import as_data, render_page
     from ..report.pictures import draw_pictures
-    from .show import as_data
 
     if path.suffix == ".html":
         return {path: render_page(runs).encode()}
     if path.suffix == ".json":
-        return {path: f"{json.dumps(as_data(list(runs)), allow_nan=False)}\n".encode()}
+        return {path: f"{json.dumps(as_data(runs), allow_nan=False)}\n".encode()}
     if path.suffix:
         return {path: draw_pictures(runs[0], path.suffix[1:], ("selection",))["selection"]}
     contents = {}

@@ -4,7 +4,7 @@ matplotlib and jinja2 load when something is drawn or rendered.
 """
 
 from ..drawing.picture import draw_selection
-from .gather import RunReport, read_run, read_runs
+from .gather import RunReport, as_data, read_run, read_runs
 from .page import render_page
 
-__all__ = ["RunReport", "draw_selection", "read_run", "read_runs", "render_page"]
+__all__ = ["RunReport", "as_data", "draw_selection", "read_run", "read_runs", "render_page"]

@@ -18,7 +18,7 @@ from .costs import Cost, costs_of, read_outcome
 from .history import History, read_history, read_log, thin
 from .reasons import places_by_score, reasons, stopped_by_bound
 
-__all__ = ["ModuleRow", "RunReport", "read_run", "read_runs"]
+__all__ = ["ModuleRow", "RunReport", "as_data", "read_run", "read_runs"]
 
 MOST_LOG_ENTRIES = 400
 
@@ -193,6 +193,11 @@ def read_runs(directories: Sequence[str | os.PathLike[str]]) -> list[RunReport]:
     runs = [read_run(path) for path in paths]
     names = Counter(run.name for run in runs)
     return [run if names[run.name] == 1 else replace(run, name=str(p)) for run, p in zip(runs, paths, strict=True)]
+
+
+def as_data(runs: Sequence[RunReport]) -> dict[str, Any]:
+    """What `weightlora show --json` prints."""
+    return {"format": 1, "runs": [run.to_dict() for run in runs]}
 
 
 def _check_run(path: Path) -> None:
