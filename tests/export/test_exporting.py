@@ -121,8 +121,10 @@ def test_an_existing_directory_is_refused_unless_it_is_an_export_and_asked_for(t
 
 def test_an_export_onto_itself_is_refused(tmp_path):
     export_adapter(saved("gates"), tmp_path / "out", check="tensors")
-    with pytest.raises(DataError, match="is the adapter itself: give another directory"):
-        export_adapter(tmp_path / "out", tmp_path / "out", overwrite=True)
+    for target in (tmp_path / "out", tmp_path):
+        (target / "export.json").touch()
+        with pytest.raises(DataError, match="is the adapter itself, or holds it: give another directory"):
+            export_adapter(tmp_path / "out", target, overwrite=True)
 
 
 def test_without_its_base_an_adapter_is_exported_by_tensors_only(tmp_path):

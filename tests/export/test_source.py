@@ -77,18 +77,18 @@ def test_a_run_directory_is_taken_by_its_adapter(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("selection", "steps", "refused"), [("stoiht", 1, True), ("stoiht", 2, False), ("credit", 1, False)]
+    ("selection", "steps", "refused"), [("stoiht", 3, True), ("stoiht", 4, False), ("credit", 3, False)]
 )
 def test_gates_that_are_not_in_the_adapter_yet_are_refused(selection, steps, refused, tmp_path):
     model = lora_bert(1)
     optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=2, select_steps=2, selection=selection))
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=2, select_steps=4, selection=selection))
     train(model, optimizer, selector, steps=steps)
     model.save_pretrained(tmp_path)
     write_state(selector.state_dict(), tmp_path)
     if refused:
         with pytest.raises(
-            DataError, match="was saved after 1 of 2 selection steps, and its gates are not in the adap"
+            DataError, match="was saved after 3 of 4 selection steps, and its gates are not in the adap"
         ):
             check_final(tmp_path)
     else:

@@ -109,25 +109,40 @@ def loaded(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
     Raises:
         ModelError: If it adapts anything else.
     """
+    model = attach(base, directory, names)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what PEFT adapts is compared below
-            model = PeftModel.from_pretrained(base, str(directory)).eval()
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
-        raise ModelError(
-            f"PEFT cannot load {directory} on the base model, so it may be another one: {reason}."
-        ) from error
-    try:
-        adapted = {adapter.name for adapter in find_adapters(model, "default", check=False)}
-        if wrong := adapted.symmetric_difference(names):
-            verb = "also adapts" if (name := min(wrong)) in adapted else "does not adapt"
-            raise ModelError(f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model.")
         yield model
     finally:
         model.unload()
         if hasattr(base, "peft_config"):
             del base.peft_config
+
+
+def attach(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
+    """Put a saved adapter on a base model by plain PEFT, and return the adapted model for evaluation.
+
+    Args:
+        base: Its modules are wrapped.
+        directory: Of the saved adapter.
+        names: What PEFT must adapt.
+
+    Raises:
+        ModelError: If PEFT cannot load it, or adapts anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT adapts is compared below
+            model = PeftModel.from_pretrained(base, str(directory)).eval()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip().rstrip(".")
+        raise ModelError(
+            f"PEFT cannot load {directory} on the base model, so it may be another one: {reason}."
+        ) from error
+    adapted = {adapter.name for adapter in find_adapters(model, "default", check=False)}
+    if wrong := adapted.symmetric_difference(names):
+        verb = "also adapts" if (name := min(wrong)) in adapted else "does not adapt"
+        raise ModelError(f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model.")
+    return model
 
 
 def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Tensor | None = None) -> Outputs:

@@ -117,12 +117,13 @@ def export_adapter(
     target = Path(out_dir).resolve()
     _check_target(target, overwrite)
     directory = find_adapter(adapter_dir)
-    if target == directory.resolve():
-        raise DataError(f"{out_dir} is the adapter itself: give another directory.")
+    if target in (directory.resolve(), *directory.resolve().parents):
+        raise DataError(f"{out_dir} is the adapter itself, or holds it: give another directory.")
     check_final(directory)
     source = read_source(directory, lambda config: Base(config, base).places(config))
     check_features(source, profile)
-    model = Base(source.config, base, source.heads, optional=profile in ("portable", "compact"))
+    optional = profile in ("portable", "compact") and not complete_fused
+    model = Base(source.config, base, source.heads, optional)
     with _in_one_sentence(target), replacing_directory(target) as staging:
         found = _export(
             source, model, staging, profile, DTYPES[dtype] if dtype else None, complete_fused, check, llama_cpp
@@ -185,7 +186,7 @@ def _gguf(
         for path in portable.iterdir():
             path.unlink()
         portable.rmdir()
-    return read_gguf(staging, source.pairs, config)
+    return read_gguf(staging, source.pairs, config.get_text_config())
 
 
 def _compare(source: Source, again: Source, base: Base, dtype: torch.dtype) -> Outputs:

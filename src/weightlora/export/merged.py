@@ -1,15 +1,13 @@
 """The profile `merged`: the adapter in the weights of the base, as an ordinary Transformers model."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 
 from ..errors import ModelError
 from .base import Base
-from .checks import Outputs, compare_outputs, outputs, probe_batch
+from .checks import Outputs, attach, compare_outputs, outputs, probe_batch
 from .source import Source
 
 __all__ = ["write_merged"]
@@ -35,7 +33,7 @@ def write_merged(
     Raises:
         ModelError: If the base cannot be loaded, PEFT cannot merge the adapter, or the saved model differs.
     """
-    model: Any = PeftModel.from_pretrained(base.load(), str(source.directory)).eval()
+    model = attach(base.load(), source.directory, [pair.name for pair in source.pairs])
     before = without = batch = None
     if compare:
         batch = probe_batch(model.get_base_model())
@@ -52,10 +50,11 @@ def write_merged(
     _save_tokenizer(source, base, directory)
     wanted = merged.state_dict()
     again = type(merged).from_pretrained(directory, dtype=kind).eval()  # type: ignore[attr-defined]
-    for name, tensor in again.state_dict().items():
-        if name not in wanted or not torch.equal(tensor, wanted[name]):
+    found = again.state_dict()
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in wanted or name not in found or not torch.equal(found[name], wanted[name]):
             raise ModelError(f"the merged model was saved with another {name!r}, so nothing was written.")
-    del merged, wanted
+    del merged, wanted, found
     if batch is None or before is None:
         return kind, None
     return kind, compare_outputs(before, outputs(again.float(), batch), kind, without)

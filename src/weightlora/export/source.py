@@ -102,8 +102,8 @@ def check_final(directory: Path) -> None:
     state = State.from_dict(read_state(directory))
     if state.round < state.config["rounds"] and any(omega not in (0, 1) for omega in state.omega):
         raise DataError(
-            f"{directory} was saved after {state.step_count} of {state.config['select_steps']} selection steps, and its "
-            "gates are not in the adapter yet: train on until the choice is made, and export the result."
+            f"{directory} was saved after {state.step_count} of {state.config['select_steps']} selection steps, and "
+            "its gates are not in the adapter yet: train on until the choice is made, and export the result."
         )
 
 
