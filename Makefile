@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Touched last, so that a set-up which died half-way runs again.
 STAMP := $(VENV)/.stamp
+ZERO_VENV := .venv-deepspeed
 DOCS_STAMP := $(VENV)/.docs-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test lint bench bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed lint bench bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -25,6 +26,20 @@ quickstart: $(STAMP) ## train, choose and draw on a small real model, no network
 
 test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+
+nightly: nightly-deepspeed ## run the slower tests that need more than .venv
+
+# An environment on top of .venv: DeepSpeed, pure Python, with nothing compiled and its processes on gloo.
+$(ZERO_VENV)/.stamp: $(STAMP)
+	$(BIN)/python -m venv $(ZERO_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(ZERO_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	DS_ACCELERATOR=cpu DS_BUILD_OPS=0 $(ZERO_VENV)/bin/python -m pip install 'deepspeed>=0.19,<0.20'
+	touch $@
+
+nightly-deepspeed: $(ZERO_VENV)/.stamp
+	DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/src $(ZERO_VENV)/bin/python -m pytest \
+	  tests/engines/test_deepspeed.py tests/engines/test_carry.py
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check
@@ -65,7 +80,7 @@ $(DOCS_STAMP): $(STAMP)
 	touch $@
 
 clean: ## remove .venv, caches and built files; runs/ stays
-	rm -rf $(VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ZERO_VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list

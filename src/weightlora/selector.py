@@ -226,8 +226,7 @@ class WeightLora(Described):
             )
         keep = self._rule.decide(self._best)
         self.engine.settle(self.model, [adapter.name for adapter in compress(self.adapters, keep.tolist())])
-        self._round += 1
-        self._last_scores = self.scores
+        self._round, self._last_scores = self._round + 1, self.scores
         losers = list(compress(self.adapters, (~keep).tolist()))
         self.adapters = list(compress(self.adapters, keep.tolist()))
         self._rule.keep(keep)

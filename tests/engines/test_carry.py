@@ -1,5 +1,4 @@
-"""From one DeepSpeed engine to the next: the run goes on as if nothing had happened. On a stand-in; DeepSpeed itself is
-tested in test_deepspeed.py."""
+"""From one DeepSpeed engine to the next, the run goes on as if nothing had happened. On a stand-in for DeepSpeed."""
 
 import json
 
@@ -44,7 +43,9 @@ def test_an_engine_with_fewer_parameters_goes_on_as_the_old_one_would(tmp_path, 
     new = zero.DeepSpeedEngine(model, kind)
     assert carry.put_back_(new, tmp_path) == (str(tmp_path / "global_step3"), {})
     assert new.global_steps == 3 and new.optimizer.param_groups[0]["lr"] == old.optimizer.param_groups[0]["lr"]
-    for (name, ours), theirs in zip(carry.trained(model), (p for p in old.trained if id(p) not in leaving), strict=True):
+    for (name, ours), theirs in zip(
+        carry.trained(model), (p for p in old.trained if id(p) not in leaving), strict=True
+    ):
         assert torch.equal(ours, theirs), name
         states = (one.optimizer.state[one.optimizer.copies[p]] for one, p in ((new, ours), (old, theirs)))
         for mine, other in zip(*(state.values() for state in states), strict=True):
@@ -83,7 +84,7 @@ def test_a_damaged_file_and_one_of_other_parameters_are_refused_before_anything_
         carry.put_back_(engine, tmp_path)
     path = next(tmp_path.glob("*/*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StateError, match="is damaged .*: resume from another checkpoint"):
+    with pytest.raises(StateError, match=r"is damaged .*: resume from another checkpoint"):
         carry.put_back_(engine, tmp_path)
     assert all(torch.equal(old, new) for old, new in zip(before, engine.trained, strict=True))
 

@@ -162,7 +162,7 @@ def test_nan_stops_a_run_before_the_step_while_it_selects_and_after_the_step_lat
 
 
 def test_the_plain_model_has_new_parameters_and_no_hooks_of_deepspeed(served):
-    told, engine, selector = served(WeightLoraConfig(keep=2, select_steps=0, selection="random"))
+    told, engine, _ = served(WeightLoraConfig(keep=2, select_steps=0, selection="random"))
 
     def hook(*_):
         """As those that DeepSpeed leaves."""

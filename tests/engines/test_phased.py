@@ -27,7 +27,9 @@ def test_each_phased_engine_has_a_name_and_fixed_shapes(kind):
 
 
 def test_the_engine_holds_the_model_again_after_the_last_step():
-    trainer = SimpleNamespace(model=1, model_wrapped=None, accelerator=SimpleNamespace(prepare=lambda model: model + 1))
+    trainer = SimpleNamespace(
+        model=1, model_wrapped=None, accelerator=SimpleNamespace(prepare=lambda model: model + 1)
+    )
     engine = Phased()
     with engine.serving(trainer.accelerator):
         engine.hold_again_(trainer)

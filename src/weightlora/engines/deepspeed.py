@@ -166,7 +166,8 @@ class DeepSpeed(Phased):
         accelerator may not have room for all.
         """
         self.close()
-        partitioned, fresh = self.engine.zero_optimization_stage() == 3, {}
+        partitioned = self.engine.zero_optimization_stage() == 3
+        fresh: dict[nn.Parameter, nn.Parameter] = {}
         self.engine.destroy()
         for module in unwrap_model(model).modules():
             held = {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
@@ -266,4 +267,6 @@ def refuse_engine(engine: Any) -> None:
             "it: set bf16."
         )
     if stage == 3 and any(type(parameter) is not nn.Parameter for parameter in engine.module.parameters()):
-        raise ModelError("ZeRO 3 cuts up quantized base weights, which cannot be put together again: set stage 1 or 2.")
+        raise ModelError(
+            "ZeRO 3 cuts up quantized base weights, which cannot be put together again: set stage 1 or 2."
+        )
