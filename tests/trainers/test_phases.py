@@ -55,6 +55,13 @@ def test_deepspeed_where_its_functions_do_not_reach_is_refused_by_name():
         phased_engine(zero(0))
     with pytest.raises(ConfigError, match="fp16 of DeepSpeed scales the loss and skips steps"):
         phased_engine(zero(2, {"fp16": {"enabled": True}}))
+    for device in ("cpu", "nvme"):
+        told = zero(2, {"zero_optimization": {"offload_optimizer": {"device": device}}})
+        if device == "cpu":
+            assert type(phased_engine(told)) is DeepSpeed
+            continue
+        with pytest.raises(ConfigError, match="offload_optimizer to nvme was not tested with a selection: set its"):
+            phased_engine(told)
 
 
 def test_the_checkpoint_of_the_present_step_is_where_trainer_writes_it(tmp_path):
