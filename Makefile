@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Touched last, so that a set-up which died half-way runs again.
 STAMP := $(VENV)/.stamp
+ZERO_VENV := .venv-deepspeed
 DOCS_STAMP := $(VENV)/.docs-stamp
 CONSUMERS := .venv-consumers
 
@@ -19,7 +20,7 @@ define demo-data
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test test-lowest fuzz page-test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -69,6 +70,20 @@ $(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.
 	$(call demo-data,$(LOWEST))
 	touch $@
 
+nightly: nightly-deepspeed ## run the slower tests that need more than .venv
+
+# An environment on top of .venv: DeepSpeed, pure Python, with nothing compiled and its processes on gloo.
+$(ZERO_VENV)/.stamp: $(STAMP)
+	$(BIN)/python -m venv $(ZERO_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(ZERO_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	DS_ACCELERATOR=cpu DS_BUILD_OPS=0 $(ZERO_VENV)/bin/python -m pip install 'deepspeed>=0.19,<0.20'
+	touch $@
+
+nightly-deepspeed: $(ZERO_VENV)/.stamp
+	DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/src $(ZERO_VENV)/bin/python -m pytest \
+	  tests/engines/test_deepspeed.py tests/engines/test_carry.py
+
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -111,7 +126,7 @@ $(DOCS_STAMP): $(STAMP)
 	touch $@
 
 clean: ## remove all environments, caches and built files; runs/ stays
-	rm -rf $(VENV) $(CONSUMERS) $(LOWEST) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CONSUMERS) $(LOWEST) $(ZERO_VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list

@@ -468,9 +468,8 @@ def zero(cases: str, directory: str) -> None:
             run.train(resume_from_checkpoint=str(place / f"checkpoint-{at}") if at.isdecimal() else None)
             found[name] = report(run)
             run.save_model(str(place / "final"))
-            sizes = [parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad]
-            found[name]["trainable"] = sum(sizes)
             found[name]["left"] = left_on(run, before) if world() > 1 else []
+            found[name]["trainable"] = trainable(run.model)
         except ValueError as error:
             found[name] = {"refused": str(error)}
         dist.barrier() if dist.is_initialized() else None
@@ -479,9 +478,9 @@ def zero(cases: str, directory: str) -> None:
 
 def left_on(run, before: dict[str, set[str]]) -> list[str]:
     """What is on a model that the engine gave back, and was not there before, or is DeepSpeed's."""
-    left = []
+    known, left = set().union(*before.values()) | {"model_tags"}, []
     for name, module in run.weightlora.engine.to_plain_(run.model).named_modules():
-        left += [f"{name}.{attribute}" for attribute in set(vars(module)) - before.get(name, set(vars(module)))]
+        left += [f"{name}.{attribute}" for attribute in set(vars(module)) - known]
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         left += [f"{name} {hook}" for hook in hooks if "deepspeed" in (getattr(hook, "__module__", None) or "")]
         left += [f"{name} {type(module._parameters)}"] if type(module._parameters) is not dict else []

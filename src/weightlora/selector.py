@@ -225,8 +225,7 @@ class WeightLora(Described):
             )
         keep = self._rule.decide(self._best)
         self.engine.settle(self.model, [adapter.name for adapter in compress(self.adapters, keep.tolist())])
-        self._round += 1
-        self._last_scores = self.scores
+        self._round, self._last_scores = self._round + 1, self.scores
         losers, self.adapters = (list(compress(self.adapters, mask.tolist())) for mask in (~keep, keep))
         self._rule.keep(keep)
         self.engine.remove_(self.model, losers, self.optimizer)

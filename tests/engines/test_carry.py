@@ -1,5 +1,4 @@
-"""From one DeepSpeed engine to the next: the run goes on as if nothing had happened. On a stand-in; DeepSpeed itself is
-tested in test_deepspeed.py."""
+"""From one DeepSpeed engine to the next, the run goes on as if nothing had happened. On a stand-in for DeepSpeed."""
 
 import json
 
@@ -85,7 +84,7 @@ def test_a_damaged_file_and_one_of_other_parameters_are_refused_before_anything_
         carry.put_back_(engine, tmp_path)
     path = next(tmp_path.glob("*/*.safetensors"))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(StateError, match="is damaged .*: resume from another checkpoint"):
+    with pytest.raises(StateError, match=r"is damaged .*: resume from another checkpoint"):
         carry.put_back_(engine, tmp_path)
     assert all(torch.equal(old, new) for old, new in zip(before, engine.trained, strict=True))
 

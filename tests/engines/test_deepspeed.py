@@ -41,6 +41,7 @@ CASES = {
     "DeepSpeed's optimizer, resumed at 3": (CREDIT, {}, OWN),
     "bf16": (CREDIT, {"bf16": True}, {"bf16": {"enabled": True}}),
     "bf16, resumed at 3": (CREDIT, {"bf16": True}, {"bf16": {"enabled": True}}),
+    "offloaded to the CPU": (CREDIT, {}, {"zero_force_ds_cpu_optimizer": False}),  # which would be compiled
     "expand": (CREDIT | {"expand": "qr"}, {}, {}),
 }
 COARSE = {"bf16": 1e-2, "bf16, resumed at 3": 1e-2}  # alone, autocast computes in bf16, and not the whole model
@@ -57,6 +58,7 @@ def test_deepspeed_in_two_phases_chooses_and_trains_as_one_process_does(tmp_path
 
     told = {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True, "stage3_param_persistence_threshold": 0}
     cases = {name: [*case[:2], case[2] | {"zero_optimization": told}] for name, case in CASES.items()}
+    cases["offloaded to the CPU"][2]["zero_optimization"] = told | {"offload_optimizer": {"device": "cpu"}}
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     for processes, name in ((1, "alone"), (2, "together")):
         (tmp_path / name).mkdir()
@@ -162,7 +164,7 @@ def test_nan_stops_a_run_before_the_step_while_it_selects_and_after_the_step_lat
 
 
 def test_the_plain_model_has_new_parameters_and_no_hooks_of_deepspeed(served):
-    told, engine, selector = served(WeightLoraConfig(keep=2, select_steps=0, selection="random"))
+    told, engine, _ = served(WeightLoraConfig(keep=2, select_steps=0, selection="random"))
 
     def hook(*_):
         """As those that DeepSpeed leaves."""

@@ -46,7 +46,7 @@ def test_a_trainer_whose_checkpoints_cannot_carry_a_run_over_is_refused(setting)
 def test_a_layout_of_checkpoints_without_an_adapter_is_refused():
     with pytest.raises(ConfigError, match=r"SHARDED_STATE_DICT of FSDP .* saves no adapter: set 'FULL_STATE_DICT'"):
         phased_engine(trainer(state_dict_type="SHARDED_STATE_DICT"))
-    with pytest.raises(ConfigError, match="saves no adapter without .*stage3_gather_16bit_weights_on_model_save: set"):
+    with pytest.raises(ConfigError, match=r"saves no adapter without .*gather_16bit_weights_on_model_save: set"):
         phased_engine(zero(3, {"zero_optimization": {"stage": 3}}))
 
 
@@ -55,6 +55,13 @@ def test_deepspeed_where_its_functions_do_not_reach_is_refused_by_name():
         phased_engine(zero(0))
     with pytest.raises(ConfigError, match="fp16 of DeepSpeed scales the loss and skips steps"):
         phased_engine(zero(2, {"fp16": {"enabled": True}}))
+    for device in ("cpu", "nvme"):
+        told = zero(2, {"zero_optimization": {"offload_optimizer": {"device": device}}})
+        if device == "cpu":
+            assert type(phased_engine(told)) is DeepSpeed
+            continue
+        with pytest.raises(ConfigError, match="offload_optimizer to nvme was not tested with a selection: set its"):
+            phased_engine(told)
 
 
 def test_the_checkpoint_of_the_present_step_is_where_trainer_writes_it(tmp_path):

@@ -150,7 +150,7 @@ def link_moments_(optimizer: Any) -> None:
 
 
 def create_moments_(engine: Any) -> None:
-    """Let the optimizer create its moments, which DeepSpeed's setters need: a step along 0, at a learning rate of 0."""
+    """Let the optimizer create its moments, which DeepSpeed's setters need: a step along 0, at a rate of 0."""
     groups = engine.optimizer.param_groups
     rates = [group["lr"] for group in groups]
     parameters = [parameter for _, parameter in trained(engine.module)]

@@ -166,29 +166,22 @@ class DeepSpeed(Phased):
         accelerator may not have room for all.
         """
         self.close()
-        partitioned, fresh = self.engine.zero_optimization_stage() == 3, {}
         self.engine.destroy()
+        fresh: dict[nn.Parameter, nn.Parameter] = {}  # the same one for each place of a tied parameter
         for module in unwrap_model(model).modules():
-            held = {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
-            if partitioned:
-                with gathered(self.engine, [one for one in held.values() if hasattr(one, "ds_id")]):
-                    for one in held.values():
-                        whole = one.detach().to("cpu", copy=True)
-                        fresh.setdefault(one, nn.Parameter(whole, requires_grad=one.requires_grad))
-                module._parameters = {name: fresh.get(one) for name, one in dict.items(module._parameters)}
-                for name in [one for one in vars(module) if one in LEFT_ON_MODULES or one.startswith("ds_")]:
-                    del vars(module)[name]
+            if self.engine.zero_optimization_stage() == 3:
+                _make_whole_(module, fresh, self.engine)
             else:
-                for name, parameter in held.items():
-                    if parameter.requires_grad:
+                for name, parameter in module._parameters.items():
+                    if parameter is not None and parameter.requires_grad:
                         fresh.setdefault(parameter, nn.Parameter(parameter.detach().clone()))
                         module._parameters[name] = fresh[parameter]
             for hooks in (module._forward_hooks, module._forward_pre_hooks):
                 for key, hook in list(hooks.items()):
                     if (getattr(hook, "__module__", None) or "").startswith("deepspeed."):
                         del hooks[key]
-        for parameter in fresh:
-            forget_whole_(parameter)
+        for old in fresh:
+            forget_whole_(old)
         self.engine, self._stand_in = None, None
         return unwrap_model(model)
 
@@ -269,3 +262,15 @@ def refuse_engine(engine: Any) -> None:
         raise ModelError(
             "ZeRO 3 cuts up quantized base weights, which cannot be put together again: set stage 1 or 2."
         )
+
+
+def _make_whole_(module: nn.Module, fresh: dict[nn.Parameter, nn.Parameter], engine: Any) -> None:
+    """Give a module new parameters on the CPU in the place of those that ZeRO 3 has cut up."""
+    cut: dict[str, Any] = {name: one for name, one in module._parameters.items() if one is not None}
+    with gathered(engine, [one for one in cut.values() if hasattr(one, "ds_id")]):
+        for one in cut.values():
+            whole = one.detach().to("cpu", copy=True)
+            fresh.setdefault(one, nn.Parameter(whole, requires_grad=one.requires_grad))
+    module._parameters = {name: fresh[cut[name]] if name in cut else None for name in module._parameters}
+    for name in [name for name in vars(module) if name in LEFT_ON_MODULES or name.startswith("ds_")]:
+        del vars(module)[name]

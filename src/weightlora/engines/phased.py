@@ -1,4 +1,4 @@
-"""Engines that lay parameters out once and for all: adapters that lost are switched off, and leave between two phases."""
+"""Engines that lay parameters out once and for all: losers are switched off, and leave between two phases."""
 
 import contextlib
 from collections.abc import Iterator

@@ -98,6 +98,9 @@ def _check_zero(plugin: Any) -> None:
             "fp16 of DeepSpeed scales the loss and skips steps inside its engine, where a selection does not hear of "
             "it: set bf16."
         )
+    for what in ("offload_optimizer", "offload_param"):
+        if config.get_value(f"zero_optimization.{what}.device") == "nvme":
+            raise ConfigError(f"{what} to nvme was not tested with a selection: set its device to cpu.")
     key = "zero_optimization.stage3_gather_16bit_weights_on_model_save"
     if plugin.zero_stage == 3 and not config.is_true(key):
         raise ConfigError(f"ZeRO stage 3 saves no adapter without {key}: set it to true.")
