@@ -70,7 +70,7 @@ $(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.
 	$(call demo-data,$(LOWEST))
 	touch $@
 
-nightly: nightly-deepspeed ## run the slower tests that need more than .venv
+nightly: nightly-deepspeed consumers page-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
 
 # An environment on top of .venv: DeepSpeed, pure Python, with nothing compiled and its processes on gloo.
 $(ZERO_VENV)/.stamp: $(STAMP)
