@@ -39,9 +39,7 @@ def to_unsloth(selection: Any) -> str:
     split = split_groups(selection)
     if isinstance(targets, str):
         arguments.setdefault("target_parameters", [])  # or Unsloth looks for experts that the expression might mean
-        form = (
-            "One expression, because names of other modules end in these. Older versions want a list."
-        )
+        form = "One expression, because names of other modules end in these. Older versions want a list."
     else:
         form = (
             "For FastModel with a finetune_... flag set to False, take the expression of --format regex, not a list."
