@@ -429,3 +429,17 @@ def test_save_run_of_something_else_says_what_it_takes(tmp_path):
         StateError, match=r"save_run takes a WeightLora, and got None: a callback has it as \.selector"
     ):
         save_run(None, tmp_path / "run")
+
+
+def test_save_run_takes_the_log_that_a_trainer_kept(tmp_path):
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=2), run_dir=tmp_path / "live")
+    selector.run.begin_log(0)
+    selector.run.log({"step": 1, "loss": 0.5})
+    train(model, optimizer, selector, steps=2)
+    assert read_lines(save_run(selector, tmp_path / "saved") / "log.jsonl") == [{"step": 1, "loss": 0.5}]
+    selector.run.begin_log(1)
+    assert read_lines(tmp_path / "live" / "log.jsonl") == [{"step": 1, "loss": 0.5}]
+    selector.run.begin_log(0)
+    assert read_lines(tmp_path / "live" / "log.jsonl") == []

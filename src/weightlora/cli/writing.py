@@ -71,7 +71,7 @@ def _make(runs: "Sequence[RunReport]", path: Path) -> dict[Path, bytes]:
         return {path: f"{json.dumps(as_data(runs), allow_nan=False)}\n".encode()}
     if path.suffix:
         return {path: draw_pictures(runs[0], path.suffix[1:], ("selection",))["selection"]}
-    contents = {}
+    contents: dict[Path, bytes] = {}
     for run in runs:
         folder = path if len(runs) == 1 else path / Path(run.name).name
         for kind in ("png", "svg"):
