@@ -4,11 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from runs import build
 from transformers import TrainerState
 
 from weightlora.errors import StateError
 from weightlora.manifest import MANIFEST, check_manifest
-from weightlora.trainers.resuming import TRAINER_STATE_NAME, manifest_last, stay_finished, step_of
+from weightlora.trainers.resuming import TRAINER_STATE_NAME, check_places, manifest_last, stay_finished, step_of
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,18 @@ def test_a_finished_run_gets_no_batches(step, most, finished):
     assert trainer.get_batch_samples() == (([], None) if finished else (["batch"], 8))
     trainer.state.global_step = 0
     assert trainer.get_batch_samples() == (["batch"], 8), "another training of the same Trainer"
+
+
+def test_a_file_where_a_checkpoint_is_to_be_is_found_before_the_first_step(tmp_path):
+    """Otherwise the run ends when it comes to the step."""
+    for name in ("checkpoint-2", "checkpoint-best", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-notes").write_text("x")
+    check_places(tmp_path)
+    (tmp_path / "checkpoint-4").write_text("x")
+    with pytest.raises(StateError, match="checkpoint-4 is not a directory, and a checkpoint may have to be written"):
+        check_places(tmp_path)
+    trainer = build(tmp_path, {"keep": 3, "select_steps": 3})
+    with pytest.raises(StateError, match="checkpoint-4 is not a directory"):
+        trainer.train()
+    assert trainer.state.global_step == 0

@@ -67,6 +67,15 @@ def last_checkpoint(directory: str | Path) -> tuple[Path, State]:
     return found, state
 
 
+def check_places(directory: str | Path) -> None:
+    """Raise a `StateError` if something that is no directory lies where a Trainer writes a checkpoint."""
+    for path in Path(directory).glob(f"{PREFIX_CHECKPOINT_DIR}-[0-9]*"):
+        if not path.is_dir():
+            raise StateError(
+                f"{path} is not a directory, and a checkpoint may have to be written there: move it away."
+            )
+
+
 def step_of(checkpoint: Path) -> int:
     """The step that the Trainer would go on from.
 

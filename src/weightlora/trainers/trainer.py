@@ -17,7 +17,7 @@ from ..manifest import MANIFEST, remove_manifest
 from .callback import WeightLoraCallback
 from .card import describe_in_card
 from .phases import phased_engine, train_in_phases
-from .resuming import last_checkpoint, manifest_last, read_checkpoint
+from .resuming import check_places, last_checkpoint, manifest_last, read_checkpoint
 
 
 class WeightLoraTrainerMixin:
@@ -77,6 +77,7 @@ class WeightLoraTrainerMixin:
             resume_from_checkpoint = str(last)
         elif resume_from_checkpoint:
             state = read_checkpoint(resume_from_checkpoint)
+        check_places(self.args.output_dir)
         if resume_from_checkpoint:
             callback.resume(self.model, resume_from_checkpoint, self.optimizer, state)
         engine = phased_engine(self)
