@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Touched last, so that a set-up which died half-way runs again.
 STAMP := $(VENV)/.stamp
+ZERO_VENV := .venv-deepspeed
 DOCS_STAMP := $(VENV)/.docs-stamp
+CONSUMERS := .venv-consumers
 
 # The oldest versions of everything, on the oldest Python that has them.
 LOWEST_PYTHON ?= python3.10
@@ -18,7 +20,7 @@ define demo-data
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test test-lowest fuzz lint bench bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -35,6 +37,26 @@ quickstart: $(STAMP) ## train, choose and draw on a small real model, no network
 test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
+consumers: $(CONSUMERS)/.stamp ## let the tools that read our settings and adapters read them (ARGS=...)
+	WEIGHTLORA_CONSUMERS=$(abspath $(CONSUMERS))/share $(CONSUMERS)/bin/python -m pytest tests/consumers $(ARGS)
+
+# It sees what is in .venv, and keeps in share/ what would disagree with that.
+$(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-apart.txt
+	$(BIN)/python -m venv $(CONSUMERS)
+	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
+	  > "$$($(CONSUMERS)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/venv.pth"
+	$(CONSUMERS)/bin/python -m pip install --no-deps -r requirements-consumers.txt
+	grep -v '^#' requirements-consumers-apart.txt | while read -r folder packages; do \
+	  $(CONSUMERS)/bin/python -m pip install --no-deps --upgrade --target $(CONSUMERS)/share/$$folder $$packages \
+	  || exit 1; done
+	$(CONSUMERS)/bin/python -m pip download --no-deps --no-binary :all: -d $(CONSUMERS)/share llama-cpp-python==0.3.36
+	tar -xzf $(CONSUMERS)/share/llama_cpp_python-0.3.36.tar.gz -C $(CONSUMERS)/share
+	touch $@
+
+page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, which the system or Playwright has
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
+
 fuzz: $(STAMP) ## ten times as many odd and damaged inputs, new ones, and 40 kills; prints what was tried (FUZZ=10)
 	WEIGHTLORA_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
@@ -48,13 +70,30 @@ $(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.
 	$(call demo-data,$(LOWEST))
 	touch $@
 
+nightly: nightly-deepspeed consumers page-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
+
+# An environment on top of .venv: DeepSpeed, pure Python, with nothing compiled and its processes on gloo.
+$(ZERO_VENV)/.stamp: $(STAMP)
+	$(BIN)/python -m venv $(ZERO_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(ZERO_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	DS_ACCELERATOR=cpu DS_BUILD_OPS=0 $(ZERO_VENV)/bin/python -m pip install 'deepspeed>=0.19,<0.20'
+	touch $@
+
+nightly-deepspeed: $(ZERO_VENV)/.stamp
+	DS_ACCELERATOR=cpu HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/src $(ZERO_VENV)/bin/python -m pytest \
+	  tests/engines/test_deepspeed.py tests/engines/test_carry.py
+
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure speed and memory (ARGS=...)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.speed $(ARGS)
+bench: $(STAMP) ## measure speed and memory of a step (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks speed $(ARGS)
+
+speed-json: $(STAMP) ## measure what the summary needs, and print it as JSON (use make -s; ARGS=...)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks speed --json $(ARGS)
 
 bench-quality: $(STAMP) ## run the missing runs of the comparison of methods over seeds (ARGS=...)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks run $(ARGS)
@@ -86,8 +125,8 @@ $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -e '.[docs]'
 	touch $@
 
-clean: ## remove .venv, caches and built files; runs/ stays
-	rm -rf $(VENV) $(LOWEST) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove all environments, caches and built files; runs/ stays
+	rm -rf $(VENV) $(CONSUMERS) $(LOWEST) $(ZERO_VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list

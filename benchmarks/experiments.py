@@ -1,6 +1,7 @@
 """Experiments as data: `<root>/<task>/task.json` has the settings of all methods, `<label>.json` those of one.
 
-A task runs the workload of its name, or the `workload` that `task.json` names.
+A task runs the workload of its name, or the `workload` that `task.json` names. With `rates_from` in `task.json`, each
+method runs at the learning rate that the other task, which was tuned, has for it.
 """
 
 from collections.abc import Mapping
@@ -112,6 +113,8 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
             f"in {task}/task.json."
         )
     settings = {**DEFAULTS, "task": task, "method": label, **shared, **own, "label": label}
+    if tuned := settings.pop("rates_from", None):
+        settings["learning_rate"] = _rate(root, task, label, own, tuned)
     for name, default in DEFAULTS.items():
         kind = float | int | None if name == "keep" else float | int if isinstance(default, float) else type(default)
         if not isinstance(settings[name], kind) or isinstance(settings[name], bool):
@@ -121,8 +124,19 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
     return settings
 
 
+def _rate(root: Path, task: str, label: str, own: Mapping[str, Any], tuned: str) -> float:
+    """The learning rate that the task `tuned` has for a label, or the usual one if it has none yet."""
+    if "learning_rate" in own:
+        raise ConfigError(
+            f"{task}/{label}.json has learning_rate={shown(own['learning_rate'])}, but {task}/task.json takes all "
+            f"rates from {tuned}: drop one of the two."
+        )
+    file = root / tuned / f"{label}.json"
+    return read_json(file, f"the file {file}").get("learning_rate", DEFAULTS["learning_rate"])
+
+
 def _check_keys(settings: Mapping[str, Any], place: str) -> None:
-    known = DEFAULTS.keys() | OPTIONAL | {"task", "method", "label"}
+    known = DEFAULTS.keys() | OPTIONAL | {"task", "method", "label", "rates_from"}
     for key in settings:
         if key not in known:
             raise ConfigError(f"{place} has the unknown setting {key!r}: choose one of {', '.join(sorted(known))}.")

@@ -22,13 +22,14 @@ from weightlora.report import draw_selection
 
 from .figures.alignment import draw_alignment
 from .figures.memory import draw_memory
-from .pages import chance, costs, log
+from .pages import chance, costs, formats, log
 from .studies.alignment import render_alignment_markdown
 from .studies.memory import render_memory_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("index", "choosing", "log", "quickstart", "studies")))
+NAMES = ("index", "choosing", "log", "quickstart", "studies", "target_modules")
+PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES))
 
 TABLES: dict[str, Callable[[], str]] = {
     "savings": costs.savings,
@@ -37,6 +38,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": costs.speed,
     "memory": lambda: render_memory_markdown(costs.stored("memory")),
     "alignment": lambda: render_alignment_markdown(costs.stored("alignment")),
+    **formats.TABLES,
     **log.TABLES,
 }
 

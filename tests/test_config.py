@@ -18,6 +18,7 @@ def test_the_defaults_are_those_of_the_documentation():
         "keep_parameters": None,
         "select_steps": 0.2,
         "probe_batches": 4,
+        "select_memory": "usual",
         "warmup_steps": 0,
         "threshold_every": 1,
         "rounds": 1,

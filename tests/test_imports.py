@@ -25,13 +25,14 @@ LAYERS = (
     {"report"},
     {"lightning"},  # a name from before
     {"__init__"},
+    {"selection", "export"},
     {"trainers"},
     {"selector"},
     {"run", "checkpoint"},
     {"state", "summary", "manifest"},
     {"schema"},
-    {"config", "probe"},
-    {"rules", "engines"},
+    {"config", "probe", "drawing"},
+    {"rules", "engines", "recompute"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
     {"files", "tensors"},
@@ -108,7 +109,8 @@ def test_imports_point_one_way() -> None:
 )
 def test_a_wrong_import_is_found(tmp_path: Path, file: str, source: str, message: str) -> None:
     package = tmp_path / "weightlora"
-    sub_packages = {"adapters", "cli", "compare", "engines", "report", "rules", "train", "trainers"}
+    sub_packages = {"adapters", "cli", "compare", "drawing", "engines", "report", "rules", "selection", "train"}
+    sub_packages |= {"export", "trainers"}
     for path in [f"{room}/__init__.py" if room in sub_packages else f"{room}.py" for room in DEPTH]:
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).touch()

@@ -12,20 +12,12 @@ import torch
 from models import BERT_TARGETS, adamw, batch, lora_bert, tiny_bert, train
 from peft import LoraConfig, PeftModel, get_peft_model
 from processes import nursery
+from selections import selected
 
 from weightlora import WeightLora, WeightLoraConfig, save_run
 from weightlora.errors import StateError
 from weightlora.files import read_lines
 from weightlora.run import describe_selection
-
-
-def selected(model=None, steps: int = 4, **settings) -> WeightLora:
-    """A selection that is over after two steps, and two more steps of training."""
-    model = lora_bert() if model is None else model
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**{"keep": 3, "select_steps": 2} | settings))
-    train(model, optimizer, selector, steps)
-    return selector
 
 
 def tree(directory: Path) -> dict[str, bytes | None]:
@@ -91,6 +83,14 @@ def test_selection_json_says_what_became_of_every_adapter(tmp_path):
     assert written == {
         "format": 1,
         "adapter_name": "default",
+        "model": None,
+        "lora": {
+            "r": 6,
+            "lora_alpha": selector.model.peft_config["default"].lora_alpha,
+            "use_rslora": False,
+            "task_type": "SEQ_CLS",
+        },
+        "unambiguous": True,
         "config": asdict(selector.config),
         "phase": "train",
         "step": 2,
@@ -133,6 +133,23 @@ def test_an_adapter_of_another_name_is_written_to_the_same_place(tmp_path):
     directory = save_run(selected(model), tmp_path / "run")
     loaded = PeftModel.from_pretrained(tiny_bert(), str(directory / "adapter")).eval()
     torch.testing.assert_close(loaded(**batch()).logits, model.eval()(**batch()).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lora", "settings", "said"),
+    [
+        ({}, {}, 0),
+        ({}, {"selection": "stoiht"}, 1),
+        ({}, {"expand": "qr"}, 0),
+        ({"rank_pattern": {"query": 2}}, {"selection": "random", "keep": 9}, 1),
+        ({"use_rslora": True}, {}, 1),
+    ],
+)
+def test_the_export_is_named_where_servers_would_misread_the_adapter(lora, settings, said, tmp_path, caplog):
+    selector = selected(lora_bert(**lora), **settings)
+    save_run(selector, tmp_path / "run")
+    found = [record.message for record in caplog.records if "weightlora export ADAPTER_DIR OUT_DIR" in record.message]
+    assert len(found) == said and ("weightlora export" in selector.summary().text) == bool(said)
 
 
 def test_a_choice_that_is_not_final_is_not_written(tmp_path):
@@ -412,3 +429,17 @@ def test_save_run_of_something_else_says_what_it_takes(tmp_path):
         StateError, match=r"save_run takes a WeightLora, and got None: a callback has it as \.selector"
     ):
         save_run(None, tmp_path / "run")
+
+
+def test_save_run_takes_the_log_that_a_trainer_kept(tmp_path):
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=2), run_dir=tmp_path / "live")
+    selector.run.begin_log(0)
+    selector.run.log({"step": 1, "loss": 0.5})
+    train(model, optimizer, selector, steps=2)
+    assert read_lines(save_run(selector, tmp_path / "saved") / "log.jsonl") == [{"step": 1, "loss": 0.5}]
+    selector.run.begin_log(1)
+    assert read_lines(tmp_path / "live" / "log.jsonl") == [{"step": 1, "loss": 0.5}]
+    selector.run.begin_log(0)
+    assert read_lines(tmp_path / "live" / "log.jsonl") == []

@@ -3,7 +3,18 @@
 import torch
 from torch import nn
 
-from weightlora.tensors import forget_whole_, note_whole_, numel, row_dots, shards, to_vector
+from weightlora.tensors import (
+    forget_whole_,
+    gradient_of,
+    hide_,
+    local,
+    note_whole_,
+    numel,
+    row_dots,
+    shards,
+    show_,
+    to_vector,
+)
 
 
 def test_a_part_of_a_parameter_says_how_large_the_whole_is():
@@ -12,6 +23,20 @@ def test_a_part_of_a_parameter_says_how_large_the_whole_is():
     assert (numel(part), shards(part), numel(other), shards(other)) == (12, 4, 3, 1)
     forget_whole_(part)
     assert (numel(part), shards(part)) == (3, 1)
+
+
+def test_what_an_engine_shows_stands_for_what_a_parameter_holds_until_it_is_hidden():
+    parameter, other = nn.Parameter(torch.zeros(0)), nn.Parameter(torch.ones(2))
+    other.grad = torch.ones(2)
+    value, gradient = torch.ones(3), torch.full((3,), 2.0)
+    show_(parameter, value, gradient)
+    assert local(parameter) is value and gradient_of(parameter) is gradient
+    assert local(other) is other and gradient_of(other) is other.grad
+    show_(parameter, value, None)
+    assert gradient_of(parameter) is None
+    hide_(parameter)
+    hide_(parameter)
+    assert local(parameter) is parameter and gradient_of(parameter) is None
 
 
 def test_scalars_and_vectors_become_one_vector():

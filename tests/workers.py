@@ -376,13 +376,7 @@ def phased(rules: str, directory: str) -> None:
         run = phased_trainer(place, settings)
         run.train()
         run.save_model(str(place / "final"))
-        selector, entries = run.weightlora.selector, [entry for entry in run.state.log_history if "loss" in entry]
-        keys = ("step", "epoch", "learning_rate", "weightlora/active_adapters", "weightlora/trainable_parameters")
-        found[name] = {
-            "kept": selector.kept,
-            "losses": [entry["loss"] for entry in entries],
-            "scores": list(selector.scores.values()),
-            "logged": [[entry[key] for key in keys] for entry in entries],
+        found[name] = report(run) | {
             "trainable": 4 * trainable(run.model),
             "moments": sum(
                 4 * state[moment].numel()
@@ -407,34 +401,95 @@ def phased(rules: str, directory: str) -> None:
 PHASED_CREDIT = {"keep": 2, "select_steps": 3}
 
 
+def report(run) -> dict:
+    """What a Trainer has chosen and logged."""
+    selector, entries = run.weightlora.selector, [entry for entry in run.state.log_history if "loss" in entry]
+    keys = ("step", "epoch", "learning_rate", "weightlora/active_adapters", "weightlora/trainable_parameters")
+    return {
+        "kept": selector.kept,
+        "losses": [entry["loss"] for entry in entries],
+        "scores": list(selector.scores.values()),
+        "logged": [[entry[key] for key in keys] for entry in entries],
+    }
+
+
 def phased_trainer(place: Path, settings: dict, **arguments) -> WeightLoraTrainer:
     from transformers import TrainingArguments
 
-    if world() > 1 and not BY_ACCELERATE:
+    sharded = world() > 1 and "deepspeed" not in arguments
+    if sharded and not BY_ACCELERATE:
         layout = {"version": 1, "state_dict_type": "FULL_STATE_DICT", "sync_module_states": False}
         arguments |= {"fsdp": True, "fsdp_config": layout}
     arguments = TrainingArguments(
-        output_dir=str(place),
-        per_device_train_batch_size=GLOBAL_BATCH // world(),
-        max_steps=6,
-        learning_rate=1e-2,
-        logging_steps=1,
-        save_steps=1,
-        train_sampling_strategy="sequential",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        **arguments,
+        **{
+            "output_dir": str(place),
+            "per_device_train_batch_size": GLOBAL_BATCH // world(),
+            "max_steps": 6,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "save_steps": 1,
+            "train_sampling_strategy": "sequential",
+            "report_to": [],
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        | arguments,
     )
-    if world() > 1:
+    if sharded:
         pretend_accelerator()
     rows = [{key: value[i] for key, value in batch(step).items()} for step in range(8) for i in range(8)]
     config = WeightLoraConfig(**settings)
     run = WeightLoraTrainer(lora_bert(layers=1), arguments, train_dataset=rows, weightlora=config)
     run.model_accepts_loss_kwargs = False
-    if world() > 1:
+    if sharded:
         run.accelerator.state.fsdp_plugin.optim_state_dict_config.offload_to_cpu = False
     return run
+
+
+def zero(cases: str, directory: str) -> None:
+    """The Trainer under DeepSpeed, or alone, for each of the cases: settings, arguments, what DeepSpeed is told."""
+    arguments = {}
+    if world() > 1:
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # or it is compiled, for minutes
+    found = {}
+    for name, (settings, arguments, told) in json.loads(Path(cases).read_text()).items():
+        place = Path(directory) / name.partition(", resumed at ")[0]
+        if world() > 1:
+            told = {"train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto"} | told
+            arguments = arguments | {"deepspeed": told | {"gradient_clipping": "auto"}}
+            if "per_device_train_batch_size" in arguments:
+                arguments["per_device_train_batch_size"] //= world()
+        try:
+            run = phased_trainer(place, settings, **arguments)
+            before = {name: set(vars(module)) for name, module in run.model.named_modules()}
+            *_, at = name.rpartition(", resumed at ")
+            run.train(resume_from_checkpoint=str(place / f"checkpoint-{at}") if at.isdecimal() else None)
+            found[name] = report(run)
+            run.save_model(str(place / "final"))
+            found[name]["left"] = left_on(run, before)
+            found[name]["trainable"] = trainable(run.model)
+        except ValueError as error:
+            found[name] = {"refused": str(error)}
+        dist.barrier() if dist.is_initialized() else None
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
+def left_on(run, before: dict[str, set[str]]) -> list[str]:
+    """What is on a model, given back by its engine, and was not there before, or is DeepSpeed's."""
+    engine, known, left = run.weightlora.engine, set().union(*before.values()), []
+    model = run.model if engine is None else engine.to_plain_(run.model)
+    for name, module in model.named_modules():
+        left += [f"{name}.{attribute}" for attribute in set(vars(module)) - known]
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        left += [f"{name} {hook}" for hook in hooks if "deepspeed" in (getattr(hook, "__module__", None) or "")]
+        left += [f"{name} {type(module._parameters)}"] if type(module._parameters) is not dict else []
+        for parameter in module._parameters.values():
+            left += [f"{name} {parameter.shape}"] if parameter is not None and not parameter.numel() else []
+            if parameter is not None and parameter.requires_grad:
+                left += [f"{name} {attribute}" for attribute in vars(parameter)]
+    return left
 
 
 def pretend_accelerator() -> None:
@@ -495,7 +550,7 @@ def die(directory: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    jobs = (loop, ways, joined, parted, sharded, trainer, checkpoints, lightning, phased, disagree, nan, die)
+    jobs = (loop, ways, joined, parted, sharded, trainer, checkpoints, lightning, phased, zero, disagree, nan, die)
     {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.

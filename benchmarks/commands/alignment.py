@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if not (math.isfinite(args.learning_rate) and args.learning_rate > 0):
         raise ConfigError(f"--learning_rate {args.learning_rate} is not positive and finite: give such a number.")
     from weightlora import WeightLoraConfig
-    from weightlora.report.picture import read_selection, score_label
+    from weightlora.drawing.picture import read_selection, score_label
 
     from ..figures.alignment import draw_alignment
     from ..studies.alignment import AlignmentSettings, render_alignment_markdown, study_alignment

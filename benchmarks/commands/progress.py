@@ -69,12 +69,14 @@ def _process(run: Run, environment: Mapping[str, str]) -> Process:
 
 @contextlib.contextmanager
 def progress_bar(total: int) -> Iterator[Callable[[], None]]:
-    """One bar in a terminal and nothing elsewhere; the function advances it by one."""
+    """One bar on stderr in a terminal and nothing elsewhere; the function advances it by one."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
     from weightlora.cli.quiet import quiet_libraries
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left", TimeRemainingColumn())
-    with quiet_libraries(), Progress(*columns, disable=not sys.stdout.isatty(), transient=True) as progress:
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    with quiet_libraries(), Progress(*columns, console=console, disable=hidden, transient=True) as progress:
         bar = progress.add_task("", total=total)
         yield lambda: progress.advance(bar)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weightlora.drawing.figures import new_figure
+from weightlora.drawing.picture import DISCONNECTED, KEPT, draw_axes, draw_cells, measure_grid
 from weightlora.files import write
 from weightlora.layout import lay_out
-from weightlora.report.figures import new_figure
-from weightlora.report.picture import DISCONNECTED, KEPT, draw_axes, draw_cells, measure_grid
 
 __all__ = ["draw_alignment"]
 

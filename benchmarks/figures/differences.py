@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from weightlora.compare.statistics import excludes_zero
+from weightlora.drawing.figures import ROW, draw_legend, draw_means, limits, new_figure, save, set_rows
 from weightlora.errors import DataError
-from weightlora.report.figures import ROW, draw_legend, draw_means, limits, new_figure, save, set_rows
 
 __all__ = ["draw_differences"]
 

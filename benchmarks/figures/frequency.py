@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from weightlora.drawing.figures import new_figure
+from weightlora.drawing.picture import DISCONNECTED, draw_axes, measure_grid
 from weightlora.files import write
 from weightlora.layout import lay_out
-from weightlora.report.figures import new_figure
-from weightlora.report.picture import DISCONNECTED, draw_axes, measure_grid
 
 __all__ = ["draw_shares"]
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightlora.errors import DataError
-from weightlora.report.figures import (
+from weightlora.drawing.figures import (
     BLUE,
     GREY,
     ROW,
@@ -18,6 +17,7 @@ from weightlora.report.figures import (
     set_rows,
     strip_axes,
 )
+from weightlora.errors import DataError
 
 __all__ = ["draw_headroom"]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from weightlora.drawing.figures import GREY, new_figure
 from weightlora.files import write
-from weightlora.report.figures import GREY, new_figure
 
 __all__ = ["draw_memory"]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from weightlora.drawing.figures import new_figure
 from weightlora.files import write
-from weightlora.report.figures import new_figure
 
 __all__ = ["Movement", "draw_movement"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from weightlora.compare.statistics import interval, paired
 
+from ..speed.variants import LABELS
 from .runs import losses_of, pool
 from .tables import megabytes, table
 
@@ -28,8 +29,8 @@ def stored(name: str) -> Any:
 
 def savings() -> str:
     """What a quarter of the adapters saves, and the quality that goes with it."""
-    variants = stored("speed")["variants"]
-    before, after = variants["all"], variants["after"]
+    variants = stored("speed")["models"]["MiniLM-L6"]["variants"]
+    before, after = variants["lora"], variants["after"]
 
     def cost(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
         return [title, form(before[key]), form(after[key]), ""]
@@ -45,7 +46,7 @@ def savings() -> str:
         ["adapter parameters", *(f"{adapters[label]:,}" for label in METHODS)],
         cost("optimizer state", "optimizer_state_bytes", megabytes),
         cost("activations for backward", "saved_activation_bytes", megabytes),
-        cost("step time, after the choice", "step_time_ratio", lambda value: f"{value:.2f}"),
+        cost("step time, after the choice", "over_lora", lambda value: f"{value:.2f}"),
     ]
     for task, name in TASKS.items():
         losses = {label: losses_of(task, label) for label in METHODS}
@@ -121,33 +122,40 @@ def quickstart() -> str:
 
 
 def speed() -> str:
-    """Costs of a step, measured in turns in one process."""
+    """Costs of a step, measured in turns in one process: every variant on MiniLM, and what all models come to."""
     figures = stored("speed")
-    labels = {
-        "all": "LoRA on all 36 modules",
-        "stoiht": "while selecting, with gates",
-        "credit": "while selecting, with update credit",
-        "after": "after the choice: 9 kept",
-        "direct": "plain LoRA on the same 9",
-        "top": "plain LoRA on the 9 nearest the output",
-    }
-    rows = [["", "adapters", "optimizer state", "activations for backward", "step time"]]
-    for key, variant in figures["variants"].items():
-        low, high = variant["step_time_ratio_quartiles"]
+    model = figures["models"]["MiniLM-L6"]
+    rows = [["", "adapters", "step time", "activations for backward", "optimizer state", "peak", "file"]]
+    for key, variant in model["variants"].items():
+        low, high = variant["over_lora_quartiles"]
+        sizes = ("saved_activation_bytes", "optimizer_state_bytes", "peak_bytes", "file_bytes")
         rows.append(
             [
-                labels.get(key, variant["label"]),
-                str(variant["adapters"]),
-                megabytes(variant["optimizer_state_bytes"]),
-                megabytes(variant["saved_activation_bytes"]),
-                f"{variant['step_time_ratio']:.2f} ({low:.2f} to {high:.2f})",
+                LABELS[key],
+                "" if variant["adapters"] is None else str(variant["adapters"]),
+                f"{variant['over_lora']:.2f} ({low:.2f} to {high:.2f})",
+                *("" if variant[size] is None else megabytes(variant[size]) for size in sizes),
             ]
         )
-    settings: Mapping[str, Any] = figures["settings"]
+    batch, keep = " x ".join(map(str, model["batch"])), f"{model['keep']} of {model['adapters']}"
+    machine: Mapping[str, Any] = figures["machine"]
     note = (
-        f"MiniLM-L6, {settings['batch_size']} x {settings['tokens']} tokens, rank {settings['rank']}, "
-        f"{figures['environment']['threads']} CPU threads. Step time is relative to LoRA on all modules: median and "
-        f"quartiles of {settings['rounds']} rounds. The backward pass stops at the lowest adapter, so the savings "
-        "depend on where the kept adapters are."
+        f"MiniLM-L6, {batch} tokens, rank 8, {keep} adapters kept, {machine['threads']} threads of a processor with "
+        f"{machine['capability']}. Step time is relative to LoRA on all modules: median and quartiles of "
+        f"{model['rounds']} rounds. The backward pass stops at the lowest adapter, so the savings depend on where the "
+        "kept adapters are."
     )
-    return f"{table(rows)}\n\n{note}"
+    names = {
+        "before_over_lora": "step while selecting / LoRA on all",
+        "after_over_lora": "step after the choice / LoRA on all",
+        "after_over_limit": "step after the choice / LoRA on the same modules",
+        "activations_after_over_limit": "activations after the choice / LoRA on the same modules",
+        "peak_selecting_over_kept": "peak while selecting in low memory / after the choice",
+        "peak_probing_over_kept": "peak of the probe / after the choice",
+        "disconnect_in_steps": "disconnect and expansion, in steps",
+        "own_overhead": "the selector's share of a step while selecting",
+    }
+    models = figures["models"]
+    compared = [["", *(f"{name} ({one['adapters']} adapters)" for name, one in models.items())]]
+    compared += [[title, *(f"{one['summary'][key]:.3f}" for one in models.values())] for key, title in names.items()]
+    return f"{table(rows)}\n\n{note}\n\n{table(compared)}"

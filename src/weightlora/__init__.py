@@ -9,7 +9,10 @@ from .errors import WeightLoraError
 if TYPE_CHECKING:
     from .checkpoint import restore
     from .config import WeightLoraConfig
+    from .export import export_adapter
     from .run import save_run
+    from .selection.choosing import select
+    from .selection.record import Selection
     from .selector import WeightLora
     from .trainers.callback import WeightLoraCallback
     from .trainers.lightning import WeightLoraLightningCallback
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = _version("weightlora")
 __all__ = [
+    "Selection",
     "WeightLora",
     "WeightLoraCallback",
     "WeightLoraConfig",
@@ -26,12 +30,15 @@ __all__ = [
     "WeightLoraSFTTrainer",
     "WeightLoraTrainer",
     "WeightLoraTrainerMixin",
+    "export_adapter",
     "restore",
     "save_run",
+    "select",
 ]
 
 # Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer, TRL or Lightning.
 _LAZY = {
+    "Selection": "selection.record",
     "WeightLora": "selector",
     "WeightLoraCallback": "trainers.callback",
     "WeightLoraConfig": "config",
@@ -39,8 +46,10 @@ _LAZY = {
     "WeightLoraSFTTrainer": "trainers.trl",
     "WeightLoraTrainer": "trainers.trainer",
     "WeightLoraTrainerMixin": "trainers.trainer",
+    "export_adapter": "export",
     "restore": "checkpoint",
     "save_run": "run",
+    "select": "selection.choosing",
 }
 
 

@@ -11,6 +11,7 @@ from .rules import RULES
 
 Constraint = Literal["l0", "simplex"]
 RankBy = Literal["value", "magnitude"]
+SelectMemory = Literal["usual", "low"]
 Expand = Literal["none", "random", "qr", "restart"]
 
 DEFAULT_KEEP = 0.25
@@ -34,6 +35,10 @@ class WeightLoraConfig:
             `total_steps` to `WeightLora`. 0 is allowed for `selection="random"` only, and then the choice is made
             before the first step. With `"gradient"` it always is.
         probe_batches: Batches of which `selection="gradient"` reads the gradients, before the first step.
+        select_memory: `"low"` recomputes activations while evidence is gathered, by the model's own gradient
+            checkpointing, so that a machine which has room for the chosen adapters has room to choose them. Steps of
+            the selection phase take about half as long again; the choice is the same. `selection="gradient"` always
+            does. `"usual"` leaves the model as it is.
         warmup_steps: The first steps of the selection phase, in which gates stay at 1 and only collect evidence.
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
         rounds: Reach K in this many disconnects, each of which keeps the same ratio of the adapters.
@@ -66,6 +71,7 @@ class WeightLoraConfig:
     keep_parameters: int | float | None = None
     select_steps: int | float = DEFAULT_STEPS
     probe_batches: int = 4
+    select_memory: SelectMemory = "usual"
     warmup_steps: int = 0
     threshold_every: int = 1
     rounds: int = 1
@@ -104,6 +110,7 @@ class WeightLoraConfig:
             ("rank_by", self.rank_by, get_args(RankBy)),
             ("selection", self.selection, tuple(RULES)),
             ("expand", self.expand, get_args(Expand)),
+            ("select_memory", self.select_memory, get_args(SelectMemory)),
         ):
             if value not in known:
                 raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .errors import TrainingError
-from .tensors import local, to_vector
+from .tensors import gradient_of, local, to_vector
 
 START_AGAIN = "start again"
 
@@ -47,7 +47,7 @@ class StepGuard:
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
-        gradients = (parameter.grad for group in self._optimizer.param_groups for parameter in group["params"])
+        gradients = (gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])
         spoiled = torch.tensor([float(not are_finite(gradients))])
         return bool(spoiled if self._average is None else self._average(spoiled))
 
@@ -81,7 +81,7 @@ class StepGuard:
             TrainingError: If it must not.
         """
         if self.is_spoiled():
-            names = [name for name, parameter in self._named() if not are_finite([parameter.grad])]
+            names = [name for name, parameter in self._named() if not are_finite([gradient_of(parameter)])]
             whose = f"the gradient of {names[0]!r} is" if names else "a gradient of another process is"
             raise TrainingError(
                 f"{whose} NaN or infinite: training has diverged, and this step is not made. Lower the learning rate, "

@@ -24,7 +24,7 @@ def lay_out(names: Sequence[str]) -> Grid:
     Leading parts that the types of all layers share are left out of the labels; two stacks (an encoder and a decoder)
     keep rows of their own. A module without an integer gets a row of its own, in the column `"-"`.
     """
-    split = [_layer_and_type(name) for name in names]
+    split = [layer_and_type(name) for name in names]
     types = list(dict.fromkeys((layer is None, before, after) for layer, before, after in split))
     shared = _shared_parts([before + after for outside, before, after in types if not outside])
     layers = sorted({layer for layer, _, _ in split if layer is not None})
@@ -36,7 +36,7 @@ def lay_out(names: Sequence[str]) -> Grid:
     return Grid([".".join(a) if outside else _label(b, a, shared) for outside, b, a in types], columns, cells)
 
 
-def _layer_and_type(name: str) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
+def layer_and_type(name: str) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
     """`"h.3.attn.q"` as (3, ("h",), ("attn", "q")); without an integer everything is behind it."""
     parts = tuple(name.split("."))
     for place, part in enumerate(parts):

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from .adapters import LoraAdapter, base_model_of
+from .adapters import LoraAdapter
 from .engines import Engine
 from .errors import ConfigError, DataError, ModelError, TrainingError
+from .recompute import recomputed
 from .rules import Rule, check_finite
 from .tensors import local
 
@@ -59,7 +60,7 @@ def gather(
         )
     check_fresh(adapters)
     with undisturbed(model):
-        done = backward(model, batches, loss, number)
+        done = backward(model, batches, loss, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
@@ -72,7 +73,13 @@ def gather(
     rule.update(evidence, done, lambda score: score > 0)
 
 
-def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number: int) -> int:
+def backward(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None,
+    number: int,
+    add_up: Callable[[Tensor], None] = Tensor.backward,
+) -> int:
     """One backward pass after another; the gradients add up. Returns how many batches there were.
 
     Args:
@@ -80,28 +87,54 @@ def backward(model: nn.Module, batches: Iterable[Any], loss: Loss | None, number
         batches: Of which the first `number` are used.
         loss: None calls the model with the batch, which then is a mapping with labels.
         number: How many batches.
+        add_up: Adds the gradients of a loss to those that are there.
 
     Raises:
         DataError: There is no batch, or a batch gives no loss.
         TrainingError: A loss is NaN or infinite.
     """
-    loss, done = loss or (lambda batch: _own_loss(model, batch)), 0
+    loss, done = loss or (lambda batch: own_loss(model, batch)), 0
     for done, batch in enumerate(islice(batches, number), start=1):
-        value = loss(batch)
-        if not torch.is_tensor(value) or not value.requires_grad:
-            raise DataError(
-                f"batch {done} of the probe gave no loss to differentiate ({type(value).__name__}): give batches with "
-                "labels, or probe(batches, loss=...) with a function from a batch to its loss."
-            )
-        if not bool(value.isfinite().all()):
-            raise TrainingError(f"the loss of batch {done} of the probe is {float(value)}: check the data.")
-        (value * SCALE).backward()
+        value = check_loss(
+            loss(batch),
+            f"batch {done} of the probe",
+            "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss",
+        )
+        add_up(value * SCALE)
     if not done:
         raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
     return done
 
 
-def _own_loss(model: nn.Module, batch: Any) -> Any:
+def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
+    """A loss that can be differentiated.
+
+    Args:
+        value: What the model gave.
+        batch: Names the batch, for the messages.
+        remedy: What to do if it gave no loss.
+
+    Raises:
+        DataError: It is no loss.
+        TrainingError: It is NaN or infinite.
+    """
+    if not torch.is_tensor(value) or not value.requires_grad:
+        raise DataError(f"{batch} gave no loss to differentiate ({type(value).__name__}): {remedy}.")
+    if not bool(value.isfinite().all()):
+        raise TrainingError(f"the loss of {batch} is {float(value)}: check the data.")
+    return value
+
+
+def own_loss(model: nn.Module, batch: Any) -> Any:
+    """The `loss` in what a model gives for a batch of named tensors, which move to its device; None if it has none.
+
+    Raises:
+        DataError: If the batch is no mapping.
+    """
+    if not hasattr(batch, "keys"):
+        raise DataError(
+            f"a batch is a {type(batch).__name__}: give mappings from the names of the model's inputs to tensors."
+        )
     device = next(model.parameters()).device
     inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in dict(batch).items()}
     return getattr(model(**inputs), "loss", None)
@@ -116,16 +149,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     training = [(module, module.training) for module in model.modules()]
     norms = [module for module in model.modules() if isinstance(module, _NormBase)]
     buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
-    numbers = random.getstate(), np.random.get_state()
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices), _recomputed(base_model_of(model)):
+        with same_random_numbers(model), recomputed(model):
             model.train()
             yield
     finally:
         model.zero_grad(set_to_none=True)
-        random.setstate(numbers[0])
-        np.random.set_state(numbers[1])
         for module, trains in training:
             module.training = trains
         for buffer, before in buffers:
@@ -133,19 +162,13 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recomputed(base: Any) -> Iterator[None]:
-    """Activation checkpointing by the model's own means, unless it has none, or it is on."""
-    on = any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
-    if on or not getattr(base, "supports_gradient_checkpointing", False):
-        yield
-        return
-    name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
-    hooks = [(module, dict(module._forward_hooks)) for module in base.modules()]
-    getattr(base, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+def same_random_numbers(model: nn.Module) -> Iterator[None]:
+    """Afterwards Python, NumPy and torch, on the CPU and on the model's GPUs, draw as if nothing had been drawn."""
+    numbers = random.getstate(), np.random.get_state()
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     try:
-        yield
+        with torch.random.fork_rng(devices):
+            yield
     finally:
-        getattr(base, f"{name}_checkpointing_disable")()
-        for module, before in hooks:  # Transformers leaves one behind, which makes backward go on to the embeddings
-            module._forward_hooks.clear()
-            module._forward_hooks.update(before)
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])

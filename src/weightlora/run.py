@@ -4,9 +4,11 @@ Every way of training writes the same layout, and reports and comparisons read i
 
 - `selection.json`: settings, and for each adapter what became of it. Written at the start and at each decision.
 - `history.jsonl`: one line per step (`phase`, `score`, with gates `omega`) and per decision (`kept`, `ranks`).
+- `log.jsonl`: from a Trainer, one line per log entry (`loss` and the other numbers; see `trainers/logbook.py`).
 - `adapter/`: a plain PEFT LoRA checkpoint, from `save_run` and the commands. A Trainer saves its own.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,14 +17,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .adapters import unwrap_model
+from peft import LoraConfig
+from torch import nn
+
+from .adapters import base_model_of, lora_config_of, unwrap_model
+from .adapters.outcome import EXPORT, longer_names, misread
 from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 
-__all__ = ["HISTORY", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
+__all__ = ["HISTORY", "LOG", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
 
-SELECTION, HISTORY, ADAPTER = "selection.json", "history.jsonl", "adapter"
+logger = logging.getLogger(__name__)
+
+SELECTION, HISTORY, LOG, ADAPTER = "selection.json", "history.jsonl", "log.jsonl", "adapter"
 SELECTION_FORMAT = 1
 
 
@@ -42,13 +50,25 @@ class RunDirectory:
         Lines of steps after the one at which the run resumes are dropped, and so is a last line that was cut short:
         the history has each step once.
         """
-        path = self.path / HISTORY
-        resumes = selector.step_count or selector.phase == "train"  # a probe chooses at step 0
+        self._keep_until(
+            self.path / HISTORY, selector.step_count, bool(selector.step_count) or selector.phase == "train"
+        )
+        self.describe(selector)
+
+    def begin_log(self, step: int) -> None:
+        """Start the log of a new run, or continue it after a step of the training; later lines are dropped."""
+        self._keep_until(self.path / LOG, step, step > 0)
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one entry of the log; it has a `step`, and numbers that are finite."""
+        append_lines(self.path / LOG, [entry])
+
+    def _keep_until(self, path: Path, step: int, resumes: bool) -> None:
+        """Leave the lines up to a step, and none unless a run resumes; one that has probed resumes at step 0."""
         earlier = list(self._lines(path)) if resumes and path.is_file() else []
-        kept = [entry for entry in earlier if entry["step"] <= selector.step_count]
+        kept = [entry for entry in earlier if entry["step"] <= step]
         write_text(path, "")
         append_lines(path, kept)
-        self.describe(selector)
 
     def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
         for number, entry in enumerate(read_lines(path), start=1):
@@ -107,11 +127,15 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
     with replacing_directory(target) as staging:
         write_json(staging / SELECTION, describe_selection(selector))
         append_lines(staging / HISTORY, history)
+        if selector.run is not None and (selector.run.path / LOG).is_file():
+            append_lines(staging / LOG, read_lines(selector.run.path / LOG))
         model: Any = unwrap_model(selector.model)
         model.save_pretrained(str(staging / "peft"), selected_adapters=[selector.adapter_name])
         named = staging / "peft" / selector.adapter_name  # PEFT's place for an adapter that is not called "default"
         os.replace(named if named.is_dir() else staging / "peft", staging / ADAPTER)
         shutil.rmtree(staging / "peft", ignore_errors=True)
+    if misread(selector.adapters):
+        logger.warning(f"{target / ADAPTER}: {EXPORT}")
     return target
 
 
@@ -119,9 +143,18 @@ def describe_selection(selector: Any) -> dict[str, Any]:
     """The content of `selection.json`: settings, and for every adapter in model order what became of it."""
     live = {adapter.name: adapter for adapter in selector.adapters}
     scalings = {name: adapter.scaling for name, adapter in live.items()}
+    lora = lora_config_of(selector.model, selector.adapter_name)
     return {
         "format": SELECTION_FORMAT,
         "adapter_name": selector.adapter_name,
+        "model": _base_model(selector.model, lora),
+        "lora": {
+            "r": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "use_rslora": lora.use_rslora,
+            "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
+        },
+        "unambiguous": not longer_names(selector.model, [n for n in selector.names if selector.kinds[n] == "module"]),
         "config": asdict(selector.config),
         "phase": selector.phase,
         "step": selector.step_count,
@@ -144,6 +177,12 @@ def describe_selection(selector: Any) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("weightlora", "peft", "torch", "transformers", "accelerate")},
     }
+
+
+def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:
+    """Name or path of the model under the adapters, if it came from somewhere."""
+    config = getattr(base_model_of(model), "config", None)
+    return lora.base_model_name_or_path or getattr(config, "_name_or_path", None) or None
 
 
 def check_empty(directory: Path, overwrite: bool) -> None:

@@ -18,8 +18,9 @@ from .config import WeightLoraConfig
 from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
 from .guard import StepGuard
-from .optimizers import check_holds, check_optimizer, unwrap_optimizer
+from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather
+from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State, check_config
@@ -80,12 +81,11 @@ class WeightLora(Described):
     ) -> None:
         check_optimizer(optimizer)
         saved = None if state is None else State.from_dict(state)
-        earlier = None if saved is None else saved.config["select_steps"]
-        self.config = (config or WeightLoraConfig()).resolve(total_steps, earlier)
+        self.config = (config or WeightLoraConfig()).resolve(total_steps, saved and saved.config["select_steps"])
         self._steps = int(self.config.select_steps)
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
-        self.model, self.optimizer = model, unwrap_optimizer(optimizer)
+        self.model, self.optimizer = model, self.engine.optimizer_of(optimizer)
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
         self.adapter_name = self.adapters[0].adapter_name
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
@@ -97,6 +97,7 @@ class WeightLora(Described):
         self._budget = self.config.budget_for(list(self.sizes.values()))
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
+        self._gathering = gathering(model, self.config.select_memory)  # until the last decision
         self._ends = budget.round_ends(self.config.warmup_steps, self._steps, self.config.rounds)
         self._round = self.step_count = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
@@ -154,9 +155,7 @@ class WeightLora(Described):
         """
         if self.phase != "train":
             gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
-            self._record(
-                {"step": 0, "phase": "select", "active": len(self.names), "score": list(self.scores.values())}
-            )
+            self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
             self.finish()
 
     def step(self, grad_scale: float | None = None) -> None:
@@ -226,10 +225,8 @@ class WeightLora(Described):
             )
         keep = self._rule.decide(self._best)
         self.engine.settle(self.model, [adapter.name for adapter in compress(self.adapters, keep.tolist())])
-        self._round += 1
-        self._last_scores = self.scores
-        losers = list(compress(self.adapters, (~keep).tolist()))
-        self.adapters = list(compress(self.adapters, keep.tolist()))
+        self._round, self._last_scores = self._round + 1, self.scores
+        losers, self.adapters = (list(compress(self.adapters, mask.tolist())) for mask in (~keep, keep))
         self._rule.keep(keep)
         self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
@@ -254,6 +251,8 @@ class WeightLora(Described):
     def _close(self) -> None:
         """Leave nothing of ours on the model, and on the optimizer the guard alone."""
         self._rule.close()
+        self._gathering.close()
+        self.engine.close()
         self.guard.leave_others()
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import html
 from typing import Any
 
+from .adapters.outcome import EXPORT, misread
 from .layout import lay_out
 
 HEADER = ("module", "kept", "score", "rank", "parameters")
@@ -12,7 +13,7 @@ class Summary(list[dict[str, Any]]):
     """One row for each adapter, in model order: `name`, `kind`, `kept`, `score`, `omega`, `rank`, `parameters`.
 
     Attributes:
-        text: One sentence or two, with the kept modules by kind and layer.
+        text: The kept modules by kind and layer, and whether a server needs an export of the adapter.
     """
 
     text: str
@@ -83,7 +84,8 @@ class Described:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     rank = "" if row["rank"] is None else str(row["rank"])
-    return [row["name"], "yes" if row["kept"] else "", f"{row['score']:.4g}", rank, f"{row['parameters']:,}"]
+    score = "" if row["score"] is None else f"{row['score']:.4g}"
+    return [row["name"], "yes" if row["kept"] else "", score, rank, f"{row['parameters']:,}"]
 
 
 def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:
@@ -96,7 +98,7 @@ def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:
     left, total = sum(adapter.size for adapter in selector.adapters), sum(row["parameters"] for row in rows)
     return (
         f"WeightLoRA kept {len(names)} of {len(rows)} adapters, with {left:,} of {total:,} parameters "
-        f"({left / total:.0%}): {by_kind(names)}."
+        f"({left / total:.0%}): {by_kind(names)}.{f' {EXPORT}' if misread(selector.adapters) else ''}"
     )
 
 

@@ -8,6 +8,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 # Parameters that FSDP1 has flattened do not say it themselves: entries as a whole, and number of parts.
 _WHOLE = WeakIdKeyDictionary()
+# Parameters whose values and gradients an engine keeps for itself (DeepSpeed): copies of both, whole.
+_SHOWN = WeakIdKeyDictionary()
 
 
 def note_whole_(parameter: Tensor, entries: int, parts: int) -> None:
@@ -18,6 +20,21 @@ def note_whole_(parameter: Tensor, entries: int, parts: int) -> None:
 def forget_whole_(parameter: Tensor) -> None:
     """Undo `note_whole_`, once the parameter is whole again."""
     _WHOLE.pop(parameter, None)
+
+
+def show_(parameter: Tensor, value: Tensor, gradient: Tensor | None) -> None:
+    """Let `local` and `gradient_of` give these copies, and not what the parameter holds."""
+    _SHOWN[parameter] = (value, gradient)
+
+
+def hide_(parameter: Tensor) -> None:
+    """Undo `show_`."""
+    _SHOWN.pop(parameter, None)
+
+
+def gradient_of(parameter: Tensor) -> Tensor | None:
+    """The gradient of a parameter, or the copy that its engine shows of it; None if it has none."""
+    return _SHOWN[parameter][1] if _SHOWN and parameter in _SHOWN else parameter.grad
 
 
 def to_vector(tensors: list[Tensor]) -> Tensor:
@@ -44,7 +61,9 @@ def row_dots(first: Tensor, second: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part of a DTensor; any other tensor as it is."""
+    """This process's part of a DTensor, or the copy that an engine shows; any other tensor as it is."""
+    if _SHOWN and tensor in _SHOWN:
+        return _SHOWN[tensor][0]
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 

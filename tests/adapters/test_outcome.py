@@ -106,7 +106,7 @@ def test_peft_finds_each_value_under_what_is_written(values):
     """Names that end in one another, and dots that PEFT takes for any character."""
     for names in (256, 0):
         with mock.patch.object(outcome, "MOST_NAMES", names):
-            default, patterns = outcome._default_and_exceptions(values, max)
+            default, patterns = outcome.default_and_exceptions(values, max)
         assert default == max(values.values())
         assert {n: patterns.get(get_pattern_key(list(patterns), n), default) for n in values} == values
         assert names or len(patterns) == len(set(values.values())) - 1
@@ -114,7 +114,7 @@ def test_peft_finds_each_value_under_what_is_written(values):
 
 def test_exact_names_are_written_plainly():
     values = {f"layers.{layer}.{name}": layer for layer in range(12) for name in ("q_proj", "o-proj")}
-    assert outcome._default_and_exceptions(values, max) == (11, {n: v for n, v in values.items() if v != 11})
+    assert outcome.default_and_exceptions(values, max) == (11, {n: v for n, v in values.items() if v != 11})
 
 
 @given(st.lists(NAMES, min_size=1, max_size=8, unique=True), NAMES)

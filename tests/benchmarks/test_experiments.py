@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from benchmarks.experiments import labels_in, plan, resolve, tasks_in
+from benchmarks.experiments import DEFAULTS, labels_in, plan, resolve, tasks_in
 from benchmarks.pages.runs import QUALITY
 from stored import VERSIONS
 
@@ -48,6 +48,18 @@ def test_a_task_may_name_its_workload_and_a_method_may_not(root):
     (root / "a" / "k5.json").write_text(json.dumps({"workload": "c"}))
     with pytest.raises(ConfigError, match=r"a/k5.json has the workload 'c', .*: name it in a/task.json"):
         resolve(root, "a", "k5")
+
+
+def test_a_task_may_take_the_rates_that_another_task_was_tuned_to(root):
+    (root / "a" / "task.json").write_text(json.dumps({"rates_from": "b", "steps": 10}))
+    (root / "b" / "lora.json").write_text(json.dumps({"learning_rate": 0.004}))
+    experiment = resolve(root, "a", "lora")
+    assert experiment["learning_rate"] == 0.004 and "rates_from" not in experiment
+    (root / "b" / "lora.json").write_text("{}")
+    assert resolve(root, "a", "lora")["learning_rate"] == DEFAULTS["learning_rate"], "not tuned yet"
+    (root / "a" / "lora.json").write_text(json.dumps({"learning_rate": 0.001}))
+    with pytest.raises(ConfigError, match=r"a/lora.json has learning_rate=0.001, .* from b: drop one of the two"):
+        resolve(root, "a", "lora")
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "other settings", "other format", "other version", "no file"])

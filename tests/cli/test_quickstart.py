@@ -108,7 +108,7 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monke
         assert main(["quickstart", "--output-dir", str(directory), *arguments]) == 0
     output, error = capsys.readouterr()
     assert error == ""
-    files = {"adapter", "history.jsonl", "result.json", "selection.json", "selection.png"}
+    files = {"adapter", "history.jsonl", "log.jsonl", "result.json", "selection.json", "selection.png"}
     assert {path.name for path in directory.iterdir()} == files
     result = read_result(directory)
     check_figures(result)

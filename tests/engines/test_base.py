@@ -5,7 +5,7 @@ import torch
 from models import adamw, lora_bert
 
 from weightlora import WeightLora, WeightLoraConfig
-from weightlora.engines import ENGINES, Ddp, Engine, Fsdp1, Fsdp2, engine_for, is_first, world_size
+from weightlora.engines import ENGINES, Ddp, DeepSpeed, Engine, Fsdp1, Fsdp2, engine_for, is_first, world_size
 from weightlora.errors import ModelError
 
 
@@ -15,7 +15,7 @@ def test_a_plain_model_is_served_by_the_base_class():
     assert world_size() == 1 and is_first()
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, Fsdp1])
+@pytest.mark.parametrize("engine", [*ENGINES, Fsdp1, DeepSpeed])
 def test_each_engine_is_complete(engine):
     assert issubclass(engine, Engine) and engine.__doc__ and engine().waiting == []
     model = lora_bert()
@@ -28,6 +28,6 @@ def test_each_engine_is_complete(engine):
 def test_growing_is_refused_where_shapes_are_fixed(engine):
     assert not engine.can_grow and Ddp.can_grow
     model = lora_bert()
-    with pytest.raises(ModelError, match="expand cannot grow what FSDP has sharded"):
+    with pytest.raises(ModelError, match="expand cannot grow what FSDP or DeepSpeed has cut up"):
         config = WeightLoraConfig(keep=3, select_steps=4, expand="qr")
         WeightLora(model, adamw(model), config, engine=engine())

@@ -95,7 +95,7 @@ def test_the_callback_works_under_torchrun_and_resumes_on_another_number_of_proc
     # A process that dies takes the other one with it, and the checkpoint from before is whole.
     assert launch("die", 2, str(tmp_path / "3"), check=False).returncode != 0
     left = {path.name for path in (tmp_path / "3").iterdir()}
-    assert left == {"checkpoint-3", "history.jsonl", "selection.json"}
+    assert left == {"checkpoint-3", "history.jsonl", "log.jsonl", "selection.json"}
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     workers.trainer(str(tmp_path / "3"), unused, "resume")

@@ -11,16 +11,13 @@ from weightlora.engines.fixed import FIXED
 from weightlora.errors import ModelError
 
 
-@pytest.mark.parametrize(
-    ("kind", "remedy"),
-    [("FullyShardedDataParallel", "use WeightLoraTrainer"), ("DeepSpeedEngine", "under DDP or FSDP")],
-)
-def test_what_cannot_give_up_parameters_is_refused(kind, remedy):
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "DeepSpeedEngine"])
+def test_what_cannot_give_up_parameters_is_refused(kind):
     model = lora_bert()
     optimizer = adamw(model)
     engine = type(kind, (torch.nn.Module,), {})()
     engine.inner = model
-    with pytest.raises(ValueError, match=f"from which parameters cannot leave: .*{remedy}"):
+    with pytest.raises(ValueError, match="from which parameters cannot leave: use WeightLoraTrainer"):
         WeightLora(engine, optimizer, WeightLoraConfig(select_steps=4))
 
 

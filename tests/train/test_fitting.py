@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 
 from weightlora.cli import main
 from weightlora.train import fit, parse, prepare
-from weightlora.train.fitting import _trainer
 from weightlora.train.fitting import fit as fit_in
+from weightlora.train.fitting import make_trainer
 from weightlora.train.result import Result, read_result
 
 
@@ -63,7 +63,7 @@ def test_the_held_out_loss_has_no_penalty(world: Path, tmp_path: Path, task: str
         if isinstance(output, dict) and output.get("loss") is not None:
             output["loss"] = output["loss"] + 100
 
-    monkeypatch.setattr("weightlora.train.fitting._trainer", _penalising(penalise))
+    monkeypatch.setattr("weightlora.train.fitting.make_trainer", _penalising(penalise))
     penalised = fit(prepare(parse(family_arguments(world, task, tmp_path))), write=False)
     assert penalised.held_out_loss == plain.held_out_loss
     assert penalised.train_loss > 50 > plain.train_loss
@@ -72,7 +72,7 @@ def test_the_held_out_loss_has_no_penalty(world: Path, tmp_path: Path, task: str
 def _penalising(hook):
     def make(job, model, callbacks):
         model.register_forward_hook(hook)
-        return _trainer(job, model, callbacks)
+        return make_trainer(job, model, callbacks)
 
     return make
 

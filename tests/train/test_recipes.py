@@ -43,7 +43,7 @@ def test_a_recipe_runs_on_its_tiny_twin(path: Path, world: Path, tmp_path: Path,
     assert result.metrics.keys() == expected
     assert result.metric in result.metrics[min(expected)]
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {"adapter", "result.json", "selection.json", "history.jsonl"}
+    assert files == {"adapter", "result.json", "selection.json", "history.jsonl", "log.jsonl"}
 
 
 def test_the_settings_are_the_papers():

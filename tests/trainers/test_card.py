@@ -18,7 +18,7 @@ class Named:
 
     def __init__(self, name: str) -> None:
         self.config = WeightLoraConfig(**CREDIT)
-        self.adapters = [SimpleNamespace(name=name, rank=2)]
+        self.adapters = [SimpleNamespace(name=name, rank=2, scaling=2.0, rslora=False)]
         self.scores = {name: 0.5}
 
 
@@ -85,3 +85,14 @@ def test_without_a_card_none_is_created(tmp_path):
     selector, _ = make()
     describe_in_card(selector, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_points_to_the_export_where_servers_would_misread_the_adapter():
+    one = Named("a")
+    assert "weightlora export" not in section(one)
+    one.adapters.append(SimpleNamespace(name="b", rank=4, scaling=2.0, rslora=False))
+    one.scores["b"] = 0.1
+    lines = section(one).splitlines()
+    assert "`weightlora export ADAPTER_DIR OUT_DIR`" in lines[-2] and lines[-3] == ""
+    one.phase, one.config = "select", WeightLoraConfig(**CREDIT)
+    assert "weightlora export" not in section(one)

@@ -95,7 +95,7 @@ def test_what_is_uploaded_is_a_plain_adapter_with_a_card(tmp_path, monkeypatch):
     trainer.push_to_hub()
     (_, model, _), (place, checkpoint, card), *_, (_, final, final_card) = hub.uploads
     plain = {"adapter_config.json", "adapter_model.safetensors", "training_args.bin"}
-    ours = {"selection.json", "history.jsonl"}  # the run directory
+    ours = {"selection.json", "history.jsonl", "log.jsonl"}  # the run directory
     assert model == plain | ours
     assert place == "last-checkpoint" and checkpoint > plain | {
         STATE_FILE,

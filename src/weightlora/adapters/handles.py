@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..tensors import local, numel
+from .blocks import from_blocks, to_blocks
 from .variants import refuse_config, refuse_kinds, variant_of
 
 Kind = Literal["module", "parameter"]
@@ -73,6 +74,11 @@ class LoraAdapter:
         return self.layer.scaling[self.adapter_name]
 
     @property
+    def rslora(self) -> bool:
+        """Whether s is alpha / sqrt(r), and not alpha / r."""
+        return self.layer.use_rslora[self.adapter_name]
+
+    @property
     def variant(self) -> str:
         """PEFT's name for its variant of LoRA; empty for plain LoRA."""
         return variant_of(self.layer, self.adapter_name)
@@ -97,20 +103,11 @@ class LoraAdapter:
 
     def to_blocks(self, which: int, tensor: Tensor) -> Tensor:
         """View a tensor laid out like A (`which=0`) as `(blocks, r, in)`, like B (`which=1`) as `(blocks, out, r)`."""
-        if which == 0:
-            return tensor.reshape(self.blocks, tensor.shape[0] // self.blocks, -1)
-        if isinstance(self.layer, ParamWrapper):  # PEFT keeps the experts last in B, but first in A
-            return tensor.reshape(tensor.shape[0], -1, self.blocks).permute(2, 0, 1)
-        return tensor.reshape(self.blocks, tensor.shape[0] // self.blocks, -1)
+        return to_blocks(which, tensor, self.blocks, isinstance(self.layer, ParamWrapper))
 
     def from_blocks(self, which: int, blocks: Tensor) -> Tensor:
         """The inverse of `to_blocks`, for any rank."""
-        like = self.factors[which]
-        if which == 0:
-            return blocks.reshape(-1, *like.shape[1:])
-        if isinstance(self.layer, ParamWrapper):
-            return blocks.permute(1, 2, 0).reshape(like.shape[0], -1)
-        return blocks.reshape(like.shape[0], -1, *like.shape[2:])
+        return from_blocks(which, blocks, self.factors[which].shape, isinstance(self.layer, ParamWrapper))
 
     def set_factors_(self, a: nn.Parameter, b: nn.Parameter, rank: int) -> None:
         """Put new factors of another rank into the layer; the scaling is kept, alpha follows it."""
@@ -146,7 +143,7 @@ class LoraAdapter:
 
     def set_scaling_(self, scaling: float) -> None:
         """Set s, and the alpha that gives s at this rank (`s r`, or `s sqrt(r)` with rsLoRA)."""
-        root = math.sqrt(self.rank) if self.layer.use_rslora[self.adapter_name] else self.rank
+        root = math.sqrt(self.rank) if self.rslora else self.rank
         alpha = scaling * root
         whole = round(alpha)
         self.layer.lora_alpha[self.adapter_name] = whole if whole / root == scaling else alpha

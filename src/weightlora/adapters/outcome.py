@@ -3,7 +3,7 @@
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +11,26 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
-from .handles import base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
+from .handles import LoraAdapter, base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
 
 MOST_NAMES = 256  # Python keeps 512 compiled patterns; with more, PEFT compiles each of them anew for each module
+
+
+EXPORT = (
+    "Servers that ignore rank_pattern and alpha_pattern would serve another model than this one, so run `weightlora "
+    "export ADAPTER_DIR OUT_DIR` on the saved adapter, and serve OUT_DIR."
+)
+"""What is said where `misread` holds."""
+
+
+def misread(adapters: Iterable[LoraAdapter]) -> bool:
+    """Whether some servers scale these adapters otherwise than PEFT: ranks or scalings differ, or rsLoRA scales them.
+
+    vLLM before 0.32 and SGLang take one scaling for all, llama.cpp divides one alpha by each rank, and the last two
+    know nothing of rsLoRA.
+    """
+    adapters = list(adapters)
+    return len({(one.rank, one.scaling) for one in adapters}) > 1 or any(one.rslora for one in adapters)
 
 
 def describe_(model: nn.Module, adapter_name: str) -> None:
@@ -30,16 +47,14 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     config.target_modules = modules
     config.target_parameters = parameters or None
-    plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
-    targets = set(modules)
-    longer = (name for name in plain - targets if _has_suffix_in(name, targets))
+    longer = longer_names(model, modules) - set(modules)
     if any(check_target_module_exists(config, name) for name in longer):
         config.target_modules = "|".join(f"(?:{re.escape(name)})" for name in modules)
 
     ranks = {adapter.name: adapter.rank for adapter in adapters}
     alphas = {adapter.name: adapter.layer.lora_alpha[adapter_name] for adapter in adapters}
-    config.r, config.rank_pattern = _default_and_exceptions(ranks, max)
-    config.lora_alpha, config.alpha_pattern = _default_and_exceptions(
+    config.r, config.rank_pattern = default_and_exceptions(ranks, max)
+    config.lora_alpha, config.alpha_pattern = default_and_exceptions(
         alphas, lambda values: Counter(values).most_common(1)[0][0]
     )
 
@@ -48,6 +63,13 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
         left = {a.name for other in tuner.peft_config for a in find_adapters(model, other, check=False)}
         tuner.targeted_module_names = [name for name in tuner.targeted_module_names if name in left]
         tuner.targeted_parameter_names = [name for name in tuner.targeted_parameter_names if name in left]
+
+
+def longer_names(model: nn.Module, names: Collection[str]) -> set[str]:
+    """Modules whose names end in one of the given names: PEFT takes a name as a suffix, too."""
+    targets = set(names)
+    plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
+    return {name for name in plain if _has_suffix_in(name, targets)}
 
 
 def _own_config(model: nn.Module, adapter_name: str) -> LoraConfig:
@@ -63,7 +85,7 @@ def _plain_name(name: str) -> str:
     return own_name(name).replace(".base_layer", "")
 
 
-def _default_and_exceptions(values: dict[str, Any], choose: Callable) -> tuple:
+def default_and_exceptions(values: dict[str, Any], choose: Callable) -> tuple:
     """Split name -> value into PEFT's pair of a default and a pattern dictionary that overrides it by name.
 
     PEFT tries one pattern after another on each module, so many names of one value are written as one pattern.

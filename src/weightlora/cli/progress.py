@@ -15,7 +15,10 @@ from ..trainers.callback import WeightLoraCallback
 State = Callable[[], tuple[str, int]]
 """Gives the current phase and the number of active adapters."""
 
-DOING = {"warmup": "warming up", "select": "selecting", "train": "training"}
+Steps = Callable[[int], int]
+"""Maps the steps of the training to those that are shown, once training has begun."""
+
+DOING = {"warmup": "warming up", "select": "selecting", "train": "training", "chosen": "chose"}
 
 
 def show_progress(console: Console, title: str, prepared: Prepared) -> list[TrainerCallback]:
@@ -34,6 +37,23 @@ def show_progress(console: Console, title: str, prepared: Prepared) -> list[Trai
     ]
 
 
+def choice_progress(console: Console, title: str, prepared: Prepared) -> list[TrainerCallback]:
+    """Callbacks that show a run up to its choice on this console."""
+    selection = _selection(prepared)
+    assert selection is not None  # the method chooses
+
+    def state() -> tuple[str, int]:
+        selector = selection.selector
+        if selector is None:
+            return "select", 0
+        return "chosen" if selector.phase == "train" else selector.phase, len(selector.kept)
+
+    def steps(of_training: int) -> int:
+        return of_training if selection.selector is None else int(selection.selector.config.select_steps)
+
+    return [progress_callback(console, title, state, steps)]
+
+
 def show_choice(console: Console, prepared: Prepared) -> list[TrainerCallback]:
     """A callback that prints the choice of a prepared method on this console; none if the method makes no choice."""
     selection = _selection(prepared)
@@ -44,9 +64,9 @@ def _selection(prepared: Prepared) -> WeightLoraCallback | None:
     return next((c for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
 
 
-def progress_callback(console: Console, title: str, state: State) -> "TrainingBar | TrainingLines":
+def progress_callback(console: Console, title: str, state: State, steps: Steps = int) -> "TrainingBar | TrainingLines":
     """What shows a run on this console: `TrainingBar` in a terminal, `TrainingLines` elsewhere."""
-    return (TrainingBar if console.is_terminal else TrainingLines)(console, title, state)
+    return (TrainingBar if console.is_terminal else TrainingLines)(console, title, state, steps)
 
 
 class Choice(TrainerCallback):
@@ -85,8 +105,8 @@ class Choice(TrainerCallback):
 class TrainingBar(TrainerCallback):
     """One bar: step, phase, active adapters, time elapsed and time left (from the speed of the last 20 seconds)."""
 
-    def __init__(self, console: Console, title: str, state: State) -> None:
-        self._title, self._state = title, state
+    def __init__(self, console: Console, title: str, state: State, steps: Steps = int) -> None:
+        self._title, self._state, self._steps = title, state, steps
         self._progress = Progress(
             TextColumn("{task.description:<11}"),
             BarColumn(bar_width=None),
@@ -101,7 +121,9 @@ class TrainingBar(TrainerCallback):
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._task = self._progress.add_task(self._title, total=state.max_steps, doing=_doing(self._state))
+        self._task = self._progress.add_task(
+            self._title, total=self._steps(state.max_steps), doing=_doing(self._state)
+        )
         self._progress.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -114,14 +136,14 @@ class TrainingBar(TrainerCallback):
 class TrainingLines(TrainerCallback):
     """A line after each quarter of the steps, and after the step that ended a phase."""
 
-    def __init__(self, console: Console, title: str, state: State) -> None:
-        self._console, self._title, self._state = console, title, state
+    def __init__(self, console: Console, title: str, state: State, steps: Steps = int) -> None:
+        self._console, self._title, self._state, self._steps = console, title, state, steps
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._phase, self._start = self._state()[0], time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        phase, step, steps = self._state()[0], state.global_step, state.max_steps
+        phase, step, steps = self._state()[0], state.global_step, self._steps(state.max_steps)
         if phase != self._phase or 4 * step // steps > 4 * (step - 1) // steps:
             seconds = time.monotonic() - self._start
             self._console.print(f"{self._title}: step {step}/{steps}, {_doing(self._state)}, {seconds:.0f} s")

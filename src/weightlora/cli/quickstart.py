@@ -3,6 +3,7 @@
 import argparse
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,12 +132,14 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
         first = [job.work.train[index] for index in range(BATCH_SIZE)]
         batch = dict(job.work.collate(first))
         costs = CostCallback(batch, int(config.select_steps))
-        result = fit(job, lambda prepared: (costs, *show_progress(console, "WeightLoRA", prepared)))
+        shown = partial(show_progress, console, "WeightLoRA")
+        result = fit(job, lambda prepared: (costs, *shown(prepared)), prints=False)
         others = {}
         if args.compare:
             plain = prepare(recipe_for(args, config, "lora", staging), METHODS, lambda *_: job.work)
             cost = CostCallback(batch)
-            lora = fit(plain, lambda prepared: (cost, *show_progress(console, "LoRA on all", prepared)), write=False)
+            shown = partial(show_progress, console, "LoRA on all")
+            lora = fit(plain, lambda prepared: (cost, *shown(prepared)), write=False, prints=False)
             others["lora"] = (cost, lora)
         figures = collect_figures(costs, result, others)
         settings = {**result.settings, "output_dir": str(args.output_dir)}
@@ -169,7 +172,7 @@ def recipe_for(args: argparse.Namespace, config: "WeightLoraConfig", method: str
         "warmup_steps": args.steps // 20,
         "seed": args.seed,
         "save_strategy": "no",
-        "logging_strategy": "no",
+        "logging_steps": max(1, args.steps // 50),
         "report_to": "none",
         "disable_tqdm": True,
         "output_dir": output_dir,

@@ -25,6 +25,7 @@ WRITTEN = {
     "selection.json": "every adapter, its score, and whether it is kept",
     "selection.png": "the same as a picture",
     "history.jsonl": "the scores after each step of the selection",
+    "log.jsonl": "the loss and the time of a step, as training went on",
     "result.json": "the result, with the figures of the table",
 }
 
@@ -44,6 +45,7 @@ def show(console: Console, result: Result, output_dir: str) -> None:
     console.print(f"\nIn {output_dir}:", soft_wrap=True)
     for name, what in WRITTEN.items():
         console.print(f"  {name:<15} {what}")
+    console.print(f"\nAll of it on one page: weightlora show {output_dir} --output page.html", soft_wrap=True)
 
 
 def _table(columns: dict[str, dict[str, Any]]) -> Table:

@@ -53,7 +53,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
         arguments.disable_tqdm = not sys.stderr.isatty()
     job = prepare(recipe, methods or METHODS)
     if first:
-        show_plan(console, job.plan, recipe.method.method)
+        show_plan(console, job.plan, method_of(recipe))
     if recipe.method.dry_run:
         return 0
     result = fit(job, lambda prepared: show_choice(console, prepared))
@@ -62,8 +62,14 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     return 0
 
 
-def show_plan(console: Any, plan: "Plan", method: str) -> None:
-    """Print what will happen."""
+def method_of(recipe: "Recipe") -> str:
+    """The method of a run, and where its modules come from."""
+    run = recipe.method.modules_from
+    return recipe.method.method if run is None else f"{recipe.method.method} on the modules that {run} chose"
+
+
+def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) -> None:
+    """Print what will happen; `to_choice` leaves out what comes after the choice."""
     from rich import filesize
 
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
@@ -72,6 +78,11 @@ def show_plan(console: Any, plan: "Plan", method: str) -> None:
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
     lines["learning rate"] = f"{plan.learning_rate:g}"
     lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} are kept")
+    if to_choice:
+        lines["trainable"] = f"{plan.trainable[0]:,} parameters"
+        lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}"
+        _print(console, lines)
+        return
     about = "" if plan.select_steps is None else "about "
     before, after = plan.trainable
     lines["trainable"] = f"{before:,} parameters"
@@ -96,6 +107,8 @@ def show_result(console: Any, result: "Result", output_dir: str) -> None:
     if result.plan is not None:
         lines["learning rate"] = f"{result.plan['learning_rate']:g}"
     lines["adapters"] = f"{result.adapters_after} of {result.adapters_before}"
+    if run := result.settings.get("modules_from"):
+        lines["adapters"] = f"{result.adapters_after}, on the modules that {run} chose"
     lines["trainable"] = f"{result.trainable_parameters_after:,} parameters"
     _print(console, lines)
     console.print(f"in {output_dir}", soft_wrap=True)

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..report.figures import (
+from ..drawing.figures import (
     GREY,
     ORANGE,
     PLAIN,
@@ -18,6 +17,7 @@ from ..report.figures import (
     set_rows,
     strip_axes,
 )
+from ..errors import DataError
 from .statistics import excludes_zero
 
 __all__ = ["draw_comparison"]

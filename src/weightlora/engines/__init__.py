@@ -5,17 +5,21 @@ from torch.optim import Optimizer
 
 from .base import Engine
 from .ddp import Ddp
+from .deepspeed import DeepSpeed
 from .fixed import refuse_fixed
 from .fsdp1 import Fsdp1, flat_units
 from .fsdp2 import Fsdp2
+from .phased import Phased
 from .processes import is_first, world_size
 
 __all__ = [
     "ENGINES",
     "Ddp",
+    "DeepSpeed",
     "Engine",
     "Fsdp1",
     "Fsdp2",
+    "Phased",
     "engine_for",
     "flat_units",
     "is_first",

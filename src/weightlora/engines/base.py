@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from ..adapters import LoraAdapter
 from ..adapters.surgery import disconnect_
 from ..errors import TrainingError
+from ..optimizers import unwrap_optimizer
 from . import processes
 
 COMPARISONS = 2  # steps after a disconnect: a new reducer takes another path in its first step than in later ones
@@ -18,9 +19,9 @@ COMPARISONS = 2  # steps after a disconnect: a new reducer takes another path in
 class Engine:
     """How evidence is shared, and how adapters leave, under whatever wraps and trains the model.
 
-    This class serves a model that nothing wraps. The selector calls `attach` once, `average` in every step of the
-    selection phase, `agree`, `settle` and `remove_` at a decision, `rewire_` after adapters left or grew, and
-    `compare` in every step.
+    This class serves a model that nothing wraps. The selector calls `attach` and `optimizer_of` once, `average` in
+    every step of the selection phase, `agree`, `settle` and `remove_` at a decision, `rewire_` after adapters left or
+    grew, `close` after the last decision, and `compare` in every step.
 
     Attributes:
         can_grow: Whether the parameters of an adapter can change their shape.
@@ -45,6 +46,14 @@ class Engine:
         Raises:
             ModelError: If adapters could not leave this model.
         """
+
+    def optimizer_of(self, optimizer: Optimizer) -> Optimizer:
+        """The torch optimizer whose hooks run at each step, and whose first group has the learning rate."""
+        return unwrap_optimizer(optimizer)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add up gradients outside of a training step, for a probe."""
+        loss.backward()
 
     def average(self, evidence: Tensor) -> Tensor:
         """Mean of the evidence over all processes."""
@@ -79,6 +88,9 @@ class Engine:
             RuntimeError: If this version of torch has another wrapper inside.
         """
         self._comparisons = COMPARISONS if self._agreed else 0
+
+    def close(self) -> None:
+        """Stop gathering evidence: the choice is final."""
 
     def compare(self, model: nn.Module) -> None:
         """In the first two steps after adapters left, check that all processes still train the same weights.

@@ -5,14 +5,10 @@ from torch.optim import Optimizer
 
 from ..errors import ModelError
 
-_DEEPSPEED = ("DeepSpeed", "choose the adapters under DDP or FSDP, and train the chosen ones here")
 FIXED = {
-    "FullyShardedDataParallel": (
-        "FSDP (version 1)",
-        "use WeightLoraTrainer (or its mixin), which disconnects between two phases",
-    ),
-    "DeepSpeedEngine": _DEEPSPEED,
-    "DeepSpeedOptimizerWrapper": _DEEPSPEED,  # all of it that a Trainer shows to callbacks
+    "FullyShardedDataParallel": "FSDP (version 1)",
+    "DeepSpeedEngine": "DeepSpeed",
+    "DeepSpeedOptimizerWrapper": "DeepSpeed",  # all of it that a Trainer shows to callbacks
 }
 
 
@@ -21,5 +17,7 @@ def refuse_fixed(model: nn.Module, optimizer: Optimizer) -> None:
     for thing in (*model.modules(), optimizer):
         for kind in type(thing).__mro__:
             if kind.__name__ in FIXED:
-                engine, remedy = FIXED[kind.__name__]
-                raise ModelError(f"this model is held by {engine}, from which parameters cannot leave: {remedy}.")
+                raise ModelError(
+                    f"this model is held by {FIXED[kind.__name__]}, from which parameters cannot leave: use "
+                    "WeightLoraTrainer (or its mixin), which disconnects between two phases."
+                )

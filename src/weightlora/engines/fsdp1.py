@@ -1,27 +1,24 @@
-"""FSDP of version 1, which flattens parameters: adapters that lost are switched off, and leave between two phases."""
+"""FSDP of version 1, which flattens parameters."""
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..adapters import WRAPPED, LoraAdapter, unwrap_model
-from ..adapters.surgery import switch_off_
+from ..adapters import WRAPPED, unwrap_model
 from ..errors import ModelError
 from ..tensors import forget_whole_, note_whole_
-from .base import Engine
+from .phased import Phased
 
 
-class Fsdp1(Engine):
-    """Serves a Trainer that stops after the decision, takes `waiting` out of the plain model, and goes on.
+class Fsdp1(Phased):
+    """Serves a model whose parameters FSDP1 has flattened."""
 
-    The selector never picks this engine by itself: without the second phase, the adapters would stay.
-    """
-
-    can_grow = False
+    title = "FSDP (version 1)"
 
     @classmethod
     def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
@@ -39,9 +36,14 @@ class Fsdp1(Engine):
             for parameter, shape in zip(handle.flat_param._params, handle.flat_param._shapes, strict=True):
                 note_whole_(parameter, shape.numel(), parts)
 
-    def remove_(self, model: nn.Module, losers: list[LoraAdapter], optimizer: Optimizer) -> None:
-        switch_off_(losers, optimizer)
-        self.waiting += losers
+    def load_(self, model: Any, checkpoint: str | Path) -> None:
+        # PEFT 0.21 finds no adapter in a model of FSDP1 to load into.
+        for name in model.active_adapters:
+            place = Path(checkpoint) / name
+            model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
+
+    def to_plain_(self, model: nn.Module) -> nn.Module:
+        return to_plain_(model)
 
 
 def flat_units(model: nn.Module) -> list[Any]:

@@ -1,5 +1,10 @@
-"""Pictures of a run, drawn from its directory alone, without the model. matplotlib loads when something is drawn."""
+"""What a run directory says, for people: a record, pictures and a page, without the model.
 
-from .picture import draw_selection
+matplotlib and jinja2 load when something is drawn or rendered.
+"""
 
-__all__ = ["draw_selection"]
+from ..drawing.picture import draw_selection
+from .gather import RunReport, as_data, read_run, read_runs
+from .page import render_page
+
+__all__ = ["RunReport", "as_data", "draw_selection", "read_run", "read_runs", "render_page"]

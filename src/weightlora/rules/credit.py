@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
 from ..errors import TrainingError
-from ..tensors import local, row_dots, shards, to_vector
+from ..tensors import gradient_of, local, row_dots, shards, to_vector
 from .base import Best, Rule, Settings
 
 
@@ -129,7 +129,7 @@ def _blocks_of(adapters: list[LoraAdapter]) -> list[_Block]:
 
 
 def _trains(parameter: nn.Parameter) -> bool:
-    return parameter.requires_grad and parameter.grad is not None
+    return parameter.requires_grad and gradient_of(parameter) is not None
 
 
 def _gains(block: _Block, before: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def _gains(block: _Block, before: Tensor) -> Tensor:
     gains = torch.zeros(len(before), device=before.device)
     if rows:
         parameters = [block.parameters[row] for row in rows]
-        gradients, moved = block.stack([p.grad for p in parameters]).float(), block.stack(parameters).float()
+        gradients, moved = block.stack([gradient_of(p) for p in parameters]).float(), block.stack(parameters).float()
         moved -= (before if len(rows) == len(before) else before[rows]).float()
         gains[rows] = row_dots(gradients, moved)
     return gains
@@ -149,6 +149,7 @@ def _credit_of_norm(adapter: LoraAdapter, norm: Tensor, magnitude: Tensor) -> Te
     now = adapter.magnitude
     if now is None or not _trains(now):
         return torch.zeros(())
-    assert now.grad is not None
-    slope = now.grad.float() * magnitude.float() / norm.float()
+    gradient = gradient_of(now)
+    assert gradient is not None
+    slope = gradient.float() * magnitude.float() / norm.float()
     return (slope * (adapter.weight_norm() - norm).float()).sum()

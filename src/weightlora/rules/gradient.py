@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter, block_of
-from ..tensors import local, shards, to_vector
+from ..tensors import gradient_of, local, shards, to_vector
 from .base import Best, Rule, Settings
 
 
@@ -66,6 +66,7 @@ def _l1(adapter: LoraAdapter) -> Tensor:
     """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
     total = torch.zeros((), device=adapter.factors[1].device)
     for factor in adapter.factors:
-        if factor.grad is not None:
-            total += shards(factor) * local(factor.grad).float().abs().sum()
+        gradient = gradient_of(factor)
+        if gradient is not None:
+            total += shards(factor) * local(gradient).float().abs().sum()
     return total

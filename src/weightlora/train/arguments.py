@@ -18,6 +18,7 @@ __all__ = [
     "MethodArguments",
     "ModelArguments",
     "Recipe",
+    "SentenceParser",
     "as_arguments",
     "make_parser",
     "parse",
@@ -90,6 +91,7 @@ class MethodArguments:
         default_factory=lambda: ["all-linear"],
         metadata={"help": "PEFT's: all-linear, names, or one regular expression"},
     )
+    modules_from: str | None = _argument("a run directory: train plain LoRA anew on the modules that this run chose")
     rank: int = _argument("LoRA rank, r", 8)
     alpha: int = _argument("lora_alpha", 32)
     dropout: float = _argument("lora_dropout", 0.0)
@@ -115,14 +117,16 @@ class Recipe:
     given: dict[str, Any]
 
 
-class _Parser(HfArgumentParser):
+class SentenceParser(HfArgumentParser):
+    """Raises a `ConfigError` where argparse would end the program."""
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 
 
-def make_parser(**settings: Any) -> HfArgumentParser:
+def make_parser(groups: Any = GROUPS, **settings: Any) -> HfArgumentParser:
     """The parser of everything but `--config`; no abbreviations, so that a misspelt name is never another one."""
-    return _Parser(GROUPS, allow_abbrev=False, **settings)
+    return SentenceParser(groups, allow_abbrev=False, **settings)
 
 
 def parse(arguments: Sequence[str]) -> Recipe:
@@ -135,7 +139,7 @@ def parse(arguments: Sequence[str]) -> Recipe:
         ConfigError: A file is missing or is not a mapping, a name is unknown (the message has the nearest known one),
             or a value has the wrong type.
     """
-    own = _Parser((), add_help=False, allow_abbrev=False)
+    own = SentenceParser((), add_help=False, allow_abbrev=False)
     own.add_argument(CONFIG, action="append", default=[])
     own.add_argument("--method")
     files, rest = own.parse_known_args(arguments)

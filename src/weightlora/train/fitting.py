@@ -24,7 +24,7 @@ from .methods import Prepared
 from .plan import Job, setting_for
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 
-__all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit"]
+__all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
 
 OLD_RESULT = "results.json"
 HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
@@ -49,7 +49,7 @@ class _AtStart(TrainerCallback):
 Callbacks = Sequence[TrainerCallback] | Callable[[Prepared], Sequence[TrainerCallback]]
 
 
-def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
+def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = True) -> Result:
     """Train, evaluate every split, and write the run directory.
 
     A finished run is not overwritten. A run that stopped continues with `resume_from_checkpoint`.
@@ -60,6 +60,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
             run after the callbacks of the method.
         write: Write `result.json`, `adapter/` and, if adapters were selected, `selection.json` and `history.jsonl` to
             the output directory.
+        prints: Let the Trainer print what it logs, where it logs and shows no bar.
 
     Raises:
         DataError: The output directory has the result of a finished run.
@@ -71,7 +72,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
         check_unfinished(output)
     began = time.perf_counter()
     set_seed(arguments.seed)
-    prepared = _load(job)
+    prepared = load_prepared(job)
     candidates = prepared.candidates or _adapter_sizes(prepared.model)
     adapters = _adapter_parameters(prepared.model)
     if prepared.candidates is not None:  # some were removed already
@@ -79,7 +80,9 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True) -> Result:
     before, start = trainable_parameters(prepared.model), _AtStart()
     set_seed(arguments.seed)  # dropout starts the same, however many random numbers were used
     more = callbacks(prepared) if callable(callbacks) else callbacks
-    trainer = _trainer(job, prepared.model, (*prepared.callbacks, start, *more))
+    trainer = make_trainer(job, prepared.model, (*prepared.callbacks, start, *more))
+    if not prints or arguments.logging_strategy == "no":
+        trainer.remove_callback(PrinterCallback)
     outcome = trainer.train(_checkpoint(arguments.resume_from_checkpoint))
     selector = next((c.selector for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
     metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
@@ -126,7 +129,7 @@ def check_unfinished(output: Path) -> None:
             raise DataError(f"{output} has the result of a finished run: give another --output_dir, or delete it.")
 
 
-def _load(job: Job) -> Prepared:
+def load_prepared(job: Job) -> Prepared:
     """The model with its weights, prepared by the method."""
     recipe, arguments = job.recipe, job.recipe.training
     method = job.methods[recipe.method.method]
@@ -164,7 +167,8 @@ def _checkpoint(given: str | None) -> str | bool | None:
     return True if given is not None and given.lower() == "true" else given
 
 
-def _trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...]) -> Any:
+def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...]) -> Any:
+    """The Trainer of a run: of the kind that its work and its callbacks need."""
     work, arguments = job.work, job.recipe.training
     selects = any(isinstance(callback, WeightLoraCallback) for callback in callbacks)
     kind: Callable[..., Trainer]
@@ -189,8 +193,6 @@ def _trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...])
         processing_class=job.tokenizer,
         callbacks=list(callbacks),
     )
-    if arguments.logging_strategy == "no":
-        trainer.remove_callback(PrinterCallback)
     return trainer
 
 

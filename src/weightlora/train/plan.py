@@ -11,14 +11,15 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Seq2SeqTrainingArguments, Trainer
-from transformers.pytorch_utils import Conv1D
 
 from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import find_adapters
 from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
+from ..selection.adapting import HEADS, linear_names
 from .arguments import Recipe, parse_json
 from .checks import check_recipe, number_to_keep
+from .chosen import chosen_targets, with_chosen_modules
 from .data import lacks_evaluation, read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
@@ -29,10 +30,6 @@ from .wording import first_line
 from .work import Source, Work
 
 __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
-
-
-HEADS = {"QUESTION_ANS": {"qa_outputs"}, "TOKEN_CLS": {"classifier", "score"}}
-"""Linear heads, which are trained in full. PEFT's all-linear would adapt them, too."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +91,7 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
         WeightLoraError: Something is wrong with the settings, the data or the model.
     """
     task = find_task(recipe.data.task) if make is None else None
+    recipe = with_chosen_modules(recipe)
     check_recipe(recipe, methods)
     recipe = _with_rate(recipe, methods[recipe.method.method])
     config = load_config(recipe.model)
@@ -137,9 +135,10 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     select_steps = default_select_steps(steps) if arguments.select_steps is None else arguments.select_steps
     targets: Any = arguments.target_modules
     if targets == ["all-linear"] and work.task_type in HEADS:
-        targets = _linears(model, HEADS[work.task_type])
+        targets = linear_names(model, HEADS[work.task_type])
     elif len(targets) == 1 and not targets[0].isidentifier():
         targets = targets[0]  # all-linear or a regular expression
+    chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model)
 
     def batches() -> Iterable[dict[str, Any]]:
         size = training.per_device_train_batch_size
@@ -149,7 +148,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
 
     setting = Setting(
         model=model,
-        target={"target_modules": targets, "task_type": work.task_type},
+        target={"target_modules": targets, "task_type": work.task_type, **chosen},
         rank=arguments.rank,
         alpha=arguments.alpha,
         dropout=arguments.dropout,
@@ -168,12 +167,6 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     except (ValueError, TypeError, re.error) as error:
         raise ConfigError(f"target_modules={targets!r} do not fit the model: {first_line(error)}.") from error
     return replace(setting, keep=WeightLoraConfig(keep=number_to_keep(arguments.keep)).number_to_keep(n))
-
-
-def _linears(model: nn.Module, heads: set[str]) -> list[str]:
-    """The last part of the name of each linear module, without the heads."""
-    linears = (name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D))
-    return sorted({name.rpartition(".")[2] for name in linears} - heads)
 
 
 def _to(value: Any, device: torch.device) -> Any:

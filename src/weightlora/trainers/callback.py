@@ -23,7 +23,9 @@ from ..selector import WeightLora
 from ..state import STATE_FILE, State, check_config, read_state, write_state
 from .card import describe_in_card
 from .guest import Guest, Host
+from .logbook import Logbook
 from .phases import checkpoint_dir
+from .pictures import report_choice
 from .probing import probe_in_trainer
 from .resuming import read_checkpoint, stay_finished
 from .scalars import calling, put_in_front
@@ -41,7 +43,8 @@ class WeightLoraCallback(TrainerCallback):
     Every log entry gets `weightlora/active_adapters` and `weightlora/trainable_parameters`, and with
     `selection="stoiht"` the minimum, mean and maximum of the gates. Every checkpoint gets `weightlora_state.json`, and
     `trainer.train(resume_from_checkpoint=...)` continues from it. At each disconnect the best checkpoint so far is
-    forgotten, because it holds adapters that are no longer on the model.
+    forgotten, because it holds adapters that are no longer on the model. The log is also kept in the run directory
+    (`log.jsonl`), and TensorBoard, W&B and trackio get the picture of the choice where the Trainer reports to them.
 
     Pass it to the Trainer's constructor. A callback that `add_callback()` adds later cannot resume a run.
 
@@ -61,6 +64,7 @@ class WeightLoraCallback(TrainerCallback):
         self.engine: Engine | None = None
         self.paused = False
         self._resumed: dict[str, Any] | None = None
+        self._logbook = Logbook(None, 0)
 
     @property
     def config(self) -> WeightLoraConfig:
@@ -126,9 +130,25 @@ class WeightLoraCallback(TrainerCallback):
             probe_in_trainer(selector, _calling_trainer(), kwargs["train_dataloader"])
 
         self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir, probe)
+        self._logbook = Logbook(run_dir, state.global_step)
+        if saved is None:
+            self._report(state)
         trainer = _calling_trainer() if saved is not None else None
         if trainer is not None and stay_finished(trainer):
             control.should_training_stop = True
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._logbook.begin_step(state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._logbook.write(state.global_step, kwargs.get("logs") or {})
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._logbook.interrupt()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -143,8 +163,12 @@ class WeightLoraCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        chosen = self._get().phase == "train"
         if self._guest.advance():
+            self._logbook.interrupt()
             _forget_best(state)
+        if not chosen:
+            self._report(state)
         if self._get().engine.waiting and not control.should_training_stop:
             control.should_training_stop = self.paused = True
 
@@ -157,6 +181,7 @@ class WeightLoraCallback(TrainerCallback):
             control.should_evaluate &= state.epoch == int(state.epoch or 0)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._logbook.interrupt()
         self._guest.checkpoint = folder = _run_dir(args, state) / checkpoint_dir(args, state).name
         trainer = _calling_trainer()
         if trainer is not None and _resumes_by_itself(trainer):  # it has written the checkpoint whole
@@ -175,8 +200,11 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if not self.paused:
+            chosen = self._get().phase == "train"
             best = state.best_model_checkpoint if args.load_best_model_at_end else None
             self._guest.end("" if best is None else f" The weights are those of {best}, the best ones.")
+            if not chosen:
+                self._report(state)
 
     def go_on(self, state: dict[str, Any]) -> None:
         """Begin the next `train()` with a selection in this state."""
@@ -184,6 +212,12 @@ class WeightLoraCallback(TrainerCallback):
 
     def _get(self) -> WeightLora:
         return self._guest.selection()
+
+    def _report(self, state: TrainerState) -> None:
+        """Give the picture of a choice that is made to the integrations."""
+        handler = calling(CallbackHandler) if self._get().phase == "train" and state.is_world_process_zero else None
+        if handler is not None:
+            report_choice(self._get(), handler.callbacks, state.global_step)
 
     def _settle_in(self) -> None:
         """Put the numbers in front of the integrations.

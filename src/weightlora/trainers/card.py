@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from ..adapters.outcome import EXPORT, misread
 from ..files import write_text
 from ..selector import WeightLora
 
@@ -38,6 +39,7 @@ def section(selector: WeightLora) -> str:
             "| module | rank | score |",
             "| --- | ---: | ---: |",
             *rows,
+            *(["", EXPORT] if selector.phase == "train" and misread(selector.adapters) else []),
             END,
         ]
     )

@@ -37,7 +37,9 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     def loss(batch: Any) -> Tensor:
         inputs = trainer._prepare_inputs(batch)
         with trainer.compute_loss_context_manager():
-            found: Tensor = trainer.compute_loss(trainer.model_wrapped, inputs)
+            # DeepSpeed's engine would take the pass for one of the training.
+            model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
+            found: Tensor = trainer.compute_loss(model, inputs)
         return found
 
     _probe(selector, loader, loss)
@@ -75,10 +77,16 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
             f"the training set is a {type(data).__name__}, which can be read once only, and a probe reads its first "
             f"batches before training does: {REMEDY}."
         )
+    with same_order(loader), _reading(loader) as batches:
+        selector.probe(batches, loss)
+
+
+@contextlib.contextmanager
+def same_order(loader: Any) -> Iterator[None]:
+    """Afterwards the generators of a data loader are where they were: the next reader gets the same batches."""
     states = [(generator, generator.get_state()) for generator in _generators(loader)]
     try:
-        with _reading(loader) as batches:
-            selector.probe(batches, loss)
+        yield
     finally:
         for generator, state in states:
             generator.set_state(state)

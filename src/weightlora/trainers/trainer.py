@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..manifest import MANIFEST, remove_manifest
 from .callback import WeightLoraCallback
 from .card import describe_in_card
-from .phases import needs_phases, train_in_phases
+from .phases import phased_engine, train_in_phases
 from .resuming import check_places, last_checkpoint, manifest_last, read_checkpoint
 
 
@@ -80,9 +80,11 @@ class WeightLoraTrainerMixin:
         check_places(self.args.output_dir)
         if resume_from_checkpoint:
             callback.resume(self.model, resume_from_checkpoint, self.optimizer, state)
-        if not needs_phases(self):
+        engine = phased_engine(self)
+        if engine is None:
             return whole(resume_from_checkpoint, *args, **kwargs)
-        return train_in_phases(self, callback, lambda at: whole(at, *args, **kwargs), resume_from_checkpoint or None)
+        again = lambda checkpoint: whole(checkpoint, *args, **kwargs)  # noqa: E731
+        return train_in_phases(self, callback, engine, again, resume_from_checkpoint or None)
 
     def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
         callback = self._selection()

@@ -15,8 +15,8 @@ def rows(table: str) -> dict[str, list[str]]:
 def test_savings_has_the_costs_and_every_task():
     found = rows(costs.savings())
     assert found["adapters"] == ["36", "9", "9"]
-    variants = costs.stored("speed")["variants"]
-    assert found["step time, after the choice"][1] == f"{variants['after']['step_time_ratio']:.2f}"
+    variants = costs.stored("speed")["models"]["MiniLM-L6"]["variants"]
+    assert found["step time, after the choice"][1] == f"{variants['after']['over_lora']:.2f}"
     assert [name for name in found if name.startswith("loss, ")] == [f"loss, {name}" for name in costs.TASKS.values()]
 
 
@@ -33,10 +33,15 @@ def test_quickstart_figures_of_both_formats():
     assert costs.quickstart_figures(new) == costs.quickstart_figures(old)
 
 
-def test_quickstart_and_speed():
+def test_quickstart_has_its_numbers():
     assert rows(costs.quickstart())["adapters"] == ["36", "9", "36"]
-    found = rows(costs.speed())
-    assert found["after the choice: 9 kept"][0] == "9" and found["LoRA on all 36 modules"][3] == "1.00 (1.00 to 1.00)"
+
+
+def test_speed_has_every_variant_of_minilm_and_a_column_for_each_model():
+    found, models = rows(costs.speed()), costs.stored("speed")["models"]
+    assert found["after the choice"][0] == "9" and found["LoRA on all modules"][:2] == ["36", "1.00 (1.00 to 1.00)"]
+    overhead = found["the selector's share of a step while selecting"]
+    assert overhead == [f"{one['summary']['own_overhead']:.3f}" for one in models.values()] and len(models) > 2
 
 
 def test_metrics_names_the_metric_of_each_task():

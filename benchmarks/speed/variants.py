@@ -1,0 +1,171 @@
+"""What takes turns: LoRA on all modules, a selection, the same model after the choice, and other methods."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
+
+from .models import BATCHES, Subject
+
+__all__ = ["LABELS", "NEEDED", "PARTS", "Variant", "build", "median_ratio", "selecting"]
+
+RANK, ALPHA, LEARNING_RATE = 8, 32, 5e-4
+NEVER = 10**9  # the selection does not end while it is timed
+PARTS = ("forward", "backward", "optimizer", "selector")
+LABELS = {
+    "lora": "LoRA on all modules",
+    "credit": "selecting, with update credit",
+    "low": "selecting, with update credit in low memory",
+    "gates": "selecting, with gates",
+    "after": "after the choice",
+    "limit": "LoRA on the same modules",
+    "top": "LoRA on as many nearest the output",
+    "adalora": "AdaLoRA",
+    "dora": "DoRA on all modules",
+    "full": "full fine-tuning",
+}
+NEEDED = ("lora", "credit", "low", "after", "limit")
+"""Those that the summary compares."""
+
+
+@dataclass
+class Variant:
+    """A model in training.
+
+    Attributes:
+        seconds: Part of a step -> its times, one a timed step.
+    """
+
+    key: str
+    model: Any
+    optimizer: torch.optim.Optimizer
+    selector: WeightLora | None = None
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
+
+    @property
+    def steps(self) -> list[float]:
+        """Times of whole steps."""
+        return [sum(parts) for parts in zip(*self.seconds.values(), strict=True)]
+
+    def step(self, batch: Mapping[str, Tensor], timed: bool = True) -> None:
+        """One step of training."""
+        clock = Clock(batch["input_ids"].device)
+        loss = self.model(**batch).loss
+        clock.lap()
+        loss.backward()
+        clock.lap()
+        self.optimizer.step()
+        if self.key == "adalora":
+            self.model.base_model.update_and_allocate(BATCHES)
+        clock.lap()
+        if self.selector is not None:
+            self.selector.step()
+        clock.lap()
+        self.optimizer.zero_grad()
+        if timed:
+            for part, took in zip(PARTS, clock.read(), strict=True):
+                self.seconds[part].append(took)
+
+
+class Clock:
+    """Seconds between laps; on a GPU by events, so that a lap does not wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.laps: list[Any] = []
+        self.lap()
+
+    def lap(self) -> None:
+        """End a part."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.laps.append(event)
+        else:
+            self.laps.append(time.perf_counter())
+
+    def read(self) -> list[float]:
+        """The seconds of each part."""
+        pairs = list(pairwise(self.laps))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            return [begin.elapsed_time(end) / 1000 for begin, end in pairs]
+        return [end - begin for begin, end in pairs]
+
+
+def build(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Variant]:
+    """The variants that are wanted, each after `BATCHES` steps of warm-up.
+
+    `after` has chosen by the credit of its warm-up, and `limit` is plain LoRA on what it chose.
+    """
+    variants = {}
+    for key in [name for name in LABELS if name in wanted]:
+        kept = variants["after"].selector.kept if "after" in variants else []
+        variant = variants[key] = BUILDERS[key](key, subject, kept)
+        for batch in subject.batches:
+            variant.step(batch, timed=False)
+    return variants
+
+
+def lora(key: str, subject: Subject, target: Any = None, **settings: Any) -> Variant:
+    """LoRA on all modules, or on those named."""
+    changed = {} if target is None else {"target_modules": target}
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, **{**subject.target, **changed}, **settings)
+    return _variant(key, get_peft_model(subject.fresh(), config))
+
+
+def selecting(key: str, subject: Subject, **settings: Any) -> Variant:
+    """A selection on LoRA on all modules."""
+    variant = lora(key, subject)
+    config = WeightLoraConfig(keep=subject.keep, **{"select_steps": NEVER, **settings})
+    variant.selector = WeightLora(variant.model, variant.optimizer, config)
+    return variant
+
+
+def _gates(key: str, subject: Subject, kept: list[str]) -> Variant:
+    return selecting(key, subject, selection="stoiht", threshold_every=NEVER)
+
+
+def _adalora(key: str, subject: Subject, kept: list[str]) -> Variant:
+    config = AdaLoraConfig(
+        init_r=RANK, target_r=RANK // 2, tinit=0, tfinal=0, total_step=NEVER, lora_alpha=ALPHA, **subject.target
+    )
+    return _variant(key, get_peft_model(subject.fresh(), config))
+
+
+def _top(key: str, subject: Subject, kept: list[str]) -> Variant:
+    model = get_peft_model(subject.fresh(), LoraConfig(r=1, **subject.target))
+    return lora(key, subject, [adapter.name for adapter in find_adapters(model)][-subject.keep :])
+
+
+def _variant(key: str, model: nn.Module) -> Variant:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return Variant(key, model, torch.optim.AdamW(trained, lr=LEARNING_RATE))
+
+
+BUILDERS: dict[str, Callable[[str, Subject, list[str]], Variant]] = {
+    "lora": lambda key, subject, kept: lora(key, subject),
+    "credit": lambda key, subject, kept: selecting(key, subject, selection="credit"),
+    "low": lambda key, subject, kept: selecting(key, subject, selection="credit", select_memory="low"),
+    "gates": _gates,
+    "after": lambda key, subject, kept: selecting(key, subject, selection="credit", select_steps=BATCHES),
+    "limit": lambda key, subject, kept: lora(key, subject, kept),
+    "top": _top,
+    "adalora": _adalora,
+    "dora": lambda key, subject, kept: lora(key, subject, use_dora=True),
+    "full": lambda key, subject, kept: _variant(key, subject.fresh()),
+}
+
+
+def median_ratio(one: list[float], other: list[float]) -> float:
+    """The median over rounds of the quotient of two steps in one round."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))

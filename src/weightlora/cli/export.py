@@ -1,0 +1,130 @@
+"""`weightlora export`: write a finished adapter so that servers read it at the strength at which it was trained."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..export import Exported
+
+DESCRIPTION = (
+    "Write a saved LoRA adapter in a layout that servers read at the strength at which it was\n"
+    "trained. The result is compared with the source before it is put in place; after an error\n"
+    "nothing is left behind."
+)
+PROFILES = """\
+profiles:
+  portable  one rank for all modules and scaling 1, which every server scales alike (the default)
+  compact   the true ranks, for PEFT and vLLM: a smaller file
+  merged    the adapter in the weights of the base: an ordinary Transformers model
+  mlx       for mlx-lm's --adapter-path
+  gguf      for llama.cpp's --lora
+
+examples:
+  weightlora export runs/first/adapter served
+  weightlora export runs/first/adapter served --complete_fused --dtype bfloat16
+  weightlora export out/adapter whole --profile merged --base HuggingFaceTB/SmolLM2-135M
+  weightlora export out/adapter for-mac --profile mlx --json
+  weightlora export out/adapter for-llama --profile gguf --base models/SmolLM2-135M
+
+exit codes: 0 exported and checked; 2 one sentence says what is wrong; 130 interrupted
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the `weightlora` parser."""
+    from . import spellings
+
+    parser = subparsers.add_parser(
+        "export",
+        help="write a finished adapter for a server, and check it",
+        description=DESCRIPTION,
+        epilog=PROFILES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("adapter_dir", type=Path, metavar="ADAPTER_DIR", help="a saved adapter, or a run directory that holds one")
+    add("out_dir", type=Path, metavar="OUT_DIR", help="where the result goes")
+    add("--profile", default="portable", help="portable, compact, merged, mlx or gguf (portable)")
+    add("--base", metavar="DIR_OR_ID", help="the base model, if not the one that the adapter names")
+    add("--dtype", help="float32, float16 or bfloat16 (what loses nothing; for merged, the base's)")
+    add(
+        *spellings("complete_fused"),
+        action="store_true",
+        help="add zeros where only a part of q, k and v or of gate and up is adapted, which SGLang needs",
+    )
+    add(
+        "--check",
+        default="logits",
+        help="logits loads the base and compares outputs, too; tensors compares the adapters alone (logits)",
+    )
+    add(*spellings("llama_cpp"), type=Path, metavar="DIR", help="sources of llama.cpp, whose converter makes the gguf")
+    add("--overwrite", action="store_true", help="replace an earlier export")
+    add("--json", action="store_true", help="print one JSON object on stdout, everything else on stderr")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns 0.
+
+    Raises:
+        WeightLoraError: The adapter, the base, the directory or a setting is wrong. Nothing is written then.
+    """
+    import json
+
+    from ..export import export_adapter
+    from .quiet import quiet_libraries
+
+    with quiet_libraries():
+        exported = export_adapter(
+            args.adapter_dir,
+            args.out_dir,
+            args.profile,
+            base=args.base,
+            dtype=args.dtype,
+            complete_fused=args.complete_fused,
+            check=args.check,
+            llama_cpp=args.llama_cpp,
+            overwrite=args.overwrite,
+        )
+    if args.json:
+        print(json.dumps(exported.to_dict(), allow_nan=False))
+        print(f"in {exported.directory}", file=sys.stderr)
+    else:
+        _show(exported)
+    return 0
+
+
+def _show(exported: "Exported") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in describe(exported).items():
+        table.add_row(name, text)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(f"in {exported.directory}", soft_wrap=True)
+
+
+def describe(exported: "Exported") -> dict[str, str]:
+    """What was written, how it was checked, and which servers read it: label -> text."""
+    what = "the base with the adapter in its weights"
+    if exported.adapters:
+        what = f"{exported.adapters} adapters, rank {exported.rank}"
+        if exported.completed:
+            what += f", {exported.completed} of them zeros that complete a group"
+    lines = {"profile": f"{exported.profile}: {what}, {exported.dtype}"}
+    if exported.difference is not None:
+        lines["tensors"] = f"what each adapter adds differs from the source by {exported.difference:.0e} at most"
+    if (close := exported.outputs) is not None:
+        effect = "" if close.effect is None else f"; the adapter itself changes them by {close.effect:.2g}"
+        lines["outputs"] = f"on random tokens, they differ from the source's by {close.difference:.0e}{effect}"
+    for verdict in exported.servers:
+        note = f", with {verdict.note}" if verdict.note else ""
+        lines[verdict.server] = f"as PEFT does{note}" if verdict.alike else f"not as PEFT does: {verdict.note}"
+    return lines

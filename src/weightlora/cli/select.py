@@ -1,0 +1,221 @@
+"""`weightlora select`: which modules of a model to adapt on your data, as text for any trainer."""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import spellings
+
+if TYPE_CHECKING:
+    from ..selection.record import Selection
+    from ..train.arguments import Recipe
+
+DESCRIPTION = """\
+Trains LoRA on all modules until it is decided which of them to keep, and stops. Prints the block to paste into your
+trainer on stdout, and everything else on stderr. No checkpoint is written, and the base model is not changed.
+"""
+
+EPILOG = """\
+All other flags of `weightlora train` work, too: --learning_rate, --max_steps, --per_device_train_batch_size,
+--use_cpu, --config FILE ...
+
+examples:
+  weightlora select --model roberta-base --train_file reviews.jsonl --task text-classification --keep 0.25
+  weightlora select --model ./llama --train_file texts.jsonl --task causal-lm --keep 40 --format axolotl > lora.yaml
+  weightlora select --model ./llama --train_file texts.jsonl --task causal-lm --selection gradient --group qkv
+  weightlora select --model ./bert --dataset ./data --task cola --seeds 3 --format json --output_dir runs/chosen
+  weightlora train --modules_from runs/chosen --rank 16 ...
+
+exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (one sentence says what), 130 interrupted
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the `weightlora` parser; its arguments are Transformers', too, which are slow to import."""
+    parser = subparsers.add_parser("select", help="choose the modules to adapt, for any trainer", add_help=False)
+    parser.set_defaults(run=run, takes_rest=True)
+
+
+def own_parser(**settings: Any) -> argparse.ArgumentParser:
+    """The parser of the flags that `weightlora train` does not have."""
+    from ..rules import RULES
+    from ..selection.formats import FORMATS
+    from ..selection.groups import GROUPS
+    from ..train.arguments import SentenceParser
+
+    parser = SentenceParser(allow_abbrev=False, add_help=False, **settings)
+    group = parser.add_argument_group("selection")
+
+    def add(name: str, **more: Any) -> None:
+        group.add_argument(*spellings(name), **more)
+
+    add("format", default="peft", metavar="NAME", help=f"what to print: {', '.join(FORMATS)}")
+    add("selection", metavar="RULE", help=f"the rule: {', '.join(RULES)} (default: credit)")
+    add(
+        "keep_parameters", metavar="N", help="the most parameters of the kept adapters: a number, or a fraction of all"
+    )
+    add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
+    add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean ranks")
+    add("overwrite", action="store_true", help="replace an earlier run in the output directory")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns 0.
+
+    Raises:
+        WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
+    """
+    if {"-h", "--help"} & set(args.rest):
+        _print_help()
+        return 0
+    from .quiet import quiet_libraries
+
+    own, rest = own_parser().parse_known_args(args.rest)
+    with quiet_libraries(), contextlib.redirect_stdout(sys.stderr):  # the Trainer and its callbacks print, too
+        text = _run(own, rest)
+    sys.stdout.write(text)
+    return 0
+
+
+def _print_help() -> None:
+    from ..train.arguments import DataArguments, MethodArguments, ModelArguments, make_parser
+
+    parser = make_parser(
+        (DataArguments, ModelArguments, MethodArguments),
+        prog="weightlora select",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        parents=[own_parser()],
+        formatter_class=_Help,
+    )
+    parser.print_help()
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults where there are some, and examples as they are written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
+    """The text for stdout; empty after a dry run, and in other processes than the first."""
+    from rich.console import Console
+
+    from ..run import check_empty
+    from ..selection.formats import check_format
+    from ..train import parse, prepare
+    from ..train.choosing import check_chooses, choose
+    from .progress import choice_progress
+    from .train import method_of, show_plan
+
+    console = Console(highlight=False, stderr=True)
+    check_format(own.format)
+    recipe = with_selection(parse(rest), own)
+    output = str(recipe.training.output_dir) if "output_dir" in recipe.given else None
+    if output is not None:
+        check_empty(Path(output), own.overwrite)
+    job = prepare(recipe)
+    check_chooses(job, own.group, own.seeds)
+    first = recipe.training.process_index == 0
+    if first:
+        show_plan(console, job.plan, method_of(recipe), to_choice=True)
+    if recipe.method.dry_run:
+        return ""
+
+    def watch(prepared: Any, seed: int) -> list[Any]:
+        return choice_progress(console, "selecting" if own.seeds == 1 else f"seed {seed}", prepared)
+
+    with _place(output if first else None) as directory:
+        selection = choose(job, directory, watch, own.group, own.seeds)
+    if not first:
+        return ""
+    show_selection(console, selection, own.seeds)
+    if output is not None:
+        console.print(f"in {output}", soft_wrap=True)
+    return selection.to(own.format)
+
+
+def with_selection(recipe: "Recipe", own: argparse.Namespace) -> "Recipe":
+    """The recipe with what the flags of this command say about the selection."""
+    import json
+
+    from ..train.arguments import parse_json
+
+    arguments, training = recipe.method, recipe.training
+    options = parse_json("method_options", arguments.method_options)
+    if own.selection == "random":  # which needs no training
+        arguments.method = "random"
+    elif own.selection is not None:
+        options["selection"] = own.selection
+    if own.keep_parameters is not None:
+        options["keep_parameters"] = parameters_to_keep(own.keep_parameters)
+        if "keep" not in recipe.given:
+            options["keep"] = None
+    arguments.method_options = json.dumps(options) if options else None
+    if "logging_strategy" not in recipe.given and "logging_steps" not in recipe.given:
+        training.logging_strategy = "no"
+    training.disable_tqdm = True  # there is a bar up to the decision
+    return recipe
+
+
+def parameters_to_keep(text: str) -> int | float:
+    """A number of parameters, or a fraction of all.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    from ..errors import ConfigError
+
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise ConfigError(
+            f"keep_parameters={text!r} is not a number: give a number of parameters (100000) or a fraction (0.1)."
+        ) from None
+
+
+@contextlib.contextmanager
+def _place(output: str | None) -> Iterator[Path]:
+    """A directory for the run, which appears at its place at the end; without a place it is gone then."""
+    from ..files import replacing_directory
+
+    if output is not None:
+        with replacing_directory(output) as staging:
+            yield staging
+    else:
+        with tempfile.TemporaryDirectory(prefix="weightlora-") as directory:
+            yield Path(directory)
+
+
+def show_selection(console: Any, selection: "Selection", seeds: int) -> None:
+    """Print the choice, what groups cost, and at how many of the seeds each module was chosen."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = selection.summary()
+    console.print(rows.text, markup=False)
+    before, after = (selection.trainable_parameters[name] for name in ("before", "after"))
+    console.print(f"Adapter parameters: {after:,} of {before:,} ({after / before:.0%}).")
+    if (grouping := selection.grouping) is not None:
+        alone, completed = grouping["without_groups"], grouping["completed"]
+        console.print(
+            f"Groups ({grouping['group']}): {grouping['modules']} modules with {grouping['parameters']:,} parameters. "
+            f"Without groups: {alone['modules']} modules with {alone['parameters']:,}; with their groups completed, "
+            f"these would be {completed['modules']} modules with {completed['parameters']:,}."
+        )
+    if selection.seeds is None:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("module", "chosen at", "kept"):
+        table.add_column(column, justify="left" if column == "module" else "right", overflow="fold")
+    for module in selection.modules:
+        if module.kept or selection.seeds[module.name]:
+            times = f"{selection.seeds[module.name]} of {seeds} seeds"
+            table.add_row(Text(module.name), times, "yes" if module.kept else "")
+    console.print(table)

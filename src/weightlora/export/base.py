@@ -1,0 +1,160 @@
+"""Find and load the base model of an adapter: whole, or without weights, to read its modules' names and shapes."""
+
+import importlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import ParamWrapper
+from torch import Tensor, nn
+
+from ..adapters import base_model_of, find_adapters
+from ..errors import ModelError
+from .source import Place
+
+__all__ = ["Base"]
+
+TASKS = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "FEATURE_EXTRACTION": "AutoModel",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+}
+"""PEFT's `task_type` -> the class of Transformers that loads the base."""
+
+HEADS = ("classifier.weight", "score.weight", "out_proj.weight")
+
+
+class Base:
+    """The base model of an adapter, loaded where it is asked for.
+
+    Args:
+        adapter: PEFT's config of the adapter, which names the base.
+        given: A directory or a hub id that takes the place of that name.
+        heads: Tensors of `modules_to_save`, which tell the number of classes.
+        optional: Whether the adapter can be exported without its base, by comparing tensors only.
+    """
+
+    def __init__(
+        self,
+        adapter: LoraConfig,
+        given: str | None = None,
+        heads: Mapping[str, Tensor] | None = None,
+        optional: bool = False,
+    ):
+        self.adapter, self.optional = adapter, optional
+        self.name: str | None = given or adapter.base_model_name_or_path
+        self.heads = heads or {}
+
+    def config(self) -> Any:
+        """Transformers' config of the base.
+
+        Raises:
+            ModelError: If it cannot be found or read.
+        """
+        from transformers import AutoConfig
+
+        if not self.name:
+            raise ModelError(f"the adapter does not name its base model: give it with --base DIR_OR_ID{self._or()}.")
+        try:
+            config = AutoConfig.from_pretrained(self.name, **self._labels())
+        except Exception as error:  # a broken config fails wherever it is used
+            raise self._missing(error) from error
+        return config
+
+    def load(self) -> nn.Module:
+        """The base with its weights, in float32, for evaluation.
+
+        Raises:
+            ModelError: If it cannot be found or loaded, or its weights are quantized.
+        """
+        config, labels = self.config(), self._labels()
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(
+                f"the base model {self.name} is quantized: give the original weights with --base DIR_OR_ID."
+            )
+        auto = self._class(config)
+        try:
+            model = auto.from_pretrained(
+                self.name, config=config, dtype=torch.float32, ignore_mismatched_sizes=bool(labels)
+            )
+        except Exception as error:
+            raise self._missing(error) from error
+        return model.eval()
+
+    def skeleton(self) -> nn.Module:
+        """The base without weights, on the meta device.
+
+        Raises:
+            ModelError: If its config cannot be found, or makes no model.
+        """
+        config = self.config()
+        auto = self._class(config)
+        make = auto.from_config if hasattr(auto, "from_config") else auto._from_config
+        try:
+            with init_empty_weights(include_buffers=False):
+                return make(config)
+        except Exception as error:
+            raise self._missing(error) from error
+
+    def places(self, adapter: LoraConfig) -> dict[str, Place]:
+        """Path in the file -> parameter, of the adapters on parameters: PEFT adapts the model without weights.
+
+        Raises:
+            ModelError: If the base is not found, or PEFT does not take its config.
+        """
+        skeleton = self.skeleton()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of patterns, which PEFT looks for among the modules first
+                model = get_peft_model(skeleton, adapter, low_cpu_mem_usage=True)
+        except Exception as error:
+            raise self._missing(error) from error
+        paths = {id(module): name for name, module in base_model_of(model).named_modules()}
+        return {
+            paths[id(found.layer)]: Place(found.name, found.blocks)
+            for found in find_adapters(model, "default", check=False)
+            if isinstance(found.layer, ParamWrapper)
+        }
+
+    def _labels(self) -> dict[str, int]:
+        if self.adapter.task_type not in ("SEQ_CLS", "TOKEN_CLS"):
+            return {}
+        rows = [t.shape[0] for end in HEADS for key, t in self.heads.items() if key.endswith(end) and t.dim() == 2]
+        return {"num_labels": rows[0]} if rows else {}
+
+    def _class(self, config: Any) -> Any:
+        """The class that loads the base: by task, by PEFT's record, or by the config's own word."""
+        import transformers
+
+        task = self.adapter.task_type
+        if task is not None and str(getattr(task, "value", task)) in TASKS:
+            return getattr(transformers, TASKS[str(getattr(task, "value", task))])
+        record = self.adapter.auto_mapping or {}
+        name, library = record.get("base_model_class"), str(record.get("parent_library"))
+        if name and library.split(".")[0] == "transformers":  # nothing else is imported on a file's word
+            found = getattr(transformers, name, None) or getattr(importlib.import_module(library), name, None)
+            if found is not None:
+                return found
+        names = getattr(config, "architectures", None) or ["AutoModel"]
+        return getattr(transformers, names[0], transformers.AutoModel)
+
+    def _missing(self, error: Exception) -> ModelError:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        what = "cannot be found" if self._is_missing() else "cannot be loaded"
+        return ModelError(
+            f"the base model {self.name} {what} ({lines[0].rstrip('.')}): give it with --base DIR_OR_ID{self._or()}."
+        )
+
+    def _or(self) -> str:
+        return ", or compare the tensors alone with --check tensors" if self.optional else ""
+
+    def _is_missing(self) -> bool:
+        name = str(self.name)
+        return name.startswith((".", "/", "~")) and not Path(name).is_dir()

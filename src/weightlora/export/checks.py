@@ -1,0 +1,169 @@
+"""Check an export before it is reported: the same `s B A` of each adapter, and the same outputs of the model."""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from ..adapters import find_adapters
+from ..errors import ModelError
+from .pairs import Pair, difference
+
+__all__ = ["Outputs", "compare_outputs", "compare_pairs", "loaded", "outputs", "probe_batch"]
+
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+"""How far the product of a pair may be from the source's, by the dtype that it is written in: relative, in norm."""
+
+ROUNDING = 10
+"""How much further outputs may be: they pass through all layers."""
+
+TOKENS, SEED = 32, 0
+
+
+class Outputs(NamedTuple):
+    """How close the outputs of two models are on one batch.
+
+    Attributes:
+        difference: The largest absolute difference.
+        largest: The largest absolute output of the source.
+        effect: The largest absolute difference that the source adapter itself makes to its base; None if not known.
+    """
+
+    difference: float
+    largest: float
+    effect: float | None
+
+
+def compare_pairs(source: Iterable[Pair], written: Iterable[Pair], dtype: torch.dtype) -> float:
+    """The largest relative difference between what each adapter adds to its weight, before and after.
+
+    Args:
+        source: The adapters of the source, with their scalings.
+        written: Those of the export, as its reader scales them. Adapters that the source does not have must add 0.
+        dtype: That they are written in.
+
+    Raises:
+        ModelError: If one is missing, or further away than the dtype explains.
+    """
+    after = {pair.name: pair for pair in written}
+    largest = 0.0
+    for pair in source:
+        found = after.pop(pair.name, None)
+        if found is None:
+            raise ModelError(f"the export has lost the adapter {pair.name!r}, so nothing was written: report this.")
+        apart = difference(pair, found)
+        if not apart <= TOLERANCES[dtype]:
+            raise ModelError(
+                f"the export of {pair.name!r} differs from the source by {apart:.1e} of its norm, and "
+                f"{TOLERANCES[dtype]:g} is the most for {str(dtype).removeprefix('torch.')}, so nothing was written."
+            )
+        largest = max(largest, apart)
+    for name, pair in after.items():
+        if pair.b.any() and pair.a.any():
+            raise ModelError(f"the export has an adapter {name!r} that the source has not: report this as a bug.")
+    return largest
+
+
+def probe_batch(model: nn.Module) -> dict[str, Tensor]:
+    """One row of random tokens of the model's vocabulary, the same ones each time.
+
+    Raises:
+        ModelError: If the model takes something other than tokens.
+    """
+    config: Any = model.config
+    name = getattr(model, "main_input_name", "input_ids")
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    if name != "input_ids" or not vocabulary:
+        raise ModelError(
+            f"the base model takes {name}, and outputs are compared on random tokens: compare the tensors alone, with "
+            "--check tensors."
+        )
+    length = min(TOKENS, getattr(config.get_text_config(), "max_position_embeddings", None) or TOKENS)
+    generator = torch.Generator().manual_seed(SEED)
+    ids = torch.randint(vocabulary, (1, length), generator=generator)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return batch | {"decoder_input_ids": ids} if getattr(config, "is_encoder_decoder", False) else batch
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """All outputs of floating type, in one vector."""
+    found = model.eval()(**batch)
+    values = found.values() if isinstance(found, Mapping) else [found]
+    return torch.cat([v.flatten().double() for v in values if isinstance(v, Tensor) and v.is_floating_point()])
+
+
+@contextmanager
+def loaded(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
+    """A saved adapter on a base model, by plain PEFT; the base is what it was afterwards.
+
+    Args:
+        base: Its modules are wrapped in the meantime.
+        directory: Of the saved adapter.
+        names: What PEFT must adapt.
+
+    Raises:
+        ModelError: If it adapts anything else.
+    """
+    model = attach(base, directory, names)
+    try:
+        yield model
+    finally:
+        model.unload()
+        if hasattr(base, "peft_config"):
+            del base.peft_config
+
+
+def attach(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
+    """Put a saved adapter on a base model by plain PEFT, and return the adapted model for evaluation.
+
+    Args:
+        base: Its modules are wrapped.
+        directory: Of the saved adapter.
+        names: What PEFT must adapt.
+
+    Raises:
+        ModelError: If PEFT cannot load it, or adapts anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT adapts is compared below
+            model = PeftModel.from_pretrained(base, str(directory)).eval()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip().rstrip(".")
+        raise ModelError(
+            f"PEFT cannot load {directory} on the base model, so it may be another one: {reason}."
+        ) from error
+    adapted = {adapter.name for adapter in find_adapters(model, "default", check=False)}
+    if wrong := adapted.symmetric_difference(names):
+        verb = "also adapts" if (name := min(wrong)) in adapted else "does not adapt"
+        raise ModelError(f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model.")
+    return model
+
+
+def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Tensor | None = None) -> Outputs:
+    """Compare the outputs of two models on one batch.
+
+    Args:
+        source: Outputs with the source adapter.
+        export: Outputs with the export.
+        dtype: That the export is written in.
+        base: Outputs without an adapter.
+
+    Raises:
+        ModelError: If they differ by more than the dtype explains.
+    """
+    if source.shape != export.shape:
+        raise ModelError("the export has outputs of another shape than the source, so nothing was written.")
+    largest = float(source.abs().max())
+    apart = float((source - export).abs().max())
+    if not apart <= ROUNDING * TOLERANCES[dtype] * largest:
+        raise ModelError(
+            f"the outputs of the export differ from the source's by {apart:.2g}, where the largest is {largest:.2g}, "
+            "so nothing was written: check that the base model is the one that the adapter was trained on."
+        )
+    return Outputs(apart, largest, None if base is None else float((source - base).abs().max()))

@@ -1,0 +1,256 @@
+"""Export a saved adapter for servers: read, refuse what cannot be kept, write, check, and only then put in place."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from ..errors import ConfigError, DataError
+from ..files import replacing_directory, write_json
+from .base import Base
+from .checks import Outputs, compare_outputs, compare_pairs, loaded, outputs, probe_batch
+from .features import check_features
+from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
+from .groups import complete, incomplete
+from .merged import write_merged
+from .mlx import read_mlx, write_mlx
+from .pairs import Pair, common_rank
+from .peft_layout import write_compact, write_portable
+from .servers import Verdict, verdicts
+from .source import Source, check_final, find_adapter, read_source
+
+__all__ = ["PROFILES", "Exported", "export_adapter"]
+
+PROFILES = ("portable", "compact", "merged", "mlx", "gguf")
+CHECKS = ("logits", "tensors")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+RECORD = "export.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported, and how it was checked.
+
+    Attributes:
+        directory: Where it is.
+        profile: In which layout.
+        adapters: How many adapted modules and parameters it has; 0 once they are merged.
+        completed: How many of them are zeros that complete a fused group.
+        rank: The largest rank.
+        dtype: Of the written tensors.
+        difference: The largest relative difference of `s B A` from the source's, in norm, as the reader scales it;
+            None for a merged model, whose saved weights are the merged ones bit by bit.
+        outputs: How close the outputs on a probe batch are; None where only tensors were compared.
+        servers: What each server makes of the files, by its own rules; empty for a merged model.
+    """
+
+    directory: Path
+    profile: str
+    adapters: int
+    completed: int
+    rank: int
+    dtype: str
+    difference: float | None
+    outputs: Outputs | None
+    servers: tuple[Verdict, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as values of JSON."""
+        found = asdict(self)
+        found["directory"] = str(self.directory)
+        found["outputs"] = None if self.outputs is None else self.outputs._asdict()
+        found["servers"] = [verdict._asdict() for verdict in self.servers]
+        return found
+
+
+def export_adapter(
+    adapter_dir: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    profile: str = "portable",
+    *,
+    base: str | None = None,
+    dtype: str | None = None,
+    complete_fused: bool = False,
+    check: str = "logits",
+    llama_cpp: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a saved LoRA adapter in a layout that a server reads at the strength at which it was trained.
+
+    The export is compared with the source before it takes its place. After an error nothing is left behind.
+
+    Args:
+        adapter_dir: A PEFT checkpoint, or a run directory that holds one in `adapter/`.
+        out_dir: Created; it may exist if it is empty.
+        profile: `"portable"`, `"compact"`, `"merged"`, `"mlx"` or `"gguf"`; `docs/export.md` says which server reads
+            which.
+        base: Directory or hub id of the base model, if not the one that the adapter names.
+        dtype: `"float32"`, `"float16"` or `"bfloat16"`. None takes float32, or the adapter's own where that loses
+            nothing; and for `"merged"` the base's.
+        complete_fused: Add zeros for the missing modules of a partly adapted group (queries, keys and values; gate and
+            up), which SGLang needs. Only for profiles that PEFT reads.
+        check: `"logits"` also compares the outputs of the model on a probe batch, by plain PEFT, which loads the base;
+            `"tensors"` only compares what each adapter adds. Profiles `"mlx"` and `"gguf"` always do the latter.
+        llama_cpp: Directory of llama.cpp's sources, whose converter is used for profile `"gguf"`.
+        overwrite: Replace an earlier export. Another directory that is not empty is refused all the same.
+
+    Returns:
+        What was written, how close it is, and which servers read it as PEFT does.
+
+    Raises:
+        ConfigError: If a setting is unknown or does not fit the profile.
+        DataError: If the adapter cannot be read, or the directory cannot be written.
+        ModelError: If the profile cannot hold the adapter, the base is not found, or the export differs.
+
+    Example:
+        ```python
+        weightlora.export_adapter("runs/first/adapter", "served", profile="portable")
+        ```
+    """
+    _check_settings(profile, dtype, check, complete_fused)
+    target = Path(out_dir).resolve()
+    _check_target(target, overwrite)
+    directory = find_adapter(adapter_dir)
+    if target in (directory.resolve(), *directory.resolve().parents):
+        raise DataError(f"{out_dir} is the adapter itself, or holds it: give another directory.")
+    check_final(directory)
+    source = read_source(directory, lambda config: Base(config, base).places(config))
+    check_features(source, profile)
+    optional = profile in ("portable", "compact") and not complete_fused
+    model = Base(source.config, base, source.heads, optional)
+    with _in_one_sentence(target), replacing_directory(target) as staging:
+        found = _export(
+            source, model, staging, profile, DTYPES[dtype] if dtype else None, complete_fused, check, llama_cpp
+        )
+        exported = Exported(target, profile, *found)
+        record = exported.to_dict() | {"source": str(directory), "versions": _versions()}
+        write_json(staging / RECORD, record)
+    return exported
+
+
+def _export(
+    source: Source,
+    base: Base,
+    staging: Path,
+    profile: str,
+    dtype: torch.dtype | None,
+    complete_fused: bool,
+    check: str,
+    llama_cpp: str | os.PathLike[str] | None,
+) -> tuple[Any, ...]:
+    """Write and check; returns the fields of `Exported` from `adapters` on."""
+    if profile == "merged":
+        kind, same = write_merged(source, base, staging, dtype, check == "logits")
+        return 0, 0, common_rank(source.pairs), _name(kind), None, same, ()
+    dtype = dtype or _dtype_of(source)
+    pairs = source.pairs
+    if complete_fused and incomplete(pair.name for pair in pairs):
+        pairs = complete(pairs, base.skeleton())
+    close: Outputs | None = None
+    servers: tuple[Verdict, ...] = ()
+    if profile == "mlx":
+        write_mlx(pairs, staging, dtype)
+        written = read_mlx(staging)
+        apart = compare_pairs(source.pairs, written, dtype)
+    elif profile == "gguf":
+        written = _gguf(source, base, staging, dtype, llama_cpp)
+        apart = compare_pairs(source.pairs, written, dtype)
+    else:
+        (write_portable if profile == "portable" else write_compact)(source, pairs, staging, dtype)
+        again = read_source(staging, base.places)
+        written = again.pairs
+        apart = compare_pairs(source.pairs, written, dtype)
+        servers = verdicts(again.config, written, sorted(_modules(again)))
+        close = _compare(source, again, base, dtype) if check == "logits" else None
+    rank = max(pair.rank for pair in written)
+    return len(written), len(pairs) - len(source.pairs), rank, _name(dtype), apart, close, servers
+
+
+def _gguf(
+    source: Source, base: Base, staging: Path, dtype: torch.dtype, llama_cpp: str | os.PathLike[str] | None
+) -> list[Pair]:
+    config = base.config()
+    if llama_cpp is None and config.model_type in ARCHITECTURES:
+        write_gguf(source.pairs, staging, dtype, config)
+    else:
+        portable = staging / "portable"
+        portable.mkdir()
+        write_portable(source, source.pairs, portable, dtype)
+        convert(portable, staging, dtype, str(base.name), None if llama_cpp is None else Path(llama_cpp))
+        for path in portable.iterdir():
+            path.unlink()
+        portable.rmdir()
+    return read_gguf(staging, source.pairs, config.get_text_config())
+
+
+def _compare(source: Source, again: Source, base: Base, dtype: torch.dtype) -> Outputs:
+    """Compare the outputs of the base with the source adapter and with the export, both by plain PEFT."""
+    model = base.load()
+    batch = probe_batch(model)
+    without = outputs(model, batch)
+    with loaded(model, source.directory, [pair.name for pair in source.pairs]) as adapted:
+        before = outputs(adapted, batch)
+    with loaded(model, again.directory, [pair.name for pair in again.pairs]) as adapted:
+        return compare_outputs(before, outputs(adapted, batch), dtype, without)
+
+
+def _dtype_of(source: Source) -> torch.dtype:
+    """The adapter's own dtype where folding the scalings into B loses nothing; else float32."""
+    own = {tensor.dtype for pair in source.pairs for tensor in (pair.a, pair.b)}
+    exact = all(abs(torch.frexp(torch.tensor(pair.scaling)).mantissa) == 0.5 for pair in source.pairs)
+    return own.pop() if len(own) == 1 and exact and own <= set(DTYPES.values()) else torch.float32
+
+
+def _modules(source: Source) -> set[str]:
+    """Names of the modules that are saved whole."""
+    return {key.removeprefix("base_model.model.").rpartition(".")[0] for key in source.heads}
+
+
+def _check_settings(profile: str, dtype: str | None, check: str, complete_fused: bool) -> None:
+    from difflib import get_close_matches
+
+    for name, value, known in (("profile", profile, PROFILES), ("dtype", dtype, DTYPES), ("check", check, CHECKS)):
+        if value is not None and value not in known:
+            near = get_close_matches(str(value), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
+            raise ConfigError(f"{name}={value!r} is unknown: {hint}")
+    if complete_fused and profile not in ("portable", "compact"):
+        raise ConfigError(
+            f"complete_fused adds nothing that profile {profile!r} needs: leave it out, or choose 'portable'."
+        )
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise DataError(f"{target} is a file: give a directory.")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise DataError(
+            f"{target} is not empty: give another directory, or replace an earlier export with --overwrite."
+        )
+    if not (target / RECORD).is_file():
+        raise DataError(f"{target} holds no earlier export (no {RECORD}), so it is not overwritten: give another.")
+
+
+@contextmanager
+def _in_one_sentence(target: Path) -> Iterator[None]:
+    """What the operating system says of writing becomes an error of this package."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{target} cannot be written ({error}): nothing was left there.") from error
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("weightlora", "peft", "torch", "transformers")}

@@ -1,0 +1,93 @@
+"""What each profile can hold of PEFT's features, and why an adapter that has another one is refused."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..adapters.variants import UNSERVED_INITS
+from ..errors import ModelError
+from .source import Source
+
+__all__ = ["FEATURES", "check_features"]
+
+PEFT_LAYOUT = frozenset({"portable", "compact", "merged"})
+MERGED, NONE = frozenset({"merged"}), frozenset[str]()
+EVERY = frozenset({"portable", "compact", "merged", "mlx", "gguf"})
+
+
+class Feature(NamedTuple):
+    """Something that an adapter may have beside pairs on linear layers.
+
+    Attributes:
+        present: Whether an adapter has it.
+        profiles: The profiles that keep it.
+        why: What it is, for the message that refuses it. `NAME` in it is the profile.
+    """
+
+    present: Callable[[Source], object]
+    profiles: frozenset[str]
+    why: str
+
+
+def _has(kind: str) -> Callable[[Source], bool]:
+    return lambda source: any(pair.kind == kind for pair in source.pairs)
+
+
+def _init(source: Source) -> bool:
+    init = source.config.init_lora_weights
+    return isinstance(init, str) and init.lower().startswith(tuple(UNSERVED_INITS))
+
+
+FEATURES: dict[str, Feature] = {
+    "use_dora": Feature(
+        lambda source: source.config.use_dora, MERGED, "DoRA changes the norms of the weights, which no B A can"
+    ),
+    "lora_bias": Feature(lambda source: source.config.lora_bias, MERGED, "B has a bias, which servers do not read"),
+    "bias": Feature(lambda source: source.config.bias != "none", MERGED, "biases of the base model were trained, too"),
+    "modules_to_save": Feature(
+        lambda source: source.heads, PEFT_LAYOUT, "it has modules that were trained whole, such as a classifier"
+    ),
+    "trainable_token_indices": Feature(
+        lambda source: source.config.trainable_token_indices, MERGED, "rows of an embedding were trained, too"
+    ),
+    "use_bdlora": Feature(
+        lambda source: source.config.use_bdlora, MERGED, "its factors hold the blocks of a block-diagonal matrix"
+    ),
+    "alora_invocation_tokens": Feature(
+        lambda source: source.config.alora_invocation_tokens, NONE, "aLoRA adds nothing before its invocation tokens"
+    ),
+    "layer_replication": Feature(
+        lambda source: source.config.layer_replication, NONE, "it runs layers of the base model several times"
+    ),
+    "use_qalora": Feature(lambda source: source.config.use_qalora, NONE, "QA-LoRA averages its inputs in groups"),
+    "kasa_config": Feature(lambda source: source.config.kasa_config, NONE, "KaSA changes the base weights"),
+    "arrow_config": Feature(lambda source: source.config.arrow_config, NONE, "Arrow routes between adapters"),
+    "init_lora_weights": Feature(
+        _init,
+        NONE,
+        "its initialisation moved a part of the base weights into the adapter; convert it first, with "
+        "model.save_pretrained(directory, path_initial_model_for_weight_conversion=...)",
+    ),
+    "fan_in_fan_out": Feature(
+        lambda source: source.config.fan_in_fan_out,
+        PEFT_LAYOUT,
+        "it adapts the Conv1D layers of GPT-2, which NAME names and stores in another way",
+    ),
+    "convolution": Feature(_has("convolution"), PEFT_LAYOUT, "it adapts a convolution, which NAME does not read"),
+    "target_parameters": Feature(_has("parameter"), PEFT_LAYOUT, "it adapts fused experts, which NAME does not read"),
+}
+
+
+def check_features(source: Source, profile: str) -> None:
+    """Raise a `ModelError` if the adapter has something that the profile cannot hold, and name it."""
+    for name, feature in FEATURES.items():
+        if profile not in feature.profiles and feature.present(source):
+            others = [other for other in ("portable", "compact", "merged") if other in feature.profiles]
+            remedy = f"choose profile {' or '.join(map(repr, others))}" if others else "no profile keeps it"
+            why = feature.why.replace("NAME", profile)
+            raise ModelError(f"{name} cannot be exported to profile {profile!r}: {why}. {remedy.capitalize()}.")
+    if source.others and profile != "merged":
+        key = next(iter(source.others))
+        raise ModelError(
+            f"the adapter has a tensor {key!r}, which is no part of LoRA, so servers refuse it: "
+            "choose profile 'merged', or remove what trains it."
+        )

@@ -1,0 +1,72 @@
+"""The profile `merged`: the adapter in the weights of the base, as an ordinary Transformers model."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import ModelError
+from .base import Base
+from .checks import Outputs, attach, compare_outputs, outputs, probe_batch
+from .source import Source
+
+__all__ = ["write_merged"]
+
+
+def write_merged(
+    source: Source, base: Base, directory: Path, dtype: torch.dtype | None, compare: bool
+) -> tuple[torch.dtype, Outputs | None]:
+    """Merge the adapter into its base, save the model and its tokenizer, and load them again to compare.
+
+    The merge is computed in float32. The saved weights are always compared with the merged ones.
+
+    Args:
+        source: The adapter.
+        base: Its base.
+        directory: Exists, and is empty.
+        dtype: Of the saved weights; None takes the one of the base's own config.
+        compare: Whether to compare the outputs on a probe batch, too.
+
+    Returns:
+        The dtype, and how close the outputs are.
+
+    Raises:
+        ModelError: If the base cannot be loaded, PEFT cannot merge the adapter, or the saved model differs.
+    """
+    model = attach(base.load(), source.directory, [pair.name for pair in source.pairs])
+    before = without = batch = None
+    if compare:
+        batch = probe_batch(model.get_base_model())
+        before = outputs(model, batch)
+        with model.disable_adapter():
+            without = outputs(model, batch)
+    try:
+        merged: nn.Module = model.merge_and_unload(safe_merge=True)
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"PEFT cannot merge this adapter into its base: {str(error).rstrip('.')}.") from error
+    kind = dtype or getattr(base.config(), "dtype", None) or torch.float32
+    merged.to(kind)
+    merged.save_pretrained(directory)  # type: ignore[operator]
+    _save_tokenizer(source, base, directory)
+    wanted = merged.state_dict()
+    again = type(merged).from_pretrained(directory, dtype=kind).eval()  # type: ignore[attr-defined]
+    found = again.state_dict()
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in wanted or name not in found or not torch.equal(found[name], wanted[name]):
+            raise ModelError(f"the merged model was saved with another {name!r}, so nothing was written.")
+    del merged, wanted, found
+    if batch is None or before is None:
+        return kind, None
+    return kind, compare_outputs(before, outputs(again.float(), batch), kind, without)
+
+
+def _save_tokenizer(source: Source, base: Base, directory: Path) -> None:
+    """Save the tokenizer beside the model, the adapter's own or else the base's, where there is one."""
+    from transformers import AutoTokenizer
+
+    for place in (str(source.directory), base.name):
+        try:
+            AutoTokenizer.from_pretrained(place).save_pretrained(directory)
+        except Exception:  # a model of images has none, and a broken one is no reason to lose the merged weights
+            continue
+        return

@@ -1,0 +1,46 @@
+"""The profile `mlx`: the layout that mlx-lm reads with `--adapter-path`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..files import read_json, write_json
+from .pairs import Pair, common_rank, fold
+
+__all__ = ["read_mlx", "write_mlx"]
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+
+
+def write_mlx(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype) -> None:
+    """Write the adapter for mlx-lm, which has one rank and one scale for all modules: the common rank, and 1.
+
+    With `num_layers` 0, mlx-lm looks for the modules by their full names (`mlx_lm/tuner/utils.py` of 0.32.2).
+    """
+    rank = common_rank(pairs)
+    folded = [fold(pair, rank, dtype) for pair in pairs]
+    tensors = {f"{pair.name}.lora_a": pair.a.mT.contiguous() for pair in folded}
+    tensors |= {f"{pair.name}.lora_b": pair.b.mT.contiguous() for pair in folded}
+    save_file(tensors, directory / WEIGHTS)
+    parameters = {"rank": rank, "scale": 1.0, "dropout": 0.0, "keys": [pair.name for pair in pairs]}
+    write_json(directory / CONFIG, {"fine_tune_type": "lora", "num_layers": 0, "lora_parameters": parameters})
+
+
+def read_mlx(directory: Path) -> list[Pair]:
+    """The adapter as mlx-lm reads it: `scale * (x lora_a) lora_b`, with one rank and one scale."""
+    settings = read_json(directory / CONFIG)["lora_parameters"]
+    tensors = load_file(directory / WEIGHTS)
+    return [
+        Pair(
+            name,
+            name,
+            "linear",
+            tensors[f"{name}.lora_a"].mT,
+            tensors[f"{name}.lora_b"].mT,
+            settings["rank"],
+            settings["scale"],
+        )
+        for name in settings["keys"]
+    ]

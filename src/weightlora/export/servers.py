@@ -1,0 +1,195 @@
+"""Which servers read an adapter as PEFT does, by their own rules for ranks and scalings, and from which rank setting.
+
+The rules are restated from the servers' sources; each names the file and the version that it was read in.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from peft import LoraConfig
+
+from .groups import GROUPS, incomplete
+from .pairs import Pair
+from .source import by_pattern
+
+__all__ = ["SERVERS", "Refused", "Server", "Verdict", "verdicts", "vllm_rank"]
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` takes (vllm/config/lora.py, 0.32.0)."""
+
+
+class Refused(Exception):
+    """A server does not load the adapter; the message says why."""
+
+
+class Verdict(NamedTuple):
+    """What one server makes of an adapter.
+
+    Attributes:
+        server: Its name.
+        alike: Whether it computes what PEFT does.
+        note: With what setting, or why not.
+    """
+
+    server: str
+    alike: bool
+    note: str
+
+
+class Server(NamedTuple):
+    """A restated rule.
+
+    Attributes:
+        name: Of the server.
+        evidence: Where its rule was read.
+        scalings: Gives the scaling of each pair, in order; raises `Refused` where the server does not load it.
+        rank: Gives the setting that the largest rank needs.
+    """
+
+    name: str
+    evidence: str
+    scalings: Callable[[LoraConfig, Sequence[Pair], Sequence[str]], list[float]]
+    rank: Callable[[int], str]
+
+
+def verdicts(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str] = ()) -> tuple[Verdict, ...]:
+    """What each server makes of a saved adapter.
+
+    Args:
+        config: PEFT's config of the adapter.
+        pairs: The adapters, with the scalings that PEFT gives them.
+        heads: Names of the modules that are saved whole.
+    """
+    rank, found = max(pair.rank for pair in pairs), []
+    for server in SERVERS:
+        try:
+            scalings = server.scalings(config, pairs, heads)
+            wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
+        except Refused as refusal:
+            found.append(Verdict(server.name, False, str(refusal)))
+            continue
+        if wrong:
+            note = f"scales {len(wrong)} of {len(pairs)} adapters otherwise than PEFT, such as {wrong[0].name}"
+            found.append(Verdict(server.name, False, note))
+        else:
+            found.append(Verdict(server.name, True, server.rank(rank)))
+    return tuple(found)
+
+
+def vllm_rank(rank: int) -> int | None:
+    """The smallest `--max-lora-rank` of vLLM that takes this rank; None if there is none."""
+    return next((largest for largest in VLLM_RANKS if largest >= rank), None)
+
+
+def _by_pattern(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    return [
+        _ratio(
+            by_pattern(config.alpha_pattern, pair.name, config.lora_alpha),
+            by_pattern(config.rank_pattern, pair.name, config.r),
+            config.use_rslora,
+        )
+        for pair in pairs
+    ]
+
+
+def _new_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    if config.lora_bias:
+        raise Refused("it reads no lora_bias")
+    _check_vllm(pairs, heads)
+    return _by_pattern(config, pairs, heads)
+
+
+def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    if any(pair.kind == "parameter" for pair in pairs):
+        raise Refused("its reading of fused experts was not checked")
+    _check_vllm(pairs, heads)
+    return [_ratio(config.lora_alpha, config.r, config.use_rslora)] * len(pairs)
+
+
+def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
+    _refuse_kinds(pairs, "convolution")
+    if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
+        raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")
+    rank = max(pair.rank for pair in pairs)
+    if vllm_rank(rank) is None:
+        raise Refused(f"its largest --max-lora-rank is {VLLM_RANKS[-1]}, and this adapter has rank {rank}")
+
+
+def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    _refuse_kinds(pairs, "convolution", "parameter")
+    if heads:
+        raise Refused(f"it does not read {heads[0]}, which was trained whole")
+    if isinstance(config.target_modules, str):
+        raise Refused("it reads no regular expression in target_modules")
+    if other := next((pair for pair in pairs if pair.rank != config.r), None):
+        raise Refused(f"it loads one rank only, {config.r}, and {other.name} has rank {other.rank}")
+    names = {pair.name for pair in pairs}
+    for name in (pair.name for pair in pairs):
+        parent, _, last = name.rpartition(".")
+        needed = {**dict.fromkeys(GROUPS[0], ("q_proj", "v_proj")), "up_proj": ("gate_proj",)}.get(last, ())
+        if missing := [one for one in needed if f"{parent}.{one}" not in names]:
+            raise Refused(f"it needs {missing[0]} beside {name}; --complete_fused adds it")
+    return [_ratio(config.lora_alpha, config.r, False)] * len(pairs)
+
+
+def _by_tensor(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    _refuse_kinds(pairs, "convolution", "parameter")
+    if heads:
+        raise Refused(f"it refuses {heads[0]}, which is no LoRA tensor")
+    return [_ratio(config.lora_alpha, pair.rank, False) for pair in pairs]
+
+
+def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    _refuse_kinds(pairs, "embedding")
+    names = [pair.name for pair in pairs]
+    types = {name.rpartition(".")[2] for name in names}
+    for name, missing in incomplete(names).items():
+        if holes := [one for one in missing if one.rpartition(".")[2] in types.intersection(GROUPS[0])]:
+            raise Refused(f"it needs {holes[0]} beside {name}, since other layers have it; --complete_fused adds it")
+    return _by_tensor(config, pairs, heads)
+
+
+def _refuse_kinds(pairs: Sequence[Pair], *kinds: str) -> None:
+    words = {"convolution": "convolutions", "parameter": "fused experts", "embedding": "embeddings"}
+    if found := next((pair for pair in pairs if pair.kind in kinds), None):
+        raise Refused(f"it adapts no {words[found.kind]}, such as {found.name}")
+
+
+def _ratio(alpha: float, rank: int, rslora: bool) -> float:
+    return alpha / (math.sqrt(rank) if rslora else rank)
+
+
+SERVERS = (
+    Server("PEFT, Transformers", "peft/tuners/lora/layer.py 0.21.2, update_layer", _by_pattern, lambda rank: ""),
+    Server(
+        "vLLM 0.32 and later",
+        "vllm/lora/peft_helper.py 0.32.0, get_rank_and_scaling",
+        _new_vllm,
+        lambda rank: f"--max-lora-rank {vllm_rank(rank)}",
+    ),
+    Server(
+        "vLLM before 0.32",
+        "vllm/lora/peft_helper.py 0.31.0, __post_init__",
+        _old_vllm,
+        lambda rank: f"--max-lora-rank {vllm_rank(rank)}",
+    ),
+    Server(
+        "SGLang",
+        "sglang/srt/lora/lora.py and mem_pool.py 0.5.23, normalize_qkv_proj and load_lora_weight_tensor",
+        _sglang,
+        lambda rank: f"--max-lora-rank {rank}",
+    ),
+    Server(
+        "TensorRT-LLM",
+        "tensorrt_llm/lora_manager.py @007e181b, effective_rank",
+        _tensorrt,
+        lambda rank: f"max_lora_rank {rank}",
+    ),
+    Server(
+        "llama.cpp, by its converter",
+        "convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale",
+        _by_tensor,
+        lambda rank: "",
+    ),
+)

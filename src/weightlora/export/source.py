@@ -1,0 +1,202 @@
+"""Read a saved PEFT LoRA adapter: its config, its pairs `(A, B)`, and what else the files hold. No model is loaded."""
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import DataError
+from ..files import read_json
+from ..state import STATE_FILE, State, read_state
+from .pairs import Kind, Pair
+
+__all__ = [
+    "CONFIG",
+    "PREFIX",
+    "WEIGHTS",
+    "Place",
+    "Source",
+    "by_pattern",
+    "check_final",
+    "find_adapter",
+    "read_source",
+]
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+FACTORS = {".lora_A.weight": 0, ".lora_B.weight": 1, ".lora_embedding_A": 0, ".lora_embedding_B": 1}
+
+
+class Place(NamedTuple):
+    """Where PEFT puts the adapter of a parameter, which no file says: the base model does.
+
+    Attributes:
+        name: Of the parameter, as PEFT's config has it.
+        experts: How many independent products its pair holds.
+    """
+
+    name: str
+    experts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A saved adapter.
+
+    Attributes:
+        directory: Where it was read.
+        config: PEFT's config.
+        raw: The config as the file has it.
+        pairs: The adapters, in natural order of their names.
+        heads: Tensors of `modules_to_save`, by their names in the file.
+        tables: Base embeddings, which PEFT saves beside an adapter on them. They are no part of the adapter.
+        others: What else the file holds, by its names there.
+    """
+
+    directory: Path
+    config: LoraConfig
+    raw: dict[str, Any]
+    pairs: list[Pair]
+    heads: dict[str, Tensor]
+    tables: dict[str, Tensor]
+    others: dict[str, Tensor]
+
+
+def find_adapter(directory: str | os.PathLike[str]) -> Path:
+    """The directory of the adapter: the given one, or `adapter/` in a run directory.
+
+    Raises:
+        DataError: If neither holds an adapter in safetensors.
+    """
+    given = Path(directory)
+    place = given if (given / CONFIG).is_file() else given / "adapter"
+    if not (place / CONFIG).is_file():
+        raise DataError(f"{directory} holds no PEFT adapter (no {CONFIG}): give the directory of a saved adapter.")
+    if not (place / WEIGHTS).is_file():
+        raise DataError(
+            f"{place} has no {WEIGHTS}: save the adapter in safetensors, with model.save_pretrained(directory)."
+        )
+    return place
+
+
+def check_final(directory: Path) -> None:
+    """Raise a `DataError` if a selection by gates was under way when the adapter was saved.
+
+    The gates are in the scalings once the choice is final. Until then they are in the state beside the adapter, which
+    PEFT and servers do not read.
+
+    Raises:
+        StateError: If that state is damaged.
+    """
+    if not (directory / STATE_FILE).is_file():
+        return
+    state = State.from_dict(read_state(directory))
+    if state.round < state.config["rounds"] and any(omega not in (0, 1) for omega in state.omega):
+        raise DataError(
+            f"{directory} was saved after {state.step_count} of {state.config['select_steps']} selection steps, and "
+            "its gates are not in the adapter yet: train on until the choice is made, and export the result."
+        )
+
+
+def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Place]] | None = None) -> Source:
+    """Read an adapter directory.
+
+    Args:
+        directory: From `find_adapter`.
+        places: Called with the config if it adapts parameters (`target_parameters`): gives their places by their
+            paths in the file, which only the base model knows.
+
+    Raises:
+        DataError: If a file is damaged, is not LoRA's, has no adapter, or its tensors do not fit the config.
+    """
+    raw = read_json(directory / CONFIG)
+    if not isinstance(raw, dict) or str(raw.get("peft_type", "")).upper() != "LORA":
+        kind = raw.get("peft_type") if isinstance(raw, dict) else None
+        raise DataError(f"{directory} holds a PEFT adapter of type {kind!r}, and only LORA is exported.")
+    config = _config(directory)
+    try:
+        tensors = load_file(directory / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{directory / WEIGHTS} cannot be read ({error}): save the adapter anew.") from error
+    factors: dict[str, dict[int, Tensor]] = {}
+    others: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        suffix = next((suffix for suffix in FACTORS if key.endswith(suffix)), None)
+        if suffix is None or not key.startswith(PREFIX):
+            others[key] = tensor
+        else:
+            path = key.removeprefix(PREFIX).removesuffix(suffix)
+            factors.setdefault(path, {})[FACTORS[suffix]] = tensor
+    if not factors:
+        raise DataError(f"{directory} has no LoRA adapter in it: there is nothing to export.")
+    known = places(config) if places is not None and config.target_parameters else {}
+    embeddings = {key.removeprefix(PREFIX).removesuffix(".lora_embedding_A") for key in tensors}
+    pairs = [
+        _pair(directory, config, path, pair, path in embeddings, known.get(path))
+        for path, pair in sorted(factors.items(), key=lambda entry: _natural(entry[0]))
+    ]
+    heads = {key: t for key, t in others.items() if _is_of(key, config.modules_to_save or ())}
+    tables = {key: t for key, t in others.items() if key.endswith(".base_layer.weight")}
+    rest = {key: t for key, t in others.items() if key not in heads and key not in tables}
+    return Source(directory, config, raw, pairs, heads, tables, rest)
+
+
+def by_pattern(pattern: Mapping[str, Any] | None, name: str, default: Any) -> Any:
+    """The value that PEFT takes for a module from `rank_pattern` or `alpha_pattern`."""
+    return (pattern or {}).get(get_pattern_key(list(pattern or {}), name), default)
+
+
+def _config(directory: Path) -> LoraConfig:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the tensors say decides
+            return LoraConfig.from_pretrained(str(directory))
+    except Exception as error:  # PEFT raises whatever a wrong value runs into
+        raise DataError(f"{directory / CONFIG} is not a LoRA config that this PEFT reads ({error}).") from error
+
+
+def _pair(
+    directory: Path, config: LoraConfig, path: str, factors: dict[int, Tensor], embedding: bool, place: Place | None
+) -> Pair:
+    if len(factors) < 2:
+        missing = "B" if 0 in factors else "A"
+        raise DataError(f"{directory / WEIGHTS} has no {missing} for the adapter {path!r}: save the adapter anew.")
+    a, b = factors[0], factors[1]
+    name = path if place is None else place.name
+    kind: Kind = "parameter" if place else "embedding" if embedding else "linear" if a.dim() == 2 else "convolution"
+    rank, alpha = (
+        by_pattern(config.rank_pattern, name, config.r),
+        by_pattern(config.alpha_pattern, name, config.lora_alpha),
+    )
+    if not isinstance(rank, int) or rank < 1:
+        raise DataError(f"{directory / CONFIG} has rank {rank!r} for {name!r}: a rank is at least 1.")
+    blocks = place.experts if place else rank // b.shape[1] if kind == "convolution" and b.shape[1] else 1
+    stored = (a.shape[0] // blocks, b.shape[1] // blocks) if place else (a.shape[0], b.shape[1] * blocks)
+    if stored != (rank, rank):
+        raise DataError(
+            f"the tensors of the adapter {name!r} have shapes {tuple(a.shape)} and {tuple(b.shape)}, and rank {rank} "
+            f"is in {CONFIG}: give a directory whose files belong together."
+        )
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank) if number else math.nan
+    if not math.isfinite(scaling):
+        raise DataError(f"{directory / CONFIG} has alpha {alpha!r} for {name!r}: give a finite number.")
+    return Pair(name, path, kind, a, b, rank, scaling, blocks)
+
+
+def _is_of(key: str, modules: "list[str] | tuple[str, ...]") -> bool:
+    return any(f".{module}." in f".{key}." for module in modules)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sorts layer 2 before layer 10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split(".")]

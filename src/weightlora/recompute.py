@@ -1,0 +1,49 @@
+"""Activation checkpointing while evidence is gathered: a step then keeps one block's activations at a time."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from .adapters import base_model_of
+from .errors import ModelError
+
+__all__ = ["gathering", "recomputed"]
+
+
+def gathering(model: nn.Module, memory: str) -> contextlib.ExitStack:
+    """What holds until the stack is closed: with `memory="low"`, activations are recomputed.
+
+    Raises:
+        ModelError: The model cannot do that by its own means.
+    """
+    stack, base = contextlib.ExitStack(), base_model_of(model)
+    if memory == "low":
+        if not getattr(base, "supports_gradient_checkpointing", False):
+            raise ModelError(
+                f"select_memory='low' needs gradient checkpointing, which {type(base).__name__} does not support: set "
+                "select_memory='usual'."
+            )
+        stack.enter_context(recomputed(model))
+    return stack
+
+
+@contextlib.contextmanager
+def recomputed(model: nn.Module) -> Iterator[None]:
+    """Activation checkpointing by the model's own means, unless it has none, or it is on already."""
+    base: Any = base_model_of(model)
+    on = any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+    if on or not getattr(base, "supports_gradient_checkpointing", False):
+        yield
+        return
+    name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
+    hooks = [(module, dict(module._forward_hooks)) for module in base.modules()]
+    getattr(base, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+    for module, before in hooks:  # Transformers adds one, by which backward goes on to the embeddings
+        module._forward_hooks.clear()
+        module._forward_hooks.update(before)
+    try:
+        yield
+    finally:
+        getattr(base, f"{name}_checkpointing_disable")()

@@ -1,0 +1,146 @@
+"""What a run cost before and after its decision, as far as its directory says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from ..files import read_json
+from ..selection import Selection
+
+__all__ = ["Cost", "Outcome", "amount", "costs_of", "read_outcome"]
+
+RESULT = "result.json"
+Unit = Literal["count", "bytes", "seconds"]
+PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "\u00b5"))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One line of the table.
+
+    Attributes:
+        name: What is measured.
+        unit: Of the values.
+        before: While the modules were selected; None if it is not known.
+        after: Once the choice was made; None if it is not known.
+    """
+
+    name: str
+    unit: Unit
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the `result.json` of a command says, as far as it is there.
+
+    Attributes:
+        values: Its fields.
+        metrics: Split -> metric -> value.
+        versions: Package -> version.
+        machine: The hardware.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+def read_outcome(directory: Path) -> Outcome:
+    """Read `result.json`; a run without one has an empty outcome.
+
+    Raises:
+        DataError: If it is not JSON.
+    """
+    path = directory / RESULT
+    values = read_json(path) if path.is_file() else {}
+    if not isinstance(values, dict):
+        return Outcome()
+    return Outcome(
+        values=values,
+        metrics={
+            str(split): {str(name): value for name, value in found.items() if _number(value) is not None}
+            for split, found in _mapping(values.get("metrics")).items()
+            if isinstance(found, dict)
+        },
+        versions={str(name): str(value) for name, value in _mapping(values.get("versions")).items()},
+        machine=dict(_mapping(values.get("machine"))),
+    )
+
+
+def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, Any]], decision: int) -> list[Cost]:
+    """The lines of the table, without those of which nothing is known.
+
+    Args:
+        selection: The choice.
+        outcome: What the command wrote.
+        log: The entries of the log.
+        decision: The step of the last decision.
+    """
+    measured = _mapping(_mapping(outcome.values.get("evidence")).get("columns"))
+    first, last = (_mapping(measured.get(name)) for name in ("selecting", "after"))
+    values, parameters = outcome.values, selection.trainable_parameters
+    final = selection.final
+
+    def pair(before: Any, after: Any) -> tuple[float | None, float | None]:
+        return _number(before), _number(after) if final else None
+
+    lines: list[tuple[str, Unit, tuple[float | None, float | None]]] = [
+        ("adapters", "count", pair(len(selection.modules), len(selection.kept))),
+        ("adapter parameters", "count", pair(parameters.get("before"), parameters.get("after"))),
+        (
+            "trainable parameters, with the head",
+            "count",
+            pair(values.get("trainable_parameters_before"), values.get("trainable_parameters_after")),
+        ),
+        (
+            "optimizer state",
+            "bytes",
+            pair(values.get("optimizer_state_bytes_before"), values.get("optimizer_state_bytes_after")),
+        ),
+        (
+            "activations for backward",
+            "bytes",
+            pair(first.get("saved_activation_bytes"), last.get("saved_activation_bytes")),
+        ),
+        ("GPU memory in use", "bytes", _around(log, "gpu_bytes", decision, final)),
+        ("step time, median", "seconds", pair(first.get("step_seconds"), last.get("step_seconds"))),
+    ]
+    if not first:
+        lines[-1] = ("step time, median", "seconds", _around(log, "seconds_per_step", decision, final))
+    return [Cost(name, unit, *found) for name, unit, found in lines if found != (None, None)]
+
+
+def amount(value: float | None, unit: Unit) -> str | None:
+    """A value with its unit, such as `"1.3 MB"`; None stays None."""
+    if value is None:
+        return None
+    if unit == "count":
+        return f"{value:,.0f}"
+    symbol = {"bytes": "B", "seconds": "s"}[unit]
+    for factor, prefix in PREFIXES:
+        if value >= factor:
+            return f"{value / factor:.1f} {prefix}{symbol}"
+    return f"{value:g} {symbol}"
+
+
+def _around(
+    log: Sequence[Mapping[str, Any]], key: str, decision: int, final: bool
+) -> tuple[float | None, float | None]:
+    """The median of a number in the log until the decision, and after it."""
+    found = [(entry["step"], value) for entry in log if (value := _number(entry.get(key))) is not None]
+    before = [value for step, value in found if step <= decision or not final]
+    after = [value for step, value in found if step > decision and final]
+    return median(before) if before else None, median(after) if after else None
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,267 @@
+"""Everything that a run directory says about a run, in one record."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..config import WeightLoraConfig
+from ..drawing.picture import score_label
+from ..errors import DataError, StateError, WeightLoraError
+from ..layout import lay_out
+from ..run import SELECTION
+from ..selection import Selection
+from ..selection.formats import FORMATS
+from .costs import Cost, costs_of, read_outcome
+from .history import History, read_history, read_log, thin
+from .reasons import places_by_score, reasons, stopped_by_bound
+
+__all__ = ["ModuleRow", "RunReport", "as_data", "read_run", "read_runs"]
+
+MOST_LOG_ENTRIES = 400
+
+
+@dataclass(frozen=True)
+class ModuleRow:
+    """One module.
+
+    Attributes:
+        name: Its full name.
+        row, column: Its place in the grid of module types and layers.
+        kept: Whether it has an adapter.
+        score: The last one; None if there is none.
+        place: Its place by score, 1 for the largest.
+        rank: Of its adapter; None if it has none any more.
+        parameters: Of its adapter at the start.
+        bounded: Whether the bound on parameters kept it out, in spite of its score.
+        why: One sentence.
+        seeds: At how many seeds it was chosen, if there were several.
+    """
+
+    name: str
+    row: int
+    column: int
+    kept: bool
+    score: float | None
+    place: int | None
+    rank: int | None
+    parameters: int
+    bounded: bool
+    why: str
+    seeds: int | None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What is known of a run.
+
+    Attributes:
+        name: Of its directory.
+        selection: The choice, as `selection.json` has it.
+        step: Steps of the selection that were made.
+        steps: Steps that the selection has.
+        score_label: What a score is.
+        rows, columns: Labels of the grid.
+        modules: In model order.
+        history: Scores over the steps, thinned.
+        log: Log entries, thinned. Each has a `step`.
+        costs: Before and after the decision.
+        outcome: Split -> metric -> value, of a finished run of one of the commands.
+        snippets: Tool -> the block to paste. Empty before the decision.
+        settings: Setting -> value, and whether it differs from the default.
+        versions: Package -> version.
+        machine: The hardware, if it is known.
+    """
+
+    name: str
+    selection: Selection
+    step: int
+    steps: int | None
+    score_label: str
+    rows: list[str]
+    columns: list[str]
+    modules: list[ModuleRow]
+    history: History
+    log: list[dict[str, Any]]
+    costs: list[Cost]
+    outcome: dict[str, dict[str, float]]
+    snippets: dict[str, str]
+    settings: dict[str, tuple[Any, bool]]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+
+    @property
+    def final(self) -> bool:
+        """Whether the choice is made."""
+        return self.selection.final
+
+    @property
+    def kept(self) -> int:
+        """Number of modules that have an adapter."""
+        return sum(module.kept for module in self.modules)
+
+    @property
+    def decisions(self) -> list[int]:
+        """Steps of the decisions."""
+        if not self.history.decisions and self.final and self.selection.step:
+            return [self.selection.step]
+        return [decision.step for decision in self.history.decisions]
+
+    def losses(self) -> dict[str, list[tuple[int, float]]]:
+        """`"training"` and `"evaluation"` -> pairs of step and loss, where the log has them."""
+        names = {"training": "loss", "evaluation": "eval_loss"}
+        curves = {
+            name: [(entry["step"], entry[key]) for entry in self.log if isinstance(entry.get(key), int | float)]
+            for name, key in names.items()
+        }
+        return {name: curve for name, curve in curves.items() if curve}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON can hold it."""
+        values = {
+            name: value for name, value in vars(self).items() if name not in ("selection", "history", "settings")
+        }
+        history = {
+            "recorded_steps": self.history.recorded,
+            "steps": self.history.steps,
+            "scores": self.history.scores,
+            "decisions": [
+                {"step": decision.step, "kept": [m.name for m in self.modules if m.name in decision.kept]}
+                for decision in self.history.decisions
+            ],
+        }
+        return {
+            **values,
+            "modules": [asdict(module) for module in self.modules],
+            "costs": [asdict(cost) for cost in self.costs],
+            "history": history,
+            "final": self.final,
+            "model": self.selection.model,
+            "rule": self.selection.rule,
+            "target_modules": self.selection.target_modules,
+            "target_parameters": self.selection.target_parameters,
+            "config": dict(self.selection.config),
+        }
+
+
+def read_run(directory: str | os.PathLike[str]) -> RunReport:
+    """Read a run directory, also while the run goes on.
+
+    Raises:
+        DataError: If it is none, or a file in it is damaged, or the run has made no step yet.
+    """
+    path = Path(directory)
+    _check_run(path)
+    selection = Selection.load(path)
+    history = read_history(path, len(selection.modules))
+    if not selection.final and not history.steps:
+        raise DataError(f"{path} has no step of the selection yet: wait for the first one, then ask again.")
+    outcome = read_outcome(path)
+    log = read_log(path)
+    decision = history.decisions[-1].step if history.decisions and selection.final else None
+    live = selection.final or not history.scores
+    scores: Sequence[float | None] = [m.score for m in selection.modules] if live else history.scores[-1]
+    return RunReport(
+        name=path.resolve().name,
+        selection=selection,
+        step=selection.step if live else max(history.steps[-1], selection.step),
+        steps=_steps(selection),
+        score_label=score_label(selection.rule),
+        **_grid_and_modules(selection, history, scores),
+        history=history,
+        log=[log[index] for index in thin(len(log), MOST_LOG_ENTRIES)],
+        costs=costs_of(selection, outcome, log, selection.step if decision is None else decision),
+        outcome=outcome.metrics,
+        snippets=_snippets(selection),
+        settings=_settings(selection),
+        versions={name: str(value) for name, value in {**selection.versions, **outcome.versions}.items()},
+        machine=outcome.machine,
+    )
+
+
+def read_runs(directories: Sequence[str | os.PathLike[str]]) -> list[RunReport]:
+    """Read several run directories; where two have one name, each is named by its whole path.
+
+    Raises:
+        DataError: If one of them cannot be read, or is given twice.
+    """
+    paths = [Path(directory) for directory in directories]
+    if twice := [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]:
+        raise DataError(f"{twice[0]} is given twice: a run is compared with other runs.")
+    runs = [read_run(path) for path in paths]
+    names = Counter(run.name for run in runs)
+    return [run if names[run.name] == 1 else replace(run, name=str(p)) for run, p in zip(runs, paths, strict=True)]
+
+
+def as_data(runs: Sequence[RunReport]) -> dict[str, Any]:
+    """What `weightlora show --json` prints."""
+    return {"format": 1, "runs": [run.to_dict() for run in runs]}
+
+
+def _check_run(path: Path) -> None:
+    """Raise a `DataError` unless the directory has a `selection.json`."""
+    if (path / SELECTION).is_file():
+        return
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give the directory of a run.")
+    if not path.is_dir():
+        raise DataError(f"{path} is a file: give the directory of the run, which has {SELECTION} in it.")
+    if not any(path.iterdir()):
+        raise DataError(f"{path} is empty: a run writes {SELECTION} when its training begins, so ask again then.")
+    raise DataError(f"{path} is not the directory of a run, because it has no {SELECTION}: give one that has.")
+
+
+def _grid_and_modules(selection: Selection, history: History, scores: Sequence[float | None]) -> dict[str, Any]:
+    grid = lay_out([module.name for module in selection.modules])
+    bounded = stopped_by_bound(selection, history.decisions)
+    columns = zip(
+        selection.modules,
+        grid.cells,
+        scores,
+        places_by_score(scores),
+        bounded,
+        reasons(selection, history.decisions),
+        strict=True,
+    )
+    modules = [
+        ModuleRow(
+            name=module.name,
+            row=row,
+            column=column,
+            kept=module.kept,
+            score=score,
+            place=place,
+            rank=module.rank,
+            parameters=module.parameters,
+            bounded=stopped,
+            why=why,
+            seeds=None if selection.seeds is None else selection.seeds.get(module.name, 0),
+        )
+        for module, (row, column), score, place, stopped, why in columns
+    ]
+    return {"rows": grid.rows, "columns": grid.columns, "modules": modules}
+
+
+def _steps(selection: Selection) -> int | None:
+    steps = selection.config.get("select_steps")
+    return steps if isinstance(steps, int) else None
+
+
+def _snippets(selection: Selection) -> dict[str, str]:
+    """The block for each tool; what a tool cannot express is said in its place."""
+    found = {}
+    for name in FORMATS:
+        try:
+            found[name] = selection.to(name).rstrip("\n")
+        except StateError:
+            return {}
+        except WeightLoraError as error:
+            found[name] = f"# {error}"
+    return found
+
+
+def _settings(selection: Selection) -> dict[str, tuple[Any, bool]]:
+    usual = {name: field.default for name, field in WeightLoraConfig.__dataclass_fields__.items()}
+    return {name: (value, name in usual and value != usual[name]) for name, value in selection.config.items()}

@@ -1,0 +1,156 @@
+"""What a run directory says about its steps, thinned to what a picture can show."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import DataError
+from ..files import read_json, read_lines
+from ..run import HISTORY, LOG
+
+__all__ = ["Decision", "History", "read_history", "read_log", "thin"]
+
+MOST_POINTS = 400
+MOST_VALUES = 40_000  # points of all curves together
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The end of a round.
+
+    Attributes:
+        step: The last step before it.
+        kept: Names of the modules that stayed.
+    """
+
+    step: int
+    kept: frozenset[str]
+
+
+@dataclass(frozen=True)
+class History:
+    """Scores over the steps.
+
+    Attributes:
+        recorded: Number of steps in the file.
+        steps: The m steps that were read, ascending: evenly spaced ones, with the first, the last and those before
+            decisions.
+        scores: Shape `(m, n)`, in model order.
+        decisions: All of them.
+    """
+
+    recorded: int
+    steps: list[int]
+    scores: list[list[float]]
+    decisions: list[Decision]
+
+
+def read_history(directory: Path, modules: int) -> History:
+    """Read `history.jsonl`, also while it grows; a line that is cut short at its end is left out.
+
+    Of m steps, at most 400 are read, and at most 40,000 scores. Large files are not held in memory.
+
+    Args:
+        directory: The run directory. Without the file, the history is empty.
+        modules: n, the scores that each step must have.
+
+    Raises:
+        DataError: If a line is damaged.
+    """
+    path = directory / HISTORY
+    if not path.is_file():
+        return History(0, [], [], [])
+    with path.open("rb") as file:
+        places: list[tuple[int, int]] = []  # line and offset of each step
+        decisions, needed = [], set()
+        for number, offset, line in _whole_lines(file):
+            if b'"kept"' in line:
+                decisions.append(_decision(_parse(path, number, line), path, number))
+                needed.add(len(places) - 1)
+            else:
+                places.append((number, offset))
+        most = max(2, min(MOST_POINTS, MOST_VALUES // modules))
+        chosen = sorted({*thin(len(places), most), *(needed - {-1})})
+        steps, scores = [], []
+        for number, offset in (places[index] for index in chosen):
+            file.seek(offset)
+            entry = _parse(path, number, file.readline())
+            values = entry.get("score")
+            if not (isinstance(values, list) and len(values) == modules and all(map(_is_number, values))):
+                raise DataError(f"{path}, line {number} has no score for each of the {modules} modules: delete it.")
+            steps.append(_step(entry, path, number))
+            scores.append(values)
+    return History(len(places), steps, scores, decisions)
+
+
+def thin(count: int, most: int) -> list[int]:
+    """At most `most` of the indices below `count`, evenly spaced, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
+
+
+def read_log(directory: Path) -> list[dict[str, Any]]:
+    """Entries of `log.jsonl`, or of the `trainer_state.json` of the newest checkpoint. Each has a `step`.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    if (directory / LOG).is_file():
+        return [entry for entry in read_lines(directory / LOG) if _is_step(entry.get("step"))]
+    states = [path for path in directory.glob("checkpoint-*/trainer_state.json") if _checkpoint_step(path) is not None]
+    states = [*sorted(states, key=lambda path: _checkpoint_step(path) or 0), directory / "trainer_state.json"]
+    found = [path for path in states if path.is_file()]
+    state = read_json(found[-1]) if found else {}
+    entries: Sequence[Any] = state.get("log_history", []) if isinstance(state, dict) else []
+    return [entry for entry in entries if isinstance(entry, dict) and _is_step(entry.get("step"))]
+
+
+def _checkpoint_step(state: Path) -> int | None:
+    number = state.parent.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else None
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Number, offset and text of each line that ends, from 1."""
+    offset = 0
+    for number, line in enumerate(file, start=1):
+        if line.strip() and line.endswith(b"\n"):
+            yield number, offset, line
+        offset += len(line)
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number} is not JSON ({error}): delete that line.") from error
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}, line {number} is not a JSON object: delete that line.")
+    return entry
+
+
+def _decision(entry: dict[str, Any], path: Path, number: int) -> Decision:
+    kept = entry.get("kept")
+    if not (isinstance(kept, list) and all(isinstance(name, str) for name in kept)):
+        raise DataError(f"{path}, line {number} has no list of names as 'kept': delete that line.")
+    return Decision(_step(entry, path, number), frozenset(kept))
+
+
+def _step(entry: dict[str, Any], path: Path, number: int) -> int:
+    step = entry.get("step")
+    if not _is_step(step):
+        raise DataError(f"{path}, line {number} has no step: delete that line.")
+    assert isinstance(step, int)
+    return step
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

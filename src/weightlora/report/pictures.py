@@ -1,0 +1,56 @@
+"""The pictures of a run as files: the choice, the scores over the steps, and the loss."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+from ..drawing.curves import log_figure, scores_figure
+from ..drawing.picture import selection_figure
+from .gather import RunReport
+
+__all__ = ["draw_pictures", "figures_of"]
+
+Draw = Callable[[], Any]
+
+
+def figures_of(run: RunReport) -> dict[str, Draw]:
+    """Name -> what draws that picture of the run, a matplotlib figure. There is none of what the run does not have."""
+    figures: dict[str, Draw] = {"selection": lambda: _selection(run)}
+    history, kept = run.history, [module.kept for module in run.modules]
+    if len(history.steps) > 1:
+        figures["scores"] = lambda: scores_figure(history.steps, history.scores, kept, run.decisions, run.score_label)
+    if losses := run.losses():
+        figures["loss"] = lambda: log_figure(losses, run.decisions if run.final else [])
+    return figures
+
+
+def draw_pictures(run: RunReport, kind: str, names: tuple[str, ...] | None = None) -> dict[str, bytes]:
+    """Name -> the picture as a file.
+
+    Args:
+        run: The run.
+        kind: `"png"` or `"svg"`.
+        names: Only these; all if None.
+    """
+    return {name: _encode(draw(), kind) for name, draw in figures_of(run).items() if names is None or name in names}
+
+
+def _encode(figure: Any, kind: str) -> bytes:
+    from matplotlib import rc_context
+
+    file = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {}  # two drawings of one run are the same file
+    with rc_context({"svg.hashsalt": "weightlora"}):
+        figure.savefig(file, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.15, metadata=metadata)
+    return file.getvalue()
+
+
+def _selection(run: RunReport) -> Any:
+    values = run.selection.to_dict()
+    for row, module in zip(values["adapters"], run.modules, strict=True):
+        row["score"] = module.score
+    figure = selection_figure(values, {module.name for module in run.modules if module.bounded})
+    if not run.final:
+        of = "" if run.steps is None else f" of {run.steps:,}"
+        figure.suptitle(f"step {run.step:,}{of}: {run.kept} of {len(run.modules)} adapters are trained", fontsize=11)
+    return figure

@@ -1,0 +1,88 @@
+"""Why each module of a run was kept or dropped."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from ..config import WeightLoraConfig
+from ..errors import WeightLoraError
+from ..selection import Selection
+from .history import Decision
+
+__all__ = ["places_by_score", "reasons", "stopped_by_bound"]
+
+
+def places_by_score(scores: Sequence[float | None]) -> list[int | None]:
+    """The place of each module by score, 1 for the largest; None where there is no score. Equals share a place."""
+    known = sorted((score for score in scores if score is not None), reverse=True)
+    first: dict[float, int] = {}
+    for place, score in enumerate(known, start=1):
+        first.setdefault(score, place)
+    return [None if score is None else first[score] for score in scores]
+
+
+def stopped_by_bound(selection: Selection, decisions: Sequence[Decision]) -> list[bool]:
+    """Which modules the bound on parameters kept out: dropped, with a higher score than a module that was kept.
+
+    Nobody is counted where something else than the score and the bound decided: before the decision, with several
+    rounds, and where whole groups or several seeds were compared.
+    """
+    nobody = [False] * len(selection.modules)
+    bound = _bound(selection)
+    scores = [_ranked(selection, module.score) for module in selection.modules]
+    kept = [score for score, module in zip(scores, selection.modules, strict=True) if module.kept]
+    if bound is None or len(decisions) > 1 or not kept or any(score is None for score in scores):
+        return nobody
+    lowest = min(score for score in kept if score is not None)
+    best = sorted(selection.modules, key=lambda module: -_number(_ranked(selection, module.score)))[: len(kept)]
+    if sum(module.parameters for module in best) <= bound and selection.config.get("keep") is not None:
+        return nobody
+    found = zip(scores, selection.modules, strict=True)
+    return [not module.kept and _number(score) > lowest for score, module in found]
+
+
+def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
+    """For each module in model order, one sentence."""
+    if not selection.final:
+        return ["The choice is not made yet." for _ in selection.modules]
+    places = places_by_score([module.score for module in selection.modules])
+    bounded, bound = stopped_by_bound(selection, decisions), _bound(selection)
+    n, kept = len(selection.modules), len(selection.kept)
+    found = []
+    for module, place, stopped in zip(selection.modules, places, bounded, strict=True):
+        rank = "" if place is None else f"place {place} of {n} by score"
+        left = next((d for d in decisions[:-1] if module.name not in d.kept), None)
+        if module.kept:
+            found.append(f"Kept: {rank}." if rank else "Kept.")
+        elif stopped:
+            found.append(
+                f"Dropped by the bound on parameters: {rank}, but with its {module.parameters:,} parameters the kept "
+                f"modules would have more than {bound:,}."
+            )
+        elif left is not None:
+            found.append(f"Dropped at step {left.step}, before the last round.")
+        else:
+            found.append(f"Dropped: {rank}, and {kept} are kept." if rank else "Dropped.")
+    return found
+
+
+def _bound(selection: Selection) -> int | None:
+    """The most parameters that the kept modules may have together; None if something else decides, too."""
+    if not selection.final or selection.seeds is not None:
+        return None
+    known = {field.name for field in fields(WeightLoraConfig)}
+    settings: dict[str, Any] = {name: value for name, value in selection.config.items() if name in known}
+    try:
+        config = WeightLoraConfig(**settings)
+        return config.budget_for([module.parameters for module in selection.modules]).rounds[-1][1]
+    except (WeightLoraError, TypeError, ArithmeticError):  # of another version
+        return None
+
+
+def _ranked(selection: Selection, score: float | None) -> float | None:
+    """The score as the rule compares it."""
+    return abs(score) if score is not None and selection.config.get("rank_by") == "magnitude" else score
+
+
+def _number(score: float | None) -> float:
+    return float("-inf") if score is None else score

@@ -1,0 +1,111 @@
+"""The LoRA adapters that a selection works on: those of the model, or fresh ones on all of its linear modules."""
+
+import copy
+from collections.abc import Collection
+from typing import Any
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from ..adapters import unwrap_model
+from ..errors import ConfigError, ModelError
+
+__all__ = ["ALPHA", "HEADS", "RANK", "adapted", "all_linear", "linear_names", "task_type_of"]
+
+RANK, ALPHA = 8, 32
+"""r and `lora_alpha` of the adapters that are added here."""
+
+HEADS = {"QUESTION_ANS": {"qa_outputs"}, "TOKEN_CLS": {"classifier", "score"}}
+"""Linear heads, which are trained in full. PEFT's all-linear would adapt them, too."""
+
+TASK_TYPES = {
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
+"""End of a class's name in Transformers -> PEFT's task type, with which PEFT trains the head of the task, too."""
+
+
+def adapted(model: nn.Module, lora: LoraConfig | None) -> nn.Module:
+    """The model with LoRA adapters: as it is, or with fresh ones. Those are put into the model itself.
+
+    Args:
+        model: A model with or without PEFT adapters, wrapped by `torch.compile` or not.
+        lora: The adapters to add; None adds rank 8 to all linear modules. It stays as it is.
+
+    Raises:
+        ConfigError: If `lora` is given for a model that has adapters.
+        ModelError: If PEFT cannot adapt the model.
+    """
+    if getattr(unwrap_model(model), "peft_config", None):
+        if lora is not None:
+            raise ConfigError("lora=... adds adapters, and this model has some: leave it out, or pass the base model.")
+        return model
+    base: Any = unwrap_model(model)
+    _refuse_quantization(base)
+    if lora is not None and not isinstance(lora, LoraConfig):
+        raise ConfigError(f"lora={lora!r} is a {type(lora).__name__}: pass a peft.LoraConfig.")
+    config = copy.deepcopy(lora) if lora is not None else _default(base)
+    try:
+        return get_peft_model(base, config)
+    except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise ModelError(
+            f"PEFT cannot add LoRA to {type(base).__name__} ({reason}): pass lora=LoraConfig(target_modules=[...]) "
+            "with modules that it can adapt."
+        ) from error
+
+
+def _default(base: nn.Module) -> LoraConfig:
+    task_type = task_type_of(base)
+    targets = all_linear(base, task_type)
+    if not targets:
+        raise ModelError(
+            f"{type(base).__name__} has no linear modules to adapt: pass lora=LoraConfig(target_modules=[...]) with "
+            "the modules to choose from."
+        )
+    return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, task_type=task_type)
+
+
+def task_type_of(model: nn.Module) -> str | None:
+    """PEFT's task type for a model of Transformers whose head is trained in full; None for others."""
+    name = type(model).__name__
+    return next((task_type for end, task_type in TASK_TYPES.items() if name.endswith(end)), None)
+
+
+def all_linear(model: nn.Module, task_type: str | None) -> Any:
+    """`target_modules` for all linear modules but the heads: what PEFT's `"all-linear"` means, for any module.
+
+    Args:
+        model: The base model.
+        task_type: PEFT's.
+
+    Returns:
+        `"all-linear"` where PEFT takes it, else the names; an empty list if there are none.
+    """
+    names = _linears(model)
+    if not isinstance(model, PreTrainedModel) or not names:
+        return names
+    return linear_names(model, HEADS[task_type]) if task_type in HEADS else "all-linear"
+
+
+def linear_names(model: nn.Module, heads: Collection[str]) -> list[str]:
+    """The last part of the name of each linear module, without the heads."""
+    return sorted({name.rpartition(".")[2] for name in _linears(model)} - set(heads))
+
+
+def _linears(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if name and isinstance(module, nn.Linear | Conv1D)]
+
+
+def _refuse_quantization(model: Any) -> None:
+    """Raise a `ModelError` if the weights are quantized so that no gradient passes through them."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None and not quantizer.is_trainable:
+        method = getattr(getattr(quantizer, "quantization_config", None), "quant_method", type(quantizer).__name__)
+        raise ModelError(
+            f"the model is quantized with {getattr(method, 'value', method)}, which cannot be trained through: load "
+            "it without quantization, or with bitsandbytes."
+        )

@@ -1,0 +1,31 @@
+"""The choice as JSON, for programs."""
+
+import json
+from typing import Any
+
+__all__ = ["to_json"]
+
+
+def to_json(selection: Any) -> str:
+    """One JSON object, with PEFT's names where PEFT has one."""
+    return json.dumps(describe(selection), indent=2, allow_nan=False) + "\n"
+
+
+def describe(selection: Any) -> dict[str, Any]:
+    """What `to_json` writes."""
+    more = {name: getattr(selection, name) for name in ("seeds", "grouping")}
+    return {
+        "model": selection.model,
+        "rule": selection.rule,
+        "target_modules": selection.target_modules,
+        "target_parameters": selection.target_parameters,
+        "rank": selection.rank,
+        "alpha": selection.alpha,
+        "use_rslora": selection.use_rslora,
+        "rank_pattern": selection.rank_pattern,
+        "alpha_pattern": selection.alpha_pattern,
+        "adapters": {"before": len(selection.modules), "after": len(selection.kept)},
+        "trainable_parameters": dict(selection.trainable_parameters),
+        "scores": selection.scores,
+        **{name: dict(value) for name, value in more.items() if value is not None},
+    }

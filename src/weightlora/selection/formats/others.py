@@ -1,0 +1,82 @@
+"""Blocks of YAML for the tools with layers of their own: torchtune and mlx-lm."""
+
+from typing import Any
+
+from .targets import one_for_all
+from .wording import comments, gates_note, header, names_in, yaml_list
+
+__all__ = ["to_mlx", "to_torchtune"]
+
+ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "output_proj"}
+"""Transformers' name of a type -> torchtune's (torchtune 0.6.1, models/convert_weights.py)."""
+MLP = ("gate_proj", "up_proj", "down_proj")
+OUTPUT = "lm_head"
+
+
+def to_torchtune(selection: Any) -> str:
+    """The nearest superset that torchtune can express: it chooses types, in all layers."""
+    one = one_for_all(selection, "torchtune", rslora=False)
+    leaves = [name.rpartition(".")[2] for name in selection.target_modules]
+    known = {*ATTENTION, *MLP, OUTPUT}
+    strange = [name for name, leaf in zip(selection.target_modules, leaves, strict=True) if leaf not in known]
+    strange += selection.target_parameters
+    notes = [header(selection), gates_note(selection), *one.notes]
+    if strange:
+        notes.append(f"torchtune has no adapter for {names_in(strange)}.")
+    if len(strange) == len(selection.kept):
+        return "\n".join(comments(*notes, "So it cannot express this choice: use another tool.")) + "\n"
+    attention = [name for leaf, name in ATTENTION.items() if leaf in leaves]
+    if not attention:
+        attention = ["q_proj"]
+        notes.append("torchtune wants one type of the attention at least: q_proj is not of the choice.")
+    mlp, output = any(leaf in MLP for leaf in leaves), OUTPUT in leaves
+    types = {leaf for leaf, name in ATTENTION.items() if name in attention}
+    types |= {*MLP} if mlp else set()
+    types |= {OUTPUT} if output else set()
+    covered = {module.name for module in selection.modules if module.name.rpartition(".")[2] in types}
+    more = len(covered - set(selection.target_modules))
+    notes.append(
+        f"torchtune chooses types, and not layers. The nearest superset adapts at least {more} modules more."
+        if more
+        else "torchtune chooses types, and not layers: this adapts every layer."
+    )
+    if output:
+        notes.append("torchtune refuses apply_lora_to_output where the output shares the embeddings' weights.")
+    lines = [
+        *comments(*notes),
+        "model:  # beside your _component_",
+        f"  lora_attn_modules: [{', '.join(attention)}]",
+        f"  apply_lora_to_mlp: {mlp}",
+        f"  apply_lora_to_output: {output}",
+        f"  lora_rank: {one.rank}",
+        f"  lora_alpha: {one.alpha:.12g}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_mlx(selection: Any) -> str:
+    """Settings for `mlx_lm.lora --config FILE`."""
+    one = one_for_all(selection, "mlx-lm")
+    names, parameters = selection.target_modules, selection.target_parameters
+    notes = [header(selection), gates_note(selection), *one.notes]
+    if parameters:
+        notes.append(
+            f"mlx-lm has switch_mlp modules in place of the parameters {names_in(parameters)}, left out here."
+        )
+    if not names:
+        return "\n".join(comments(*notes, "So it cannot express this choice: use another tool.")) + "\n"
+    other = [name for name in names if not name.startswith(("model.layers.", "model.embed_tokens", "lm_head"))]
+    if other:
+        notes.append("mlx-lm's names may differ from Transformers' for this architecture: see mlx_lm/models.")
+    lines = [
+        *comments(*notes),
+        "fine_tune_type: lora",
+        "num_layers: -1  # all; the full names choose",
+        "lora_parameters:",
+        f"  rank: {one.rank}",
+        f"  scale: {one.scaling!r}",
+        "  dropout: 0.0",
+        "  keys:",
+        *yaml_list(names, "    "),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,90 @@
+"""Blocks of Python: PEFT's `LoraConfig`, and Unsloth's `get_peft_model`."""
+
+from typing import Any
+
+from .targets import short_form, split_groups, targets_of
+from .wording import alternatives, comments, gates_note, header, names_in, python_value, quoted
+
+__all__ = ["to_peft", "to_regex", "to_unsloth"]
+
+WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
+
+
+def to_peft(selection: Any) -> str:
+    """A `LoraConfig`."""
+    task = selection.lora.get("task_type")
+    arguments = {} if task is None else {"task_type": str(task)}
+    short = short_form(selection)
+    grid = None
+    if short is not None:
+        types = ", ".join(map(quoted, short[0]))
+        grid = f"target_modules=[{types}], layers_to_transform={short[1]}"
+        grid = f"Or, where the model has no others of these names: {grid}"
+    lines = [
+        *comments(header(selection), gates_note(selection), grid),
+        "from peft import LoraConfig",
+        "",
+        "config = LoraConfig(",
+        *_arguments(arguments | _lora_arguments(selection)),
+        ")",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_unsloth(selection: Any) -> str:
+    """A call of Unsloth's `get_peft_model`."""
+    targets = targets_of(selection)
+    arguments = _lora_arguments(selection)
+    whole = [name for name in selection.target_modules if name.rpartition(".")[2] in WHOLE_IN_UNSLOTH]
+    split = split_groups(selection)
+    if isinstance(targets, str):
+        arguments.setdefault("target_parameters", [])  # or Unsloth looks for experts that the expression might mean
+        form = "One expression, because names of other modules end in these. Older versions want a list."
+    else:
+        form = (
+            "For FastModel with a finetune_... flag set to False, take the expression of --format regex, not a list."
+        )
+    lines = [
+        *comments(
+            header(selection),
+            gates_note(selection),
+            form,
+            f"Unsloth trains all weights of {names_in(whole)}, without an adapter." if whole else None,
+            f"{split} blocks with a part of q, k, v or of gate, up, down run without Unsloth's fused kernels."
+            if split
+            else None,
+        ),
+        "from unsloth import FastLanguageModel",
+        "",
+        "model = FastLanguageModel.get_peft_model(",
+        "    model,",
+        *_arguments(arguments),
+        ")",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_regex(selection: Any) -> str:
+    """One regular expression for PEFT's `target_modules`; chosen parameters, which PEFT takes as a list, below it."""
+    names, parameters = selection.target_modules, selection.target_parameters
+    lines = [alternatives(names)] if names else comments("No module was chosen, but parameters:")
+    if parameters:
+        lines += comments(f"target_parameters: {', '.join(map(quoted, parameters))}")
+    return "\n".join(lines) + "\n"
+
+
+def _lora_arguments(selection: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"r": selection.rank, "lora_alpha": selection.alpha}
+    if selection.use_rslora:
+        arguments["use_rslora"] = True
+    arguments["target_modules"] = targets_of(selection)
+    optional = {
+        "target_parameters": selection.target_parameters,
+        "rank_pattern": selection.rank_pattern,
+        "alpha_pattern": selection.alpha_pattern,
+    }
+    return arguments | {name: value for name, value in optional.items() if value}
+
+
+def _arguments(arguments: dict[str, Any]) -> list[str]:
+    return [f"    {name}={python_value(value)}," for name, value in arguments.items()]

@@ -1,0 +1,117 @@
+"""Blocks of YAML for the tools that hand them to PEFT: TRL's command line, axolotl and LLaMA-Factory."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .targets import one_for_all, short_form, split_groups, targets_of, whole_numbers
+from .wording import alternatives, comments, gates_note, header, names_in, quoted, yaml_list, yaml_text
+
+__all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
+
+TOWERS = re.compile("vision|visual|image|audio|projector|merger", re.IGNORECASE)
+
+
+def to_trl(selection: Any) -> str:
+    """Settings for TRL's commands (`trl sft --config FILE`)."""
+    tool = "TRL's command line"
+    one = one_for_all(selection, tool)
+    alpha = whole_numbers(tool, one.alpha)
+    targets = targets_of(selection)
+    if isinstance(targets, list) and len(targets) == 1 and not re.fullmatch(r"[\w.-]+", targets[0]):
+        targets = alternatives(targets)  # TRL takes a list of one as an expression
+    python = "In Python, pass peft_config=LoraConfig(...): --format peft prints it." if one.notes else None
+    task = selection.lora.get("task_type")
+    return _block(
+        comments(header(selection), gates_note(selection), *one.notes, python, alpha.note),
+        ["use_peft: true", f"lora_r: {one.rank}", f"lora_alpha: {alpha.alpha}"],
+        ["use_rslora: true"] if selection.use_rslora else [],
+        [] if task is None else [f"lora_task_type: {yaml_text(task)}"],
+        _list("lora_target_modules", [targets] if isinstance(targets, str) else targets),
+        _parameters("lora_target_parameters", selection),
+    )
+
+
+def to_axolotl(selection: Any) -> str:
+    """Settings for axolotl's YAML file."""
+    alpha = whole_numbers("axolotl", selection.alpha, selection.alpha_pattern)
+    targets = targets_of(selection)
+    if isinstance(targets, list) and not all(map(_compiles, targets)):
+        targets = alternatives(targets)  # axolotl refuses a list with a name that is no expression
+    split, short = split_groups(selection), short_form(selection)
+    kernels = f"{split} blocks with a part of q, k, v or of gate, up, down run without axolotl's lora_..._kernel."
+    grid = None
+    if short is not None:
+        types = ", ".join(map(yaml_text, short[0]))
+        grid = (
+            "Or, where the model has no others of these names: "
+            f"lora_target_modules: [{types}] and peft_layers_to_transform: {short[1]}"
+        )
+    return _block(
+        comments(header(selection), gates_note(selection), alpha.note, kernels if split else None, grid),
+        ["adapter: lora  # or qlora", f"lora_r: {selection.rank}", f"lora_alpha: {alpha.alpha}"],
+        ["peft_use_rslora: true"] if selection.use_rslora else [],
+        ["lora_target_linear: false"],
+        [f"lora_target_modules: {quoted(targets)}"]
+        if isinstance(targets, str)
+        else _list("lora_target_modules", targets),
+        _parameters("lora_target_parameters", selection),
+        _pattern("lora_rank_pattern", selection.rank_pattern),
+        _pattern("lora_alpha_pattern", alpha.pattern),
+    )
+
+
+def to_llamafactory(selection: Any) -> str:
+    """Settings for LLaMA-Factory's YAML file: names separated by commas, without patterns and parameters."""
+    one = one_for_all(selection, "LLaMA-Factory")
+    alpha = whole_numbers("LLaMA-Factory", one.alpha)
+    names = [name for name in selection.target_modules if "," not in name and name == name.strip()]
+    unnamed = [name for name in selection.target_modules if name not in names]
+    parameters = selection.target_parameters
+    notes = comments(
+        header(selection),
+        gates_note(selection),
+        *one.notes,
+        alpha.note,
+        f"LLaMA-Factory separates names by commas, and cannot name {names_in(unnamed)}." if unnamed else None,
+        f"LLaMA-Factory adapts no parameters, and leaves out {names_in(parameters)}." if parameters else None,
+        None
+        if selection.unambiguous
+        else "Names of other modules end in these, and LLaMA-Factory takes no expression: it may adapt them, too.",
+        "LLaMA-Factory freezes these towers: see freeze_vision_tower and freeze_multi_modal_projector."
+        if any(map(TOWERS.search, names))
+        else None,
+    )
+    if not names:
+        return _block(notes, comments("So it cannot express this choice: use another tool."))
+    return _block(
+        notes,
+        ["finetuning_type: lora", f"lora_rank: {one.rank}", f"lora_alpha: {alpha.alpha}"],
+        ["use_rslora: true"] if selection.use_rslora else [],
+        [f"lora_target: {quoted(','.join(names))}"],
+    )
+
+
+def _block(*parts: list[str]) -> str:
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _list(key: str, names: Sequence[str]) -> list[str]:
+    return [f"{key}:", *yaml_list(names)] if names else []
+
+
+def _parameters(key: str, selection: Any) -> list[str]:
+    lines = _list(key, selection.target_parameters)
+    return [*lines, "lora_dropout: 0.0  # PEFT has no dropout on parameters"] if lines else []
+
+
+def _pattern(key: str, pattern: Mapping[str, int]) -> list[str]:
+    return [f"{key}:", *(f"  {yaml_text(name)}: {value}" for name, value in pattern.items())] if pattern else []
+
+
+def _compiles(name: str) -> bool:
+    try:
+        re.compile(name)
+    except re.error:
+        return False
+    return True

@@ -1,0 +1,113 @@
+"""What the formats share: names or one expression, ranks and alphas for tools with and without patterns."""
+
+import math
+from collections import Counter
+from typing import Any, NamedTuple
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+
+from ...layout import layer_and_type
+from .wording import alternatives, how_many
+
+__all__ = ["One", "Whole", "one_for_all", "short_form", "split_groups", "targets_of", "whole_numbers"]
+
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj"))
+
+
+def targets_of(selection: Any) -> list[str] | str:
+    """PEFT's `target_modules`: full names, or one expression where a name would match more than its own module."""
+    names = selection.target_modules
+    return names if selection.unambiguous or not names else alternatives(names)
+
+
+class One(NamedTuple):
+    """One rank and scaling for all modules, for a tool that has no patterns.
+
+    Attributes:
+        rank: The largest.
+        scaling: The most frequent.
+        alpha: What gives this scaling at this rank.
+        notes: What the tool cannot express.
+    """
+
+    rank: int
+    scaling: float
+    alpha: float
+    notes: tuple[str, ...]
+
+
+def one_for_all(selection: Any, tool: str, rslora: bool = True) -> One:
+    """The nearest to the choice that a tool without patterns can express.
+
+    Args:
+        selection: The selection.
+        tool: Its name.
+        rslora: Whether the tool knows rsLoRA. Else alpha is the one that gives the same scaling without it.
+    """
+    rank, scalings = selection.rank, [float(f"{scaling:.12g}") for scaling in selection.scalings.values()]
+    scaling = Counter(scalings).most_common(1)[0][0]
+    root = math.sqrt(rank) if rslora and selection.use_rslora else rank
+    notes = []
+    if len(set(selection.ranks.values())) > 1:
+        ranks = how_many(selection.ranks.values())
+        notes.append(f"{tool} has one rank for all modules, and the choice has {ranks}: this is the largest.")
+    if len(set(scalings)) > 1:
+        found = how_many(scalings)
+        notes.append(f"{tool} has one scaling for all modules, and the choice has {found}: this is the most frequent.")
+    return One(rank, scaling, float(f"{scaling * root:.12g}"), tuple(notes))
+
+
+class Whole(NamedTuple):
+    """Alphas as whole numbers, and a note if that changes one."""
+
+    alpha: int
+    pattern: dict[str, int]
+    note: str | None
+
+
+def whole_numbers(tool: str, alpha: float, pattern: dict[str, float] | None = None) -> Whole:
+    """Alphas for a tool that takes whole numbers alone: the nearest, and at least 1."""
+    given = [alpha, *(pattern or {}).values()]
+    changed = [
+        f"{max(1, round(value))} stands for {value:g}" for value in dict.fromkeys(given) if not _is_count(value)
+    ]
+    note = f"{tool} takes whole numbers as alpha: {', '.join(changed)}." if changed else None
+    return Whole(max(1, round(alpha)), {name: max(1, round(value)) for name, value in (pattern or {}).items()}, note)
+
+
+def _is_count(value: float) -> bool:
+    return value >= 1 and float(value).is_integer()
+
+
+def short_form(selection: Any) -> tuple[list[str], list[int]] | None:
+    """Module types and layers of a choice that is a grid: the same types in each of its layers.
+
+    They are what PEFT's `target_modules` and `layers_to_transform` take. None if the choice is no grid, is small, or
+    the two would match other modules that could be chosen.
+    """
+    names = selection.target_modules
+    split = [layer_and_type(name) for name in names]
+    if len(names) < 4 or not selection.unambiguous or any(layer is None for layer, _, _ in split):
+        return None
+    types = list(dict.fromkeys(".".join(after) for _, _, after in split))
+    layers = sorted({layer for layer, _, _ in split if layer is not None})
+    if len(types) * len(layers) != len(names) or len(layers) < 2:
+        return None
+    config = LoraConfig(target_modules=types, layers_to_transform=layers)
+    matched = [m.name for m in selection.modules if m.kind == "module" and check_target_module_exists(config, m.name)]
+    return (types, layers) if matched == names else None
+
+
+def split_groups(selection: Any) -> int:
+    """Number of layers in which a part of q, k and v, or a part of gate, up and down, was chosen."""
+    could = {module.name for module in selection.modules}
+    chosen = set(selection.target_modules)
+    split = set()
+    for name in chosen:
+        parent, _, leaf = name.rpartition(".")
+        for group in FUSED:
+            whole = {f"{parent}.{other}" for other in group} & could
+            if leaf in group and not whole <= chosen:
+                split.add(parent)
+    return len(split)

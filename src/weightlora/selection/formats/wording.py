@@ -1,0 +1,102 @@
+"""Names as Python, YAML and regular expressions write them, and the comments above a block."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = [
+    "alternatives",
+    "comments",
+    "gates_note",
+    "header",
+    "how_many",
+    "names_in",
+    "python_value",
+    "quoted",
+    "yaml_list",
+    "yaml_text",
+]
+
+PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
+"""A name that YAML reads as text without quotes: with a dot, and a letter or an underscore before it."""
+
+SHOWN = 3
+
+
+def quoted(text: str) -> str:
+    """A text in double quotes, with the escapes that Python and YAML share."""
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def yaml_text(text: str) -> str:
+    """A text as YAML has it, with quotes where they are needed."""
+    return text if PLAIN.fullmatch(text) else quoted(text)
+
+
+def yaml_list(texts: Iterable[str], indent: str = "  ") -> list[str]:
+    """The lines of a list of texts."""
+    return [f"{indent}- {yaml_text(text)}" for text in texts]
+
+
+def python_value(value: Any, indent: str = "    ") -> str:
+    """A value as Python code: lists and dicts over several lines, one entry in each."""
+    inner = indent + "    "
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, dict) and value:
+        entries = "".join(f"{inner}{quoted(key)}: {entry},\n" for key, entry in value.items())
+        return f"{{\n{entries}{indent}}}"
+    if isinstance(value, list) and value:
+        return "[\n" + "".join(f"{inner}{python_value(entry)},\n" for entry in value) + f"{indent}]"
+    return repr(value)
+
+
+def alternatives(names: Sequence[str]) -> str:
+    """A regular expression that matches these names and nothing else, in one line."""
+    escaped = ["".join(_in_pattern(character) for character in name) for name in names]
+    return escaped[0] if len(escaped) == 1 else f"(?:{'|'.join(escaped)})"
+
+
+def _in_pattern(character: str) -> str:
+    return re.escape(character) if character.isprintable() else _escaped(character)
+
+
+def comments(*texts: str | None) -> list[str]:
+    """Each text as a line of a comment; None is left out."""
+    return [f"# {text}" for text in texts if text is not None]
+
+
+def header(selection: Any) -> str:
+    """What the block below is: how many modules of which model, chosen by which rule."""
+    model = "" if selection.model is None else f" of {quoted(selection.model)}"
+    return (
+        f"weightlora chose {len(selection.kept)} of {len(selection.modules)} modules{model} (rule {selection.rule})."
+    )
+
+
+def gates_note(selection: Any) -> str | None:
+    """What to know of a choice by gates; None if it has none."""
+    gated = any(module.omega != 1 for module in selection.kept)
+    return "That run scaled each module by a gate, too. A new training begins without gates." if gated else None
+
+
+def names_in(names: Sequence[str]) -> str:
+    """The first names in a comment, which stays in its line whatever they hold."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(yaml_text, names[:SHOWN])) + more
+
+
+def how_many(values: Iterable[Any]) -> str:
+    """`"8 (3 modules), 4 (1 module)"`, the most frequent first."""
+    counts = Counter(values).most_common()
+    return ", ".join(f"{value} ({count} module{'s' * (count > 1)})" for value, count in counts)

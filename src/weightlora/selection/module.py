@@ -1,0 +1,39 @@
+"""`Module`: what a selection says of one module."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Module"]
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module (or fused parameter) that the run could choose.
+
+    Attributes:
+        name: Its full name, as PEFT's config has it.
+        kind: `"module"` for `target_modules`, `"parameter"` for `target_parameters`.
+        kept: Whether it was chosen.
+        score: What the rule ranks by; None if it has none.
+        omega: The gate, 0 for what was dropped; without gates 1 and 0.
+        rank: Of its adapter; None for what was dropped.
+        scaling: The factor before `B A x`, with the gate in it once the choice is final; None for what was dropped.
+        parameters: Of its adapter at the start.
+    """
+
+    name: str
+    kind: Literal["module", "parameter"]
+    kept: bool
+    score: float | None
+    omega: float
+    rank: int | None
+    scaling: float | None
+    parameters: int
+
+    def scaling_without_gate(self, final: bool) -> float | None:
+        """The factor without the gate.
+
+        Args:
+            final: Whether the choice is final. From then on the gate is in `scaling`.
+        """
+        return self.scaling / self.omega if final and self.omega and self.scaling is not None else self.scaling

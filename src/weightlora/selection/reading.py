@@ -1,0 +1,95 @@
+"""Read a `selection.json`, and say what is wrong with one that no run wrote."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+from ..errors import DataError
+from ..files import read_json
+from ..run import SELECTION, SELECTION_FORMAT
+
+__all__ = ["read_values"]
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _lora(value: Mapping[str, Any]) -> bool:
+    return _whole(value.get("r")) and value["r"] > 0 and _number(value.get("lora_alpha"))
+
+
+ROW: dict[str, Check] = {
+    "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
+    "kind": (lambda value: value in ("module", "parameter"), "'module' or 'parameter'"),
+    "kept": (lambda value: isinstance(value, bool), "true or false"),
+    "score": (_or_none(_number), "a number or null"),
+    "omega": (_number, "a number"),
+    "rank": (_or_none(lambda value: _whole(value) and value > 0), "a positive whole number or null"),
+    "scaling": (_or_none(_number), "a number or null"),
+    "parameters": (_whole, "a whole number"),
+}
+REST: dict[str, Check] = {
+    "adapter_name": (lambda value: isinstance(value, str), "a name"),
+    "model": (_or_none(lambda value: isinstance(value, str)), "a name or null"),
+    "lora": (lambda value: isinstance(value, dict) and _lora(value), "an object with a positive r and a lora_alpha"),
+    "unambiguous": (lambda value: isinstance(value, bool), "true or false"),
+    "config": (lambda value: isinstance(value, dict), "an object"),
+    "phase": (lambda value: value in ("warmup", "select", "train"), "'warmup', 'select' or 'train'"),
+    "step": (_whole, "a whole number"),
+    "seeds": (_or_none(lambda value: isinstance(value, dict) and all(map(_whole, value.values()))), "counts by name"),
+    "grouping": (_or_none(lambda value: isinstance(value, dict)), "an object or null"),
+    "trainable_parameters": (
+        lambda value: isinstance(value, dict) and all(_whole(value.get(key)) for key in ("before", "after")),
+        "an object with before and after",
+    ),
+    "versions": (lambda value: isinstance(value, dict), "an object"),
+}
+"""What else there may be; earlier versions wrote no `model`, `lora` and `unambiguous`."""
+
+
+def read_values(directory: Path) -> dict[str, Any]:
+    """The content of the `selection.json` of a run directory.
+
+    Raises:
+        DataError: If there is none, or it is damaged or of a later version.
+    """
+    path = directory / SELECTION
+    if not path.is_file():
+        raise DataError(f"{directory} holds no {SELECTION}: give the directory of a run.")
+    values = read_json(path)
+    rows = values.get("adapters") if isinstance(values, dict) else None
+    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
+        raise DataError(f"{path} lists no adapters: give the directory of a run.")
+    found = values.get("format")
+    if not (type(found) is int and 1 <= found <= SELECTION_FORMAT):
+        remedy = "update weightlora" if type(found) is int and found > SELECTION_FORMAT else "run the selection again"
+        raise DataError(f"{path} has format {short(found)}, and this version reads {SELECTION_FORMAT}: {remedy}.")
+    for place, row in enumerate(rows):
+        for key, (fits, what) in ROW.items():
+            if key not in row or not fits(row[key]):
+                raise _damaged(path, f"adapter {place}", key, row, what)
+    for key, (fits, what) in REST.items():
+        if key in values and not fits(values[key]):
+            raise _damaged(path, "it", key, values, what)
+    if "config" not in values:
+        raise _damaged(path, "it", "config", values, "an object")
+    if len({row["name"] for row in rows}) < len(rows):
+        raise DataError(f"{path} names an adapter twice: run the selection again.")
+    return values
+
+
+def _damaged(path: Path, where: str, key: str, values: Mapping[str, Any], what: str) -> DataError:
+    found = short(values[key]) if key in values else "no value"
+    return DataError(f"{path}: {where} has {found} as {key!r}, and needs {what}: run the selection again.")

@@ -1,0 +1,279 @@
+"""`Selection`: what a run chose, as Python sees it. The typed view of `selection.json` (`weightlora.run`)."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..adapters.outcome import default_and_exceptions
+from ..files import append_lines, read_lines, replacing_directory, write_json
+from ..run import HISTORY, SELECTION, SELECTION_FORMAT, check_empty, describe_selection
+from ..summary import Summary, by_kind
+from .formats import to_text
+from .module import Module
+from .reading import read_values
+
+__all__ = ["Selection"]
+
+
+@dataclass(frozen=True, repr=False)
+class Selection:
+    """The modules that a run chose, with ranks, scores and settings.
+
+    Get one from `weightlora.select(...)`, from `Selection.of(selector)` in your own loop, or from a run directory.
+
+    Attributes:
+        modules: One row for each module that could be chosen, in model order.
+        config: The settings of the selection, as `dataclasses.asdict(WeightLoraConfig(...))` gives them.
+        phase: `"train"` once the choice is final.
+        step: Optimizer steps that the choice rests on.
+        model: Name or path of the base model, if it has one.
+        lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`.
+        unambiguous: Whether no module's name ends in the name of one that could be chosen. PEFT takes both as one.
+        adapter_name: PEFT's name of the adapter.
+        trainable_parameters: Parameters of the adapters, `"before"` and `"after"` the choice.
+        versions: Of the packages that made the run.
+        seeds: For a choice over several seeds, module -> number of seeds at which it was chosen; else None.
+        grouping: For a choice by groups, what that costs: `group`, `modules`, `parameters`, and the same two figures
+            `without_groups` and for these modules with their groups `completed`; else None.
+        history: One dict per step and per decision, as `WeightLora.history`. Empty for a selection read from a
+            directory, which keeps them in `history.jsonl`.
+        directory: Where the selection was read from.
+
+    Example:
+        ```python
+        selection = Selection.load("runs/first")
+        LoraConfig(r=16, target_modules=selection.target_modules)
+        print(selection.to("axolotl"))
+        ```
+    """
+
+    modules: tuple[Module, ...]
+    config: Mapping[str, Any]
+    phase: str = "train"
+    step: int = 0
+    model: str | None = None
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    unambiguous: bool = True
+    adapter_name: str = "default"
+    trainable_parameters: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seeds: Mapping[str, int] | None = None
+    grouping: Mapping[str, Any] | None = None
+    history: Sequence[Mapping[str, Any]] = ()
+    directory: Path | None = None
+
+    @classmethod
+    def of(cls, selector: Any) -> "Selection":
+        """The selection of a `WeightLora`, as it is now."""
+        return cls.from_dict(describe_selection(selector), history=tuple(selector.history))
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> "Selection":
+        """Read the `selection.json` of a run directory, also while the run goes on.
+
+        Raises:
+            DataError: If there is none, or it is damaged or of a later version.
+        """
+        path = Path(directory)
+        return cls.from_dict(read_values(path), directory=path)
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], history: Sequence[Mapping[str, Any]] = (), directory: Path | None = None
+    ) -> "Selection":
+        """The inverse of `to_dict`. The values are those of a `selection.json`, and are not checked."""
+        return cls(
+            modules=tuple(
+                Module(**{name: row[name] for name in Module.__annotations__}) for row in values["adapters"]
+            ),
+            **{name: values[name] for name in KEYS if name in values},
+            history=history,
+            directory=directory,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `selection.json`."""
+        values = {
+            name: getattr(self, name) for name in KEYS if name not in OPTIONAL or getattr(self, name) is not None
+        }
+        return {"format": SELECTION_FORMAT, **values, "adapters": [asdict(module) for module in self.modules]}
+
+    def save(self, directory: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write a run directory: `selection.json` and, if there is a history, `history.jsonl`.
+
+        The directory appears whole or not at all.
+
+        Args:
+            directory: Created; it may exist if it is empty.
+            overwrite: Replace an earlier run. Another directory that is not empty is refused all the same.
+
+        Returns:
+            The directory.
+
+        Raises:
+            DataError: If the directory is not empty and `overwrite` is off.
+        """
+        target = Path(directory).resolve()
+        check_empty(target, overwrite)
+        history = self.history
+        if not history and self.directory is not None and (self.directory / HISTORY).is_file():
+            history = read_lines(self.directory / HISTORY)
+        with replacing_directory(target) as staging:
+            write_json(staging / SELECTION, self.to_dict())
+            if history:
+                append_lines(staging / HISTORY, history)
+        return target
+
+    @property
+    def final(self) -> bool:
+        """Whether the choice is made."""
+        return self.phase == "train"
+
+    @cached_property
+    def kept(self) -> tuple[Module, ...]:
+        """The rows of the chosen modules, in model order."""
+        return tuple(module for module in self.modules if module.kept)
+
+    @property
+    def target_modules(self) -> list[str]:
+        """Full names of the chosen modules, for PEFT's `target_modules`."""
+        return [module.name for module in self.kept if module.kind == "module"]
+
+    @property
+    def target_parameters(self) -> list[str]:
+        """Full names of the chosen parameters (fused experts), for PEFT's `target_parameters`."""
+        return [module.name for module in self.kept if module.kind == "parameter"]
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The score of every module that could be chosen."""
+        return {module.name: module.score for module in self.modules}
+
+    @property
+    def rule(self) -> str:
+        """The rule that chose: `"credit"`, `"gradient"`, `"stoiht"`, ..."""
+        return str(self.config.get("selection", "credit"))
+
+    @property
+    def use_rslora(self) -> bool:
+        """Whether the scaling is `alpha / sqrt(r)` instead of `alpha / r`."""
+        return bool(self.lora.get("use_rslora"))
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each chosen module."""
+        known = [module.rank for module in self.kept if module.rank is not None]
+        default = max(known) if known else int(self.lora.get("r", 8))
+        return {module.name: default if module.rank is None else module.rank for module in self.kept}
+
+    @cached_property
+    def scalings(self) -> dict[str, float]:
+        """The factor before `B A x` with which a new training of each chosen module begins.
+
+        It is without the gate that the run learned: a gate is a result of training, as A and B are.
+        """
+        found = {module.name: module.scaling_without_gate(self.final) for module in self.kept}
+        known = [scaling for scaling in found.values() if scaling is not None]
+        default = Counter(known).most_common(1)[0][0] if known else self._scaling_of_lora()
+        return {name: default if scaling is None else scaling for name, scaling in found.items()}
+
+    def _scaling_of_lora(self) -> float:
+        rank, alpha = self.lora.get("r", 8), self.lora.get("lora_alpha", 8)
+        return float(alpha / (math.sqrt(rank) if self.use_rslora else rank))
+
+    @cached_property
+    def alphas(self) -> dict[str, int | float]:
+        """PEFT's `lora_alpha` of each chosen module: `scaling * rank`, with rsLoRA `scaling * sqrt(rank)`."""
+        roots = {name: math.sqrt(rank) if self.use_rslora else rank for name, rank in self.ranks.items()}
+        return {name: _whole(scaling * roots[name]) for name, scaling in self.scalings.items()}
+
+    @property
+    def rank(self) -> int:
+        """The common rank of the chosen modules, or the largest."""
+        return max(self.ranks.values(), default=int(self.lora.get("r", 8)))
+
+    @property
+    def alpha(self) -> int | float:
+        """The common `lora_alpha` of the chosen modules, or the most frequent."""
+        counted = Counter(self.alphas.values()).most_common(1)
+        return counted[0][0] if counted else self.lora.get("lora_alpha", 8)
+
+    @property
+    def rank_pattern(self) -> dict[str, int]:
+        """PEFT's `rank_pattern`: the ranks that differ from `rank`. Each key matches its own module alone."""
+        return default_and_exceptions(self.ranks, max)[1] if self.kept else {}
+
+    @property
+    def alpha_pattern(self) -> dict[str, int | float]:
+        """PEFT's `alpha_pattern`: the alphas that differ from `alpha`. Each key matches its own module alone."""
+        return default_and_exceptions(self.alphas, lambda _: self.alpha)[1] if self.kept else {}
+
+    def to(self, name: str) -> str:
+        """The text to paste into another tool's script or settings.
+
+        Args:
+            name: `"peft"`, `"trl"`, `"axolotl"`, `"llamafactory"`, `"unsloth"`, `"torchtune"`, `"mlx"`, `"regex"` or
+                `"json"`.
+
+        Raises:
+            ConfigError: If the format is not known.
+            StateError: If the choice is not final, or nothing was chosen.
+        """
+        return to_text(self, name)
+
+    def plot(self) -> Any:
+        """The picture of the choice, a matplotlib figure: layers, module types, scores as colours, the kept framed."""
+        from ..drawing.picture import selection_figure
+
+        return selection_figure(self.to_dict())
+
+    def summary(self) -> Summary:
+        """One row (a dict) for each module, in model order; printed, or shown in a notebook, it is a table."""
+        rows = Summary({**asdict(module), "scaling": self.scalings.get(module.name)} for module in self.modules)
+        rows.text = self._sentence()
+        return rows
+
+    def _sentence(self) -> str:
+        names = [module.name for module in self.kept]
+        if not self.final:
+            return f"{len(names)} of {len(self.modules)} modules are active after {self.step} selection steps."
+        return f"{len(names)} of {len(self.modules)} modules chosen by {self.rule}: {by_kind(names)}."
+
+    def __repr__(self) -> str:
+        of = "" if self.model is None else f" of {self.model}"
+        ranks = sorted(set(self.ranks.values()))
+        rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "no rank"
+        return f"<Selection{of}, {rank}: {self._sentence()}>"
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+KEYS = (
+    "adapter_name",
+    "model",
+    "lora",
+    "unambiguous",
+    "config",
+    "phase",
+    "step",
+    "seeds",
+    "grouping",
+    "trainable_parameters",
+    "versions",
+)
+"""What a `selection.json` holds under the names of the fields."""
+
+OPTIONAL = ("seeds", "grouping")
+"""Fields that are written only where they are not None."""
+
+
+def _whole(value: float) -> int | float:
+    """The whole number that a value is but for rounding, or the value with 12 digits."""
+    rounded = float(f"{value:.12g}")
+    return int(rounded) if rounded.is_integer() else rounded

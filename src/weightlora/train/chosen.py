@@ -1,0 +1,75 @@
+"""Train the modules that an earlier run chose anew: `--modules_from RUN`."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ..adapters.outcome import longer_names
+from ..errors import ConfigError, DataError, ModelError
+from ..selection.record import Selection
+from .arguments import Recipe
+
+__all__ = ["ON_A_LIST", "chosen_targets", "with_chosen_modules"]
+
+ON_A_LIST = ("lora", "rslora", "dora")
+"""Methods that train a fixed list of modules."""
+
+EXCLUDED = {
+    "target_modules": "names modules, too",
+    "keep": "chooses among modules",
+    "select_steps": "chooses among modules",
+}
+
+
+def with_chosen_modules(recipe: Recipe) -> Recipe:
+    """The recipe with plain LoRA as its method, if it takes its modules from a run and no method was given.
+
+    Raises:
+        ConfigError: If another setting chooses modules, too.
+    """
+    run = recipe.method.modules_from
+    if run is None:
+        return recipe
+    for name, what in EXCLUDED.items():
+        if name in recipe.given:
+            raise ConfigError(f"--modules_from {run} gives the modules, and --{name} {what}: give one of the two.")
+    if "method" not in recipe.given:
+        recipe.method.method = "lora"
+        return replace(recipe, given={**recipe.given, "method": "lora"})
+    if recipe.method.method not in ON_A_LIST:
+        raise ConfigError(
+            f"--modules_from {run} gives the modules, and --method {recipe.method.method} does not train a given "
+            f"list: leave it out for plain LoRA, or give {' or '.join(ON_A_LIST[1:])}."
+        )
+    return recipe
+
+
+def chosen_targets(run: str, model: nn.Module) -> dict[str, Any]:
+    """PEFT's `target_modules` and `target_parameters` for exactly the modules that a run chose.
+
+    Args:
+        run: Its directory.
+        model: The base model to train.
+
+    Raises:
+        DataError: If the directory has no choice, or none that is final.
+        ModelError: If the model lacks one of the modules.
+    """
+    selection = Selection.load(run)
+    if not selection.final:
+        raise DataError(f"{run} has made no choice yet (step {selection.step}): wait until it has, or give another.")
+    modules, parameters = selection.target_modules, selection.target_parameters
+    known, held = ({name for name, _ in named} for named in (model.named_modules(), model.named_parameters()))
+    missing = [name for name in modules if name not in known] + [name for name in parameters if name not in held]
+    if missing:
+        source = "" if selection.model is None else f" ({selection.model})"
+        raise ModelError(
+            f"{run} chose {missing[0]!r}, which {type(model).__name__} does not have: train the model that the run "
+            f"chose from{source}, on the same kind of task."
+        )
+    targets: dict[str, Any] = {"target_modules": modules}
+    if longer_names(model, modules):  # PEFT takes names as suffixes
+        targets["target_modules"] = "|".join(f"(?:{re.escape(name)})" for name in modules)
+    return targets | ({"target_parameters": parameters} if parameters else {})

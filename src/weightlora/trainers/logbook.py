@@ -1,0 +1,66 @@
+"""Keeps what a Trainer logs in the run directory, with the time of a step and the memory of the GPU."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ..run import RunDirectory
+
+__all__ = ["Logbook"]
+
+LEFT_OUT = {"total_flos", "step"}
+
+
+class Logbook:
+    """Appends each log entry of a Trainer to `log.jsonl`.
+
+    A line has `step`, every finite number of the entry (`loss`, `learning_rate`, `epoch`, `eval_loss`, ...), and:
+
+    - `seconds_per_step`: the mean wall time of the steps since the last entry, evaluation, checkpoint or decision.
+    - `gpu_bytes`: what torch has allocated on the GPU, if there is one.
+
+    Args:
+        directory: The run directory; None keeps no log, as on every process but the first.
+        step: Steps that were made before. 0 starts a new log; lines of later steps are dropped.
+        clock: Gives seconds.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str] | None, step: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._run = None if directory is None else RunDirectory(directory)
+        self._clock = clock
+        self._began: tuple[float, int] | None = None  # time and step since when nothing but steps happened
+        if self._run is not None:
+            self._run.begin_log(step)
+
+    def begin_step(self, step: int) -> None:
+        """A step begins after `step` others."""
+        if self._began is None:
+            self._began = self._clock(), step
+
+    def interrupt(self) -> None:
+        """Something else than a step took time: an evaluation, a checkpoint or a decision."""
+        self._began = None
+
+    def write(self, step: int, logs: Mapping[str, Any]) -> None:
+        """Append an entry that was logged after `step` steps."""
+        if self._run is None:
+            return
+        entry: dict[str, Any] = {"step": step}
+        entry |= {name: value for name, value in logs.items() if name not in LEFT_OUT and _is_finite(value)}
+        if self._began is not None and step > self._began[1]:
+            entry["seconds_per_step"] = (self._clock() - self._began[0]) / (step - self._began[1])
+        if torch.cuda.is_available():
+            entry["gpu_bytes"] = torch.cuda.memory_allocated()
+        self._began = None
+        if len(entry) > 1:
+            self._run.log(entry)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,42 @@
+"""The models that are timed: batches are full and of one shape, and a copy is a copy."""
+
+from types import SimpleNamespace
+
+from benchmarks.speed import models
+from benchmarks.speed.models import BATCHES, MODELS
+from models import tiny_llama
+
+
+def test_the_llamas_grow_by_layers():
+    found = [MODELS[f"Llama-{layers}-layers"]() for layers in (4, 8)]
+    assert [len(one.base.model.layers) for one in found] == [4, 8] and [one.keep for one in found] == [7, 14]
+    assert found[0].shape == (4, 64) and len(found[0].batches) == BATCHES
+
+
+def test_a_copy_shares_no_weight(subject):
+    one, other = subject.fresh(), subject.fresh()
+    assert one.training and not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in other.parameters()}
+
+
+def test_reviews_that_are_too_short_are_left_out(monkeypatch):
+    """Every second review is too short."""
+    rows = [{"text": "film " * (60 + i % 2 * 10), "label": i // 2 % 2} for i in range(600)]
+    monkeypatch.setattr(models, "load_reviews", lambda name: {"train": rows})
+    found = MODELS["MiniLM-L6"]()
+    assert len(found.batches) == BATCHES and found.shape == (32, 64) and found.keep == 9
+    for one in found.batches:
+        assert one["input_ids"].shape == (32, 64) and one["attention_mask"].all()
+        assert one["labels"].tolist() == [0, 1] * 16
+
+
+def test_smollm2_continues_text(monkeypatch):
+    """The tokenizer gives one number a character."""
+
+    def tokenizer(text):
+        return SimpleNamespace(input_ids=[ord(character) % 50 for character in text])
+
+    monkeypatch.setattr(models, "load_smollm2", lambda: (tiny_llama(), tokenizer))
+    monkeypatch.setattr(models, "load_reviews", lambda name: {"train": [{"text": "a good film "}] * 400})
+    found = MODELS["SmolLM2-135M"]()
+    assert found.shape == (8, 64) and found.keep == 52 and len(found.batches) == BATCHES
+    assert all((one["input_ids"] == one["labels"]).all() for one in found.batches)

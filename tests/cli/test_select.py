@@ -1,0 +1,170 @@
+"""`weightlora select` as a newcomer meets it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from recipes import save_model, write_rows
+
+from weightlora import Selection
+from weightlora.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+QUICK = ["--max_steps", "6", "--select_steps", "2", "--max_length", "64", "--use_cpu", "--keep", "3"]
+QUICK += ["--per_device_train_batch_size", "4"]
+
+
+@pytest.fixture
+def given(place: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    data = ["--task", "text-classification", "--train_file", place / "films.jsonl"]
+    data += ["--columns", '{"text": "said", "label": "gold"}', "--model", place / "deberta"]
+    return lambda *more: list(map(str, [*data, "--output_dir", tmp_path / "run", *QUICK, *more]))
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+
+
+def test_json_is_one_object_and_everything_else_goes_to_stderr(given, tmp_path: Path, capsys):
+    assert main(["select", *given("--format", "json", "--logging_steps", "1")]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    selection = Selection.load(tmp_path / "run")
+    assert found["target_modules"] == selection.target_modules and len(found["target_modules"]) == 3
+    assert all(name.startswith(("deberta.encoder.layer.", "pooler.")) for name in found["target_modules"])
+    assert files(tmp_path / "run") == ["history.jsonl", "selection.json"]
+    assert selection.step == 2 and selection.rule == "credit"
+    shown = " ".join(err.split())
+    assert "steps 2, of a training of 6" in shown and "3 of 13 modules chosen by credit" in shown
+    assert "step 2/2, chose 3 adapters" in shown and "'loss'" in shown
+
+
+@pytest.mark.parametrize("name", ["peft", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "mlx", "regex"])
+def test_every_format_is_printed_alone(given, tmp_path: Path, capsys, monkeypatch, name):
+    choice = selection_of_deberta()
+    monkeypatch.setattr("weightlora.train.choosing.choose", lambda *_, **__: choice)
+    monkeypatch.setattr("weightlora.train.prepare", lambda recipe: prepared(recipe))
+    assert main(["select", *given("--format", name)]) == 0
+    assert capsys.readouterr().out == choice.to(name)
+
+
+def selection_of_deberta() -> Selection:
+    from selections import selected
+
+    return Selection.of(selected())
+
+
+def prepared(recipe):
+    from types import SimpleNamespace
+
+    plan = SimpleNamespace(
+        **{"model": "Bert", "parameters": 1, "rows": {"train": 1}, "split_off": False, "learning_rate": 0.1},
+        **{"adapters": 12, "keep": 3, "trainable": (1, 1), "optimizer_bytes": (1, 1), "steps": 6, "select_steps": 2},
+    )
+    return SimpleNamespace(plan=plan, recipe=recipe)
+
+
+def test_flags_of_the_selection(given, tmp_path: Path, capsys):
+    flags = ["--selection", "random", "--seeds", "2", "--group", "qkv", "--keep", "7", "--format", "json"]
+    assert main(["select", *given(*flags)]) == 0
+    out, err = capsys.readouterr()
+    found, shown = json.loads(out), " ".join(err.split())
+    assert found["rule"] == "random" and found["grouping"]["group"] == "qkv" and len(found["seeds"]) == 13
+    assert set(found["seeds"].values()) <= {0, 1, 2}
+    assert "Groups (qkv): " in shown and "Without groups: 7 modules with" in shown and " of 2 seeds" in shown
+    parts = [f"seed-{seed}/{name}" for seed in (42, 43) for name in ("history.jsonl", "selection.json")]
+    assert files(tmp_path / "run") == [*parts, "selection.json"]
+
+
+@pytest.mark.parametrize(("bound", "most"), [("700", 700), ("0.2", 716)])
+def test_a_budget_of_parameters(given, place: Path, tmp_path: Path, capsys, bound, most):
+    flags = given("--selection", "random", "--keep_parameters", bound, "--format", "json")
+    place_of_keep = flags.index("--keep")
+    del flags[place_of_keep : place_of_keep + 2]
+    assert main(["select", *flags]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["trainable_parameters"]["after"] <= most and found["trainable_parameters"]["before"] == 3584
+    assert Selection.load(tmp_path / "run").config["keep"] is None
+
+
+def test_without_a_place_nothing_is_written(given, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = given("--selection", "random", "--format", "json")
+    at = flags.index("--output_dir")
+    del flags[at : at + 2]
+    assert main(["select", *flags]) == 0
+    assert len(json.loads(capsys.readouterr().out)["target_modules"]) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_run_is_replaced_only_if_asked(given, tmp_path: Path, capsys):
+    flags = given("--selection", "random")
+    assert main(["select", *flags]) == 0
+    assert main(["select", *flags]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["select", *flags, "--keep", "2", "--overwrite"]) == 0
+    assert len(Selection.load(tmp_path / "run").kept) == 2
+
+
+def test_a_dry_run_prints_the_plan(given, tmp_path: Path, capsys):
+    assert main(["select", *given("--dry_run", "--format", "json")]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "13 found, 3 are kept" in err and not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.Trainer.training_step", interrupt)
+    assert main(["select", *given()]) == 130
+    out, err = capsys.readouterr()
+    assert out == "" and err.endswith("weightlora select: interrupted\n")
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format", "axolotle"], "format='axolotle' is not known: did you mean 'axolotl'?"),
+        (["--group", "qk"], "group='qk' is not known"),
+        (["--seeds", "0"], "seeds=0 must be"),
+        (["--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
+        (["--selection", "gradients"], "selection='gradients' is not known"),
+        (["--keep_parameters", "few"], "keep_parameters='few' is not a number"),
+        (["--keep_parameters", "10"], "keep_parameters=10 is less than"),
+        (["--method", "lora"], "--method lora makes no choice"),
+        (["--modules_from", "run"], "gives the modules, and --keep chooses among modules"),
+        (["--keeps", "3"], "--keeps is not an argument: did you mean --keep"),
+        (
+            ["--seeds", "2", "--method", "weightlora-paper-plus", "--select_steps", "6"],
+            "rounds=3 changes adapters before",
+        ),
+        (
+            ["--group", "layer", "--keep_parameters", "150", "--keep", "1"],
+            "keep_parameters=150 is less than",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(given, tmp_path: Path, capsys, flags, message):
+    assert main(["select", *given(*flags)]) == 2
+    out, err = capsys.readouterr()
+    last = err.strip().splitlines()[-1]
+    assert out == "" and last.startswith("weightlora select: ") and message in last, err
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_has_examples_and_the_exit_codes(capsys):
+    assert main(["select", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("  weightlora select --model") >= 3 and "--group" in shown and "130 interrupted" in shown
+    assert "--learning_rate_" not in shown and len(shown.splitlines()) < 160
+
+
+def test_any_family(place: Path, tmp_path: Path, capsys):
+    save_model("llama", tmp_path / "llama")
+    rows = write_rows(tmp_path / "texts.jsonl", [{"text": f"a fine film {i}"} for i in range(12)])
+    flags = ["--task", "causal-lm", "--train_file", rows, "--model", tmp_path / "llama", "--pad_token", "</s>"]
+    assert main(["select", *map(str, flags), *QUICK, "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["target_modules"]) == 3

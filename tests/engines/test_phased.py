@@ -1,0 +1,38 @@
+"""Engines that adapters leave between two phases."""
+
+from types import SimpleNamespace
+
+import pytest
+from models import adamw, lora_bert
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.engines import DeepSpeed, Fsdp1, Phased
+
+
+def test_losers_are_switched_off_and_wait():
+    model = lora_bert()
+    optimizer = adamw(model)
+    engine = Phased()
+    config = WeightLoraConfig(selection="random", keep=3, select_steps=0)
+    selector = WeightLora(model, optimizer, config, engine=engine)
+    assert len(engine.waiting) == 9 and all(adapter.scaling == 0 for adapter in engine.waiting)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert not any(id(parameter) in held for adapter in engine.waiting for parameter in adapter.parameters)
+    assert selector.state_dict()["waiting"] == [adapter.name for adapter in engine.waiting]
+
+
+@pytest.mark.parametrize("kind", [Fsdp1, DeepSpeed])
+def test_each_phased_engine_has_a_name_and_fixed_shapes(kind):
+    assert issubclass(kind, Phased) and kind.title and not kind.can_grow and kind().waiting == []
+
+
+def test_the_engine_holds_the_model_again_after_the_last_step():
+    trainer = SimpleNamespace(
+        model=1, model_wrapped=None, accelerator=SimpleNamespace(prepare=lambda model: model + 1)
+    )
+    engine = Phased()
+    with engine.serving(trainer.accelerator):
+        engine.hold_again_(trainer)
+    assert trainer.model == trainer.model_wrapped == 2
+    with pytest.raises(NotImplementedError):
+        engine.to_plain_(None)

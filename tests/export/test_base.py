@@ -1,0 +1,91 @@
+"""Which class loads the base, what its skeleton knows, and what is said where it is not found."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from exports import CASES, saved
+from models import tiny_bert, tiny_llama
+from peft import LoraConfig
+
+from weightlora.errors import ModelError
+from weightlora.export.base import Base
+
+CAUSAL = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=None)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("bases")
+    tiny_llama().save_pretrained(directory / "llama")
+    tiny_bert().save_pretrained(directory / "bert")
+    return directory
+
+
+def test_the_task_names_the_class(directory):
+    model = Base(CAUSAL, str(directory / "llama")).load()
+    assert type(model) is transformers.LlamaForCausalLM and model.dtype == torch.float32 and not model.training
+    assert torch.equal(model.lm_head.weight, tiny_llama().lm_head.weight)
+
+
+def test_without_a_task_the_record_of_peft_or_the_config_does(directory):
+    record = {"base_model_class": "LlamaModel", "parent_library": "transformers.models.llama.modeling_llama"}
+    config = LoraConfig(auto_mapping=record)
+    assert type(Base(config, str(directory / "llama")).skeleton()) is transformers.LlamaModel
+    assert type(Base(LoraConfig(), str(directory / "llama")).skeleton()) is transformers.LlamaForCausalLM
+
+
+def test_nothing_outside_transformers_is_imported_on_a_files_word(directory, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = LoraConfig(auto_mapping={"base_model_class": "Model", "parent_library": "evil"})
+    assert type(Base(config, str(directory / "llama")).skeleton()) is transformers.LlamaForCausalLM
+
+
+def test_the_head_tells_the_number_of_classes(directory):
+    config = LoraConfig(task_type="SEQ_CLS")
+    heads = {
+        "base_model.model.classifier.bias": torch.ones(5),
+        "base_model.model.classifier.weight": torch.ones(5, 16),
+    }
+    assert Base(config, str(directory / "bert"), heads).load().classifier.out_features == 5
+    assert Base(config, str(directory / "bert")).load().classifier.out_features == 2
+
+
+def test_a_skeleton_has_shapes_and_no_weights(directory):
+    model = Base(CAUSAL, str(directory / "llama")).skeleton()
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.model.layers[0].self_attn.k_proj.out_features == 8
+
+
+def test_the_base_says_where_experts_are():
+    config = LoraConfig(**CASES["experts"].lora)
+    places = Base(config, str(saved("experts").parent / "base")).places(config)
+    assert {path: tuple(place) for path, place in places.items() if ".0." in path} == {
+        "model.layers.0.mlp.experts": ("model.layers.0.mlp.experts.down_proj", 3),
+        "model.layers.0.mlp.experts.base_layer": ("model.layers.0.mlp.experts.gate_up_proj", 3),
+    }
+
+
+def test_a_base_without_a_name_is_one_sentence():
+    with pytest.raises(ModelError, match=r"does not name its base model: give it with --base DIR_OR_ID\.$"):
+        Base(CAUSAL).load()
+    with pytest.raises(ModelError, match=r"--base DIR_OR_ID, or compare the tensors alone with --check tensors\.$"):
+        Base(CAUSAL, optional=True).load()
+
+
+@pytest.mark.parametrize("name", ["/no/such/directory", "nobody/nothing"])
+def test_a_base_that_is_not_there_is_one_sentence(name):
+    with pytest.raises(
+        ModelError, match=rf"^the base model {name} cannot be (found|loaded) \(.*\): give it with --base"
+    ):
+        Base(CAUSAL, name).load()
+
+
+def test_a_quantized_base_is_refused(directory, tmp_path):
+    config = json.loads((directory / "llama" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="is quantized: give the original weights with --base DIR_OR_ID"):
+        Base(CAUSAL, str(tmp_path)).load()

@@ -1,0 +1,117 @@
+"""The checks find a lost, a changed and an added adapter, and outputs that differ."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from exports import saved
+from models import tiny_bert, tiny_llama
+from torch import nn
+
+from weightlora.errors import ModelError
+from weightlora.export.checks import compare_outputs, compare_pairs, loaded, outputs, probe_batch
+from weightlora.export.source import read_source
+
+FLOAT = torch.float32
+
+
+@pytest.fixture
+def pairs():
+    return read_source(saved("plain LoRA")).pairs
+
+
+def test_equal_pairs_pass_in_any_order(pairs):
+    assert compare_pairs(pairs, pairs[::-1], FLOAT) < 1e-15
+
+
+def test_a_lost_adapter_is_found(pairs):
+    with pytest.raises(ModelError, match=r"has lost the adapter 'model.layers.0.mlp.down_proj'"):
+        compare_pairs(pairs, pairs[1:], FLOAT)
+
+
+def test_another_scaling_of_one_adapter_is_found(pairs):
+    changed = [replace(pairs[0], scaling=pairs[0].scaling * 1.0001), *pairs[1:]]
+    with pytest.raises(
+        ModelError, match=r"differs from the source by 1\.0e-04 of its norm, and 1e-05 is the most for fl"
+    ):
+        compare_pairs(pairs, changed, FLOAT)
+    assert compare_pairs(pairs, changed, torch.bfloat16) == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_an_added_adapter_must_add_nothing(pairs):
+    added = replace(pairs[0], name="new")
+    with pytest.raises(ModelError, match="has an adapter 'new' that the source has not"):
+        compare_pairs(pairs, [*pairs, added], FLOAT)
+    zeros = replace(added, a=torch.zeros_like(added.a), b=torch.zeros_like(added.b))
+    assert compare_pairs(pairs, [*pairs, zeros], FLOAT) < 1e-15
+
+
+def test_nan_does_not_pass(pairs):
+    with pytest.raises(ModelError, match="differs from the source by nan"):
+        compare_pairs(pairs, [replace(pairs[0], b=pairs[0].b * torch.nan), *pairs[1:]], FLOAT)
+    with pytest.raises(ModelError, match="the outputs of the export differ from the source's by nan"):
+        compare_outputs(torch.ones(3), torch.tensor([1.0, torch.nan, 1.0]), FLOAT)
+
+
+def test_the_probe_is_the_same_each_time_and_fits_the_model():
+    first, second = probe_batch(tiny_bert()), probe_batch(tiny_bert())
+    assert torch.equal(first["input_ids"], second["input_ids"])
+    assert first["input_ids"].shape == (1, 16) and int(first["input_ids"].max()) < 50
+    assert probe_batch(tiny_llama())["input_ids"].shape == (1, 32)
+
+
+def test_a_model_of_images_has_no_probe():
+    model = tiny_bert()
+    model.main_input_name = "pixel_values"
+    with pytest.raises(ModelError, match="takes pixel_values, and outputs are compared on random tokens: compare the"):
+        probe_batch(model)
+
+
+def test_an_adapter_on_the_base_leaves_it_as_it_was():
+    base = tiny_llama()
+    names = [pair.name for pair in read_source(saved("gates")).pairs]
+    batch = probe_batch(base)
+    before, modules = outputs(base, batch), {name: type(module) for name, module in base.named_modules()}
+    with loaded(base, saved("gates"), names) as model:
+        assert float((outputs(model, batch) - before).abs().max()) > 0.01
+    assert {name: type(module) for name, module in base.named_modules()} == modules
+    assert torch.equal(outputs(base, batch), before) and not hasattr(base, "peft_config")
+
+
+def test_an_adapter_that_peft_puts_elsewhere_is_found():
+    names = [pair.name for pair in read_source(saved("gates")).pairs]
+    for wrong, verb in ((names[1:], "also adapts"), ([*names, "model.zzz"], "does not adapt")):
+        with pytest.raises(ModelError, match=f"PEFT {verb} '"), loaded(tiny_llama(), saved("gates"), wrong):
+            pass
+
+
+def test_another_base_is_one_sentence():
+    message = r"PEFT cannot load .*, so it may be another one: "
+    with pytest.raises(ModelError, match=message), loaded(tiny_bert(), saved("gates"), []):
+        pass
+
+
+def test_outputs_that_differ_are_refused_and_close_ones_described():
+    source = torch.tensor([1.0, -4.0])
+    close = compare_outputs(source, source + 1e-5, FLOAT, torch.zeros(2))
+    assert (close.largest, close.effect) == (4.0, 4.0) and close.difference == pytest.approx(1e-5, rel=0.1)
+    with pytest.raises(
+        ModelError, match=r"differ from the source's by 0\.001, where the largest is 4, so nothing was"
+    ):
+        compare_outputs(source, source + 1e-3, FLOAT)
+    with pytest.raises(ModelError, match="outputs of another shape"):
+        compare_outputs(source, torch.zeros(3), FLOAT)
+    assert compare_outputs(source, source + 1e-3, torch.bfloat16).effect is None
+
+
+def test_outputs_are_all_tensors_of_floating_type():
+    class Two(nn.Module):
+        def forward(self, input_ids):
+            return {
+                "start": torch.ones(2),
+                "ids": torch.ones(2, dtype=torch.long),
+                "end": torch.zeros(1),
+                "none": None,
+            }
+
+    assert outputs(Two(), {"input_ids": torch.ones(1)}).tolist() == [1, 1, 0]

@@ -1,0 +1,180 @@
+"""The whole of an export: each profile, what is refused, and that nothing half-written is left."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from exports import CASES, EXPERTS_AND_HEADS, logits, save, saved, tree
+from models import lora_zoo, tiny_llama
+from safetensors.torch import load_file, save_file
+
+import weightlora
+from weightlora.errors import ConfigError, DataError, ModelError
+from weightlora.export import PROFILES, exporting
+from weightlora.export.exporting import export_adapter
+
+FILES = {
+    "portable": {"README.md", "adapter_config.json", "adapter_model.safetensors"},
+    "compact": {"README.md", "adapter_config.json", "adapter_model.safetensors"},
+    "merged": {"config.json", "generation_config.json", "model.safetensors"},
+    "mlx": {"adapter_config.json", "adapters.safetensors"},
+    "gguf": {"adapter.gguf"},
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_profile_writes_its_files_and_a_record(profile, tmp_path):
+    exported = weightlora.export_adapter(saved("rsLoRA with gates and ranks"), tmp_path / "out", profile)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES[profile] | {"export.json"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record.items() >= exported.to_dict().items() and record["versions"]["peft"]
+    assert (exported.profile, exported.rank, exported.dtype) == (profile, 7, "float32")
+    assert exported.adapters == (0 if profile == "merged" else 14)
+    if profile == "merged":
+        assert exported.difference is None and exported.servers == ()
+    else:
+        assert exported.difference < 1e-7
+    assert (exported.outputs is None) == (profile in ("mlx", "gguf"))
+
+
+@pytest.mark.parametrize("profile", ["portable", "compact"])
+@pytest.mark.parametrize("name", sorted(EXPERTS_AND_HEADS | {"gates", "a few modules"}))
+def test_plain_peft_gives_the_same_logits(name, profile, tmp_path):
+    exported = export_adapter(saved(name), tmp_path / "out", profile)
+    assert exported.outputs.difference < 1e-6 < exported.outputs.effect
+    before, after = (logits(place, CASES[name].base()) for place in (saved(name), tmp_path / "out"))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+
+
+def test_whole_groups_are_counted_apart(tmp_path):
+    exported = export_adapter(saved("a few modules"), tmp_path / "out", complete_fused=True)
+    assert (exported.adapters, exported.completed) == (8, 5)
+    assert all(verdict.alike for verdict in exported.servers)
+    torch.testing.assert_close(
+        logits(tmp_path / "out", tiny_llama()), logits(saved("a few modules"), tiny_llama()), rtol=0, atol=1e-6
+    )
+
+
+def test_convolutions_are_exported_by_their_tensors(tmp_path):
+    model = lora_zoo(r=4, rank_pattern={"conv2": 3, "linear": 5}, alpha_pattern={"conv1": -2.5})
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    for profile in ("portable", "compact"):
+        exported = export_adapter(tmp_path / "adapter", tmp_path / profile, profile, check="tensors")
+        assert exported.difference < 1e-7
+        tensors = load_file(tmp_path / profile / "adapter_model.safetensors")
+        ranks = {key.split(".")[2]: t.shape[0] for key, t in tensors.items() if "_A" in key}
+        expected = (
+            dict.fromkeys(ranks, 6) if profile == "portable" else {**dict.fromkeys(ranks, 4), "conv2": 3, "linear": 5}
+        )
+        assert ranks == expected
+
+
+def test_a_dtype_is_kept_where_nothing_is_lost_and_else_float32(tmp_path):
+    for name, dtype in (("plain LoRA", "bfloat16"), ("gates", "float32")):
+        adapter = shutil.copytree(saved(name), tmp_path / name)
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        save_file({key: t.bfloat16() for key, t in tensors.items()}, adapter / "adapter_model.safetensors")
+        assert export_adapter(adapter, tmp_path / f"{name} out", check="tensors").dtype == dtype
+    exported = export_adapter(saved("gates"), tmp_path / "cast", dtype="float16")
+    assert exported.dtype == "float16" and 1e-5 < exported.difference < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"profile": "portible"}, r"^profile='portible' is unknown: did you mean 'portable'\?$"),
+        ({"profile": "x"}, r"^profile='x' is unknown: choose one of portable, compact, merged, mlx, gguf\.$"),
+        ({"dtype": "float64"}, r"^dtype='float64' is unknown: did you mean"),
+        ({"check": "logit"}, r"^check='logit' is unknown: did you mean 'logits'\?$"),
+        ({"complete_fused": True, "profile": "mlx"}, r"^complete_fused adds nothing that profile 'mlx' needs"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(settings, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        export_adapter(saved("gates"), tmp_path / "out", **settings)
+    assert tree(tmp_path) == {}
+
+
+def test_an_existing_directory_is_refused_unless_it_is_an_export_and_asked_for(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    for overwrite, message in (
+        (False, "is not empty: give another"),
+        (True, r"holds no earlier export \(no export.json"),
+    ):
+        with pytest.raises(DataError, match=message):
+            export_adapter(saved("gates"), tmp_path / "out", check="tensors", overwrite=overwrite)
+    assert tree(tmp_path) == {"out": None, "out/mine": b"mine"}
+    export_adapter(saved("gates"), tmp_path / "again", "mlx")
+    with pytest.raises(DataError, match="is not empty"):
+        export_adapter(saved("gates"), tmp_path / "again", check="tensors")
+    export_adapter(saved("gates"), tmp_path / "again", check="tensors", overwrite=True)
+    assert {path.name for path in (tmp_path / "again").iterdir()} == FILES["portable"] | {"export.json"}
+    with pytest.raises(DataError, match="mine is a file: give a directory"):
+        export_adapter(saved("gates"), tmp_path / "out" / "mine")
+
+
+def test_an_export_onto_itself_is_refused(tmp_path):
+    export_adapter(saved("gates"), tmp_path / "out", check="tensors")
+    for target in (tmp_path / "out", tmp_path):
+        (target / "export.json").touch()
+        with pytest.raises(DataError, match="is the adapter itself, or holds it: give another directory"):
+            export_adapter(tmp_path / "out", target, overwrite=True)
+
+
+def test_without_its_base_an_adapter_is_exported_by_tensors_only(tmp_path):
+    adapter = save(CASES["gates"], tmp_path / "source")
+    shutil.rmtree(tmp_path / "source" / "base")
+    with pytest.raises(
+        ModelError, match=r"cannot be found \(.*\): give it with --base DIR_OR_ID, or compare the tensors"
+    ):
+        export_adapter(adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export_adapter(adapter, tmp_path / "out", check="tensors").outputs is None
+    assert export_adapter(adapter, tmp_path / "mlx", "mlx").difference < 1e-7
+    base = str(saved("gates").parent / "base")
+    assert export_adapter(adapter, tmp_path / "with", base=base).outputs.difference < 1e-6
+
+
+def test_another_base_is_refused_and_nothing_stays(tmp_path):
+    with pytest.raises(ModelError, match="may be another"):
+        export_adapter(saved("gates"), tmp_path / "out", base=str(saved("experts").parent / "base"))
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("old", [False, True], ids=["nothing there", "an older export there"])
+def test_no_room_on_disk_is_one_sentence_and_nothing_half_written_stays(profile, old, tmp_path, monkeypatch):
+    if old:
+        export_adapter(saved("gates"), tmp_path / "out", "mlx")
+    before = tree(tmp_path)
+
+    def fail(path, value, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "write_json", fail)
+    with pytest.raises(
+        DataError, match=r"out cannot be written \(.*No space left on device\): nothing was left there"
+    ):
+        export_adapter(saved("gates"), tmp_path / "out", profile, overwrite=old)
+    assert tree(tmp_path) == before
+
+
+def test_an_export_that_differs_is_not_kept(tmp_path, monkeypatch):
+    true = exporting.write_portable
+
+    def halved(source, pairs, directory, dtype):
+        true(source, pairs, directory, dtype)
+        tensors = load_file(directory / "adapter_model.safetensors")
+        key = next(key for key in tensors if "lora_B" in key)
+        save_file(tensors | {key: tensors[key] / 2}, directory / "adapter_model.safetensors")
+
+    monkeypatch.setattr(exporting, "write_portable", halved)
+    with pytest.raises(ModelError, match=r"differs from the source by 5\.0e-01 of its norm"):
+        export_adapter(saved("plain LoRA"), tmp_path / "out")
+    assert tree(tmp_path) == {}

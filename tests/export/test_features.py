@@ -1,0 +1,75 @@
+"""What each profile refuses, by name."""
+
+import pytest
+from exports import CASES, randomize_, saved
+from models import lora_bert, lora_gpt2, lora_zoo, tiny_llama
+from peft import LoraConfig, get_peft_model
+
+from weightlora.errors import ModelError
+from weightlora.export.base import Base
+from weightlora.export.features import FEATURES, check_features
+from weightlora.export.source import read_source
+
+LLAMA = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+PROFILES = ("portable", "compact", "merged", "mlx", "gguf")
+
+
+def llama(**lora):
+    return get_peft_model(tiny_llama(), LoraConfig(**LLAMA | lora))
+
+
+ODD = {
+    "use_dora": (lambda: llama(use_dora=True), {"merged"}),
+    "lora_bias": (lambda: llama(lora_bias=True), {"merged"}),
+    "bias": (lambda: lora_bert(1, bias="all", modules_to_save=None), {"merged"}),
+    "trainable_token_indices": (lambda: llama(trainable_token_indices=[1, 2]), {"merged"}),
+    "alora_invocation_tokens": (lambda: llama(alora_invocation_tokens=[7]), set()),
+    "layer_replication": (lambda: llama(layer_replication=[(0, 2), (1, 2)]), set()),
+    "init_lora_weights": (lambda: llama(init_lora_weights="pissa"), set()),
+    "modules_to_save": (lambda: lora_bert(1), {"portable", "compact", "merged"}),
+    "fan_in_fan_out": (
+        lambda: lora_gpt2(task_type=None, fan_in_fan_out=True),
+        {"portable", "compact", "merged"},
+    ),
+    "convolution": (lambda: lora_zoo(target_modules=["conv2"]), {"portable", "compact", "merged"}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_feature_is_refused_by_its_name_where_the_profile_cannot_keep_it(name, tmp_path):
+    make, profiles = ODD[name]
+    make().save_pretrained(tmp_path)
+    source = read_source(tmp_path)
+    for profile in PROFILES:
+        if profile in profiles:
+            check_features(source, profile)
+        else:
+            with pytest.raises(ModelError, match=f"^{name} cannot be exported to profile '{profile}': "):
+                check_features(source, profile)
+
+
+def test_experts_are_for_the_profiles_of_peft():
+    source = read_source(saved("experts"), lambda config: Base(config).places(config))
+    for profile in ("portable", "compact", "merged"):
+        check_features(source, profile)
+    with pytest.raises(ModelError, match=r"^target_parameters cannot be exported to profile 'gguf': it adapts fused"):
+        check_features(source, "gguf")
+
+
+def test_a_plain_adapter_goes_everywhere():
+    source = read_source(saved("gates"))
+    for profile in PROFILES:
+        check_features(source, profile)
+
+
+def test_the_message_names_the_profiles_that_keep_it(tmp_path):
+    model = lora_bert(1)
+    randomize_(model)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"Choose profile 'portable' or 'compact' or 'merged'\.$"):
+        check_features(read_source(tmp_path), "mlx")
+
+
+def test_every_feature_says_why():
+    assert all(feature.why and feature.profiles <= set(PROFILES) for feature in FEATURES.values())
+    assert set(ODD) <= set(FEATURES) and CASES

@@ -1,0 +1,55 @@
+"""The files of mlx-lm, read by its rule (mlx_lm/tuner/lora.py 0.32.2): scale * (x lora_a) lora_b."""
+
+import json
+
+import pytest
+import torch
+from exports import CASES, EXPERTS_AND_HEADS, deltas, saved
+from safetensors.torch import load_file
+
+from weightlora.export.mlx import read_mlx, write_mlx
+from weightlora.export.source import read_source
+
+NAMES = [name for name in CASES if name not in EXPERTS_AND_HEADS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mlx_adds_the_same_to_every_weight(name, tmp_path):
+    source = read_source(saved(name))
+    write_mlx(source.pairs, tmp_path, torch.float32)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())["lora_parameters"]
+    tensors = load_file(tmp_path / "adapters.safetensors")
+    before = deltas(saved(name), CASES[name].base())
+    assert settings["keys"] == [pair.name for pair in source.pairs] and len(tensors) == 2 * len(before)
+    for module, delta in before.items():
+        a, b = tensors[f"{module}.lora_a"], tensors[f"{module}.lora_b"]
+        assert a.shape[1] == b.shape[0] == settings["rank"]
+        after = settings["scale"] * (a @ b)
+        embedding = module.endswith("embed_tokens")
+        torch.testing.assert_close(after if embedding else after.T, delta, rtol=1e-5, atol=1e-5)
+
+
+def test_the_config_is_the_one_of_full_names(tmp_path):
+    source = read_source(saved("a few modules"))
+    write_mlx(source.pairs, tmp_path, torch.float16)
+    assert json.loads((tmp_path / "adapter_config.json").read_text()) == {
+        "fine_tune_type": "lora",
+        "num_layers": 0,
+        "lora_parameters": {
+            "rank": 4,
+            "scale": 1.0,
+            "dropout": 0.0,
+            "keys": [
+                "model.layers.0.self_attn.q_proj",
+                "model.layers.1.mlp.up_proj",
+                "model.layers.1.self_attn.k_proj",
+            ],
+        },
+    }
+    assert {tensor.dtype for tensor in load_file(tmp_path / "adapters.safetensors").values()} == {torch.float16}
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    source = read_source(saved("gates"))
+    write_mlx(source.pairs, tmp_path, torch.float32)
+    assert [pair.name for pair in read_mlx(tmp_path)] == [pair.name for pair in source.pairs]

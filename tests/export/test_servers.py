@@ -1,0 +1,127 @@
+"""What each server makes of an adapter, by its restated rule: the source is misread, the exports are not."""
+
+from dataclasses import replace
+
+import pytest
+from exports import CASES, EXPERTS_AND_HEADS, saved
+
+from weightlora.export.base import Base
+from weightlora.export.groups import complete
+from weightlora.export.peft_layout import write_compact, write_portable
+from weightlora.export.servers import SERVERS, verdicts, vllm_rank
+from weightlora.export.source import read_source
+
+NEW, OLD, SGLANG, TENSORRT, LLAMA = (server.name for server in SERVERS[1:])
+PLAIN = [name for name in CASES if name not in {*EXPERTS_AND_HEADS, "an embedding"}]
+
+
+def read(directory):
+    return read_source(directory, lambda config: Base(config).places(config))
+
+
+def verdict(source, heads=()):
+    found = verdicts(source.config, source.pairs, heads)
+    return {one.server: one for one in found}
+
+
+def alike(source, heads=()):
+    return {name for name, one in verdict(source, heads).items() if one.alike}
+
+
+EVERY = {server.name for server in SERVERS}
+PEFT = SERVERS[0].name
+
+
+@pytest.mark.parametrize(
+    ("name", "servers"),
+    [
+        ("plain LoRA", EVERY),
+        ("mixed ranks", {PEFT, NEW, TENSORRT, LLAMA}),  # one alpha: alpha / rank is what PEFT computes
+        ("gates", {PEFT, NEW}),
+        ("rsLoRA with gates and ranks", {PEFT, NEW}),
+        ("an embedding", {PEFT, NEW, LLAMA}),
+        ("experts", {PEFT, NEW}),
+    ],
+)
+def test_who_reads_the_source_as_peft_does(name, servers):
+    assert alike(read(saved(name))) == servers
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_server_reads_a_portable_export_with_whole_groups(name, tmp_path):
+    source = read(saved(name))
+    pairs = complete(source.pairs, CASES[name].base())
+    write_portable(source, pairs, tmp_path, dtype=source.pairs[0].a.dtype)
+    assert alike(read(tmp_path)) == EVERY
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_peft_and_both_vllm_read_a_compact_export(name, tmp_path):
+    source = read(saved(name))
+    write_compact(source, source.pairs, tmp_path, dtype=source.pairs[0].a.dtype)
+    assert alike(read(tmp_path)) >= {PEFT, NEW, OLD}
+
+
+def test_the_scalings_are_those_of_the_rules():
+    """By hand: r 4, alpha 8; v_proj has rank 2; one up_proj has rank 7."""
+    source = read(saved("mixed ranks"))
+    names = [pair.name for pair in source.pairs]
+    plain, value, up = (
+        names.index(f"model.layers.1.{n}") for n in ("mlp.gate_proj", "self_attn.v_proj", "mlp.up_proj")
+    )
+    for server, expected in {PEFT: (2, 4, 8 / 7), NEW: (2, 4, 8 / 7), OLD: (2, 2, 2), LLAMA: (2, 4, 8 / 7)}.items():
+        rule = next(one.scalings for one in SERVERS if one.name == server)
+        found = rule(source.config, source.pairs, ())
+        assert (found[plain], found[value], found[up]) == pytest.approx(expected)
+
+
+def test_llama_cpp_divides_by_the_rank_of_the_tensor_and_reads_no_alpha_pattern():
+    source = read(saved("gates"))
+    rule = next(one.scalings for one in SERVERS if one.name == LLAMA)
+    assert set(rule(source.config, source.pairs, ())) == {1.5}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "note"),
+    [
+        ("model.layers.0.self_attn.q_proj", "it needs v_proj beside model.layers.0.self_attn.q_proj"),
+        ("model.layers.1.self_attn.k_proj", "it needs q_proj beside model.layers.1.self_attn.k_proj"),
+        ("model.layers.1.mlp.up_proj", "it needs gate_proj beside model.layers.1.mlp.up_proj"),
+    ],
+)
+def test_sglang_needs_whole_groups(chosen, note):
+    source = read(saved("plain LoRA"))
+    alone = replace(source, pairs=[pair for pair in source.pairs if pair.name == chosen])
+    assert verdict(alone)[SGLANG].note == f"{note}; --complete_fused adds it"
+    gate = [pair for pair in source.pairs if pair.name == "model.layers.1.mlp.gate_proj"]
+    assert verdict(replace(source, pairs=gate))[SGLANG].alike, "SGLang adds a missing up_proj by itself"
+
+
+def test_tensorrt_fills_a_type_that_no_layer_has_and_no_hole_in_one_layer():
+    source = read(saved("plain LoRA"))
+    without_k = [pair for pair in source.pairs if not pair.name.endswith("k_proj")]
+    assert verdict(replace(source, pairs=without_k))[TENSORRT].alike
+    hole = [pair for pair in source.pairs if pair.name != "model.layers.1.self_attn.k_proj"]
+    assert verdict(replace(source, pairs=hole))[TENSORRT].note == (
+        "it needs model.layers.1.self_attn.k_proj beside model.layers.1.self_attn.q_proj, since other layers have it; "
+        "--complete_fused adds it"
+    )
+
+
+def test_whole_modules_are_read_by_vllm_where_they_are_heads():
+    source = read(saved("plain LoRA"))
+    assert alike(source, ["score"]) == {PEFT, NEW, OLD}
+    assert alike(source, ["model.pooler"]) == {PEFT}
+
+
+@pytest.mark.parametrize(("rank", "setting"), [(1, 1), (2, 8), (9, 16), (64, 64), (300, 320), (512, 512), (513, None)])
+def test_the_rank_setting_of_vllm(rank, setting):
+    assert vllm_rank(rank) == setting
+
+
+def test_a_rank_that_vllm_does_not_take_is_said():
+    source = read(saved("plain LoRA"))
+    pairs = [replace(pair, rank=513) for pair in source.pairs]
+    found = {one.server: one for one in verdicts(source.config, pairs)}
+    assert found[NEW].note == "its largest --max-lora-rank is 512, and this adapter has rank 513"
+    assert found[SGLANG].note.startswith("it loads one rank only, 4, and model.layers.0.mlp.down_proj has rank 513")

@@ -1,0 +1,139 @@
+"""Reading an adapter directory: every kind of pair with PEFT's own scaling, and what is damaged or is no LoRA."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from exports import CASES, saved
+from models import adamw, lora_bert, lora_zoo, train
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
+from weightlora.errors import DataError
+from weightlora.export.base import Base
+from weightlora.export.source import CONFIG, WEIGHTS, check_final, find_adapter, read_source
+from weightlora.state import write_state
+
+
+def read(directory):
+    return read_source(directory, lambda config: Base(config).places(config))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of an adapter that may be damaged."""
+    return shutil.copytree(saved("mixed ranks"), tmp_path / "copy")
+
+
+def edit(directory, **settings):
+    config = json.loads((directory / CONFIG).read_text())
+    (directory / CONFIG).write_text(json.dumps(config | settings))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_pair_is_what_peft_loads(name):
+    found = {pair.name: pair for pair in read(saved(name)).pairs}
+    model = PeftModel.from_pretrained(CASES[name].base(), str(saved(name)))
+    adapters = {adapter.name: adapter for adapter in find_adapters(model, "default", check=False)}
+    assert found.keys() == adapters.keys()
+    for name, adapter in adapters.items():
+        pair = found[name]
+        assert (pair.rank, pair.scaling) == (adapter.rank, pytest.approx(adapter.scaling, rel=1e-12))
+        assert pair.blocks == adapter.blocks
+        for read_factor, factor in zip((pair.a, pair.b), adapter.factors, strict=True):
+            assert torch.equal(read_factor, factor)
+
+
+def test_convolutions_with_groups_and_embeddings_are_known_by_their_shapes(tmp_path):
+    lora_zoo(r=4).save_pretrained(tmp_path)
+    assert {pair.name: (pair.kind, pair.blocks) for pair in read_source(tmp_path).pairs} == {
+        "conv1": ("convolution", 2),
+        "conv2": ("convolution", 1),
+        "conv3": ("convolution", 1),
+        "embed": ("embedding", 1),
+        "linear": ("linear", 1),
+    }
+
+
+def test_layers_are_in_the_order_of_their_numbers(tmp_path):
+    lora_bert(11, target_modules=["query"]).save_pretrained(tmp_path)
+    names = [pair.name for pair in read_source(tmp_path).pairs]
+    assert names == [f"bert.encoder.layer.{i}.attention.self.query" for i in range(11)]
+
+
+def test_heads_and_base_embeddings_are_kept_apart():
+    source = read(saved("a head"))
+    assert set(source.heads) == {"base_model.model.classifier.weight", "base_model.model.classifier.bias"}
+    source = read(saved("an embedding"))
+    assert set(source.others) | set(source.heads) == set()
+
+
+def test_a_run_directory_is_taken_by_its_adapter(tmp_path):
+    shutil.copytree(saved("gates"), tmp_path / "run" / "adapter")
+    assert find_adapter(tmp_path / "run") == tmp_path / "run" / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("selection", "steps", "refused"), [("stoiht", 3, True), ("stoiht", 4, False), ("credit", 3, False)]
+)
+def test_gates_that_are_not_in_the_adapter_yet_are_refused(selection, steps, refused, tmp_path):
+    model = lora_bert(1)
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=2, select_steps=4, selection=selection))
+    train(model, optimizer, selector, steps=steps)
+    model.save_pretrained(tmp_path)
+    write_state(selector.state_dict(), tmp_path)
+    if refused:
+        with pytest.raises(
+            DataError, match="was saved after 3 of 4 selection steps, and its gates are not in the adap"
+        ):
+            check_final(tmp_path)
+    else:
+        check_final(tmp_path)
+
+
+def test_a_directory_without_an_adapter_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"holds no PEFT adapter \(no adapter_config.json\): give the directory"):
+        find_adapter(tmp_path)
+    (tmp_path / CONFIG).write_text("{}")
+    with pytest.raises(DataError, match=r"has no adapter_model.safetensors: save the adapter in safetensors"):
+        find_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"peft_type": "LOHA"}, r"adapter of type 'LOHA', and only LORA is exported"),
+        ({"r": 5}, r"have shapes \(4, 24\) and \(16, 4\), and rank 5 is in adapter_config.json"),
+        ({"r": 0, "rank_pattern": {}}, r"not a LoRA config that this PEFT reads|has rank 0 for"),
+        ({"lora_alpha": "8"}, r"has alpha '8' for 'model.layers.0.mlp.down_proj': give a finite number"),
+        ({"r": "many"}, r"not a LoRA config that this PEFT reads|has rank 'many' for"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_one_sentence(copy, settings, message):
+    edit(copy, **settings)
+    with pytest.raises(DataError, match=message):
+        read_source(copy)
+
+
+def test_damaged_weights_are_one_sentence(copy):
+    (copy / WEIGHTS).write_bytes((copy / WEIGHTS).read_bytes()[:100])
+    with pytest.raises(DataError, match=r"adapter_model.safetensors cannot be read"):
+        read_source(copy)
+
+
+def test_half_a_pair_is_refused(copy):
+    tensors = load_file(copy / WEIGHTS)
+    del tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"]
+    save_file(tensors, copy / WEIGHTS)
+    with pytest.raises(DataError, match=r"has no B for the adapter 'model.layers.0.self_attn.q_proj'"):
+        read_source(copy)
+
+
+def test_no_adapter_at_all_is_refused(copy):
+    save_file({}, copy / WEIGHTS)
+    with pytest.raises(DataError, match="has no LoRA adapter in it: there is nothing to export"):
+        read_source(copy)

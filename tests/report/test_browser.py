@@ -1,0 +1,198 @@
+"""The page in headless Chromium: what a person sees and does. `make page-test` installs what it needs."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from run_directories import write_run
+
+from weightlora.report import read_runs, render_page
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: make page-test installs it and runs these tests"
+)
+
+pytestmark = pytest.mark.slow
+ATTACK = "<script>alert(1)</script>"
+
+# The contrast by WCAG 2 of each text with what is behind it.
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => [r, g, b].map((c) => linear(c / 255))
+    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const colour = parse(getComputedStyle(one).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || element.closest("script, style, [hidden], .hidden")) continue;
+    const style = getComputedStyle(element);
+    const [ink, ground] = [parse(element.closest("svg") ? style.fill : style.color), behind(element)].map(light);
+    const ratio = (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+    found.push([ratio, walker.currentNode.textContent.trim(), style.color]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Playwright's Chromium, or the system's."""
+    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as running:
+        own = running.chromium.executable_path
+        if system is None and not os.path.exists(own):
+            pytest.skip("there is no Chromium: install it with the system's packages or with playwright install")
+        path = None if os.path.exists(own) else system
+        chromium = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, Path]:
+    """Pages by name, as files."""
+    root = tmp_path_factory.mktemp("pages")
+    first = write_run(root / "first", layers=6, steps=20, keep=10)
+    second = write_run(root / "second", layers=6, steps=20, keep=10, seed=1)
+    hostile = write_run(root / "hostile", layers=1, steps=4, keep=2, name=f"a.{{}}.{ATTACK}{{}}")
+    found = {}
+    for name, runs in (("first", [first]), ("two", [first, second]), ("hostile", [hostile])):
+        found[name] = root / f"{name}.html"
+        found[name].write_text(render_page(read_runs(runs)), encoding="utf-8")
+    return found
+
+
+@pytest.fixture
+def visit(browser, places):
+    """Opens a page and fails at its end if there was a message of the console, a dialog or a request."""
+    problems: list[str] = []
+    contexts = []
+
+    def open_page(name: str, theme: str = "light", width: int = 1280, height: int = 900):
+        context = browser.new_context(color_scheme=theme, viewport={"width": width, "height": height})
+        contexts.append(context)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page = context.new_page()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: problems.append(request.url) if request.url != url else None)
+        url = places[name].as_uri() if name in places else Path(name).as_uri()
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [problem for problem in problems if not problem.startswith("data:")] == []
+
+
+def test_the_grid_shows_the_kept(visit, places):
+    page = visit("first")
+    selection = json.loads((places["first"].parent / "first" / "selection.json").read_text())
+    kept = sum(row["kept"] for row in selection["adapters"])
+    assert page.locator("table.map td[role=gridcell]").count() == 42
+    assert page.locator("table.map td.kept").count() == kept == 10
+    assert page.locator("figure svg").count() == 2
+
+
+def test_sorting(visit):
+    page = visit("first")
+    scores = lambda: [float(cell) for cell in page.locator("table.modules td:nth-child(3)").all_text_contents()]  # noqa: E731
+    head = page.get_by_role("columnheader", name="update credit")
+    head.get_by_role("button").click()
+    assert scores() == sorted(scores(), reverse=True) and head.get_attribute("aria-sort") == "descending"
+    head.get_by_role("button").press("Enter")
+    assert scores() == sorted(scores()) and head.get_attribute("aria-sort") == "ascending"
+    page.get_by_role("columnheader", name="rank").get_by_role("button").click()
+    ranks = page.locator("table.modules td:nth-child(5)").all_text_contents()
+    assert ranks == ["8"] * 10 + [""] * 32 and head.get_attribute("aria-sort") is None
+    page.get_by_role("columnheader", name="module").get_by_role("button").click()
+    names = page.locator("table.modules tbody th").all_text_contents()
+    assert names == sorted(names)
+
+
+def test_copying(visit):
+    page = visit("first")
+    panel = page.locator(".panel:not([hidden])")
+    assert panel.count() == 1
+    panel.get_by_role("button").click()
+    panel.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == panel.locator("code").text_content()
+
+
+def test_tabs_and_grid_by_keyboard(visit):
+    page = visit("first")
+    tabs = page.get_by_role("tab")
+    tabs.first.focus()
+    page.keyboard.press("ArrowRight")
+    chosen = page.locator("[role=tab][aria-selected=true]")
+    assert chosen.text_content() == tabs.nth(1 % tabs.count()).text_content()
+    assert page.locator(".panel:not([hidden])").count() == 1
+    page.locator("table.map td[tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    label = page.locator("table.map td:focus").get_attribute("aria-label")
+    assert label.startswith("model.layers.1.self_attn.k_proj.")
+    assert page.locator(".detail").text_content() == label
+    assert page.locator("svg .lit").count() == 1 and page.locator("tr.lit").count() == 1
+
+
+@pytest.mark.parametrize("name", ["first", "two"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast(visit, name: str, theme: str):
+    page = visit(name, theme)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    found = page.evaluate(CONTRAST)
+    assert len(found) > 200
+    assert [entry for entry in found if entry[0] < 4.5] == []
+
+
+def test_the_button_changes_the_theme(visit):
+    page = visit("first", "dark")
+    ground = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")  # noqa: E731
+    dark = ground()
+    page.get_by_role("button", name="Light").click()
+    assert ground() == "rgb(255, 255, 255)" != dark
+    page.get_by_role("button", name="Dark").click()
+    assert ground() == dark
+
+
+@pytest.mark.parametrize("name", ["first", "two"])
+def test_a_phone_needs_no_sideways_scrolling(visit, name: str):
+    page = visit(name, "light", 390, 844)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_names_stay_text(visit):
+    page = visit("hostile")
+    assert page.locator("table.modules tbody th").first.text_content() == f"a.0.{ATTACK}self_attn.q_proj"
+    assert page.locator("script").count() == 1
+
+
+def test_a_link_opens_its_run(visit):
+    page = visit("two")
+    assert page.locator("details[open]").count() == 0
+    page.get_by_role("link", name="second").click()
+    page.locator("details#run1[open]").wait_for()
+
+
+def test_a_large_run_is_there_in_under_two_seconds(visit, tmp_path: Path):
+    """504 modules x 10,000 steps, from opening the file until the second frame; the best of three."""
+    directory = write_run(tmp_path / "large", layers=72, steps=10_000, keep=125)
+    html = render_page(read_runs([directory]))
+    (tmp_path / "large.html").write_text(html, encoding="utf-8")
+    assert len(html.encode()) < 3e6
+    drawn = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"
+    times = [visit(str(tmp_path / "large.html")).evaluate(drawn) for _ in range(3)]
+    assert min(times) < 2000

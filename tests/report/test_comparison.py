@@ -1,0 +1,38 @@
+"""Several runs side by side."""
+
+from pathlib import Path
+
+from run_directories import write_run
+
+from weightlora.report import read_runs
+from weightlora.report.comparison import compare_runs
+
+
+def test_two_runs(tmp_path: Path):
+    result = {"metrics": {"test": {"accuracy": 0.75}}}
+    one = write_run(tmp_path / "one", layers=3, steps=10, keep=6, result=result)
+    two = write_run(tmp_path / "two", layers=3, steps=12, keep=6, seed=1)
+    runs = read_runs([one, two])
+    kept = [{module.name for module in run.modules if module.kept} for run in runs]
+    values = compare_runs(runs, ["run0", "run1"])
+    cells = [cell for row in values["map"]["rows"] for cell in row["cells"]]
+    both, either = kept[0] & kept[1], kept[0] | kept[1]
+    assert 0 < len(both) < len(either)
+    assert [cell["mark"] for cell in cells].count("2") == len(both)
+    assert [cell["mark"] for cell in cells].count("1") == len(either - both)
+    only = next(cell["text"] for cell in cells if cell["mark"] == "1")
+    assert "Kept in 1 of 2 runs: " in only
+    assert values["lead"].startswith(f"All 2 runs keep the same {len(both)} modules, and {len(either)} of 21")
+    assert values["header"][:3] == ["run", "rule", "adapters"] and values["header"][-1] == "test accuracy"
+    assert [(line["name"], line["cells"][-1]["text"]) for line in values["lines"]] == [("one", "0.75"), ("two", "")]
+    assert ("select_steps", ["10", "12"]) in values["differences"]
+    assert "keep" not in dict(values["differences"])
+    assert [chart["title"] for chart in values["charts"]] == ["Training loss"]
+
+
+def test_runs_of_other_models(tmp_path: Path):
+    one = write_run(tmp_path / "one", layers=2, steps=4, keep=2)
+    two = write_run(tmp_path / "two", layers=1, steps=4, keep=2, name="encoder.{}.{}")
+    values = compare_runs(read_runs([one, two]), ["a", "b"])
+    cells = [cell for row in values["map"]["rows"] for cell in row["cells"] if cell is not None]
+    assert len(cells) == 21 and not any(cell["classes"] for cell in cells)

@@ -1,0 +1,74 @@
+"""What is read from a run directory, at every moment of a run, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from run_directories import write_run
+
+from weightlora.errors import DataError
+from weightlora.report import read_run, read_runs
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_finished_run(tmp_path: Path):
+    run = read_run(write_run(tmp_path / "first", layers=3, steps=10, keep=6))
+    assert (run.name, run.step, run.steps, run.kept, len(run.modules)) == ("first", 10, 10, 6, 21)
+    assert (len(run.rows), run.columns, run.decisions) == (7, ["0", "1", "2"], [10])
+    assert {(module.row, module.column) for module in run.modules} == {(r, c) for r in range(7) for c in range(3)}
+    assert any(module.bounded for module in run.modules)
+    assert sorted(module.place for module in run.modules) == list(range(1, 22))
+    assert run.settings["keep"] == (6, True) and run.settings["rounds"] == (1, False)
+    assert [step for step, _ in run.losses()["training"]] == list(range(5, 111, 5))
+    assert run.snippets.keys() and "model.layers" in run.snippets["json"]
+
+
+def test_the_data_is_json_and_whole(tmp_path: Path):
+    run = read_run(write_run(tmp_path / "first", layers=3, steps=10, keep=6))
+    data = json.loads(json.dumps(run.to_dict(), allow_nan=False))
+    assert data["target_modules"] == [module.name for module in run.modules if module.kept]
+    assert len(data["history"]["scores"]) == 10 and data["history"]["decisions"][0]["step"] == 10
+    assert data["config"]["keep"] == 6 and data["rule"] == "credit" and data["final"] is True
+
+
+def test_a_run_that_goes_on_has_the_scores_of_its_last_step(tmp_path: Path):
+    directory = write_run(tmp_path, layers=2, steps=10, final=False)
+    history = (directory / "history.jsonl").read_text().splitlines()
+    (directory / "history.jsonl").write_text("\n".join([*history[:4], history[4][:50]]))
+    run = read_run(directory)
+    assert (run.final, run.step, run.kept, run.snippets, run.decisions) == (False, 4, 14, {}, [])
+    assert [module.score for module in run.modules] == json.loads(history[3])["score"]
+    assert {module.why for module in run.modules} == {"The choice is not made yet."}
+
+
+def test_the_stored_run_of_an_earlier_version():
+    run = read_run(ROOT / "benchmarks" / "results" / "quickstart")
+    assert (run.kept, len(run.modules), run.decisions, run.losses()) == (9, 36, [30], {})
+
+
+def test_two_runs_of_one_name_are_named_by_their_paths(tmp_path: Path):
+    paths = [write_run(tmp_path / name / "seed-0", layers=1, steps=3, keep=2) for name in ("a", "b")]
+    other = shutil.copytree(paths[0], tmp_path / "c")
+    assert [run.name for run in read_runs([*paths, other])] == [str(paths[0]), str(paths[1]), "c"]
+    with pytest.raises(DataError, match="is given twice"):
+        read_runs([paths[0], paths[0] / ".." / "seed-0"])
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="does not exist: give the directory of a run"):
+        read_run(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"is empty: a run writes selection\.json when its training begins"):
+        read_run(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"is not the directory of a run, because it has no selection\.json"):
+        read_run(tmp_path)
+    with pytest.raises(DataError, match="is a file: give the directory of the run"):
+        read_run(tmp_path / "notes.txt")
+
+
+def test_a_run_without_a_step_is_refused(tmp_path: Path):
+    (write_run(tmp_path, layers=1, steps=3, keep=2, final=False) / "history.jsonl").write_text("")
+    with pytest.raises(DataError, match="has no step of the selection yet"):
+        read_run(tmp_path)

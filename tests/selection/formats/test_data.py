@@ -1,0 +1,53 @@
+"""The JSON object says all that a program needs."""
+
+import json
+
+import pytest
+from selections import selected
+
+from weightlora import Selection
+from weightlora.errors import ConfigError
+from weightlora.selection.formats import FORMATS
+
+
+def test_one_object_with_all_that_a_program_needs():
+    selector = selected(keep=2)
+    selection = Selection.of(selector)
+    assert json.loads(selection.to("json")) == {
+        "model": None,
+        "rule": "credit",
+        "target_modules": selector.kept,
+        "target_parameters": [],
+        "rank": 4,
+        "alpha": 8,
+        "use_rslora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "adapters": {"before": 12, "after": 2},
+        "trainable_parameters": {
+            "before": sum(selector.sizes.values()),
+            "after": sum(selector.sizes[name] for name in selector.kept),
+        },
+        "scores": selector.scores,
+    }
+
+
+def test_the_formats_have_names():
+    assert set(FORMATS) == {"peft", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "mlx", "regex", "json"}
+    selection = Selection.of(selected())
+    for name in FORMATS:
+        text = selection.to(name)
+        assert text.endswith("\n") and text == FORMATS[name](selection)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("axolotle", r"format='axolotle' is not known: did you mean 'axolotl'\? The formats are peft, trl,"),
+        ("LLaMA-Factory", "did you mean 'llamafactory'"),
+        ("gguf9", "choose one of peft, trl,"),
+    ],
+)
+def test_an_unknown_format_names_the_nearest(name, message):
+    with pytest.raises(ConfigError, match=message):
+        Selection.of(selected()).to(name)

@@ -1,0 +1,67 @@
+"""The settings for torchtune and mlx-lm. Both run them in `tests/consumers`."""
+
+import yaml
+from models import lora_mixtral
+from selections import chosen, edited, lora_llama, selected
+
+from weightlora import Selection
+
+
+def test_torchtune_gets_the_nearest_superset():
+    kept = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.o_proj", "model.layers.1.mlp.up_proj"]
+    block = edited(chosen(lora_llama(use_rslora=True)), kept).to("torchtune")
+    assert yaml.safe_load(block) == {
+        "model": {
+            "lora_attn_modules": ["q_proj", "output_proj"],
+            "apply_lora_to_mlp": True,
+            "apply_lora_to_output": False,
+            "lora_rank": 4,
+            "lora_alpha": 16,  # 8 / sqrt(4) = 16 / 4: torchtune has no rsLoRA
+        }
+    }
+    assert "torchtune chooses types, and not layers. The nearest superset adapts at least 7 modules more.\n" in block
+
+
+def test_torchtune_gets_a_choice_of_whole_types_as_it_is():
+    kept = [f"model.layers.{layer}.self_attn.{kind}_proj" for layer in range(2) for kind in "qv"]
+    block = edited(chosen(lora_llama()), kept).to("torchtune")
+    assert yaml.safe_load(block)["model"]["lora_attn_modules"] == ["q_proj", "v_proj"]
+    assert "this adapts every layer" in block
+
+
+def test_torchtune_wants_one_type_of_the_attention():
+    block = edited(chosen(lora_llama(target_modules=r".*_proj|lm_head")), ["lm_head"]).to("torchtune")
+    assert yaml.safe_load(block)["model"] | {"lora_rank": 0, "lora_alpha": 0} == {
+        "lora_attn_modules": ["q_proj"],
+        "apply_lora_to_mlp": False,
+        "apply_lora_to_output": True,
+        "lora_rank": 0,
+        "lora_alpha": 0,
+    }
+    assert "q_proj is not of the choice" in block and "shares the embeddings' weights" in block
+
+
+def test_torchtune_cannot_express_bert():
+    block = Selection.of(selected(keep=5)).to("torchtune")
+    assert yaml.safe_load(block) is None
+    assert "torchtune has no adapter for bert.encoder" in block and " and 2 more.\n" in block
+
+
+def test_mlx_gets_full_names_and_the_scaling():
+    kept = ["model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
+    block = edited(chosen(lora_llama(use_rslora=True)), kept).to("mlx")
+    assert yaml.safe_load(block) == {
+        "fine_tune_type": "lora",
+        "num_layers": -1,
+        "lora_parameters": {"rank": 4, "scale": 4.0, "dropout": 0.0, "keys": kept},
+    }
+    assert "may differ" not in block
+    assert "may differ" in Selection.of(selected()).to("mlx")
+
+
+def test_mlx_has_other_names_for_experts():
+    parameters = ["model.layers.1.mlp.experts.gate_up_proj"]
+    both = edited(chosen(lora_mixtral()), [*parameters, "model.layers.0.self_attn.q_proj"]).to("mlx")
+    assert yaml.safe_load(both)["lora_parameters"]["keys"] == ["model.layers.0.self_attn.q_proj"]
+    assert "switch_mlp modules in place of the parameters model.layers.1.mlp.experts.gate_up_proj" in both
+    assert yaml.safe_load(edited(chosen(lora_mixtral()), parameters).to("mlx")) is None

@@ -1,0 +1,116 @@
+"""PEFT adapts what the block for it names, and nothing else."""
+
+import ast
+import re
+
+import pytest
+from models import lora_mixtral
+from peft import LoraConfig, get_peft_model
+from selections import CASES, adapted, chosen, edited, lora_llama, lora_twins, selected, wanted
+
+from weightlora import Selection
+
+
+def config_in(block: str) -> LoraConfig:
+    namespace: dict = {}
+    exec(block, namespace)
+    return namespace["config"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_peft_adapts_the_chosen_modules(case):
+    selection, base = CASES[case]()
+    model = get_peft_model(base, config_in(selection.to("peft")))
+    assert adapted(model) == wanted(selection) and len(wanted(selection)) == len(selection.kept)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_expression_matches_the_chosen_modules(case):
+    selection, base = CASES[case]()
+    first, *rest = selection.to("regex").splitlines()
+    parameters = ast.literal_eval(f"[{rest[0].removeprefix('# target_parameters: ')}]") if rest else []
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=first, target_parameters=parameters))
+    assert set(adapted(model)) == set(wanted(selection))
+
+
+def test_the_block_for_peft():
+    selection = edited(chosen(lora_llama()), kept=["model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"])
+    assert selection.to("peft") == (
+        "# weightlora chose 2 of 14 modules (rule random).\n"
+        "from peft import LoraConfig\n"
+        "\n"
+        "config = LoraConfig(\n"
+        '    task_type="CAUSAL_LM",\n'
+        "    r=4,\n"
+        "    lora_alpha=8,\n"
+        "    target_modules=[\n"
+        '        "model.layers.0.mlp.up_proj",\n'
+        '        "model.layers.1.self_attn.q_proj",\n'
+        "    ],\n"
+        ")\n"
+    )
+
+
+def test_names_that_end_others_are_written_as_one_expression():
+    selection = chosen(lora_twins(), 3)
+    assert not selection.unambiguous
+    assert isinstance(config_in(selection.to("peft")).target_modules, str)
+    with_names = get_peft_model(lora_twins().unload(), LoraConfig(target_modules=selection.target_modules))
+    assert len(adapted(with_names)) == 6, "or PEFT would have adapted the inner model, too"
+
+
+def test_a_grid_has_a_short_form_that_holds():
+    kept = [f"model.layers.{layer}.self_attn.{kind}_proj" for layer in (1, 11) for kind in "qv"]
+    selection = edited(chosen(lora_llama(12)), kept)
+    short = re.search(r"# Or, .*: (target_modules=.*)", selection.to("peft"))
+    assert short is not None
+    config = eval(f"LoraConfig(r=4, lora_alpha=8, {short[1]})")
+    assert adapted(get_peft_model(lora_llama(12).unload(), config)) == wanted(selection)
+
+
+def test_gates_are_named_and_left_out():
+    assert "gate" in (block := Selection.of(selected(selection="stoiht")).to("peft"))
+    assert config_in(block).lora_alpha == 8
+
+
+def test_only_parameters():
+    names = [f"model.layers.{layer}.mlp.experts.down_proj" for layer in range(2)]
+    selection = edited(chosen(lora_mixtral()), names)
+    model = get_peft_model(lora_mixtral().unload(), config_in(selection.to("peft")))
+    assert adapted(model) == wanted(selection)
+    assert selection.to("regex").startswith("# No module was chosen")
+
+
+class Unsloth:
+    """Takes the place of the class that the block imports."""
+
+    @staticmethod
+    def get_peft_model(model, **arguments):
+        return model, arguments
+
+
+def arguments_for_unsloth(block: str) -> dict:
+    code = block.replace("from unsloth import FastLanguageModel", "")
+    namespace: dict = {"FastLanguageModel": Unsloth, "model": None}
+    exec(code, namespace)
+    return namespace["model"][1]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_unsloth_gets_the_arguments_of_peft(case):
+    selection, base = CASES[case]()
+    block = selection.to("unsloth")
+    assert "from unsloth import FastLanguageModel" in block
+    arguments = arguments_for_unsloth(block)
+    assert adapted(get_peft_model(base, LoraConfig(**arguments))) == wanted(selection)
+    if isinstance(arguments["target_modules"], str):
+        assert arguments["target_parameters"] == [], "or Unsloth would look for experts by the expression"
+
+
+def test_what_unsloth_does_otherwise_is_said():
+    selection = edited(
+        chosen(lora_llama(target_modules=r".*_proj|lm_head")), ["lm_head", "model.layers.0.mlp.up_proj"]
+    )
+    block = selection.to("unsloth")
+    assert '# Unsloth trains all weights of "lm_head", without an adapter.\n' in block
+    assert "# 1 blocks with a part of" in block

@@ -1,0 +1,98 @@
+"""The settings for TRL, axolotl and LLaMA-Factory: through TRL's own parser here, and through the others' in
+`tests/consumers`."""
+
+import json
+
+import pytest
+import yaml
+from models import lora_mixtral
+from peft import get_peft_model
+from selections import CASES, adapted, chosen, edited, lora_llama, lora_odd, lora_twins, wanted
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from weightlora import Selection
+from weightlora.selection.formats.targets import one_for_all
+
+
+def parsed_by_trl(block: str, tmp_path) -> ModelConfig:
+    (tmp_path / "trl.yaml").write_text(block, encoding="utf-8")
+    (config,) = TrlParser(ModelConfig).parse_args_and_config(["--config", str(tmp_path / "trl.yaml")])
+    return config
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_trl_adapts_the_chosen_modules(case, tmp_path):
+    selection, base = CASES[case]()
+    config = get_peft_config(parsed_by_trl(selection.to("trl"), tmp_path))
+    config.task_type = None  # a model of another kind than its task is no concern here
+    one = one_for_all(selection, "TRL")
+    found = adapted(get_peft_model(base, config))
+    assert set(found) == set(wanted(selection)) and len(found) == len(selection.kept)
+    assert {rank for rank, _ in found.values()} == {one.rank}
+    assert [scaling for _, scaling in found.values()] == pytest.approx(
+        [one.scaling] * len(found), rel=0.03
+    )  # alpha is whole
+
+
+def test_trl_takes_a_list_of_one_as_an_expression(tmp_path):
+    selection = edited(chosen(lora_odd()), ["part.par(en"])
+    assert parsed_by_trl(selection.to("trl"), tmp_path).lora_target_modules == r"part\.par\(en"
+    plain = edited(chosen(lora_llama()), ["model.layers.0.mlp.up_proj"])
+    assert parsed_by_trl(plain.to("trl"), tmp_path).lora_target_modules == "model.layers.0.mlp.up_proj"
+
+
+def test_what_trl_cannot_express_is_said():
+    selection = chosen(lora_llama(rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 4, "k_proj": 3.5}), 14)
+    block = selection.to("trl")
+    ranks = "# TRL's command line has one rank for all modules, and the choice has 4 (12 modules), 2 (2 modules): "
+    scalings = "# TRL's command line has one scaling for all modules, and the choice has 2.0 (12 modules), 0.875 (2 "
+    assert ranks in block and scalings in block and "--format peft prints it" in block
+    assert yaml.safe_load(block)["lora_r"] == 4
+
+
+def test_the_block_for_axolotl():
+    kept = ["model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"]
+    model = lora_llama(rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 5.5})
+    everything = chosen(model, 14)
+    rows = everything.to_dict()
+    for row in rows["adapters"]:
+        if row["name"] not in kept:
+            row.update(kept=False, rank=None, scaling=None, omega=0.0)
+    block = Selection.from_dict(rows).to("axolotl")
+    assert yaml.safe_load(block) == {
+        "adapter": "lora",
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "lora_target_linear": False,
+        "lora_target_modules": kept,
+        "lora_rank_pattern": {"model.layers.1.self_attn.q_proj": 2},
+        "lora_alpha_pattern": {"model.layers.1.self_attn.q_proj": 6},
+    }
+    assert "# axolotl takes whole numbers as alpha: 6 stands for 5.5.\n" in block
+
+
+def test_the_block_for_llamafactory():
+    selection = edited(
+        chosen(lora_llama(use_rslora=True)), ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+    )
+    assert yaml.safe_load(selection.to("llamafactory")) == {
+        "finetuning_type": "lora",
+        "lora_rank": 4,
+        "lora_alpha": 8,
+        "use_rslora": True,
+        "lora_target": "model.layers.0.mlp.up_proj,model.layers.1.mlp.up_proj",
+    }
+
+
+def test_what_llamafactory_cannot_express_is_said():
+    experts = [f"model.layers.{layer}.mlp.experts.down_proj" for layer in range(2)]
+    block = edited(chosen(lora_mixtral()), experts).to("llamafactory")
+    assert yaml.safe_load(block) is None
+    assert "# LLaMA-Factory adapts no parameters, and leaves out model.layers.0.mlp.experts.down_proj, " in block
+    assert "cannot express this choice" in block
+    assert "it may adapt them, too.\n" in chosen(lora_twins(), 3).to("llamafactory")
+    names = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+    text = json.dumps(edited(chosen(lora_llama()), names).to_dict()).replace("1.mlp.up_proj", "1.mlp.up,proj")
+    block = Selection.from_dict(json.loads(text)).to("llamafactory")
+    assert yaml.safe_load(block)["lora_target"] == names[0]
+    assert '# LLaMA-Factory separates names by commas, and cannot name "model.layers.1.mlp.up,proj".\n' in block

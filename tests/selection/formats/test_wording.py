@@ -1,0 +1,46 @@
+"""Whatever a name holds, Python, YAML and a regular expression read the same name again."""
+
+import re
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weightlora.selection.formats.wording import alternatives, how_many, names_in, python_value, quoted, yaml_text
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@given(NAMES)
+def test_names_come_back(name):
+    assert eval(quoted(name)) == name
+    assert yaml.safe_load(quoted(name)) == name
+    assert yaml.safe_load(f"- {yaml_text(name)}") == [name]
+    assert eval(python_value({name: 1})) == {name: 1}
+    assert re.fullmatch(alternatives([name]), name)
+    assert not {"\n", "\r", "\x85", "\u2028"} & set(quoted(name) + names_in([name]) + alternatives([name]))
+
+
+@given(st.lists(NAMES, min_size=2, max_size=4), NAMES)
+def test_an_expression_matches_its_names_alone(names, other):
+    expression = alternatives(names)
+    assert all(re.fullmatch(expression, name) for name in names)
+    assert bool(re.fullmatch(expression, other)) == (other in names)
+
+
+@pytest.mark.parametrize("name", ["null", "yes", "1e3", "0.5", "a: b", "- x", "# c", "~", "'", "*a", "0x1.2"])
+def test_what_yaml_would_read_otherwise_is_quoted(name):
+    assert yaml.safe_load(yaml_text(name)) == name
+    assert yaml_text("model.layers.0.q_proj") == "model.layers.0.q_proj"
+
+
+def test_python_values():
+    assert python_value([]) == "[]" and python_value({}) == "{}" and python_value(4) == "4"
+    assert python_value(["a", "b"], "") == '[\n    "a",\n    "b",\n]'
+
+
+def test_long_lists_are_cut():
+    assert names_in(["a.b"] * 3) == "a.b, a.b, a.b"
+    assert names_in(["a.b"] * 5) == "a.b, a.b, a.b and 2 more"
+    assert how_many([4, 4, 2]) == "4 (2 modules), 2 (1 module)"

@@ -1,0 +1,96 @@
+"""Which adapters a selection works on, and one sentence for models that it cannot adapt."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from models import lora_bert, tiny_bert, tiny_llama
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
+from torch import nn
+from transformers import BertConfig, BertForQuestionAnswering, BertForTokenClassification
+
+from weightlora.adapters import find_adapters
+from weightlora.errors import ConfigError, ModelError
+from weightlora.selection.adapting import adapted, task_type_of
+
+SMALL = BertConfig(
+    vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=2
+)
+
+
+def names(model: nn.Module) -> list[str]:
+    return [adapter.name for adapter in find_adapters(model)]
+
+
+def test_a_model_with_adapters_is_taken_as_it_is():
+    model = lora_bert()
+    assert adapted(model, None) is model
+    with pytest.raises(ConfigError, match=r"lora=\.\.\. adds adapters, and this model has some"):
+        adapted(model, LoraConfig())
+    base = inject_adapter_in_model(LoraConfig(target_modules=["query"]), tiny_bert())
+    assert adapted(base, None) is base, "PEFT without its own model around it"
+
+
+@pytest.mark.parametrize(
+    ("make", "task_type", "head"),
+    [
+        (tiny_bert, "SEQ_CLS", "classifier"),
+        (lambda: BertForTokenClassification(SMALL), "TOKEN_CLS", "classifier"),
+        (lambda: BertForQuestionAnswering(SMALL), "QUESTION_ANS", "qa_outputs"),
+        (tiny_llama, None, "lm_head"),
+    ],
+)
+def test_all_linear_modules_but_the_head_get_adapters(make, task_type, head):
+    model = make()
+    linears = [n for n, module in model.named_modules() if isinstance(module, nn.Linear) and n != head]
+    ready = adapted(model, None)
+    assert names(ready) == linears and task_type_of(model) == task_type
+    config = ready.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.task_type) == (8, 32, task_type)
+    trains = {n for n, p in ready.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert bool(trains) == (task_type is not None) and all(head in n for n in trains)
+
+
+def test_modules_that_are_not_of_transformers():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    assert names(adapted(model, None)) == ["0", "2"]
+
+
+def test_the_given_config_stays_as_it_is():
+    lora = LoraConfig(r=2, target_modules=["query", "value"])
+    before = dict(vars(lora))
+    ready = adapted(tiny_bert(), lora)
+    assert isinstance(ready, PeftModel) and len(names(ready)) == 4
+    assert vars(lora) == before and lora.target_modules == {"query", "value"}
+
+
+def test_a_compiled_model_is_adapted_inside():
+    assert len(names(adapted(torch.compile(tiny_bert()), None))) == 13
+
+
+@pytest.mark.parametrize(
+    ("model", "lora", "error", "message"),
+    [
+        (nn.Sequential(nn.ReLU()), None, ModelError, "Sequential has no linear modules to adapt"),
+        (nn.Linear(2, 2), None, ModelError, "Linear has no linear modules to adapt"),
+        (tiny_llama(), LoraConfig(target_modules=["nothing"]), ModelError, "PEFT cannot add LoRA to LlamaForCausalLM"),
+        (tiny_llama(), LoraConfig(target_modules=["norm"]), ModelError, "is not supported.*modules that it can adapt"),
+        (tiny_llama(), {"r": 8}, ConfigError, "is a dict: pass a peft.LoraConfig"),
+    ],
+)
+def test_what_cannot_be_adapted_is_one_sentence(model, lora, error, message):
+    with pytest.raises(error, match=message) as raised:
+        adapted(model, lora)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_weights_through_which_no_gradient_passes_are_refused(trainable):
+    model = tiny_llama()
+    config = SimpleNamespace(quant_method=SimpleNamespace(value="hqq"))
+    model.hf_quantizer = SimpleNamespace(is_trainable=trainable, quantization_config=config)
+    if trainable:
+        assert len(names(adapted(model, None))) == 14
+        return
+    with pytest.raises(ModelError, match="quantized with hqq, which cannot be trained through"):
+        adapted(model, None)

@@ -1,0 +1,48 @@
+"""A damaged `selection.json` is one sentence."""
+
+import json
+
+import pytest
+from selections import selected
+
+from weightlora.errors import DataError
+from weightlora.run import describe_selection
+from weightlora.selection.reading import read_values
+
+
+def write(directory, change) -> None:
+    values = describe_selection(selected())
+    change(values)
+    (directory / "selection.json").write_text(json.dumps(values))
+
+
+DAMAGE = {
+    "no adapters": (lambda values: values.update(adapters=[]), "lists no adapters"),
+    "no rows": (lambda values: values.update(adapters=[1]), "lists no adapters"),
+    "later": (lambda values: values.update(format=2), "has format 2, and this version reads 1: update weightlora"),
+    "no format": (lambda values: values.pop("format"), "has format None, .*: run the selection again"),
+    "a name": (lambda values: values["adapters"][1].update(name=3), "adapter 1 has 3 as 'name', and needs a name"),
+    "a rank": (lambda values: values["adapters"][0].update(rank=0), "adapter 0 has 0 as 'rank'"),
+    "kept": (lambda values: values["adapters"][0].update(kept="no"), "adapter 0 has 'no' as 'kept'"),
+    "no kind": (lambda values: values["adapters"][0].pop("kind"), "adapter 0 has no value as 'kind'"),
+    "twice": (lambda values: values["adapters"].append(values["adapters"][0]), "names an adapter twice"),
+    "no config": (lambda values: values.pop("config"), "it has no value as 'config'"),
+    "lora": (lambda values: values.update(lora={"r": 0}), "as 'lora', and needs"),
+    "phase": (lambda values: values.update(phase="done"), "has 'done' as 'phase'"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_named(case, tmp_path):
+    change, message = DAMAGE[case]
+    write(tmp_path, change)
+    with pytest.raises(DataError, match=message):
+        read_values(tmp_path)
+
+
+def test_a_directory_that_is_no_run(tmp_path):
+    with pytest.raises(DataError, match=r"holds no selection\.json: give the directory of a run"):
+        read_values(tmp_path)
+    (tmp_path / "selection.json").write_text('{"format": 1,')
+    with pytest.raises(DataError, match="is not whole JSON"):
+        read_values(tmp_path)

@@ -1,0 +1,142 @@
+"""`select_memory="low"`: less memory while evidence is gathered, the same choice, and the model as before."""
+
+import pytest
+import torch
+from loops import make_trainer
+from models import adamw, lora_bert, train
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from weightlora import WeightLora, WeightLoraCallback, WeightLoraConfig
+from weightlora.errors import ConfigError, ModelError
+from weightlora.measure import peak_allocated_bytes
+from weightlora.recompute import recomputed
+
+RULES = ["credit", "stoiht"]
+
+
+def run(memory: str, selection: str, steps: int = 4, **settings):
+    """A selection on the tiny BERT with dropout, trained for `steps` of its 4 steps."""
+    torch.manual_seed(3)
+    model = lora_bert(dropout=0.1)
+    optimizer = adamw(model)
+    config = WeightLoraConfig(keep=3, select_steps=4, selection=selection, select_memory=memory, **settings)
+    selector = WeightLora(model, optimizer, config)
+    train(model, optimizer, selector, steps=steps)
+    return model, selector
+
+
+def state_of(model: nn.Module) -> list:
+    """What checkpointing changes on a model."""
+    return [
+        (getattr(module, "gradient_checkpointing", None), list(module._forward_hooks), list(module._forward_pre_hooks))
+        for module in model.modules()
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.parametrize("selection", RULES)
+def test_the_choice_and_every_weight_are_the_same(selection):
+    usual, low = run("usual", selection), run("low", selection)
+    assert low[1].kept == usual[1].kept and low[1].scores == usual[1].scores
+    assert all(torch.equal(a, b) for a, b in zip(low[0].parameters(), usual[0].parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.parametrize("selection", RULES)
+def test_checkpointing_is_on_until_the_decision_and_off_after_it(selection):
+    before = state_of(lora_bert())
+    model, selector = run("low", selection, steps=3)
+    assert any(checkpointing for checkpointing, *_ in state_of(model)) and selector.phase == "select"
+    model, selector = run("low", selection)
+    plain, _ = run("usual", selection)
+    assert selector.phase == "train" and state_of(model) == state_of(plain)
+    assert not any(checkpointing or hooks or pre for checkpointing, hooks, pre in before)
+
+
+@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+def test_a_run_that_resumes_recomputes_until_its_decision():
+    _, selector = run("low", "credit", steps=2)
+    state = selector.state_dict()
+    model = lora_bert(dropout=0.1)
+    resumed = WeightLora(model, adamw(model), selector.config, state=state)
+    assert any(checkpointing for checkpointing, *_ in state_of(model))
+    _, done = run("low", "credit")
+    model = lora_bert(dropout=0.1)
+    resumed = WeightLora(model, adamw(model), selector.config, state=done.state_dict())
+    assert resumed.phase == "train" and not any(checkpointing for checkpointing, *_ in state_of(model))
+
+
+def test_a_trainer_keeps_the_same(tmp_path):
+    kept = []
+    for memory in ("usual", "low"):
+        callback = WeightLoraCallback(WeightLoraConfig(keep=3, select_steps=4, select_memory=memory))
+        model = lora_bert(dropout=0.1)
+        with pytest.warns(UserWarning, match="the adapters are chosen on the evidence"):
+            make_trainer(tmp_path / memory, model, callback).train()
+        kept.append(callback.selector.scores)
+        assert not any(checkpointing for checkpointing, *_ in state_of(model))
+    assert kept[0] == kept[1]
+
+
+def test_what_the_user_has_switched_on_stays_on():
+    model = lora_bert()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    before = state_of(model)
+    with recomputed(model):
+        assert state_of(model) == before
+    assert state_of(model) == before
+
+
+def test_hooks_that_come_in_the_meantime_stay():
+    model = lora_bert()
+    with recomputed(model):
+        handle = model.register_forward_hook(lambda *_: None)
+    assert list(model._forward_hooks) == [handle.id]
+
+
+def test_a_selection_needs_no_more_memory_than_the_adapters_that_it_keeps():
+    """The allocator's peak of a step: one block's activations, and all adapters' gradients and moments."""
+    shape = BertConfig(
+        vocab_size=50, hidden_size=64, num_hidden_layers=6, num_attention_heads=2, intermediate_size=256
+    )
+    data = {"input_ids": torch.randint(0, 50, (16, 32)), "labels": torch.zeros(16, dtype=torch.long)}
+
+    def peak(target: str | list[str], memory: str | None) -> tuple[int, list[str]]:
+        torch.manual_seed(0)
+        lora = LoraConfig(r=2, target_modules=target, task_type="SEQ_CLS", modules_to_save=["classifier"])
+        model = get_peft_model(BertForSequenceClassification(shape), lora)
+        optimizer = adamw(model)
+        config = WeightLoraConfig(keep=9, select_steps=3, select_memory=memory or "usual")
+        selector = WeightLora(model, optimizer, config) if memory else None
+
+        def step():
+            model(**data).loss.backward()
+            optimizer.step()
+            if selector is not None:
+                selector.step()
+            optimizer.zero_grad()
+
+        step()
+        found = peak_allocated_bytes(step, torch.device("cpu"))
+        if selector is not None:
+            selector.finish()
+        return found, selector.kept if selector is not None else []
+
+    with pytest.warns(UserWarning, match="the adapters are chosen on the evidence"):
+        low, kept = peak("all-linear", "low")
+        usual, same = peak("all-linear", "usual")
+    assert kept == same
+    limit, _ = peak(kept, None)
+    assert low < 1.1 * limit and low < 0.5 * usual
+
+
+def test_a_model_without_checkpointing_is_refused():
+    model = get_peft_model(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), LoraConfig(target_modules=["0", "1"]))
+    with pytest.raises(
+        ModelError, match=r"^select_memory='low' needs gradient checkpointing, which Sequential does n"
+    ):
+        WeightLora(model, adamw(model), WeightLoraConfig(keep=1, select_steps=30, select_memory="low"))
+    with pytest.raises(ConfigError, match=r"^select_memory='tiny' is not known: choose one of 'usual', 'low'\.$"):
+        WeightLoraConfig(select_memory="tiny")
