@@ -69,3 +69,21 @@ def test_a_checkpoint_that_is_written_anew_is_not_whole_until_the_end(checkpoint
     with pytest.raises(StateError, match=r"weightlora_manifest\.json is missing"):
         check_manifest(checkpoint)
     remove_manifest(checkpoint / "nothing")
+
+
+def test_directories_and_links_in_the_places_of_files_make_room(checkpoint):
+    """A broken checkpoint that a run comes to again. Directories that an engine writes stay."""
+    for name in (MANIFEST, "optimizer.pt"):
+        (checkpoint / name).unlink()
+        (checkpoint / name / "inside").mkdir(parents=True)
+    (checkpoint / "scheduler.pt").unlink(missing_ok=True)
+    (checkpoint / "scheduler.pt").symlink_to("nowhere")
+    (checkpoint / "global_step2").mkdir()
+    remove_manifest(checkpoint)
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "other",
+        "README.md",
+        ".hidden",
+        "empty.json",
+        "global_step2",
+    }

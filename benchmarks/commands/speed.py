@@ -56,12 +56,13 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--device {args.device} is not here: give cpu, or leave it out.")
     cuda = torch.cuda.is_available() and args.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    wanted = NEEDED if args.json else tuple(LABELS)
     models: dict[str, Any] = {}
     with progress_bar(len(chosen) * args.rounds) as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the choice is made on thin evidence, and does not matter here
         for name in chosen:
-            figures = measure_model(MODELS[name]().to(device), wanted, args.rounds, advance)
+            subject = MODELS[name]().to(device)
+            wanted = tuple(LABELS) if subject.rivals and not args.json else NEEDED
+            figures = measure_model(subject, wanted, args.rounds, advance)
             models[name] = figures | {"summary": summarize(figures)}
     found = machine(device)
     if args.json:

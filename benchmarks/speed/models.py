@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,12 +30,14 @@ class Subject:
         batches: All of one shape.
         keep: Adapters that the selection keeps.
         target: Arguments of PEFT's config: modules, and the task type.
+        rivals: Whether other methods, such as full fine-tuning, are timed on it.
     """
 
     base: nn.Module
     batches: list[Batch]
     keep: int
     target: dict[str, Any] = field(default_factory=lambda: {"target_modules": "all-linear", "task_type": "CAUSAL_LM"})
+    rivals: bool = True
 
     def fresh(self) -> Any:
         """A copy of the model, in training mode."""
@@ -49,7 +51,7 @@ class Subject:
     def to(self, device: torch.device) -> "Subject":
         """The same on a device."""
         batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in self.batches]
-        return Subject(self.base.to(device), batches, self.keep, self.target)
+        return replace(self, base=self.base.to(device), batches=batches)
 
 
 def _minilm() -> Subject:
@@ -70,7 +72,7 @@ def _smollm2() -> Subject:
     texts = "\n".join(row["text"] for row in load_reviews("imdb")["train"][:400])
     ids = torch.tensor(tokenizer(texts).input_ids)
     blocks = ids[: len(ids) // 64 * 64].view(-1, 64)
-    return Subject(base, _cut({"input_ids": blocks, "labels": blocks}, 8), 52)
+    return Subject(base, _cut({"input_ids": blocks, "labels": blocks}, 8), 52, rivals=False)
 
 
 def _llama(layers: int) -> Subject:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ MANIFEST_FORMAT = 1
 CHUNK = 2**20  # bytes that are hashed at a time
 # What a Trainer loads wherever it finds it. Such a file is part of the checkpoint, or it must not be there.
 LOADED = re.compile(r"(adapter_model|model|pytorch_model|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
+FILES = {".bin", ".json", ".pt", ".pth", ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ def write_manifest(directory: str | os.PathLike[str], step: int) -> Path:
 def remove_manifest(directory: str | os.PathLike[str]) -> None:
     """Make a checkpoint that is about to be overwritten an incomplete one, and drop what a Trainer would load."""
     folder = Path(directory)
-    if folder.is_dir():
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for path in folder.iterdir():
-            if LOADED.fullmatch(path.name) and path.is_file():
-                path.unlink()
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):  # at no moment it looks whole
+        if path.is_dir() and not path.is_symlink():
+            if path.suffix in FILES:  # damage: no file could be written there
+                shutil.rmtree(path)
+        elif path.name == MANIFEST or LOADED.fullmatch(path.name):
+            path.unlink()
 
 
 def check_manifest(directory: str | os.PathLike[str]) -> Manifest:

@@ -103,8 +103,7 @@ def _damage(draw: st.DrawFn, kind: str) -> Callable[[Path], object]:
             path.rename(path.with_name(name))
         elif kind == "another kind":
             path.unlink()
-            # Not a directory: a run that comes to this step again stops there with an OSError that says so.
-            [path.touch, lambda: path.symlink_to("nowhere"), lambda: path.symlink_to(path), path.touch][way]()
+            [path.mkdir, lambda: path.symlink_to("nowhere"), lambda: path.symlink_to(path), path.touch][way]()
         elif kind == "added":
             inside = checkpoint / ("more" if way == 3 else "")
             inside.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 from fuzzing import VARIABLE
 from processes import nursery
 
-SCRIPT = Path(__file__).with_name("kills.py")
+SCRIPT = Path(__file__).with_name("random_kills.py")
 
 
 @pytest.mark.slow
