@@ -21,7 +21,7 @@ from .quiet import silence_bitsandbytes
 
 __all__ = ["build_parser", "main", "run_command", "spellings"]
 
-COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "bench")
+COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion", "bench")
 DEBUG = "--debug"
 
 
@@ -119,7 +119,7 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 
 
 EXTRAS = {
-    **dict.fromkeys(("datasets", "gguf", "rich", "scipy", "sklearn", "transformers", "yaml"), "demo"),
+    **dict.fromkeys(("datasets", "gguf", "rich", "scipy", "shtab", "sklearn", "transformers", "yaml"), "demo"),
     **dict.fromkeys(("jinja2", "markupsafe", "matplotlib"), "report"),
     "rouge_score": "recipes",
 }

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
     """
     if {"-h", "--help"} & set(args.rest):
-        _print_help()
+        full_parser().print_help()
         return 0
     from .quiet import quiet_libraries
 
@@ -82,10 +82,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_help() -> None:
+def full_parser() -> argparse.ArgumentParser:
+    """The parser of all flags, for `--help` and for completion."""
     from ..train.arguments import DataArguments, MethodArguments, ModelArguments, make_parser
 
-    parser = make_parser(
+    return make_parser(
         (DataArguments, ModelArguments, MethodArguments),
         prog="weightlora select",
         description=DESCRIPTION,
@@ -93,7 +94,6 @@ def _print_help() -> None:
         parents=[own_parser()],
         formatter_class=_Help,
     )
-    parser.print_help()
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -31,15 +31,22 @@ def run(args: argparse.Namespace, methods: "Methods | None" = None) -> int:
     """
     from rich.console import Console
 
-    from ..train.arguments import make_parser, parse
+    from ..train.arguments import parse
 
     if {"-h", "--help"} & set(args.rest):
-        make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG).print_help()
+        full_parser().print_help()
         return 0
     from .quiet import quiet_libraries
 
     with quiet_libraries():
         return _run(parse(args.rest), Console(highlight=False), methods)
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """The parser of all flags, for `--help` and for completion."""
+    from ..train.arguments import make_parser
+
+    return make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG)
 
 
 def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
