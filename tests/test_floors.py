@@ -4,7 +4,17 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NOT_TESTED = {"diffusers", "mypy", "pre-commit", "ruff", "trl", "hatchling", "mkdocs-material", "mkdocstrings"}
+NOT_TESTED = {
+    "diffusers",
+    "mypy",
+    "pre-commit",
+    "ruff",
+    "trl",
+    "hatchling",
+    "mkdocs-material",
+    "mkdocstrings",
+    "playwright",
+}
 """Tools, and what needs newer versions of other packages: their tests are left out there."""
 
 

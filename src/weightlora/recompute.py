@@ -38,12 +38,12 @@ def recomputed(model: nn.Module) -> Iterator[None]:
         yield
         return
     name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
-    hooks = [(module, dict(module._forward_hooks)) for module in base.modules()]
+    before = {module: set(module._forward_hooks) for module in base.modules()}
     getattr(base, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
-    for module, before in hooks:  # Transformers adds one, by which backward goes on to the embeddings
-        module._forward_hooks.clear()
-        module._forward_hooks.update(before)
+    added = [(module, key) for module, keys in before.items() for key in module._forward_hooks.keys() - keys]
     try:
         yield
     finally:
         getattr(base, f"{name}_checkpointing_disable")()
+        for module, key in added:  # Transformers leaves one behind, by which backward goes on to the embeddings
+            module._forward_hooks.pop(key, None)

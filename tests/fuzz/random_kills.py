@@ -1,4 +1,6 @@
-"""Trainings that are killed with SIGKILL at random moments, and go on: `python tests/fuzz/random_kills.py [COUNT] [SEED]`.
+"""Trainings that are killed with SIGKILL at random moments, and go on.
+
+    python tests/fuzz/random_kills.py [COUNT] [SEED]
 
 Each training is a forked process of its own, in four settings. What it ends in is compared, bit for bit, with a
 training that was not interrupted: weights, the optimizer's state, the selection's, and the run directory. Prints one

@@ -39,7 +39,11 @@ def test_the_choice_is_the_one_of_the_whole_training(given, tmp_path: Path, opti
     assert choice.step == (0 if options.get("selection") == "gradient" else 2)
     history = (tmp_path / "chosen" / "history.jsonl").read_text()
     assert history == (tmp_path / "out" / "history.jsonl").read_text()
-    assert sorted(path.name for path in (tmp_path / "chosen").iterdir()) == ["history.jsonl", "selection.json"]
+    assert sorted(path.name for path in (tmp_path / "chosen").iterdir()) == [
+        "history.jsonl",
+        "log.jsonl",
+        "selection.json",
+    ]
 
 
 def test_no_step_is_made_after_the_choice(given, tmp_path: Path, monkeypatch):

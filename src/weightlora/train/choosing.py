@@ -52,7 +52,7 @@ def choose(job: Job, directory: Path, watch: Watch | None = None, group: str = "
 
     Args:
         job: From `prepare`.
-        directory: Where `selection.json` and `history.jsonl` are written; with several seeds, each has a directory
+        directory: Where the run directory is written; with several seeds, each has a directory
             of its own in it, too.
         watch: Makes more callbacks for the Trainer from what the method prepared and from the seed.
         group: Which modules are chosen together (`weightlora.select`).

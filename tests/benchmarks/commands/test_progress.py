@@ -77,7 +77,7 @@ def test_a_run_is_one_process_with_its_settings(root, executed, tmp_path):
 def test_a_bar_is_drawn_in_a_terminal_alone(monkeypatch, terminal):
     out = io.StringIO()
     out.isatty = lambda: terminal
-    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", out)
     advanced = []
     monkeypatch.setattr(Progress, "advance", lambda self, task: advanced.append(self.tasks[task].total))
     with progress_bar(3) as advance:
