@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,6 +100,6 @@ def _cut(columns: Batch, rows: int) -> list[Batch]:
 MODELS: dict[str, Callable[[], Subject]] = {
     "MiniLM-L6": _minilm,
     "SmolLM2-135M": _smollm2,
-    **{f"Llama-{layers}-layers": lambda layers=layers: _llama(layers) for layers in (4, 8, 16, 32)},
+    **{f"Llama-{layers}-layers": partial(_llama, layers) for layers in (4, 8, 16, 32)},
 }
 """Name -> its loader."""

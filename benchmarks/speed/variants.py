@@ -107,9 +107,10 @@ def build(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Variant]:
 
     `after` has chosen by the credit of its warm-up, and `limit` is plain LoRA on what it chose.
     """
-    variants = {}
+    variants: dict[str, Variant] = {}
     for key in [name for name in LABELS if name in wanted]:
-        kept = variants["after"].selector.kept if "after" in variants else []
+        after = variants["after"].selector if "after" in variants else None
+        kept = [] if after is None else after.kept
         variant = variants[key] = BUILDERS[key](key, subject, kept)
         for batch in subject.batches:
             variant.step(batch, timed=False)

@@ -81,7 +81,8 @@ class WeightLora(Described):
     ) -> None:
         check_optimizer(optimizer)
         saved = None if state is None else State.from_dict(state)
-        self.config = (config or WeightLoraConfig()).resolve(total_steps, saved and saved.config["select_steps"])
+        earlier = None if saved is None else saved.config["select_steps"]
+        self.config = (config or WeightLoraConfig()).resolve(total_steps, earlier)
         self._steps = int(self.config.select_steps)
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
