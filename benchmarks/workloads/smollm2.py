@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from weightlora.train.demo import load_reviews, package_directory
 from weightlora.train.families.causal import packed
 from weightlora.train.families.verbalised import verbalised
-from weightlora.train.loading import without_quantization
+from weightlora.train.loading import check_gguf, without_quantization
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
@@ -44,7 +44,9 @@ def load_smollm2() -> tuple[Any, Any]:
 
     Raises:
         DataError: The package is not installed.
+        ConfigError: Transformers is older than 5.18.
     """
+    check_gguf()
     directory = smollm2_path()
     tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=GGUF)
     loaded = AutoModelForCausalLM.from_pretrained(directory, gguf_file=GGUF, dtype=torch.float32)

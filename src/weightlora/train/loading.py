@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
+from transformers.utils.versions import require_version
 
 from ..errors import ConfigError, ModelError, WeightLoraError
 from .arguments import ModelArguments, Recipe
@@ -19,9 +20,27 @@ from .reading import is_directory
 from .wording import first_line
 from .work import Work
 
-__all__ = ["empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
+__all__ = ["check_gguf", "empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def check_gguf() -> None:
+    """Raise if Transformers reads a GGUF model wrongly.
+
+    Before 5.18 it takes the start of text for its end, and no pad token; before 5.17, and under Python before 3.12, it
+    does not find the version of the package gguf.
+
+    Raises:
+        ConfigError: Transformers is older than 5.18.
+    """
+    try:
+        require_version("transformers>=5.18")
+    except ImportError as error:
+        raise ConfigError(
+            f"a GGUF model needs Transformers 5.18 or newer, and this is {transformers.__version__}, which reads its "
+            "special tokens wrongly: install a newer one, or give a directory or a hub id without a GGUF file."
+        ) from error
 
 
 def load_config(arguments: ModelArguments) -> Any:
@@ -29,9 +48,12 @@ def load_config(arguments: ModelArguments) -> Any:
 
     Raises:
         ModelError: The config cannot be loaded.
+        ConfigError: No model was given, or a GGUF file that this Transformers reads wrongly.
     """
     if arguments.model is None:
         raise ConfigError("--model is missing: give a directory or a hub id.")
+    if arguments.gguf_file is not None:
+        check_gguf()
     with _in_one_sentence("model", arguments.model):
         return AutoConfig.from_pretrained(arguments.model, **_where(arguments))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from benchmarks.workloads import WORKLOADS
 from benchmarks.workloads import smollm2 as workloads
-from models import gguf_is_read_once, smollm2
+from models import gguf_is_read_once, needs_gguf, smollm2
 from recipes import save_model
 from transformers import EvalPrediction
 
@@ -62,6 +62,7 @@ def test_a_missing_package_says_how_to_get_what_make_setup_installs(monkeypatch)
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [name for name in WORKLOADS if name.startswith("smollm2")])
 def test_smollm2_reports_the_loss_that_it_trains_on(job, task: str):
+    needs_gguf()
     with gguf_is_read_once():
         made = job(task)
     work = made.work
