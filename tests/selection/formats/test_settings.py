@@ -2,28 +2,32 @@
 `tests/consumers`."""
 
 import json
+from typing import Any
 
 import pytest
 import yaml
 from models import lora_mixtral
 from peft import get_peft_model
 from selections import CASES, adapted, chosen, edited, lora_llama, lora_odd, lora_twins, wanted
-from trl import ModelConfig, TrlParser, get_peft_config
 
 from weightlora import Selection
 from weightlora.selection.formats.targets import one_for_all
 
 
-def parsed_by_trl(block: str, tmp_path) -> ModelConfig:
+def parsed_by_trl(block: str, tmp_path) -> Any:
+    trl = pytest.importorskip("trl", reason="trl is not installed")
     (tmp_path / "trl.yaml").write_text(block, encoding="utf-8")
-    (config,) = TrlParser(ModelConfig).parse_args_and_config(["--config", str(tmp_path / "trl.yaml")])
+    (config,) = trl.TrlParser(trl.ModelConfig).parse_args_and_config(["--config", str(tmp_path / "trl.yaml")])
     return config
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_trl_adapts_the_chosen_modules(case, tmp_path):
     selection, base = CASES[case]()
-    config = get_peft_config(parsed_by_trl(selection.to("trl"), tmp_path))
+    parsed = parsed_by_trl(selection.to("trl"), tmp_path)
+    from trl import get_peft_config
+
+    config = get_peft_config(parsed)
     config.task_type = None  # a model of another kind than its task is no concern here
     one = one_for_all(selection, "TRL")
     found = adapted(get_peft_model(base, config))
