@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 from fuzzing import TALLY, VARIABLE, Row, table
@@ -18,7 +19,7 @@ def tally(request: pytest.FixtureRequest) -> Iterator[None]:
         request.node.user_properties.append(("fuzz", [kind or name, asdict(row)]))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     found = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
