@@ -15,7 +15,7 @@ from .progress import progress_bar
 
 RESULTS = Path("benchmarks/results/speed.json")
 ROUNDS = 15
-WIDTH = 110
+WIDTH = 140
 
 
 def add_parser(subparsers: Any) -> None:
