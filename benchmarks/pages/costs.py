@@ -139,9 +139,10 @@ def speed() -> str:
         )
     batch, keep = " x ".join(map(str, model["batch"])), f"{model['keep']} of {model['adapters']}"
     machine: Mapping[str, Any] = figures["machine"]
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
     note = (
-        f"MiniLM-L6, {batch} tokens, rank 8, {keep} adapters kept, {machine['threads']} thread{'s' * (machine['threads'] > 1)} of a "
-        f"processor with {machine['capability']}. Step time is relative to LoRA on all modules: median and quartiles of "
+        f"MiniLM-L6, {batch} tokens, rank 8, {keep} adapters kept, {threads} of a processor with "
+        f"{machine['capability']}. Step time is relative to LoRA on all modules: median and quartiles of "
         f"{model['rounds']} rounds. The backward pass stops at the lowest adapter, so the savings depend on where the "
         "kept adapters are."
     )
