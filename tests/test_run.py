@@ -443,3 +443,28 @@ def test_save_run_takes_the_log_that_a_trainer_kept(tmp_path):
     assert read_lines(tmp_path / "live" / "log.jsonl") == [{"step": 1, "loss": 0.5}]
     selector.run.begin_log(0)
     assert read_lines(tmp_path / "live" / "log.jsonl") == []
+
+
+def test_a_state_that_is_loaded_later_keeps_the_history_of_its_run(tmp_path):
+    """`load_state_dict` comes after the selector, which cannot know yet that a run goes on."""
+    config = WeightLoraConfig(keep=3, select_steps=4)
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, config, run_dir=tmp_path)
+    train(model, optimizer, selector, steps=2)
+    state, before = selector.state_dict(), read_lines(tmp_path / "history.jsonl")
+
+    model = lora_bert()
+    optimizer = adamw(model)
+    again = WeightLora(model, optimizer, config, run_dir=tmp_path)
+    assert read_lines(tmp_path / "history.jsonl") == []
+    again.load_state_dict(state)
+    assert read_lines(tmp_path / "history.jsonl") == before
+    train(model, optimizer, again, steps=1, start=2)
+    assert read_lines(tmp_path / "history.jsonl")[:2] == before and before[-1]["step"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "selection.json"]
+
+    model = lora_bert()
+    optimizer = adamw(model)
+    train(model, optimizer, WeightLora(model, optimizer, config, run_dir=tmp_path), steps=1)
+    assert [entry["step"] for entry in read_lines(tmp_path / "history.jsonl")] == [1], "a new run begins anew"

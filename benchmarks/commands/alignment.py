@@ -44,13 +44,14 @@ def run(args: argparse.Namespace) -> int:
     if not (math.isfinite(args.learning_rate) and args.learning_rate > 0):
         raise ConfigError(f"--learning_rate {args.learning_rate} is not positive and finite: give such a number.")
     from weightlora import WeightLoraConfig
-    from weightlora.drawing.picture import read_selection, score_label
+    from weightlora.drawing.picture import score_label
+    from weightlora.selection.reading import read_values
 
     from ..figures.alignment import draw_alignment
     from ..studies.alignment import AlignmentSettings, render_alignment_markdown, study_alignment
 
     WeightLoraConfig(keep=args.keep)
-    choice = None if args.run_dir is None else read_selection(args.run_dir / "selection.json")
+    choice = None if args.run_dir is None else read_values(args.run_dir)
     rule = "credit" if choice is None else choice.get("config", {}).get("selection")
     chosen_by = score_label(rule) + ("" if choice is None else " in an earlier run")
     device, subject, study = load(args, rows=(args.select_steps + args.batches) * args.batch_size)

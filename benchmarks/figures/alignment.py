@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightlora.drawing.figures import new_figure
-from weightlora.drawing.picture import DISCONNECTED, KEPT, draw_axes, draw_cells, measure_grid
+from weightlora.drawing.picture import DROPPED, KEPT, draw_axes, draw_cells, measure_grid
 from weightlora.files import write
 from weightlora.layout import lay_out
 
@@ -52,7 +52,7 @@ def _draw_sorted(axes: Any, adapters: Sequence[Mapping[str, Any]], scale: Any) -
     ordered = sorted(adapters, key=lambda adapter: adapter["trace"])
     for place, adapter in enumerate(ordered):
         value = adapter["trace"]
-        frame = KEPT | {"linewidth": 1.4} if adapter["kept"] else DISCONNECTED
+        frame = KEPT | {"linewidth": 1.4} if adapter["kept"] else DROPPED
         axes.bar(place, value, width=0.7, color=scale.to_rgba(value), **frame)
         axes.errorbar(place, value, adapter["standard_error"], color="#555555", linewidth=0.9)
     low, high = axes.get_ylim()
@@ -79,6 +79,6 @@ def _draw_heading(figure: Any, study: Mapping[str, Any]) -> None:
     )
     handles = [
         Patch(facecolor="white", label="kept", **KEPT),
-        Patch(facecolor="white", label="disconnected", **DISCONNECTED),
+        Patch(facecolor="white", label="dropped", **DROPPED),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightlora.drawing.figures import new_figure
-from weightlora.drawing.picture import DISCONNECTED, draw_axes, measure_grid
+from weightlora.drawing.picture import DROPPED, draw_axes, measure_grid
 from weightlora.files import write
 from weightlora.layout import lay_out
 
@@ -34,7 +34,7 @@ def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | 
     draw_axes(axes, grid, cell)
     for (row, column), share in zip(grid.cells, shares.values(), strict=True):
         place = (column - 0.42, row - 0.42)
-        axes.add_patch(Rectangle(place, 0.84, 0.84, facecolor=scale.to_rgba(share), **DISCONNECTED))
+        axes.add_patch(Rectangle(place, 0.84, 0.84, facecolor=scale.to_rgba(share), **DROPPED))
     kept = round(sum(shares.values()))
     figure.suptitle(f"{task}: {kept} of {len(shares)} adapters kept", fontsize=11, parse_math=False)
     bar = figure.colorbar(scale, ax=axes, label=f"kept, share of {seeds} seeds", aspect=15, pad=0.02)

@@ -43,16 +43,22 @@ class RunDirectory:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.path = Path(directory)
+        self._before = self.path / f".{HISTORY}.before"
 
     def begin(self, selector: Any) -> None:
         """Start the files of a new run, or continue those of the run that the selector resumes.
 
         Lines of steps after the one at which the run resumes are dropped, and so is a last line that was cut short:
-        the history has each step once.
+        the history has each step once. What a new run finds is set aside until its first line, because a state may
+        be loaded until then.
         """
-        self._keep_until(
-            self.path / HISTORY, selector.step_count, bool(selector.step_count) or selector.phase == "train"
-        )
+        path, resumes = self.path / HISTORY, bool(selector.step_count) or selector.phase == "train"
+        if path.is_file() and path.stat().st_size:
+            if not resumes:
+                path.replace(self._before)
+        elif resumes and self._before.is_file():
+            self._before.replace(path)
+        self._keep_until(path, selector.step_count, resumes)
         self.describe(selector)
 
     def begin_log(self, step: int) -> None:
@@ -78,6 +84,7 @@ class RunDirectory:
 
     def record(self, selector: Any, entry: dict[str, Any]) -> None:
         """Append one entry of the history; after a decision, write the choice anew."""
+        self._before.unlink(missing_ok=True)
         append_lines(self.path / HISTORY, [entry])
         if "kept" in entry:
             self.describe(selector)
@@ -185,13 +192,20 @@ def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:
     return lora.base_model_name_or_path or getattr(config, "_name_or_path", None) or None
 
 
-def check_empty(directory: Path, overwrite: bool) -> None:
-    """Raise a `DataError` if the directory may not be written to: it is a file, or it is not empty."""
+def check_empty(directory: Path, overwrite: bool, record: str = SELECTION, what: str = "run") -> None:
+    """Raise a `DataError` if the directory may not be written to: it is a file, or it is not empty.
+
+    Args:
+        directory: What will be written.
+        overwrite: Whether an earlier one may be replaced.
+        record: The file by which an earlier one is known.
+        what: What an earlier one is called.
+    """
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file: give a directory.")
     if not directory.is_dir() or not any(directory.iterdir()):
         return
     if not overwrite:
         raise DataError(f"{directory} is not empty: give another directory, or ask for it to be overwritten.")
-    if not (directory / SELECTION).is_file():
-        raise DataError(f"{directory} holds no earlier run (no {SELECTION}), so it is not overwritten: give another.")
+    if not (directory / record).is_file():
+        raise DataError(f"{directory} holds no earlier {what} (no {record}), so it is not overwritten: give another.")

@@ -3,11 +3,13 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib.image
 import pytest
 from pictures import PNG, squares
 from run_directories import write_run
 
-from weightlora.report import read_run
+from weightlora.errors import DataError
+from weightlora.report import draw_selection, read_run
 from weightlora.report.pictures import draw_pictures, figures_of
 
 
@@ -31,7 +33,7 @@ def test_what_the_bound_kept_out_is_marked(run):
     places = [(round(square.get_y() + 0.35), round(square.get_x() + 0.35)) for square in dashed]
     assert places and (len(places), set(places)) == (len(bounded), set(bounded))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["kept, rank 8", "disconnected", "kept out by the bound on parameters"]
+    assert labels == ["kept, rank 8", "dropped", "kept out by the bound on parameters"]
 
 
 def test_a_run_that_goes_on(tmp_path: Path):
@@ -42,3 +44,25 @@ def test_a_run_that_goes_on(tmp_path: Path):
     assert list(figures_of(run)) == ["selection", "scores", "loss"]
     (tmp_path / "log.jsonl").unlink()
     assert list(figures_of(read_run(tmp_path))) == ["selection", "scores"]
+
+
+@pytest.mark.parametrize(("layers", "widest"), [(12, 1600), (30, 2400)])
+def test_the_picture_is_written_whole(tmp_path: Path, layers: int, widest: int):
+    write_run(tmp_path, layers=layers, steps=2, keep=4)
+    before = {path.name for path in tmp_path.iterdir()}
+    assert draw_selection(tmp_path) == tmp_path / "selection.png"
+    height, width = matplotlib.image.imread(tmp_path / "selection.png").shape[:2]
+    assert 300 < height < width < widest
+    assert {path.name for path in tmp_path.iterdir()} - before == {"selection.png"}
+
+
+def test_what_is_no_selection_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"holds no selection\.json: give the directory of a run"):
+        draw_selection(tmp_path)
+    (tmp_path / "selection.json").write_text('{"adapters": []}')
+    with pytest.raises(DataError, match="lists no adapters"):
+        draw_selection(tmp_path)
+    (tmp_path / "selection.json").write_text("{")
+    with pytest.raises(DataError, match=r"selection\.json is not whole JSON"):
+        draw_selection(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["selection.json"]

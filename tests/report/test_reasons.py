@@ -48,10 +48,16 @@ def test_the_bound_is_not_blamed_for_what_it_did_not_do():
         (selection(BOUNDED), two),  # rounds
         (selection(BOUNDED, final=False), []),
         (replace(selection(BOUNDED), seeds={}), []),
+        (replace(selection(BOUNDED), grouping={"group": "qkv"}), []),
         (selection(BOUNDED, keep="many"), []),  # no settings of ours
         (selection([(score, False, size) for score, _, size in BOUNDED]), []),
     ):
         assert stopped_by_bound(chosen, decisions) == [False] * 4
+
+
+def test_a_module_that_left_with_its_group():
+    grouped = replace(selection(BOUNDED), grouping={"group": "qkv"})
+    assert reasons(grouped, [])[0] == "Dropped with its group: place 1 of 4 by score, and whole groups were compared."
 
 
 def test_rounds_and_a_choice_that_is_not_made():

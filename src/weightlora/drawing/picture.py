@@ -1,14 +1,9 @@
 """The picture of a selection: a grid of layers and module types, with scores as colours and kept adapters framed."""
 
-import json
 import math
-import os
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from ..files import write
 from ..layout import Grid, lay_out
 from ..rules import RULES
 from .figures import new_figure
@@ -16,47 +11,16 @@ from .figures import new_figure
 __all__ = [
     "draw_axes",
     "draw_cells",
-    "draw_selection",
     "measure_grid",
-    "read_selection",
     "score_label",
     "selection_figure",
 ]
 
 UNSCORED = "#e0e0e0"
 KEPT: dict[str, Any] = {"edgecolor": "black", "linewidth": 2.2}
-DISCONNECTED: dict[str, Any] = {"edgecolor": "#b0b0b0", "linewidth": 0.6}
+DROPPED: dict[str, Any] = {"edgecolor": "#b0b0b0", "linewidth": 0.6}
 
 BOUNDED: dict[str, Any] = {"edgecolor": "#D55E00", "facecolor": "none", "linewidth": 1.6, "linestyle": (0, (2, 1))}
-
-
-def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
-    """Draw `selection.png` from the `selection.json` of a run directory, and return its path.
-
-    Raises:
-        DataError: If `selection.json` cannot be read, or lists no adapters.
-    """
-    directory = Path(run_directory)
-    figure = selection_figure(read_selection(directory / "selection.json"))
-    settings: dict[str, Any] = {"format": "png", "dpi": 150, "bbox_inches": "tight", "pad_inches": 0.15}
-    return write(directory / "selection.png", lambda partial: figure.savefig(partial, **settings))
-
-
-def read_selection(path: Path) -> dict[str, Any]:
-    """The content of a `selection.json`.
-
-    Raises:
-        DataError: If it cannot be read, or lists no adapters.
-    """
-    try:
-        selection = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read a selection from {path}: {error}: give the directory of a finished run."
-        ) from error
-    if not isinstance(selection, dict) or not selection.get("adapters"):
-        raise DataError(f"{path} lists no adapters: give the directory of a finished run.")
-    return selection
 
 
 def score_label(rule: str | None) -> str:
@@ -123,7 +87,7 @@ def draw_cells(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, scale:
     same_rank = len(_kept_ranks(adapters)) <= 1
     for adapter, (row, column) in zip(adapters, grid.cells, strict=True):
         colour = _colour(adapter["score"], scale)
-        side, frame = (0.84, KEPT) if adapter["kept"] else (0.7, DISCONNECTED)
+        side, frame = (0.84, KEPT) if adapter["kept"] else (0.7, DROPPED)
         axes.add_patch(Rectangle((column - side / 2, row - side / 2), side, side, facecolor=colour, **frame))
         if adapter["kept"]:
             mark = "\u25cf" if same_rank else str(adapter["rank"])
@@ -169,7 +133,7 @@ def _draw_texts(figure: Any, selection: dict[str, Any], bounded: bool) -> None:
     kept_label = f"kept, rank {ranks[0]}" if len(ranks) == 1 else "kept, with its rank"
     handles = [
         Patch(facecolor="white", label=kept_label, **KEPT),
-        Patch(facecolor="white", label="disconnected", **DISCONNECTED),
+        Patch(facecolor="white", label="dropped", **DROPPED),
     ]
     if bounded:
         handles.append(Patch(label="kept out by the bound on parameters", **BOUNDED))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from ..errors import ConfigError, DataError
 from ..files import replacing_directory, write_json
+from ..run import check_empty
 from .base import Base
 from .checks import Outputs, compare_outputs, compare_pairs, loaded, outputs, probe_batch
 from .features import check_features
@@ -115,7 +116,7 @@ def export_adapter(
     """
     _check_settings(profile, dtype, check, complete_fused)
     target = Path(out_dir).resolve()
-    _check_target(target, overwrite)
+    check_empty(target, overwrite, RECORD, "export")
     directory = find_adapter(adapter_dir)
     if target in (directory.resolve(), *directory.resolve().parents):
         raise DataError(f"{out_dir} is the adapter itself, or holds it: give another directory.")
@@ -224,19 +225,6 @@ def _check_settings(profile: str, dtype: str | None, check: str, complete_fused:
         raise ConfigError(
             f"complete_fused adds nothing that profile {profile!r} needs: leave it out, or choose 'portable'."
         )
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.exists() and not target.is_dir():
-        raise DataError(f"{target} is a file: give a directory.")
-    if not target.is_dir() or not any(target.iterdir()):
-        return
-    if not overwrite:
-        raise DataError(
-            f"{target} is not empty: give another directory, or replace an earlier export with --overwrite."
-        )
-    if not (target / RECORD).is_file():
-        raise DataError(f"{target} holds no earlier export (no {RECORD}), so it is not overwritten: give another.")
 
 
 @contextmanager

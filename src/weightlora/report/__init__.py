@@ -3,8 +3,8 @@
 matplotlib and jinja2 load when something is drawn or rendered.
 """
 
-from ..drawing.picture import draw_selection
 from .gather import RunReport, as_data, read_run, read_runs
 from .page import render_page
+from .pictures import draw_selection
 
 __all__ = ["RunReport", "as_data", "draw_selection", "read_run", "read_runs", "render_page"]

@@ -1,14 +1,18 @@
 """The pictures of a run as files: the choice, the scores over the steps, and the loss."""
 
 import io
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ..drawing.curves import log_figure, scores_figure
 from ..drawing.picture import selection_figure
+from ..files import write
+from ..selection.reading import read_values
 from .gather import RunReport
 
-__all__ = ["draw_pictures", "figures_of"]
+__all__ = ["draw_pictures", "draw_selection", "figures_of"]
 
 Draw = Callable[[], Any]
 
@@ -33,6 +37,17 @@ def draw_pictures(run: RunReport, kind: str, names: tuple[str, ...] | None = Non
         names: Only these; all if None.
     """
     return {name: _encode(draw(), kind) for name, draw in figures_of(run).items() if names is None or name in names}
+
+
+def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
+    """Draw `selection.png` from the `selection.json` of a run directory, and return its path.
+
+    Raises:
+        DataError: If `selection.json` cannot be read, or lists no adapters.
+    """
+    directory = Path(run_directory)
+    picture = _encode(selection_figure(read_values(directory)), "png")
+    return write(directory / "selection.png", lambda partial: partial.write_bytes(picture))
 
 
 def _encode(figure: Any, kind: str) -> bytes:

@@ -24,19 +24,19 @@ def places_by_score(scores: Sequence[float | None]) -> list[int | None]:
 def stopped_by_bound(selection: Selection, decisions: Sequence[Decision]) -> list[bool]:
     """Which modules the bound on parameters kept out: dropped, with a higher score than a module that was kept.
 
-    Nobody is counted where something else than the score and the bound decided: before the decision, with several
+    None is counted where something else than the score and the bound decided: before the decision, with several
     rounds, and where whole groups or several seeds were compared.
     """
-    nobody = [False] * len(selection.modules)
+    none_of_them = [False] * len(selection.modules)
     bound = _bound(selection)
     scores = [_ranked(selection, module.score) for module in selection.modules]
     kept = [score for score, module in zip(scores, selection.modules, strict=True) if module.kept]
     if bound is None or len(decisions) > 1 or not kept or any(score is None for score in scores):
-        return nobody
+        return none_of_them
     lowest = min(score for score in kept if score is not None)
     best = sorted(selection.modules, key=lambda module: -_number(_ranked(selection, module.score)))[: len(kept)]
     if sum(module.parameters for module in best) <= bound and selection.config.get("keep") is not None:
-        return nobody
+        return none_of_them
     found = zip(scores, selection.modules, strict=True)
     return [not module.kept and _number(score) > lowest for score, module in found]
 
@@ -59,6 +59,8 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
                 f"Dropped by the bound on parameters: {rank}, but with its {module.parameters:,} parameters the kept "
                 f"modules would have more than {bound:,}."
             )
+        elif selection.grouping is not None:
+            found.append(f"Dropped with its group: {rank}, and whole groups were compared.")
         elif left is not None:
             found.append(f"Dropped at step {left.step}, before the last round.")
         else:
@@ -68,7 +70,7 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
 
 def _bound(selection: Selection) -> int | None:
     """The most parameters that the kept modules may have together; None if something else decides, too."""
-    if not selection.final or selection.seeds is not None:
+    if not selection.final or selection.seeds is not None or selection.grouping is not None:
         return None
     known = {field.name for field in fields(WeightLoraConfig)}
     settings: dict[str, Any] = {name: value for name, value in selection.config.items() if name in known}

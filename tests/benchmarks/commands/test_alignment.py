@@ -21,9 +21,10 @@ def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, ca
     assert page == render_alignment_markdown(study) and output.startswith(page)
 
     first = study["adapters"][0]["name"]
-    adapters = [{**adapter, "kept": adapter["name"] == first} for adapter in study["adapters"]]
+    row = {"kind": "module", "score": 0.5, "omega": 1.0, "rank": 2, "scaling": 1.0, "parameters": 9}
+    adapters = [{**row, "name": one["name"], "kept": one["name"] == first} for one in study["adapters"]]
     (tmp_path / "run").mkdir()
-    selection = {"config": {"selection": "stoiht"}, "adapters": adapters}
+    selection = {"format": 1, "config": {"selection": "stoiht"}, "adapters": adapters}
     (tmp_path / "run" / "selection.json").write_text(json.dumps(selection))
     assert main([*arguments, "--output-dir", str(tmp_path / "b"), "--run", str(tmp_path / "run")]) == 0
     other = json.loads((tmp_path / "b" / "alignment.json").read_text())
@@ -43,7 +44,7 @@ def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, ca
         (["--select-steps", "1"], "--select_steps 1 is too small: give at least 2."),
         (["--learning-rate", "inf"], "--learning_rate inf is not positive and finite"),
         (["--keep", "1.5"], "keep=1.5 is not a fraction"),
-        (["--run", "nowhere"], "cannot read a selection from nowhere/selection.json"),
+        (["--run", "nowhere"], "nowhere holds no selection.json: give the directory of a run."),
     ],
 )
 def test_bad_settings_are_refused_before_a_model_loads(refused, arguments, message):
