@@ -94,6 +94,8 @@ def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):
     )
     assert "hf auth login" in message
     assert refused(*data, tmp_path / "no") == f"the model {tmp_path / 'no'} is missing: there is no such directory."
+    assert len(refused(*data, "x" * 10_000)) < 1000
+    assert len(refused(*data, "/" + "x/" * 1000)) < 400
     shutil.copytree(world / "bart", broken := tmp_path / "bart")
     (broken / "config.json").write_text("{")
     assert refused(*data, broken).startswith(f"the model {broken} cannot be loaded")

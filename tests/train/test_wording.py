@@ -2,13 +2,18 @@
 
 import pytest
 
-from weightlora.train.wording import first_line, shown
+from weightlora.train.wording import first_line, shortened, shown
 
 
 def test_a_long_value_is_shortened_and_a_short_one_is_its_repr():
     assert shown("text") == "'text'" and shown(3) == "3"
     assert len(shown("x" * 10**6)) <= 80 and shown("x" * 10**6).startswith("'xx")
     assert len(shown(10**2000)) <= 80 and len(shown({"a": ["b" * 1000] * 1000})) < 1000
+
+
+def test_a_name_loses_its_middle_only_if_it_is_long():
+    assert shortened("a" * 200) == "a" * 200
+    assert shortened("a" * 150 + "b" * 100) == "a" * 100 + "..." + "b" * 50
 
 
 @pytest.mark.parametrize(

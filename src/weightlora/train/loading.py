@@ -17,7 +17,7 @@ from transformers.utils.versions import require_version
 from ..errors import ConfigError, ModelError, WeightLoraError
 from .arguments import ModelArguments, Recipe
 from .reading import is_directory
-from .wording import first_line
+from .wording import first_line, shortened
 from .work import Work
 
 __all__ = ["check_gguf", "empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
@@ -176,18 +176,18 @@ def _where(arguments: ModelArguments) -> dict[str, Any]:
 @contextlib.contextmanager
 def _in_one_sentence(what: str, name: str) -> Iterator[None]:
     if name.startswith((".", "/", "~")) and not is_directory(Path(name)):
-        raise ModelError(f"the {what} {name} is missing: there is no such directory.")
+        raise ModelError(f"the {what} {shortened(name)} is missing: there is no such directory.")
     try:
         yield
     except WeightLoraError:
         raise
     except Exception as error:  # a broken config fails wherever it is used
-        reason = first_line(error)
+        reason, short = first_line(error), shortened(name)
         if is_directory(Path(name)):
-            raise ModelError(f"the {what} {name} cannot be loaded: {reason}.") from error
+            raise ModelError(f"the {what} {short} cannot be loaded: {reason}.") from error
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             raise ModelError(
-                f"the {what} {name} is not in the local cache, and HF_HUB_OFFLINE is set: download it once with "
-                f"`hf download {name}` (after `hf auth login`, if it is gated), or give a directory."
+                f"the {what} {short} is not in the local cache, and HF_HUB_OFFLINE is set: download it once with "
+                f"`hf download {short}` (after `hf auth login`, if it is gated), or give a directory."
             ) from error
-        raise ModelError(f"the {what} {name} cannot be loaded from the hub: {reason}.") from error
+        raise ModelError(f"the {what} {short} cannot be loaded from the hub: {reason}.") from error

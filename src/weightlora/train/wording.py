@@ -3,7 +3,7 @@
 import reprlib
 from typing import Any
 
-__all__ = ["first_line", "shown"]
+__all__ = ["first_line", "shortened", "shown"]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -12,6 +12,11 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 def shown(value: Any) -> str:
     """The `repr` of a value, shortened: a value of a stranger's file may be long."""
     return _SHORT.repr(value)
+
+
+def shortened(name: str, most: int = 200) -> str:
+    """A name or a path, whose middle is left out if it is longer than a sentence can hold."""
+    return name if len(name) <= most else f"{name[: most // 2]}...{name[-most // 4 :]}"
 
 
 def first_line(error: BaseException, most: int = 400) -> str:
