@@ -31,6 +31,8 @@ def test_the_defaults_are_those_of_the_documentation():
         "expand_rank": "budget",
         "seed": 0,
         "adapter_name": None,
+        "keep_step_time": None,
+        "keep_memory": None,
     }
 
 
@@ -68,6 +70,16 @@ def test_a_budget_of_parameters_stands_alone():
     assert (config.keep, config.keep_parameters) == (None, 500)
 
 
+def test_a_budget_of_time_or_memory_stands_alone_or_beside_a_number():
+    for settings, resource in (({"keep_step_time": 0.6}, "step_time"), ({"keep_memory": "6GiB"}, "memory")):
+        alone, both = WeightLoraConfig(**settings), WeightLoraConfig(**settings, keep=3)
+        assert alone.resource == both.resource == resource
+        assert alone.budget_for([10, 20, 30, 40]).rounds == ((None, 100),)
+        assert both.budget_for([10, 20, 30, 40]).rounds == ((3, 100),)  # without the share of parameters
+        assert repr(alone) == f"WeightLoraConfig({next(iter(settings))}={next(iter(settings.values()))!r})"
+    assert WeightLoraConfig().resource is None
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -83,6 +95,9 @@ def test_a_budget_of_parameters_stands_alone():
         GATES | {"select_steps": 10, "warmup_steps": 7, "rounds": 3},
         GATES | {"threshold_every": 1000, "constraint": "simplex", "rank_by": "magnitude", "omega_follows_lr": True},
         {"expand": "qr", "expand_rank": 1},
+        {"keep_step_time": 0.99, "keep": 3},
+        {"keep_memory": 1},
+        {"keep_memory": "1.5 GB", "selection": "gradient"},
     ],
     ids=str,
 )
@@ -97,7 +112,7 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
     [
         (
             {"keep": 3, "keep_parameters": 9, "rounds": 2},
-            r"^keep=3 and keep_parameters=9 cannot both be approached in rounds=2: leave rounds at 1, or .*\.$",
+            r"^keep=3 and keep_parameters=9 cannot be approached in rounds=2: leave rounds at 1, or .*\.$",
         ),
         ({"keep": 0}, r"^keep=0 must be a number of adapters of at least 1, or a fraction in \(0, 1\): PEFT cannot "),
         ({"keep": -1}, r"^keep=-1 must be a number of adapters of at least 1"),
@@ -109,6 +124,33 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"keep": float("nan")}, r"^keep=nan is not a fraction"),
         ({"keep_parameters": 0}, r"^keep_parameters=0 must be a whole number of at least 1\.$"),
         ({"keep_parameters": 0}, r"^keep_parameters=0 must be a whole number of at least 1\.$"),
+        (
+            {"keep_step_time": 1.0},
+            r"^keep_step_time=1\.0 must be a fraction in \(0, 1\) of the step time of LoRA on all ",
+        ),
+        ({"keep_step_time": 1}, r"^keep_step_time=1 must be a fraction"),
+        ({"keep_step_time": "0.5"}, r"^keep_step_time='0\.5' must be a fraction"),
+        (
+            {"keep_memory": "6 gigs"},
+            r"^keep_memory='6 gigs' is no amount of memory: give bytes, or a number with one of ",
+        ),
+        ({"keep_memory": 0}, r"^keep_memory='0' is no amount of memory"),
+        (
+            {"keep_memory": "6GiB", "keep_step_time": 0.5},
+            r"^keep_step_time and keep_memory cannot both bound the choice: give one of them\.$",
+        ),
+        (
+            {"keep_step_time": 0.5, "rounds": 2},
+            r"^keep_step_time=0\.5 cannot be approached in rounds=2: leave rounds at 1\.$",
+        ),
+        (
+            {"keep_step_time": 0.5, "select_memory": "low"},
+            r"^select_memory='low' recomputes activations, and keep_step_",
+        ),
+        (
+            {"keep_memory": "1GB", "expand": "qr"},
+            r"^expand='qr' lets adapters grow, and keep_memory is measured before",
+        ),
         ({"constraint": "l1"}, r"^constraint='l1' is not known: choose one of 'l0', 'simplex'\.$"),
         ({"rank_by": "size"}, r"^rank_by='size' is not known: choose one of 'value', 'magnitude'\.$"),
         (
@@ -185,7 +227,7 @@ def test_more_adapters_than_the_model_has_are_refused():
 
 
 def test_a_budget_of_parameters_fixes_no_number_of_adapters():
-    with pytest.raises(ValueError, match=r"^keep_parameters=500 does not fix the number of adapters"):
+    with pytest.raises(ValueError, match=r"^keep is not given, so the number of adapters"):
         WeightLoraConfig(keep_parameters=500).number_to_keep(12)
 
 

@@ -31,17 +31,18 @@ LAYERS = (
     {"run", "checkpoint"},
     {"state", "summary", "manifest"},
     {"schema"},
+    {"costs"},
     {"config", "probe", "drawing"},
     {"rules", "engines", "recompute"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
-    {"files", "tensors"},
+    {"files", "tensors", "values"},
     {"errors", "layout", "measure"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # Measuring is no part of the method.
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-ONLY_IMPORTED_BY = {"measure": {"cli", "compare", "train", "report"}}
+ONLY_IMPORTED_BY = {"measure": {"cli", "compare", "train", "report", "costs"}}
 
 
 def rooms_of(package: Path) -> dict[str, list[Path]]:

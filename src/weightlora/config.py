@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from .budget import Budget
 from .errors import ConfigError
 from .rules import RULES
+from .values import check_fraction, check_int, check_keep, to_bytes
 
 Constraint = Literal["l0", "simplex"]
 RankBy = Literal["value", "magnitude"]
@@ -30,6 +31,11 @@ class WeightLoraConfig:
         keep_parameters: The most trainable adapter parameters that may survive: a number (`int`), or a fraction of
             those of all adapters in (0, 1) (`float`). K adapters within this bound, or without `keep`, as many as fit,
             best first.
+        keep_step_time: The longest a training step may take after the choice, as a fraction in (0, 1) of what it takes
+            with all adapters. As many adapters as fit, or with `keep`, K that fit. What steps cost is measured on your
+            model before the first one (`weightlora.costs`), in one process.
+        keep_memory: The most memory that a training step may take after the choice: weights, gradients, optimizer
+            state and activations. A number of bytes, or a text such as `"6GiB"`. Measured like `keep_step_time`.
         select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction
             of the training in (0, 1) (`float`). A Trainer knows how long the training is; in your own loop, pass
             `total_steps` to `WeightLora`. 0 is allowed for `selection="random"` only, and then the choice is made
@@ -84,6 +90,8 @@ class WeightLoraConfig:
     expand_rank: int | Literal["budget"] = "budget"
     seed: int = 0
     adapter_name: str | None = None
+    keep_step_time: float | None = None
+    keep_memory: int | str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):  # numpy's numbers, too
@@ -92,19 +100,7 @@ class WeightLoraConfig:
                 setattr(self, field.name, int(value))
             elif isinstance(value, Real) and not isinstance(value, Integral):
                 setattr(self, field.name, float(value))
-        if self.keep is not None and self.keep_parameters is not None and self.rounds != 1:
-            raise ConfigError(
-                f"keep={self.keep} and keep_parameters={self.keep_parameters} cannot both be approached in "
-                f"rounds={self.rounds}: leave rounds at 1, or give only one of the two."
-            )
-        if self.keep is None and self.keep_parameters is None:
-            self.keep = DEFAULT_KEEP
-        if self.keep is not None:
-            _check_keep(self.keep)
-        if isinstance(self.keep_parameters, float):
-            _check_fraction("keep_parameters", self.keep_parameters, "parameters")
-        elif self.keep_parameters is not None:
-            _check_int("keep_parameters", self.keep_parameters, 1)
+        self._check_budget()
         for name, value, known in (
             ("constraint", self.constraint, get_args(Constraint)),
             ("rank_by", self.rank_by, get_args(RankBy)),
@@ -115,12 +111,60 @@ class WeightLoraConfig:
             if value not in known:
                 raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")
         for name, smallest in (("warmup_steps", 0), ("threshold_every", 1), ("rounds", 1), ("probe_batches", 1)):
-            _check_int(name, getattr(self, name), smallest)
+            check_int(name, getattr(self, name), smallest)
         self._check_steps()
         self._check_gates()
         self._check_probe()
-        _check_int("seed", self.seed, 0)
+        check_int("seed", self.seed, 0)
         self._check_expansion()
+
+    def _check_budget(self) -> None:
+        given = {name: getattr(self, name) for name in ("keep_parameters", "keep_step_time", "keep_memory")}
+        bounds = {name: value for name, value in given.items() if value is not None}
+        if len(bounds) > 1:
+            first, second = list(bounds)[:2]
+            raise ConfigError(f"{first} and {second} cannot both bound the choice: give one of them.")
+        for name, value in bounds.items():
+            if self.rounds != 1 and (self.keep is not None or name != "keep_parameters"):
+                also = "" if self.keep is None else f"keep={self.keep} and "
+                raise ConfigError(
+                    f"{also}{name}={value} cannot be approached in rounds={self.rounds}: leave rounds at 1"
+                    f"{', or give only one of the two' if also else ''}."
+                )
+        if self.keep is None and not bounds:
+            self.keep = DEFAULT_KEEP
+        if self.keep is not None:
+            check_keep(self.keep)
+        if isinstance(self.keep_parameters, float):
+            check_fraction("keep_parameters", self.keep_parameters, "parameters")
+        elif self.keep_parameters is not None:
+            check_int("keep_parameters", self.keep_parameters, 1)
+        if self.keep_memory is not None:
+            to_bytes("keep_memory", self.keep_memory)
+        if self.keep_step_time is not None and not (
+            isinstance(self.keep_step_time, float) and 0 < self.keep_step_time < 1
+        ):
+            raise ConfigError(
+                f"keep_step_time={self.keep_step_time!r} must be a fraction in (0, 1) of the step time of LoRA on all "
+                "modules, for example 0.6."
+            )
+        if self.resource is not None and self.select_memory != "usual":
+            raise ConfigError(
+                f"select_memory={self.select_memory!r} recomputes activations, and keep_{self.resource} is measured "
+                "without that: drop one of the two."
+            )
+        if self.resource is not None and self.expand != "none":
+            raise ConfigError(
+                f"expand={self.expand!r} lets adapters grow, and keep_{self.resource} is measured before: drop one of "
+                "the two."
+            )
+
+    @property
+    def resource(self) -> Literal["step_time", "memory"] | None:
+        """What bounds the choice and has to be measured first, if anything does."""
+        if self.keep_step_time is not None:
+            return "step_time"
+        return None if self.keep_memory is None else "memory"
 
     def _check_steps(self) -> None:
         rule = RULES[self.selection]
@@ -132,9 +176,9 @@ class WeightLoraConfig:
                 "before the first step: drop it, or set selection='credit'."
             )
         if isinstance(self.select_steps, float):
-            _check_fraction("select_steps", self.select_steps, "steps")
+            check_fraction("select_steps", self.select_steps, "steps")
             return
-        _check_int("select_steps", self.select_steps, RULES[self.selection].least_steps)
+        check_int("select_steps", self.select_steps, RULES[self.selection].least_steps)
         if self.select_steps == 0 and (self.rounds > 1 or self.warmup_steps):
             raise ConfigError("select_steps=0 chooses before the first step: leave rounds at 1 and warmup_steps at 0.")
         if self.select_steps and self.select_steps - self.warmup_steps < self.rounds:
@@ -222,7 +266,8 @@ class WeightLoraConfig:
         """The fields that differ from their default."""
         given = []
         for field in fields(self):
-            usual = DEFAULT_KEEP if field.name == "keep" and self.keep_parameters is None else field.default
+            bounded = self.keep_parameters is not None or self.resource is not None
+            usual = DEFAULT_KEEP if field.name == "keep" and not bounded else field.default
             if (value := getattr(self, field.name)) != usual:
                 given.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(given)})"
@@ -234,7 +279,9 @@ class WeightLoraConfig:
             ConfigError: If the budget has no room for the smallest adapters, or `keep` is larger than their number.
         """
         number = None if self.keep is None else self.number_to_keep(len(sizes))
-        given, share = self.keep_parameters, RULES[self.selection].shares_parameters
+        given, share = self.keep_parameters, RULES[self.selection].shares_parameters and self.resource is None
+        if self.resource is not None:  # what else bounds the choice is measured
+            given = sum(sizes)
         most = int(given * sum(sizes)) if isinstance(given, float) else given
         return Budget.plan(sizes, number, most, self.rounds, share)
 
@@ -245,29 +292,9 @@ class WeightLoraConfig:
             ConfigError: If `keep` is larger than `n`, or the budget is one of parameters.
         """
         if self.keep is None:
-            raise ConfigError(f"keep_parameters={self.keep_parameters} does not fix the number of adapters.")
+            raise ConfigError("keep is not given, so the number of adapters is not fixed: the other bound decides.")
         if isinstance(self.keep, float):
             return max(1, round(self.keep * n))
         if self.keep > n:
             raise ConfigError(f"keep={self.keep} is more than the model's {n} LoRA adapters: keep {n} or fewer.")
         return self.keep
-
-
-def _check_int(name: str, value: object, smallest: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {smallest}.")
-
-
-def _check_fraction(name: str, value: float, of: str) -> None:
-    if not 0 < value < 1:
-        raise ConfigError(f"{name}={value} is not a fraction in (0, 1): for a number of {of} pass an int.")
-
-
-def _check_keep(keep: object) -> None:
-    if isinstance(keep, float):
-        _check_fraction("keep", keep, "adapters")
-    elif not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
-        raise ConfigError(
-            f"keep={keep!r} must be a number of adapters of at least 1, or a fraction in (0, 1): "
-            "PEFT cannot save or load a LoRA model without adapters."
-        )

@@ -141,16 +141,20 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
 
 
 @contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
     That is: which modules train, the running statistics of norms, and the random numbers that come next.
+
+    Args:
+        model: Has no gradients, or loses them.
+        recompute: Off, activations are kept as the model keeps them.
     """
     training = [(module, module.training) for module in model.modules()]
     norms = [module for module in model.modules() if isinstance(module, _NormBase)]
     buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     try:
-        with same_random_numbers(model), recomputed(model):
+        with same_random_numbers(model), recomputed(model) if recompute else contextlib.nullcontext():
             model.train()
             yield
     finally:

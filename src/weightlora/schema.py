@@ -10,6 +10,7 @@ from reprlib import repr as short
 from typing import Any
 
 from .config import WeightLoraConfig
+from .costs import Costs
 from .errors import ConfigError, StateError
 from .rules import RULES
 
@@ -37,6 +38,10 @@ def or_none(rule: Rule) -> Rule:
 NUMBER: Rule = (
     lambda value: type(value) in (int, float) and abs(value) <= LARGEST_NUMBER,
     "a finite number in the range of float32",
+)
+PRICE: Rule = (
+    lambda value: type(value) in (int, float) and 0 <= value <= LARGEST_NUMBER,
+    "a number that is not negative",
 )
 NAME: Rule = lambda value: isinstance(value, str) and bool(value), "a name"
 SIZE = _integer(1, MOST_PARAMETERS)
@@ -75,6 +80,7 @@ def check_values(values: Mapping[str, Any]) -> None:
     _check_progress(values, config)
     _check_adapters(values, config)
     _check_budget(values, config)
+    _check_costs(values.get("costs"), len(names), config)
 
 
 def check_kind(values: Mapping[str, Any], name: str, kind: type) -> None:
@@ -167,3 +173,25 @@ def _check_budget(values: Mapping[str, Any], config: WeightLoraConfig) -> None:
             f"the state has {len(left)} adapters with {sum(left)} parameters after {over} rounds, and the budget is "
             f"{number} with {most}: {REMEDY}"
         )
+
+
+def _check_costs(costs: Any, adapters: int, config: WeightLoraConfig) -> None:
+    """What steps cost is there only where it bounds the choice, and has a price for each adapter and each group."""
+    if costs is None:
+        return
+    if not isinstance(costs, dict) or set(costs) != {field.name for field in dataclasses.fields(Costs)}:
+        raise StateError(f"the state's 'costs' is {short(costs)}, and must be the costs of a step, or null: {REMEDY}")
+    if config.resource is None or costs["resource"] != config.resource:
+        raise StateError(
+            f"the state has the costs of {short(costs['resource'])}, and its config bounds {config.resource}: {REMEDY}"
+        )
+    for name in ("groups", "depth", "shared", "own"):
+        check_kind(costs, name, list)
+    groups, depth = costs["groups"], costs["depth"]
+    check_entries("groups", groups, _integer(0, max(0, len(depth) - 1)))
+    for name in ("depth", "shared", "own"):
+        check_entries(name, costs[name], PRICE)
+    check_entries("whole", [costs["whole"]], PRICE)
+    fits = len(groups) == len(costs["own"]) == adapters and len(costs["shared"]) == len(depth)
+    if not fits or set(groups) != set(range(len(depth))) or depth != sorted(depth):
+        raise StateError(f"the state's costs do not fit its {adapters} adapters: {REMEDY}")

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import compress
 from typing import Any
 
@@ -15,6 +15,7 @@ from . import budget
 from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery
 from .checkpoint import bring_to_
 from .config import WeightLoraConfig
+from .costs import limit_for
 from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
 from .guard import StepGuard
@@ -50,7 +51,9 @@ class WeightLora(Described):
         kinds: Whether each name is of a `"module"` or of a `"parameter"`.
         sizes: Their parameters at the start, by name.
         step_count: Optimizer steps seen in the selection phase.
+        rounds_over: Rounds that ended with a decision.
         guard: Refuses optimizer steps along gradients that are NaN or infinite, during the whole training.
+        limit: The measured bound that `keep_step_time` or `keep_memory` sets; else None.
         has_gates: Whether the rule multiplies adapters by gates.
         history: A dict per step: `step`, `phase`, `active` (gates that are not 0), `score` and, with gates, `omega` (n
             floats, ordered as `names`); and one per decision: `step`, `kept`, `ranks`. It begins anew after a resume.
@@ -96,11 +99,12 @@ class WeightLora(Described):
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
         self._budget = self.config.budget_for(list(self.sizes.values()))
+        self.limit = limit_for(self.config, self._budget, model, self.engine)
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory)  # until the last decision
         self._ends = budget.round_ends(self.config.warmup_steps, self._steps, self.config.rounds)
-        self._round = self.step_count = 0
+        self.rounds_over = self.step_count = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
         self.history: list[dict[str, Any]] = []
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
@@ -111,16 +115,15 @@ class WeightLora(Described):
         self._rule.warn_of_few_steps(self._steps)
         if self.run is not None:
             self.run.begin(self)
-        if self._steps == 0 and not self._rule.probes:
+        if self._steps == 0 and not self.needs_probe:
             self.finish()
 
     @property
     def phase(self) -> budget.Phase:
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
-        if self._round == self.config.rounds:
+        if self.rounds_over == self.config.rounds:
             return "train"
-        step = min(self.step_count + 1, self._steps)
-        return budget.phase_at(step, self.config.warmup_steps, self._steps)
+        return budget.phase_at(min(self.step_count + 1, self._steps), self.config.warmup_steps, self._steps)
 
     @property
     def omega(self) -> dict[str, float]:
@@ -135,28 +138,30 @@ class WeightLora(Described):
         return {name: live.get(name, self._last_scores.get(name, 0.0)) for name in self.names}
 
     @property
-    def kept(self) -> list[str]:
-        """Names of the adapters whose gate is not 0, in model order."""
-        return [name for name, omega in self.omega.items() if omega != 0]
-
-    @property
-    def ranks(self) -> dict[str, int]:
-        """Rank of every adapter that is still on the model."""
-        return {adapter.name: adapter.rank for adapter in self.adapters}
+    def needs_probe(self) -> bool:
+        """Whether `probe()` has to be called before the first step."""
+        return self.phase != "train" and (self._rule.probes or (self.limit is not None and self.limit.costs is None))
 
     def probe(self, batches: Iterable[Any], loss: Loss | None = None) -> None:
-        """With `selection="gradient"`: choose now, before the first step. Does nothing once the choice is final.
+        """Look at batches before the first step. Does nothing once the choice is final.
+
+        With a budget of step time or memory, measure what steps cost. With `selection="gradient"`, choose.
 
         Args:
-            batches: The first `probe_batches` of them are used. Each process gives its own.
+            batches: The first `probe_batches` of them are used, or four to measure. Each process gives its own.
             loss: From a batch to its loss. None calls the model with the batch, which then has labels.
 
         Raises:
-            WeightLoraError: If the rule does not probe, the adapters are trained, or there is no evidence.
+            WeightLoraError: If there is nothing to probe for, the adapters are trained, or there is no evidence.
         """
-        if self.phase != "train":
+        if self.phase == "train":
+            return
+        if self.limit is not None:
+            batches = self.limit.measure(self.model, self.adapters, batches, loss)
+        if self._rule.probes or self.limit is None:
             gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
             self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
+        if self._steps == 0:
             self.finish()
 
     def step(self, grad_scale: float | None = None) -> None:
@@ -176,7 +181,7 @@ class WeightLora(Described):
     def observe(self, grad_scale: float | None = None) -> None:
         """The first half of `step()`: read gradients, move and project the gates. Changes no structure."""
         self.engine.compare(self.model)
-        if self._rule.probes:
+        if self.needs_probe:
             self.finish()
         if (phase := self.phase) == "train":
             return
@@ -191,9 +196,9 @@ class WeightLora(Described):
         check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower the rate")
         self.step_count += 1
         self._rule.update(evidence, self.step_count, self._best)
-        entry = {"omega": list(self.omega.values())} if self.has_gates else {}
-        entry["score"] = list(self.scores.values())
-        self._record({"step": self.step_count, "phase": phase, "active": len(self.kept), **entry})
+        gates = {"omega": list(self.omega.values())} if self.has_gates else {}
+        entry = {"step": self.step_count, "phase": phase, "active": len(self.kept)}
+        self._record({**entry, **gates, "score": list(self.scores.values())})
 
     def _record(self, entry: dict[str, Any]) -> None:
         self.history.append(entry)
@@ -202,7 +207,7 @@ class WeightLora(Described):
 
     def advance(self) -> None:
         """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
-        while self._round < self.config.rounds and self.step_count >= self._ends[self._round]:
+        while self.rounds_over < self.config.rounds and self.step_count >= self._ends[self.rounds_over]:
             self._decide()
 
     def finish(self) -> None:
@@ -219,23 +224,23 @@ class WeightLora(Described):
     def _decide(self) -> None:
         """End a round: rank, disconnect and expand; after the last round, fold the gates into the scalings."""
         score = self._rule.score = self.engine.agree(self._rule.score)
-        if not self._best(score).all() and (score == score[0]).all():
-            raise TrainingError(
-                f"all adapters score the same after {self.step_count} steps, so there is nothing to choose by: "
-                f"{'call probe(batches)' if self._rule.probes else 'train for more steps'} before the decision."
-            )
+        if not self._best(score).all():
+            self._rule.check_differs(self.step_count)
         keep = self._rule.decide(self._best)
         self.engine.settle(self.model, [adapter.name for adapter in compress(self.adapters, keep.tolist())])
-        self._round, self._last_scores = self._round + 1, self.scores
+        self.rounds_over, self._last_scores = self.rounds_over + 1, self.scores
         losers, self.adapters = (list(compress(self.adapters, mask.tolist())) for mask in (~keep, keep))
         self._rule.keep(keep)
         self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
-            start, share = self._start.column("start_ranks"), self._round / self.config.rounds
-            total, seed = sum(self.sizes.values()), self.config.seed * 1000 + self._round
-            ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, start, share, total)
-            expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed)
-        if self._round == self.config.rounds:
+            ranks, share = self._start.column("start_ranks"), self.rounds_over / self.config.rounds
+            start, seed = (
+                {n: (ranks[n], self.sizes[n]) for n in self.names},
+                self.config.seed * 1000 + self.rounds_over,
+            )
+            how = self.config.expand, self.config.expand_rank
+            expansion.grow_(self.adapters, *how, start, share, self.optimizer, seed)
+        if self.rounds_over == self.config.rounds:
             self._close()
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
                 surgery.fold_gate_(adapter, omega)
@@ -247,7 +252,8 @@ class WeightLora(Described):
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters with the largest scores that the present round's budget keeps."""
-        return self._budget.best(score, [self.sizes[adapter.name] for adapter in self.adapters], self._round)
+        bound = self.limit or self._budget
+        return bound.best(score, [self.sizes[adapter.name] for adapter in self.adapters], self.rounds_over)
 
     def _close(self) -> None:
         """Leave nothing of ours on the model, and on the optimizer the guard alone."""
@@ -258,18 +264,7 @@ class WeightLora(Described):
 
     def state_dict(self) -> dict[str, Any]:
         """What the rest of the selection depends on, as values that JSON can hold. The history is not part of it."""
-        ranks, scalings = self.ranks, {adapter.name: adapter.scaling for adapter in self.adapters}
-        return replace(
-            self._start,
-            config=asdict(self.config),
-            step_count=self.step_count,
-            round=self._round,
-            omega=list(self.omega.values()),
-            scores=list(self.scores.values()),
-            ranks=[ranks.get(name) for name in self.names],
-            scalings=[scalings.get(name) for name in self.names],
-            waiting=[adapter.name for adapter in self.engine.waiting],
-        ).to_dict()
+        return self._start.at(self).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring the model, its optimizer and this controller to where the state was taken.
@@ -286,7 +281,9 @@ class WeightLora(Described):
             raise StateError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
         check_config(state, self.config)
         live, before = state.live, len(self.adapters)
-        self.step_count, self._round = state.step_count, state.round
+        if self.limit is not None:
+            self.limit.restore(state.costs)
+        self.step_count, self.rounds_over = state.step_count, state.round
         self._rule.keep(torch.tensor([adapter.name in live for adapter in self.adapters]))
         self.adapters = bring_to_(self.model, self.adapters, state, self.optimizer)
         if len(self.adapters) < before:
@@ -294,7 +291,7 @@ class WeightLora(Described):
         self._last_scores = state.column("scores")
         score, omega = ([state.column(what)[a.name] for a in self.adapters] for what in ("scores", "omega"))
         self._rule.restore(torch.tensor(score, dtype=torch.float64), torch.tensor(omega, dtype=torch.float64))
-        if self._round == self.config.rounds:
+        if self.rounds_over == self.config.rounds:
             self._close()
         if self.run is not None:
             self.run.begin(self)

@@ -39,6 +39,7 @@ class State:
         omega, scores: The gates (0 for an adapter that left), and what the choice ranks by.
         ranks, scalings: Of the adapters on the model; None for one that left.
         waiting: Names of adapters that are switched off and still on the model (FSDP1).
+        costs: What steps cost (`Costs.to_dict()`), where that bounds the choice and is measured.
     """
 
     config: dict[str, Any]
@@ -53,6 +54,7 @@ class State:
     ranks: list[int | None]
     scalings: list[float | None]
     waiting: list[str]
+    costs: dict[str, Any] | None = None
 
     @classmethod
     def at_start(cls, config: dict[str, Any], adapters: list[LoraAdapter]) -> "State":
@@ -70,6 +72,23 @@ class State:
             ranks=[adapter.rank for adapter in adapters],
             scalings=[adapter.scaling for adapter in adapters],
             waiting=[],
+        )
+
+    def at(self, selector: Any) -> "State":
+        """The state of the `WeightLora` that began with this one."""
+        ranks = {adapter.name: adapter.rank for adapter in selector.adapters}
+        scalings = {adapter.name: adapter.scaling for adapter in selector.adapters}
+        return dataclasses.replace(
+            self,
+            config=asdict(selector.config),
+            step_count=selector.step_count,
+            round=selector.rounds_over,
+            omega=list(selector.omega.values()),
+            scores=list(selector.scores.values()),
+            ranks=[ranks.get(name) for name in self.names],
+            scalings=[scalings.get(name) for name in self.names],
+            waiting=[adapter.name for adapter in selector.engine.waiting],
+            costs=None if selector.limit is None else selector.limit.to_dict(),
         )
 
     @property
@@ -103,7 +122,8 @@ class State:
             remedy = "update weightlora" if newer else "start the run again"
             raise StateError(f"the state has format {short(found)}, and this version reads {STATE_FORMAT}: {remedy}.")
         check_values(values)
-        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 def _from_format_2(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import html
 from typing import Any
 
+from .adapters import LoraAdapter
 from .adapters.outcome import EXPORT, misread
 from .layout import lay_out
 
@@ -68,6 +69,18 @@ class Summary(list[dict[str, Any]]):
 
 class Described:
     """How a selector shows itself."""
+
+    adapters: list[LoraAdapter]
+
+    @property
+    def kept(self: Any) -> list[str]:
+        """Names of the adapters whose gate is not 0, in model order."""
+        return [name for name, omega in self.omega.items() if omega != 0]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank of every adapter that is still on the model."""
+        return {adapter.name: adapter.rank for adapter in self.adapters}
 
     def summary(self) -> Summary:
         """One row (a dict) for each adapter, in model order; printed, or shown in a notebook, it is a table."""

@@ -118,7 +118,7 @@ def test_data_that_can_be_read_once_only_is_refused(tmp_path):
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
     run.train_dataset = Once()
     with pytest.raises(
-        ConfigError, match=r"^the training set is a Once, which can be read once only, and a probe reads"
+        ConfigError, match=r"^the training set is a Once, which can be read once only, and selection='gradient' reads"
     ):
         run.train()
 

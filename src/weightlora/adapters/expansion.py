@@ -65,9 +65,27 @@ def clip_rank(adapter: LoraAdapter, rank: int) -> int:
     return max(adapter.rank, rank - rank % adapter.rank_unit)
 
 
-def grow_(adapters: list[LoraAdapter], ranks: list[int], method: str, optimizer: Optimizer | None, seed: int) -> None:
-    """Grow each adapter to its rank, by `expand_`, with fresh rows drawn from one seed."""
-    generator = torch.Generator().manual_seed(seed)
+def grow_(
+    adapters: list[LoraAdapter],
+    method: str,
+    target: int | str,
+    start: Mapping[str, tuple[int, int]],
+    share: float,
+    optimizer: Optimizer | None,
+    seed: int,
+) -> None:
+    """Grow the survivors of a round, by `expand_`, with fresh rows drawn from one seed.
+
+    Args:
+        adapters: The survivors.
+        method, target: `expand` and `expand_rank` of the settings.
+        start: Rank and parameters of every adapter when the run began.
+        share: Of the rounds that are over.
+        optimizer: Holds their parameters.
+        seed: Of the fresh rows.
+    """
+    generator, total = torch.Generator().manual_seed(seed), sum(size for _, size in start.values())
+    ranks = next_ranks(adapters, target, {name: rank for name, (rank, _) in start.items()}, share, total)
     for adapter, rank in zip(adapters, ranks, strict=True):
         expand_(adapter, rank, method, optimizer, generator)
 

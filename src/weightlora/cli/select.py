@@ -55,9 +55,6 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
 
     add("format", default="peft", metavar="NAME", help=f"what to print: {', '.join(FORMATS)}")
     add("selection", metavar="RULE", help=f"the rule: {', '.join(RULES)} (default: credit)")
-    add(
-        "keep_parameters", metavar="N", help="the most parameters of the kept adapters: a number, or a fraction of all"
-    )
     add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
     add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean ranks")
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")
@@ -153,31 +150,11 @@ def with_selection(recipe: "Recipe", own: argparse.Namespace) -> "Recipe":
         arguments.method = "random"
     elif own.selection is not None:
         options["selection"] = own.selection
-    if own.keep_parameters is not None:
-        options["keep_parameters"] = parameters_to_keep(own.keep_parameters)
-        if "keep" not in recipe.given:
-            options["keep"] = None
     arguments.method_options = json.dumps(options) if options else None
     if "logging_strategy" not in recipe.given and "logging_steps" not in recipe.given:
         training.logging_strategy = "no"
     training.disable_tqdm = True  # there is a bar up to the decision
     return recipe
-
-
-def parameters_to_keep(text: str) -> int | float:
-    """A number of parameters, or a fraction of all.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    from ..errors import ConfigError
-
-    try:
-        return float(text) if "." in text else int(text)
-    except ValueError:
-        raise ConfigError(
-            f"keep_parameters={text!r} is not a number: give a number of parameters (100000) or a fraction (0.1)."
-        ) from None
 
 
 @contextlib.contextmanager

@@ -96,6 +96,14 @@ class Rule:
         self.warn_of_unseen(keep)
         return keep
 
+    def check_differs(self, steps: int) -> None:
+        """Raise a `TrainingError` if all scores are equal after so many steps."""
+        if (self.score == self.score[0]).all():
+            raise TrainingError(
+                f"all adapters score the same after {steps} steps, so there is nothing to choose by: "
+                f"{'call probe(batches)' if self.probes else 'train for more steps'} before the decision."
+            )
+
     def warn_of_unseen(self, keep: Tensor) -> None:
         """Warn if the budget has room for adapters on which there is no evidence."""
         if guessed := int((keep & self.unseen()).sum()):

@@ -145,9 +145,9 @@ def _run(
         starts = starts_of(find_adapters(ready, config.adapter_name))
         check_wishes(config, group, seeds, starts)
         selector = WeightLora(ready, optimizer, config)
-        if RULES[config.selection].probes:
+        if selector.needs_probe:
             selector.probe(_counted(loader, config.probe_batches, bar))
-        elif selector.phase != "train":
+        if selector.phase != "train":
             _train_to_decision(selector, loader, bar)
         return Selection.of(selector), starts
 

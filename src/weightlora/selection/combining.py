@@ -56,6 +56,11 @@ def check_wishes(config: WeightLoraConfig, group: str, seeds: int, starts: Start
                 f"{wish} chooses from the scores at the end, and {name}={value!r} changes adapters before: leave "
                 f"{name} at {usual!r}."
             )
+    if config.resource is not None:
+        raise ConfigError(
+            f"{wish} is decided by numbers of modules and parameters: leave keep_{config.resource} out, and set keep "
+            "or keep_parameters."
+        )
     if group != "none" and starts is not None:
         sizes = list(starts.sizes.values())
         check_groups(labels, sizes, config.budget_for(sizes), group)

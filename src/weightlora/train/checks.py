@@ -9,7 +9,10 @@ from ..files import check_writable
 from .arguments import MethodArguments, Recipe, nearest, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
 
-__all__ = ["check_recipe", "number_to_keep"]
+__all__ = ["check_recipe", "number_to_keep", "options_of"]
+
+BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
+"""Arguments that bound the choice, beside K."""
 
 ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
 """Names in PEFT and in this package -> the argument with the same meaning."""
@@ -49,18 +52,35 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
         for name, (least, most) in bounds.items():
             _check_number(name, getattr(getattr(recipe, group), name), least, most)
     number_to_keep(recipe.method.keep)
+    options_of(recipe)
     _check_options(recipe.method, methods[recipe.method.method])
     _check_output(str(recipe.training.output_dir))
 
 
-def number_to_keep(keep: str) -> int | float:
-    """K as a number of adapters, or as a fraction."""
+def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:
+    """K as a number of adapters, or as a fraction; or another budget that is either."""
     try:
         return float(keep) if "." in keep else int(keep)
     except ValueError:
-        raise ConfigError(
-            f"keep={keep!r} is not a number: give a number of adapters (9) or a fraction (0.25)."
-        ) from None
+        raise ConfigError(f"{name}={keep!r} is not a number: give a number of {of} or a fraction (0.25).") from None
+
+
+def options_of(recipe: Recipe) -> dict[str, Any]:
+    """`method_options`, and what the arguments say of other budgets than K.
+
+    K bounds the choice beside another budget only if it was given.
+
+    Raises:
+        ConfigError: `method_options` is not JSON, or a budget is not a number.
+    """
+    arguments = recipe.method
+    options: dict[str, Any] = parse_json("method_options", arguments.method_options)
+    given = {name: value for name in BUDGETS if (value := getattr(arguments, name)) is not None}
+    if "keep_parameters" in given:
+        given["keep_parameters"] = number_to_keep(given["keep_parameters"], "keep_parameters", "parameters (100000)")
+    if given and "keep" not in recipe.given:
+        options.setdefault("keep", None)
+    return options | given
 
 
 def _check_number(name: str, value: Any, least: float, most: float) -> None:
@@ -87,6 +107,12 @@ def _check_method(arguments: MethodArguments, methods: Methods) -> None:
 
 
 def _check_options(arguments: MethodArguments, method: Method) -> None:
+    for name in BUDGETS:
+        if getattr(arguments, name) is not None and name not in method.options:
+            raise ConfigError(
+                f"{name}={getattr(arguments, name)} bounds a choice, and {arguments.method} makes none: drop it, or "
+                "set --method weightlora."
+            )
     for name in parse_json("method_options", arguments.method_options):
         if name in method.options:
             continue

@@ -17,8 +17,8 @@ from ..adapters import find_adapters
 from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
 from ..selection.adapting import HEADS, linear_names
-from .arguments import Recipe, parse_json
-from .checks import check_recipe, number_to_keep
+from .arguments import Recipe
+from .checks import check_recipe, number_to_keep, options_of
 from .chosen import chosen_targets, with_chosen_modules
 from .data import lacks_evaluation, read_splits
 from .families import make_work
@@ -157,7 +157,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
         steps=steps,
         seed=training.seed,
         batches=batches,
-        options=parse_json("method_options", arguments.method_options),
+        options=options_of(recipe),
     )
     if not method.adapts:
         return setting

@@ -15,7 +15,6 @@ from ..config import WeightLoraConfig
 from ..engines import Engine
 from ..errors import ConfigError, ModelError, TrainingError
 from ..guard import START_AGAIN
-from ..rules import RULES
 from ..selector import WeightLora
 from ..tensors import numel
 
@@ -80,7 +79,7 @@ class Guest:
             state: The saved state of the selection, where training resumes.
             engine: See `WeightLora`.
             run_dir: Where the choice and its history are written, or `None`.
-            probe: Gives a selection that probes the library's own first batches.
+            probe: Gives a selection that looks at batches before training the library's own first ones.
 
         Raises:
             ModelError: If this guest has chosen adapters of the same model before.
@@ -93,7 +92,7 @@ class Guest:
             model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
         )
         self.selector.guard.go_back = self._go_back
-        if probe is not None and RULES[self.selector.config.selection].probes:
+        if probe is not None and self.selector.needs_probe:
             probe(self.selector)
         if self.selector.phase == "train":
             # Chosen before the first step, or before the checkpoint that the run resumes from.

@@ -13,14 +13,20 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..selector import WeightLora
 
-REMEDY = "set selection='credit'"
+
+def _wish(selector: WeightLora) -> tuple[str, str]:
+    """The setting that needs batches before training, and what to do where there are none."""
+    resource = selector.config.resource
+    if selector.limit is not None and selector.limit.costs is None:
+        return f"keep_{resource}", f"choose by keep, or by keep_parameters, and leave keep_{resource} out"
+    return f"selection={selector.config.selection!r}", "set selection='credit'"
 
 
 def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
-    """Let the selector choose by the first batches of a `transformers.Trainer`.
+    """Let the selector look at the first batches of a `transformers.Trainer`, to choose or to measure.
 
     Args:
-        selector: Its rule probes.
+        selector: It needs a probe.
         trainer: The Trainer that is about to train; None if it is unknown.
         loader: Its data loader.
 
@@ -29,10 +35,11 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     """
     from transformers import Trainer  # late, because it imports much more than callbacks need
 
+    setting, remedy = _wish(selector)
     if trainer is None:
-        raise ConfigError(f"selection='gradient' needs a transformers.Trainer, and none is training here: {REMEDY}.")
+        raise ConfigError(f"{setting} needs a transformers.Trainer, and none is training here: {remedy}.")
     if type(trainer)._prepare_inputs is not Trainer._prepare_inputs:
-        raise ConfigError(f"{type(trainer).__name__} makes its batches while it trains: {REMEDY}.")
+        raise ConfigError(f"{type(trainer).__name__} makes its batches while it trains: {remedy}.")
 
     def loss(batch: Any) -> Tensor:
         inputs = trainer._prepare_inputs(batch)
@@ -46,10 +53,10 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
 
 
 def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) -> None:
-    """Let the selector choose by the first batches of a Lightning Trainer.
+    """Let the selector look at the first batches of a Lightning Trainer, to choose or to measure.
 
     Args:
-        selector: Its rule probes.
+        selector: It needs a probe.
         trainer: The Trainer that is about to train.
         module: Its LightningModule.
 
@@ -57,7 +64,9 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) ->
         ConfigError: If the batches cannot be read before training, or the module steps its optimizers itself.
     """
     if not module.automatic_optimization:
-        raise ConfigError(f"{type(module).__name__} optimizes manually, so its training_step has no loss: {REMEDY}.")
+        raise ConfigError(
+            f"{type(module).__name__} optimizes manually, so its training_step has no loss: {_wish(selector)[1]}."
+        )
 
     def loss(batch: Any) -> Any:
         found = trainer.strategy.training_step(trainer.strategy.batch_to_device(batch), 0)
@@ -73,9 +82,10 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) ->
 def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> None:
     data = getattr(loader, "dataset", loader)
     if isinstance(data, Iterator):
+        setting, remedy = _wish(selector)
         raise ConfigError(
-            f"the training set is a {type(data).__name__}, which can be read once only, and a probe reads its first "
-            f"batches before training does: {REMEDY}."
+            f"the training set is a {type(data).__name__}, which can be read once only, and {setting} reads its first "
+            f"batches before training does: {remedy}."
         )
     with same_order(loader), _reading(loader) as batches:
         selector.probe(batches, loss)

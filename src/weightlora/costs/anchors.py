@@ -1,0 +1,49 @@
+"""Steps with all adapters, with the lowest alone, and with the highest alone: what all prices are scaled to."""
+
+from collections.abc import Callable
+from itertools import accumulate
+
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from ..adapters import LoraAdapter
+from .tracing import Trace
+
+__all__ = ["between", "ends", "subsets", "take_step"]
+
+
+def ends(seen: Trace) -> tuple[int, int]:
+    """Indices of the lowest and of the highest adapter whose layers ran."""
+    ran = [index for index, given in enumerate(seen.inputs) if given is not None]
+    return max(ran, key=lambda index: seen.groups[index]), min(ran, key=lambda index: seen.groups[index])
+
+
+def subsets(adapters: list[LoraAdapter], seen: Trace) -> dict[str, list[LoraLayer]]:
+    """Which layers are switched off where all adapters, the lowest alone or the highest alone are on."""
+    low, high = ends(seen)
+    alone = {
+        name: [a.layer for i, a in enumerate(adapters) if i != one]
+        for name, one in (("lowest", low), ("highest", high))
+    }
+    return {"all": [], **alone}
+
+
+def between(profile: list[float], high: int, low: int, top: float, bottom: float) -> list[float]:
+    """Prices of depth for each group: `top` at group `high`, `bottom` at `low`, shaped like the profile between them.
+
+    They do not decrease from one group to the next lower one.
+    """
+    span = profile[low] - profile[high]
+    if span <= 0:  # too short to be measured
+        profile, span = [float(group) for group in range(len(profile))], float(max(1, low - high))
+    parts = [min(1.0, max(0.0, (price - profile[high]) / span)) for price in profile]
+    return list(accumulate((top + part * max(0.0, bottom - top) for part in parts), max))
+
+
+def take_step(model: nn.Module, loss: Callable[[], Tensor], before_backward: Callable[[], None] | None = None) -> None:
+    """Forward and backward, without the optimizer."""
+    value = loss()
+    if before_backward is not None:
+        before_backward()
+    value.backward()
+    model.zero_grad(set_to_none=True)

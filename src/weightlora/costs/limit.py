@@ -1,0 +1,152 @@
+"""A budget of step time or memory: measured before the first step, and then what the choice is bounded by."""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..adapters import LoraAdapter
+from ..budget import Budget
+from ..config import WeightLoraConfig
+from ..engines import Engine, processes
+from ..errors import ConfigError, DataError, TrainingError
+from ..probe import Loss, check_loss, own_loss, undisturbed
+from ..values import to_bytes
+from .measuring import measure
+from .model import Costs
+from .packing import best_within
+
+__all__ = ["LOOKED_AT", "CostLimit", "limit_for"]
+
+LOOKED_AT = 4
+"""Batches that are looked at. The largest of them is the one with which steps are measured."""
+
+
+def limit_for(config: WeightLoraConfig, budget: Budget, model: nn.Module, engine: Engine) -> "CostLimit | None":
+    """The bound that the settings set on time or memory; None without one.
+
+    Args:
+        config: Of the run.
+        budget: Has the number of adapters, if that is bounded, too.
+        model, engine: Of the run.
+
+    Raises:
+        ConfigError: If the model is trained by several processes, or compiled.
+    """
+    return None if config.resource is None else CostLimit(config, budget.rounds[0][0], model, engine)
+
+
+class CostLimit:
+    """The bound that `keep_step_time` or `keep_memory` sets; it takes the place of a `Budget`.
+
+    Args:
+        config: Of the run.
+        number: K, or None.
+        model, engine: Of the run.
+
+    Attributes:
+        costs: None until they are measured.
+
+    Raises:
+        ConfigError: If the model is trained by several processes, or compiled.
+    """
+
+    def __init__(self, config: WeightLoraConfig, number: int | None, model: nn.Module, engine: Engine) -> None:
+        assert config.resource is not None
+        self._resource, self._config, self._number = config.resource, config, number
+        self._setting = f"keep_{self._resource}"
+        if type(engine) is not Engine or processes.world_size() > 1 or hasattr(model, "_orig_mod"):
+            raise ConfigError(
+                f"{self._setting} measures steps of a model in one process that is not compiled: choose there, and "
+                "train the chosen modules as target_modules."
+            )
+        self.costs: Costs | None = None
+
+    def best(self, score: Tensor, sizes: list[int], round_: int) -> Tensor:
+        """Mask of the adapters with the largest scores within the bound; see `best_within`.
+
+        Raises:
+            TrainingError: The costs are not measured yet.
+        """
+        if self.costs is None:
+            raise TrainingError(
+                f"{self._setting} needs to know what steps cost: call probe(batches) before the first step."
+            )
+        found = best_within(self.costs, score, self.amount(self.costs), self._number)
+        assert found is not None  # something fits, which was checked as they were measured
+        return found
+
+    def amount(self, costs: Costs) -> float:
+        """The bound in the unit of the costs."""
+        if self._resource == "memory":
+            return to_bytes(self._setting, self._config.keep_memory)
+        assert self._config.keep_step_time is not None
+        return self._config.keep_step_time * costs.whole
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """The costs as values that JSON can hold; None if they are not measured."""
+        return None if self.costs is None else self.costs.to_dict()
+
+    def restore(self, values: dict[str, Any] | None) -> None:
+        """Take the costs of an earlier run; the inverse of `to_dict`."""
+        self.costs = None if values is None else Costs.from_dict(values)
+
+    def measure(
+        self, model: nn.Module, adapters: list[LoraAdapter], batches: Iterable[Any], loss: Loss | None
+    ) -> list[Any]:
+        """Measure what steps cost with the largest of a few batches, unless that is known.
+
+        Returns:
+            The first batches, for who wants to read them again.
+
+        Raises:
+            ConfigError: Nothing that the settings allow fits into the bound.
+            DataError: There is no batch, or it gives no loss.
+        """
+        looked_at = list(islice(batches, max(LOOKED_AT, self._config.probe_batches)))
+        if self.costs is not None:
+            return looked_at
+        batch = max(looked_at[:LOOKED_AT], key=_entries, default=None)
+        if batch is None:
+            raise DataError(f"{self._setting} got no batch to measure a step with: give at least one.")
+        find = loss or (lambda one: own_loss(model, one))
+
+        def loss_of_batch() -> Tensor:
+            remedy = "give batches with labels, or probe(batches, loss=...)"
+            return check_loss(find(batch), "the batch that is measured", remedy)
+
+        with undisturbed(model, recompute=False):
+            costs = measure(self._resource, model, adapters, loss_of_batch)
+        self._check(costs)
+        self.costs = costs
+        return looked_at
+
+    def _check(self, costs: Costs) -> None:
+        if best_within(costs, torch.zeros(len(costs.own)), self.amount(costs), self._number) is not None:
+            return
+        least = _least(costs, self._number or 1)
+        given = getattr(self._config, self._setting)
+        what = "one adapter" if self._number in (None, 1) else f"the {self._number} adapters that cost least"
+        raise ConfigError(
+            f"{self._setting}={given!r} has no room: a step with {what} takes {costs.shown(least)}: raise it"
+            f"{'' if self._number in (None, 1) else ', or keep fewer'}."
+        )
+
+
+def _least(costs: Costs, number: int) -> float:
+    """About what `number` adapters cost at least: for each lowest group, the cheapest ones above it."""
+    found = []
+    for lowest in range(len(costs.depth)):
+        within = [i for i, group in enumerate(costs.groups) if group <= lowest]
+        within.sort(key=lambda i: costs.own[i] + costs.shared[costs.groups[i]])
+        if len(within) >= number:
+            found.append(costs.predict([i in within[:number] for i in range(len(costs.own))]))
+    return min(found)
+
+
+def _entries(batch: Any) -> int:
+    """Entries of the tensors in a batch."""
+    values = batch.values() if hasattr(batch, "values") else batch if isinstance(batch, list | tuple) else [batch]
+    return sum(value.numel() for value in values if torch.is_tensor(value))

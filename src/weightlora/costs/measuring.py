@@ -1,0 +1,42 @@
+"""The costs of a training step, measured on your model with your batch. The model is as before afterwards."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ..adapters import LoraAdapter
+from ..errors import ModelError
+from .memory import price_memory
+from .model import Costs, Resource
+from .seconds import price_seconds
+from .tracing import trace
+
+__all__ = ["measure"]
+
+
+def measure(resource: Resource, model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[], Tensor]) -> Costs:
+    """Measure what steps with these adapters cost.
+
+    A few steps are run with all adapters, with the lowest alone and with the highest alone. The depth of the others
+    is read from one pass, and scaled to these three.
+
+    Args:
+        resource: `"step_time"` or `"memory"`.
+        model: Trains, and has no gradients.
+        adapters: All that the model has.
+        loss: Runs the model forward on one batch, and returns its loss.
+
+    Raises:
+        ModelError: An adapter is on a parameter and not on a module (experts).
+    """
+    for adapter in adapters:
+        if adapter.kind == "parameter":
+            raise ModelError(
+                f"adapter {adapter.name!r} is on a parameter (target_parameters), whose time and memory cannot be "
+                "measured alone: set keep or keep_parameters instead."
+            )
+    seen = trace(model, adapters, loss)
+    try:
+        return {"memory": price_memory, "step_time": price_seconds}[resource](model, adapters, loss, seen)
+    finally:
+        model.zero_grad(set_to_none=True)

@@ -1,0 +1,60 @@
+"""The peak of a training step in bytes: weights, optimizer state, and what forward and backward take."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from ..adapters import LoraAdapter
+from ..measure import model_bytes, optimizer_state_bytes, peak_allocated_bytes
+from .anchors import between, ends, subsets, take_step
+from .model import Costs
+from .tracing import Trace, without
+
+__all__ = ["price_memory"]
+
+
+def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[], Tensor], seen: Trace) -> Costs:
+    """What each part costs in bytes, with the state of AdamW.
+
+    Args:
+        model, adapters, loss: See `measure`.
+        seen: One forward pass.
+    """
+    device, peaks = next(model.parameters()).device, {}
+    for name, off in subsets(adapters, seen).items():
+        with without(off):
+            take_step(model, loss)
+            peaks[name] = float(peak_allocated_bytes(partial(take_step, model, loss), device))
+    sizes = [float(sum(parameter.nbytes for parameter in adapter.parameters)) for adapter in adapters]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    states = _state_per_byte(trained)
+    head = sum(parameter.nbytes for parameter in trained) - sum(sizes)
+    weights = model_bytes(model) - sum(sizes) + head * states
+    low, high = ends(seen)
+    lowest, highest = seen.groups[low], seen.groups[high]
+    bottom = peaks["lowest"] - seen.own[low] - seen.shared[lowest]
+    top = peaks["highest"] - seen.own[high] - seen.shared[highest]
+    depth = between(list(accumulate(seen.kept)), highest, lowest, top, bottom)
+    kept = depth[-1] + sum(seen.shared) + sum(seen.own)
+    rest = (peaks["all"] - kept) / len(adapters)  # gradients that are there at the peak
+    return Costs(
+        resource="memory",
+        groups=seen.groups,
+        depth=[weights + price for price in depth],
+        shared=seen.shared,
+        own=[max(0.0, own + size * (1 + states) + rest) for own, size in zip(seen.own, sizes, strict=True)],
+        whole=weights + sum(sizes) * (1 + states) + peaks["all"],
+    )
+
+
+def _state_per_byte(parameters: list[nn.Parameter]) -> float:
+    """Bytes of AdamW's state for each byte of a parameter."""
+    sample = nn.Parameter(torch.zeros_like(parameters[0], memory_format=torch.contiguous_format))
+    sample.grad = torch.zeros_like(sample)
+    optimizer = AdamW([sample])
+    optimizer.step()
+    return optimizer_state_bytes(optimizer) / sample.nbytes

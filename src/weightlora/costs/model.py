@@ -1,0 +1,60 @@
+"""The cost of a training step as a function of the adapters that are on the model. Pure: numbers in, numbers out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+__all__ = ["Costs", "Resource"]
+
+Resource = Literal["step_time", "memory"]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a training step costs with any set of adapters.
+
+    Backward ends at the lowest adapter, so the first price is that of depth. Adapters on one input (query, key and
+    value) share what is kept of that input. What is left belongs to each adapter alone:
+
+        cost(S) = depth[lowest group of S] + sum of shared[g] over the groups of S + sum of own[i] over S
+
+    Attributes:
+        resource: `"step_time"`, in seconds, or `"memory"`, in bytes.
+        groups: For each adapter, the number of its group: the adapters on one input. The group that the forward pass
+            runs last, from which backward is shortest, is 0.
+        depth: For each group, the cost of a step without adapters whose backward pass ends at this group. It does not
+            decrease.
+        shared: For each group, what its adapters cost together, however many they are.
+        own: For each adapter, what it costs alone.
+        whole: What a step with all adapters cost when it was measured.
+    """
+
+    resource: Resource
+    groups: list[int]
+    depth: list[float]
+    shared: list[float]
+    own: list[float]
+    whole: float
+
+    def predict(self, mask: Sequence[bool] | Tensor) -> float:
+        """The cost of a step with the adapters in a mask of shape `(n,)`, of which at least one is true."""
+        chosen = [i for i, kept in enumerate(mask) if kept]
+        groups = {self.groups[i] for i in chosen}
+        return self.depth[max(groups)] + sum(self.shared[g] for g in groups) + sum(self.own[i] for i in chosen)
+
+    def shown(self, cost: float) -> str:
+        """A cost in words: GiB, or the share of the step time of LoRA on all modules."""
+        if self.resource == "memory":
+            return f"{cost / 2**30:.2f} GiB" if cost >= 2**29 else f"{cost / 2**20:.0f} MiB"
+        return f"{cost / self.whole:.2f} of the step time of LoRA on all modules"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Costs":
+        """The inverse of `to_dict`. The values are checked where a state is read."""
+        return cls(**values)

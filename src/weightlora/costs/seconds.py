@@ -1,0 +1,166 @@
+"""The time of a training step: forward, backward down to the lowest adapter, the adapters, and the optimizer."""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from ..adapters import LoraAdapter
+from .anchors import between, ends, subsets, take_step
+from .model import Costs
+from .tracing import Trace, without
+
+__all__ = ["STEPS", "price_seconds"]
+
+STEPS = 5
+"""Timed steps of each kind, of which the median counts. One more warms up."""
+FORWARD = 1 / 3
+"""The share of an adapter's time that is spent forward: one product of three."""
+
+
+def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[], Tensor], seen: Trace) -> Costs:
+    """What each part costs in seconds, with AdamW.
+
+    An adapter's own price is measured at its layer alone, and scaled so that all of them add up to what they add to a
+    step. The depth of a group is the moment at which the backward pass arrives there, less the adapters above it.
+
+    Args:
+        model, adapters, loss: See `measure`.
+        seen: One forward pass.
+    """
+    device = next(model.parameters()).device
+    layers = [_kind(adapter, given) for adapter, given in zip(adapters, seen.inputs, strict=True)]
+    alone = {kind: _added(adapters[i].layer, seen.inputs[i], device) for i, kind in enumerate(layers)}
+    own = [alone[kind] for kind in layers]
+    times: dict[str, list[float]] = {"all": [], "lowest": [], "highest": []}
+    arrivals: list[list[float]] = []
+    for _ in range(1 + STEPS):
+        for name, off in subsets(adapters, seen).items():
+            clock = _Arrivals(adapters if name == "all" else [], device)
+            with without(off), clock:
+                times[name].append(_timed(partial(take_step, model, loss, clock.begin), device))
+            if name == "all":
+                arrivals.append(clock.seconds())
+    step = {name: statistics.median(found[1:]) for name, found in times.items()}
+    low, high = ends(seen)
+    if (added := step["all"] - step["lowest"]) > 0 and (sum_of_others := sum(own) - own[low]) > 0:
+        own = [price * added / sum_of_others for price in own]
+    reached = [statistics.median(found) for found in zip(*arrivals[1:], strict=True)]
+    profile = [0.0] * len(seen.shared)
+    for group, moment in zip(seen.groups, reached, strict=True):
+        profile[group] = max(profile[group], moment)
+    for group, price in zip(seen.groups, own, strict=True):
+        for lower in range(group + 1, len(profile)):
+            profile[lower] -= (1 - FORWARD) * price
+    top, bottom = step["highest"] - own[high], step["lowest"] - own[low]
+    depth = between(profile, seen.groups[high], seen.groups[low], top, bottom)
+    adapted = [parameter for adapter in adapters for parameter in adapter.parameters if parameter.requires_grad]
+    ours = {id(parameter) for parameter in adapted}
+    head = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]
+    each, rest = _optimizer(adapted, device) / len(adapters), _optimizer(head, device)
+    return Costs(
+        resource="step_time",
+        groups=seen.groups,
+        depth=[price + rest for price in depth],
+        shared=[0.0] * len(depth),
+        own=[price + each for price in own],
+        whole=step["all"] + each * len(adapters) + rest,
+    )
+
+
+def _kind(adapter: LoraAdapter, given: Tensor | None) -> Any:
+    """Layers of one kind take the same time: their factors and inputs have the same shapes."""
+    shapes = tuple(tuple(parameter.shape) for parameter in adapter.parameters)
+    return type(adapter.layer), shapes, None if given is None else (tuple(given.shape), given.dtype)
+
+
+def _added(layer: Any, given: Tensor | None, device: torch.device) -> float:
+    """Seconds by which an adapter makes forward and backward of its layer longer; 0 if the layer does not run."""
+    if given is None:
+        return 0.0
+
+    def run() -> None:
+        found = layer(given.detach().requires_grad_(given.is_floating_point()))
+        if found.requires_grad:
+            found.backward(torch.ones_like(found))
+
+    differences = []
+    for _ in range(1 + STEPS):
+        with_it = _timed(run, device)
+        with without([layer]):
+            differences.append(with_it - _timed(run, device))
+    return max(0.0, statistics.median(differences[1:]))
+
+
+class _Arrivals:
+    """When the backward pass arrives at the output of each adapter's layer, in seconds after its beginning."""
+
+    def __init__(self, adapters: list[LoraAdapter], device: torch.device) -> None:
+        self._adapters, self._device = adapters, device
+        self._begin: Any = None
+        self._moments: dict[int, list[Any]] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "_Arrivals":
+        for index, adapter in enumerate(self._adapters):
+            self._handles.append(adapter.layer.register_forward_hook(self._watch(index)))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _watch(self, index: int) -> Callable[..., None]:
+        def note(grad: Tensor) -> None:
+            self._moments.setdefault(index, []).append(self._now())
+
+        def hook(layer: nn.Module, args: Any, output: Any) -> None:
+            if torch.is_tensor(output) and output.requires_grad:
+                output.register_hook(note)
+
+        return hook
+
+    def begin(self) -> None:
+        self._begin = self._now()
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self) -> list[float]:
+        """For each adapter; its last moment if its layer ran more than once, and 0 if it did not run."""
+
+        def passed(moment: Any) -> float:
+            return moment - self._begin if isinstance(moment, float) else self._begin.elapsed_time(moment) / 1000
+
+        count = range(len(self._adapters))
+        return [max((passed(moment) for moment in self._moments.get(index, [])), default=0.0) for index in count]
+
+
+def _optimizer(parameters: list[nn.Parameter], device: torch.device) -> float:
+    """Seconds of a step of AdamW with copies of these parameters."""
+    if not parameters:
+        return 0.0
+    copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+    for copy in copies:
+        copy.grad = torch.zeros_like(copy)
+    optimizer = AdamW(copies)
+    return statistics.median([_timed(optimizer.step, device) for _ in range(1 + STEPS)][1:])
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    for wait in (True, False):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if wait:
+            began = time.perf_counter()
+            run()
+    return time.perf_counter() - began

@@ -1,0 +1,141 @@
+"""One forward pass, looked at: in which order adapters run, which share an input, and what autograd keeps for whom."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from ..adapters import LoraAdapter
+
+__all__ = ["Trace", "trace", "without"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a forward pass with all adapters did.
+
+    Attributes:
+        groups: For each adapter, the number of its group: those on one input. 0 runs last.
+        inputs: For each adapter, the input of its layer, detached; None for a layer that did not run.
+        kept: Bytes that autograd keeps from the start of each group to the start of the next one, adapters aside.
+        shared: For each group, bytes that it keeps for its adapters and for nothing else, once for all of them.
+        own: For each adapter, bytes that it alone keeps.
+    """
+
+    groups: list[int]
+    inputs: list[Tensor | None]
+    kept: list[float]
+    shared: list[float]
+    own: list[float]
+
+
+def trace(model: nn.Module, adapters: list[LoraAdapter], forward: Callable[[], object]) -> Trace:
+    """Look at one forward pass.
+
+    Args:
+        model: Trains.
+        adapters: All of them, on the model.
+        forward: Runs it, and returns what keeps its graph alive.
+    """
+    looking = _Looking(model, adapters)
+    with looking.hooked():
+        graph = forward()
+    del graph
+    return looking.result()
+
+
+class _Looking:
+    def __init__(self, model: nn.Module, adapters: list[LoraAdapter]) -> None:
+        self._adapters = adapters
+        self._weights = {_place(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._inputs: dict[int, Tensor] = {}  # by adapter, at its first call
+        self._order: list[list[int]] = []  # groups, in the order in which they run
+        self._inside: list[int] = []
+        # (bytes, group that ran before, adapters) of everything that is kept; the tensors stay, or places were reused
+        self._saved: dict[Any, tuple[int, int, set[int | None]]] = {}
+
+    @contextlib.contextmanager
+    def hooked(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for index, adapter in enumerate(self._adapters):
+                for handle in (
+                    adapter.layer.register_forward_pre_hook(self._entering(index), with_kwargs=True),
+                    adapter.layer.register_forward_hook(self._leave, always_call=True),
+                ):
+                    stack.callback(handle.remove)
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._save, lambda tensor: tensor))
+            yield
+
+    def _leave(self, *call: Any) -> None:
+        self._inside.pop()
+
+    def _entering(self, index: int) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: Any, kwargs: Any) -> None:
+            self._inside.append(index)
+            if index in self._inputs:
+                return
+            given = next((value for value in (*args, *kwargs.values()) if torch.is_tensor(value)), None)
+            last = self._inputs.get(self._order[-1][0]) if self._order else None
+            if given is not None and given is last:
+                self._order[-1].append(index)
+            else:
+                self._order.append([index])
+            if given is not None:
+                self._inputs[index] = given
+
+        return hook
+
+    def _save(self, tensor: Tensor) -> Tensor:
+        place = _place(tensor)
+        if place not in self._weights:
+            bytes_, _, owners = self._saved.get(place, (tensor.untyped_storage().nbytes(), 0, set()))
+            owners.add(self._inside[-1] if self._inside else None)
+            self._saved[place] = bytes_, len(self._order), owners
+        return tensor.detach()
+
+    def result(self) -> Trace:
+        ran = {index for group in self._order for index in group}
+        order = [*([[i] for i in range(len(self._adapters)) if i not in ran]), *self._order]
+        missing, count = len(order) - len(self._order), len(order)
+        groups = {index: count - 1 - place for place, group in enumerate(order) for index in group}
+        kept, shared = [0.0] * count, [0.0] * count
+        own: defaultdict[int, float] = defaultdict(float)
+        for bytes_, ran_before, owners in self._saved.values():
+            if None in owners:
+                kept[count - max(1, ran_before + missing)] += bytes_
+            elif len(owners) == 1:
+                own[next(iter(owners))] += bytes_  # type: ignore[arg-type]
+            else:
+                shared[max(groups[index] for index in owners if index is not None)] += bytes_
+        return Trace(
+            groups=[groups[index] for index in range(len(self._adapters))],
+            inputs=[None if (x := self._inputs.get(i)) is None else x.detach() for i in range(len(self._adapters))],
+            kept=kept,
+            shared=shared,
+            own=[own[index] for index in range(len(self._adapters))],
+        )
+
+
+@contextlib.contextmanager
+def without(layers: Iterable[LoraLayer]) -> Iterator[None]:
+    """Inside, these layers compute what their base layers compute."""
+    out = list(layers)
+    trained = [(parameter, parameter.requires_grad) for layer in out for parameter in layer.parameters()]
+    try:
+        for layer in out:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in out:
+            layer.enable_adapters(True)
+        for parameter, trains in trained:
+            parameter.requires_grad_(trains)
+
+
+def _place(tensor: Tensor) -> Any:
+    return tensor.device, tensor.untyped_storage().data_ptr()

@@ -1,0 +1,49 @@
+"""Checks of single settings, and amounts of memory as people write them."""
+
+import re
+
+from .errors import ConfigError
+
+__all__ = ["check_fraction", "check_int", "check_keep", "to_bytes"]
+
+UNITS = {"B": 1, **{f"{p}B": 1000 ** (i + 1) for i, p in enumerate("KMGT")}}
+UNITS |= {f"{p}iB": 1024 ** (i + 1) for i, p in enumerate("KMGT")}
+
+
+def check_int(name: str, value: object, smallest: int) -> None:
+    """Raise a `ConfigError` unless a setting is a whole number of at least `smallest`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {smallest}.")
+
+
+def check_fraction(name: str, value: float, of: str) -> None:
+    """Raise a `ConfigError` unless a setting is in (0, 1)."""
+    if not 0 < value < 1:
+        raise ConfigError(f"{name}={value} is not a fraction in (0, 1): for a number of {of} pass an int.")
+
+
+def check_keep(keep: object) -> None:
+    """Raise a `ConfigError` unless this is a number of adapters, or a fraction of them."""
+    if isinstance(keep, float):
+        check_fraction("keep", keep, "adapters")
+    elif not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+        raise ConfigError(
+            f"keep={keep!r} must be a number of adapters of at least 1, or a fraction in (0, 1): "
+            "PEFT cannot save or load a LoRA model without adapters."
+        )
+
+
+def to_bytes(name: str, value: object) -> int:
+    """An amount of memory: a number of bytes, or a text such as `"6GiB"`, `"512 MiB"` or `"1.5GB"`.
+
+    Raises:
+        ConfigError: It is neither, or not positive.
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)\s*", value) if isinstance(value, str) else None
+    amount = float(found[1]) * UNITS.get(found[2], 0) if found else value
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 1:
+        raise ConfigError(
+            f"{name}={str(value)[:80]!r} is no amount of memory: give bytes, or a number with one of the units "
+            f"{', '.join(UNITS)}, for example '6GiB'."
+        )
+    return int(amount)

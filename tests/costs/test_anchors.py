@@ -1,0 +1,55 @@
+"""Prices of depth between two that were measured, and the steps with which they are measured."""
+
+import pytest
+import torch
+from models import batch, lora_bert
+
+from weightlora.adapters import find_adapters
+from weightlora.costs.anchors import between, ends, subsets, take_step
+from weightlora.costs.tracing import Trace, trace
+
+
+@pytest.mark.parametrize(
+    ("profile", "high", "low", "prices"),
+    [
+        ([0.0, 1.0, 4.0], 0, 2, [10.0, 12.5, 20.0]),
+        ([0.0, 1.0, 0.5, 4.0], 0, 3, [10.0, 12.5, 12.5, 20.0]),  # never less for more depth
+        ([0.0, -1.0, 9.0, 4.0], 0, 3, [10.0, 10.0, 20.0, 20.0]),
+        ([5.0, 5.0, 5.0], 0, 2, [10.0, 15.0, 20.0]),  # too short to be measured
+        ([1.0], 0, 0, [10.0]),
+    ],
+)
+def test_prices_follow_the_profile_between_the_ends(profile, high, low, prices):
+    assert between(profile, high, low, 10.0, 20.0) == pytest.approx(prices)
+
+
+def test_a_deeper_end_that_was_measured_as_cheaper_costs_the_same():
+    assert between([0.0, 1.0], 0, 1, 10.0, 9.0) == [10.0, 10.0]
+
+
+def test_the_ends_are_the_lowest_and_the_highest_that_ran():
+    seen = Trace([2, 0, 1, 3], [torch.zeros(1), torch.zeros(1), torch.zeros(1), None], [], [], [])
+    assert ends(seen) == (0, 1)
+
+
+def test_alone_means_that_all_others_are_off():
+    model = lora_bert()
+    adapters = find_adapters(model)
+    off = subsets(adapters, trace(model, adapters, lambda: model(**batch()).loss))
+    layers = {adapter.name.removeprefix("bert.encoder.layer."): adapter.layer for adapter in adapters}
+    assert off["all"] == []
+    assert set(layers.values()) - set(off["lowest"]) <= {
+        layers[f"0.attention.self.{k}"] for k in ("query", "key", "value")
+    }
+    assert set(layers.values()) - set(off["highest"]) == {layers["1.output.dense"]}
+    assert len(off["lowest"]) == len(off["highest"]) == 11
+
+
+def test_a_step_leaves_no_gradient_and_says_when_backward_begins():
+    model, moments = lora_bert(), []
+    take_step(
+        model,
+        lambda: model(**batch()).loss,
+        lambda: moments.append(any(p.grad is not None for p in model.parameters())),
+    )
+    assert moments == [False] and all(p.grad is None for p in model.parameters())

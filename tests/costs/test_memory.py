@@ -1,0 +1,56 @@
+"""Predicted peaks are those of PEFT models that have only the chosen adapters."""
+
+import pytest
+import torch
+from models import adamw, batch, tiny_bert
+from peft import LoraConfig, get_peft_model
+
+from weightlora.adapters import find_adapters
+from weightlora.costs import best_within, measure
+from weightlora.measure import model_bytes, optimizer_state_bytes, peak_allocated_bytes
+
+BIG = batch(size=64)
+
+
+def plain(names: list[str]):
+    lora = LoraConfig(r=4, target_modules=names, task_type="SEQ_CLS")
+    return get_peft_model(tiny_bert(4), lora).train()
+
+
+def all_modules() -> list[str]:
+    return [name for name, m in tiny_bert(4).named_modules() if isinstance(m, torch.nn.Linear) and "encoder" in name]
+
+
+def peak_of(names: list[str]) -> int:
+    model = plain(names)
+    optimizer = adamw(model)
+
+    def step() -> None:
+        model(**BIG).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    peak = peak_allocated_bytes(step, torch.device("cpu"))
+    return model_bytes(model) + optimizer_state_bytes(optimizer) + peak
+
+
+@pytest.fixture(scope="module")
+def costs():
+    model = plain(all_modules())
+    return measure("memory", model, find_adapters(model), lambda: model(**BIG).loss)
+
+
+def test_all_adapters(costs):
+    assert costs.predict([True] * 24) == pytest.approx(costs.whole) == pytest.approx(peak_of(all_modules()), rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.65, 0.8])
+def test_what_was_asked_for_is_predicted_and_kept(costs, share: float):
+    score = torch.rand(24, generator=torch.Generator().manual_seed(1))
+    mask = best_within(costs, score, share * costs.whole, None)
+    assert mask is not None and 0 < int(mask.sum()) < 24
+    predicted = costs.predict(mask)
+    names = [name for name, kept in zip(all_modules(), mask, strict=True) if kept]
+    assert 0.8 * share * costs.whole < predicted <= share * costs.whole
+    assert peak_of(names) == pytest.approx(predicted, rel=0.1)

@@ -1,0 +1,35 @@
+"""The cost of a set of adapters, from its parts."""
+
+import json
+
+import pytest
+import torch
+
+from weightlora.costs import Costs
+
+COSTS = Costs("memory", [0, 0, 1], [10.0, 20.0], [3.0, 5.0], [1.0, 2.0, 4.0], 40.0)
+
+
+@pytest.mark.parametrize(
+    ("mask", "cost"),
+    [
+        ([True, False, False], 10 + 3 + 1),
+        ([True, True, False], 10 + 3 + 1 + 2),
+        ([False, False, True], 20 + 5 + 4),
+        ([True, True, True], 20 + 3 + 5 + 1 + 2 + 4),
+    ],
+)
+def test_depth_is_paid_once_the_input_once_a_group_and_the_rest_by_each(mask, cost):
+    assert COSTS.predict(mask) == COSTS.predict(torch.tensor(mask)) == cost
+
+
+def test_costs_survive_json_to_the_last_digit():
+    costs = Costs("step_time", [0], [0.1 + 0.2], [1 / 3], [2 / 7], 1.1)
+    assert Costs.from_dict(json.loads(json.dumps(costs.to_dict()))) == costs
+
+
+def test_costs_in_words():
+    assert COSTS.shown(6 * 2**30) == "6.00 GiB" and COSTS.shown(100 * 2**20) == "100 MiB"
+    assert (
+        Costs("step_time", [0], [1.0], [0.0], [1.0], 4.0).shown(3.0) == "0.75 of the step time of LoRA on all modules"
+    )

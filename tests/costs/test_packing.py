@@ -1,0 +1,64 @@
+"""The best set within a budget is the one that trying all sets finds."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from weightlora.costs import Costs, best_within
+from weightlora.costs.packing import LEAST_UNITS
+from weightlora.errors import ConfigError
+
+
+def draw(seed: int) -> tuple[Costs, torch.Tensor, float, int | None]:
+    """Costs in whole numbers of up to 8 adapters in up to 5 groups, scores, a budget and a number to keep."""
+    dice = random.Random(seed)
+    n = dice.randint(1, 8)
+    count = dice.randint(1, min(n, 5))
+    groups = [index * count // n for index in range(n)]
+    dice.shuffle(groups)
+    depth = list(itertools.accumulate(dice.randint(0, 30) for _ in range(count)))
+    shared, own = [dice.randint(0, 8) for _ in range(count)], [dice.randint(1, 12) for _ in range(n)]
+    costs = Costs("memory", groups, [*map(float, depth)], [*map(float, shared)], [*map(float, own)], 100.0)
+    score = torch.tensor([dice.uniform(-0.5, 1) for _ in range(n)])
+    return costs, score, dice.randint(0, 120) + 0.5, dice.choice([None, dice.randint(1, n)])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_other_set_within_the_budget_has_a_larger_score(seed: int):
+    costs, score, budget, number = draw(seed)
+    mask = best_within(costs, score, budget, number)
+    sets = [s for s in itertools.product([False, True], repeat=len(score)) if any(s) and number in (None, sum(s))]
+    allowed = [float(score[torch.tensor(s)].sum()) for s in sets if costs.predict(s) <= budget]
+    if not allowed:
+        assert mask is None
+        return
+    assert mask is not None and costs.predict(mask) <= budget and number in (None, int(mask.sum()))
+    assert float(score[mask].sum()) == pytest.approx(max(allowed))
+
+
+def test_with_many_adapters_the_budget_is_used_almost_whole():
+    costs = Costs(
+        "step_time",
+        [i // 2 for i in range(210)],
+        [0.4 + 0.005 * g for g in range(105)],
+        [0.0] * 105,
+        [0.0012] * 210,
+        1.0,
+    )
+    score = torch.rand(210, generator=torch.Generator().manual_seed(0))
+    mask = best_within(costs, score, 0.6, 52)
+    assert mask is not None and int(mask.sum()) == 52 and 0.594 < costs.predict(mask) <= 0.6
+    alone = best_within(costs, score, 0.6, None)
+    assert alone is not None and 0.594 < costs.predict(alone) <= 0.6
+    assert float(score[alone].sum()) >= float(score[mask].sum()) - 0.1
+
+
+def test_a_problem_that_is_too_large_is_refused():
+    costs = Costs("step_time", [0] * 2000, [0.0], [0.0], [1e-4] * 2000, 1.0)
+    assert 501 * LEAST_UNITS * 501 * 2000 > 1e9
+    with pytest.raises(ConfigError, match=r"^keep=500 of 2000 adapters within a budget of step_time is too large"):
+        best_within(costs, torch.ones(2000), 0.5, 500)
+    mask = best_within(costs, torch.ones(2000), 0.1, None)
+    assert mask is not None and int(mask.sum()) == 1000

@@ -1,0 +1,74 @@
+"""Predicted times are those of PEFT models that have only the chosen adapters, on a clock that counts operations."""
+
+import pytest
+import torch
+from models import adamw, batch, tiny_bert
+from peft import LoraConfig, get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from weightlora.adapters import find_adapters
+from weightlora.costs import Costs, best_within, measure, seconds
+
+NAMES = [name for name, m in tiny_bert(4).named_modules() if isinstance(m, torch.nn.Linear) and "encoder" in name]
+
+
+class Counting(TorchDispatchMode):
+    """Each operation takes a second, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.now += 1.0
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    with Counting() as counting:
+        monkeypatch.setattr(seconds.time, "perf_counter", lambda: counting.now)
+        monkeypatch.setattr(seconds, "STEPS", 1)  # all take equally long
+        yield counting
+
+
+def plain(names: list[str]):
+    return get_peft_model(tiny_bert(4), LoraConfig(r=4, target_modules=names, task_type="SEQ_CLS")).train()
+
+
+def measured() -> Costs:
+    model = plain(NAMES)
+    return measure("step_time", model, find_adapters(model), lambda: model(**batch()).loss)
+
+
+def step_of(names: list[str], clock: Counting) -> float:
+    model = plain(names)
+    optimizer = adamw(model)
+    for _ in range(2):  # the first one makes the optimizer's state
+        began = clock.now
+        model(**batch()).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return clock.now - began
+
+
+def test_predictions_within_a_tenth_and_choices_within_the_budget(clock):
+    costs = measured()
+    assert costs.depth == sorted(costs.depth) and min(costs.own) > 0
+    assert costs.predict([True] * 24) == pytest.approx(costs.whole, rel=0.01)
+    assert costs.whole == pytest.approx(step_of(NAMES, clock), rel=0.05)
+    score = torch.rand(24, generator=torch.Generator().manual_seed(1))
+    for share in (0.45, 0.6, 0.8):
+        mask = best_within(costs, score, share * costs.whole, None)
+        assert mask is not None
+        names = [name for name, kept in zip(NAMES, mask, strict=True) if kept]
+        assert 0.85 * share * costs.whole < costs.predict(mask) <= share * costs.whole
+        assert step_of(names, clock) == pytest.approx(costs.predict(mask), rel=0.1)
+
+
+def test_depth_is_what_a_step_costs_whose_backward_pass_ends_there(clock):
+    costs = measured()
+    for layer in range(4):
+        name = f"bert.encoder.layer.{layer}.output.dense"
+        alone = [one == name for one in NAMES]
+        assert costs.predict(alone) == pytest.approx(step_of([name], clock), rel=0.1)

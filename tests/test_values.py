@@ -1,0 +1,39 @@
+"""Single settings, and amounts of memory."""
+
+import pytest
+
+from weightlora.errors import ConfigError
+from weightlora.values import check_fraction, check_int, check_keep, to_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("6GiB", 6 * 2**30), ("512 MiB", 2**29), ("1.5GB", 1_500_000_000), (" 7 B ", 7), (123, 123), ("2TB", 2 * 10**12)],
+)
+def test_amounts_of_memory(text, amount):
+    assert to_bytes("keep_memory", text) == amount
+
+
+@pytest.mark.parametrize(
+    "text", ["6", "6 gib", "GiB", "-1GB", "1e3MB", "0GB", "1GBB", True, None, 0, -5, "9" * 999 + "GB"]
+)
+def test_what_is_no_amount_of_memory(text):
+    with pytest.raises(
+        ConfigError, match=r"^keep_memory='.*' is no amount of memory: give bytes, or a number with one"
+    ):
+        to_bytes("keep_memory", text)
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong"),
+    [
+        (lambda value: check_int("rounds", value, 1), (0, True, 1.0, "1")),
+        (lambda value: check_fraction("keep", value, "adapters"), (0.0, 1.0, float("nan"))),
+        (check_keep, (0, True, "3", 1.5)),
+    ],
+)
+def test_single_values(check, wrong):
+    for value in wrong:
+        with pytest.raises(ConfigError):
+            check(value)
+    check(0.5 if isinstance(wrong[0], float) else 1)
