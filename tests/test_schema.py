@@ -3,8 +3,9 @@
 import pytest
 from runs import run_loop
 
+from weightlora import WeightLoraConfig
 from weightlora.errors import StateError
-from weightlora.schema import NUMBER, check_entries, check_kind, check_values
+from weightlora.schema import NUMBER, _check_costs, check_entries, check_kind, check_values
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +53,41 @@ def test_a_kind_is_exact():
     for wrong in (True, 1.0, "1", None):
         with pytest.raises(StateError, match=r"the state's 'round' is .*, and must be a int"):
             check_kind({"round": wrong}, "round", int)
+
+
+COSTS = {
+    "resource": "memory",
+    "groups": [0, 0, 1],
+    "depth": [1.0, 2.0],
+    "shared": [0.0, 0.5],
+    "own": [1, 2, 3],
+    "whole": 9.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resource": "step_time"}, "the costs of 'step_time', and its config bounds memory"),
+        ({"groups": [0, 0, 2]}, "entry 2 of the state's 'groups' is 2"),
+        ({"groups": [0, 0, 0]}, "do not fit its 3 adapters"),
+        ({"groups": [0, 1]}, "do not fit its 3 adapters"),
+        ({"depth": [2.0, 1.0]}, "do not fit its 3 adapters"),
+        ({"depth": []}, "entry 2 of the state's 'groups' is 1"),
+        ({"shared": [0.0]}, "do not fit its 3 adapters"),
+        ({"own": [1, 2, -3]}, "entry 2 of the state's 'own' is -3, and must be a number that is not negative"),
+        ({"own": [1, 2, float("nan")]}, "entry 2 of the state's 'own' is nan"),
+        ({"whole": "9"}, "entry 0 of the state's 'whole' is '9'"),
+        ({"new": 1}, "'costs' is .*, and must be the costs of a step, or null"),
+        ({"depth": None}, "'depth' is None, and must be a list"),
+    ],
+)
+def test_costs_of_a_step_are_checked(change, message):
+    config = WeightLoraConfig(keep_memory="1GiB")
+    _check_costs(COSTS, 3, config)
+    with pytest.raises(StateError, match=message):
+        _check_costs({**COSTS, **change}, 3, config)
+    with pytest.raises(StateError, match="its config bounds None"):
+        _check_costs(COSTS, 3, WeightLoraConfig())
+    with pytest.raises(StateError, match="must be the costs of a step"):
+        _check_costs([1], 3, config)

@@ -151,6 +151,9 @@ def describe_selection(selector: Any) -> dict[str, Any]:
     live = {adapter.name: adapter for adapter in selector.adapters}
     scalings = {name: adapter.scaling for name, adapter in live.items()}
     lora = lora_config_of(selector.model, selector.adapter_name)
+    costs = None
+    if selector.limit is not None and selector.phase == "train":
+        costs = selector.limit.describe([name in live for name in selector.names], list(selector.scores.values()))
     return {
         "format": SELECTION_FORMAT,
         "adapter_name": selector.adapter_name,
@@ -183,6 +186,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "after": sum(adapter.size for adapter in selector.adapters),
         },
         "versions": {name: version(name) for name in ("weightlora", "peft", "torch", "transformers", "accelerate")},
+        **({} if costs is None else {"costs": costs}),
     }
 
 

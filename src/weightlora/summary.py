@@ -108,10 +108,11 @@ def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:
             f"{len(names)} of {len(rows)} LoRA adapters are active after {selector.step_count} of "
             f"{selector.config.select_steps} selection steps."
         )
+    cost = "" if selector.limit is None else f" {selector.limit.in_words([row['kept'] for row in rows])}"
     left, total = sum(adapter.size for adapter in selector.adapters), sum(row["parameters"] for row in rows)
     return (
         f"WeightLoRA kept {len(names)} of {len(rows)} adapters, with {left:,} of {total:,} parameters "
-        f"({left / total:.0%}): {by_kind(names)}.{f' {EXPORT}' if misread(selector.adapters) else ''}"
+        f"({left / total:.0%}): {by_kind(names)}.{cost}{f' {EXPORT}' if misread(selector.adapters) else ''}"
     )
 
 

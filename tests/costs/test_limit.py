@@ -12,6 +12,9 @@ from weightlora import WeightLora, WeightLoraConfig, select
 from weightlora.costs.limit import LOOKED_AT
 from weightlora.errors import ConfigError, DataError, TrainingError
 from weightlora.measure import saved_activation_bytes
+from weightlora.report import read_run, render_page
+from weightlora.report.pictures import figures_of
+from weightlora.selection import Selection
 
 LOADER = [batch(step, size=24) for step in range(4)]
 
@@ -59,6 +62,40 @@ def test_a_choice_while_training_needs_the_measurement_before_the_first_step(sel
     train(selector.model, selector.optimizer, selector, steps=5)
     assert selector.limit is not None and selector.limit.costs is not None and 0 < len(selector.kept) < 12
     assert selector.limit.costs.predict([name in selector.ranks for name in selector.names]) <= amount
+
+
+def test_a_run_records_what_the_choice_costs_and_what_other_budgets_would_buy(tmp_path):
+    amount = int(0.75 * whole())
+    model = lora_bert()
+    config = WeightLoraConfig(keep_memory=amount, selection="gradient")
+    selector = WeightLora(model, adamw(model), config, run_dir=tmp_path)
+    assert "costs" not in json.loads((tmp_path / "selection.json").read_text())
+    selector.probe(LOADER)
+    costs = json.loads((tmp_path / "selection.json").read_text())["costs"]
+    assert costs["budget"] == amount and costs["predicted"] <= amount < costs["whole"] == whole()
+    chosen = Selection.load(tmp_path)
+    assert chosen.costs == costs and chosen.cost_in_words() in str(chosen.summary().text)
+    assert chosen.cost_in_words() in selector.summary().text
+    report = read_run(tmp_path)
+    budgets = report.frontier()
+    assert budgets is not None and budgets["budget"] == amount / 2**30 and len(budgets["points"]) > 3
+    assert {"selection", "frontier"} <= figures_of(report).keys()
+    assert json.loads(json.dumps(report.to_dict()))["budget"] == costs
+    page = render_page([report])
+    assert "What each budget buys" in page and chosen.cost_in_words() in page
+
+
+def test_costs_that_no_run_wrote_are_refused(tmp_path):
+    model = lora_bert()
+    selector = WeightLora(
+        model, adamw(model), WeightLoraConfig(keep_memory="1GiB", selection="gradient"), run_dir=tmp_path
+    )
+    selector.probe(LOADER)
+    values = json.loads((tmp_path / "selection.json").read_text())
+    for key, wrong in (("resource", "money"), ("whole", 0), ("budget", None), ("frontier", [{"cost": 1}])):
+        (tmp_path / "selection.json").write_text(json.dumps({**values, "costs": {**values["costs"], key: wrong}}))
+        with pytest.raises(DataError, match=r"has .* as 'costs', and needs the costs of a choice, or null"):
+            Selection.load(tmp_path)
 
 
 def test_the_state_carries_what_was_measured():

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.colors import same_color
 
-from weightlora.drawing.curves import LINE_ID, PAPER, log_figure, scores_figure
+from weightlora.drawing.curves import LINE_ID, PAPER, frontier_figure, log_figure, scores_figure
 
 
 def test_each_module_has_a_line_and_the_kept_ones_are_on_top():
@@ -32,3 +32,11 @@ def test_the_legend_says_what_is_there():
 def test_few_points_are_marked(points: int):
     [line] = log_figure({"training": [(step, 1.0) for step in range(points)]}, []).axes[0].lines
     assert (line.get_marker() == "o") == (points == 1)
+
+
+def test_the_budgets_are_a_curve_and_the_choice_is_marked():
+    axes = frontier_figure([(0.2, 0.1, 1), (0.5, 0.6, 4)], (0.45, 0.5), 0.48, "step time").axes[0]
+    curve, choice, budget = axes.lines
+    assert list(zip(*curve.get_data(), strict=True)) == [(0.2, 0.1), (0.5, 0.6)]
+    assert [*choice.get_data()] == [[0.45], [0.5]] and budget.get_xdata()[0] == 0.48
+    assert [text.get_text() for text in axes.texts] == ["1", "4"] and axes.get_xlabel() == "step time"

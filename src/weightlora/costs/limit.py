@@ -14,6 +14,7 @@ from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
 from ..probe import Loss, check_loss, own_loss, undisturbed
 from ..values import to_bytes
+from .frontier import describe_choice, in_words
 from .measuring import measure
 from .model import Costs
 from .packing import best_within
@@ -92,6 +93,18 @@ class CostLimit:
     def restore(self, values: dict[str, Any] | None) -> None:
         """Take the costs of an earlier run; the inverse of `to_dict`."""
         self.costs = None if values is None else Costs.from_dict(values)
+
+    def in_words(self, kept: list[bool]) -> str:
+        """One sentence about what a choice costs; empty if the costs are not measured."""
+        if self.costs is None:
+            return ""
+        return in_words(self._resource, self.costs.predict(kept), self.amount(self.costs), self.costs.whole)
+
+    def describe(self, kept: list[bool], scores: list[float]) -> dict[str, Any] | None:
+        """What a choice costs, and what other budgets would have bought; None if the costs are not measured."""
+        if self.costs is None:
+            return None
+        return describe_choice(self.costs, self.amount(self.costs), kept, scores, self._number)
 
     def measure(
         self, model: nn.Module, adapters: list[LoraAdapter], batches: Iterable[Any], loss: Loss | None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-__all__ = ["Costs", "Resource"]
+__all__ = ["Costs", "Resource", "amount_in_words"]
 
 Resource = Literal["step_time", "memory"]
 
@@ -46,9 +46,7 @@ class Costs:
 
     def shown(self, cost: float) -> str:
         """A cost in words: GiB, or the share of the step time of LoRA on all modules."""
-        if self.resource == "memory":
-            return f"{cost / 2**30:.2f} GiB" if cost >= 2**29 else f"{cost / 2**20:.0f} MiB"
-        return f"{cost / self.whole:.2f} of the step time of LoRA on all modules"
+        return amount_in_words(self.resource, cost, self.whole)
 
     def to_dict(self) -> dict[str, Any]:
         """Values that JSON can hold."""
@@ -58,3 +56,10 @@ class Costs:
     def from_dict(cls, values: Mapping[str, Any]) -> "Costs":
         """The inverse of `to_dict`. The values are checked where a state is read."""
         return cls(**values)
+
+
+def amount_in_words(resource: str, cost: float, whole: float) -> str:
+    """A cost in words: MiB or GiB; or what part it is of `whole`, the step time of LoRA on all modules."""
+    if resource == "memory":
+        return f"{cost / 2**30:.2f} GiB" if cost >= 2**29 else f"{cost / 2**20:.0f} MiB"
+    return f"{cost / whole:.2f} of the step time of LoRA on all modules"

@@ -6,7 +6,7 @@ from typing import Any
 
 from .figures import BLUE, GREY, new_figure
 
-__all__ = ["LINE_ID", "PAPER", "Palette", "log_figure", "scores_figure"]
+__all__ = ["LINE_ID", "PAPER", "Palette", "frontier_figure", "log_figure", "scores_figure"]
 
 SIZE = (4.7, 3.0)  # inches: with text of 9 points it can be read on a phone
 LINE_ID = "module-{}"
@@ -94,6 +94,43 @@ def log_figure(
     _draw_decisions(axes, decisions, palette)
     _draw_legend(axes, [*handles, *_decision_handle(decisions, palette)], palette)
     return figure
+
+
+def frontier_figure(
+    points: Sequence[tuple[float, float, int]],
+    chosen: tuple[float, float],
+    budget: float,
+    label: str,
+    palette: Palette = PAPER,
+) -> Any:
+    """What each budget buys: the sum of the scores over the cost, with the choice and its budget.
+
+    Args:
+        points: Cost, part of the sum of all scores, and number of adapters, for each set of the frontier.
+        chosen: The same two figures of the choice.
+        budget: What its cost may be at most.
+        label: Of the cost.
+        palette: The colours.
+    """
+    figure, axes = _new_axes(palette, "part of all scores")
+    axes.set_xlabel(label, color=palette.ink, fontsize=9)
+    axes.xaxis.set_major_locator(_ticks())
+    costs, scores, counts = zip(*points, strict=True)
+    axes.plot(costs, scores, color=palette.kept, linewidth=1.5, marker="o", markersize=3)
+    for cost, score, count in zip(costs, scores, counts, strict=True):
+        axes.annotate(str(count), (cost, score), (4, -9), textcoords="offset points", fontsize=8, color=palette.ink)
+    axes.plot(*chosen, color=palette.decision, marker="o", markersize=7, fillstyle="none", linestyle="")
+    axes.axvline(budget, color=palette.decision, linestyle=(0, (4, 2)), linewidth=1.2)
+    handles = [_handle(palette.kept, "best set, with its number of adapters")]
+    handles += [_handle(palette.decision, "budget and choice", linestyle=(0, (4, 2)))]
+    _draw_legend(axes, handles, palette)
+    return figure
+
+
+def _ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(6)
 
 
 def _new_axes(palette: Palette, label: str) -> tuple[Any, Any]:

@@ -118,6 +118,21 @@ class RunReport:
         }
         return {name: curve for name, curve in curves.items() if curve}
 
+    def frontier(self) -> dict[str, Any] | None:
+        """What budgets of step time or memory would have bought, as `frontier_figure` takes it; None without one."""
+        costs = self.selection.costs
+        if costs is None or not costs["frontier"]:
+            return None
+        memory = costs["resource"] == "memory"
+        unit = 2**30 if memory else costs["whole"]
+        whole = max(point["score"] for point in costs["frontier"]) or 1.0
+        return {
+            "points": [(p["cost"] / unit, p["score"] / whole, p["kept"]) for p in costs["frontier"]],
+            "chosen": (costs["predicted"] / unit, costs["score"] / whole),
+            "budget": costs["budget"] / unit,
+            "label": "peak memory of a step, GiB" if memory else "step time, as a part of LoRA on all modules",
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON can hold it."""
         values = {
@@ -137,6 +152,7 @@ class RunReport:
             "modules": [asdict(module) for module in self.modules],
             "costs": [asdict(cost) for cost in self.costs],
             "history": history,
+            "budget": self.selection.costs,
             "final": self.final,
             "model": self.selection.model,
             "rule": self.selection.rule,

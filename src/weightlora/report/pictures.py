@@ -1,4 +1,4 @@
-"""The pictures of a run as files: the choice, the scores over the steps, and the loss."""
+"""The pictures of a run as files: the choice, the scores over the steps, the budgets, and the loss."""
 
 import io
 import os
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..drawing.curves import log_figure, scores_figure
+from ..drawing.curves import frontier_figure, log_figure, scores_figure
 from ..drawing.picture import selection_figure
 from ..files import write
 from ..selection.reading import read_values
@@ -23,6 +23,8 @@ def figures_of(run: RunReport) -> dict[str, Draw]:
     history, kept = run.history, [module.kept for module in run.modules]
     if len(history.steps) > 1:
         figures["scores"] = lambda: scores_figure(history.steps, history.scores, kept, run.decisions, run.score_label)
+    if (budgets := run.frontier()) is not None:
+        figures["frontier"] = lambda: frontier_figure(**budgets)
     if losses := run.losses():
         figures["loss"] = lambda: log_figure(losses, run.decisions if run.final else [])
     return figures

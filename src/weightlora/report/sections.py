@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..drawing.curves import LINE_ID, Palette, log_figure, scores_figure
+from ..drawing.curves import LINE_ID, Palette, frontier_figure, log_figure, scores_figure
 from ..drawing.svg import inline_svg
 from ..summary import by_kind
 from .costs import Cost, amount
@@ -89,6 +89,7 @@ def _facts(run: RunReport) -> list[tuple[str, str]]:
         facts.append(("Decided", f"after {run.step:,} steps" if run.step else "before the first step"))
         ranks = sorted({module.rank for module in run.modules if module.kept and module.rank is not None})
         facts.append(("Rank", ", ".join(map(str, ranks))))
+        facts.append(("Budget", run.selection.cost_in_words()))
     return [(name, value) for name, value in facts if value]
 
 
@@ -207,6 +208,10 @@ def _charts(run: RunReport, identifier: str) -> list[dict[str, Any]]:
             note = f"{len(history.steps):,} of {history.recorded:,} steps are drawn, evenly spaced."
         title = f"{run.score_label.capitalize()} of each module"
         charts.append(draw_chart(figure, title, f"{identifier}-scores", note))
+    if (budgets := run.frontier()) is not None:
+        charts.append(
+            draw_chart(frontier_figure(**budgets, palette=PAGE), "What each budget buys", f"{identifier}-budget")
+        )
     if losses := run.losses():
         figure = log_figure(losses, run.decisions if final else [], palette=PAGE)
         charts.append(draw_chart(figure, "Loss", f"{identifier}-loss"))

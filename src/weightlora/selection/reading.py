@@ -30,6 +30,18 @@ def _lora(value: Mapping[str, Any]) -> bool:
     return _whole(value.get("r")) and value["r"] > 0 and _number(value.get("lora_alpha"))
 
 
+def _costs(value: Any) -> bool:
+    amounts = ("budget", "predicted", "whole", "score")
+    return (
+        isinstance(value, dict)
+        and value.get("resource") in ("step_time", "memory")
+        and all(_number(value.get(name)) for name in amounts)
+        and value["whole"] > 0
+        and isinstance(points := value.get("frontier"), list)
+        and all(isinstance(p, dict) and all(_number(p.get(n)) for n in ("cost", "kept", "score")) for p in points)
+    )
+
+
 ROW: dict[str, Check] = {
     "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
     "kind": (lambda value: value in ("module", "parameter"), "'module' or 'parameter'"),
@@ -50,6 +62,7 @@ REST: dict[str, Check] = {
     "step": (_whole, "a whole number"),
     "seeds": (_or_none(lambda value: isinstance(value, dict) and all(map(_whole, value.values()))), "counts by name"),
     "grouping": (_or_none(lambda value: isinstance(value, dict)), "an object or null"),
+    "costs": (_or_none(_costs), "the costs of a choice, or null"),
     "trainable_parameters": (
         lambda value: isinstance(value, dict) and all(_whole(value.get(key)) for key in ("before", "after")),
         "an object with before and after",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..adapters.outcome import default_and_exceptions
+from ..costs import in_words
 from ..files import append_lines, read_lines, replacing_directory, write_json
 from ..run import HISTORY, SELECTION, SELECTION_FORMAT, check_empty, describe_selection
 from ..summary import Summary, by_kind
@@ -40,6 +41,9 @@ class Selection:
         seeds: For a choice over several seeds, module -> number of seeds at which it was chosen; else None.
         grouping: For a choice by groups, what that costs: `group`, `modules`, `parameters`, and the same two figures
             `without_groups` and for these modules with their groups `completed`; else None.
+        costs: For a choice within a budget of step time or memory: `resource`, and in seconds or bytes `budget`,
+            `predicted` and `whole` (with all adapters); `score`, the sum of the kept ones; and `frontier`, what other
+            budgets would have bought (`weightlora.costs.frontier`); else None.
         history: One dict per step and per decision, as `WeightLora.history`. Empty for a selection read from a
             directory, which keeps them in `history.jsonl`.
         directory: Where the selection was read from.
@@ -64,6 +68,7 @@ class Selection:
     versions: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int] | None = None
     grouping: Mapping[str, Any] | None = None
+    costs: Mapping[str, Any] | None = None
     history: Sequence[Mapping[str, Any]] = ()
     directory: Path | None = None
 
@@ -242,7 +247,14 @@ class Selection:
         names = [module.name for module in self.kept]
         if not self.final:
             return f"{len(names)} of {len(self.modules)} modules are active after {self.step} selection steps."
-        return f"{len(names)} of {len(self.modules)} modules chosen by {self.rule}: {by_kind(names)}."
+        text = f"{len(names)} of {len(self.modules)} modules chosen by {self.rule}: {by_kind(names)}."
+        return f"{text} {self.cost_in_words()}".rstrip()
+
+    def cost_in_words(self) -> str:
+        """One sentence about a budget of step time or memory; empty without one."""
+        if self.costs is None:
+            return ""
+        return in_words(*(self.costs[name] for name in ("resource", "predicted", "budget", "whole")))
 
     def __repr__(self) -> str:
         of = "" if self.model is None else f" of {self.model}"
@@ -264,12 +276,13 @@ KEYS = (
     "step",
     "seeds",
     "grouping",
+    "costs",
     "trainable_parameters",
     "versions",
 )
 """What a `selection.json` holds under the names of the fields."""
 
-OPTIONAL = ("seeds", "grouping")
+OPTIONAL = ("seeds", "grouping", "costs")
 """Fields that are written only where they are not None."""
 
 

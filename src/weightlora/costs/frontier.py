@@ -1,0 +1,75 @@
+"""What each budget of time or memory would buy, and what the choice of a run costs, as values that JSON can hold."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .model import Costs, amount_in_words
+from .packing import best_within
+
+__all__ = ["describe_choice", "frontier", "in_words"]
+
+BUDGETS = 12
+
+
+def frontier(costs: Costs, scores: Sequence[float], number: int | None = None) -> list[dict[str, Any]]:
+    """The best set within each of a dozen budgets, from the cheapest adapter to all of them.
+
+    Args:
+        costs: Of the n adapters.
+        scores: Of the n adapters.
+        number: How many adapters exactly; None for as many as it takes.
+
+    Returns:
+        For each set that is better than the one before: `budget` and `cost`, in the unit of the costs; `kept`, the
+        number of adapters; and `score`, the sum of theirs.
+    """
+    values = torch.tensor(scores, dtype=torch.float64)
+    least = min(costs.predict([i == one for i in range(len(scores))]) for one in range(len(scores)))
+    points: list[dict[str, Any]] = []
+    for step in range(BUDGETS + 1):
+        budget = (least + (costs.whole - least) * step / BUDGETS) * (1 + 1e-9)
+        mask = best_within(costs, values, budget, number)
+        if mask is None:
+            continue
+        point = {"cost": costs.predict(mask), "kept": int(mask.sum()), "score": float(values[mask].sum())}
+        if not points or points[-1]["score"] < point["score"]:
+            points.append({"budget": budget, **point})
+    return points
+
+
+def describe_choice(
+    costs: Costs, amount: float, kept: Sequence[bool], scores: Sequence[float], number: int | None
+) -> dict[str, Any]:
+    """The cost of a choice, its bound, and what other bounds would have bought.
+
+    Args:
+        costs: Of the n adapters.
+        amount: The bound, in the unit of the costs.
+        kept: The choice.
+        scores: By which it was made.
+        number: How many adapters exactly, or None.
+    """
+    return {
+        "resource": costs.resource,
+        "budget": amount,
+        "predicted": costs.predict(kept),
+        "whole": costs.whole,
+        "score": sum(score for score, stays in zip(scores, kept, strict=True) if stays),
+        "frontier": frontier(costs, scores, number),
+    }
+
+
+def in_words(resource: str, predicted: float, budget: float, whole: float) -> str:
+    """One sentence about the cost of a choice.
+
+    Args:
+        resource: `"step_time"` or `"memory"`.
+        predicted, budget: Of the choice, in seconds or bytes.
+        whole: The same with all adapters.
+    """
+    amount = amount_in_words(resource, predicted, whole)
+    if resource == "memory":
+        return f"A step uses {amount} by prediction; the budget is {amount_in_words(resource, budget, whole)}."
+    return f"A step takes {amount} by prediction; the budget is {budget / whole:.2f}."
