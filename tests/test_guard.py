@@ -72,6 +72,11 @@ def test_a_step_that_a_fused_optimizer_is_told_to_skip_is_none():
         optimizer.found_inf = torch.tensor(found)
         optimizer.step()
         assert guard.take() == (found == 0.0) and guard.is_spoiled()
+    optimizer.step()  # is told to do nothing
+    del optimizer.found_inf
+    model.bias.grad.zero_()
+    optimizer.step()
+    assert guard.take() and not guard.take()
 
 
 def test_what_any_process_finds_stops_all_until_the_choice():
