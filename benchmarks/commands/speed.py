@@ -125,12 +125,12 @@ def _sizes(variants: Mapping[str, Any]) -> Any:
 
 def _waits(variants: Mapping[str, Any]) -> Any:
     """How often, and where, the host waits for the device in a step; without rows where there is no GPU."""
-    from ..speed.variants import PARTS
+    from ..speed.waits import WAITED
 
-    table = _table("the host waits in", *PARTS)
+    table = _table("the host waits in", *WAITED)
     for key, row in variants.items():
         if waits := row["host_waits"]:
-            table.add_row(_label(key), *(" ".join([str(len(waits[part])), *waits[part]]) for part in PARTS))
+            table.add_row(_label(key), *(" ".join([str(len(waits[part])), *waits[part]]) for part in WAITED))
     return table
 
 

@@ -94,10 +94,11 @@ def summarize(figures: Mapping[str, Any]) -> dict[str, float]:
         for backward; `peak_selecting_over_kept`: peak of a step while selecting with `select_memory="low"` / after the
         choice; `peak_probing_over_kept`: the same of the probe; `disconnect_in_steps`: seconds of the disconnect with
         expansion / of a step with LoRA on all modules; `own_overhead`: of a step while selecting, the share of the
-        selector.
+        selector and of our hooks on the optimizer.
     """
     variants = figures["variants"]
     lora, credit, low, after, limit = (variants[key] for key in NEEDED)
+    own = credit["parts"]["hooks"] + credit["parts"]["selector"]
     return {
         "before_over_lora": credit["over_lora"],
         "after_over_limit": median_ratio(after["steps"], limit["steps"]),
@@ -106,7 +107,7 @@ def summarize(figures: Mapping[str, Any]) -> dict[str, float]:
         "peak_selecting_over_kept": low["peak_bytes"] / after["peak_bytes"],
         "peak_probing_over_kept": figures["peak_probing_bytes"] / after["peak_bytes"],
         "disconnect_in_steps": figures["expand_seconds"] / statistics.median(lora["steps"]),
-        "own_overhead": credit["parts"]["selector"] / statistics.median(credit["steps"]),
+        "own_overhead": own / statistics.median(credit["steps"]),
     }
 
 

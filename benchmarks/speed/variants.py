@@ -21,7 +21,8 @@ __all__ = ["LABELS", "NEEDED", "PARTS", "Variant", "build", "median_ratio", "sel
 RANK, ALPHA, LEARNING_RATE = 8, 32, 5e-4
 BACKEND = "inductor"  # of torch.compile
 NEVER = 10**9  # the selection does not end while it is timed
-PARTS = ("forward", "backward", "optimizer", "selector")
+PARTS = ("forward", "backward", "hooks", "optimizer", "selector")
+"""`hooks` are ours on the optimizer: the guard, and what a rule reads before a step."""
 LABELS = {
     "lora": "LoRA on all modules",
     "credit": "selecting, with update credit",
@@ -51,6 +52,7 @@ class Variant:
     optimizer: torch.optim.Optimizer
     selector: WeightLora | None = None
     seconds: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    clock: "Clock | None" = None
 
     @property
     def steps(self) -> list[float]:
@@ -58,7 +60,7 @@ class Variant:
         return [sum(parts) for parts in zip(*self.seconds.values(), strict=True)]
 
     def parts(self, batch: Mapping[str, Tensor]) -> Iterator[None]:
-        """One step of training, part by part: each of `PARTS` has been done when its turn comes."""
+        """One step of training, which pauses after the forward and backward pass, the optimizer and the selector."""
         loss = self.model(**batch).loss
         yield
         loss.backward()
@@ -74,12 +76,17 @@ class Variant:
 
     def step(self, batch: Mapping[str, Tensor], timed: bool = True) -> None:
         """One step of training."""
-        clock = Clock(batch["input_ids"].device)
+        self.clock = Clock(batch["input_ids"].device)
         for _ in self.parts(batch):
-            clock.lap()
+            self.clock.lap()
         if timed:
-            for part, took in zip(PARTS, clock.read(), strict=True):
+            forward, backward, begin, hooks, optimizer, selector = self.clock.read()
+            for part, took in zip(PARTS, (forward, backward, hooks, begin + optimizer, selector), strict=True):
                 self.seconds[part].append(took)
+
+    def mark(self) -> None:
+        """Let a lap end here whenever the optimizer steps: once before our hooks are made, and once after."""
+        self.optimizer.register_step_pre_hook(lambda *_: self.clock.lap() if self.clock else None)
 
 
 class Clock:
@@ -118,6 +125,7 @@ def build(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Variant]:
         after = variants["after"].selector if "after" in variants else None
         kept = [] if after is None else after.kept
         variant = variants[key] = BUILDERS[key](key, subject, kept)
+        variant.mark()
         for batch in (*subject.batches, subject.batches[0]):  # the last one for `after`, whose model changed before it
             variant.step(batch, timed=False)
     return variants
@@ -161,7 +169,9 @@ def _top(key: str, subject: Subject, kept: list[str]) -> Variant:
 
 def _variant(key: str, model: nn.Module) -> Variant:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return Variant(key, model, torch.optim.AdamW(trained, lr=LEARNING_RATE))
+    variant = Variant(key, model, torch.optim.AdamW(trained, lr=LEARNING_RATE))
+    variant.mark()
+    return variant
 
 
 BUILDERS: dict[str, Callable[[str, Subject, list[str]], Variant]] = {

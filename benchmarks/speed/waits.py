@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .variants import PARTS, Variant
+from .variants import Variant
 
-__all__ = ["find_waits", "recorded_waits"]
+__all__ = ["WAITED", "find_waits", "recorded_waits"]
 
+WAITED = ("forward", "backward", "optimizer", "selector")
+"""Parts of a step. Our hooks on the optimizer are a part of `optimizer` here; a place tells what waits."""
 SAID = "called a synchronizing CUDA operation"
 
 
@@ -20,7 +22,7 @@ def find_waits(variant: Variant, batch: Mapping[str, Tensor]) -> dict[str, list[
     if not batch["input_ids"].is_cuda:
         return None
     step, found = variant.parts(batch), {}
-    for part in PARTS:
+    for part in WAITED:
         with recorded_waits() as found[part]:
             next(step)
     next(step, None)

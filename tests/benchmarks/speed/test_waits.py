@@ -5,8 +5,7 @@ import warnings
 import pytest
 import torch
 from benchmarks.speed import waits
-from benchmarks.speed.variants import PARTS
-from benchmarks.speed.waits import SAID, find_waits, recorded_waits
+from benchmarks.speed.waits import SAID, WAITED, find_waits, recorded_waits
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def test_each_part_of_a_step_has_its_own_waits(modes):
         done = False
 
         def parts(self, batch):
-            for number, part in enumerate(PARTS):
+            for number, part in enumerate(WAITED):
                 for _ in range(number):
                     warnings.warn_explicit(SAID, UserWarning, f"{part}.py", 1)
                 yield
