@@ -1,7 +1,5 @@
 """Every variant is what it is called."""
 
-from collections import Counter
-
 import pytest
 import torch
 from benchmarks.speed import models, variants
@@ -9,8 +7,8 @@ from benchmarks.speed.measure import LORA, many_compilations
 from benchmarks.speed.models import How, large_llama
 from benchmarks.speed.variants import LABELS, PARTS, Clock, build, median_ratio
 from benchmarks.speed.waits import WAITED
+from operations import Operations
 from torch._dynamo.testing import CompileCounter
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightlora.adapters import find_adapters
 from weightlora.guard import StepGuard
@@ -71,15 +69,6 @@ def test_a_ratio_is_of_the_same_round():
 
 @pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
 def test_after_the_choice_a_step_makes_the_operations_of_plain_lora_and_those_of_the_guard(subject):
-    class Operations(TorchDispatchMode):
-        def __init__(self):
-            super().__init__()
-            self.made = Counter()
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            self.made[function.overloadpacket.__name__] += 1
-            return function(*args, **(kwargs or {}))
-
     made = {}
     for key, variant in build(subject, ("after", "limit")).items():
         step = variant.parts(subject.batches[0])
