@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 class Operations(TorchDispatchMode):
     """Inside, `made` counts operations by name, and `waited_for` lists the copies for which the host waits.
 
-    With fake tensors it works without the device. Tensors of no dimension do not count: a CPU's may go anywhere.
+    With fake tensors it works without the device.
     """
 
     def __init__(self):
@@ -21,11 +21,15 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        self.made[function.overloadpacket.__name__] += 1
-        origin, end = (
-            {tensor.device.type for tensor in tree_leaves(some) if torch.is_tensor(tensor) and tensor.dim()}
-            for some in (args, result)
-        )
+        name = function.overloadpacket.__name__
+        self.made[name] += 1
+        # scalars of a CPU go along with any other operation than a copy
+        origin, end = (devices_of(some, scalars="copy" in name) for some in (args, result))
         if len(origin | end) > 1 and not kwargs.get("non_blocking"):
             self.waited_for.append((*origin, *end))
         return result
+
+
+def devices_of(tree, scalars: bool) -> set[str]:
+    tensors = [leaf for leaf in tree_leaves(tree) if torch.is_tensor(leaf)]
+    return {tensor.device.type for tensor in tensors if tensor.dim() or scalars}
