@@ -20,7 +20,7 @@ define demo-data
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench speed-json bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -91,6 +91,9 @@ lint: $(STAMP) ## check style and types
 
 bench: $(STAMP) ## measure speed and memory of a step (ARGS=...)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks speed $(ARGS)
+
+bench-gpu: $(STAMP) ## the same with a model of 1 B parameters, on a CUDA GPU (ARGS=...)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks speed --gpu $(ARGS)
 
 speed-json: $(STAMP) ## measure what the summary needs, and print it as JSON (use make -s; ARGS=...)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks speed --json $(ARGS)

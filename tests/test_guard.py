@@ -1,6 +1,7 @@
 """Steps along NaN are not made, however an optimizer is called and whatever its gradients are."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,6 +73,26 @@ def test_a_step_that_a_fused_optimizer_is_told_to_skip_is_none():
         optimizer.found_inf = torch.tensor(found)
         optimizer.step()
         assert guard.take() == (found == 0.0) and guard.is_spoiled()
+    optimizer.step()  # is told to do nothing
+    del optimizer.found_inf
+    model.bias.grad.zero_()
+    optimizer.step()
+    assert guard.take() and not guard.take()
+
+
+def test_what_a_fused_optimizer_is_told_is_read_when_it_is_asked_for():
+    """To read it, the host waits for the accelerator, and after the choice nobody asks."""
+    read = []
+
+    class Told:
+        def __bool__(self):
+            read.append(1)
+            return False
+
+    guard = start()[2]
+    guard._before_step(SimpleNamespace(found_inf=Told()), (), {})
+    assert not read
+    assert guard.take() and read == [1]
 
 
 def test_what_any_process_finds_stops_all_until_the_choice():

@@ -14,6 +14,7 @@ from .options import add_option, names, positive
 from .progress import progress_bar
 
 RESULTS = Path("benchmarks/results/speed.json")
+GPU_RESULTS = RESULTS.with_name("speed-gpu.json")
 ROUNDS = 15
 WIDTH = 140
 
@@ -21,6 +22,12 @@ WIDTH = 140
 def add_parser(subparsers: Any) -> None:
     """Add the command to the parser."""
     parser = subparsers.add_parser("speed", help="time a step with LoRA, while selecting, and after the choice")
+    add_option(
+        parser,
+        "gpu",
+        action="store_true",
+        help=f"a model of 1 B parameters, eight ways, into {GPU_RESULTS} (needs CUDA)",
+    )
     add_option(parser, "models", type=names, help="only these models, separated by commas (default: all)")
     add_option(
         parser, "rounds", type=positive, default=ROUNDS, help=f"timed steps of each variant (default: {ROUNDS})"
@@ -44,23 +51,26 @@ def run(args: argparse.Namespace) -> int:
     from weightlora.train.environment import machine, versions
 
     from ..speed.measure import measure_model, summarize
-    from ..speed.models import MODELS
+    from ..speed.models import GPU_MODELS, MODELS
     from ..speed.variants import LABELS, NEEDED
 
-    chosen = args.models or list(MODELS)
-    if unknown := [name for name in chosen if name not in MODELS]:
-        raise ConfigError(f"--models {unknown[0]!r} is unknown: choose from {', '.join(MODELS)}.")
+    catalogue = list(GPU_MODELS if args.gpu else MODELS)
+    chosen = args.models or catalogue
+    if unknown := [name for name in chosen if name not in catalogue]:
+        raise ConfigError(f"--models {unknown[0]!r} is unknown: choose from {', '.join(catalogue)}.")
     if args.rounds < 2:
         raise ConfigError(f"--rounds {args.rounds} gives no quartiles: give at least 2.")
     if args.device not in ("auto", "cpu", "cuda") or (args.device == "cuda" and not torch.cuda.is_available()):
         raise ConfigError(f"--device {args.device} is not here: give cpu, or leave it out.")
+    if args.gpu and args.device == "auto" and not torch.cuda.is_available():
+        raise ConfigError("--gpu needs CUDA, which is not here: leave it out, or try it slowly with --device cpu.")
     cuda = torch.cuda.is_available() and args.device != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
     models: dict[str, Any] = {}
     with progress_bar(len(chosen) * args.rounds) as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the choice is made on thin evidence, and does not matter here
         for name in chosen:
-            subject = MODELS[name]().to(device)
+            subject = GPU_MODELS[name](device) if args.gpu else MODELS[name]().to(device)
             wanted = tuple(LABELS) if subject.rivals and not args.json else NEEDED
             figures = measure_model(subject, wanted, args.rounds, advance)
             models[name] = figures | {"summary": summarize(figures)}
@@ -71,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         show(models)
     if args.output or not args.json:
         content = {"format": 2, "study": "speed", "models": models, "versions": versions(), "machine": found}
-        write_json(args.output or RESULTS, content)
+        write_json(args.output or (GPU_RESULTS if args.gpu else RESULTS), content)
     return 0
 
 
@@ -85,8 +95,10 @@ def show(models: Mapping[str, Any]) -> None:
         rows, tokens = figures["batch"]
         title = f"{name}: {figures['keep']} of {figures['adapters']} adapters are kept, {rows} x {tokens} tokens"
         console.print(title, style="bold")
-        for table in _times(figures["variants"]), _sizes(figures["variants"]), _summary(figures["summary"]):
-            console.print(table, "")
+        variants = figures["variants"]
+        for table in _times(variants), _sizes(variants), _waits(variants), _summary(figures["summary"]):
+            if table.row_count:
+                console.print(table, "")
 
 
 def _times(variants: Mapping[str, Any]) -> Any:
@@ -108,6 +120,17 @@ def _sizes(variants: Mapping[str, Any]) -> Any:
         sizes = ("saved_activation_bytes", "optimizer_state_bytes", "peak_bytes", "file_bytes")
         cells = ("" if row[size] is None else filesize.decimal(row[size]) for size in sizes)
         table.add_row(_label(key), *cells, "" if row["load_seconds"] is None else f"{row['load_seconds']:.2f} s")
+    return table
+
+
+def _waits(variants: Mapping[str, Any]) -> Any:
+    """How often, and where, the host waits for the device in a step; without rows where there is no GPU."""
+    from ..speed.waits import WAITED
+
+    table = _table("the host waits in", *WAITED)
+    for key, row in variants.items():
+        if waits := row["host_waits"]:
+            table.add_row(_label(key), *(" ".join([str(len(waits[part])), *waits[part]]) for part in WAITED))
     return table
 
 

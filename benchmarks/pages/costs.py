@@ -125,7 +125,9 @@ def speed() -> str:
     """Costs of a step, measured in turns in one process: every variant on MiniLM, and what all models come to."""
     figures = stored("speed")
     model = figures["models"]["MiniLM-L6"]
-    rows = [["", "adapters", "step time", "activations for backward", "optimizer state", "peak", "file"]]
+    parts = ("forward", "backward", "optimizer")
+    sized = ("activations for backward", "optimizer state", "peak", "file")
+    rows = [["", "adapters", "step time", *(f"{part}, ms" for part in parts), *sized, "load"]]
     for key, variant in model["variants"].items():
         low, high = variant["over_lora_quartiles"]
         sizes = ("saved_activation_bytes", "optimizer_state_bytes", "peak_bytes", "file_bytes")
@@ -134,7 +136,9 @@ def speed() -> str:
                 LABELS[key],
                 "" if variant["adapters"] is None else str(variant["adapters"]),
                 f"{variant['over_lora']:.2f} ({low:.2f} to {high:.2f})",
+                *(f"{variant['parts'][part] * 1000:,.0f}" for part in parts),
                 *("" if variant[size] is None else megabytes(variant[size]) for size in sizes),
+                "" if variant["load_seconds"] is None else f"{variant['load_seconds']:.2f} s",
             ]
         )
     batch, keep = " x ".join(map(str, model["batch"])), f"{model['keep']} of {model['adapters']}"

@@ -1,9 +1,11 @@
 """Takes turns, and counts: the figures of one model."""
 
+import contextlib
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from weightlora.measure import (
 
 from .models import Subject
 from .variants import NEEDED, PARTS, Variant, build, median_ratio, selecting
+from .waits import find_waits
 
 __all__ = ["measure_model", "summarize", "time_rounds"]
 
@@ -35,6 +38,24 @@ def measure_model(
         rounds: Timed steps of each variant.
         advance: Called after each round.
     """
+    if subject.how.compiled:
+        with many_compilations():
+            return _measure(subject, wanted, rounds, advance)
+    return _measure(subject, wanted, rounds, advance)
+
+
+def many_compilations() -> contextlib.AbstractContextManager[None]:
+    """Inside, the forward pass of one class may be compiled for as many models as there are variants, or it fails."""
+    import torch._dynamo
+
+    torch.compiler.reset()
+    patched: contextlib.AbstractContextManager[None] = torch._dynamo.config.patch(
+        cache_size_limit=64, fail_on_cache_limit_hit=True
+    )
+    return patched
+
+
+def _measure(subject: Subject, wanted: tuple[str, ...], rounds: int, advance: Callable[[], None]) -> dict[str, Any]:
     variants = build(subject, wanted)
     time_rounds(variants, subject, rounds, advance)
     device = subject.batches[0]["input_ids"].device
@@ -43,6 +64,7 @@ def measure_model(
         "adapters": figures["lora"]["adapters"],
         "keep": subject.keep,
         "batch": list(subject.shape),
+        "how": asdict(subject.how),
         "rounds": rounds,
         "variants": figures,
         "disconnect_seconds": _disconnect(subject, variants["lora"], "none"),
@@ -72,10 +94,11 @@ def summarize(figures: Mapping[str, Any]) -> dict[str, float]:
         for backward; `peak_selecting_over_kept`: peak of a step while selecting with `select_memory="low"` / after the
         choice; `peak_probing_over_kept`: the same of the probe; `disconnect_in_steps`: seconds of the disconnect with
         expansion / of a step with LoRA on all modules; `own_overhead`: of a step while selecting, the share of the
-        selector.
+        selector and of our hooks on the optimizer.
     """
     variants = figures["variants"]
     lora, credit, low, after, limit = (variants[key] for key in NEEDED)
+    own = credit["parts"]["hooks"] + credit["parts"]["selector"]
     return {
         "before_over_lora": credit["over_lora"],
         "after_over_limit": median_ratio(after["steps"], limit["steps"]),
@@ -84,7 +107,7 @@ def summarize(figures: Mapping[str, Any]) -> dict[str, float]:
         "peak_selecting_over_kept": low["peak_bytes"] / after["peak_bytes"],
         "peak_probing_over_kept": figures["peak_probing_bytes"] / after["peak_bytes"],
         "disconnect_in_steps": figures["expand_seconds"] / statistics.median(lora["steps"]),
-        "own_overhead": credit["parts"]["selector"] / statistics.median(credit["steps"]),
+        "own_overhead": own / statistics.median(credit["steps"]),
     }
 
 
@@ -101,6 +124,7 @@ def _figures(variant: Variant, base: Variant, subject: Subject, device: torch.de
         "saved_activation_bytes": saved_activation_bytes(variant.model, batch),
         "optimizer_state_bytes": optimizer_state_bytes(variant.optimizer),
         "peak_bytes": peak_allocated_bytes(lambda: variant.step(batch, timed=False), device),
+        "host_waits": find_waits(variant, batch),
         **_file(variant, subject),
     }
 
@@ -126,10 +150,11 @@ def _disconnect(subject: Subject, plain: Variant, expand: str) -> float:
     variant = selecting("credit", subject, selection="credit", expand=expand)
     assert variant.selector is not None
     variant.step(subject.batches[0], timed=False)
+    wait = torch.cuda.synchronize if subject.batches[0]["input_ids"].is_cuda else lambda: None
+    wait()  # for the step, whose kernels may still run
     start = time.perf_counter()
     variant.selector.finish()
-    if subject.batches[0]["input_ids"].is_cuda:
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start
 
 

@@ -1,4 +1,4 @@
-"""The models on which steps are timed: two that are used, and Llamas with random weights of 4 to 32 layers."""
+"""The models on which steps are timed: two that are used, and Llamas with random weights, small and large."""
 
 import copy
 from collections.abc import Callable
@@ -8,18 +8,54 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    set_seed,
+)
+from transformers.utils import is_flash_attn_2_available
 
 from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
 
 from ..workloads.minilm import tokenize
 from ..workloads.smollm2 import load_smollm2
 
-__all__ = ["MODELS", "Subject"]
+__all__ = ["GPU_MODELS", "MODELS", "How", "Subject", "large_llama"]
 
 Batch = dict[str, Tensor]
 BATCHES = 8
-VOCABULARY = 4096  # of the Llamas
+VOCABULARY = 4096  # of the small Llamas
+TOKENS = 4096  # in a batch of the large one
+BILLION = {
+    "vocab_size": 32_000,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+}
+"""A Llama of 1.04 billion parameters."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How a model is trained.
+
+    Attributes:
+        dtype: Of the weights; adapters have the same.
+        attention: What Transformers calls its implementation.
+        checkpointing: Whether activations are recomputed in the backward pass (gradient checkpointing).
+        compiled: Whether `torch.compile` compiles the model.
+    """
+
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    checkpointing: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +67,9 @@ class Subject:
         batches: All of one shape.
         keep: Adapters that the selection keeps.
         target: Arguments of PEFT's config: modules, and the task type.
-        rivals: Whether other methods, such as full fine-tuning, are timed on it.
+        rivals: Whether other methods, such as full fine-tuning, are timed on it. Where none is, no variant trains the
+            weights, and all copies share them.
+        how: How it is trained.
     """
 
     base: nn.Module
@@ -39,10 +77,12 @@ class Subject:
     keep: int
     target: dict[str, Any] = field(default_factory=lambda: {"target_modules": "all-linear", "task_type": "CAUSAL_LM"})
     rivals: bool = True
+    how: How = How()
 
     def fresh(self) -> Any:
         """A copy of the model, in training mode."""
-        return copy.deepcopy(self.base).train()
+        shared = {} if self.rivals else {id(weight): weight for weight in self.base.parameters()}
+        return copy.deepcopy(self.base, shared).train()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,6 +132,34 @@ def _llama(layers: int) -> Subject:
     return Subject(base, _cut({"input_ids": ids, "labels": ids}, 4), 7 * layers // 4)
 
 
+def large_llama(device: torch.device, tokens: int, how: How, size: dict[str, Any] = BILLION) -> Subject:
+    """A Llama with random weights, made on the device, and batches of as many random tokens at any length."""
+    set_seed(0)
+    config = LlamaConfig(**size, use_cache=False)
+    with device:
+        base = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, how.dtype), attn_implementation=how.attention
+        )
+    rows = TOKENS // tokens
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (rows * BATCHES, tokens), generator=generator)
+    batches = _cut({"input_ids": ids, "labels": ids}, rows)
+    return Subject(base, batches, 7 * config.num_hidden_layers // 4, rivals=False, how=how).to(device)
+
+
+def _gpu_models() -> dict[str, Callable[[torch.device], Subject]]:
+    """Flash attention where it is installed, else torch's own, which has it inside for batches without padding."""
+    attention = "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+    models: dict[str, Callable[[torch.device], Subject]] = {}
+    for tokens in (512, 2048):
+        for checkpointing in (False, True):
+            for compiled in (False, True):
+                name = f"Llama-1B-{tokens}" + "-checkpointing" * checkpointing + "-compiled" * compiled
+                how = How("bfloat16", attention, checkpointing, compiled)
+                models[name] = partial(large_llama, tokens=tokens, how=how)
+    return models
+
+
 def _cut(columns: Batch, rows: int) -> list[Batch]:
     """The first rows as batches."""
     return [{name: c[i * rows : (i + 1) * rows] for name, c in columns.items()} for i in range(BATCHES)]
@@ -103,3 +171,6 @@ MODELS: dict[str, Callable[[], Subject]] = {
     **{f"Llama-{layers}-layers": partial(_llama, layers) for layers in (4, 8, 16, 32)},
 }
 """Name -> its loader."""
+
+GPU_MODELS = _gpu_models()
+"""Name -> what makes it on a device: one model of a billion parameters, by tokens a row and by how it is trained."""

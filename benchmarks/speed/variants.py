@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -19,8 +19,10 @@ from .models import BATCHES, Subject
 __all__ = ["LABELS", "NEEDED", "PARTS", "Variant", "build", "median_ratio", "selecting"]
 
 RANK, ALPHA, LEARNING_RATE = 8, 32, 5e-4
+BACKEND = "inductor"  # of torch.compile
 NEVER = 10**9  # the selection does not end while it is timed
-PARTS = ("forward", "backward", "optimizer", "selector")
+PARTS = ("forward", "backward", "hooks", "optimizer", "selector")
+"""`hooks` are ours on the optimizer: the guard, and what a rule reads before a step."""
 LABELS = {
     "lora": "LoRA on all modules",
     "credit": "selecting, with update credit",
@@ -50,30 +52,41 @@ class Variant:
     optimizer: torch.optim.Optimizer
     selector: WeightLora | None = None
     seconds: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    clock: "Clock | None" = None
 
     @property
     def steps(self) -> list[float]:
         """Times of whole steps."""
         return [sum(parts) for parts in zip(*self.seconds.values(), strict=True)]
 
-    def step(self, batch: Mapping[str, Tensor], timed: bool = True) -> None:
-        """One step of training."""
-        clock = Clock(batch["input_ids"].device)
+    def parts(self, batch: Mapping[str, Tensor]) -> Iterator[None]:
+        """One step of training, which pauses after the forward and backward pass, the optimizer and the selector."""
         loss = self.model(**batch).loss
-        clock.lap()
+        yield
         loss.backward()
-        clock.lap()
+        yield
         self.optimizer.step()
         if self.key == "adalora":
             self.model.base_model.update_and_allocate(BATCHES)
-        clock.lap()
+        yield
         if self.selector is not None:
             self.selector.step()
-        clock.lap()
+        yield
         self.optimizer.zero_grad()
+
+    def step(self, batch: Mapping[str, Tensor], timed: bool = True) -> None:
+        """One step of training."""
+        self.clock = Clock(batch["input_ids"].device)
+        for _ in self.parts(batch):
+            self.clock.lap()
         if timed:
-            for part, took in zip(PARTS, clock.read(), strict=True):
+            forward, backward, begin, hooks, optimizer, selector = self.clock.read()
+            for part, took in zip(PARTS, (forward, backward, hooks, begin + optimizer, selector), strict=True):
                 self.seconds[part].append(took)
+
+    def mark(self) -> None:
+        """Let a lap end here whenever the optimizer steps: once before our hooks are made, and once after."""
+        self.optimizer.register_step_pre_hook(lambda *_: self.clock.lap() if self.clock else None)
 
 
 class Clock:
@@ -103,7 +116,7 @@ class Clock:
 
 
 def build(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Variant]:
-    """The variants that are wanted, each after `BATCHES` steps of warm-up.
+    """The variants that are wanted, each after `BATCHES` steps of warm-up, and one after which nothing is compiled.
 
     `after` has chosen by the credit of its warm-up, and `limit` is plain LoRA on what it chose.
     """
@@ -112,7 +125,8 @@ def build(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Variant]:
         after = variants["after"].selector if "after" in variants else None
         kept = [] if after is None else after.kept
         variant = variants[key] = BUILDERS[key](key, subject, kept)
-        for batch in subject.batches:
+        variant.mark()
+        for batch in (*subject.batches, subject.batches[0]):  # the last one for `after`, whose model changed before it
             variant.step(batch, timed=False)
     return variants
 
@@ -121,7 +135,12 @@ def lora(key: str, subject: Subject, target: Any = None, **settings: Any) -> Var
     """LoRA on all modules, or on those named."""
     changed = {} if target is None else {"target_modules": target}
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, **{**subject.target, **changed}, **settings)
-    return _variant(key, get_peft_model(subject.fresh(), config))
+    model = get_peft_model(subject.fresh(), config, autocast_adapter_dtype=subject.how.dtype == "float32")
+    if subject.how.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if subject.how.compiled:
+        model.compile(backend=BACKEND)
+    return _variant(key, model)
 
 
 def selecting(key: str, subject: Subject, **settings: Any) -> Variant:
@@ -150,7 +169,9 @@ def _top(key: str, subject: Subject, kept: list[str]) -> Variant:
 
 def _variant(key: str, model: nn.Module) -> Variant:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return Variant(key, model, torch.optim.AdamW(trained, lr=LEARNING_RATE))
+    variant = Variant(key, model, torch.optim.AdamW(trained, lr=LEARNING_RATE))
+    variant.mark()
+    return variant
 
 
 BUILDERS: dict[str, Callable[[str, Subject, list[str]], Variant]] = {

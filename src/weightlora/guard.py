@@ -38,18 +38,20 @@ class StepGuard:
         self.go_back: Callable[[], str] = lambda: START_AGAIN
         self._optimizer, self._named, self._average = optimizer, named, average
         self._stepped = False
+        self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
         optimizer.register_step_pre_hook(self._before_step)
 
     def take(self) -> bool:
         """Whether the optimizer has stepped since the last call."""
-        stepped, self._stepped = self._stepped, False
+        stepped = self._stepped and (self._skipped is None or not bool(self._skipped))
+        self._stepped, self._skipped = False, None
         return stepped
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
         gradients = (gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])
-        spoiled = torch.tensor([float(not are_finite(gradients))])
-        return bool(spoiled if self._average is None else self._average(spoiled))
+        spoiled = not are_finite(gradients)
+        return spoiled if self._average is None else bool(self._average(torch.tensor([float(spoiled)])))
 
     def leave_others(self) -> None:
         """From now on look at the gradients of this process alone, which then need not step whenever others do."""
@@ -58,7 +60,7 @@ class StepGuard:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
-            self._stepped = not bool(found)
+            self._stepped, self._skipped = True, found
             return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
@@ -87,14 +89,14 @@ class StepGuard:
                 f"{whose} NaN or infinite: training has diverged, and this step is not made. Lower the learning rate, "
                 f"and {self.go_back()}."
             )
-        self._stepped = True
+        self._stepped, self._skipped = True, None
 
 
 @torch.no_grad()
 def are_finite(tensors: Iterable[Tensor | None]) -> bool:
     """Whether no entry is NaN or infinite, of those tensors that are there and of this process's parts of them."""
-    there = [tensor._values() if tensor.is_sparse else local(tensor) for tensor in tensors if tensor is not None]
-    there = [tensor for tensor in there if tensor.numel()]
+    parts = (tensor._values() if tensor.is_sparse else local(tensor) for tensor in tensors if tensor is not None)
+    there = [part for part in parts if part.numel()]
     # A norm is not finite if an entry is not. The usual one is the quickest; the largest magnitude cannot overflow.
     norms = (torch._foreach_norm(there, order) for order in (2.0, math.inf))
-    return not there or any(bool(to_vector(list(one)).isfinite().all()) for one in norms)
+    return not there or any(math.isfinite(to_vector(list(one)).sum()) for one in norms)

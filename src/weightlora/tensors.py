@@ -9,7 +9,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 # Parameters that FSDP1 has flattened do not say it themselves: entries as a whole, and number of parts.
 _WHOLE = WeakIdKeyDictionary()
 # Parameters whose values and gradients an engine keeps for itself (DeepSpeed): copies of both, whole.
-_SHOWN = WeakIdKeyDictionary()
+_SHOWN = WeakIdKeyDictionary()  # `.data` is empty when it is, and much quicker to ask
 
 
 def note_whole_(parameter: Tensor, entries: int, parts: int) -> None:
@@ -34,7 +34,7 @@ def hide_(parameter: Tensor) -> None:
 
 def gradient_of(parameter: Tensor) -> Tensor | None:
     """The gradient of a parameter, or the copy that its engine shows of it; None if it has none."""
-    return _SHOWN[parameter][1] if _SHOWN and parameter in _SHOWN else parameter.grad
+    return _SHOWN[parameter][1] if _SHOWN.data and parameter in _SHOWN else parameter.grad
 
 
 def to_vector(tensors: list[Tensor]) -> Tensor:
@@ -45,7 +45,7 @@ def to_vector(tensors: list[Tensor]) -> Tensor:
         places.setdefault(tensor.device, []).append(place)
     pieces = list(tensors)
     for here in places.values():
-        joined = join([tensors[place].detach().float() for place in here]).cpu().double()
+        joined = join([tensors[place] for place in here]).detach().float().cpu().double()
         if len(places) == 1:
             return joined
         for place, piece in zip(here, joined.split([tensors[place].numel() for place in here]), strict=True):
@@ -62,7 +62,7 @@ def row_dots(first: Tensor, second: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a DTensor, or the copy that an engine shows; any other tensor as it is."""
-    if _SHOWN and tensor in _SHOWN:
+    if _SHOWN.data and tensor in _SHOWN:
         return _SHOWN[tensor][0]
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 

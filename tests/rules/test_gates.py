@@ -3,14 +3,16 @@
 import pytest
 import torch
 from models import adamw, batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo, train
+from operations import Operations
 from peft import LoraConfig
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.budget import top_k
 from weightlora.errors import TrainingError
-from weightlora.rules.gates import StoIHT, attach_gate, detach_gate, set_gates_, take_gradients
+from weightlora.rules.gates import Gate, StoIHT, attach_gate, detach_gate, set_gates_, take_gradients
 
 
 def ids(size: int = 4) -> torch.Tensor:
@@ -286,3 +288,14 @@ def test_a_budget_of_parameters_alone_is_not_filled_with_gates_that_are_off():
     rule = gates_rule(keep_parameters=0.5)
     kept = moved_to(rule, [2.0, *[0.0] * 11], 2)
     assert kept.nonzero().flatten().tolist() == [0]
+
+
+def test_the_host_waits_for_an_accelerator_once_a_step():
+    """On fake tensors, to read the gradients; new values are sent without waiting."""
+    with FakeTensorMode():
+        gates = [Gate(torch.ones((), device="cuda", requires_grad=True), ()) for _ in range(3)]
+        gates[0].omega.grad = torch.zeros((), device="cuda")
+        with Operations() as operations:
+            gradients = take_gradients(gates)
+            set_gates_(gates, gradients)
+    assert operations.waited_for == [("cuda", "cpu")] and operations.made["_foreach_copy_"] == 1

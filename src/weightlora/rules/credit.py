@@ -37,16 +37,21 @@ class UpdateCredit(Rule):
         super().__init__(adapters, optimizer, settings)
         self._adapters = adapters
         self._blocks: list[_Block] = []  # found at the first step of a round: between rounds, adapters grow
+        self._width = 0  # parameters of an adapter, at most
         self._before: list[Tensor] | None = None
+        self._variants: list[tuple[int, LoraAdapter]] = []
         self._norms: list[tuple[int, Tensor, Tensor]] = []  # of DoRA: adapter, norm, magnitude
         self._hook = optimizer.register_step_pre_hook(self._remember)
 
     @torch.no_grad()
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._blocks = self._blocks or _blocks_of(self._adapters)
+        if not self._blocks:
+            self._blocks = _blocks_of(self._adapters)
+            self._width = max(len(adapter.parameters) for adapter in self._adapters)
+            self._variants = [(index, adapter) for index, adapter in enumerate(self._adapters) if adapter.variant]
         # not only those with a gradient: a closure (Lightning's loops have one) brings them during the step
         self._before = [block.stack(block.parameters) for block in self._blocks]
-        magnitudes = [(i, a, a.magnitude) for i, a in enumerate(self._adapters) if a.variant]
+        magnitudes = [(i, adapter, adapter.magnitude) for i, adapter in self._variants]
         self._norms = [(i, a.weight_norm(), m.detach().clone()) for i, a, m in magnitudes if m is not None]
 
     @torch.no_grad()
@@ -55,22 +60,31 @@ class UpdateCredit(Rule):
         before, self._before = self._before, None
         if before is None:
             return None
+        found = [gain for block, old in zip(self._blocks, before, strict=True) if (gain := _gain(block, old))]
         # FSDP1 may have left this process no part of any adapter.
-        holds = any(block.entries for block in self._blocks)
-        if holds and not any(_trains(parameter) for block in self._blocks for parameter in block.parameters):
+        if not found and any(block.entries for block in self._blocks):
             raise TrainingError(
                 "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
             )
-        gains = to_vector([_gains(block, old) for block, old in zip(self._blocks, before, strict=True)]).float()
-        terms = torch.zeros(len(self._adapters), 1 + max(max(block.places) for block in self._blocks))
-        for block, gain in zip(self._blocks, gains.split([len(b.parameters) for b in self._blocks]), strict=True):
-            terms[block.owners, block.places] = gain * block.parts
+        norms = [(i, _credit_of_norm(self._adapters[i], norm, magnitude)) for i, norm, magnitude in self._norms]
+        return self._add_up(found, [(i, credit) for i, credit in norms if credit is not None]).double()
+
+    def _add_up(self, found: list["_Gain"], norms: list[tuple[int, Tensor]]) -> Tensor:
+        """The adapters' credits, after one transfer from each device. Float32, shape `(n,)`."""
         credit = torch.zeros(len(self._adapters))
+        if not found:
+            return credit
+        sizes = [len(gain.values) for gain in found]
+        values = to_vector([*(gain.values for gain in found), *(one.view(1) for _, one in norms)]).float()
+        terms = torch.zeros(len(credit), self._width)
+        for gain, value in zip(found, values[: sum(sizes)].split(sizes), strict=True):
+            block, rows = gain.block, gain.rows
+            terms[block.owners[rows], block.places[rows]] = value * block.parts[rows]
         for term in terms.unbind(1):  # in the order of an adapter's parameters, on every device
             credit -= term
-        for i, norm, magnitude in self._norms:
-            credit[i] += _credit_of_norm(self._adapters[i], norm, magnitude).cpu()
-        return credit.double()
+        for (index, _), value in zip(norms, values[sum(sizes) :], strict=True):
+            credit[index] += value
+        return credit
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
         """Add up the credit over the steps."""
@@ -81,13 +95,13 @@ class UpdateCredit(Rule):
         return self.score == 0
 
     def keep(self, mask: Tensor) -> None:
-        self._blocks, self._norms = [], []  # or what leaves the model would stay in memory
+        self._blocks, self._variants, self._norms = [], [], []  # or what leaves the model would stay in memory
         self._adapters = [adapter for adapter, kept in zip(self._adapters, mask.tolist(), strict=True) if kept]
         super().keep(mask)
 
     def close(self) -> None:
         self._hook.remove()
-        self._before, self._blocks, self._norms = None, [], []
+        self._before, self._blocks, self._variants, self._norms = None, [], [], []
 
 
 @dataclass(frozen=True)
@@ -97,16 +111,16 @@ class _Block:
     Attributes:
         parameters: The m parameters.
         entries: Of each, on this process.
-        owners: The index of each one's adapter.
-        places: Which of its adapter's parameters each one is.
+        owners: The index of each one's adapter, shape `(m,)`.
+        places: Which of its adapter's parameters each one is, shape `(m,)`.
         parts: Into how many parts each one is cut (FSDP), shape `(m,)`. This process's part times the number of parts
             is credited: the mean over the processes is the whole.
     """
 
     parameters: list[nn.Parameter]
     entries: int
-    owners: list[int]
-    places: list[int]
+    owners: Tensor
+    places: Tensor
     parts: Tensor
 
     def stack(self, tensors: list[Any]) -> Tensor:
@@ -124,32 +138,46 @@ def _blocks_of(adapters: list[LoraAdapter]) -> list[_Block]:
     for members in alike.values():
         parameters, owners, places = map(list, zip(*members, strict=True))
         parts = torch.tensor([shards(parameter) for parameter in parameters], dtype=torch.float32)
-        blocks.append(_Block(parameters, local(parameters[0]).numel(), owners, places, parts))
+        where = torch.tensor(owners), torch.tensor(places)
+        blocks.append(_Block(parameters, local(parameters[0]).numel(), *where, parts))
     return blocks
 
 
-def _trains(parameter: nn.Parameter) -> bool:
-    return parameter.requires_grad and gradient_of(parameter) is not None
+@dataclass(frozen=True)
+class _Gain:
+    """What the updates of a block changed in the loss, to first order.
+
+    Attributes:
+        rows: Which of the block's parameters have a gradient.
+        values: `<gradient, update>` of each of these, on their device. Float32.
+    """
+
+    block: _Block
+    rows: list[int] | slice
+    values: Tensor
 
 
-def _gains(block: _Block, before: Tensor) -> Tensor:
-    """`<gradient, update>` of each parameter, 0 where there is no gradient. Float32, shape `(m,)`."""
-    rows = [row for row, parameter in enumerate(block.parameters) if _trains(parameter)]
-    gains = torch.zeros(len(before), device=before.device)
-    if rows:
-        parameters = [block.parameters[row] for row in rows]
-        gradients, moved = block.stack([gradient_of(p) for p in parameters]).float(), block.stack(parameters).float()
-        moved -= (before if len(rows) == len(before) else before[rows]).float()
-        gains[rows] = row_dots(gradients, moved)
-    return gains
+def _gain(block: _Block, before: Tensor) -> _Gain | None:
+    """The gain of a block; None if none of its parameters has a gradient."""
+    pairs = [(p, gradient_of(p) if p.requires_grad else None) for p in block.parameters]
+    rows = [row for row, (_, gradient) in enumerate(pairs) if gradient is not None]
+    if not rows:
+        return None
+    complete = len(rows) == len(pairs)
+    if not complete:
+        whole = before.unbind()  # for an index that is sent to an accelerator, the host would wait
+        before = torch.stack([whole[row] for row in rows])
+    gradients = block.stack([pairs[row][1] for row in rows]).float()
+    moved = block.stack([pairs[row][0] for row in rows]).float()
+    moved -= before.float()
+    return _Gain(block, slice(None) if complete else rows, row_dots(gradients, moved))
 
 
-def _credit_of_norm(adapter: LoraAdapter, norm: Tensor, magnitude: Tensor) -> Tensor:
-    """What the change of DoRA's weight norm, from `norm` to the present one, did to the loss."""
+def _credit_of_norm(adapter: LoraAdapter, norm: Tensor, magnitude: Tensor) -> Tensor | None:
+    """What the change of DoRA's weight norm, from `norm` to the present one, did to the loss, shape `()`."""
     now = adapter.magnitude
-    if now is None or not _trains(now):
-        return torch.zeros(())
-    gradient = gradient_of(now)
-    assert gradient is not None
+    gradient = None if now is None or not now.requires_grad else gradient_of(now)
+    if gradient is None:
+        return None
     slope = gradient.float() * magnitude.float() / norm.float()
     return (slope * (adapter.weight_norm() - norm).float()).sum()

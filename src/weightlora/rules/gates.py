@@ -195,7 +195,7 @@ def set_gates_(gates: list[Gate], values: Tensor) -> None:
     for place, gate in enumerate(gates):
         places[gate.omega.device].append(place)
     for device, here in places.items():  # one transfer and one operation a device
-        new = values[here].to(device, torch.float32)
+        new = values[here].float().to(device, non_blocking=True)
         torch._foreach_copy_([gates[place].omega for place in here], list(new.unbind()))
 
 

@@ -40,6 +40,9 @@ def test_quickstart_has_its_numbers():
 def test_speed_has_every_variant_of_minilm_and_a_column_for_each_model():
     found, models = rows(costs.speed()), costs.stored("speed")["models"]
     assert found["after the choice"][0] == "9" and found["LoRA on all modules"][:2] == ["36", "1.00 (1.00 to 1.00)"]
+    full = models["MiniLM-L6"]["variants"]["full"]
+    assert found["full fine-tuning"][3] == f"{full['parts']['backward'] * 1000:,.0f}"
+    assert found["full fine-tuning"][-2:] == ["", ""] and found["DoRA on all modules"][-1].endswith(" s")
     overhead = found["the selector's share of a step while selecting"]
     assert overhead == [f"{one['summary']['own_overhead']:.3f}" for one in models.values()] and len(models) > 2
 

@@ -42,7 +42,7 @@ def test_low_memory_and_the_probe_need_less_than_a_selection_step(subject):
 
 def test_the_summary_is_of_medians_and_of_rounds():
     def variant(steps, **more):
-        parts = {"selector": 0.5}
+        parts = {"selector": 0.5, "hooks": 0.25}
         return {
             "steps": steps,
             "over_lora": 0.5,
@@ -64,5 +64,5 @@ def test_the_summary_is_of_medians_and_of_rounds():
         "peak_selecting_over_kept": 0.5,
         "peak_probing_over_kept": 0.4,
         "disconnect_in_steps": 2.0,
-        "own_overhead": 0.1,
+        "own_overhead": 0.15,
     }

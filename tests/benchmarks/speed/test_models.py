@@ -1,9 +1,11 @@
 """The models that are timed: batches are full and of one shape, and a copy is a copy."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import torch
 from benchmarks.speed import models
-from benchmarks.speed.models import BATCHES, MODELS
+from benchmarks.speed.models import BATCHES, GPU_MODELS, MODELS
 from models import tiny_llama
 
 
@@ -16,6 +18,28 @@ def test_the_llamas_grow_by_layers():
 def test_a_copy_shares_no_weight(subject):
     one, other = subject.fresh(), subject.fresh()
     assert one.training and not {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in other.parameters()}
+
+
+def test_copies_share_the_weights_that_no_variant_trains():
+    found = MODELS["Llama-4-layers"]()
+    other = replace(found, rivals=False)
+    for one, shares in ((found, False), (other, True)):
+        pairs = list(zip(one.base.parameters(), one.fresh().parameters(), strict=True))
+        assert pairs and all((mine is copied) == shares for mine, copied in pairs)
+
+
+def test_the_large_llama_is_made_on_its_device_in_eight_ways():
+    """On the meta device: nothing is stored."""
+    ways = {(load.keywords["tokens"], load.keywords["how"]) for load in GPU_MODELS.values()}
+    assert len(ways) == len(GPU_MODELS) == 8
+    for name, tokens in (("Llama-1B-512", 512), ("Llama-1B-2048-checkpointing-compiled", 2048)):
+        found = GPU_MODELS[name](torch.device("meta"))
+        parameters = list(found.base.parameters())
+        assert {p.device.type for p in parameters} == {"meta"} and {p.dtype for p in parameters} == {torch.bfloat16}
+        assert 1.0e9 < sum(p.numel() for p in parameters) < 1.1e9 and found.keep == 28 and not found.rivals
+        assert found.shape == (4096 // tokens, tokens) and len(found.batches) == BATCHES
+        assert found.base.config._attn_implementation == found.how.attention
+        assert (found.how.checkpointing, found.how.compiled) == ("check" in name, "compiled" in name)
 
 
 def test_reviews_that_are_too_short_are_left_out(monkeypatch):

@@ -2,10 +2,16 @@
 
 import pytest
 import torch
-from benchmarks.speed.measure import LORA
+from benchmarks.speed import models, variants
+from benchmarks.speed.measure import LORA, many_compilations
+from benchmarks.speed.models import How, large_llama
 from benchmarks.speed.variants import LABELS, PARTS, Clock, build, median_ratio
+from benchmarks.speed.waits import WAITED
+from operations import Operations
+from torch._dynamo.testing import CompileCounter
 
 from weightlora.adapters import find_adapters
+from weightlora.guard import StepGuard
 
 
 @pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
@@ -31,6 +37,23 @@ def test_a_step_is_timed_in_parts_and_a_warm_up_is_not(subject):
     assert all(len(part) == 1 and part[0] >= 0 for part in parts) and variant.steps == [sum(p[0] for p in parts)]
 
 
+@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.parametrize("key", ["lora", "credit", "after"])
+def test_our_hooks_are_timed_apart_from_the_optimizers_step(subject, key, monkeypatch):
+    """A clock that only the guard advances."""
+    variant, time = build(subject, (key,))[key], [0.0]
+
+    def tick(guard):
+        time[0] += 1
+        return False
+
+    monkeypatch.setattr(StepGuard, "is_spoiled", tick)
+    monkeypatch.setattr("time.perf_counter", lambda: time[0])
+    variant.step(subject.batches[0])
+    expected = {"lora": 0.0, "credit": 1.0, "after": 1.0}[key]
+    assert {part: took for part, (took,) in variant.seconds.items()} == dict.fromkeys(PARTS, 0.0) | {"hooks": expected}
+
+
 def test_the_clock_reads_what_lies_between_laps(monkeypatch):
     times = iter([1.0, 1.5, 4.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
@@ -42,3 +65,56 @@ def test_the_clock_reads_what_lies_between_laps(monkeypatch):
 
 def test_a_ratio_is_of_the_same_round():
     assert median_ratio([2.0, 9.0, 8.0], [4.0, 3.0, 4.0]) == 2.0
+
+
+@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+def test_after_the_choice_a_step_makes_the_operations_of_plain_lora_and_those_of_the_guard(subject):
+    made = {}
+    for key, variant in build(subject, ("after", "limit")).items():
+        step = variant.parts(subject.batches[0])
+        for part in WAITED:
+            with Operations() as operations:
+                next(step)
+            made[key, part] = operations.made
+    for part in ("forward", "backward"):
+        assert made["after", part] == made["limit", part] and made["limit", part].total() > 50
+    assert made["after", "selector"].total() == 0
+    guard = made["after", "optimizer"] - made["limit", "optimizer"]
+    assert not made["limit", "optimizer"] - made["after", "optimizer"]
+    assert guard["_foreach_norm"] == 1 and guard.total() < 10, guard
+
+
+TINY = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.fixture
+def llama(monkeypatch):
+    """Makes a small model of the kind that is timed on a GPU."""
+    monkeypatch.setattr(models, "TOKENS", 32)
+    return lambda **how: large_llama(torch.device("cpu"), 16, How("bfloat16", **how), TINY)
+
+
+def test_adapters_have_the_models_dtype_and_blocks_are_recomputed_where_the_subject_says_so(llama):
+    for checkpointing in (False, True):
+        model = build(llama(checkpointing=checkpointing), ("lora",))["lora"].model
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        assert model.is_gradient_checkpointing == checkpointing
+
+
+@pytest.mark.slow
+def test_a_model_is_compiled_where_the_subject_says_so_and_as_often_as_it_takes(llama, monkeypatch):
+    counter = CompileCounter()
+    monkeypatch.setattr(variants, "BACKEND", counter)
+    build(llama(), ("lora",))
+    assert counter.frame_count == 0
+    with many_compilations():
+        assert torch._dynamo.config.fail_on_cache_limit_hit
+        assert build(llama(compiled=True), ("lora",))["lora"].model.peft_config
+    assert counter.frame_count == 1 and not torch._dynamo.config.fail_on_cache_limit_hit
