@@ -1,0 +1,305 @@
+"""Runs a model's frozen prefix once for each example, and reads its output from disk in later epochs."""
+
+import contextlib
+import inspect
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import ConfigError, DataError, ModelError, TrainingError
+from ..files import check_writable
+from .cut import Cut, check_dropout, find_cut, identity_of
+from .places import entering, passed_over, without_dropout
+from .rows import Rows, rows_of
+from .store import Store, check_identity
+
+__all__ = ["PREFIX_DROPOUT", "PrefixCache", "check_prefix"]
+
+PREFIX_DROPOUT = ("refuse", "off")
+SHARE_OF_FREE = 0.9
+"""Of the free bytes on the disk, what a cache without `max_bytes` may take."""
+
+
+class PrefixCache:
+    """Keeps the output of the frozen blocks below the lowest trained one, and does not run them for kept examples.
+
+    Open it when the choice is final, around your training loop:
+
+        with PrefixCache(model, "out/prefix_cache"):
+            for epoch in range(10):
+                for batch in loader:
+                    ...
+
+    The first epoch runs the whole model and writes what block `first` gets. Later epochs read that. Examples are
+    known by their content, so the order of the data may change. In each pass over the data, the first batch that
+    could be read is computed once more and compared. Evaluation reads what is there, and writes nothing.
+
+    Args:
+        model: A model whose lowest blocks are frozen, such as a PEFT model after its adapters were chosen.
+        directory: Where hidden states are kept. A later run on the same model and cut goes on with them.
+        max_bytes: The most bytes that all processes keep together. None takes 90 % of what is free on the disk.
+        prefix_dropout: `"refuse"` raises an error if the prefix has dropout. `"off"` trains without dropout below the
+            cut: that is another training, with less regularization.
+        examples: Examples of the training data. If so many were met and none was read, the cache warns and stops.
+        tokens: Tokens of the training data, to tell before training whether there is room for them.
+
+    Attributes:
+        first: The lowest block that runs for a cached example.
+        reads: Training batches that were read.
+        fills: Training batches that ran through the whole model.
+
+    Raises:
+        WeightLoraError: The model cannot be cached, the directory has hidden states of another model, or it has no
+            room.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        directory: str | os.PathLike[str],
+        max_bytes: int | None = None,
+        *,
+        prefix_dropout: str = "refuse",
+        examples: int | None = None,
+        tokens: int | None = None,
+    ) -> None:
+        self._cut = check_prefix(model, directory, max_bytes, prefix_dropout, tokens)
+        self.first = self._cut.first
+        if self.first == 0:
+            raise ModelError("block 0 trains, so nothing below it is frozen: leave the cache of the prefix out.")
+        self.directory, self.reads, self.fills = Path(directory) / f"block-{self.first}", 0, 0
+        self._limit, self._examples, self._off = _room(self.directory, max_bytes), examples, prefix_dropout == "off"
+        self._store: Store | None = None
+        self._idle, self._missed, self._due = False, 0, True
+        self._seen: set[bytes] = set()
+        self._form: int | None = None
+        self._padding_checked = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of hidden states that this process has written; 0 while the cache is closed."""
+        return 0 if self._store is None else self._store.nbytes
+
+    def __enter__(self) -> "PrefixCache":
+        self.open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Begin: open the files, and run the model's forward pass through the cache."""
+        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        process = dist.get_rank() if world > 1 else 0
+        self._store = Store(self.directory, identity_of(self._cut), self._limit // world, process)
+        backbone: Any = self._cut.backbone
+        self._forward: Callable[..., Any] = backbone.forward
+        self._before = vars(backbone).get("forward")
+        self._signature = inspect.signature(self._forward)
+        self._ours = self._run
+        backbone.forward = self._ours
+
+    def close(self) -> None:
+        """End: give the model its own forward pass back, and close the files. A second call does nothing."""
+        if self._store is None:
+            return
+        backbone: Any = self._cut.backbone
+        if vars(backbone).get("forward") is self._ours:
+            del backbone.forward
+            if self._before is not None:
+                backbone.forward = self._before
+        self._store.close()
+        self._store = None
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """The backbone's forward pass while the cache is open."""
+        training, store = self._cut.backbone.training, self._store
+        if store is None or torch.compiler.is_compiling():
+            return self._forward(*args, **kwargs)
+        with without_dropout(self._cut.prefix) if training and self._off else contextlib.nullcontext():
+            rows = None if self._idle or self._asks_for_all() else rows_of(self._signature, args, kwargs)
+            if rows is None:
+                self._count_miss(1, training)
+                return self._forward(*args, **kwargs)
+            kept = self._has_all(store, rows)
+            if training:
+                if self._seen.issuperset(rows.keys):  # another pass over the data
+                    self._seen, self._due, self._padding_checked = set(), True, False
+                self._seen.update(rows.keys)
+            if kept and not self._due and (states := _read(store, rows)) is not None:
+                self.reads += training
+                return self._read_run(states, args, kwargs)
+            return self._fill_run(store, rows, args, kwargs) if training else self._forward(*args, **kwargs)
+
+    def _has_all(self, store: Store, rows: Rows) -> bool:
+        if not all(key in store for key in rows.keys):
+            store.refresh()  # another process may have met it
+        return all(key in store for key in rows.keys)
+
+    def _asks_for_all(self) -> bool:
+        config = getattr(self._cut.backbone, "config", None)
+        return any(getattr(config, f"output_{name}", False) for name in ("hidden_states", "attentions"))
+
+    def _read_run(self, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def swap(hidden: Tensor) -> Tensor:
+            found = states.to(hidden.device, non_blocking=True)
+            return found.requires_grad_(hidden.requires_grad and torch.is_grad_enabled())
+
+        if "use_cache" in self._signature.parameters:  # keys and values of blocks that do not run are not known
+            kwargs = kwargs | {"use_cache": False}
+        with passed_over(self._cut.blocks, self.first, self._form, swap):
+            return self._forward(*args, **kwargs)
+
+    def _fill_run(self, store: Store, rows: Rows, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        met: list[Tensor] = []
+        padding = rows.padding()
+
+        def swap(hidden: Tensor) -> Tensor:
+            if hidden.dim() != 3 or hidden.shape[:2] != padding.shape:
+                raise ModelError(
+                    f"block {self.first} gets hidden states of shape {tuple(hidden.shape)} for {len(padding)} x "
+                    f"{rows.length} tokens: the prefix can be cached where each token has a row of its own."
+                )
+            met.append(hidden.detach())
+            if torch.is_grad_enabled() and not self._padding_checked and padding.any():
+                hidden = hidden if hidden.requires_grad else hidden.detach().requires_grad_()
+                hidden.register_hook(lambda grad: _check_padding(grad, padding))
+                self._padding_checked = True
+            return hidden
+
+        with entering(self._cut.blocks, self.first, swap) as form:
+            output = self._forward(*args, **kwargs)
+        if not met:
+            raise ModelError(f"block {self.first} did not run: leave the cache of the prefix out.")
+        self._form = form[0]
+        states = met[0].cpu()
+        own = {k: states[row, start:end] for row, (k, (start, end)) in enumerate(zip(rows.keys, rows.spans))}
+        if all(key in store for key in own):
+            self._compare(store, rows, states)
+            self._due, self.reads = False, self.reads + 1
+        else:
+            self.fills += 1
+            self._keep(store, {key: tensor for key, tensor in own.items() if key not in store})
+        return output
+
+    def _compare(self, store: Store, rows: Rows, states: Tensor) -> None:
+        """Raise a `TrainingError` if what is kept differs from what was computed now by more than rounding."""
+        kept = _read(store, rows)
+        if kept is None:
+            return
+        real = ~rows.padding()
+        new, old = states[real].float(), kept[real].float()
+        far = ((new - old).norm(dim=-1) / new.norm(dim=-1).clamp_min(1e-12)).max().item()
+        allowed = torch.finfo(states.dtype).eps ** 0.5
+        if not far <= allowed:
+            raise TrainingError(
+                f"the hidden states at block {self.first} differ from those in {self.directory} by {far:.2g} of their "
+                f"size (rounding explains {allowed:.2g}): something below that block has changed since, so delete "
+                "the directory, and leave everything below the lowest adapter as it is."
+            )
+
+    def _keep(self, store: Store, states: dict[bytes, Tensor]) -> None:
+        if not store.full:
+            store.add(states)
+            if store.full and self.reads:
+                warnings.warn(
+                    f"{self.directory} is full after {len(store)} examples: the others run through the whole model. "
+                    "Give a larger max_bytes.",
+                    stacklevel=4,
+                )
+        self._count_miss(len(states), True)
+
+    def _count_miss(self, examples: int, training: bool) -> None:
+        """Stop if no example comes again."""
+        if self._idle or self.reads or not training or self._store is None:
+            return
+        self._missed += examples
+        if self._store.full or (self._examples is not None and self._missed > self._examples):
+            why = "is full" if self._store.full else f"met {self._missed} examples of {self._examples}"
+            warnings.warn(
+                f"the cache of the prefix {why}, and no batch came again: it is switched off. Packing or augmentation "
+                "that changes in each epoch cannot be cached; a cache that is full needs a larger max_bytes.",
+                stacklevel=4,
+            )
+            self._idle = True
+
+
+def check_prefix(
+    model: nn.Module,
+    directory: str | os.PathLike[str],
+    max_bytes: int | None = None,
+    prefix_dropout: str = "refuse",
+    tokens: int | None = None,
+) -> Cut:
+    """Everything that can be told before training, also before the choice: model, dropout, directory and room.
+
+    Returns:
+        Where the model is cut now.
+
+    Raises:
+        WeightLoraError: Something does not fit.
+    """
+    if prefix_dropout not in PREFIX_DROPOUT:
+        raise ConfigError(f"prefix_dropout={prefix_dropout!r} is not known: choose one of {PREFIX_DROPOUT}.")
+    if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
+        raise ConfigError(f"max_bytes={max_bytes!r} is not a number of bytes: give a whole number above 0, or None.")
+    check_writable(directory)
+    cut = find_cut(model)
+    check_dropout(cut, prefix_dropout)
+    for place in sorted(Path(directory).glob("block-*")):
+        first = place.name.removeprefix("block-")
+        if first.isdecimal() and 0 < int(first) < len(cut.blocks):
+            check_identity(place, identity_of(cut, int(first)))
+    room = _room(Path(directory), max_bytes)
+    width = getattr(getattr(cut.backbone, "config", None), "hidden_size", None)
+    dtype = next((p.dtype for p in cut.backbone.parameters() if p.is_floating_point()), torch.float32)
+    if tokens is not None and width is not None and (need := tokens * width * dtype.itemsize) > room:
+        raise DataError(
+            f"the hidden states of {tokens:,} tokens take up to {need:,} bytes, and {directory} may take {room:,}: "
+            "give a larger max_bytes or a directory on a larger disk, or leave the cache of the prefix out."
+        )
+    return cut
+
+
+def _room(directory: Path, max_bytes: int | None) -> int:
+    """The most bytes that a cache may have, those that it has already included."""
+    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    used = sum(path.stat().st_size for path in directory.glob("**/*.bin"))
+    if max_bytes is None:
+        return used + int(SHARE_OF_FREE * free)
+    if max_bytes > used + free:
+        raise DataError(
+            f"max_bytes={max_bytes:,} is more than the {used + free:,} bytes that {directory} has room for: give fewer "
+            "bytes, or a directory on a larger disk."
+        )
+    return max_bytes
+
+
+def _read(store: Store, rows: Rows) -> Tensor | None:
+    """The hidden states of a batch with zeros at its padding; None if some are damaged."""
+    _, width, dtype = store.layout(rows.keys[0])
+    states = torch.zeros(len(rows.keys), rows.length, width, dtype=dtype)
+    for row, (key, (start, end)) in enumerate(zip(rows.keys, rows.spans, strict=True)):
+        if key not in store or store.layout(key) != (end - start, width, dtype):
+            return None
+        if not store.read_into(key, states[row, start:end]):
+            return None
+    return states
+
+
+def _check_padding(grad: Tensor, padding: Tensor) -> None:
+    """Raise a `ModelError` if the loss depends on hidden states at padded places, which are not kept."""
+    there = grad[padding.to(grad.device)]
+    if (there[there.isfinite()] != 0).any():
+        raise ModelError(
+            "the loss depends on hidden states of padding, which the cache of the prefix does not keep: mask padding "
+            "in the labels (-100) and in pooling, or leave the cache out."
+        )
