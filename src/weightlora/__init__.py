@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .selection.choosing import select
     from .selection.record import Selection
     from .selector import WeightLora
-    from .trainers.callback import WeightLoraCallback
     from .trainers.caching import PrefixCacheCallback
+    from .trainers.callback import WeightLoraCallback
     from .trainers.lightning import WeightLoraLightningCallback
     from .trainers.trainer import WeightLoraTrainer, WeightLoraTrainerMixin
     from .trainers.trl import WeightLoraSFTTrainer

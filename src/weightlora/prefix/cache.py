@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import os
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import ConfigError, DataError, ModelError, TrainingError
-from ..files import check_writable
-from .cut import Cut, check_dropout, find_cut, identity_of
-from .places import entering, passed_over, without_dropout
+from ..errors import ModelError, TrainingError
+from .checks import check_prefix, room_in
+from .cut import identity_of
+from .places import BARE, entering, passed_over, without_dropout
 from .rows import Rows, rows_of
-from .store import Store, check_identity
+from .store import Store
 
-__all__ = ["PREFIX_DROPOUT", "PrefixCache", "check_prefix"]
-
-PREFIX_DROPOUT = ("refuse", "off")
-SHARE_OF_FREE = 0.9
-"""Of the free bytes on the disk, what a cache without `max_bytes` may take."""
+__all__ = ["PrefixCache"]
 
 
 class PrefixCache:
@@ -75,11 +70,11 @@ class PrefixCache:
         if self.first == 0:
             raise ModelError("block 0 trains, so nothing below it is frozen: leave the cache of the prefix out.")
         self.directory, self.reads, self.fills = Path(directory) / f"block-{self.first}", 0, 0
-        self._limit, self._examples, self._off = _room(self.directory, max_bytes), examples, prefix_dropout == "off"
+        self._limit, self._examples, self._off = room_in(self.directory, max_bytes), examples, prefix_dropout == "off"
         self._store: Store | None = None
         self._idle, self._missed, self._due = False, 0, True
         self._seen: set[bytes] = set()
-        self._form: int | None = None
+        self._form = BARE
         self._padding_checked = False
 
     @property
@@ -162,25 +157,27 @@ class PrefixCache:
         padding = rows.padding()
 
         def swap(hidden: Tensor) -> Tensor:
-            if hidden.dim() != 3 or hidden.shape[:2] != padding.shape:
-                raise ModelError(
-                    f"block {self.first} gets hidden states of shape {tuple(hidden.shape)} for {len(padding)} x "
-                    f"{rows.length} tokens: the prefix can be cached where each token has a row of its own."
-                )
             met.append(hidden.detach())
-            if torch.is_grad_enabled() and not self._padding_checked and padding.any():
+            fits = hidden.dim() == 3 and hidden.shape[:2] == padding.shape
+            if fits and torch.is_grad_enabled() and not self._padding_checked and padding.any():
                 hidden = hidden if hidden.requires_grad else hidden.detach().requires_grad_()
-                hidden.register_hook(lambda grad: _check_padding(grad, padding))
+                hidden.register_hook(lambda grad: self._check_padding(grad, padding))
                 self._padding_checked = True
             return hidden
 
         with entering(self._cut.blocks, self.first, swap) as form:
             output = self._forward(*args, **kwargs)
-        if not met:
-            raise ModelError(f"block {self.first} did not run: leave the cache of the prefix out.")
+        if not (met and form and met[0].dim() == 3 and met[0].shape[:2] == padding.shape):
+            shape = tuple(met[0].shape) if met else "none"
+            self._stop(
+                f"blocks hand on hidden states of shape {shape} for {len(padding)} x {rows.length} tokens, or more "
+                "than hidden states"
+            )
+            return output
         self._form = form[0]
         states = met[0].cpu()
-        own = {k: states[row, start:end] for row, (k, (start, end)) in enumerate(zip(rows.keys, rows.spans))}
+        spans = enumerate(zip(rows.keys, rows.spans, strict=True))
+        own = {key: states[row, start:end] for row, (key, (start, end)) in spans}
         if all(key in store for key in own):
             self._compare(store, rows, states)
             self._due, self.reads = False, self.reads + 1
@@ -209,11 +206,7 @@ class PrefixCache:
         if not store.full:
             store.add(states)
             if store.full and self.reads:
-                warnings.warn(
-                    f"{self.directory} is full after {len(store)} examples: the others run through the whole model. "
-                    "Give a larger max_bytes.",
-                    stacklevel=4,
-                )
+                _warn(f"{self.directory} is full after {len(store)} examples: give a larger max_bytes.")
         self._count_miss(len(states), True)
 
     def _count_miss(self, examples: int, training: bool) -> None:
@@ -221,66 +214,38 @@ class PrefixCache:
         if self._idle or self.reads or not training or self._store is None:
             return
         self._missed += examples
-        if self._store.full or (self._examples is not None and self._missed > self._examples):
-            why = "is full" if self._store.full else f"met {self._missed} examples of {self._examples}"
-            warnings.warn(
-                f"the cache of the prefix {why}, and no batch came again: it is switched off. Packing or augmentation "
-                "that changes in each epoch cannot be cached; a cache that is full needs a larger max_bytes.",
-                stacklevel=4,
+        if self._store.full:
+            self._stop(f"{self.directory} is full before a batch came again: give a larger max_bytes")
+        elif self._examples is not None and self._missed > self._examples:
+            self._stop(
+                f"no batch came again after {self._missed} examples of {self._examples}: packing or augmentation that "
+                "changes in each epoch cannot be cached"
             )
-            self._idle = True
 
+    def _check_padding(self, grad: Tensor, padding: Tensor) -> None:
+        """Stop if the loss depends on hidden states at padded places, which are not kept.
 
-def check_prefix(
-    model: nn.Module,
-    directory: str | os.PathLike[str],
-    max_bytes: int | None = None,
-    prefix_dropout: str = "refuse",
-    tokens: int | None = None,
-) -> Cut:
-    """Everything that can be told before training, also before the choice: model, dropout, directory and room.
-
-    Returns:
-        Where the model is cut now.
-
-    Raises:
-        WeightLoraError: Something does not fit.
-    """
-    if prefix_dropout not in PREFIX_DROPOUT:
-        raise ConfigError(f"prefix_dropout={prefix_dropout!r} is not known: choose one of {PREFIX_DROPOUT}.")
-    if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
-        raise ConfigError(f"max_bytes={max_bytes!r} is not a number of bytes: give a whole number above 0, or None.")
-    check_writable(directory)
-    cut = find_cut(model)
-    check_dropout(cut, prefix_dropout)
-    for place in sorted(Path(directory).glob("block-*")):
-        first = place.name.removeprefix("block-")
-        if first.isdecimal() and 0 < int(first) < len(cut.blocks):
-            check_identity(place, identity_of(cut, int(first)))
-    room = _room(Path(directory), max_bytes)
-    width = getattr(getattr(cut.backbone, "config", None), "hidden_size", None)
-    dtype = next((p.dtype for p in cut.backbone.parameters() if p.is_floating_point()), torch.float32)
-    if tokens is not None and width is not None and (need := tokens * width * dtype.itemsize) > room:
-        raise DataError(
-            f"the hidden states of {tokens:,} tokens take up to {need:,} bytes, and {directory} may take {room:,}: "
-            "give a larger max_bytes or a directory on a larger disk, or leave the cache of the prefix out."
+        Raises:
+            TrainingError: If batches were read before.
+        """
+        there = grad[padding.to(grad.device)]
+        if not (there[there.isfinite()] != 0).any():
+            return
+        why = (
+            "the loss depends on hidden states of padding, which are not kept: mask padding in the labels (-100) and "
+            "in pooling"
         )
-    return cut
+        if self.reads > 1:
+            raise TrainingError(f"{why}, and train again: {self.reads} batches were read.")
+        self._stop(why)
+
+    def _stop(self, why: str) -> None:
+        _warn(f"the cache of the prefix is switched off, and the training goes on without it: {why}.")
+        self._idle = True
 
 
-def _room(directory: Path, max_bytes: int | None) -> int:
-    """The most bytes that a cache may have, those that it has already included."""
-    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
-    used = sum(path.stat().st_size for path in directory.glob("**/*.bin"))
-    if max_bytes is None:
-        return used + int(SHARE_OF_FREE * free)
-    if max_bytes > used + free:
-        raise DataError(
-            f"max_bytes={max_bytes:,} is more than the {used + free:,} bytes that {directory} has room for: give fewer "
-            "bytes, or a directory on a larger disk."
-        )
-    return max_bytes
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def _read(store: Store, rows: Rows) -> Tensor | None:
@@ -293,13 +258,3 @@ def _read(store: Store, rows: Rows) -> Tensor | None:
         if not store.read_into(key, states[row, start:end]):
             return None
     return states
-
-
-def _check_padding(grad: Tensor, padding: Tensor) -> None:
-    """Raise a `ModelError` if the loss depends on hidden states at padded places, which are not kept."""
-    there = grad[padding.to(grad.device)]
-    if (there[there.isfinite()] != 0).any():
-        raise ModelError(
-            "the loss depends on hidden states of padding, which the cache of the prefix does not keep: mask padding "
-            "in the labels (-100) and in pooling, or leave the cache out."
-        )

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import ModelError
+__all__ = ["BARE", "entering", "passed_over", "without_dropout"]
 
-__all__ = ["entering", "passed_over", "without_dropout"]
+BARE = -1
+"""The form of a block that returns its hidden states alone."""
 
 Swap = Callable[[Tensor], Tensor]
 
@@ -30,13 +31,13 @@ class _Place(nn.Module):
 class _Passed(_Place):
     """Hands on the hidden states that it gets, in the form in which the block returns its own."""
 
-    def __init__(self, block: nn.Module, others: int | None) -> None:
+    def __init__(self, block: nn.Module, form: int) -> None:
         super().__init__(block)
-        self.others = others
+        self.form = form
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
-        return hidden if self.others is None else (hidden, *[None] * self.others)
+        return hidden if self.form == BARE else (hidden, *[None] * self.form)
 
 
 class _Entry(_Place):
@@ -53,21 +54,18 @@ class _Entry(_Place):
 
 
 @contextlib.contextmanager
-def entering(blocks: nn.ModuleList, first: int, swap: Swap) -> Iterator[list[int | None]]:
+def entering(blocks: nn.ModuleList, first: int, swap: Swap) -> Iterator[list[int]]:
     """Give block `first` what `swap` makes of its hidden states, while the blocks below run as usual.
 
-    Yields a list. It gets what the block below returns besides hidden states: a number of things, or None for none.
+    Yields a list that gets the form in which the block below returns its hidden states: `BARE`, or the number of
+    Nones that follow them in a tuple. It stays empty if there is more in the tuple.
     """
-    form: list[int | None] = []
+    form: list[int] = []
 
     def note(_: nn.Module, __: Any, output: Any) -> None:
-        if not isinstance(output, tuple):
-            form.append(None)
-        elif any(one is not None for one in output[1:]):
-            raise ModelError(
-                f"{type(blocks[first]).__name__} returns more than hidden states: leave the cache of the prefix out."
-            )
-        else:
+        if isinstance(output, Tensor):
+            form.append(BARE)
+        elif isinstance(output, tuple) and all(one is None for one in output[1:]):
             form.append(len(output) - 1)
 
     hook = blocks[first - 1].register_forward_hook(note)
@@ -79,13 +77,13 @@ def entering(blocks: nn.ModuleList, first: int, swap: Swap) -> Iterator[list[int
 
 
 @contextlib.contextmanager
-def passed_over(blocks: nn.ModuleList, first: int, form: int | None, swap: Swap) -> Iterator[None]:
+def passed_over(blocks: nn.ModuleList, first: int, form: int, swap: Swap) -> Iterator[None]:
     """Give block `first` what `swap` makes of its hidden states, and do not run the blocks below.
 
     Args:
         blocks: The model's blocks.
         first: The lowest one that runs.
-        form: What a block returns besides hidden states, from `entering`.
+        form: In which a block returns hidden states, from `entering`.
         swap: As for `entering`.
     """
     places: dict[int, nn.Module] = {place: _Passed(blocks[place], form) for place in range(first)}

@@ -73,6 +73,7 @@ class Store:
         self._add_folder(self._own)
         (self._own / DATA).touch()
         self._writer = (self._own / DATA).open("r+b", buffering=0)
+        self._take_in(0, self._own / INDEX)
         self.refresh()
 
     def __len__(self) -> int:
@@ -87,10 +88,10 @@ class Store:
         return self._end
 
     def refresh(self) -> None:
-        """Take in what the processes have written since the last call."""
+        """Take in what the other processes have written since the last call."""
         for folder in sorted(self.directory.glob("process-*")):
             self._add_folder(folder)
-        for number, folder in enumerate(self.folders):
+        for number, folder in enumerate(self.folders[1:], start=1):
             self._take_in(number, folder / INDEX)
 
     def layout(self, key: bytes) -> tuple[int, int, torch.dtype]:

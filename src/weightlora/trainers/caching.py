@@ -11,9 +11,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
-from ..errors import ConfigError
+from ..errors import ConfigError, WeightLoraError
 from ..prefix import PrefixCache
-from ..prefix.cache import check_prefix
+from ..prefix.checks import check_prefix
 from .callback import WeightLoraCallback
 from .scalars import calling
 
@@ -79,23 +79,21 @@ class PrefixCacheCallback(TrainerCallback):
         if not self._waiting or not _is_chosen():
             return
         self._waiting = False
-        cut = check_prefix(kwargs["model"], self._place(args), self._max_bytes, self._dropout)
-        if cut.first == 0:
-            warnings.warn(
-                "block 0 keeps an adapter, so nothing below it is frozen: the training goes on without the cache of "
-                "the prefix.",
-                stacklevel=2,
+        place, sizes = self._place(args), self._sizes
+        try:
+            cache = PrefixCache(
+                kwargs["model"],
+                place,
+                self._max_bytes,
+                prefix_dropout=self._dropout,
+                examples=sizes["examples"],
             )
+            cache.open()
+        except WeightLoraError as error:  # the choice is made: it must not be lost
+            warnings.warn(f"The training goes on without the cache of the prefix: {error}", stacklevel=2)
             return
-        self.cache = PrefixCache(
-            kwargs["model"],
-            self._place(args),
-            self._max_bytes,
-            prefix_dropout=self._dropout,
-            examples=self._sizes["examples"],
-        )
-        self.cache.open()
-        logger.info(f"Blocks below block {cut.first} run once for each example: {self.cache.directory} keeps the rest.")
+        self.cache = cache
+        logger.info(f"Blocks below block {cache.first} run once for each example: {cache.directory} has their output.")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -124,8 +122,8 @@ def _check_engine(args: TrainingArguments) -> None:
     for name in ("deepspeed", "fsdp", "torch_compile"):
         if getattr(args, name, None):
             raise ConfigError(
-                f"{name}={getattr(args, name)!r} does not go with a cache of the prefix, which takes blocks out of the "
-                "forward pass: leave out one of them. DDP works."
+                f"{name}={getattr(args, name)!r} does not go with a cache of the prefix, which takes blocks out of "
+                "the forward pass: leave out one of them. DDP works."
             )
     if args.n_gpu > 1:
         raise ConfigError(f"DataParallel on {args.n_gpu} GPUs copies the model for each step: start with torchrun.")
