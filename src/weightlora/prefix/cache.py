@@ -1,8 +1,10 @@
 """Runs a model's frozen prefix once for each example, and reads its output from disk in later epochs."""
 
 import contextlib
+import functools
 import inspect
 import os
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +100,7 @@ class PrefixCache:
         self._forward: Callable[..., Any] = backbone.forward
         self._before = vars(backbone).get("forward")
         self._signature = inspect.signature(self._forward)
-        self._ours = self._run
+        self._ours = _Attached(backbone, self._run)
         backbone.forward = self._ours
 
     def close(self) -> None:
@@ -194,7 +196,8 @@ class PrefixCache:
         real = ~rows.padding()
         new, old = states[real].float(), kept[real].float()
         far = ((new - old).norm(dim=-1) / new.norm(dim=-1).clamp_min(1e-12)).max().item()
-        allowed = torch.finfo(states.dtype).eps ** 0.5
+        precisions = {states.dtype, rows.precision or states.dtype}
+        allowed = max(torch.finfo(precision).eps for precision in precisions) ** 0.5
         if not far <= allowed:
             raise TrainingError(
                 f"the hidden states at block {self.first} differ from those in {self.directory} by {far:.2g} of their "
@@ -242,6 +245,21 @@ class PrefixCache:
     def _stop(self, why: str) -> None:
         _warn(f"the cache of the prefix is switched off, and the training goes on without it: {why}.")
         self._idle = True
+
+
+class _Attached:
+    """Stands for a module's `forward`. A copy of the module gets its own class's one back."""
+
+    def __init__(self, module: nn.Module, run: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, module.forward)
+        self._module, self._run = module, run
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self._module)]
+        return types.MethodType(type(copied).forward, copied)
 
 
 def _warn(message: str) -> None:

@@ -23,11 +23,13 @@ class Rows:
         keys: A digest of each example's content up to its last token.
         spans: Its first token, and the one behind its last one.
         length: Tokens of a row with its padding.
+        precision: Of autocast; None without it. It is a part of the keys.
     """
 
     keys: list[bytes]
     spans: list[tuple[int, int]]
     length: int
+    precision: torch.dtype | None
 
     def padding(self) -> Tensor:
         """Which places of shape `(examples, length)` are outside the spans."""
@@ -86,4 +88,4 @@ def _rows(columns: Mapping[str, Tensor], size: int) -> Rows | None:
         for array in numpy:  # the last dimension holds bytes
             digest.update(array[row].reshape(length, -1)[:end].tobytes())
         keys.append(digest.digest())
-    return Rows(keys, spans, length)
+    return Rows(keys, spans, length, precision)
