@@ -35,7 +35,9 @@ def check_prefix(
         WeightLoraError: Something does not fit.
     """
     if prefix_dropout not in PREFIX_DROPOUT:
-        raise ConfigError(f"prefix_dropout={prefix_dropout!r} is not known: choose one of {PREFIX_DROPOUT}.")
+        raise ConfigError(
+            f"prefix_dropout={prefix_dropout!r} is not known: choose one of {', '.join(map(repr, PREFIX_DROPOUT))}."
+        )
     if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
         raise ConfigError(f"max_bytes={max_bytes!r} is not a number of bytes: give a whole number above 0, or None.")
     check_writable(directory)
