@@ -1,0 +1,31 @@
+"""The study on a tiny BERT: the same losses, the bytes of all tokens, and a run that goes on after SIGKILL."""
+
+from functools import partial
+
+import pytest
+from benchmarks.studies.prefix import Task, kill_and_go_on, measure_epochs
+from prefixes import examples, upper_bert
+
+
+def tiny(dropout: float = 0.1) -> Task:
+    rows = [row.tolist() for row in examples()]
+    return Task(upper_bert(dropout=dropout), rows, [row[0] % 2 for row in rows], batch_size=4)
+
+
+def test_epochs_side_by_side(tmp_path):
+    found = measure_epochs(tiny(), 2, 3, tmp_path)
+    assert (found["fills"], found["reads"], found["steps"]) == (3, 6, 9)
+    assert found["bytes"] == found["tokens"] * 64 == sum(map(len, examples())) * 64
+    assert found["largest_loss_difference"] < 1e-5
+    assert found["final_losses"]["cached"] == pytest.approx(found["final_losses"]["without_dropout_below"], abs=1e-5)
+    assert abs(found["final_losses"]["usual"] - found["final_losses"]["cached"]) > 1e-5, "dropout makes a difference"
+    assert {len(times) for times in found["processor_seconds"].values()} == {3}
+    with pytest.raises(ValueError, match="the model is cut at block 2, not 1"):
+        measure_epochs(tiny(), 1, 1, tmp_path / "wrong")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_its_cache(tmp_path):
+    found = kill_and_go_on(partial(tiny), 2, 2, tmp_path)
+    assert found["exit_code"] == -9 and found["first_epoch_after"] == {"fills": 1, "reads": 2}
+    assert found["bytes_found"] > 0 and found["largest_loss_difference"] < 1e-5
