@@ -105,13 +105,22 @@ def test_dropout_that_is_a_number_of_a_module():
     cut = find_cut(model)
     check_dropout(cut, "refuse")
     cut.blocks[1].self_attn.attention_dropout = 0.25
-    with pytest.raises(ModelError, match=r"^LlamaDecoderLayer\.self_attn below block 2 has attention_dropout=0\.25"):
+    with pytest.raises(ModelError, match=r"^LlamaDecoderLayer\.self_attn has attention_dropout=0\.25"):
         check_dropout(cut, "refuse")
     cut.blocks[1].self_attn.attention_dropout, cut.blocks[2].self_attn.attention_dropout = 0.0, 0.25
     check_dropout(cut, "refuse")  # above the cut it may stay
     cut.backbone.layerdrop = 0.1
     with pytest.raises(ModelError, match=r"^LlamaModel has layerdrop=0\.1 around its blocks: set it to 0\.$"):
         check_dropout(cut, "off")
+
+
+def test_before_the_choice_the_lowest_block_is_looked_at_and_the_dropout_of_adapters_is_not():
+    cut = find_cut(lora_bert(lora_dropout=0.1))
+    assert cut.first == 0
+    check_dropout(cut, "refuse")
+    cut.blocks[0].output.dropout.p = 0.3
+    with pytest.raises(ModelError, match=r"^BertLayer\.output\.dropout has p=0\.3"):
+        check_dropout(cut, "refuse")
 
 
 def test_the_identity_is_the_same_before_and_after_the_choice():

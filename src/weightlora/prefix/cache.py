@@ -149,7 +149,7 @@ class PrefixCache:
             found = states.to(hidden.device, non_blocking=True)
             return found.requires_grad_(hidden.requires_grad and torch.is_grad_enabled())
 
-        if "use_cache" in self._signature.parameters:  # keys and values of blocks that do not run are not known
+        if "use_cache" in list(self._signature.parameters)[len(args) :]:  # blocks that do not run have no keys to keep
             kwargs = kwargs | {"use_cache": False}
         with passed_over(self._cut.blocks, self.first, self._form, swap):
             return self._forward(*args, **kwargs)
@@ -180,19 +180,22 @@ class PrefixCache:
         states = met[0].cpu()
         spans = enumerate(zip(rows.keys, rows.spans, strict=True))
         own = {key: states[row, start:end] for row, (key, (start, end)) in spans}
-        if all(key in store for key in own):
-            self._compare(store, rows, states)
+        if all(key in store for key in own) and self._is_same(store, rows, states):
             self._due, self.reads = False, self.reads + 1
         else:
             self.fills += 1
             self._keep(store, {key: tensor for key, tensor in own.items() if key not in store})
         return output
 
-    def _compare(self, store: Store, rows: Rows, states: Tensor) -> None:
-        """Raise a `TrainingError` if what is kept differs from what was computed now by more than rounding."""
+    def _is_same(self, store: Store, rows: Rows, states: Tensor) -> bool:
+        """Whether what is kept is whole.
+
+        Raises:
+            TrainingError: It differs from what was computed now by more than rounding.
+        """
         kept = _read(store, rows)
         if kept is None:
-            return
+            return False
         real = ~rows.padding()
         new, old = states[real].float(), kept[real].float()
         far = ((new - old).norm(dim=-1) / new.norm(dim=-1).clamp_min(1e-12)).max().item()
@@ -204,6 +207,7 @@ class PrefixCache:
                 f"size (rounding explains {allowed:.2g}): something below that block has changed since, so delete "
                 "the directory, and leave everything below the lowest adapter as it is."
             )
+        return True
 
     def _keep(self, store: Store, states: dict[bytes, Tensor]) -> None:
         if not store.full:

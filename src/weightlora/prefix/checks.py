@@ -12,7 +12,7 @@ from ..files import check_writable
 from .cut import Cut, check_dropout, find_cut, identity_of
 from .store import check_identity
 
-__all__ = ["PREFIX_DROPOUT", "check_prefix", "room_in"]
+__all__ = ["PREFIX_DROPOUT", "check_prefix", "most_bytes", "room_in"]
 
 PREFIX_DROPOUT = ("refuse", "off")
 SHARE_OF_FREE = 0.9
@@ -47,15 +47,20 @@ def check_prefix(
         first = place.name.removeprefix("block-")
         if first.isdecimal() and 0 < int(first) < len(cut.blocks):
             check_identity(place, identity_of(cut, int(first)))
-    room = room_in(Path(directory), max_bytes)
-    width = getattr(getattr(cut.backbone, "config", None), "hidden_size", None)
-    dtype = next((p.dtype for p in cut.backbone.parameters() if p.is_floating_point()), torch.float32)
-    if tokens is not None and width is not None and (need := tokens * width * dtype.itemsize) > room:
+    room, need = room_in(Path(directory), max_bytes), most_bytes(cut, tokens)
+    if need is not None and need > room:
         raise DataError(
             f"the hidden states of {tokens:,} tokens take up to {need:,} bytes, and {directory} may take {room:,}: "
             "give a larger max_bytes or a directory on a larger disk, or leave the cache of the prefix out."
         )
     return cut
+
+
+def most_bytes(cut: Cut, tokens: int | None) -> int | None:
+    """An upper estimate for so many tokens; None if they or the model's width are not known."""
+    width = getattr(getattr(cut.backbone, "config", None), "hidden_size", None)
+    dtype = next((p.dtype for p in cut.backbone.parameters() if p.is_floating_point()), torch.float32)
+    return None if tokens is None or width is None else tokens * width * dtype.itemsize
 
 
 def room_in(directory: Path, max_bytes: int | None) -> int:

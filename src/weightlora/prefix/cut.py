@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..adapters import base_model_of, unwrap_model
@@ -90,14 +91,14 @@ def check_dropout(cut: Cut, prefix_dropout: str) -> None:
             raise ModelError(f"{type(module).__name__} has {name}={value:g} around its blocks: set it to 0.")
     if prefix_dropout == "off":
         return
-    for part in cut.prefix:
+    for part in (*cut.before, *list(cut.blocks)[: max(1, cut.first)]):
+        leaving = _of_trained_adapters(part)
         for path, module in part.named_modules():
-            for name, value in _dropouts(module):
+            for name, value in [] if module in leaving else _dropouts(module):
                 where = f"{type(part).__name__}.{path}" if path else type(part).__name__
                 raise ModelError(
-                    f"{where} below block {cut.first} has {name}={value:g}, which computes something else each time: "
-                    "set it to 0, or accept by prefix_dropout='off' that blocks below the lowest adapter train "
-                    "without dropout."
+                    f"{where} has {name}={value:g}, and blocks below the lowest adapter must compute the same each "
+                    "time: set it to 0, or accept by prefix_dropout='off' that they train without dropout."
                 )
 
 
@@ -151,6 +152,15 @@ def _outermost_lists(model: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
 
 def _takes_ids(module: nn.Module) -> bool:
     return "input_ids" in inspect.signature(module.forward).parameters
+
+
+def _of_trained_adapters(part: nn.Module) -> set[nn.Module]:
+    """Modules of adapters that train, so that they are not below the cut once the choice is made."""
+    found: set[nn.Module] = set()
+    for layer in part.modules():
+        if isinstance(layer, BaseTunerLayer) and any(p.requires_grad for p in layer.parameters()):
+            found |= {*layer.modules()} - {*layer.get_base_layer().modules()}
+    return found
 
 
 def _dropouts(module: nn.Module) -> Iterator[tuple[str, float]]:

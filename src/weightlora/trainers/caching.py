@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..errors import ConfigError, WeightLoraError
 from ..prefix import PrefixCache
-from ..prefix.checks import check_prefix
+from ..prefix.checks import check_prefix, most_bytes
 from .callback import WeightLoraCallback
 from .scalars import calling
 
@@ -70,7 +70,10 @@ class PrefixCacheCallback(TrainerCallback):
         self.cache = None
         _check_engine(args)
         self._sizes = _sizes_of(getattr(kwargs.get("train_dataloader"), "dataset", None))
-        check_prefix(kwargs["model"], self._place(args), self._max_bytes, self._dropout, self._sizes["tokens"])
+        place, tokens = self._place(args), self._sizes["tokens"]
+        cut = check_prefix(kwargs["model"], place, self._max_bytes, self._dropout, tokens)
+        need = most_bytes(cut, tokens)
+        logger.info(f"The cache of the prefix takes up to {'?' if need is None else f'{need:,}'} bytes in {place}.")
         self._waiting = True
 
     def on_step_begin(
