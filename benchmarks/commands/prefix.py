@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from weightlora.cli.quiet import quiet_libraries
     from weightlora.train.environment import machine, versions
 
-    from ..studies.prefix import KEPT, kill_and_go_on, load_minilm, measure_epochs
+    from ..studies.prefix import KEPT, kill_and_go_on, load_minilm, measure_epochs, render_prefix_markdown
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -65,21 +65,5 @@ def run(args: argparse.Namespace) -> int:
         "killed": killed,
     }
     write_json(args.output, study)
-    console = Console(highlight=False)
-    for line in lines(figures, killed):
-        console.print(line)
+    Console(highlight=False).print(render_prefix_markdown(study))
     return 0
-
-
-def lines(figures: dict[str, Any], killed: dict[str, Any]) -> list[str]:
-    """The figures as sentences."""
-    after = killed["first_epoch_after"]
-    return [
-        f"The first epoch takes {figures['first_epoch_ratio']:.2f} of the time without a cache, a later one "
-        f"{figures['later_epoch_ratio']:.2f}; both without dropout below the cut.",
-        f"Of an epoch as usual, with dropout, a later one takes {figures['later_epoch_ratio_to_usual']:.2f}.",
-        f"{figures['bytes']:,} bytes for {figures['tokens']:,} tokens; losses differ by at most "
-        f"{figures['largest_loss_difference']:.1e}.",
-        f"A run killed after {killed['killed_after_steps']} steps found {killed['bytes_found']:,} bytes; in its first "
-        f"epoch {after['reads']} steps were read and {after['fills']} computed.",
-    ]

@@ -16,9 +16,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
+from weightlora.compare.tables import markdown_table
 from weightlora.prefix import PrefixCache
 
-__all__ = ["KEPT", "Task", "kill_and_go_on", "load_minilm", "measure_epochs"]
+__all__ = ["KEPT", "Task", "kill_and_go_on", "load_minilm", "measure_epochs", "ratios", "render_prefix_markdown"]
 
 KEPT = (
     "layer.3.output.dense",
@@ -123,15 +124,9 @@ def measure_epochs(task: Task, first: int, epochs: int, directory: Path) -> dict
     if found != first:
         raise ValueError(f"the model is cut at block {found}, not {first}")
     runs = {"usual": usual, "without_dropout_below": plain, "cached": cached}
-    later = {name: statistics.median(run.processor[1:]) for name, run in runs.items()}
-    walls = {name: statistics.median(run.wall[1:]) for name, run in runs.items()}
     return {
         "wall_seconds": {name: [round(value, 4) for value in run.wall] for name, run in runs.items()},
         "processor_seconds": {name: [round(value, 4) for value in run.processor] for name, run in runs.items()},
-        "first_epoch_ratio": round(cached.processor[0] / plain.processor[0], 4),
-        "later_epoch_ratio": round(later["cached"] / later["without_dropout_below"], 4),
-        "later_epoch_ratio_to_usual": round(later["cached"] / later["usual"], 4),
-        "later_epoch_wall_ratio": round(walls["cached"] / walls["without_dropout_below"], 4),
         "bytes": kept,
         "tokens": sum(map(len, task.rows)),
         "fills": counts[0],
@@ -140,6 +135,49 @@ def measure_epochs(task: Task, first: int, epochs: int, directory: Path) -> dict
         "largest_loss_difference": max(abs(a - b) for a, b in zip(plain.losses, cached.losses, strict=True)),
         "final_losses": {name: run.losses[-1] for name, run in runs.items()},
     }
+
+
+def ratios(figures: dict[str, Any], clock: str, to: str) -> list[float]:
+    """Time of each epoch with the cache over the time of the same epoch of another run.
+
+    Args:
+        figures: From `measure_epochs`.
+        clock: `"wall"` or `"processor"`.
+        to: `"usual"` or `"without_dropout_below"`.
+    """
+    times = figures[f"{clock}_seconds"]
+    return [cached / other for cached, other in zip(times["cached"], times[to], strict=True)]
+
+
+def render_prefix_markdown(study: dict[str, Any]) -> str:
+    """The figures as a table and sentences.
+
+    Args:
+        study: The content of `prefix.json`.
+    """
+    settings, figures, killed = study["settings"], study["epochs"], study["killed"]
+    rows = []
+    for title, clock in (("processor time", "processor"), ("elapsed time", "wall")):
+        for name, to in (("without dropout there", "without_dropout_below"), ("as usual, with dropout", "usual")):
+            first, *later = ratios(figures, clock, to)
+            low, middle, high = statistics.quantiles(later, n=4)
+            rows.append([f"{title}, {name}", f"{first:.2f}", f"{middle:.2f} ({low:.2f} to {high:.2f})"])
+    after = killed["first_epoch_after"]
+    device = f"{study['machine']['device']} ({study['machine']['capability']}, one thread of a shared machine)"
+    return "\n\n".join(
+        [
+            f"{settings['model']}, {settings['texts']} sentences of Rotten Tomatoes, {settings['epochs']} epochs of "
+            f"{figures['steps'] // settings['epochs']} steps, five adapters in blocks {settings['first_block']} to "
+            f"{settings['blocks'] - 1} of {settings['blocks']}, float32, {device}. Time of an epoch with the cache "
+            "over the same epoch without it:",
+            markdown_table(["against training", "first epoch", "later epochs: median (quartiles)"], rows),
+            f"The cache has {figures['bytes'] / 1e6:.1f} MB for {figures['tokens']:,} tokens. Every loss is that of "
+            f"the run without dropout there, to {figures['largest_loss_difference']:.0e}. A run that was killed after "
+            f"{killed['killed_after_steps']} steps and started again read {after['reads']} steps of its first epoch, "
+            f"computed the other {after['fills']}, and had the same losses to "
+            f"{killed['largest_loss_difference']:.0e}. One step of each epoch is computed to compare.",
+        ]
+    )
 
 
 def kill_and_go_on(load: Callable[[], Task], epochs: int, kill_after: int, directory: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-from benchmarks.studies.prefix import Task, kill_and_go_on, measure_epochs
+from benchmarks.studies.prefix import Task, kill_and_go_on, measure_epochs, ratios, render_prefix_markdown
 from prefixes import examples, upper_bert
 
 
@@ -22,6 +22,23 @@ def test_epochs_side_by_side(tmp_path):
     assert {len(times) for times in found["processor_seconds"].values()} == {3}
     with pytest.raises(ValueError, match="the model is cut at block 2, not 1"):
         measure_epochs(tiny(), 1, 1, tmp_path / "wrong")
+
+
+def test_ratios_are_those_of_the_same_epoch_and_the_table_has_their_median():
+    times = {
+        "usual": [4.0, 4.0, 8.0, 2.0],
+        "without_dropout_below": [2.0, 4.0, 8.0, 2.0],
+        "cached": [3.0, 2.0, 2.0, 2.0],
+    }
+    figures = {"processor_seconds": times, "wall_seconds": times, "steps": 40, "bytes": 5_600_000, "tokens": 1234}
+    assert ratios(figures, "wall", "without_dropout_below") == [1.5, 0.5, 0.25, 1.0]
+    settings = {"model": "M", "texts": 320, "epochs": 4, "first_block": 3, "blocks": 6}
+    killed = {"killed_after_steps": 5, "first_epoch_after": {"reads": 6, "fills": 4}, "largest_loss_difference": 2e-7}
+    machine = {"device": "cpu", "capability": "AVX2"}
+    study = {"settings": settings, "killed": killed, "machine": machine}
+    text = render_prefix_markdown(study | {"epochs": figures | {"largest_loss_difference": 1.3e-6}})
+    assert "| processor time, without dropout there | 1.50 | 0.50 (0.25 to 1.00) |" in " ".join(text.split("\n"))
+    assert "5.6 MB for 1,234 tokens" in text and "read 6 steps of its first epoch, computed the other 4" in text
 
 
 @pytest.mark.slow
