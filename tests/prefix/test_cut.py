@@ -91,9 +91,7 @@ def test_weights_that_are_elsewhere():
 
 def test_dropout_is_refused_by_name_unless_it_is_accepted():
     cut = find_cut(upper_bert(dropout=0.1))
-    message = (
-        r"^BertEmbeddings\.dropout below block 2 has p=0\.1, which computes something else each time: set it to 0"
-    )
+    message = r"^BertEmbeddings\.dropout has p=0\.1, and blocks below the lowest adapter must compute the same each"
     with pytest.raises(ModelError, match=message):
         check_dropout(cut, "refuse")
     check_dropout(cut, "off")
