@@ -171,11 +171,11 @@ def render_prefix_markdown(study: dict[str, Any]) -> str:
             f"{settings['blocks'] - 1} of {settings['blocks']}, float32, {device}. Time of an epoch with the cache "
             "over the same epoch without it:",
             markdown_table(["against training", "first epoch", "later epochs: median (quartiles)"], rows),
-            f"The cache has {figures['bytes'] / 1e6:.1f} MB for {figures['tokens']:,} tokens. Every loss is that of "
-            f"the run without dropout there, to {figures['largest_loss_difference']:.0e}. A run that was killed after "
-            f"{killed['killed_after_steps']} steps and started again read {after['reads']} steps of its first epoch, "
-            f"computed the other {after['fills']}, and had the same losses to "
-            f"{killed['largest_loss_difference']:.0e}. One step of each epoch is computed to compare.",
+            f"The cache has {figures['bytes'] / 1e6:.1f} MB for {figures['tokens']:,} tokens. Losses are those of "
+            f"the run without dropout there, to within {figures['largest_loss_difference']:.1e}. A run that was killed "
+            f"after {killed['killed_after_steps']} steps and started again read {after['reads']} steps of its first epoch, "
+            f"computed the other {after['fills']}, and had the same losses to within "
+            f"{killed['largest_loss_difference']:.1e}. One step of each epoch is computed to compare.",
         ]
     )
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ..adapters import base_model_of, unwrap_model
 from ..errors import ModelError
 from ..tensors import shards
+from .store import bits_of
 
 __all__ = ["Cut", "check_dropout", "find_cut", "identity_of"]
 
@@ -115,7 +115,7 @@ def identity_of(cut: Cut, first: int | None = None) -> dict[str, Any]:
     weights = hashlib.sha256()
     for tensor in tensors:
         weights.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        weights.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        weights.update(bits_of(tensor.detach().cpu().contiguous()))
     return {
         "format": FORMAT,
         "model": type(cut.backbone).__name__,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..files import append_lines, read_json, write_json
 
-__all__ = ["Store", "check_identity"]
+__all__ = ["Store", "bits_of", "check_identity"]
 
 IDENTITY, INDEX, DATA = "identity.json", "index.jsonl", "states.bin"
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -107,7 +107,7 @@ class Store:
             out: A contiguous CPU tensor of the example's layout. It is written to.
         """
         entry = self._entries[key]
-        target = memoryview(out.reshape(-1).view(torch.uint8).numpy())
+        target = bits_of(out)
         if entry.folder not in self._files:
             self._files[entry.folder] = (self.folders[entry.folder] / DATA).open("rb", buffering=0)
         file = self._files[entry.folder]
@@ -126,14 +126,14 @@ class Store:
         lines = []
         try:
             for key, tensor in states.items():
-                bits = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+                bits, (tokens, width) = bits_of(tensor.contiguous()), tensor.shape
                 if self._end + bits.nbytes > self.limit:
                     self.full = True
                     break
                 self._writer.seek(self._end)
                 _write_all(self._writer, bits)
                 dtype = str(tensor.dtype).removeprefix("torch.")
-                entry = Entry(0, self._end, *tensor.shape, dtype, zlib.crc32(bits))
+                entry = Entry(0, self._end, tokens, width, dtype, zlib.crc32(bits))
                 self._entries[key] = entry
                 self._end += bits.nbytes
                 lines.append({"key": key.hex()} | {name: getattr(entry, name) for name in Entry._fields[1:]})
@@ -180,6 +180,11 @@ class Store:
         if not self._told:
             self._told = True
             warnings.warn(f"{place} is damaged: what is not whole is computed again.", stacklevel=2)
+
+
+def bits_of(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor. They are its memory, not a copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def check_identity(directory: Path, identity: Mapping[str, Any]) -> None:
