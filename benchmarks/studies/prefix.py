@@ -172,9 +172,9 @@ def render_prefix_markdown(study: dict[str, Any]) -> str:
             "over the same epoch without it:",
             markdown_table(["against training", "first epoch", "later epochs: median (quartiles)"], rows),
             f"The cache has {figures['bytes'] / 1e6:.1f} MB for {figures['tokens']:,} tokens. Losses are those of "
-            f"the run without dropout there, to within {figures['largest_loss_difference']:.1e}. A run that was killed "
-            f"after {killed['killed_after_steps']} steps and started again read {after['reads']} steps of its first epoch, "
-            f"computed the other {after['fills']}, and had the same losses to within "
+            f"the run without dropout there, to within {figures['largest_loss_difference']:.1e}. A run that was "
+            f"killed after {killed['killed_after_steps']} steps and started again read {after['reads']} steps of its "
+            f"first epoch, computed the other {after['fills']}, and had the same losses to within "
             f"{killed['largest_loss_difference']:.1e}. One step of each epoch is computed to compare.",
         ]
     )

@@ -310,6 +310,23 @@ def test_generation_works_in_the_meantime(tmp_path):
     assert found.tolist() == model.generate(input_ids=prompt, **settings).tolist() and reads >= STEPS
 
 
+def test_a_call_that_was_read_gives_no_keys_and_values_and_one_that_asks_for_them_runs_all_blocks(tmp_path):
+    model, prompt = build("Llama"), examples()[0][None]
+    model.train()
+    with PrefixCache(model, tmp_path) as cache:
+        runs = count_runs(cache._cut.blocks[0])
+        outputs = [model(input_ids=prompt) for _ in range(2)]
+        losses_of(model, epochs=2, causal=True)
+        before = len(runs)
+        outputs.append(model(input_ids=prompt))
+        assert len(runs) == before
+        asked = model(input_ids=prompt, use_cache=True)
+        assert len(runs) == before + 1
+    given = [[k for k, v in out.items() if v is not None and k in ("cache", "past_key_values")] for out in outputs]
+    assert given[0] and not given[2], "the first call runs all blocks, the last one is read"
+    assert set(given[0]) <= set(asked.keys())
+
+
 def test_model_is_whole_again_after_an_error_in_the_loop(tmp_path):
     model = upper_bert()
     before = state_of(model)
