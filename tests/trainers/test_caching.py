@@ -146,6 +146,7 @@ build({out!r}, WeightLoraCallback(UPPER), PrefixCacheCallback(), Kill(), kind=We
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_its_cache(tmp_path):
     plain = build(tmp_path / "plain", WeightLoraCallback(UPPER), kind=WeightLoraTrainer)
     plain.train()
