@@ -8,6 +8,7 @@ A table stands between `<!-- name -->` and `<!-- /name -->`; a page may hold any
 - `results/quickstart.json` and `results/quickstart/selection.json`: `result.json` and `selection.json` of
   `weightlora quickstart --compare`;
 - `results/speed.json`, from `make bench`;
+- `results/prefix.json`, from `python -m benchmarks prefix`;
 - `results/memory.json` and `results/alignment.json`, from `python -m benchmarks memory` and `... alignment`.
 """
 
@@ -25,6 +26,7 @@ from .figures.memory import draw_memory
 from .pages import chance, costs, formats, log
 from .studies.alignment import render_alignment_markdown
 from .studies.memory import render_memory_markdown
+from .studies.prefix import render_prefix_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -37,6 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": costs.quickstart,
     "speed": costs.speed,
     "memory": lambda: render_memory_markdown(costs.stored("memory")),
+    "prefix": lambda: render_prefix_markdown(costs.stored("prefix")),
     "alignment": lambda: render_alignment_markdown(costs.stored("alignment")),
     **formats.TABLES,
     **log.TABLES,

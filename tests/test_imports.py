@@ -33,7 +33,7 @@ LAYERS = (
     {"schema"},
     {"costs"},
     {"config", "probe", "drawing"},
-    {"rules", "engines", "recompute"},
+    {"rules", "engines", "recompute", "prefix"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
     {"files", "tensors", "values"},
@@ -111,7 +111,7 @@ def test_imports_point_one_way() -> None:
 def test_a_wrong_import_is_found(tmp_path: Path, file: str, source: str, message: str) -> None:
     package = tmp_path / "weightlora"
     sub_packages = {"adapters", "cli", "compare", "drawing", "engines", "report", "rules", "selection", "train"}
-    sub_packages |= {"export", "trainers"}
+    sub_packages |= {"export", "prefix", "trainers"}
     for path in [f"{room}/__init__.py" if room in sub_packages else f"{room}.py" for room in DEPTH]:
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).touch()

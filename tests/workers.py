@@ -548,9 +548,46 @@ def die(directory: str) -> None:
     trainer(directory, "find_unused", callbacks=(Kill(),))
 
 
+def caching(directory: str) -> None:
+    """A Trainer under DDP with and without a cache of the prefix; each epoch deals the examples anew."""
+    sys.path.insert(0, str(Path(__file__).parent / "trainers"))
+    from prefixes import upper_bert
+    from test_caching import EPOCHS, build, losses
+
+    from weightlora import PrefixCacheCallback
+
+    found: dict = {}
+    for name in ("plain", "cached"):
+        callback = PrefixCacheCallback()
+        callbacks = [callback] if name == "cached" else []
+        place = Path(directory) / name
+        arguments = {"per_device_train_batch_size": 2, "ddp_backend": "gloo"}
+        run = build(place, *callbacks, model=upper_bert(), **arguments)
+        run.train()
+        found[name] = losses(run)
+    found |= {"fills": callback.cache.fills, "reads": callback.cache.reads, "steps": run.state.global_step // EPOCHS}
+    found["fills"] -= found["steps"]  # the first epoch
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    jobs = (loop, ways, joined, parted, sharded, trainer, checkpoints, lightning, phased, zero, disagree, nan, die)
+    jobs = (
+        loop,
+        ways,
+        joined,
+        parted,
+        sharded,
+        trainer,
+        checkpoints,
+        lightning,
+        phased,
+        zero,
+        disagree,
+        nan,
+        die,
+        caching,
+    )
     {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.

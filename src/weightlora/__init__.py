@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from .checkpoint import restore
     from .config import WeightLoraConfig
     from .export import export_adapter
+    from .prefix import PrefixCache
     from .run import save_run
     from .selection.choosing import select
     from .selection.record import Selection
     from .selector import WeightLora
+    from .trainers.caching import PrefixCacheCallback
     from .trainers.callback import WeightLoraCallback
     from .trainers.lightning import WeightLoraLightningCallback
     from .trainers.trainer import WeightLoraTrainer, WeightLoraTrainerMixin
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 __version__ = _version("weightlora")
 __all__ = [
+    "PrefixCache",
+    "PrefixCacheCallback",
     "Selection",
     "WeightLora",
     "WeightLoraCallback",
@@ -38,6 +42,8 @@ __all__ = [
 
 # Loaded when asked for: torch and PEFT take seconds, and not every loop needs transformers.Trainer, TRL or Lightning.
 _LAZY = {
+    "PrefixCache": "prefix",
+    "PrefixCacheCallback": "trainers.caching",
     "Selection": "selection.record",
     "WeightLora": "selector",
     "WeightLoraCallback": "trainers.callback",

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback
 
+from weightlora import PrefixCacheCallback
 from weightlora.cli import main
 from weightlora.train import fit, parse, prepare
 from weightlora.train.fitting import fit as fit_in
@@ -29,6 +30,27 @@ def test_a_run_goes_on_where_it_stopped(world: Path, tmp_path: Path, method: str
     assert result.kept == whole.kept and result.steps == 4
     first, second = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (tmp_path / "whole", again))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_frozen_prefix_runs_once_for_each_example(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[PrefixCacheCallback] = []
+
+    class Noted(PrefixCacheCallback):
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            made.append(self)
+
+    monkeypatch.setattr("weightlora.train.fitting.PrefixCacheCallback", Noted)
+    how = ["--dataset", world / "glue", "--method", "last-layers", "--keep", "1", "--max_steps", "12"]
+    results = []
+    for name, more in (("plain", []), ("cached", ["--cache_prefix", "--prefix_dropout", "off"])):
+        job = prepare(parse(arguments(world, "cola", "deberta", tmp_path / name, *how, *more)))
+        job.config.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+        results.append(fit(job))
+    [callback] = made
+    assert callback.cache is not None and (callback.cache.fills, callback.cache.reads) == (6, 6)
+    assert results[1].train_loss == pytest.approx(results[0].train_loss, abs=1e-5)
+    assert not (tmp_path / "cached" / "prefix_cache").exists()
 
 
 def test_sixteen_bits_and_gradient_checkpointing(world: Path, tmp_path: Path):

@@ -102,6 +102,15 @@ class MethodArguments:
     select_steps: int | None = _argument(
         "T, the optimizer steps before the choice; a fifth of the training if not given"
     )
+    cache_prefix: bool = _argument(
+        "run the frozen blocks below the lowest kept adapter once for each example, and read their output from disk",
+        False,
+    )
+    prefix_dropout: str = _argument(
+        "cache_prefix: refuse a model with dropout, or switch it off below the lowest kept adapter (refuse, off)",
+        "refuse",
+    )
+    max_cache_bytes: int | None = _argument("cache_prefix: the most bytes on disk (default: 90 % of what is free)")
     method_options: str | None = _argument("JSON: more fields of WeightLoraConfig, or of PEFT's config")
     dry_run: bool = _argument("print the plan and stop", False)
 

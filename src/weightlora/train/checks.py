@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import ConfigError, DataError
 from ..files import check_writable
+from ..prefix.checks import PREFIX_DROPOUT
 from .arguments import MethodArguments, Recipe, nearest, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
 
@@ -25,7 +26,13 @@ BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
         "max_answer_length": (1, math.inf),
         "n_best": (1, math.inf),
     },
-    "method": {"rank": (1, 2**16), "alpha": (1, 2**31 - 1), "dropout": (0, 1), "select_steps": (0, math.inf)},
+    "method": {
+        "rank": (1, 2**16),
+        "alpha": (1, 2**31 - 1),
+        "dropout": (0, 1),
+        "select_steps": (0, math.inf),
+        "max_cache_bytes": (1, math.inf),
+    },
     "training": {
         "per_device_train_batch_size": (1, 2**31 - 1),
         "per_device_eval_batch_size": (1, 2**31 - 1),
@@ -54,6 +61,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     number_to_keep(recipe.method.keep)
     options_of(recipe)
     _check_options(recipe.method, methods[recipe.method.method])
+    _check_prefix(recipe.method, methods[recipe.method.method])
     _check_output(str(recipe.training.output_dir))
 
 
@@ -124,6 +132,15 @@ def _check_options(arguments: MethodArguments, method: Method) -> None:
             f"method_options has {name!r}, which {arguments.method} does not read"
             f"{nearest(name, method.options) or f': {known}'}."
         )
+
+
+def _check_prefix(arguments: MethodArguments, method: Method) -> None:
+    if arguments.prefix_dropout not in PREFIX_DROPOUT:
+        raise ConfigError(
+            f"prefix_dropout={arguments.prefix_dropout!r} is not known: choose one of {', '.join(PREFIX_DROPOUT)}."
+        )
+    if arguments.cache_prefix and not method.adapts:
+        raise ConfigError(f"cache_prefix needs frozen blocks, and {arguments.method} trains all: leave one of them.")
 
 
 def _check_output(directory: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from .. import WeightLora, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
+from .. import PrefixCacheCallback, WeightLora, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
 from ..adapters import find_adapters
 from ..errors import DataError
 from ..files import write_json, write_text
@@ -80,7 +80,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     before, start = trainable_parameters(prepared.model), _AtStart()
     set_seed(arguments.seed)  # dropout starts the same, however many random numbers were used
     more = callbacks(prepared) if callable(callbacks) else callbacks
-    trainer = make_trainer(job, prepared.model, (*prepared.callbacks, start, *more))
+    trainer = make_trainer(job, prepared.model, (*prepared.callbacks, *_caching(job), start, *more))
     if not prints or arguments.logging_strategy == "no":
         trainer.remove_callback(PrinterCallback)
     outcome = trainer.train(_checkpoint(arguments.resume_from_checkpoint))
@@ -143,6 +143,14 @@ def load_prepared(job: Job) -> Prepared:
         if parameter.requires_grad:  # PEFT casts its adapters, but not a head that was loaded in 16 bits
             parameter.data = parameter.data.float()
     return prepared
+
+
+def _caching(job: Job) -> tuple[TrainerCallback, ...]:
+    """The cache of the frozen prefix, if the recipe asks for one."""
+    method = job.recipe.method
+    if not method.cache_prefix:
+        return ()
+    return (PrefixCacheCallback(max_bytes=method.max_cache_bytes, prefix_dropout=method.prefix_dropout),)
 
 
 def _adapter_parameters(model: nn.Module) -> int:

@@ -1,0 +1,78 @@
+"""What is checked before a cache of the prefix opens: model, dropout, directory and room."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError, DataError
+from ..files import check_writable
+from .cut import Cut, check_dropout, find_cut, identity_of
+from .store import check_identity
+
+__all__ = ["PREFIX_DROPOUT", "check_prefix", "most_bytes", "room_in"]
+
+PREFIX_DROPOUT = ("refuse", "off")
+SHARE_OF_FREE = 0.9
+"""Of the free bytes on the disk, what a cache without `max_bytes` may take."""
+
+
+def check_prefix(
+    model: nn.Module,
+    directory: str | os.PathLike[str],
+    max_bytes: int | None = None,
+    prefix_dropout: str = "refuse",
+    tokens: int | None = None,
+) -> Cut:
+    """Everything that can be told before training, also before the choice: model, dropout, directory and room.
+
+    Returns:
+        Where the model is cut now.
+
+    Raises:
+        WeightLoraError: Something does not fit.
+    """
+    if prefix_dropout not in PREFIX_DROPOUT:
+        raise ConfigError(
+            f"prefix_dropout={prefix_dropout!r} is not known: choose one of {', '.join(map(repr, PREFIX_DROPOUT))}."
+        )
+    if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
+        raise ConfigError(f"max_bytes={max_bytes!r} is not a number of bytes: give a whole number above 0, or None.")
+    check_writable(directory)
+    cut = find_cut(model)
+    check_dropout(cut, prefix_dropout)
+    for place in sorted(Path(directory).glob("block-*")):
+        first = place.name.removeprefix("block-")
+        if first.isdecimal() and 0 < int(first) < len(cut.blocks):
+            check_identity(place, identity_of(cut, int(first)))
+    room, need = room_in(Path(directory), max_bytes), most_bytes(cut, tokens)
+    if need is not None and need > room:
+        raise DataError(
+            f"the hidden states of {tokens:,} tokens take up to {need:,} bytes, and {directory} may take {room:,}: "
+            "give a larger max_bytes or a directory on a larger disk, or leave the cache of the prefix out."
+        )
+    return cut
+
+
+def most_bytes(cut: Cut, tokens: int | None) -> int | None:
+    """An upper estimate for so many tokens; None if they or the model's width are not known."""
+    width = getattr(getattr(cut.backbone, "config", None), "hidden_size", None)
+    dtype = next((p.dtype for p in cut.backbone.parameters() if p.is_floating_point()), torch.float32)
+    return None if tokens is None or width is None else tokens * width * dtype.itemsize
+
+
+def room_in(directory: Path, max_bytes: int | None) -> int:
+    """The most bytes that a cache may have, those that it has already included."""
+    there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    used = sum(path.stat().st_size for path in directory.glob("**/*.bin"))
+    if max_bytes is None:
+        return used + int(SHARE_OF_FREE * free)
+    if max_bytes > used + free:
+        raise DataError(
+            f"max_bytes={max_bytes:,} is more than the {used + free:,} bytes that {directory} has room for: give "
+            "fewer bytes, or a directory on a larger disk."
+        )
+    return max_bytes

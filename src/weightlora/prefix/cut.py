@@ -1,0 +1,198 @@
+"""Where a model is cut: its list of blocks, the lowest one that trains, and what everything below depends on."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from ..adapters import base_model_of, unwrap_model
+from ..errors import ModelError
+from ..tensors import shards
+from .store import bits_of
+
+__all__ = ["Cut", "check_dropout", "find_cut", "identity_of"]
+
+FORMAT = 1
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+LEAVE_OUT = "leave the cache of the prefix out."
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model's blocks, and the part below the lowest one that trains.
+
+    Attributes:
+        backbone: The module that takes `input_ids` and runs the blocks.
+        blocks: Its list of blocks.
+        first: Place of the lowest block with a trainable parameter; the last block if none has one.
+        holders: The backbone and the modules between it and the list.
+        before: Modules of the backbone that run before the list, such as the embeddings.
+    """
+
+    backbone: nn.Module
+    blocks: nn.ModuleList
+    first: int
+    holders: tuple[nn.Module, ...]
+    before: tuple[nn.Module, ...]
+
+    @property
+    def prefix(self) -> tuple[nn.Module, ...]:
+        """What is not run for cached examples, and the embeddings."""
+        return (*self.before, *list(self.blocks)[: self.first])
+
+
+def find_cut(model: nn.Module) -> Cut:
+    """Find the blocks of a model, and the lowest one that trains.
+
+    Args:
+        model: A model of Transformers that takes `input_ids`, with or without PEFT and DDP around it.
+
+    Raises:
+        ModelError: What is below cannot be cached: the blocks are not one list, something below trains, or the
+            weights are not whole in this process. The message names it.
+    """
+    _check_wrappers(model)
+    base = base_model_of(model)
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+        raise ModelError(f"{type(base).__name__} is an encoder-decoder, whose blocks are two lists: {LEAVE_OUT}")
+    lists = dict(_outermost_lists(base))
+    if len(lists) != 1:
+        names = ", ".join(lists) or "none"
+        raise ModelError(f"{type(base).__name__} has {len(lists)} lists of blocks ({names}), not one: {LEAVE_OUT}")
+    [(path, blocks)] = lists.items()
+    parts = path.split(".")
+    above = [base.get_submodule(".".join(parts[:end])) for end in range(len(parts))]
+    taking = [place for place, module in enumerate(above) if _takes_ids(module)]
+    if not taking:
+        raise ModelError(f"no module of {type(base).__name__} takes input_ids and runs {path}: {LEAVE_OUT}")
+    holders = tuple(above[taking[-1] :])
+    children = list(holders[0].children())
+    place = next(place for place, child in enumerate(children) if child is (*holders, blocks)[1])
+    trained = [place for place, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())]
+    cut = Cut(holders[0], blocks, min(trained, default=len(blocks) - 1), holders, tuple(children[:place]))
+    _check_frozen(base, cut, children[place + 1 :])
+    return cut
+
+
+def check_dropout(cut: Cut, prefix_dropout: str) -> None:
+    """Check that the prefix computes the same for the same example.
+
+    Raises:
+        ModelError: It has dropout, and `prefix_dropout` is not `"off"`, or dropout that cannot be switched off alone.
+    """
+    for module in cut.holders:
+        for name, value in _dropouts(module):
+            raise ModelError(f"{type(module).__name__} has {name}={value:g} around its blocks: set it to 0.")
+    if prefix_dropout == "off":
+        return
+    for part in (*cut.before, *list(cut.blocks)[: max(1, cut.first)]):
+        leaving = _of_trained_adapters(part)
+        for path, module in part.named_modules():
+            for name, value in [] if module in leaving else _dropouts(module):
+                where = f"{type(part).__name__}.{path}" if path else type(part).__name__
+                raise ModelError(
+                    f"{where} has {name}={value:g}, and blocks below the lowest adapter must compute the same each "
+                    "time: set it to 0, or accept by prefix_dropout='off' that they train without dropout."
+                )
+
+
+def identity_of(cut: Cut, first: int | None = None) -> dict[str, Any]:
+    """What the hidden states at the cut depend on: the frozen weights below it, the config, the dtype and the place.
+
+    Args:
+        cut: From `find_cut`.
+        first: Take this place instead of the cut's own.
+    """
+    first = cut.first if first is None else first
+    parts = (*cut.before, *list(cut.blocks)[:first])
+    tensors = [tensor for part in parts for tensor in _frozen(part)]
+    weights = hashlib.sha256()
+    for tensor in tensors:
+        weights.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(bits_of(tensor.detach().cpu().contiguous()))
+    return {
+        "format": FORMAT,
+        "model": type(cut.backbone).__name__,
+        "first": first,
+        "dtype": str(next((t.dtype for t in tensors if t.is_floating_point()), None)),
+        "config": hashlib.sha256(json.dumps(_settings(cut.backbone), default=str).encode()).hexdigest(),
+        "weights": weights.hexdigest(),
+    }
+
+
+def _settings(backbone: nn.Module) -> list[tuple[str, Any]]:
+    """The entries of its config that this kind of model alone has. The Trainer changes some that all models have."""
+    from transformers import PretrainedConfig
+
+    config: Any = getattr(backbone, "config", None)
+    of_all = PretrainedConfig().to_dict().keys() | {"use_cache"}
+    return [] if config is None else sorted((k, v) for k, v in config.to_dict().items() if k not in of_all)
+
+
+def _frozen(part: nn.Module) -> Iterator[Tensor]:
+    """Frozen tensors in the order of the model. Their names would differ while PEFT's layers are around them."""
+    yield from (parameter for parameter in part.parameters() if not parameter.requires_grad)
+    yield from part.buffers()
+
+
+def _outermost_lists(model: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
+    """Every list of at least two modules that is in no other one."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) > 1 and not any(name.startswith(one) for one in found):
+            found.append(f"{name}.")
+            yield name, module
+
+
+def _takes_ids(module: nn.Module) -> bool:
+    return "input_ids" in inspect.signature(module.forward).parameters
+
+
+def _of_trained_adapters(part: nn.Module) -> set[nn.Module]:
+    """Modules of adapters that train, so that they are not below the cut once the choice is made."""
+    found: set[nn.Module] = set()
+    for layer in part.modules():
+        if isinstance(layer, BaseTunerLayer) and any(p.requires_grad for p in layer.parameters()):
+            found |= {*layer.modules()} - {*layer.get_base_layer().modules()}
+    return found
+
+
+def _dropouts(module: nn.Module) -> Iterator[tuple[str, float]]:
+    """Names and rates of the dropout that a module applies itself."""
+    if isinstance(module, DROPOUTS):
+        yield from [("p", module.p)] if module.p else []
+        return
+    for name, value in vars(module).items():
+        if "drop" in name.lower() and isinstance(value, float) and value > 0:
+            yield name, value
+
+
+def _check_wrappers(model: nn.Module) -> None:
+    if isinstance(model, nn.DataParallel):
+        raise ModelError(f"DataParallel copies the model for each step: train with DDP, or {LEAVE_OUT}")
+    inner = unwrap_model(model)
+    if any(hasattr(one, "_orig_mod") for one in (model, getattr(model, "module", None))):
+        raise ModelError(f"torch.compile fixes which blocks run: train without it, or {LEAVE_OUT}")
+    if isinstance(inner, PeftModel) and getattr(inner.active_peft_config, "is_prompt_learning", False):
+        kind = inner.active_peft_config.peft_type
+        raise ModelError(f"{getattr(kind, 'value', kind)} trains what goes into the first block: {LEAVE_OUT}")
+
+
+def _check_frozen(base: nn.Module, cut: Cut, after: list[nn.Module]) -> None:
+    """Raise a `ModelError` if something outside the blocks that may run before them trains, or is elsewhere."""
+    elsewhere = {id(p) for module in (*after, cut.blocks) for p in module.parameters()}
+    names = {id(parameter): name for name, parameter in base.named_parameters()}
+    for parameter in cut.backbone.parameters():
+        name = names.get(id(parameter), "a parameter")
+        if parameter.is_meta or hasattr(parameter, "ds_id") or shards(parameter) > 1:
+            raise ModelError(f"{name} is not whole in this process (FSDP, ZeRO stage 3, offloading): {LEAVE_OUT}")
+        if parameter.requires_grad and id(parameter) not in elsewhere:
+            raise ModelError(
+                f"{name} trains, and the blocks compute with it, so what they give changes: freeze it, or {LEAVE_OUT}"
+            )

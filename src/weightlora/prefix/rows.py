@@ -1,0 +1,91 @@
+"""Which examples a call of the model is about: a key of each one's content, and where its tokens are."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Rows", "rows_of"]
+
+IGNORED = frozenset({"num_items_in_batch", "return_dict"})
+"""Arguments that change nothing of what the blocks compute."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The examples of a batch.
+
+    Attributes:
+        keys: A digest of each example's content up to its last token.
+        spans: Its first token, and the one behind its last one.
+        length: Tokens of a row with its padding.
+        precision: Of autocast; None without it. It is a part of the keys.
+    """
+
+    keys: list[bytes]
+    spans: list[tuple[int, int]]
+    length: int
+    precision: torch.dtype | None
+
+    def padding(self) -> Tensor:
+        """Which places of shape `(examples, length)` are outside the spans."""
+        places = torch.arange(self.length)
+        return torch.stack([(places < start) | (places >= end) for start, end in self.spans])
+
+
+def rows_of(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rows | None:
+    """The examples of a call; None if hidden states of single examples cannot be told from its arguments.
+
+    Besides `input_ids` of shape `(examples, length)`, a call may have a mask of that shape, and anything else with a
+    value for each token, such as `token_type_ids`. Generation, embeddings instead of tokens, masks of more dimensions
+    and calls that ask for hidden states or attentions of all blocks give None.
+
+    Args:
+        signature: Of the module's forward.
+        args: Positional arguments.
+        kwargs: The others.
+    """
+    try:
+        given = dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError:
+        return None
+    given |= next((given.pop(p.name, {}) for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), {})
+    ids, mask = given.pop("input_ids", None), given.pop("attention_mask", None)
+    if not isinstance(ids, Tensor) or ids.dim() != 2 or not ids.numel():
+        return None
+    columns = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
+    columns |= {k: v for k, v in given.items() if v is not None and v is not False and k not in IGNORED}
+    for name, value in columns.items():
+        if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[1] != ids.shape[1]:
+            return None
+        if value.shape[0] not in (1, len(ids)) or (name == "attention_mask" and value.shape != ids.shape):
+            return None
+    return _rows(columns, len(ids))
+
+
+def _rows(columns: Mapping[str, Tensor], size: int) -> Rows | None:
+    arrays = {name: value.detach().cpu().expand(size, *value.shape[1:]) for name, value in columns.items()}
+    length = arrays["input_ids"].shape[1]
+    spans = [(0, length)] * size
+    if "attention_mask" in arrays:
+        real = arrays["attention_mask"] != 0
+        if not real.any(1).all():
+            return None
+        starts = real.int().argmax(1).tolist()
+        ends = (length - real.flip(1).int().argmax(1)).tolist()
+        spans = list(zip(starts, ends, strict=True))
+    kind = columns["input_ids"].device.type
+    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    heading = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}".encode()
+    numpy = [value.contiguous().view(torch.uint8).numpy() for _, value in sorted(arrays.items())]
+    keys = []
+    for row, (_, end) in enumerate(spans):
+        digest = hashlib.blake2b(heading, digest_size=16)
+        for array in numpy:  # the last dimension holds bytes
+            digest.update(array[row].reshape(length, -1)[:end].tobytes())
+        keys.append(digest.digest())
+    return Rows(keys, spans, length, precision)

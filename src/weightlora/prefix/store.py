@@ -1,0 +1,230 @@
+"""Hidden states of examples on disk: append-only, bounded in bytes, and with a checksum for each example."""
+
+import json
+import warnings
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from ..files import append_lines, read_json, write_json
+
+__all__ = ["Store", "bits_of", "check_identity"]
+
+IDENTITY, INDEX, DATA = "identity.json", "index.jsonl", "states.bin"
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Entry(NamedTuple):
+    """Where the hidden states of one example are.
+
+    Attributes:
+        folder: Place in `Store.folders`.
+        offset: First byte in the file.
+        tokens: Rows, one for each token.
+        width: Numbers in a row.
+        dtype: A key of `DTYPES`.
+        crc: CRC-32 of the bytes.
+    """
+
+    folder: int
+    offset: int
+    tokens: int
+    width: int
+    dtype: str
+    crc: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.tokens * self.width * DTYPES[self.dtype].itemsize
+
+
+class Store:
+    """The hidden states of examples, by key. Each process writes files of its own, and reads those of all.
+
+    Args:
+        directory: Made if it is missing. Every process has a folder in it.
+        identity: What the hidden states depend on. It is kept beside them.
+        limit: The most bytes of hidden states that this process keeps, what is there already included.
+        process: The number of this process.
+
+    Attributes:
+        full: Whether something was not kept because of `limit`, or because it could not be written.
+
+    Raises:
+        DataError: The directory has hidden states of another identity.
+    """
+
+    def __init__(self, directory: Path, identity: Mapping[str, Any], limit: int, process: int = 0) -> None:
+        check_identity(directory, identity)
+        self.directory, self.limit, self.full = directory, limit, False
+        self._own = directory / f"process-{process}"
+        self._entries: dict[bytes, Entry] = {}
+        self.folders: list[Path] = []
+        self._read: dict[Path, int] = {}  # bytes of each index that were read
+        self._files: dict[int, Any] = {}
+        self._end, self._told = 0, False
+        write_json(self._own / IDENTITY, dict(identity))
+        _drop_cut_line(self._own / INDEX)
+        self._add_folder(self._own)
+        (self._own / DATA).touch()
+        self._writer = (self._own / DATA).open("r+b", buffering=0)
+        self._take_in(0, self._own / INDEX)
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of hidden states that this process has written."""
+        return self._end
+
+    def refresh(self) -> None:
+        """Take in what the other processes have written since the last call."""
+        for folder in sorted(self.directory.glob("process-*")):
+            self._add_folder(folder)
+        for number, folder in enumerate(self.folders[1:], start=1):
+            self._take_in(number, folder / INDEX)
+
+    def layout(self, key: bytes) -> tuple[int, int, torch.dtype]:
+        """Tokens, width and dtype of an example's hidden states."""
+        entry = self._entries[key]
+        return entry.tokens, entry.width, DTYPES[entry.dtype]
+
+    def read_into(self, key: bytes, out: Tensor) -> bool:
+        """Read the hidden states of an example; returns whether they are whole. A damaged example is forgotten.
+
+        Args:
+            key: Of an example that the store has.
+            out: A contiguous CPU tensor of the example's layout. It is written to.
+        """
+        entry = self._entries[key]
+        target = bits_of(out)
+        if entry.folder not in self._files:
+            self._files[entry.folder] = (self.folders[entry.folder] / DATA).open("rb", buffering=0)
+        file = self._files[entry.folder]
+        file.seek(entry.offset)
+        if target.nbytes == entry.nbytes == file.readinto(target) and zlib.crc32(target) == entry.crc:
+            return True
+        self._forget(key, self.folders[entry.folder] / DATA)
+        return False
+
+    def add(self, states: Mapping[bytes, Tensor]) -> None:
+        """Append the hidden states of examples, until there is no room.
+
+        Args:
+            states: Key -> CPU tensor of shape `(tokens, width)`.
+        """
+        lines = []
+        try:
+            for key, tensor in states.items():
+                bits, (tokens, width) = bits_of(tensor.contiguous()), tensor.shape
+                if self._end + bits.nbytes > self.limit:
+                    self.full = True
+                    break
+                self._writer.seek(self._end)
+                _write_all(self._writer, bits)
+                dtype = str(tensor.dtype).removeprefix("torch.")
+                entry = Entry(0, self._end, tokens, width, dtype, zlib.crc32(bits))
+                self._entries[key] = entry
+                self._end += bits.nbytes
+                lines.append({"key": key.hex()} | {name: getattr(entry, name) for name in Entry._fields[1:]})
+            append_lines(self._own / INDEX, lines)  # after the data: a line never speaks of bytes that are not there
+        except OSError as error:
+            self.full = True
+            warnings.warn(f"{self._own} takes no more hidden states ({error}).", stacklevel=2)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in (self._writer, *self._files.values()):
+            file.close()
+        self._files = {}
+
+    def _add_folder(self, folder: Path) -> None:
+        if folder not in self._read:
+            self.folders.append(folder)
+            self._read[folder] = 0
+
+    def _take_in(self, number: int, index: Path) -> None:
+        """Read the whole lines that an index has more than at the last call."""
+        folder = index.parent
+        if not index.is_file() or index.stat().st_size <= self._read[folder]:
+            return
+        with index.open("rb") as file:
+            file.seek(self._read[folder])
+            text = file.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self._read[folder] += len(text)
+        for line in text.splitlines():
+            found = _parse(number, line)
+            if found is None:
+                self._tell(index)
+                continue
+            self._entries[found[0]] = found[1]
+            if number == 0:
+                self._end = max(self._end, found[1].offset + found[1].nbytes)
+
+    def _forget(self, key: bytes, place: Path) -> None:
+        del self._entries[key]
+        self._tell(place)
+
+    def _tell(self, place: Path) -> None:
+        if not self._told:
+            self._told = True
+            warnings.warn(f"{place} is damaged: what is not whole is computed again.", stacklevel=2)
+
+
+def bits_of(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor. They are its memory, not a copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def check_identity(directory: Path, identity: Mapping[str, Any]) -> None:
+    """Check that the hidden states in a directory, if there are any, are those of one identity.
+
+    Raises:
+        DataError: They are of another one, or it cannot be read.
+    """
+    for path in sorted(directory.glob(f"process-*/{IDENTITY}")):
+        found = read_json(path)
+        if found != identity:
+            found = found if isinstance(found, dict) else {}
+            names = [name for name in identity if found.get(name) != identity[name]] or ["fields"]
+            raise DataError(
+                f"{directory} has hidden states of another model (its {' and '.join(names)} differ): give an empty "
+                "directory, or delete this one."
+            )
+
+
+def _parse(folder: int, line: bytes) -> tuple[bytes, Entry] | None:
+    """Key and entry of a line of an index; None if it is damaged."""
+    try:
+        fields = json.loads(line)
+        key = bytes.fromhex(fields.pop("key"))
+        entry = Entry(folder, **fields)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    numbers = (entry.offset, entry.tokens, entry.width, entry.crc)
+    whole = all(isinstance(number, int) and number >= 0 for number in numbers)
+    return (key, entry) if whole and entry.dtype in DTYPES else None
+
+
+def _drop_cut_line(index: Path) -> None:
+    """Cut off the end of a line that a killed process left behind."""
+    if index.is_file():
+        with index.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _write_all(file: Any, bits: memoryview) -> None:
+    written = 0
+    while written < bits.nbytes:
+        written += file.write(bits[written:])

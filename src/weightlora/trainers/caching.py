@@ -1,0 +1,141 @@
+"""The cache of the frozen prefix inside `transformers.Trainer`, from the final choice on."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
+from transformers.utils import logging
+
+from ..errors import ConfigError, WeightLoraError
+from ..prefix import PrefixCache
+from ..prefix.checks import check_prefix, most_bytes
+from .callback import WeightLoraCallback
+from .scalars import calling
+
+__all__ = ["FOLDER", "PrefixCacheCallback"]
+
+FOLDER = "prefix_cache"
+"""Its name in the Trainer's output directory."""
+
+logger = logging.get_logger("transformers.weightlora")
+
+
+class PrefixCacheCallback(TrainerCallback):
+    """Keeps what the frozen blocks below the lowest kept adapter compute, and reads it in later epochs.
+
+    It begins when the choice of a `WeightLoraCallback` is final; without one, at the first step. If block 0 keeps an
+    adapter, nothing is frozen below it: a warning says so, and the training goes on without the cache. A run that
+    resumes goes on with what its directory has. After an exception that ended the training, call `close()`.
+
+    Args:
+        directory: Where hidden states are kept. None takes `prefix_cache` in the Trainer's output directory, and
+            deletes it when the training ends. A directory that you give stays.
+        max_bytes: See `PrefixCache`.
+        prefix_dropout: See `PrefixCache`.
+
+    Attributes:
+        cache: The `PrefixCache`, from the choice on.
+
+    Raises:
+        WeightLoraError: When training starts, if the model, its dropout, the Trainer's engine or the directory do not
+            allow a cache.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        max_bytes: int | None = None,
+        prefix_dropout: str = "refuse",
+    ) -> None:
+        self._directory, self._max_bytes, self._dropout = directory, max_bytes, prefix_dropout
+        self.cache: PrefixCache | None = None
+        self._waiting = False
+        self._sizes: dict[str, int | None] = {}
+
+    def close(self) -> None:
+        """Give the model its own forward pass back."""
+        self._waiting = False
+        if self.cache is not None:
+            self.cache.close()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.close()
+        self.cache = None
+        _check_engine(args)
+        self._sizes = _sizes_of(getattr(kwargs.get("train_dataloader"), "dataset", None))
+        place, tokens = self._place(args), self._sizes["tokens"]
+        cut = check_prefix(kwargs["model"], place, self._max_bytes, self._dropout, tokens)
+        need = most_bytes(cut, tokens)
+        logger.info(f"The cache of the prefix takes up to {'?' if need is None else f'{need:,}'} bytes in {place}.")
+        self._waiting = True
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self._waiting or not _is_chosen():
+            return
+        self._waiting = False
+        place, sizes = self._place(args), self._sizes
+        try:
+            cache = PrefixCache(
+                kwargs["model"],
+                place,
+                self._max_bytes,
+                prefix_dropout=self._dropout,
+                examples=sizes["examples"],
+            )
+            cache.open()
+        except WeightLoraError as error:  # the choice is made: it must not be lost
+            warnings.warn(f"The training goes on without the cache of the prefix: {error}", stacklevel=2)
+            return
+        self.cache = cache
+        logger.info(f"Blocks below block {cache.first} run once for each example: {cache.directory} has their output.")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.close()
+        if self._directory is not None:
+            return
+        if args.world_size > 1 and dist.is_initialized():
+            dist.barrier()  # the others read it
+        if state.is_world_process_zero:
+            shutil.rmtree(self._place(args), ignore_errors=True)
+
+    def _place(self, args: TrainingArguments) -> Path:
+        return Path(args.output_dir or "") / FOLDER if self._directory is None else Path(self._directory)
+
+
+def _is_chosen() -> bool:
+    """Whether the selection of this Trainer, if it has one, is over."""
+    handler = calling(CallbackHandler)
+    ours = [one for one in ([] if handler is None else handler.callbacks) if isinstance(one, WeightLoraCallback)]
+    return all(one.selector is not None and one.selector.phase == "train" for one in ours)
+
+
+def _check_engine(args: TrainingArguments) -> None:
+    """Raise a `ConfigError` for what runs the model in another way than block after block in this process."""
+    for name in ("deepspeed", "fsdp", "torch_compile"):
+        if getattr(args, name, None):
+            raise ConfigError(
+                f"{name}={getattr(args, name)!r} does not go with a cache of the prefix, which takes blocks out of "
+                "the forward pass: leave out one of them. DDP works."
+            )
+    if args.n_gpu > 1:
+        raise ConfigError(f"DataParallel on {args.n_gpu} GPUs copies the model for each step: start with torchrun.")
+
+
+def _sizes_of(dataset: Any) -> dict[str, int | None]:
+    """Examples and tokens of a training set; None for what it does not tell cheaply."""
+    examples = len(dataset) if hasattr(dataset, "__len__") else None
+    tokens = None
+    if "input_ids" in (getattr(dataset, "column_names", None) or ()):
+        tokens = sum(map(len, dataset["input_ids"]))
+    return {"examples": examples, "tokens": tokens}

@@ -1,0 +1,350 @@
+"""The same training with the lower blocks run once for each example, and what ends or stops the cache."""
+
+import copy
+import math
+import warnings
+
+import pytest
+import torch
+import transformers as t
+from architectures import DECODER, ENCODER, NO_DROPOUT
+from models import adamw, tiny_bert
+from peft import LoraConfig, get_peft_model
+from prefixes import EXAMPLES, STEPS, count_runs, epoch, examples, losses_of, padded, upper, upper_bert
+from torch import nn
+
+from weightlora import PrefixCache
+from weightlora.errors import DataError, ModelError, TrainingError
+
+LAYERS = {"num_hidden_layers": 4}
+KINDS = {
+    "BERT": (t.BertForSequenceClassification, t.BertConfig, ENCODER | NO_DROPOUT, "SEQ_CLS"),
+    "RoBERTa": (
+        t.RobertaForSequenceClassification,
+        t.RobertaConfig,
+        ENCODER | NO_DROPOUT | {"pad_token_id": 0},
+        "SEQ_CLS",
+    ),
+    "DeBERTa-v3": (
+        t.DebertaV2ForSequenceClassification,
+        t.DebertaV2Config,
+        ENCODER
+        | NO_DROPOUT
+        | {
+            "relative_attention": True,
+            "position_buckets": 8,
+            "pos_att_type": ["p2c", "c2p"],
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+        "SEQ_CLS",
+    ),
+    "ModernBERT": (
+        t.ModernBertForSequenceClassification,
+        t.ModernBertConfig,
+        ENCODER | {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+        "SEQ_CLS",
+    ),
+    "GPT-2": (
+        t.GPT2LMHeadModel,
+        t.GPT2Config,
+        {"vocab_size": 50, "n_positions": 32, "n_embd": 16, "n_head": 2, "bos_token_id": 2, "eos_token_id": 3}
+        | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+        "CAUSAL_LM",
+    ),
+    "Llama": (t.LlamaForCausalLM, t.LlamaConfig, DECODER, "CAUSAL_LM"),
+    "Qwen3": (t.Qwen3ForCausalLM, t.Qwen3Config, DECODER | {"head_dim": 8}, "CAUSAL_LM"),
+    "Gemma 3, with two kinds of masks": (
+        t.Gemma3ForCausalLM,
+        t.Gemma3TextConfig,
+        DECODER
+        | {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+        | {"pad_token_id": 0},
+        "CAUSAL_LM",
+    ),
+}
+
+
+def build(kind: str) -> nn.Module:
+    model, config, settings, task = KINDS[kind]
+    torch.manual_seed(0)
+    return upper(model(config(**(settings | LAYERS))), task_type=task)
+
+
+def state_of(model: nn.Module) -> list:
+    """What a guest might leave behind."""
+    return [
+        (
+            name,
+            type(module),
+            module.training,
+            [*module._forward_hooks],
+            [*module._forward_pre_hooks],
+            "forward" in vars(module),
+        )
+        for name, module in model.named_modules()
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_training_is_the_same_and_lower_blocks_run_once_for_each_example(kind, tmp_path):
+    model = build(kind)
+    plain, causal = copy.deepcopy(model), KINDS[kind][3] == "CAUSAL_LM"
+    expected = losses_of(plain, causal=causal)
+    before = state_of(model)
+    with PrefixCache(model, tmp_path) as cache:
+        runs = count_runs(cache._cut.blocks[1])
+        found = losses_of(model, causal=causal)
+        cache._cut.blocks[1]._forward_hooks.clear()
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert (cache.first, cache.fills, cache.reads) == (2, STEPS, 2 * STEPS)
+    assert len(runs) == STEPS + 2, "and once in each pass to compare"
+    assert state_of(model) == before
+    bytes_of_all = sum(map(len, examples())) * 16 * 4
+    assert (tmp_path / "block-2/process-0/states.bin").stat().st_size == bytes_of_all
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("kind", ["BERT", "Llama"])
+def test_under_gradient_checkpointing_too(kind, reentrant, tmp_path):
+    model = build(kind)
+    model.get_base_model().gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+    plain, causal = copy.deepcopy(model), kind == "Llama"
+    expected = losses_of(plain, causal=causal)
+    with PrefixCache(model, tmp_path) as cache:
+        assert losses_of(model, causal=causal) == pytest.approx(expected, abs=1e-5)
+    assert cache.reads == 2 * STEPS
+    moved = [(a - b).abs().max() for a, b in zip(model.parameters(), plain.parameters(), strict=True)]
+    assert max(moved) < 1e-5
+
+
+def test_left_padding_of_a_fixed_length_is_read_and_of_another_length_is_not(tmp_path):
+    rows = examples()[:4]
+    model = build("GPT-2")
+    model.train()
+    with PrefixCache(model, tmp_path) as cache:
+        for batch in (padded(rows, True, left=True), padded(rows, True, left=True)):
+            model(**batch)
+        assert (cache.fills, cache.reads) == (1, 1)
+        model(**padded([*rows[:3], torch.arange(4, 20)], True, left=True))
+        assert (cache.fills, cache.reads) == (2, 1)
+
+
+def test_dropout_below_the_cut_is_off_and_above_it_draws_the_same_numbers(tmp_path):
+    model = upper_bert(dropout=0.1)
+    plain = copy.deepcopy(model)
+    bert = plain.get_base_model().bert
+    for part in (bert.embeddings, *bert.encoder.layer[:2]):
+        for module in part.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    torch.manual_seed(7)
+    expected = losses_of(plain)
+    torch.manual_seed(7)
+    with PrefixCache(model, tmp_path, prefix_dropout="off") as cache:
+        found = losses_of(model)
+        assert all(module.training for module in model.modules())
+    assert found == pytest.approx(expected, abs=1e-5) and cache.reads == 2 * STEPS
+
+
+def test_a_second_cache_goes_on_with_what_the_first_one_kept(tmp_path):
+    model, optimizer = upper_bert(), None
+    plain = copy.deepcopy(model)
+    expected = losses_of(plain, epochs=2)
+    optimizer = adamw(model)
+    with PrefixCache(model, tmp_path):
+        found = losses_of(model, epochs=1, optimizer=optimizer)
+    with PrefixCache(model, tmp_path) as cache:
+        found += losses_of(model, epochs=2, start=1, optimizer=optimizer)
+    assert found == pytest.approx(expected, abs=1e-5) and (cache.fills, cache.reads) == (0, STEPS)
+
+
+def test_evaluation_reads_and_keeps_nothing(tmp_path):
+    model, new = upper_bert(), padded([torch.arange(5, 15)])
+    with PrefixCache(model, tmp_path) as cache:
+        losses_of(model, epochs=2)
+        kept, runs = cache.nbytes, count_runs(cache._cut.blocks[0])
+        model.eval()
+        with torch.no_grad():
+            read = [model(**batch).logits for batch in epoch(5)]
+            assert runs == []
+            model(**new)
+        assert len(runs) == 1 and cache.nbytes == kept and (cache.fills, cache.reads) == (STEPS, STEPS)
+    with torch.no_grad():
+        for logits, batch in zip(read, epoch(5), strict=True):
+            torch.testing.assert_close(logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_damaged_entry_is_computed_again(tmp_path):
+    model = upper_bert()
+    plain = copy.deepcopy(model)
+    expected, optimizer = losses_of(plain), adamw(model)
+    with PrefixCache(model, tmp_path):
+        found = losses_of(model, epochs=1, optimizer=optimizer)
+    path = tmp_path / "block-2/process-0/states.bin"
+    bits = bytearray(path.read_bytes())
+    bits[100] ^= 1
+    path.write_bytes(bits)
+    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match="states.bin is damaged"):
+        found += losses_of(model, start=1, optimizer=optimizer)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert (cache.fills, cache.reads) == (1, 2 * STEPS - 1)
+
+
+def test_what_changes_below_the_cut_ends_the_training_by_name(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path) as cache:
+        losses_of(model, epochs=2)
+        with torch.no_grad():
+            cache._cut.blocks[0].output.dense.weight.mul_(2)
+        with pytest.raises(
+            TrainingError, match=r"^the hidden states at block 2 differ from those in .*block-2 by 0\.0"
+        ):
+            losses_of(model, epochs=3, start=2)
+
+
+def test_autocast_has_examples_of_its_own_and_its_own_rounding(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path) as cache:
+        losses_of(model, epochs=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = losses_of(model, epochs=2)
+        assert (cache.fills, cache.reads) == (2 * STEPS, STEPS) and all(map(math.isfinite, found))
+
+
+def test_a_cache_of_another_model_is_refused(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path):
+        losses_of(model, epochs=1)
+    with torch.no_grad():
+        model.get_base_model().bert.embeddings.word_embeddings.weight[3, 3] += 1e-3
+    with pytest.raises(DataError, match=r"block-2 has hidden states of another model \(its weights differ\): give an"):
+        PrefixCache(model, tmp_path)
+    half = upper_bert().to(torch.bfloat16)
+    with pytest.raises(DataError, match=r"another model \(its dtype and weights differ\)"):
+        PrefixCache(half, tmp_path)
+
+
+def test_another_cut_of_the_same_model_has_a_place_of_its_own(tmp_path):
+    for first in (2, 3, 2):
+        with PrefixCache(upper_bert(first), tmp_path) as cache:
+            losses_of(upper_bert(first), epochs=1)
+    assert cache.first == 2 and sorted(path.name for path in tmp_path.iterdir()) == ["block-2", "block-3"]
+
+
+def test_block_0_that_trains_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"^block 0 trains, so nothing below it is frozen"):
+        PrefixCache(upper_bert(0), tmp_path)
+
+
+def test_examples_that_never_come_again_switch_it_off(tmp_path):
+    model = upper_bert()
+    model.train()
+    with (
+        PrefixCache(model, tmp_path, examples=EXAMPLES) as cache,
+        pytest.warns(UserWarning, match="no batch came again after 16 examples of 12: packing or augm") as told,
+    ):
+        for step in range(6):
+            rows = torch.randint(4, 50, (4, 8), generator=torch.Generator().manual_seed(step))
+            model(input_ids=rows)
+        assert len(told) == 1 and (cache.fills, cache.reads) == (4, 0)
+
+
+def test_a_cache_that_is_full_says_so_once_and_keeps_to_its_size(tmp_path):
+    model = upper_bert()
+    limit = sum(map(len, examples())) * 64 // 2
+    with PrefixCache(model, tmp_path, limit) as cache, pytest.warns(UserWarning, match="is full before") as told:
+        expected = losses_of(copy.deepcopy(model))  # a copy is a plain model
+        assert cache.nbytes == 0 and losses_of(model) == expected
+        assert len(told) == 1 and 0 < cache.nbytes <= limit
+
+
+def test_a_loss_that_depends_on_padding_switches_it_off_before_anything_is_read(tmp_path):
+    model = build("Llama")
+    batches = [batch | {"labels": batch["input_ids"]} for batch in epoch(0)] * 2
+    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match="depends on hidden states of paddi"):
+        model.train()
+        for batch in batches:
+            model(**batch).loss.backward()
+        assert cache.reads == 0
+
+
+def test_labels_that_change_to_padding_later_end_the_training(tmp_path):
+    model = build("Llama")
+    with PrefixCache(model, tmp_path):
+        losses_of(model, epochs=2, causal=True)
+        with pytest.raises(
+            TrainingError, match=r"^the loss depends on hidden states of padding.* 4 batches were read"
+        ):
+            for batch in epoch(3, causal=True):
+                model(**(batch | {"labels": batch["input_ids"]})).loss.backward()
+
+
+def test_calls_that_ask_for_all_blocks_run_all_blocks(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path):
+        losses_of(model, epochs=2)
+        batch = next(iter(epoch(1)))
+        model.eval()
+        read = model(**batch, output_hidden_states=True).hidden_states
+    usual = model(**batch, output_hidden_states=True).hidden_states
+    assert len(read) == 5
+    for one, other in zip(read, usual, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_generation_works_in_the_meantime(tmp_path):
+    model = build("Llama")
+    prompt = examples()[0][None]
+    settings = {"max_new_tokens": 4, "do_sample": False}
+    with PrefixCache(model, tmp_path) as cache:
+        losses_of(model, epochs=2, causal=True)
+        model(input_ids=prompt)
+        model.eval()
+        found = model.generate(input_ids=prompt, **settings)
+        reads = cache.reads
+    assert found.tolist() == model.generate(input_ids=prompt, **settings).tolist() and reads >= STEPS
+
+
+def test_a_call_that_was_read_gives_no_keys_and_values_and_one_that_asks_for_them_runs_all_blocks(tmp_path):
+    model, prompt = build("Llama"), examples()[0][None]
+    model.train()
+    with PrefixCache(model, tmp_path) as cache:
+        runs = count_runs(cache._cut.blocks[0])
+        outputs = [model(input_ids=prompt) for _ in range(2)]
+        losses_of(model, epochs=2, causal=True)
+        before = len(runs)
+        outputs.append(model(input_ids=prompt))
+        assert len(runs) == before
+        asked = model(input_ids=prompt, use_cache=True)
+        assert len(runs) == before + 1
+    given = [[k for k, v in out.items() if v is not None and k in ("cache", "past_key_values")] for out in outputs]
+    assert given[0] and not given[2], "the first call runs all blocks, the last one is read"
+    assert set(given[0]) <= set(asked.keys())
+
+
+def test_model_is_whole_again_after_an_error_in_the_loop(tmp_path):
+    model = upper_bert()
+    before = state_of(model)
+    with pytest.raises(ZeroDivisionError), PrefixCache(model, tmp_path):
+        model(**next(iter(epoch(0))))
+        raise ZeroDivisionError
+    assert state_of(model) == before
+
+
+def test_no_warning_in_a_usual_training(tmp_path):
+    model = upper_bert()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with PrefixCache(model, tmp_path, 10**6, examples=EXAMPLES, tokens=120):
+            losses_of(model)
+
+
+def test_a_pooler_that_trains_is_above_the_blocks(tmp_path):
+    model = get_peft_model(tiny_bert(4), LoraConfig(target_modules=r".*(3\.output\.dense|pooler\.dense)"))
+    with PrefixCache(model, tmp_path) as cache:
+        assert cache.first == 3

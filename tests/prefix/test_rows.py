@@ -1,0 +1,102 @@
+"""Keys of examples: the same content gives the same key in any batch, and other content another one."""
+
+import inspect
+
+import pytest
+import torch
+from prefixes import examples, padded
+
+from weightlora.prefix.rows import rows_of
+
+
+def forward(input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, cache=None, **kwargs): ...
+
+
+def rows(*args, **kwargs):
+    kwargs.pop("labels", None)
+    return rows_of(inspect.signature(forward), args, kwargs)
+
+
+def test_a_key_says_nothing_of_the_batch():
+    texts = examples()
+    one, other = rows(**padded(texts[:4])), rows(**padded([texts[2], texts[9], texts[0]]))
+    assert one.keys[2] == other.keys[0] and one.keys[0] == other.keys[2]
+    assert len({*one.keys, *other.keys}) == 5
+    assert one.spans == [(0, len(text)) for text in texts[:4]]
+
+
+def test_positional_arguments_are_the_same_as_named_ones():
+    batch = padded(examples()[:4])
+    assert rows(batch["input_ids"], batch["attention_mask"]) == rows(**batch)
+
+
+def test_what_each_token_has_is_a_part_of_the_key():
+    batch = padded(examples()[:4])
+    ids, base = batch["input_ids"], rows(**batch).keys
+    types = torch.zeros_like(ids)
+    zeros = rows(**batch, token_type_ids=types).keys
+    types[1, 0] = 1
+    ones = rows(**batch, token_type_ids=types).keys
+    assert [a == b for a, b in zip(zeros, ones, strict=True)] == [True, False, True, True]
+    positions = torch.arange(ids.shape[1])[None]
+    shared = rows(**batch, position_ids=positions).keys
+    assert shared == rows(**batch, position_ids=positions.repeat(4, 1)).keys
+    assert not {*base} & {*shared} and not {*base} & {*zeros}
+    assert rows(**batch, position_ids=positions + 1).keys != shared
+
+
+def test_left_padding_is_a_part_of_the_key_and_right_padding_is_not():
+    texts = examples()
+    alone = rows(**padded(texts[:1])).keys
+    with_right, with_left = (rows(**padded([texts[0], torch.arange(4, 20)], left=left)) for left in (False, True))
+    assert with_right.keys[0] == alone[0] != with_left.keys[0]
+    assert with_left.spans[0] == (16 - len(texts[0]), 16)
+    assert with_left.padding()[0].tolist() == [True] * (16 - len(texts[0])) + [False] * len(texts[0])
+
+
+def test_a_hole_in_the_mask_is_a_part_of_the_key():
+    batch = padded([torch.arange(4, 12)])
+    whole = rows(**batch).keys
+    batch["attention_mask"][0, 3] = 0
+    assert rows(**batch).keys != whole and rows(**batch).spans == [(0, 8)]
+
+
+def test_without_a_mask_all_tokens_count():
+    assert rows(input_ids=torch.ones(2, 5, dtype=torch.long)).spans == [(0, 5)] * 2
+
+
+def test_autocast_is_a_part_of_the_key():
+    batch = padded(examples()[:1])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = rows(**batch)
+    assert found.keys != rows(**batch).keys and found.precision is torch.bfloat16
+
+
+IDS = torch.ones(2, 5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"input_ids": None, "inputs_embeds": torch.ones(2, 5, 8)},
+        {"input_ids": IDS[0]},
+        {"input_ids": IDS[:0]},
+        {"input_ids": IDS, "attention_mask": torch.ones(2, 1, 5, 5)},
+        {"input_ids": IDS, "attention_mask": torch.ones(1, 5)},
+        {"input_ids": IDS, "attention_mask": torch.zeros(2, 5)},
+        {"input_ids": IDS, "cache": object()},
+        {"input_ids": IDS, "use_cache": True},
+        {"input_ids": IDS, "output_hidden_states": True},
+        {"input_ids": IDS, "output_hidden_states": [1]},
+        {"input_ids": IDS, "cu_seq_lens_q": torch.ones(3)},
+        {"input_ids": IDS, "position_ids": torch.ones(3, 5)},
+    ],
+)
+def test_calls_that_are_not_about_single_examples(call):
+    assert rows(**call) is None
+
+
+def test_what_changes_nothing_is_ignored():
+    call = {"num_items_in_batch": torch.tensor(7), "return_dict": True, "use_cache": False, "output_attentions": None}
+    assert rows(input_ids=IDS, **call) == rows(input_ids=IDS)
