@@ -1,6 +1,7 @@
 """What a model costs while it trains: parameters, optimizer state, activations kept for backward. Exact counts."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -93,6 +94,7 @@ def peak_allocated_bytes(step: Callable[[], object], device: torch.device) -> in
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler prints on stderr that it started
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     assert profile.profiler is not None and profile.profiler.kineto_results is not None

@@ -1,6 +1,7 @@
 """`weightlora select` as a newcomer meets it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def test_help_has_examples_and_the_exit_codes(capsys):
     assert main(["select", "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("  weightlora select --model") >= 3 and "--group" in shown and "130 interrupted" in shown
-    assert "--learning_rate_" not in shown and len(shown.splitlines()) < 170
+    assert "--learning_rate_" not in shown and len(shown.splitlines()) < 190
 
 
 def test_any_family(place: Path, tmp_path: Path, capsys):
@@ -168,3 +169,26 @@ def test_any_family(place: Path, tmp_path: Path, capsys):
     flags = ["--task", "causal-lm", "--train_file", rows, "--model", tmp_path / "llama", "--pad_token", "</s>"]
     assert main(["select", *map(str, flags), *QUICK, "--format", "json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["target_modules"]) == 3
+
+
+def test_a_budget_of_memory_from_the_dry_run_to_the_record(given, tmp_path: Path, capsys):
+    def given_all(*more: str) -> list[str]:
+        flags = given(*more)
+        for name in ("--keep", *(["--select_steps"] if "gradient" in more else [])):
+            place = flags.index(name)
+            del flags[place : place + 2]
+        return flags
+
+    assert main(["select", *given_all("--keep_memory", "1GiB", "--dry_run")]) == 0
+    err = capsys.readouterr().err
+    found = re.search(r"a step with all 13 adapters: (\d+) KiB\. What a budget buys, if all score alike:", err)
+    assert found is not None and len(re.findall(r"KiB +\d+ adapters$", err, re.MULTILINE)) > 2
+    assert not (tmp_path / "run").exists()
+    assert main(["select", *given_all("--keep_memory", "1KiB", "--dry_run")]) == 2
+    assert "keep_memory='1KiB' has no room: a step with one adapter takes" in capsys.readouterr().err
+    assert main(["select", *given_all("--keep_memory", f"{found[1]}KB", "--selection", "gradient")]) == 0
+    chosen = Selection.load(tmp_path / "run")
+    assert chosen.costs is not None and 0 < len(chosen.kept) < 13
+    assert chosen.costs["predicted"] <= chosen.costs["budget"] == int(found[1]) * 1000
+    assert main(["select", *given_all("--keep_memory", "1GB", "--keep_step_time", "0.5", "--overwrite")]) == 2
+    assert "cannot both bound the choice" in capsys.readouterr().err

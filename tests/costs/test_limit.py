@@ -131,7 +131,7 @@ def test_the_largest_of_the_first_batches_is_measured():
     [
         (
             {"keep_memory": "1KiB"},
-            r"^keep_memory='1KiB' has no room: a step with one adapter takes \d+ MiB: raise it\.$",
+            r"^keep_memory='1KiB' has no room: a step with one adapter takes \d+ KiB: raise it\.$",
         ),
         (
             {"keep_memory": "1KiB", "keep": 5},

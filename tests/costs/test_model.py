@@ -29,7 +29,11 @@ def test_costs_survive_json_to_the_last_digit():
 
 
 def test_costs_in_words():
-    assert COSTS.shown(6 * 2**30) == "6.00 GiB" and COSTS.shown(100 * 2**20) == "100 MiB"
+    assert (
+        COSTS.shown(6 * 2**30) == "6.00 GiB"
+        and COSTS.shown(100 * 2**20) == "100 MiB"
+        and COSTS.shown(5e6) == "4883 KiB"
+    )
     assert (
         Costs("step_time", [0], [1.0], [0.0], [1.0], 4.0).shown(3.0) == "0.75 of the step time of LoRA on all modules"
     )

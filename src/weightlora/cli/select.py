@@ -109,7 +109,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from ..train import parse, prepare
     from ..train.choosing import check_chooses, choose
     from .progress import choice_progress
-    from .train import method_of, show_plan
+    from .train import method_of, show_plan, show_prices
 
     console = Console(highlight=False, stderr=True)
     check_format(own.format)
@@ -123,6 +123,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     if first:
         show_plan(console, job.plan, method_of(recipe), to_choice=True)
     if recipe.method.dry_run:
+        show_prices(console, job)
         return ""
 
     def watch(prepared: Any, seed: int) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..train.arguments import Recipe
     from ..train.methods import Methods
-    from ..train.plan import Plan
+    from ..train.plan import Job, Plan
     from ..train.result import Result
 
 EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
@@ -62,6 +62,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     if first:
         show_plan(console, job.plan, method_of(recipe))
     if recipe.method.dry_run:
+        show_prices(console, job)
         return 0
     result = fit(job, lambda prepared: show_choice(console, prepared))
     if first:
@@ -103,6 +104,22 @@ def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) 
     if plan.select_steps is not None:
         lines["steps"] += f": {plan.select_steps:,} before the choice, {plan.steps - plan.select_steps:,} after it"
     _print(console, lines)
+
+
+def show_prices(console: Any, job: "Job") -> None:
+    """For a choice within a budget of time or memory: measure steps, and print what budgets would buy."""
+    from ..costs import frontier
+    from ..train.pricing import has_prices, price
+
+    if not has_prices(job):
+        return
+    costs = price(job)
+    count = len(costs.own)
+    points = frontier(costs, [1.0] * count)
+    whole = costs.shown(costs.whole) if costs.resource == "memory" else f"{costs.whole:.3g} s"
+    console.print(f"a step with all {count} adapters: {whole}. What a budget buys, if all score alike:")
+    for point in points:
+        console.print(f"  {costs.shown(point['cost']).split(' of ')[0]:>9}  {point['kept']} adapters")
 
 
 def show_result(console: Any, result: "Result", output_dir: str) -> None:

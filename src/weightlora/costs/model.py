@@ -59,7 +59,9 @@ class Costs:
 
 
 def amount_in_words(resource: str, cost: float, whole: float) -> str:
-    """A cost in words: MiB or GiB; or what part it is of `whole`, the step time of LoRA on all modules."""
+    """A cost in words: KiB, MiB or GiB; or what part it is of `whole`, the step time of LoRA on all modules."""
     if resource == "memory":
+        if cost < 2**23:
+            return f"{cost / 2**10:.0f} KiB"
         return f"{cost / 2**30:.2f} GiB" if cost >= 2**29 else f"{cost / 2**20:.0f} MiB"
     return f"{cost / whole:.2f} of the step time of LoRA on all modules"

@@ -110,7 +110,9 @@ class MethodArguments:
         "cache_prefix: refuse a model with dropout, or switch it off below the lowest kept adapter (refuse, off)",
         "refuse",
     )
-    max_cache_bytes: int | None = _argument("cache_prefix: the most bytes on disk (default: 90 % of what is free)")
+    max_cache_bytes: int | None = _argument(
+        "cache_prefix: the most bytes on disk (default: nine tenths of what is free)"
+    )
     method_options: str | None = _argument("JSON: more fields of WeightLoraConfig, or of PEFT's config")
     dry_run: bool = _argument("print the plan and stop", False)
 
