@@ -108,7 +108,8 @@ class _Arrivals:
 
     def __enter__(self) -> "_Arrivals":
         for index, adapter in enumerate(self._adapters):
-            self._handles.append(adapter.layer.register_forward_hook(self._watch(index)))
+            layer: Any = adapter.layer
+            self._handles.append(layer.register_forward_hook(self._watch(index)))
         return self
 
     def __exit__(self, *error: object) -> None:

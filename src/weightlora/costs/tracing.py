@@ -63,11 +63,9 @@ class _Looking:
     def hooked(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for index, adapter in enumerate(self._adapters):
-                for handle in (
-                    adapter.layer.register_forward_pre_hook(self._entering(index), with_kwargs=True),
-                    adapter.layer.register_forward_hook(self._leave, always_call=True),
-                ):
-                    stack.callback(handle.remove)
+                layer: Any = adapter.layer
+                stack.callback(layer.register_forward_pre_hook(self._entering(index), with_kwargs=True).remove)
+                stack.callback(layer.register_forward_hook(self._leave, always_call=True).remove)
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._save, lambda tensor: tensor))
             yield
 
@@ -108,10 +106,12 @@ class _Looking:
         for bytes_, ran_before, owners in self._saved.values():
             if None in owners:
                 kept[count - max(1, ran_before + missing)] += bytes_
-            elif len(owners) == 1:
-                own[next(iter(owners))] += bytes_  # type: ignore[arg-type]
+                continue
+            who = [index for index in owners if index is not None]
+            if len(who) == 1:
+                own[who[0]] += bytes_
             else:
-                shared[max(groups[index] for index in owners if index is not None)] += bytes_
+                shared[max(groups[index] for index in who)] += bytes_
         return Trace(
             groups=[groups[index] for index in range(len(self._adapters))],
             inputs=[None if (x := self._inputs.get(i)) is None else x.detach() for i in range(len(self._adapters))],
@@ -124,7 +124,7 @@ class _Looking:
 @contextlib.contextmanager
 def without(layers: Iterable[LoraLayer]) -> Iterator[None]:
     """Inside, these layers compute what their base layers compute."""
-    out = list(layers)
+    out: list[Any] = list(layers)
     trained = [(parameter, parameter.requires_grad) for layer in out for parameter in layer.parameters()]
     try:
         for layer in out:

@@ -1,0 +1,32 @@
+"""The study of budgets: what is asked is not exceeded by prediction, and memory is as predicted."""
+
+import pytest
+from benchmarks.speed.models import Subject
+from benchmarks.studies.budgets import SHARES, measure_budgets, render_budgets_markdown
+from models import BERT_TARGETS, batch, tiny_bert
+
+TARGET = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return measure_budgets(Subject(tiny_bert(4), [batch(size=64)], 3, TARGET), rounds=1)
+
+
+def test_budgets_are_kept_and_memory_is_as_predicted(figures):
+    memory = figures["memory"]
+    assert memory["whole_measured"] == pytest.approx(memory["whole_predicted"], rel=0.1)
+    for share, row in zip(SHARES, memory["budgets"], strict=True):
+        assert row["asked"] == share * memory["whole_predicted"] and 0 < row["kept"] < 24
+        assert row["predicted"] <= row["asked"] and row["measured"] == pytest.approx(row["predicted"], rel=0.1)
+    for share, row in zip(SHARES, figures["step_time"]["budgets"], strict=True):
+        assert row["asked"] == pytest.approx(share) and row["measured"] > 0 and row["predicted"] <= row["asked"]
+
+
+def test_the_figures_as_a_table(figures):
+    study = {"machine": {"device": "cpu", "threads": 1}, "models": {"tiny": figures}}
+    no_room = {"asked": 0.1, "kept": 0, "predicted": None, "measured": None}
+    study["models"]["none"] = {"step_time": {"budgets": [no_room]}}
+    text = render_budgets_markdown(study)
+    assert text.startswith("Rank 8, float32, cpu, 1 thread.") and text.count("| tiny, memory |") == 3
+    assert "| none, step time | 0.100 | 0 | no room | no room |  |" in text
