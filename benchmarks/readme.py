@@ -8,7 +8,7 @@ A table stands between `<!-- name -->` and `<!-- /name -->`; a page may hold any
 - `results/quickstart.json` and `results/quickstart/selection.json`: `result.json` and `selection.json` of
   `weightlora quickstart --compare`;
 - `results/speed.json`, from `make bench`;
-- `results/prefix.json`, from `python -m benchmarks prefix`;
+- `results/prefix.json` and `results/budgets.json`, from `python -m benchmarks prefix` and `... budgets`;
 - `results/memory.json` and `results/alignment.json`, from `python -m benchmarks memory` and `... alignment`.
 """
 
@@ -25,6 +25,7 @@ from .figures.alignment import draw_alignment
 from .figures.memory import draw_memory
 from .pages import chance, costs, formats, log
 from .studies.alignment import render_alignment_markdown
+from .studies.budgets import render_budgets_markdown
 from .studies.memory import render_memory_markdown
 from .studies.prefix import render_prefix_markdown
 
@@ -39,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": costs.quickstart,
     "speed": costs.speed,
     "memory": lambda: render_memory_markdown(costs.stored("memory")),
+    "budgets": lambda: render_budgets_markdown(costs.stored("budgets")),
     "prefix": lambda: render_prefix_markdown(costs.stored("prefix")),
     "alignment": lambda: render_alignment_markdown(costs.stored("alignment")),
     **formats.TABLES,

@@ -3,12 +3,15 @@
 import pytest
 import torch
 from models import adamw, lora_bert, lora_zoo
+from packaging.version import Version
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 
+# Before 2.10, PEFT's LoRA on an embedding breaks the graph, with and without us.
+OLD = pytest.mark.skipif(Version(torch.__version__) < Version("2.10"), reason="needs PyTorch 2.10")
 MAKERS = {"bert": lambda: lora_bert(layers=1, task_type=None), "embedding, linear, convolutions": lora_zoo}
 STEPS, CHOICE = 6, 4
 
@@ -39,7 +42,7 @@ def compilations(make, config: WeightLoraConfig | None) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", ["bert", pytest.param("embedding, linear, convolutions", marks=OLD)])
 def test_gates_break_no_graph_and_the_disconnect_compiles_once(make):
     plain = compilations(MAKERS[make], None)
     for settings in ({"selection": "credit", "expand": "qr"}, {"selection": "stoiht"}):

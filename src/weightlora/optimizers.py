@@ -93,7 +93,7 @@ def replace_parameter_(
     moments = {key for key, value in state.items() if _is_moment(value, old)}
     if carry is not None and all(key in moments or _is_scalar(value) for key, value in state.items()):
         optimizer.state[new] = {key: carry(value) if key in moments else value for key, value in state.items()}
-    elif isinstance(optimizer, Adagrad):  # which, in PyTorch 2.6, makes state when it is built, and never again
+    elif isinstance(optimizer, Adagrad):  # which, in older PyTorch, makes state when it is built, and never again
         first = torch.full_like(new, optimizer.defaults["initial_accumulator_value"])
         optimizer.state[new] = {"step": torch.zeros_like(state["step"]), "sum": first}
 
