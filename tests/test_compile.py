@@ -10,8 +10,8 @@ from torch._dynamo.utils import counters
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 
-# Before 2.10, PEFT's LoRA on an embedding breaks the graph, with and without us.
-OLD = pytest.mark.skipif(Version(torch.__version__) < Version("2.10"), reason="needs PyTorch 2.10")
+# PEFT's LoRA on an embedding breaks the graph in older PyTorch (2.8 to 2.10 were tried), with and without us.
+OLD = pytest.mark.skipif(Version(torch.__version__) < Version("2.13"), reason="needs PyTorch 2.13")
 MAKERS = {"bert": lambda: lora_bert(layers=1, task_type=None), "embedding, linear, convolutions": lora_zoo}
 STEPS, CHOICE = 6, 4
 
