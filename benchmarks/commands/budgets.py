@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from weightlora.errors import ConfigError
-from weightlora.files import write_json
+from weightlora.files import read_json, write_json
 
 from .options import add_option, positive
 
@@ -46,16 +46,18 @@ def run(args: argparse.Namespace) -> int:
         if name not in SUBJECTS:
             raise ConfigError(f"model {name!r} is unknown: choose one of {', '.join(SUBJECTS)}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with quiet_libraries():
-        figures = {name: measure_budgets(SUBJECTS[name]().to(device), args.rounds) for name in names}
-    study = {
-        "format": 1,
-        "study": "budgets",
-        "settings": {"rounds": args.rounds},
-        "versions": versions(),
-        "machine": machine(device) | {"threads": torch.get_num_threads()},
-        "models": figures,
-    }
-    write_json(args.output, study)
+    study: dict[str, Any] = {"format": 1, "study": "budgets", "models": {}}
+    if args.output.is_file():  # models that are not measured now keep their figures
+        study["models"] = read_json(args.output)["models"]
+    for name in names:
+        with quiet_libraries():
+            figures = measure_budgets(SUBJECTS[name]().to(device), args.rounds)
+        study["models"][name] = {
+            **figures,
+            "rounds": args.rounds,
+            "versions": versions(),
+            "machine": machine(device) | {"threads": torch.get_num_threads()},
+        }
+        write_json(args.output, study)
     Console(highlight=False).print(render_budgets_markdown(study))
     return 0

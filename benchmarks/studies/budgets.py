@@ -111,18 +111,20 @@ def _ratio(one: Training, other: Training, rounds: int) -> float:
 def render_budgets_markdown(study: dict[str, Any]) -> str:
     """The figures as a table."""
     rows = []
-    for model, resources in study["models"].items():
-        for resource, figures in resources.items():
-            for row in figures["budgets"]:
+    for model, figures in study["models"].items():
+        for resource in ("step_time", "memory"):
+            for row in figures[resource]["budgets"]:
                 asked, predicted, measured = (
                     _amount(resource, row[name]) for name in ("asked", "predicted", "measured")
                 )
                 error = "" if not row["measured"] else f"{row['predicted'] / row['measured'] - 1:+.1%}"
                 what = "step time" if resource == "step_time" else "memory"
                 rows.append([f"{model}, {what}", asked, str(row["kept"]), predicted, measured, error])
-    machine = study["machine"]
-    head = f"Rank {RANK}, float32, {machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}."
-    return f"{head}\n\n" + markdown_table(["budget", "asked", "adapters", "predicted", "measured", "error"], rows)
+    machines = {name: figures["machine"] for name, figures in study["models"].items()}
+    where = [f"{name} on {machine['device']}, threads: {machine['threads']}" for name, machine in machines.items()]
+    return f"Rank {RANK}, float32; {'; '.join(where)}.\n\n" + markdown_table(
+        ["budget", "asked", "adapters", "predicted", "measured", "error"], rows
+    )
 
 
 def _amount(resource: str, value: float | None) -> str:

@@ -14,7 +14,10 @@ def test_the_command_writes_the_figures_and_prints_them(tmp_path, capsys, monkey
     path = tmp_path / "budgets.json"
     assert main(["budgets", "--models", "tiny", "--rounds", "1", "--output", str(path)]) == 0
     study = json.loads(path.read_text())
-    assert study["models"]["tiny"].keys() == {"step_time", "memory"} and study["versions"]["torch"]
+    assert study["models"]["tiny"].keys() == {"step_time", "memory", "rounds", "versions", "machine"}
+    path.write_text(json.dumps(study | {"models": {"other": study["models"]["tiny"]}}))
+    assert main(["budgets", "--models", "tiny", "--rounds", "1", "--output", str(path)]) == 0
+    assert json.loads(path.read_text())["models"].keys() == {"other", "tiny"}
     assert "tiny, memory" in capsys.readouterr().out
     assert main(["budgets", "--models", "big", "--output", str(path)]) == 2
     assert "model 'big' is unknown: choose one of tiny." in capsys.readouterr().err

@@ -24,9 +24,12 @@ def test_budgets_are_kept_and_memory_is_as_predicted(figures):
 
 
 def test_the_figures_as_a_table(figures):
-    study = {"machine": {"device": "cpu", "threads": 1}, "models": {"tiny": figures}}
-    no_room = {"asked": 0.1, "kept": 0, "predicted": None, "measured": None}
-    study["models"]["none"] = {"step_time": {"budgets": [no_room]}}
-    text = render_budgets_markdown(study)
-    assert text.startswith("Rank 8, float32, cpu, 1 thread.") and text.count("| tiny, memory |") == 3
+    machine = {"machine": {"device": "cpu", "threads": 1}}
+    no_room = {"budgets": [{"asked": 0.1, "kept": 0, "predicted": None, "measured": None}]}
+    none = {"step_time": no_room, "memory": {"budgets": []}, **machine}
+    text = render_budgets_markdown({"models": {"tiny": figures | machine, "none": none}})
+    assert (
+        text.startswith("Rank 8, float32; tiny on cpu, threads: 1; none on cpu, threads: 1.")
+        and text.count("| tiny, memory |") == 3
+    )
     assert "| none, step time | 0.100 | 0 | no room | no room |  |" in text
