@@ -20,7 +20,7 @@ define demo-data
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -127,6 +127,15 @@ docs: $(DOCS_STAMP) ## build the site into site/
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -e '.[docs]'
 	touch $@
+
+release: $(STAMP) ## check everything, build the wheel into dist/, and print how to upload it
+	$(BIN)/python .ci/release.py
+	$(MAKE) lint test docs
+	rm -rf dist
+	$(BIN)/python -m pip install -q build twine
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	@echo "git tag v$$($(BIN)/python .ci/release.py) && git push --tags && $(BIN)/python -m twine upload dist/*"
 
 clean: ## remove all environments, caches and built files; runs/ stays
 	rm -rf $(VENV) $(CONSUMERS) $(LOWEST) $(ZERO_VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache

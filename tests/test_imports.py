@@ -37,7 +37,7 @@ LAYERS = (
     {"adapters", "budget"},
     {"optimizers", "guard"},
     {"files", "tensors", "values"},
-    {"errors", "layout", "measure"},
+    {"errors", "layout", "measure", "deprecation"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # Measuring is no part of the method.

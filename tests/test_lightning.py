@@ -8,7 +8,10 @@ pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not in
 
 
 def test_the_old_name_warns_and_is_the_same_class():
-    with pytest.warns(DeprecationWarning, match="weightlora.lightning has moved: write `from weightlora import"):
+    with pytest.warns(
+        DeprecationWarning,
+        match=r"^weightlora.lightning is deprecated and leaves in version 0\.3: write `from weightlora import",
+    ):
         old = importlib.reload(importlib.import_module("weightlora.lightning"))
     from weightlora import WeightLoraLightningCallback
 

@@ -1,13 +1,8 @@
 """Moved: import `WeightLoraLightningCallback` from `weightlora`."""
 
-import warnings
-
+from .deprecation import announce
 from .trainers.lightning import WeightLoraLightningCallback
 
 __all__ = ["WeightLoraLightningCallback"]
 
-warnings.warn(
-    "weightlora.lightning has moved: write `from weightlora import WeightLoraLightningCallback`.",
-    DeprecationWarning,
-    stacklevel=2,
-)
+announce("weightlora.lightning", "`from weightlora import WeightLoraLightningCallback`", removed_in="0.3")
