@@ -279,7 +279,7 @@ class WeightLoraConfig:
             ConfigError: If the budget has no room for the smallest adapters, or `keep` is larger than their number.
         """
         number = None if self.keep is None else self.number_to_keep(len(sizes))
-        given, share = self.keep_parameters, RULES[self.selection].shares_parameters and self.resource is None
+        given, share = self.keep_parameters, RULES[self.selection].shares_parameters
         if self.resource is not None:  # what else bounds the choice is measured
             given = sum(sizes)
         most = int(given * sum(sizes)) if isinstance(given, float) else given

@@ -72,3 +72,18 @@ def test_depth_is_what_a_step_costs_whose_backward_pass_ends_there(clock):
         name = f"bert.encoder.layer.{layer}.output.dense"
         alone = [one == name for one in NAMES]
         assert costs.predict(alone) == pytest.approx(step_of([name], clock), rel=0.1)
+
+
+def test_adapters_above_do_not_count_as_depth(clock):
+    """Seven of them in the last layer, one in each of the others: most of the backward pass is not depth."""
+    names = [name for name in NAMES if "layer.3." in name or name.endswith("intermediate.dense")]
+    model = plain(names)
+    costs = measure("step_time", model, find_adapters(model), lambda: model(**batch()).loss)
+    low = [name for name in names if "layer.1." in name]
+    assert costs.predict([name in low for name in names]) == pytest.approx(step_of(low, clock), rel=0.02)
+
+
+def test_prices_of_adapters_add_up_to_what_they_add_to_a_step(clock, monkeypatch):
+    monkeypatch.setattr(seconds, "_added", lambda *_: 1.0)  # a layer alone may be faster than inside the model
+    costs = measured()
+    assert costs.predict([True] * 24) == pytest.approx(costs.whole, rel=0.01)
