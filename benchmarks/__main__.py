@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from weightlora.cli import build_parser, run_command
 
-from .commands import alignment, budgets, golden, growth, memory, prefix, run, speed, summarize, train, tune
+from .commands import alignment, budgets, golden, growth, memory, prefix, prices, run, speed, summarize, train, tune
 
-COMMANDS = (run, tune, summarize, memory, alignment, growth, prefix, budgets, speed, golden, train)
+COMMANDS = (run, tune, summarize, memory, alignment, growth, prefix, budgets, prices, speed, golden, train)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from weightlora.train.methods import CONFIG_OPTIONS, METHODS, Method
 
-from . import lists, peft, probes, rivals
+from . import lists, peft, probes, rivals, within
 from .subsets import anew, random_without, rival, subset
 from .variants import by_gradient, faster, sampled
 
@@ -19,5 +19,13 @@ RIVALS = {
 }
 """Sets of adapters that the package would not choose, and variants of its default."""
 
-ALL_METHODS = {**METHODS, **peft.METHODS, **RIVALS, **lists.METHODS, **probes.METHODS, **rivals.METHODS}
+ALL_METHODS = {
+    **METHODS,
+    **peft.METHODS,
+    **RIVALS,
+    **lists.METHODS,
+    **probes.METHODS,
+    **rivals.METHODS,
+    **within.METHODS,
+}
 """Every method that an experiment may name."""

@@ -20,6 +20,7 @@ def test_prices_are_measured_and_nothing_is_written(world: Path, rows: Path, tmp
     assert not has_prices(job()) and not has_prices(job("--method", "lora"))
     bounded = job("--keep_memory", "1GiB", "--method_options", '{"selection": "stoiht", "rank_by": "magnitude"}')
     assert has_prices(bounded)
-    costs = price(bounded)
+    costs, names = price(bounded)
+    assert len(names) == len(set(names)) == len(costs.own)
     assert costs.resource == "memory" and len(costs.own) == bounded.plan.adapters and costs.whole < 2**30
     assert not (tmp_path / "out").exists()

@@ -113,8 +113,8 @@ def show_prices(console: Any, job: "Job") -> None:
 
     if not has_prices(job):
         return
-    costs = price(job)
-    count = len(costs.own)
+    costs, names = price(job)
+    count = len(names)
     points = frontier(costs, [1.0] * count)
     whole = costs.shown(costs.whole) if costs.resource == "memory" else f"{costs.whole:.3g} s"
     console.print(f"a step with all {count} adapters: {whole}. What a budget buys, if all score alike:")

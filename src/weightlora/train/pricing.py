@@ -22,11 +22,14 @@ def has_prices(job: Job) -> bool:
     )
 
 
-def price(job: Job) -> Costs:
+def price(job: Job) -> tuple[Costs, list[str]]:
     """Load the model and measure what its steps cost. Nothing is trained and nothing is written.
 
     Args:
         job: From `prepare`; it `has_prices`.
+
+    Returns:
+        The costs, and the names of the adapters in the same order.
 
     Raises:
         WeightLoraError: The budget has no room, or the model or the data do not fit the method.
@@ -45,4 +48,4 @@ def price(job: Job) -> Costs:
     )
     probe_in_trainer(selector, trainer, trainer.get_train_dataloader())
     assert selector.limit is not None and selector.limit.costs is not None
-    return selector.limit.costs
+    return selector.limit.costs, selector.names
