@@ -7,6 +7,7 @@ step time of LoRA on all modules.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -42,7 +43,7 @@ def read_prices(path: str, names: list[str]) -> Costs:
 
 def within(fill: Fill, setting: Setting) -> Prepared:
     """LoRA on what `fill` keeps within the budget."""
-    share = setting.options.get("share")
+    share: Any = setting.options.get("share")
     if type(share) not in (int, float) or not 0 < share < 1:
         raise ConfigError(f"share={share!r} is not a part of a step: give a number between 0 and 1.")
 

@@ -73,7 +73,7 @@ def measure_budgets(subject: Subject, rounds: int, seed: int = 0) -> dict[str, A
     found: dict[str, Any] = {}
     for resource in ("step_time", "memory"):
         began = time.perf_counter()
-        costs = measure(resource, whole.model, adapters, lambda: whole.model(**subject.batches[0]).loss)  # type: ignore[arg-type]
+        costs = measure(resource, whole.model, adapters, lambda: whole.model(**subject.batches[0]).loss)
         seconds = time.perf_counter() - began
         unit = costs.whole if resource == "step_time" else 1.0
         rows = []

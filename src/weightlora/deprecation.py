@@ -58,7 +58,8 @@ def deprecated(instead: str, removed_in: str) -> Callable[[Thing], Thing]:
     def decorate(thing: Thing) -> Thing:
         name = f"{thing.__module__}.{thing.__qualname__}"
         entry = DEPRECATED[name] = Deprecation(name, instead, removed_in)
-        target: Any = thing.__init__ if isinstance(thing, type) else thing
+        made: Any = thing
+        target = made.__init__ if isinstance(thing, type) else made
 
         @functools.wraps(target)
         def warn(*args: Any, **kwargs: Any) -> Any:
@@ -66,7 +67,7 @@ def deprecated(instead: str, removed_in: str) -> Callable[[Thing], Thing]:
             return target(*args, **kwargs)
 
         if isinstance(thing, type):
-            thing.__init__ = warn  # type: ignore[misc]
+            made.__init__ = warn
             return thing
         return warn  # type: ignore[return-value]
 
