@@ -20,7 +20,8 @@ from transformers import TrainerCallback
 from transformers.training_args import ParallelMode
 
 from peft import PeftModel, PeftType
-from peft.tuners.lora import LoraLayer, MultiheadAttention
+from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import MultiheadAttention
 
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class WeightLoraCallback(TrainerCallback):
 def lora_layers(model: PeftModel) -> dict[str, LoraLayer]:
     """Returns the LoRA layers by the name of the module that each one adapts, as `target_modules` would give it."""
     if not isinstance(model, PeftModel):
-        raise ValueError(f"WeightLoRA needs a `PeftModel`, not a {type(model).__name__}: call `get_peft_model` first.")
+        raise TypeError(f"WeightLoRA needs a `PeftModel`, not a {type(model).__name__}: call `get_peft_model` first.")
     return {name: layer for name, layer in model.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
 
 
@@ -161,6 +162,10 @@ def remove_adapters(model: PeftModel, names) -> None:
     config = model.peft_config[model.active_adapter]
     config.target_modules = targets = list(lora_layers(model))
     config.layers_to_transform = config.layers_pattern = None  # the names are complete
+    for patterns in (config.rank_pattern, config.alpha_pattern):
+        for pattern in list(patterns):
+            if not any(re.match(rf"(.*\.)?({pattern})$", target) for target in targets):
+                del patterns[pattern]
     if any(name.endswith(f".{target}") for name, _ in base_model.named_modules() for target in targets):
         # A name in a list also matches each longer name that ends with it, but a regex has to match the whole name.
         config.target_modules = "|".join(map(re.escape, targets))
