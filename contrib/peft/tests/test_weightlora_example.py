@@ -207,6 +207,7 @@ class TestWeightLora:
         get_trainer(tmp_path, model, [weightlora]).train()
         assert len(lora_layers(model)) == 2
         assert all(name.startswith("model.layers.1.") for name in weightlora.kept)
+        assert model.peft_config["default"].layers_to_transform is None
         model.eval().save_pretrained(tmp_path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # of patterns that match no module
@@ -331,10 +332,13 @@ class TestWeightLora:
             begin(tmp_path, get_model(), select_steps=MAX_STEPS)
         begin(tmp_path, get_model(), keep=13, select_steps=MAX_STEPS - 1)
 
-    def test_loss_without_gradient(self, tmp_path):
+    @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+    def test_credit_that_says_nothing(self, tmp_path, value):
         weightlora = begin(tmp_path, model := get_model())
+        weightlora.credit["model.layers.1.self_attn.v_proj"].fill_(value)
         with pytest.raises(ValueError, match="not finite, or 0 for all adapters"):
             weightlora.on_step_end(None, TrainerState(global_step=1), None, model=model)
+        assert len(lora_layers(model)) == 14
 
     def test_training_that_ends_before_the_choice(self, tmp_path, caplog):
         weightlora = begin(tmp_path, model := get_model(), select_steps=2)

@@ -161,7 +161,7 @@ def remove_adapters(model: PeftModel, names) -> None:
 
     config = model.peft_config[model.active_adapter]
     config.target_modules = targets = list(lora_layers(model))
-    config.layers_to_transform = config.layers_pattern = None  # the names are complete
+    config.layers_to_transform = config.layers_pattern = None  # full names, or a regex, need neither
     for patterns in (config.rank_pattern, config.alpha_pattern):
         for pattern in list(patterns):
             if not any(re.match(rf"(.*\.)?({pattern})$", target) for target in targets):
