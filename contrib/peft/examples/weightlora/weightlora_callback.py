@@ -128,7 +128,7 @@ def check_supported(model: PeftModel, args, state) -> None:
         "`target_parameters`": bool(getattr(config, "target_parameters", None)),
         "`use_dora=True`": getattr(config, "use_dora", False),
         "`bias` other than 'none'": getattr(config, "bias", "none") != "none",
-        # The other initializations move a part of the base weights into the adapter, which would be lost with it.
+        # Some of the others, such as PiSSA, move a part of the base weights into the adapter. It would be lost.
         "`init_lora_weights` other than True": getattr(config, "init_lora_weights", True) is not True,
         "more than one process or GPU": args.parallel_mode != ParallelMode.NOT_PARALLEL,
         "DeepSpeed": args.deepspeed is not None,
