@@ -71,14 +71,8 @@ def get_dataset(size=8 * MAX_STEPS):
 
 def get_trainer(output_dir, model, callbacks, **kwargs):
     kwargs = {"max_steps": MAX_STEPS, "learning_rate": 1e-2, "save_strategy": "no"} | kwargs
-    args = TrainingArguments(
-        output_dir=str(output_dir),
-        per_device_train_batch_size=8,
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=True,
-        **kwargs,
-    )
+    kwargs |= {"per_device_train_batch_size": 8, "report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    args = TrainingArguments(output_dir=str(output_dir), **kwargs)
     return Trainer(model, args, train_dataset=get_dataset(), eval_dataset=get_dataset(8), callbacks=callbacks)
 
 
@@ -90,35 +84,24 @@ def begin(output_dir, model, state=None, keep=1, select_steps=1, **kwargs):
     return weightlora
 
 
-class Snapshot(TrainerCallback):
-    """Remembers the adapters just after the choice."""
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        if state.global_step == SELECT_STEPS:
-            self.parameters = {
-                name: [p.detach().clone() for p in adapter_parameters(layer)]
-                for name, layer in lora_layers(model).items()
-            }
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One training for the tests that only look at what it left."""
     base_model = get_base_model()
-    original = dict(base_model.named_modules())
-    weightlora, snapshot = WeightLoraCallback(keep=KEEP, select_steps=SELECT_STEPS), Snapshot()
-    model = get_model(base_model)
-    candidates = list(lora_layers(model))
-    trainer = get_trainer(tmp_path_factory.mktemp("run"), model, [weightlora, snapshot])
-    trainer.train()
-    return {
-        "candidates": candidates,
-        "original": original,
-        "model": model,
-        "trainer": trainer,
-        "weightlora": weightlora,
-        "snapshot": snapshot,
-    }
+    left = {"original": dict(base_model.named_modules()), "at_choice": {}}
+    model = left["model"] = get_model(base_model)
+    left["candidates"] = list(lora_layers(model))
+
+    class Snapshot(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == SELECT_STEPS:
+                for name, layer in lora_layers(model).items():
+                    left["at_choice"][name] = [p.detach().clone() for p in adapter_parameters(layer)]
+
+    weightlora = left["weightlora"] = WeightLoraCallback(keep=KEEP, select_steps=SELECT_STEPS)
+    left["trainer"] = get_trainer(tmp_path_factory.mktemp("run"), model, [weightlora, Snapshot()])
+    left["trainer"].train()
+    return left
 
 
 class TestWeightLora:
@@ -152,8 +135,8 @@ class TestWeightLora:
 
     def test_survivors_continue_training(self, run):
         layers = lora_layers(run["model"])
-        assert list(run["snapshot"].parameters) == list(layers)
-        for name, before in run["snapshot"].parameters.items():
+        assert list(run["at_choice"]) == list(layers)
+        for name, before in run["at_choice"].items():
             for parameter, old in zip(adapter_parameters(layers[name]), before):
                 assert not torch.equal(parameter, old)
 
@@ -185,9 +168,8 @@ class TestWeightLora:
         weightlora, model = WeightLoraCallback(keep=1, select_steps=20), get_model()
         with torch.no_grad():
             losses.append(float(model(**batch).loss))
-        trainer = get_trainer(
-            tmp_path, model, [weightlora, RecordLoss()], max_steps=21, learning_rate=1e-3, max_grad_norm=0.0
-        )
+        kwargs = {"max_steps": 21, "learning_rate": 1e-3, "max_grad_norm": 0.0}
+        trainer = get_trainer(tmp_path, model, [weightlora, RecordLoss()], **kwargs)
         trainer.train_dataset = get_dataset(8)  # the same batch in every step
         trainer.train()
         decrease = losses[0] - losses[20]
@@ -219,63 +201,34 @@ class TestWeightLora:
         with torch.no_grad():
             assert torch.equal(reloaded(input_ids=input_ids).logits, model(input_ids=input_ids).logits)
 
-    def test_name_that_is_the_end_of_another_name(self, tmp_path):
-        class Inner(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.linear = nn.Linear(8, 8)
-
-            def forward(self, x):
-                return self.linear(x)
-
-        class Outer(Inner):
-            def __init__(self):
-                super().__init__()
-                self.inner = Inner()
-
-            def forward(self, x, labels):
-                logits = self.linear(x) + 0.01 * self.inner(x)
-                return {"loss": (logits - labels).square().mean(), "logits": logits}
-
-        torch.manual_seed(0)
-        model = get_peft_model(Outer(), LoraConfig(r=2, target_modules=["linear"]))
-        assert list(lora_layers(model)) == ["linear", "inner.linear"]
-        weightlora = WeightLoraCallback(keep=1, select_steps=2)
-        trainer = get_trainer(tmp_path, model, [weightlora])
-        trainer.train_dataset = [{"x": torch.randn(8), "labels": torch.ones(8)} for _ in range(8)]
-        trainer.train()
-        assert weightlora.kept == ["linear"]
-        model.save_pretrained(tmp_path)
-        assert list(lora_layers(PeftModel.from_pretrained(Outer(), tmp_path))) == ["linear"]
-
-    def test_adapter_without_gradient_is_not_kept(self, tmp_path):
+    def test_unused_module_and_a_name_that_is_the_end_of_another_one(self, tmp_path):
         class Model(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.unused = nn.Linear(8, 8)
-                self.used = nn.Linear(8, 8)
+                self.linear = nn.Linear(8, 8)
+                self.unused = nn.ModuleDict({"linear": nn.Linear(8, 8)})
 
             def forward(self, x, labels):
-                logits = self.used(x)
-                return {"loss": (logits - labels).square().mean(), "logits": logits}
+                return {"loss": (self.linear(x) - labels).square().mean()}
 
-        model = get_peft_model(Model(), LoraConfig(r=2, target_modules=["unused", "used"]))
+        model = get_peft_model(Model(), LoraConfig(r=2, target_modules=["linear"]))
         weightlora = WeightLoraCallback(keep=1, select_steps=1)
-        # A negative learning rate makes the loss grow, so that the credit of the adapter in use is negative.
         trainer = get_trainer(tmp_path, model, [weightlora], optim="sgd", lr_scheduler_type="constant")
         trainer.train_dataset = [{"x": torch.randn(8), "labels": torch.ones(8)} for _ in range(8)]
         trainer.create_optimizer()
         for group in trainer.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] = -1e-2
+            group["lr"] = group["initial_lr"] = -1e-2  # so that the loss grows, and the credit is negative
         trainer.train()
-        assert float(weightlora.credit["used"]) < 0 == float(weightlora.credit["unused"])
-        assert weightlora.kept == ["used"]
+        assert float(weightlora.credit["linear"]) < 0 == float(weightlora.credit["unused.linear"])
+        assert weightlora.kept == ["linear"]
+        model.save_pretrained(tmp_path)
+        assert list(lora_layers(PeftModel.from_pretrained(Model(), tmp_path))) == ["linear"]
 
     def test_best_checkpoint_is_from_after_the_choice(self, tmp_path):
         model = get_model()
         weightlora = WeightLoraCallback(keep=KEEP, select_steps=2)
-        strategy = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1}
-        trainer = get_trainer(tmp_path, model, [weightlora], max_steps=4, load_best_model_at_end=True, **strategy)
+        kwargs = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+        trainer = get_trainer(tmp_path, model, [weightlora], max_steps=4, load_best_model_at_end=True, **kwargs)
         trainer.train()
         losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
         assert losses[0] < min(losses[1:])  # the adapters that leave take what they learned with them
@@ -320,12 +273,10 @@ class TestWeightLora:
         with pytest.raises(ValueError, match="does not support `fp16=True`"):
             begin(tmp_path, get_model(), fp16=True)
 
-    @pytest.mark.parametrize("keep, select_steps", [(0, 1), (1, 0)])
-    def test_numbers_below_one(self, keep, select_steps):
-        with pytest.raises(ValueError, match="must be at least 1"):
-            WeightLoraCallback(keep=keep, select_steps=select_steps)
-
-    def test_nothing_to_choose(self, tmp_path):
+    def test_numbers_out_of_range(self, tmp_path):
+        for keep, select_steps in ((0, 1), (1, 0)):
+            with pytest.raises(ValueError, match="must be at least 1"):
+                WeightLoraCallback(keep=keep, select_steps=select_steps)
         with pytest.raises(ValueError, match="`keep` is 14, and the model has 14 adapters"):
             begin(tmp_path, get_model(), keep=14)
         with pytest.raises(ValueError, match="`select_steps` is 6, and training has 6 steps"):
