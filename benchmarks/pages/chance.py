@@ -56,6 +56,8 @@ def chance() -> str:
             seeds = len(own.keys() & reference.keys())
             rows[-1].append(f"{difference(versus)} ({versus['wins']} of {seeds})")
             totals[label] = (totals[label][0] + versus["wins"], totals[label][1] + seeds)
+        if not any(rows[-1][1:]):  # the task has no random sets
+            del rows[-1]
     tests = [
         f"{wins} of {seeds} (p = {binomtest(wins, seeds).pvalue:.3f})" if seeds else ""
         for wins, seeds in totals.values()

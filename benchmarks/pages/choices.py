@@ -61,12 +61,13 @@ def _movement(runs: Sequence[Result]) -> Movement:
 
 def _told(results: Sequence[Result]) -> dict[str, list[Result]]:
     """Task -> the runs that recorded evidence."""
-    told = [result for result in results if result.evidence is not None and result.sizes]
+    told = [result for result in results if _evidence(result) and result.sizes]
     return {task: [run for run in told if run.task == task] for task in sorted({run.task for run in told})}
 
 
 def _evidence(run: Result) -> dict[str, Any]:
-    return run.evidence or {}
+    """Step -> record. Without the seconds that a probe took, which are stored beside them."""
+    return {step: record for step, record in (run.evidence or {}).items() if step.isdecimal()}
 
 
 def _steps(runs: Sequence[Result]) -> list[int]:

@@ -15,6 +15,11 @@ def test_choices_are_told_by_rule_and_step():
     assert row == "| credit | 0.33 (0.30) |", "one of three in common; places 0, 1, 0 and 5 of 5"
 
 
+def test_the_seconds_of_a_probe_are_no_evidence():
+    timed = result("probe", 0, names=NAMES, sizes=[1] * 6, evidence={"selection_seconds": 7.2, "train_seconds": 323.0})
+    assert render_choices_markdown([timed]) == "" and movements([timed]) == {}
+
+
 def test_credit_moves_between_thirds_of_the_layers(tmp_path):
     evidence = {"2": {"credit": [1, 0, 0, 1, 2, 0, 9]}, "6": {"credit": [4, 3, 1, 1, 2, 0, 90]}}
     told = {"names": [*NAMES, "pooler"], "sizes": [1] * 7, "settings": {"keep": 2, "select_steps": 2}}
