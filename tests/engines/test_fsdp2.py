@@ -4,12 +4,9 @@ import json
 
 import pytest
 import torch
-from packaging.version import Version
 from processes import RULES, launch, outcomes
 
 
-# On a CPU, FSDP2 of PyTorch 2.8 adds gradients up over the processes, and earlier ones do not run.
-@pytest.mark.skipif(Version(torch.__version__) < Version("2.9"), reason="needs PyTorch 2.9")
 @pytest.mark.slow
 def test_fsdp2_chooses_and_trains_as_one_process_does_and_holds_only_survivors(tmp_path, alone):
     rules = {name: settings for name, settings in RULES.items() if "expand" not in settings}
