@@ -25,3 +25,9 @@ def test_all_errors_are_of_one_class_and_still_value_errors():
 def test_each_kind_is_raised_where_it_belongs(cause, kind):
     with pytest.raises(kind):
         cause()
+
+
+def test_a_message_that_quotes_a_strange_input_keeps_its_beginning_and_its_end():
+    message = str(errors.ConfigError(f"name={'x' * 10**6} is not known: choose one of a, b."))
+    assert len(message) < 2100 and message.startswith("name=xxx") and message.endswith("choose one of a, b.")
+    assert str(errors.ConfigError("x" * 2000)) == "x" * 2000

@@ -6,8 +6,18 @@ A message names the value, the rule and the remedy, in that order.
 __all__ = ["ConfigError", "DataError", "ModelError", "StateError", "TrainingError", "WeightLoraError"]
 
 
+MOST_CHARACTERS = 2000
+
+
 class WeightLoraError(ValueError):
-    """Base class of all errors of this package."""
+    """Base class of all errors of this package.
+
+    Of a message of more than 2,000 characters, which quotes a strange input, the middle is left out.
+    """
+
+    def __str__(self) -> str:
+        text, half = super().__str__(), MOST_CHARACTERS // 2
+        return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} [...] {text[-half:]}"
 
 
 class ConfigError(WeightLoraError):

@@ -66,6 +66,7 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
         (["--learning-rat", "1"], "--learning-rat is not an argument: did you mean --learning_rate."),
         (["--learning_rat=1"], "--learning_rat is not an argument: did you mean --learning_rate."),
         (["cola"], "'cola' has no --name in front of it: write --name cola."),
+        (["x" * 5000], "xxx' has no --name in front of it: write --name xxx"),
         (["--config", "missing.yaml"], "the recipe missing.yaml is no file."),
         (["--config", "x" * 5000], "is no file"),
         (["--config"], "argument --config: expected one argument"),

@@ -11,7 +11,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from ..errors import ConfigError
 from .reading import is_file, read_yaml
-from .wording import first_line, shown
+from .wording import first_line, shortened, shown
 
 __all__ = [
     "DataArguments",
@@ -171,9 +171,10 @@ def parse(arguments: Sequence[str]) -> Recipe:
         raise ConfigError(f"the arguments do not fit together: {str(error) or type(error).__name__}") from error
     if unknown:
         name = unknown[0].split("=")[0]
+        short = shortened(name)
         if not name.startswith("--"):
-            raise ConfigError(f"{name!r} has no --name in front of it: write --name {name}.")
-        raise ConfigError(f"{name} is not an argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
+            raise ConfigError(f"{short!r} has no --name in front of it: write --name {short}.")
+        raise ConfigError(f"{short} is not an argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
     given = {action.dest for action in parser._actions if set(action.option_strings) & {a.split("=")[0] for a in rest}}
     values = {name: value for group in groups for name, value in vars(group).items()}
     names = sorted(given | settings.keys())
