@@ -15,7 +15,23 @@ def test_amounts_of_memory(text, amount):
 
 
 @pytest.mark.parametrize(
-    "text", ["6", "6 gib", "GiB", "-1GB", "1e3MB", "0GB", "1GBB", True, None, 0, -5, "9" * 999 + "GB"]
+    "text",
+    [
+        "6",
+        "6 gib",
+        "GiB",
+        "-1GB",
+        "1e3MB",
+        "0GB",
+        "1GBB",
+        True,
+        None,
+        0,
+        -5,
+        "9" * 999 + "GB",
+        float("inf"),
+        float("nan"),
+    ],
 )
 def test_what_is_no_amount_of_memory(text):
     with pytest.raises(

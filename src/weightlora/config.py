@@ -32,8 +32,8 @@ class WeightLoraConfig:
             those of all adapters in (0, 1) (`float`). K adapters within this bound, or without `keep`, as many as fit,
             best first.
         keep_step_time: The longest a training step may take after the choice, as a fraction in (0, 1) of what it takes
-            with all adapters. As many adapters as fit, or with `keep`, K that fit. What steps cost is measured on your
-            model before the first one (`weightlora.costs`), in one process.
+            with all adapters. What stays is the set with the largest sum of scores that fits, or with `keep`, of K
+            adapters. What steps cost is measured on your model before the first one, in one process.
         keep_memory: The most memory that a training step may take after the choice: weights, gradients, optimizer
             state and activations. A number of bytes, or a text such as `"6GiB"`. Measured like `keep_step_time`.
         select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction

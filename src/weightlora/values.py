@@ -1,5 +1,6 @@
 """Checks of single settings, and amounts of memory as people write them."""
 
+import math
 import re
 
 from .errors import ConfigError
@@ -41,7 +42,7 @@ def to_bytes(name: str, value: object) -> int:
     """
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)\s*", value) if isinstance(value, str) else None
     amount = float(found[1]) * UNITS.get(found[2], 0) if found else value
-    if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 1:
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 1 <= amount < math.inf:
         raise ConfigError(
             f"{name}={str(value)[:80]!r} is no amount of memory: give bytes, or a number with one of the units "
             f"{', '.join(UNITS)}, for example '6GiB'."

@@ -6,7 +6,7 @@ from models import batch, lora_bert
 
 from weightlora.adapters import find_adapters
 from weightlora.costs.anchors import between, ends, subsets, take_step
-from weightlora.costs.tracing import Trace, trace
+from weightlora.costs.tracing import Given, Trace, trace
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,8 @@ def test_a_deeper_end_that_was_measured_as_cheaper_costs_the_same():
 
 
 def test_the_ends_are_the_lowest_and_the_highest_that_ran():
-    seen = Trace([2, 0, 1, 3], [torch.zeros(1), torch.zeros(1), torch.zeros(1), None], [], [], [])
+    given = Given(torch.Size([1]), torch.float32, None)
+    seen = Trace([2, 0, 1, 3], [given, given, given, None], [], [], [])
     assert ends(seen) == (0, 1)
 
 

@@ -154,6 +154,10 @@ def test_no_batch_no_loss_and_a_compiled_model():
         ConfigError, match=r"^keep_step_time measures steps of a model in one process that is not comp"
     ):
         WeightLora(model, adamw(model), WeightLoraConfig(keep_step_time=0.5, select_steps=2))
+    model = lora_bert()
+    model.base_model.model.bert.encoder.layer[1].compile(backend="eager")
+    with pytest.raises(ConfigError, match="one process that is not compiled"):
+        WeightLora(model, adamw(model), WeightLoraConfig(keep_memory="1GiB", select_steps=2))
 
 
 @pytest.mark.parametrize("selection", ["gradient", "credit"])

@@ -62,3 +62,12 @@ def test_a_problem_that_is_too_large_is_refused():
         best_within(costs, torch.ones(2000), 0.5, 500)
     mask = best_within(costs, torch.ones(2000), 0.1, None)
     assert mask is not None and int(mask.sum()) == 1000
+
+
+def test_where_every_score_is_negative_the_best_one_that_fits_stays():
+    costs = Costs("memory", [0, 0, 1], [10.0, 20.0], [1.0, 0.0], [1.0, 2.0, 1.0], 30.0)
+    score = torch.tensor([-3.0, -2.0, -1.0])
+    for budget, best in ((13.0, 1), (12.0, 0), (21.0, 2)):  # to the last unit
+        mask = best_within(costs, score, budget, None)
+        assert mask is not None and mask.nonzero().flatten().tolist() == [best]
+    assert best_within(costs, score, 11.9, None) is None

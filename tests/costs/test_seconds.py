@@ -87,3 +87,23 @@ def test_prices_of_adapters_add_up_to_what_they_add_to_a_step(clock, monkeypatch
     monkeypatch.setattr(seconds, "_added", lambda *_: 1.0)  # a layer alone may be faster than inside the model
     costs = measured()
     assert costs.predict([True] * 24) == pytest.approx(costs.whole, rel=0.01)
+
+
+def test_one_adapter_of_each_kind_is_timed_alone(monkeypatch):
+    timed = []
+    monkeypatch.setattr(seconds, "STEPS", 1)
+    monkeypatch.setattr(seconds, "_added", lambda layer, *_: timed.append(layer) or 1.0)
+    measured()
+    assert len(timed) == 3  # square, widening and narrowing layers
+
+
+def test_steps_under_autocast_are_priced(monkeypatch):
+    monkeypatch.setattr(seconds, "STEPS", 1)
+    model = plain(NAMES)
+
+    def loss() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(**batch()).loss
+
+    costs = measure("step_time", model, find_adapters(model), loss)
+    assert min(costs.own) > 0 and costs.whole > 0

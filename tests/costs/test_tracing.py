@@ -35,7 +35,7 @@ def test_adapters_on_one_input_are_a_group_and_the_last_to_run_comes_first():
 
 def test_all_that_autograd_keeps_is_accounted_for():
     model, _, seen = traced()
-    assert sum(seen.kept) + sum(seen.shared) + sum(seen.own) == saved_activation_bytes(model, batch())
+    assert sum(seen.saved) + sum(seen.shared) + sum(seen.own) == saved_activation_bytes(model, batch())
     rows, tokens = batch()["input_ids"].shape
     assert seen.shared[3] == rows * tokens * 16 * 4  # the input of query, key and value
     assert min(seen.own) > 0
@@ -47,7 +47,7 @@ def test_a_group_keeps_what_it_keeps_with_the_others_away():
         with without(a.layer for i, a in enumerate(adapters) if i != alone):
             measured = saved_activation_bytes(model, batch())
         group = seen.groups[alone]
-        predicted = sum(seen.kept[: group + 1]) + seen.shared[group] + seen.own[alone]
+        predicted = sum(seen.saved[: group + 1]) + seen.shared[group] + seen.own[alone]
         assert abs(predicted - measured) <= 0.1 * measured
 
 
@@ -66,3 +66,17 @@ def test_layers_without_their_adapter_compute_what_the_base_computes_and_come_ba
         assert {name for name, p in model.named_parameters() if p.requires_grad} == trained
         with model.disable_adapter():
             assert torch.equal(bare, model(**batch()).logits)
+
+
+def test_a_trace_keeps_no_tensor_and_notes_autocast():
+    model, adapters, plain = traced()
+
+    def loss() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(**batch()).loss
+
+    cast = trace(model, adapters, loss)
+    assert {given.autocast for given in plain.inputs} == {None}
+    assert {given.autocast for given in cast.inputs} == {torch.bfloat16}
+    assert not any(torch.is_tensor(value) for given in cast.inputs for value in given)
+    assert {given.shape[:2] for given in cast.inputs} == {batch()["input_ids"].shape}

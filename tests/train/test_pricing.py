@@ -17,6 +17,7 @@ def test_prices_are_measured_and_nothing_is_written(world: Path, rows: Path, tmp
         files = ["--train_file", rows, "--validation_file", rows]
         return prepare(parse(arguments(world, "text-classification", "deberta", tmp_path / "out", *files, *more)))
 
+    assert not has_prices(job("--method_options", '{"keep_step_time": null}'))
     assert not has_prices(job()) and not has_prices(job("--method", "lora"))
     bounded = job("--keep_memory", "1GiB", "--method_options", '{"selection": "stoiht", "rank_by": "magnitude"}')
     assert has_prices(bounded)

@@ -81,6 +81,14 @@ def test_its_own_directory_is_deleted_at_the_end(tmp_path):
     assert seen == [False, True] and not (tmp_path / FOLDER).exists()
 
 
+def test_files_of_others_in_its_directory_stay(tmp_path):
+    (tmp_path / FOLDER / "block-1").mkdir(parents=True)
+    (tmp_path / FOLDER / "block-1" / "notes.txt").write_text("mine")
+    build(tmp_path, WeightLoraCallback(UPPER), PrefixCacheCallback()).train()
+    left = sorted(path.relative_to(tmp_path / FOLDER).as_posix() for path in (tmp_path / FOLDER).rglob("*"))
+    assert left == ["block-1", "block-1/notes.txt"]
+
+
 def test_plain_lora_begins_at_the_first_step(tmp_path):
     caching = PrefixCacheCallback()
     build(tmp_path, caching, model=upper_bert()).train()

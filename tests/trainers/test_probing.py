@@ -192,3 +192,20 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
     manual.automatic_optimization = False
     with pytest.raises(ConfigError, match=r"^Module optimizes manually, so its training_step has no loss: set selec"):
         Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(manual)
+
+
+def test_a_compiled_trainer_is_refused_with_a_budget_of_time(tmp_path):
+    config = WeightLoraConfig(keep_step_time=0.5, select_steps=2)
+    arguments = {"torch_compile": True, "torch_compile_backend": "eager"}
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(config), kind=Trainer, **arguments)
+    with pytest.raises(
+        ConfigError, match=r"^keep_step_time measures steps of a model in one process that is not comp"
+    ):
+        run.train()
+
+
+def test_a_trainer_under_bf16_keeps_a_budget_of_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("weightlora.costs.seconds.STEPS", 1)
+    callback = WeightLoraCallback(WeightLoraConfig(keep_step_time=0.9, keep=2, select_steps=2))
+    make_trainer(tmp_path, lora_bert(), callback, kind=Trainer, bf16=True).train()
+    assert len(callback.selector.kept) == 2 and callback.selector.limit.costs.resource == "step_time"

@@ -58,12 +58,23 @@ class CostLimit:
         assert config.resource is not None
         self._resource, self._config, self._number = config.resource, config, number
         self._setting = f"keep_{self._resource}"
-        if type(engine) is not Engine or processes.world_size() > 1 or hasattr(model, "_orig_mod"):
+        self._check_runs_alone(type(engine) is Engine and processes.world_size() == 1)
+        self.check_not_compiled(model)
+        self.costs: Costs | None = None
+
+    def check_not_compiled(self, model: nn.Module) -> None:
+        """Raise a `ConfigError` if a model, or a part of it, is compiled: it would not see adapters switched off."""
+        parts = model.modules()
+        self._check_runs_alone(
+            not any(hasattr(p, "_orig_mod") or getattr(p, "_compiled_call_impl", None) is not None for p in parts)
+        )
+
+    def _check_runs_alone(self, alone: bool) -> None:
+        if not alone:
             raise ConfigError(
                 f"{self._setting} measures steps of a model in one process that is not compiled: choose there, and "
                 "train the chosen modules as target_modules."
             )
-        self.costs: Costs | None = None
 
     def best(self, score: Tensor, sizes: list[int], round_: int) -> Tensor:
         """Mask of the adapters with the largest scores within the bound; see `best_within`.

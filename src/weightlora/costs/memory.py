@@ -31,16 +31,16 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
             peaks[name] = float(peak_allocated_bytes(partial(take_step, model, loss), device))
     sizes = [float(sum(parameter.nbytes for parameter in adapter.parameters)) for adapter in adapters]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = _state_per_byte(trained)
+    states = _state_per_byte(trained[0].dtype)
     head = sum(parameter.nbytes for parameter in trained) - sum(sizes)
     weights = model_bytes(model) - sum(sizes) + head * states
     low, high = ends(seen)
     lowest, highest = seen.groups[low], seen.groups[high]
     bottom = peaks["lowest"] - seen.own[low] - seen.shared[lowest]
     top = peaks["highest"] - seen.own[high] - seen.shared[highest]
-    depth = between(list(accumulate(seen.kept)), highest, lowest, top, bottom)
-    kept = depth[-1] + sum(seen.shared) + sum(seen.own)
-    rest = (peaks["all"] - kept) / len(adapters)  # gradients that are there at the peak
+    depth = between(list(accumulate(seen.saved)), highest, lowest, top, bottom)
+    known = depth[-1] + sum(seen.shared) + sum(seen.own)
+    rest = (peaks["all"] - known) / len(adapters)  # gradients that are there at the peak
     return Costs(
         resource="memory",
         groups=seen.groups,
@@ -51,9 +51,9 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     )
 
 
-def _state_per_byte(parameters: list[nn.Parameter]) -> float:
+def _state_per_byte(dtype: torch.dtype) -> float:
     """Bytes of AdamW's state for each byte of a parameter."""
-    sample = nn.Parameter(torch.zeros_like(parameters[0], memory_format=torch.contiguous_format))
+    sample = nn.Parameter(torch.zeros(2**16, dtype=dtype))  # so large that the counter of steps does not matter
     sample.grad = torch.zeros_like(sample)
     optimizer = AdamW([sample])
     optimizer.step()

@@ -34,10 +34,10 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
     Raises:
         ConfigError: The table would have more than 10^9 entries.
     """
-    table = _Table(costs, score.double().numpy(), budget, number)
-    chosen = table.best()
+    chosen = _Table(costs, score.double().numpy(), budget, number).best()
     if chosen is None and number is None:  # one that lowers the sum is better than none
-        chosen = _Table(costs, score.double().numpy(), budget, 1).best()
+        fits = [i for i, g in enumerate(costs.groups) if costs.depth[g] + costs.shared[g] + costs.own[i] <= budget]
+        chosen = [max(fits, key=lambda i: float(score[i]))] if fits else None
     if chosen is None:
         return None
     mask = torch.zeros(len(score), dtype=torch.bool)

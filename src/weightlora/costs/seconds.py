@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from ..adapters import LoraAdapter
 from .anchors import between, ends, subsets, take_step
 from .model import Costs
-from .tracing import Trace, without
+from .tracing import Given, Trace, without
 
 __all__ = ["STEPS", "price_seconds"]
 
@@ -34,9 +34,7 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
         seen: One forward pass.
     """
     device = next(model.parameters()).device
-    layers = [_kind(adapter, given) for adapter, given in zip(adapters, seen.inputs, strict=True)]
-    alone = {kind: _added(adapters[i].layer, seen.inputs[i], device) for i, kind in enumerate(layers)}
-    own = [alone[kind] for kind in layers]
+    own = _alone(adapters, seen.inputs, device)
     times: dict[str, list[float]] = {"all": [], "lowest": [], "highest": []}
     arrivals: list[list[float]] = []
     for _ in range(1 + STEPS):
@@ -73,19 +71,25 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
     )
 
 
-def _kind(adapter: LoraAdapter, given: Tensor | None) -> Any:
-    """Layers of one kind take the same time: their factors and inputs have the same shapes."""
-    shapes = tuple(tuple(parameter.shape) for parameter in adapter.parameters)
-    return type(adapter.layer), shapes, None if given is None else (tuple(given.shape), given.dtype)
+def _alone(adapters: list[LoraAdapter], inputs: list[Given | None], device: torch.device) -> list[float]:
+    """What each adapter adds to its layer. One of each kind is timed: its factors and inputs have the same shapes."""
+    times: dict[Any, float] = {}
+    found = []
+    for adapter, given in zip(adapters, inputs, strict=True):
+        kind = type(adapter.layer), tuple(parameter.shape for parameter in adapter.parameters), given
+        if kind not in times:
+            times[kind] = 0.0 if given is None else _added(adapter.layer, given, device)
+        found.append(times[kind])
+    return found
 
 
-def _added(layer: Any, given: Tensor | None, device: torch.device) -> float:
-    """Seconds by which an adapter makes forward and backward of its layer longer; 0 if the layer does not run."""
-    if given is None:
-        return 0.0
+def _added(layer: Any, given: Given, device: torch.device) -> float:
+    """Seconds by which an adapter makes forward and backward of its layer longer, under the autocast of the model."""
+    sample = torch.zeros(given.shape, dtype=given.dtype, device=device)
 
     def run() -> None:
-        found = layer(given.detach().requires_grad_(given.is_floating_point()))
+        with torch.autocast(device.type, given.autocast, enabled=given.autocast is not None):
+            found = layer(sample.detach().requires_grad_(sample.is_floating_point()))
         if found.requires_grad:
             found.backward(torch.ones_like(found))
 

@@ -4,7 +4,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -12,7 +12,20 @@ from torch import Tensor, nn
 
 from ..adapters import LoraAdapter
 
-__all__ = ["Trace", "trace", "without"]
+__all__ = ["Given", "Trace", "trace", "without"]
+
+
+class Given(NamedTuple):
+    """What a layer got as its input.
+
+    Attributes:
+        shape, dtype: Of the tensor.
+        autocast: The dtype to which autocast cast there; None without autocast.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    autocast: torch.dtype | None
 
 
 @dataclass(frozen=True)
@@ -21,15 +34,15 @@ class Trace:
 
     Attributes:
         groups: For each adapter, the number of its group: those on one input. 0 runs last.
-        inputs: For each adapter, the input of its layer, detached; None for a layer that did not run.
-        kept: Bytes that autograd keeps from the start of each group to the start of the next one, adapters aside.
-        shared: For each group, bytes that it keeps for its adapters and for nothing else, once for all of them.
-        own: For each adapter, bytes that it alone keeps.
+        inputs: For each adapter, what its layer got; None for a layer that did not run.
+        saved: Bytes that autograd saves from the start of each group to the start of the next one, adapters aside.
+        shared: For each group, bytes that it saves for its adapters and for nothing else, once for all of them.
+        own: For each adapter, bytes that it saves for this one alone.
     """
 
     groups: list[int]
-    inputs: list[Tensor | None]
-    kept: list[float]
+    inputs: list[Given | None]
+    saved: list[float]
     shared: list[float]
     own: list[float]
 
@@ -54,9 +67,10 @@ class _Looking:
         self._adapters = adapters
         self._weights = {_place(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._inputs: dict[int, Tensor] = {}  # by adapter, at its first call
+        self._given: dict[int, Given] = {}
         self._order: list[list[int]] = []  # groups, in the order in which they run
         self._inside: list[int] = []
-        # (bytes, group that ran before, adapters) of everything that is kept; the tensors stay, or places were reused
+        # (bytes, group that ran before, adapters) of all that is saved; the tensors stay, or places were reused
         self._saved: dict[Any, tuple[int, int, set[int | None]]] = {}
 
     @contextlib.contextmanager
@@ -85,6 +99,7 @@ class _Looking:
                 self._order.append([index])
             if given is not None:
                 self._inputs[index] = given
+                self._given[index] = Given(given.shape, given.dtype, _autocast(given.device.type))
 
         return hook
 
@@ -101,11 +116,11 @@ class _Looking:
         order = [*([[i] for i in range(len(self._adapters)) if i not in ran]), *self._order]
         missing, count = len(order) - len(self._order), len(order)
         groups = {index: count - 1 - place for place, group in enumerate(order) for index in group}
-        kept, shared = [0.0] * count, [0.0] * count
+        saved, shared = [0.0] * count, [0.0] * count
         own: defaultdict[int, float] = defaultdict(float)
         for bytes_, ran_before, owners in self._saved.values():
             if None in owners:
-                kept[count - max(1, ran_before + missing)] += bytes_
+                saved[count - max(1, ran_before + missing)] += bytes_
                 continue
             who = [index for index in owners if index is not None]
             if len(who) == 1:
@@ -114,8 +129,8 @@ class _Looking:
                 shared[max(groups[index] for index in who)] += bytes_
         return Trace(
             groups=[groups[index] for index in range(len(self._adapters))],
-            inputs=[None if (x := self._inputs.get(i)) is None else x.detach() for i in range(len(self._adapters))],
-            kept=kept,
+            inputs=[self._given.get(index) for index in range(len(self._adapters))],
+            saved=saved,
             shared=shared,
             own=[own[index] for index in range(len(self._adapters))],
         )
@@ -135,6 +150,10 @@ def without(layers: Iterable[LoraLayer]) -> Iterator[None]:
             layer.enable_adapters(True)
         for parameter, trains in trained:
             parameter.requires_grad_(trains)
+
+
+def _autocast(device: str) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _place(tensor: Tensor) -> Any:

@@ -125,7 +125,7 @@ class RunReport:
             return None
         memory = costs["resource"] == "memory"
         unit = 2**30 if memory else costs["whole"]
-        whole = max(point["score"] for point in costs["frontier"]) or 1.0
+        whole = max(0.0, *(point["score"] for point in costs["frontier"])) or 1.0
         return {
             "points": [(p["cost"] / unit, p["score"] / whole, p["kept"]) for p in costs["frontier"]],
             "chosen": (costs["predicted"] / unit, costs["score"] / whole),

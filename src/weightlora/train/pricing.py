@@ -17,9 +17,9 @@ __all__ = ["has_prices", "price"]
 
 def has_prices(job: Job) -> bool:
     """Whether the run chooses within a budget of step time or memory."""
-    return (
-        bool({"keep_step_time", "keep_memory"} & options_of(job.recipe).keys()) and job.plan.select_steps is not None
-    )
+    options = options_of(job.recipe)
+    bounded = any(options.get(name) is not None for name in ("keep_step_time", "keep_memory"))
+    return bounded and job.plan.select_steps is not None
 
 
 def price(job: Job) -> tuple[Costs, list[str]]:

@@ -1,5 +1,6 @@
 """The cache of the frozen prefix inside `transformers.Trainer`, from the final choice on."""
 
+import contextlib
 import os
 import shutil
 import warnings
@@ -14,6 +15,7 @@ from transformers.utils import logging
 from ..errors import ConfigError, WeightLoraError
 from ..prefix import PrefixCache
 from ..prefix.checks import check_prefix, most_bytes
+from ..prefix.store import IDENTITY
 from .callback import WeightLoraCallback
 from .scalars import calling
 
@@ -107,10 +109,19 @@ class PrefixCacheCallback(TrainerCallback):
         if args.world_size > 1 and dist.is_initialized():
             dist.barrier()  # the others read it
         if state.is_world_process_zero:
-            shutil.rmtree(self._place(args), ignore_errors=True)
+            _remove(self._place(args))
 
     def _place(self, args: TrainingArguments) -> Path:
         return Path(args.output_dir or "") / FOLDER if self._directory is None else Path(self._directory)
+
+
+def _remove(place: Path) -> None:
+    """Delete the caches in a directory, and the directory if nothing else is in it."""
+    for cache in place.glob("block-*"):
+        if any(cache.glob(f"process-*/{IDENTITY}")):
+            shutil.rmtree(cache, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        place.rmdir()
 
 
 def _is_chosen() -> bool:

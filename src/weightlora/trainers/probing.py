@@ -40,6 +40,8 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         raise ConfigError(f"{setting} needs a transformers.Trainer, and none is training here: {remedy}.")
     if type(trainer)._prepare_inputs is not Trainer._prepare_inputs:
         raise ConfigError(f"{type(trainer).__name__} makes its batches while it trains: {remedy}.")
+    if selector.limit is not None:
+        selector.limit.check_not_compiled(trainer.model_wrapped)
 
     def loss(batch: Any) -> Tensor:
         inputs = trainer._prepare_inputs(batch)
