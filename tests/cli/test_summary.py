@@ -26,4 +26,4 @@ def test_the_summary_says_where_the_backward_pass_ends():
         console = Console(file=io.StringIO(), width=200)
         show(console, SimpleNamespace(evidence=figures, kept=kept), "runs/x")
         said.append(console.file.getvalue())
-    assert "lowest adapter, which is in layer 4:" in said[0] and "lowest adapter" not in said[1]
+    assert "lowest kept adapter, in layer 4:" in said[0] and "lowest kept" not in said[1]

@@ -40,8 +40,8 @@ def show(console: Console, result: Result, output_dir: str) -> None:
     layers = [layer for name in result.kept or () if (layer := layer_and_type(name)[0]) is not None]
     if layers:
         console.print(
-            f"The backward pass runs down to the lowest adapter, which is in layer {min(layers)}: the higher it lies, the"
-            " faster a step. keep_step_time=0.75 chooses with that in mind.",
+            f"The backward pass runs down to the lowest kept adapter, in layer {min(layers)}: the higher it lies, the "
+            "faster a step. keep_step_time=0.75 chooses with that in mind.",
             style="dim",
         )
     if figures["busy"]:
