@@ -25,7 +25,6 @@ def run_command_without(package: str, place: Path, *arguments: str) -> Completed
     return run_without(package, place, f"from weightlora.cli import main; sys.exit(main({[*arguments]}))")
 
 
-
 @pytest.mark.parametrize("module", INSTALLED_BY)
 def test_the_sentence_says_what_to_install(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
@@ -67,7 +66,11 @@ def test_the_first_explanation_stays(monkeypatch):
         ("matplotlib", "weightlora[report]", "from weightlora.report import *; render_page([read_run('run')])"),
         ("matplotlib", "weightlora[report]", "from weightlora import Selection; Selection.load('run').plot()"),
         ("matplotlib", "weightlora[report]", "from weightlora.report import draw_selection; draw_selection('run')"),
-        ("gguf", "weightlora[export]", "from weightlora import export_adapter; export_adapter('adapter', 'out', 'gguf')"),
+        (
+            "gguf",
+            "weightlora[export]",
+            "from weightlora import export_adapter; export_adapter('adapter', 'out', 'gguf')",
+        ),
     ],
 )
 def test_in_python(tmp_path: Path, package, requirement, code):
@@ -81,7 +84,7 @@ def test_in_python(tmp_path: Path, package, requirement, code):
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
     [
-        ("select", "yaml", "train"),
+        ("select", "rich", "train"),
         ("train --help", "rich", "train"),
         ("compare --output_dir out", "matplotlib", "compare"),
         ("compare --output_dir out --summarize", "sklearn", "compare"),

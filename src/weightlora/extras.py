@@ -9,8 +9,9 @@ from .errors import MissingPackageError
 __all__ = ["INSTALLED_BY", "explain_missing", "missing_package", "require"]
 
 INSTALLED_BY = {
-    **dict.fromkeys(("datasets", "rich", "scipy", "sklearn", "yaml"), "weightlora[train]"),
+    **dict.fromkeys(("datasets", "rich", "scipy", "sklearn"), "weightlora[train]"),
     **dict.fromkeys(("jinja2", "markupsafe", "matplotlib"), "weightlora[report]"),
+    "bitsandbytes": "bitsandbytes",
     "gguf": "weightlora[export]",
     "lightning": "weightlora[lightning]",
     "rouge_score": "weightlora[recipes]",

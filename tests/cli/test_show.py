@@ -44,7 +44,10 @@ def test_the_table_needs_neither_rich_nor_matplotlib(first, here, capsys, monkey
     assert main(["show", str(first)]) == 0
     output, error = capsys.readouterr()
     assert output.splitlines()[1:5] == Selection.load(first).target_modules
-    assert "there is no picture, because matplotlib is not installed: run pip install" in error and list(here.iterdir()) == []
+    assert (
+        "there is no picture, because matplotlib is not installed: run pip install" in error
+        and list(here.iterdir()) == []
+    )
 
 
 def test_the_block_to_paste_and_nothing_else(first: Path, here: Path, capsys: pytest.CaptureFixture):

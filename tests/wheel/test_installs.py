@@ -1,4 +1,4 @@
-"""The wheel, alone and with each extra, in environments with nothing else. `make wheel-test` builds it and runs these."""
+"""The wheel, alone and with each extra, in environments with nothing else. `make wheel-test` runs these."""
 
 import os
 import shutil
@@ -39,18 +39,35 @@ def run(*command: object, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An environment with what the core needs, but not with the package."""
+    place = tmp_path_factory.mktemp("dependencies") / "environment"
+    venv.create(place, with_pip=True, symlinks=True)
+    pip(place, "install", "--no-compile", wheel())
+    pip(place, "uninstall", "--yes", "weightlora")
+    yield place
+    shutil.rmtree(place)
+
+
 @contextmanager
-def installed(directory: Path, extra: str | None = None) -> Iterator[Path]:
-    """The interpreter of a new environment with the wheel in it. The environment, gigabytes on a GPU, goes afterwards."""
-    [wheel] = Path(str(WHEELS)).glob("*.whl")
+def installed(dependencies: Path, directory: Path, extra: str | None = None) -> Iterator[Path]:
+    """The interpreter of an environment with the wheel, what it needs, and nothing else."""
     place = directory / "environment"
-    try:
-        venv.create(place, with_pip=True, symlinks=os.name != "nt")
-        python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
-        run(python, "-m", "pip", "install", "-q", f"{wheel}[{extra}]" if extra else wheel, cwd=directory)
-        yield python
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    # Links: torch alone may have gigabytes. pip and Python replace files, and never write into one that is there.
+    shutil.copytree(dependencies, place, symlinks=True, copy_function=os.link)
+    pip(place, "install", "--no-compile", f"{wheel()}[{extra}]" if extra else wheel())
+    yield place / "bin" / "python"
+    shutil.rmtree(place)
+
+
+def wheel() -> Path:
+    [path] = Path(str(WHEELS)).glob("*.whl")
+    return path
+
+
+def pip(environment: Path, *arguments: object) -> None:
+    run(environment / "bin" / "python", "-m", "pip", "-q", *arguments, cwd=environment)
 
 
 def importable(python: Path, names: set[str], cwd: Path) -> set[str]:
@@ -59,8 +76,8 @@ def importable(python: Path, names: set[str], cwd: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with installed(tmp_path_factory.mktemp("core")) as python:
+def core(dependencies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with installed(dependencies, tmp_path_factory.mktemp("core")) as python:
         yield python
 
 
@@ -76,7 +93,7 @@ def test_the_core_works_alone(core: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_an_extra_is_enough_for_its_part(extra: str, tmp_path: Path) -> None:
-    with installed(tmp_path, extra) as python:
+def test_an_extra_is_enough_for_its_part(extra: str, dependencies: Path, tmp_path: Path) -> None:
+    with installed(dependencies, tmp_path, extra) as python:
         assert importable(python, EXTRAS[extra], tmp_path) == set()
         run(python, USES / f"use_{extra}.py", cwd=tmp_path)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output_dir is None:
         raise ConfigError("--output_dir is missing: give a directory, such as runs/compare/NAME.")
-    require("datasets", "matplotlib", "rich", "sklearn", "yaml", requirement="weightlora[compare]")
+    require("datasets", "matplotlib", "rich", "sklearn", requirement="weightlora[compare]")
     if args.summarize:
         return _summarize(args)
     if args.jobs is not None and args.jobs < 1:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         WeightLoraError: An argument breaks a rule, or the output directory is not writable. No run has begun then.
     """
     config = check_arguments(args)
-    require("datasets", "matplotlib", "rich", "sklearn", "yaml", requirement="weightlora[demo]")
+    require("datasets", "matplotlib", "rich", "sklearn", requirement="weightlora[demo]")
     from rich.console import Console
 
     from .quiet import quiet_libraries

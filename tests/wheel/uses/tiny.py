@@ -1,5 +1,7 @@
 """What the scripts beside this one share: a tiny Llama on disk, texts, and the command that the wheel installed."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -51,12 +53,21 @@ def save_adapter() -> None:
     model.save_pretrained("adapter")
 
 
-def weightlora(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command, and check its exit code."""
-    command = [str(Path(sys.executable).with_name("weightlora")), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == code, f"{arguments} exited with {done.returncode}: {done.stdout}{done.stderr}"
-    return done
+def command(*arguments: str) -> str:
+    """Run the script that pip has put beside the interpreter; returns what it prints."""
+    script = Path(sys.executable).with_name("weightlora")
+    return subprocess.run([script, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def weightlora(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """Do what the script does, in this process, whose imports took seconds; returns what it prints."""
+    from weightlora.cli import main
+
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        found = main(arguments)
+    assert found == code, f"{arguments} exited with {found}: {out.getvalue()}{error.getvalue()}"
+    return out.getvalue(), error.getvalue()
 
 
 def pip_install(requirement: str, *options: str) -> None:

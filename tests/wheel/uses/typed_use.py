@@ -1,4 +1,4 @@
-"""A user's file, for `mypy --strict` against the installed wheel: what is inferred, and the mistakes that are found."""
+"""A user's file, for `mypy --strict` against the installed wheel: what is inferred, and what mistakes are found."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,7 +49,7 @@ def in_a_trainer(model: PeftModel, arguments: TrainingArguments) -> WeightLora |
     assert_type(trainer.weightlora.metrics(), dict[str, float])
     assert_type(trainer.args, TrainingArguments)
     callbacks: list[TrainerCallback] = [trainer.weightlora]
-    callbacks[0].on_step_end
+    assert callbacks
     return trainer.weightlora.selector
 
 

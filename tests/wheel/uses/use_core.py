@@ -12,7 +12,7 @@ assert not HEAVY & set(sys.modules), HEAVY & set(sys.modules)
 
 import torch  # noqa: E402
 from peft import PeftModel  # noqa: E402
-from tiny import TRAIN, batch, llama, lora, pip_install, save_inputs, weightlora  # noqa: E402
+from tiny import TRAIN, batch, command, llama, lora, pip_install, save_inputs, weightlora  # noqa: E402
 
 model = lora()
 optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
@@ -33,16 +33,13 @@ assert not torch.equal(llama().eval()(**given).logits, model(**given).logits)
 
 save_inputs()
 assert export_adapter("adapter", "compact", "compact", base="base").adapters == 3
-weightlora("export", "adapter", "served", "--base", "base")
+command("export", "adapter", "served", "--base", "base")
 PeftModel.from_pretrained(llama(), "served")
-assert weightlora("--version").stdout == f"weightlora {version('weightlora')}\n"
-assert "quickstart" in weightlora("--help").stdout
-assert all(name in weightlora("show", "run", "--format", "axolotl").stdout for name in kept)
-shown = weightlora("show", "run")
-assert shown.stdout.startswith("run: 3 of 14 modules are kept")
-assert shown.stderr == (
-    "there is no picture, because matplotlib is not installed: run pip install 'weightlora[report]'.\n"
-)
+assert command("--version") == f"weightlora {version('weightlora')}\n"
+assert all(name in weightlora("show", "run", "--format", "axolotl")[0] for name in kept)
+shown, said = weightlora("show", "run")
+assert shown.startswith("run: 3 of 14 modules are kept")
+assert said == "there is no picture, because matplotlib is not installed: run pip install 'weightlora[report]'.\n"
 
 for extra, *arguments in (
     ("train", "train", *TRAIN, "--output_dir", "out"),
@@ -53,15 +50,17 @@ for extra, *arguments in (
     ("report", "show", "run", "--output", "page.html"),
     ("export", "export", "adapter", "gguf", "--base", "base", "--profile", "gguf"),
 ):
-    said = weightlora(*arguments, code=2).stderr
-    assert said.count("\n") == 1 and said.endswith(f" is not installed: run pip install 'weightlora[{extra}]'.\n"), said
+    _, said = weightlora(*arguments, code=2)
+    assert said.count("\n") == 1 and said.endswith(f" is not installed: run pip install 'weightlora[{extra}]'.\n"), (
+        said
+    )
 try:
     package.WeightLoraLightningCallback  # noqa: B018
 except ImportError as error:
-    assert str(error) == "lightning is not installed: run pip install 'weightlora[lightning]'."  # noqa: PT017
+    assert str(error) == "lightning is not installed: run pip install 'weightlora[lightning]'."
 else:
     raise AssertionError("lightning is there")
 
 # What the sentence says helps, and leaves the installed package as it is.
 pip_install("weightlora[export]")
-weightlora("export", "adapter", "gguf", "--base", "base", "--profile", "gguf")
+command("export", "adapter", "gguf", "--base", "base", "--profile", "gguf")

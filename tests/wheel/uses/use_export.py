@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from peft import PeftModel
-from tiny import llama, save_adapter, save_inputs, weightlora
+from tiny import command, llama, save_adapter, save_inputs, weightlora
 from transformers import AutoModelForCausalLM
 
 save_inputs()
 save_adapter()
-for profile in ("portable", "compact", "merged", "mlx", "gguf"):
+command("export", "adapter", "gguf", "--profile", "gguf", "--base", "base")
+for profile in ("portable", "compact", "merged", "mlx"):
     weightlora("export", "adapter", profile, "--profile", profile, "--base", "base")
 for profile in ("portable", "compact"):
     PeftModel.from_pretrained(llama(), profile)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tiny import TRAIN, WORDS, save_inputs, weightlora
+from tiny import TRAIN, WORDS, command, save_inputs
 from transformers import BartConfig, BartForConditionalGeneration
 
 save_inputs()
@@ -14,5 +14,5 @@ BartForConditionalGeneration(BartConfig(vocab_size=len(WORDS), **sizes, **heads,
 rows = ({"source": f"good {WORDS[2 + i % 8]} film", "target": WORDS[2 + i % 8]} for i in range(40))
 Path("texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
 arguments = ["seq2seq" if argument == "causal-lm" else argument for argument in TRAIN]
-weightlora("train", *arguments, "--max_target_length", "8", "--output_dir", "run")
+command("train", *arguments, "--max_target_length", "8", "--output_dir", "run")
 assert "rouge2" in json.loads(Path("run/result.json").read_text())["metrics"]
