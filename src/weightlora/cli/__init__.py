@@ -92,7 +92,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     command = f"{parser.prog} {args.command}"
     try:
         with _one_line_warnings(command):
-            return args.run(args)
+            code: int = args.run(args)
+            return code
     except WeightLoraError as error:
         if debug:
             traceback.print_exc()

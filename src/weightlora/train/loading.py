@@ -104,7 +104,8 @@ def empty_model(work: Work, config: Any) -> nn.Module:
         raise ModelError(f"{config.model_type} models have no {work.auto_class}: choose another model for this task.")
     try:
         with init_empty_weights(include_buffers=False):
-            return auto.from_config(config)
+            model: nn.Module = auto.from_config(config)
+            return model
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError, KeyError) as error:
         raise ModelError(f"the config of the model makes no {work.auto_class}: {first_line(error)}.") from error
 
@@ -131,7 +132,7 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
         )
         settings["device_map"] = {"": recipe.training.device}
     with _in_one_sentence("model", str(arguments.model)):
-        model = auto.from_pretrained(arguments.model, **settings, **_where(arguments))
+        model: Any = auto.from_pretrained(arguments.model, **settings, **_where(arguments))
     if arguments.gguf_file is not None:
         model = without_quantization(model)
     if recipe.training.gradient_checkpointing:
