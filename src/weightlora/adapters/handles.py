@@ -89,7 +89,7 @@ class LoraAdapter:
     def blocks(self) -> int:
         """Independent low-rank products inside this adapter: experts, or groups of a convolution; else 1."""
         if isinstance(self.layer, ParamWrapper):
-            return self.layer.num_experts
+            return int(self.layer.num_experts)
         return int(getattr(self.layer.get_base_layer(), "groups", 1))
 
     @property

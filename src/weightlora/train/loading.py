@@ -139,7 +139,8 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
         kwargs = recipe.training.gradient_checkpointing_kwargs or {"use_reentrant": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
         model.enable_input_require_grads()
-    return model
+    loaded: nn.Module = model
+    return loaded
 
 
 def without_quantization(loaded: Any) -> Any:

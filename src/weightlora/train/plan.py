@@ -121,7 +121,9 @@ def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
         return int(arguments.max_steps)
     batch = arguments.train_batch_size * arguments.world_size
     batches = rows // batch if arguments.dataloader_drop_last else math.ceil(rows / batch)
-    return math.ceil(arguments.num_train_epochs * max(1, math.ceil(batches / arguments.gradient_accumulation_steps)))
+    updates = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+    steps: int = math.ceil(arguments.num_train_epochs * updates)
+    return steps
 
 
 def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) -> Setting:
