@@ -72,7 +72,7 @@ def pip(environment: Path, *arguments: object) -> None:
 
 def importable(python: Path, names: set[str], cwd: Path) -> set[str]:
     code = "import sys; from importlib.util import find_spec; print(*filter(find_spec, sys.argv[1:]))"
-    return set(run(python, "-c", code, *sorted(names), cwd=cwd).split())
+    return set(run(python, "-I", "-c", code, *sorted(names), cwd=cwd).split())
 
 
 @pytest.fixture(scope="module")

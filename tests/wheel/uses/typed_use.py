@@ -66,7 +66,7 @@ def the_choice(model: PeftModel, loader: Iterable[dict[str, Tensor]]) -> str:
 def afterwards(model: PeftModel) -> int:
     exported = export_adapter("adapter", "served", "compact", dtype="bfloat16")
     assert_type(exported.difference, float | None)
-    with PrefixCache(model) as cache:
+    with PrefixCache(model, "cache") as cache:
         assert_type(cache.nbytes, int)
     try:
         restore(model, "checkpoint")
