@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
-from tiny import command, lora
+from tiny import batch, command, lora
 from torch.optim import AdamW
 
 from weightlora import Selection, WeightLora, WeightLoraConfig
 
 model = lora()
-selector = WeightLora(
-    model, AdamW(model.parameters()), WeightLoraConfig(keep=3, selection="random"), run_dir="run", total_steps=1
-)
+optimizer = AdamW(p for p in model.parameters() if p.requires_grad)
+selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=30), run_dir="run")
+for _ in range(30):
+    model(**batch()).loss.backward()
+    optimizer.step()
+    selector.step()
+    optimizer.zero_grad()
 command("show", "run", "--output", "page.html", "--output", "pictures", "--output", "data.json")
 page = Path("page.html").read_text()
 assert page.startswith("<!DOCTYPE html>") and all(name in page for name in selector.kept)
