@@ -19,8 +19,13 @@ define demo-data
 	$(1)/bin/python -m benchmarks.archives
 endef
 
+# It needs a network, and 8 GB of disk for the packages of one environment at a time where torch brings CUDA.
+define use-wheel
+	WEIGHTLORA_WHEELS=$(abspath $(1)) $(BIN)/python -m pytest tests/wheel $(ARGS)
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test wheel-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -57,6 +62,11 @@ page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, 
 	$(BIN)/python -m pip install -q -e '.[browser]'
 	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
+wheel-test: $(STAMP) ## build the wheel, and use it alone and with each extra, in environments with nothing else
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
+	$(call use-wheel,build/wheel)
+
 fuzz: $(STAMP) ## ten times as many odd and damaged inputs, new ones, and 40 kills; prints what was tried (FUZZ=10)
 	WEIGHTLORA_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
@@ -70,7 +80,7 @@ $(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.
 	$(call demo-data,$(LOWEST))
 	touch $@
 
-nightly: nightly-deepspeed consumers page-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
+nightly: nightly-deepspeed consumers page-test wheel-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
 
 # An environment on top of .venv: DeepSpeed, pure Python, with nothing compiled and its processes on gloo.
 $(ZERO_VENV)/.stamp: $(STAMP)
@@ -135,6 +145,7 @@ release: $(STAMP) ## check everything, build the wheel into dist/, and print how
 	$(BIN)/python -m pip install -q build twine
 	$(BIN)/python -m build
 	$(BIN)/python -m twine check --strict dist/*
+	$(call use-wheel,dist)
 	@echo "git tag v$$($(BIN)/python .ci/release.py) && git push --tags && $(BIN)/python -m twine upload dist/*"
 
 clean: ## remove all environments, caches and built files; runs/ stays

@@ -9,7 +9,7 @@ from weightlora import WeightLora, WeightLoraConfig, errors
 
 def test_all_errors_are_of_one_class_and_still_value_errors():
     kinds = [getattr(errors, name) for name in errors.__all__]
-    assert len(kinds) == 6
+    assert len(kinds) == 7
     assert all(issubclass(kind, weightlora.WeightLoraError) and issubclass(kind, ValueError) for kind in kinds)
 
 

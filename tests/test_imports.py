@@ -36,7 +36,7 @@ LAYERS = (
     {"rules", "engines", "recompute", "prefix"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
-    {"files", "tensors", "values"},
+    {"extras", "files", "tensors", "values"},
     {"errors", "layout", "measure", "deprecation"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
@@ -139,6 +139,28 @@ def test_the_core_needs_the_core_dependencies_alone() -> None:
     assert len(core) > 25
     needed = {name.split(".")[0] for path in core for name in names_at_the_top(path)}
     assert needed - set(sys.stdlib_module_names) - {PACKAGE.name} <= CORE
+
+
+def test_what_is_optional_says_what_installs_it() -> None:
+    """Every package that is imported anywhere: needed, brought by PEFT, explained where it is missing, or a library
+    that is only asked for where it made the object at hand."""
+    from weightlora.extras import INSTALLED_BY
+
+    brought, partners = {"tqdm", "transformers", "yaml"}, {"deepspeed", "trackio", "wandb"}
+    files = [path for paths in rooms_of(PACKAGE).values() for path in paths]
+    used = {name.split(".")[0] for path in files for _, name in third_party(path)}
+    assert used - CORE - brought - partners <= set(INSTALLED_BY)
+
+
+def third_party(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [str(node.module)]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in names if name.split(".")[0] not in sys.stdlib_module_names)
 
 
 def names_at_the_top(path: Path) -> Iterator[str]:

@@ -3,7 +3,15 @@
 A message names the value, the rule and the remedy, in that order.
 """
 
-__all__ = ["ConfigError", "DataError", "ModelError", "StateError", "TrainingError", "WeightLoraError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "MissingPackageError",
+    "ModelError",
+    "StateError",
+    "TrainingError",
+    "WeightLoraError",
+]
 
 
 MOST_CHARACTERS = 2000
@@ -38,3 +46,7 @@ class TrainingError(WeightLoraError):
 
 class DataError(WeightLoraError):
     """A file, a directory or a data set is missing, malformed, or in the way."""
+
+
+class MissingPackageError(ModuleNotFoundError, WeightLoraError):
+    """A package that one of the extras installs is not there. Also caught by `except ImportError`."""

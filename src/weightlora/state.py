@@ -169,7 +169,8 @@ def read_state(directory: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         content = read_json(path)
-        state, checksum = content["state"], content["sha256"]
+        state: dict[str, Any] = content["state"]
+        checksum = content["sha256"]
         text = json.dumps(state, sort_keys=True)
     except (DataError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{path} is not a whole state file ({error}): resume from an earlier checkpoint.") from error

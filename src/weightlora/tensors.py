@@ -63,19 +63,22 @@ def row_dots(first: Tensor, second: Tensor) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a DTensor, or the copy that an engine shows; any other tensor as it is."""
     if _SHOWN.data and tensor in _SHOWN:
-        return _SHOWN[tensor][0]
+        shown: Tensor = _SHOWN[tensor][0]
+        return shown
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def numel(tensor: Tensor) -> int:
     """Entries of the whole tensor, also where FSDP1 has left this process a part of it."""
-    return _WHOLE.get(tensor, (tensor.numel(), 1))[0]
+    entries: int = _WHOLE.get(tensor, (tensor.numel(), 1))[0]
+    return entries
 
 
 def shards(tensor: Tensor) -> int:
     """Into how many parts a DTensor, or a parameter of FSDP1, is cut; 1 for any other tensor."""
     if tensor in _WHOLE:
-        return _WHOLE[tensor][1]
+        parts: int = _WHOLE[tensor][1]
+        return parts
     if not hasattr(tensor, "placements"):
         return 1
     sizes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)  # type: ignore[attr-defined]

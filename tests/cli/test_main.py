@@ -25,12 +25,8 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
-        (ModuleNotFoundError("no", name="rich"), 2, "rich is not installed: in a clone, run pip install '.[demo]'."),
-        (
-            ModuleNotFoundError("no", name="yaml"),
-            2,
-            "yaml is not installed: in a clone, run pip install '.[demo]'.",
-        ),
+        (ModuleNotFoundError("", name="rich"), 2, "rich is not installed: run pip install 'weightlora[train]'."),
+        (ModuleNotFoundError("", name="shtab"), 2, "shtab is not installed: run pip install 'weightlora[demo]'."),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ConfigError("first\n  second"), 2, "first second"),
     ],

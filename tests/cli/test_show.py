@@ -44,7 +44,10 @@ def test_the_table_needs_neither_rich_nor_matplotlib(first, here, capsys, monkey
     assert main(["show", str(first)]) == 0
     output, error = capsys.readouterr()
     assert output.splitlines()[1:5] == Selection.load(first).target_modules
-    assert "matplotlib is not installed, so there is no picture" in error and list(here.iterdir()) == []
+    assert (
+        "there is no picture, because matplotlib is not installed: run pip install" in error
+        and list(here.iterdir()) == []
+    )
 
 
 def test_the_block_to_paste_and_nothing_else(first: Path, here: Path, capsys: pytest.CaptureFixture):
@@ -97,7 +100,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(first, here, capsys, argum
 def test_a_missing_package_names_the_extra(first, here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert main(["show", str(first), "--output", "page.html"]) == 2
-    assert "pip install '.[report]'" in capsys.readouterr().err and list(here.iterdir()) == []
+    assert "pip install 'weightlora[report]'" in capsys.readouterr().err and list(here.iterdir()) == []
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture):

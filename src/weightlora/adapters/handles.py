@@ -66,12 +66,14 @@ class LoraAdapter:
 
     @property
     def rank(self) -> int:
-        return self.layer.r[self.adapter_name]
+        rank: int = self.layer.r[self.adapter_name]
+        return rank
 
     @property
     def scaling(self) -> float:
         """The factor s before `B A x`."""
-        return self.layer.scaling[self.adapter_name]
+        scaling: float = self.layer.scaling[self.adapter_name]
+        return scaling
 
     @property
     def rslora(self) -> bool:
@@ -87,8 +89,8 @@ class LoraAdapter:
     def blocks(self) -> int:
         """Independent low-rank products inside this adapter: experts, or groups of a convolution; else 1."""
         if isinstance(self.layer, ParamWrapper):
-            return self.layer.num_experts
-        return getattr(self.layer.get_base_layer(), "groups", 1)
+            return int(self.layer.num_experts)
+        return int(getattr(self.layer.get_base_layer(), "groups", 1))
 
     @property
     def rank_unit(self) -> int:
@@ -134,7 +136,8 @@ class LoraAdapter:
         fresh = type(dora)(dora.fan_in_fan_out)  # PEFT computes them where a magnitude begins
         a, b = (factor.detach() for factor in self.factors)
         fresh.update_layer(base_layer=self.layer.get_base_layer(), lora_A=a, lora_B=b, scaling=self.scaling)
-        return fresh.weight.detach()
+        norm: Tensor = fresh.weight.detach()
+        return norm
 
     def set_magnitude_(self, magnitude: nn.Parameter) -> None:
         """Put another magnitude into a DoRA layer."""
@@ -154,7 +157,8 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of DDP and `torch.compile`."""
     if isinstance(model, PeftModel | BaseTuner) and "_orig_mod" not in model.__dict__:
         return model  # Accelerate would look at every module inside it first
-    return extract_model_from_parallel(model, keep_torch_compile=False)
+    inside: nn.Module = extract_model_from_parallel(model, keep_torch_compile=False)
+    return inside
 
 
 def base_model_of(model: nn.Module) -> nn.Module:
@@ -190,7 +194,7 @@ def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
         )
     if adapter_name not in configs:
         raise ModelError(f"adapter_name={adapter_name!r} is not on the model: it has {', '.join(map(repr, configs))}.")
-    config = configs[adapter_name]
+    config: LoraConfig = configs[adapter_name]
     if config.peft_type != PeftType.LORA:
         raise ModelError(
             f"adapter {adapter_name!r} is {config.peft_type}, and WeightLoRA gates LoRA: use a LoraConfig for it."
@@ -253,7 +257,7 @@ def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
     active = list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
     if len(active) != 1:
         raise ModelError(f"{len(active)} adapters are active ({active}), and one is gated: set adapter_name.")
-    return active[0]
+    return str(active[0])
 
 
 def _refuse_state(adapter: LoraAdapter) -> None:

@@ -85,7 +85,9 @@ def _plain_name(name: str) -> str:
     return own_name(name).replace(".base_layer", "")
 
 
-def default_and_exceptions(values: dict[str, Any], choose: Callable) -> tuple:
+def default_and_exceptions(
+    values: dict[str, Any], choose: Callable[[Iterable[Any]], Any]
+) -> tuple[Any, dict[str, Any]]:
     """Split name -> value into PEFT's pair of a default and a pattern dictionary that overrides it by name.
 
     PEFT tries one pattern after another on each module, so many names of one value are written as one pattern.

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Any, NoReturn
 
 from ..errors import WeightLoraError
+from ..extras import missing_package
 from .quiet import silence_bitsandbytes
 
 __all__ = ["build_parser", "main", "run_command", "spellings"]
@@ -91,18 +92,18 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     command = f"{parser.prog} {args.command}"
     try:
         with _one_line_warnings(command):
-            return args.run(args)
+            code: int = args.run(args)
+            return code
     except WeightLoraError as error:
         if debug:
             traceback.print_exc()
         return _fail(command, str(error), 2)
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(str(error.name).split(".")[0])
-        if extra is None:
+        if (missing := missing_package(error)) is None:
             raise
         if debug:
             traceback.print_exc()
-        return _fail(command, f"{error.name} is not installed: in a clone, run pip install '.[{extra}]'.", 2)
+        return _fail(command, str(missing), 2)
     except KeyboardInterrupt:
         return _fail(command, "interrupted", 130)
 
@@ -116,14 +117,6 @@ def _one_line_warnings(command: str) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
-
-
-EXTRAS = {
-    **dict.fromkeys(("datasets", "gguf", "rich", "scipy", "shtab", "sklearn", "transformers", "yaml"), "demo"),
-    **dict.fromkeys(("jinja2", "markupsafe", "matplotlib"), "report"),
-    "rouge_score": "recipes",
-}
-"""Module -> the extra of this package that installs it."""
 
 
 def _fail(command: str, message: str, code: int) -> int:

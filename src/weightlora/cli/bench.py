@@ -98,7 +98,8 @@ def _compare(arguments: Sequence[str]) -> int:
     parser = build_parser((compare,))
     args, rest = parser.parse_known_args(["compare", *arguments])
     args.rest = rest
-    return args.run(args)
+    code: int = args.run(args)
+    return code
 
 
 def _moved(command: str, given: Sequence[str]) -> str:

@@ -51,9 +51,11 @@ def run(args: argparse.Namespace) -> int:
         WeightLoraError: Something is wrong with the input. No run has begun then.
     """
     from ..errors import ConfigError
+    from ..extras import require
 
     if args.output_dir is None:
         raise ConfigError("--output_dir is missing: give a directory, such as runs/compare/NAME.")
+    require("datasets", "matplotlib", "rich", "sklearn", requirement="weightlora[compare]")
     if args.summarize:
         return _summarize(args)
     if args.jobs is not None and args.jobs < 1:

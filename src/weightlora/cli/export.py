@@ -98,9 +98,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(exported: "Exported") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    """Print what was written: a table, or lines without rich."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ModuleNotFoundError:
+        print(*(f"{name}: {text}" for name, text in describe(exported).items()), f"in {exported.directory}", sep="\n")
+        return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..extras import require
 from ..files import check_writable, replacing_directory
 from . import spellings
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         WeightLoraError: An argument breaks a rule, or the output directory is not writable. No run has begun then.
     """
     config = check_arguments(args)
+    require("datasets", "matplotlib", "rich", "sklearn", requirement="weightlora[demo]")
     from rich.console import Console
 
     from .quiet import quiet_libraries

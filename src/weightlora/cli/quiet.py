@@ -4,6 +4,9 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 __all__ = ["quiet_libraries", "silence_bitsandbytes"]
 
@@ -15,22 +18,26 @@ def silence_bitsandbytes() -> None:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hide reports, progress bars and deprecation warnings of Transformers and Datasets. Then restore what was."""
-    import datasets
+    """Hide reports, progress bars and deprecation warnings of Transformers and Datasets. Then restore what was.
+
+    Without Datasets, which `weightlora export` does not need, Transformers alone becomes quiet.
+    """
     from transformers import logging as transformers_logging
 
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    bars_of_datasets = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
+    datasets: Any = import_module("datasets") if find_spec("datasets") else None
+    hide_bars = datasets is not None and not datasets.are_progress_bars_disabled()
+    if hide_bars:
+        datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        if not bars_of_datasets:
+        if hide_bars:
             datasets.enable_progress_bars()
         if bars:
             transformers_logging.enable_progress_bar()

@@ -114,6 +114,7 @@ def _cost_line(cost: Any) -> str:
 
 def _draw_here(run: "RunReport", overwrite: bool) -> None:
     """Write the picture into the present directory, unless a file is in the way."""
+    from ..errors import MissingPackageError
     from .writing import plan_outputs, write_all
 
     path = Path(f"{Path(run.name).name}.png")
@@ -122,8 +123,8 @@ def _draw_here(run: "RunReport", overwrite: bool) -> None:
         return
     try:
         write_all(plan_outputs([run], [path], overwrite))
-    except ModuleNotFoundError as error:
-        print(f"{str(error.name).split('.')[0]} is not installed, so there is no picture.", file=sys.stderr)
+    except MissingPackageError as error:
+        print(f"there is no picture, because {error}", file=sys.stderr)
         return
     print(f"written: {path}", file=sys.stderr)
 

@@ -25,7 +25,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: A method has a name that leads out of the directory.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path} cannot be read ({first_line(error)}): delete its directory, compare again."

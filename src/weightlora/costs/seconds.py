@@ -144,7 +144,10 @@ class _Arrivals:
         """For each adapter; its last moment if its layer ran more than once, and 0 if it did not run."""
 
         def passed(moment: Any) -> float:
-            return moment - self._begin if isinstance(moment, float) else self._begin.elapsed_time(moment) / 1000
+            seconds: float = (
+                moment - self._begin if isinstance(moment, float) else self._begin.elapsed_time(moment) / 1000
+            )
+            return seconds
 
         count = range(len(self._adapters))
         return [max((passed(moment) for moment in self._moments.get(index, [])), default=0.0) for index in count]

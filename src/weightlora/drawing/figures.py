@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..extras import require
 from ..files import write
 
 __all__ = [
@@ -26,7 +27,12 @@ ROW = 0.3  # inches
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure on Agg with its size in inches. pyplot and its backend are not used."""
+    """An empty figure on Agg with its size in inches. pyplot and its backend are not used.
+
+    Raises:
+        MissingPackageError: If matplotlib is not installed.
+    """
+    require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -81,7 +81,7 @@ class Base:
             )
         auto = self._class(config)
         try:
-            model = auto.from_pretrained(
+            model: nn.Module = auto.from_pretrained(
                 self.name, config=config, dtype=torch.float32, ignore_mismatched_sizes=bool(labels)
             )
         except Exception as error:
@@ -99,7 +99,8 @@ class Base:
         make = auto.from_config if hasattr(auto, "from_config") else auto._from_config
         try:
             with init_empty_weights(include_buffers=False):
-                return make(config)
+                model: nn.Module = make(config)
+                return model
         except Exception as error:
             raise self._missing(error) from error
 

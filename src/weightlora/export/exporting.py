@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import ConfigError, DataError
+from ..extras import require
 from ..files import replacing_directory, write_json
 from ..run import check_empty
 from .base import Base
@@ -107,6 +108,7 @@ def export_adapter(
     Raises:
         ConfigError: If a setting is unknown or does not fit the profile.
         DataError: If the adapter cannot be read, or the directory cannot be written.
+        MissingPackageError: If profile `"gguf"` is asked for and gguf is not installed.
         ModelError: If the profile cannot hold the adapter, the base is not found, or the export differs.
 
     Example:
@@ -221,6 +223,8 @@ def _check_settings(profile: str, dtype: str | None, check: str, complete_fused:
             near = get_close_matches(str(value), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
             raise ConfigError(f"{name}={value!r} is unknown: {hint}")
+    if profile == "gguf":
+        require("gguf")
     if complete_fused and profile not in ("portable", "compact"):
         raise ConfigError(
             f"complete_fused adds nothing that profile {profile!r} needs: leave it out, or choose 'portable'."

@@ -182,9 +182,9 @@ def _heads(name: str, config: Any) -> int | None:
     """The number of heads in the rows of a module; None for one that is not made of heads."""
     last = name.rpartition(".")[2]
     if last == "q_proj":
-        return config.num_attention_heads
+        return int(config.num_attention_heads)
     if last == "k_proj":
-        return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
     return None
 
 

@@ -159,7 +159,8 @@ def _config(directory: Path) -> LoraConfig:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the tensors say decides
-            return LoraConfig.from_pretrained(str(directory))
+            config: LoraConfig = LoraConfig.from_pretrained(str(directory))
+            return config
     except Exception as error:  # PEFT raises whatever a wrong value runs into
         raise DataError(f"{directory / CONFIG} is not a LoRA config that this PEFT reads ({error}).") from error
 

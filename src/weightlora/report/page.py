@@ -7,6 +7,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
+from ..extras import require
 from .comparison import compare_runs
 from .gather import RunReport
 from .sections import describe_run
@@ -25,7 +26,7 @@ def render_page(runs: Sequence[RunReport]) -> str:
         and no other, and forbids every request.
 
     Raises:
-        ModuleNotFoundError: If jinja2 or matplotlib is missing.
+        MissingPackageError: If jinja2 or matplotlib is not installed.
 
     Example:
         ```python
@@ -34,6 +35,7 @@ def render_page(runs: Sequence[RunReport]) -> str:
         html = render_page([read_run("runs/first")])
         ```
     """
+    require("jinja2", "matplotlib")
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

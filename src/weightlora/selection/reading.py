@@ -81,7 +81,7 @@ def read_values(directory: Path) -> dict[str, Any]:
     path = directory / SELECTION
     if not path.is_file():
         raise DataError(f"{directory} holds no {SELECTION}: give the directory of a run.")
-    values = read_json(path)
+    values: dict[str, Any] = read_json(path)
     rows = values.get("adapters") if isinstance(values, dict) else None
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise DataError(f"{path} lists no adapters: give the directory of a run.")

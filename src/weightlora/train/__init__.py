@@ -14,6 +14,8 @@ and plans. `fit` trains with `transformers.Trainer`, evaluates, and writes the r
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..extras import explain_missing
+
 if TYPE_CHECKING:
     from .arguments import parse
     from .fitting import fit
@@ -28,5 +30,6 @@ _LAZY = {"Result": "result", "fit": "fitting", "parse": "arguments", "prepare": 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        with explain_missing():
+            return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -98,7 +98,8 @@ def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | 
 def _hub_splits(name: str, config: str | None, cache_dir: str | None) -> list[str]:
     """Names of the splits; empty if the hub cannot say. Then reading the rows fails, and that error says why."""
     try:
-        return datasets.get_dataset_split_names(name, config, cache_dir=cache_dir)
+        names: list[str] = datasets.get_dataset_split_names(name, config, cache_dir=cache_dir)
+        return names
     except (OSError, ValueError):  # every error of the hub is one of them
         return []
 

@@ -15,6 +15,7 @@ from transformers.utils import is_flash_attn_2_available
 from transformers.utils.versions import require_version
 
 from ..errors import ConfigError, ModelError, WeightLoraError
+from ..extras import require
 from .arguments import ModelArguments, Recipe
 from .reading import is_directory
 from .wording import first_line, shortened
@@ -26,13 +27,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def check_gguf() -> None:
-    """Raise if Transformers reads a GGUF model wrongly.
+    """Raise if Transformers cannot read a GGUF model, or reads it wrongly.
 
     Before 5.18 it takes the start of text for its end, and no pad token; before 5.17, and under Python before 3.12, it
     does not find the version of the package gguf.
 
     Raises:
         ConfigError: Transformers is older than 5.18.
+        MissingPackageError: gguf is not installed.
     """
     try:
         require_version("transformers>=5.18")
@@ -41,6 +43,7 @@ def check_gguf() -> None:
             f"a GGUF model needs Transformers 5.18 or newer, and this is {transformers.__version__}, which reads its "
             "special tokens wrongly: install a newer one, or give a directory or a hub id without a GGUF file."
         ) from error
+    require("gguf")
 
 
 def load_config(arguments: ModelArguments) -> Any:
@@ -101,7 +104,8 @@ def empty_model(work: Work, config: Any) -> nn.Module:
         raise ModelError(f"{config.model_type} models have no {work.auto_class}: choose another model for this task.")
     try:
         with init_empty_weights(include_buffers=False):
-            return auto.from_config(config)
+            model: nn.Module = auto.from_config(config)
+            return model
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError, KeyError) as error:
         raise ModelError(f"the config of the model makes no {work.auto_class}: {first_line(error)}.") from error
 
@@ -111,12 +115,14 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
 
     Raises:
         ModelError: The weights cannot be loaded, or a setting is unknown.
+        MissingPackageError: `load_in_4bit` is set and bitsandbytes is not installed.
     """
     arguments, auto = recipe.model, getattr(transformers, work.auto_class)
     settings: dict[str, Any] = {"dtype": dtype_of(recipe), "config": config}
     if (attention := attention_of(recipe)) is not None:
         settings["attn_implementation"] = attention
     if arguments.load_in_4bit:
+        require("bitsandbytes")
         compute = torch.bfloat16 if recipe.training.bf16 else torch.float32
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -126,14 +132,15 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
         )
         settings["device_map"] = {"": recipe.training.device}
     with _in_one_sentence("model", str(arguments.model)):
-        model = auto.from_pretrained(arguments.model, **settings, **_where(arguments))
+        model: Any = auto.from_pretrained(arguments.model, **settings, **_where(arguments))
     if arguments.gguf_file is not None:
         model = without_quantization(model)
     if recipe.training.gradient_checkpointing:
         kwargs = recipe.training.gradient_checkpointing_kwargs or {"use_reentrant": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
         model.enable_input_require_grads()
-    return model
+    loaded: nn.Module = model
+    return loaded
 
 
 def without_quantization(loaded: Any) -> Any:

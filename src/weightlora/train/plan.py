@@ -118,10 +118,12 @@ def _with_rate(recipe: Recipe, method: Method) -> Recipe:
 def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
     """Optimizer steps that the Trainer will make on this number of rows."""
     if arguments.max_steps > 0:
-        return arguments.max_steps
+        return int(arguments.max_steps)
     batch = arguments.train_batch_size * arguments.world_size
     batches = rows // batch if arguments.dataloader_drop_last else math.ceil(rows / batch)
-    return math.ceil(arguments.num_train_epochs * max(1, math.ceil(batches / arguments.gradient_accumulation_steps)))
+    updates = max(1, math.ceil(batches / arguments.gradient_accumulation_steps))
+    steps: int = math.ceil(arguments.num_train_epochs * updates)
+    return steps
 
 
 def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) -> Setting:

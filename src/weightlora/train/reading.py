@@ -24,7 +24,7 @@ DEEPEST_ROW = 64
 STRING, BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?'), re.compile(rb"[\[\]{}]")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Plain values only, and no key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
@@ -32,7 +32,8 @@ class _Loader(yaml.SafeLoader):
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+        found: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:

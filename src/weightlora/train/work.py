@@ -94,7 +94,7 @@ def room_for(source: Source, name: str = "max_length") -> int:
     Raises:
         ConfigError: It is longer than the model or its tokenizer allows, or too short for a text.
     """
-    length = getattr(source.arguments, name)
+    length: int = getattr(source.arguments, name)
     config = source.config
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     limits.append(source.tokenizer.model_max_length)

@@ -128,7 +128,7 @@ class Guest:
             return False
         adapters = len(selector.adapters)
         selector.advance()
-        if selector.phase == "train":
+        if self.selection().phase == "train":  # by now
             self._announce()
         return len(selector.adapters) < adapters
 

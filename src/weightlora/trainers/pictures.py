@@ -7,6 +7,7 @@ from transformers.utils import logging
 
 from ..drawing.figures import pixels
 from ..drawing.picture import selection_figure
+from ..errors import MissingPackageError
 from ..run import describe_selection
 
 __all__ = ["PICTURE", "report_choice"]
@@ -32,10 +33,8 @@ def report_choice(selector: Any, callbacks: Iterable[Any], step: int) -> None:
         return
     try:
         image = pixels(selection_figure(describe_selection(selector)))
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        logger.warning("matplotlib is not installed, so no picture of the choice is logged.")
+    except MissingPackageError as error:
+        logger.warning(f"no picture of the choice is logged, because {error}")
         return
     for receive in receivers:
         receive(image)

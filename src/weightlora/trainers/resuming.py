@@ -95,7 +95,7 @@ def step_of(checkpoint: Path) -> int:
             raise StateError(
                 f"{path} has {name}={short(value)}, and it must be {what}: resume from another checkpoint."
             )
-    return state.global_step
+    return int(state.global_step)
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ def stay_finished(trainer: Any) -> bool:
     given = trainer.get_batch_samples
 
     def finished() -> bool:
-        return trainer.state.global_step >= trainer.state.max_steps > 0
+        return bool(trainer.state.global_step >= trainer.state.max_steps > 0)
 
     def get_batch_samples(*args: Any, **kwargs: Any) -> Any:
         return ([], None) if finished() else given(*args, **kwargs)

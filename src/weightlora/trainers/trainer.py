@@ -47,7 +47,7 @@ class WeightLoraTrainerMixin:
         Raises:
             ConfigError: If there is none.
         """
-        callback = self._selection()
+        callback: WeightLoraCallback | None = self._selection()
         if callback is None:
             raise ConfigError("this Trainer selects nothing: pass weightlora=WeightLoraConfig(...), or the callback.")
         return callback

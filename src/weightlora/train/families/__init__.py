@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ...errors import ConfigError
+from ...extras import explain_missing
 from ..rows import check_rows
 from ..work import Family, Source, Work
 
@@ -12,7 +13,13 @@ __all__ = ["FAMILIES", "make_work"]
 
 def _lazily(module: str, function: str) -> Family:
     """Import a family when it is used: its metrics need libraries that other families do not."""
-    return lambda source: getattr(import_module(f".{module}", __name__), function)(source)
+
+    def make(source: Source) -> Work:
+        with explain_missing():
+            family: Family = getattr(import_module(f".{module}", __name__), function)
+        return family(source)
+
+    return make
 
 
 FAMILIES: dict[str, Callable[[Source], Work]] = {

@@ -129,4 +129,5 @@ def _cut(tokenizer: Any, prompt: str, texts: dict[str, str], room: int) -> list[
         tokens = tokenizer(texts[name], add_special_tokens=False).input_ids
         shorter = tokenizer.decode(tokens[: max(0, len(tokens) - len(ids) + room)])
         texts = texts | {name: shorter if len(shorter) < len(texts[name]) else texts[name][:-1]}
-    return ids
+    found: list[int] = ids
+    return found
