@@ -20,7 +20,7 @@ define demo-data
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test docs-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -57,6 +57,10 @@ page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, 
 	$(BIN)/python -m pip install -q -e '.[browser]'
 	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
+docs-test: $(DOCS_STAMP) ## build the site, open each page in headless Chromium, and run the notebook (ARGS=...)
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	$(BIN)/python -m pytest tests/test_site.py tests/test_notebook.py $(ARGS)
+
 fuzz: $(STAMP) ## ten times as many odd and damaged inputs, new ones, and 40 kills; prints what was tried (FUZZ=10)
 	WEIGHTLORA_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
@@ -70,7 +74,7 @@ $(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.
 	$(call demo-data,$(LOWEST))
 	touch $@
 
-nightly: nightly-deepspeed consumers page-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
+nightly: nightly-deepspeed consumers page-test docs-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
 
 # An environment on top of .venv: DeepSpeed, pure Python, with nothing compiled and its processes on gloo.
 $(ZERO_VENV)/.stamp: $(STAMP)

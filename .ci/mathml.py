@@ -14,4 +14,4 @@ BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTA
 def on_page_content(text: str, **_: Any) -> str:
     """Called by MkDocs with the HTML of each page."""
     text = INLINE.sub(lambda match: convert(html.unescape(match[1])), text)
-    return BLOCK.sub(lambda match: convert(html.unescape(match[1]), display="block"), text)
+    return BLOCK.sub(lambda match: f'<div class="formula">{convert(html.unescape(match[1]), display="block")}</div>', text)
