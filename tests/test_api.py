@@ -3,17 +3,19 @@
 import inspect
 import pydoc
 import re
+import shutil
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
-from models import BERT_TARGETS, adamw, batch
+from models import BERT_TARGETS, adamw, batch, train
 from pages import DOCS
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 
 import weightlora
-from weightlora import Selection, WeightLora, WeightLoraConfig, save_run
+from weightlora import WeightLora, WeightLoraConfig, save_run
 from weightlora.manifest import write_manifest
 from weightlora.state import write_state
 
@@ -46,41 +48,40 @@ def a_base() -> BertForSequenceClassification:
     return BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=16, **sizes, **dropout))
 
 
-def taken_for_granted(kind: str) -> dict[str, Any]:
-    """The names that the examples do not define, in a directory with a finished run and a checkpoint."""
-    a_base().save_pretrained("base")
-    base = BertForSequenceClassification.from_pretrained("base")
-    loader = [batch(step) for step in range(STEPS)]
-    first, optimizer = a_model(BertForSequenceClassification.from_pretrained("base"), BERT_TARGETS)
-    selector = WeightLora(first, optimizer, WeightLoraConfig(keep=3, select_steps=30))
-    for one in loader:
-        first(**one).loss.backward()
-        optimizer.step()
-        selector.step()
-        optimizer.zero_grad()
-    save_run(selector, "runs/first")
-    first.save_pretrained("out/checkpoint-100")
-    write_state(selector.state_dict(), "out/checkpoint-100")
-    write_manifest("out/checkpoint-100", step=100)
-    first.save_pretrained("checkpoint-100")
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, WeightLora]:
+    """A directory with a base model, a run and a checkpoint; and the selector that made them. Tests only read them."""
+    place = tmp_path_factory.mktemp("finished")
+    a_base().save_pretrained(place / "base")
+    model, optimizer = a_model(BertForSequenceClassification.from_pretrained(place / "base"), BERT_TARGETS)
+    model.peft_config["default"].base_model_name_or_path = "base"
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=30))
+    train(model, optimizer, selector, steps=30)
+    save_run(selector, place / "runs" / "first")
+    for checkpoint in (place / "checkpoint-100", place / "out" / "checkpoint-100"):
+        model.save_pretrained(checkpoint)
+        write_state(selector.state_dict(), checkpoint)
+        write_manifest(checkpoint, step=100)
+    return place, selector
 
+
+def taken_for_granted(kind: str, selector: WeightLora) -> dict[str, Any]:
+    """The names that the examples do not define."""
     targets = [f"layer.1.{name}" for name in ("attention.self.query", "attention.self.value")]
     model, optimizer = a_model(a_base(), targets if kind in UPPER_BLOCK else BERT_TARGETS)
     args = Seq2SeqTrainingArguments("trained", max_steps=STEPS, report_to="none", save_strategy="no", use_cpu=True)
     return {
         **{name: getattr(weightlora, name) for name in weightlora.__all__ if name not in ONLY_COMPILED},
+        **{one.__name__: one for one in (LoraConfig, Seq2SeqTrainer, Trainer, get_peft_model)},
         "weightlora": weightlora,
-        "base": base,
+        "base": a_base(),
         "model": model,
         "optimizer": optimizer,
-        "loader": loader,
-        "selector": selector,
-        "selection": Selection.of(selector),
+        "loader": [batch(step) for step in range(STEPS)],
         "data": [{name: value[0] for name, value in batch(step, size=1).items()} for step in range(STEPS)],
         "args": args,
         "lora_config": LoraConfig(task_type="SEQ_CLS", r=4, target_modules=BERT_TARGETS),
-        **{kind.__name__: kind for kind in (LoraConfig, Trainer, Seq2SeqTrainer)},
-        "get_peft_model": get_peft_model,
+        "selector": selector,
     }
 
 
@@ -91,7 +92,7 @@ def test_the_page_has_every_public_name() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PUBLIC)
-def test_its_example_runs(name: str, tmp_path, monkeypatch, capsys) -> None:
+def test_its_example_runs(name: str, finished, tmp_path, monkeypatch, capsys) -> None:
     kind = name.rpartition(".")[2]
     if kind in ONLY_COMPILED:
         pytest.importorskip(ONLY_COMPILED[kind])
@@ -99,8 +100,9 @@ def test_its_example_runs(name: str, tmp_path, monkeypatch, capsys) -> None:
     compiled = compile(code, name, "exec")
     if kind in ONLY_COMPILED:
         return
-    monkeypatch.chdir(tmp_path)
-    given = taken_for_granted(kind)
+    place, selector = finished
+    monkeypatch.chdir(shutil.copytree(place, tmp_path / "here"))
+    given = taken_for_granted(kind, selector)
     capsys.readouterr()
     exec(compiled, given)
     assert "print(" not in code or capsys.readouterr().out.strip()

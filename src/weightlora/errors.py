@@ -51,7 +51,7 @@ class ModelError(WeightLoraError):
         from weightlora.errors import ModelError
 
         try:
-            WeightLora(base, optimizer)  # without get_peft_model
+            WeightLora(base, optimizer, total_steps=500)  # without get_peft_model
         except ModelError as error:
             print(error)
         ```
