@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.__main__ import COMMANDS as OF_BENCHMARKS
 from pages import FENCE, PAGES, ROOT, task_pages
 
-from benchmarks.__main__ import COMMANDS as OF_BENCHMARKS
 from weightlora.cli import build_parser
 from weightlora.cli.select import own_parser
 from weightlora.errors import WeightLoraError

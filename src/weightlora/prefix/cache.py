@@ -27,9 +27,10 @@ __all__ = ["PrefixCache"]
 class PrefixCache:
     """Keeps the output of the frozen blocks below the lowest trained one, and does not run them for kept examples.
 
-    Open it when the choice is final, around your training loop. The first epoch runs the whole model and writes what block `first` gets. Later epochs read that. Examples are
-    known by their content, so the order of the data may change. In each pass over the data, the first batch that
-    could be read is computed once more and compared. Evaluation reads what is there, and writes nothing.
+    Open it when the choice is final, around your training loop. The first epoch runs the whole model and writes what
+    block `first` gets. Later epochs read that. Examples are known by their content, so the order of the data may
+    change. In each pass over the data, the first batch that could be read is computed once more and compared.
+    Evaluation reads what is there, and writes nothing.
 
     Args:
         model: A model whose lowest blocks are frozen, such as a PEFT model after its adapters were chosen.
