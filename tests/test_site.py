@@ -83,10 +83,11 @@ def address(page: str) -> str:
 @pytest.mark.parametrize("page", pages())
 def test_a_page_asks_no_other_host_and_fits(visit, page):
     """At both widths nothing is outside the window, and nothing is wrong in the console."""
-    for size in (DESKTOP, PHONE):
-        tab = visit(page, size)
-        assert tab.locator("h1").count() == 1
-        assert tab.evaluate("document.documentElement.scrollWidth") == size[0]
+    tab = visit(page)
+    assert tab.locator("h1").count() == 1
+    for width, height in (DESKTOP, PHONE):
+        tab.set_viewport_size({"width": width, "height": height})
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
 
 
 @pytest.mark.parametrize("page", ["method.md", "studies.md"])
