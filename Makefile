@@ -25,7 +25,7 @@ define use-wheel
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test wheel-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
+.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test docs-test wheel-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -62,6 +62,10 @@ page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, 
 	$(BIN)/python -m pip install -q -e '.[browser]'
 	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
+docs-test: $(DOCS_STAMP) ## build the site, open each page in headless Chromium, and run the notebook (ARGS=...)
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	$(BIN)/python -m pytest tests/test_site.py tests/test_notebook.py $(ARGS)
+
 wheel-test: $(STAMP) ## build the wheel, and use it alone and with each extra, in environments with nothing else
 	rm -rf build/wheel
 	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
@@ -80,7 +84,7 @@ $(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.
 	$(call demo-data,$(LOWEST))
 	touch $@
 
-nightly: nightly-deepspeed consumers page-test wheel-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
+nightly: nightly-deepspeed consumers page-test docs-test wheel-test fuzz test-lowest ## run the slower tests, most of which need more than .venv
 
 # An environment on top of .venv: DeepSpeed, pure Python, with nothing compiled and its processes on gloo.
 $(ZERO_VENV)/.stamp: $(STAMP)

@@ -12,8 +12,11 @@ NOT_TESTED = {
     "ruff",
     "trl",
     "hatchling",
+    "ipykernel",
+    "latex2mathml",
     "mkdocs-material",
     "mkdocstrings",
+    "nbclient",
 }
 """Tools, and what needs newer versions of other packages: their tests are left out there."""
 

@@ -21,6 +21,14 @@ class WeightLoraError(ValueError):
     """Base class of all errors of this package.
 
     Of a message of more than 2,000 characters, which quotes a strange input, the middle is left out.
+
+    Example:
+        ```python
+        try:
+            WeightLoraConfig(keep=0)
+        except WeightLoraError as error:
+            print(error)  # the value, the rule, and what to do
+        ```
     """
 
     def __str__(self) -> str:
@@ -29,23 +37,78 @@ class WeightLoraError(ValueError):
 
 
 class ConfigError(WeightLoraError):
-    """A setting breaks a rule, or two settings do not go together."""
+    """A setting breaks a rule, or two settings do not go together.
+
+    Example:
+        ```python
+        from weightlora.errors import ConfigError
+
+        try:
+            WeightLoraConfig(keep=0.25, select_steps=-1)
+        except ConfigError as error:
+            print(error)
+        ```
+    """
 
 
 class ModelError(WeightLoraError):
-    """The model, its adapters, its optimizer or the engine around it does not fit."""
+    """The model, its adapters, its optimizer or the engine around it does not fit.
+
+    Example:
+        ```python
+        from weightlora.errors import ModelError
+
+        try:
+            WeightLora(base, optimizer, total_steps=500)  # without get_peft_model
+        except ModelError as error:
+            print(error)
+        ```
+    """
 
 
 class StateError(WeightLoraError):
-    """A saved state or checkpoint is missing, damaged, or of another run."""
+    """A saved state or checkpoint is missing, damaged, or of another run.
+
+    Example:
+        ```python
+        from weightlora.errors import StateError
+
+        try:
+            weightlora.restore(model, "no-checkpoint")
+        except StateError as error:
+            print(error)
+        ```
+    """
 
 
 class TrainingError(WeightLoraError):
-    """A training step gave no usable evidence: no gradient, no optimizer step, or a loss that diverged."""
+    """A training step gave no usable evidence: no gradient, no optimizer step, or a loss that diverged.
+
+    Example:
+        ```python
+        from weightlora.errors import TrainingError
+
+        try:
+            WeightLora(model, optimizer, total_steps=500).step()  # without optimizer.step()
+        except TrainingError as error:
+            print(error)
+        ```
+    """
 
 
 class DataError(WeightLoraError):
-    """A file, a directory or a data set is missing, malformed, or in the way."""
+    """A file, a directory or a data set is missing, malformed, or in the way.
+
+    Example:
+        ```python
+        from weightlora.errors import DataError
+
+        try:
+            Selection.load("no-run")
+        except DataError as error:
+            print(error)
+        ```
+    """
 
 
 class MissingPackageError(ModuleNotFoundError, WeightLoraError):

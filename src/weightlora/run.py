@@ -114,7 +114,7 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
 
     Example:
         ```python
-        weightlora.save_run(selector, "runs/first")
+        weightlora.save_run(selector, "runs/second")
         ```
     """
     if not hasattr(selector, "step_count"):

@@ -15,6 +15,13 @@ class Summary(list[dict[str, Any]]):
 
     Attributes:
         text: The kept modules by kind and layer, and whether a server needs an export of the adapter.
+
+    Example:
+        ```python
+        summary = selector.summary()
+        print(summary)  # a table
+        kept = [row["name"] for row in summary if row["kept"]]
+        ```
     """
 
     text: str

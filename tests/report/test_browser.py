@@ -1,18 +1,13 @@
 """The page in headless Chromium: what a person sees and does. `make page-test` installs what it needs."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
+from chromium import chromium
 from run_directories import write_run
 
 from weightlora.report import read_runs, render_page
-
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: make page-test installs it and runs these tests"
-)
 
 pytestmark = pytest.mark.slow
 ATTACK = "<script>alert(1)</script>"
@@ -46,16 +41,8 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def browser():
-    """Playwright's Chromium, or the system's."""
-    system = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with playwright.sync_playwright() as running:
-        own = running.chromium.executable_path
-        if system is None and not os.path.exists(own):
-            pytest.skip("there is no Chromium: install it with the system's packages or with playwright install")
-        path = None if os.path.exists(own) else system
-        chromium = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

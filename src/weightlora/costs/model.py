@@ -29,6 +29,14 @@ class Costs:
         shared: For each group, what its adapters cost together, however many they are.
         own: For each adapter, what it costs alone.
         whole: What a step with all adapters cost when it was measured.
+
+    Example:
+        ```python
+        selector = WeightLora(model, optimizer, WeightLoraConfig(keep_memory="1GiB", select_steps=30))
+        selector.probe(loader)
+        costs = selector.limit.costs
+        print(costs.shown(costs.predict([True] * len(costs.own))))  # of a step with all adapters
+        ```
     """
 
     resource: Resource

@@ -50,6 +50,12 @@ class Exported:
             None for a merged model, whose saved weights are the merged ones bit by bit.
         outputs: How close the outputs on a probe batch are; None where only tensors were compared.
         servers: What each server makes of the files, by its own rules; empty for a merged model.
+
+    Example:
+        ```python
+        exported = export_adapter("runs/first/adapter", "out/exported")
+        print([verdict.server for verdict in exported.servers if verdict.alike])  # those that read it as PEFT does
+        ```
     """
 
     directory: Path

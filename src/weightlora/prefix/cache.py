@@ -27,16 +27,10 @@ __all__ = ["PrefixCache"]
 class PrefixCache:
     """Keeps the output of the frozen blocks below the lowest trained one, and does not run them for kept examples.
 
-    Open it when the choice is final, around your training loop:
-
-        with PrefixCache(model, "out/prefix_cache"):
-            for epoch in range(10):
-                for batch in loader:
-                    ...
-
-    The first epoch runs the whole model and writes what block `first` gets. Later epochs read that. Examples are
-    known by their content, so the order of the data may change. In each pass over the data, the first batch that
-    could be read is computed once more and compared. Evaluation reads what is there, and writes nothing.
+    Open it when the choice is final, around your training loop. The first epoch runs the whole model and writes what
+    block `first` gets. Later epochs read that. Examples are known by their content, so the order of the data may
+    change. In each pass over the data, the first batch that could be read is computed once more and compared.
+    Evaluation reads what is there, and writes nothing.
 
     Args:
         model: A model whose lowest blocks are frozen, such as a PEFT model after its adapters were chosen.
@@ -55,6 +49,16 @@ class PrefixCache:
     Raises:
         WeightLoraError: The model cannot be cached, the directory has hidden states of another model, or it has no
             room.
+
+    Example:
+        ```python
+        with PrefixCache(model, "out/prefix_cache"):
+            for epoch in range(3):
+                for batch in loader:
+                    model(**batch).loss.backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+        ```
     """
 
     def __init__(

@@ -73,6 +73,13 @@ class RunReport:
         settings: Setting -> value, and whether it differs from the default.
         versions: Package -> version.
         machine: The hardware, if it is known.
+
+    Example:
+        ```python
+        from weightlora.report import read_run
+
+        print(read_run("runs/first").snippets["axolotl"])
+        ```
     """
 
     name: str
@@ -167,6 +174,14 @@ def read_run(directory: str | os.PathLike[str]) -> RunReport:
 
     Raises:
         DataError: If it is none, or a file in it is damaged, or the run has made no step yet.
+
+    Example:
+        ```python
+        from weightlora.report import read_run
+
+        for module in read_run("runs/first").modules:
+            print(module.name, module.why)
+        ```
     """
     path = Path(directory)
     _check_run(path)

@@ -46,6 +46,13 @@ def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
 
     Raises:
         DataError: If `selection.json` cannot be read, or lists no adapters.
+
+    Example:
+        ```python
+        from weightlora.report import draw_selection
+
+        draw_selection("runs/first")  # runs/first/selection.png
+        ```
     """
     directory = Path(run_directory)
     picture = _encode(selection_figure(read_values(directory)), "png")

@@ -19,6 +19,13 @@ class Module:
         rank: Of its adapter; None for what was dropped.
         scaling: The factor before `B A x`, with the gate in it once the choice is final; None for what was dropped.
         parameters: Of its adapter at the start.
+
+    Example:
+        ```python
+        selection = Selection.load("runs/first")
+        best = max(selection.kept, key=lambda module: module.score)
+        print(best.name, best.score, best.rank)
+        ```
     """
 
     name: str

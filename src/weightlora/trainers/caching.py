@@ -46,6 +46,12 @@ class PrefixCacheCallback(TrainerCallback):
     Raises:
         WeightLoraError: When training starts, if the model, its dropout, the Trainer's engine or the directory do not
             allow a cache.
+
+    Example:
+        ```python
+        callbacks = [WeightLoraCallback(WeightLoraConfig(keep=2)), PrefixCacheCallback()]
+        Trainer(model, args, train_dataset=data, callbacks=callbacks).train()
+        ```
     """
 
     def __init__(

@@ -43,10 +43,8 @@ class WeightLoraCallback(TrainerCallback):
     Every log entry gets `weightlora/active_adapters` and `weightlora/trainable_parameters`, and with
     `selection="stoiht"` the minimum, mean and maximum of the gates. Every checkpoint gets `weightlora_state.json`, and
     `trainer.train(resume_from_checkpoint=...)` continues from it. At each disconnect the best checkpoint so far is
-    forgotten, because it holds adapters that are no longer on the model. The log is also kept in the run directory
-    (`log.jsonl`), and TensorBoard, W&B and trackio get the picture of the choice where the Trainer reports to them.
-
-    Pass it to the Trainer's constructor. A callback that `add_callback()` adds later cannot resume a run.
+    forgotten: it has adapters that are gone. `log.jsonl` in the run directory keeps the log, and TensorBoard, W&B and
+    trackio get the picture of the choice. A callback that `add_callback()` adds later cannot resume a run.
 
     Args:
         config: The settings.
@@ -57,6 +55,11 @@ class WeightLoraCallback(TrainerCallback):
     Raises:
         WeightLoraError: When training starts, if the model has no LoRA adapters or the settings do not fit the run;
             during training, if no gate got a gradient.
+
+    Example:
+        ```python
+        Trainer(model, args, train_dataset=data, callbacks=[WeightLoraCallback(WeightLoraConfig(keep=0.25))])
+        ```
     """
 
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
@@ -76,11 +79,7 @@ class WeightLoraCallback(TrainerCallback):
         return self._guest.selector
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that are logged.
-
-        Raises:
-            TrainingError: If training has not begun.
-        """
+        """The numbers that are logged; a `TrainingError` if training has not begun."""
         return self._guest.metrics()
 
     def resume(

@@ -35,6 +35,12 @@ class WeightLoraLightningCallback(Callback):
     Raises:
         WeightLoraError: Before the first step, if the module has no LoRA adapters, or the settings, the strategy or
             the checkpoint do not fit.
+
+    Example:
+        ```python
+        callback = WeightLoraLightningCallback(WeightLoraConfig(keep=0.25))
+        lightning.pytorch.Trainer(max_steps=500, callbacks=[callback]).fit(module, loader)
+        ```
     """
 
     def __init__(self, config: WeightLoraConfig | None = None) -> None:

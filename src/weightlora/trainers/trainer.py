@@ -31,6 +31,14 @@ class WeightLoraTrainerMixin:
 
     Raises:
         ConfigError: If the settings are not a `WeightLoraConfig`, or are among the callbacks.
+
+    Example:
+        ```python
+        class MyTrainer(WeightLoraTrainerMixin, Seq2SeqTrainer):
+            pass
+
+        trainer = MyTrainer(model, args, train_dataset=data, weightlora=WeightLoraConfig(keep=0.25))
+        ```
     """
 
     def __init__(self, *args: Any, weightlora: WeightLoraConfig | None = None, **kwargs: Any) -> None:
