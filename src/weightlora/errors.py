@@ -112,4 +112,16 @@ class DataError(WeightLoraError):
 
 
 class MissingPackageError(ModuleNotFoundError, WeightLoraError):
-    """A package that one of the extras installs is not there. Also caught by `except ImportError`."""
+    """A package that one of the extras installs is not there. Also caught by `except ImportError`.
+
+    Example:
+        ```python
+        from weightlora.errors import MissingPackageError
+        from weightlora.report import draw_selection
+
+        try:
+            draw_selection("runs/first")
+        except MissingPackageError as error:
+            raise SystemExit(str(error)) from error
+        ```
+    """
