@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     device = torch.device("cuda" if cuda else "cpu")
     models: dict[str, Any] = {}
     with progress_bar(len(chosen) * args.rounds) as advance, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the choice is made on thin evidence, and does not matter here
+        warnings.simplefilter("ignore")  # where no whole run has chosen, the evidence is thin
         for name in chosen:
             subject = GPU_MODELS[name](device) if args.gpu else MODELS[name]().to(device)
             wanted = tuple(LABELS) if subject.rivals and not args.json else NEEDED

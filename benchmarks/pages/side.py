@@ -15,6 +15,7 @@ from ..results import load_results
 from ..summary import write_summary
 from ..tuning import render_tuning_markdown
 from .choices import movements, render_choices_markdown
+from .decision import render_decision_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
 
@@ -36,7 +37,8 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
 
     In `out_dir`: `choices.md` says what each rule would choose from the stored evidence, and `movement.png` shows how
     this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what the default chose. `tuning.md` shows
-    how the learning rates were chosen. A page without content is not written.
+    how the learning rates were chosen. `decision.md` says which rule is the default, and why. A page without content
+    is not written.
 
     A side comparison compares with runs of the main comparison where it has no runs of its own.
 
@@ -45,7 +47,7 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     """
     directory, results, written = Path(out_dir), load_results(root)[0], []
     pages = {"choices": render_choices_markdown(results), "kept": render_kept_markdown(results)}
-    pages["tuning"] = render_tuning_markdown(root)
+    pages |= {"tuning": render_tuning_markdown(root), "decision": render_decision_markdown(results)}
     for name, text in pages.items():
         if text:
             written.append(write_text(directory / f"{name}.md", text))

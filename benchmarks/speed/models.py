@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
+from weightlora.train.result import read_result
 
 from ..workloads.minilm import tokenize
 from ..workloads.smollm2 import load_smollm2
@@ -26,6 +28,7 @@ from ..workloads.smollm2 import load_smollm2
 __all__ = ["GPU_MODELS", "MODELS", "How", "Subject", "large_llama"]
 
 Batch = dict[str, Tensor]
+QUALITY = Path(__file__).parents[1] / "quality"
 BATCHES = 8
 VOCABULARY = 4096  # of the small Llamas
 TOKENS = 4096  # in a batch of the large one
@@ -70,6 +73,8 @@ class Subject:
         rivals: Whether other methods, such as full fine-tuning, are timed on it. Where none is, no variant trains the
             weights, and all copies share them.
         how: How it is trained.
+        chosen: Names of the adapters to keep: those that a whole run kept, because how deep the lowest one lies
+            decides what a step costs. Where there are none, the credit of the warm-up chooses.
     """
 
     base: nn.Module
@@ -78,6 +83,7 @@ class Subject:
     target: dict[str, Any] = field(default_factory=lambda: {"target_modules": "all-linear", "task_type": "CAUSAL_LM"})
     rivals: bool = True
     how: How = How()
+    chosen: tuple[str, ...] = ()
 
     def fresh(self) -> Any:
         """A copy of the model, in training mode."""
@@ -104,7 +110,7 @@ def _minilm() -> Subject:
     full = [row for row in rows if len(row["input_ids"]) == 64]
     columns = {name: torch.tensor([row[name] for row in full]) for name in full[0]}
     target = {"target_modules": ENCODER_LINEARS, "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
-    return Subject(base, _cut(columns, 32), 9, target)
+    return Subject(base, _cut(columns, 32), 9, target, chosen=_kept_on("rotten-tomatoes"))
 
 
 def _smollm2() -> Subject:
@@ -113,7 +119,9 @@ def _smollm2() -> Subject:
     texts = "\n".join(row["text"] for row in load_reviews("imdb")["train"][:400])
     ids = torch.tensor(tokenizer(texts).input_ids)
     blocks = ids[: len(ids) // 64 * 64].view(-1, 64)
-    return Subject(base, _cut({"input_ids": blocks, "labels": blocks}, 8), 52, rivals=False)
+    return Subject(
+        base, _cut({"input_ids": blocks, "labels": blocks}, 8), 52, rivals=False, chosen=_kept_on("smollm2-imdb-lm")
+    )
 
 
 def _llama(layers: int) -> Subject:
@@ -158,6 +166,11 @@ def _gpu_models() -> dict[str, Callable[[torch.device], Subject]]:
                 how = How("bfloat16", attention, checkpointing, compiled)
                 models[name] = partial(large_llama, tokens=tokens, how=how)
     return models
+
+
+def _kept_on(task: str) -> tuple[str, ...]:
+    """What the default rule kept on a task of the comparison of methods, at the first seed."""
+    return tuple(read_result(QUALITY / task / "results" / "weightlora" / "seed-0.json").kept)
 
 
 def _cut(columns: Batch, rows: int) -> list[Batch]:

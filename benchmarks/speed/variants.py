@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from weightlora import WeightLora, WeightLoraConfig
-from weightlora.adapters import find_adapters
+from weightlora.adapters import LoraAdapter, find_adapters
+from weightlora.rules import RULES, Rule, Settings
 
 from .models import BATCHES, Subject
 
@@ -118,7 +120,7 @@ class Clock:
 def build(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Variant]:
     """The variants that are wanted, each after `BATCHES` steps of warm-up, and one after which nothing is compiled.
 
-    `after` has chosen by the credit of its warm-up, and `limit` is plain LoRA on what it chose.
+    `after` has chosen what the subject says, or else by the credit of its warm-up, and `limit` is plain LoRA on that.
     """
     variants: dict[str, Variant] = {}
     for key in [name for name in LABELS if name in wanted]:
@@ -155,6 +157,23 @@ def _gates(key: str, subject: Subject, kept: list[str]) -> Variant:
     return selecting(key, subject, selection="stoiht", threshold_every=NEVER)
 
 
+def _after(key: str, subject: Subject, kept: list[str]) -> Variant:
+    if not subject.chosen:
+        return selecting(key, subject, selection="credit", select_steps=BATCHES)
+
+    class Given(Rule):
+        """Scores 1 for what the subject says, and 0 for all others."""
+
+        name = score_label = "given"
+
+        def __init__(self, adapters: list[LoraAdapter], optimizer: torch.optim.Optimizer, settings: Settings) -> None:
+            super().__init__(adapters, optimizer, settings)
+            self.score = torch.tensor([a.name in subject.chosen for a in adapters], dtype=torch.float64)
+
+    with patch.dict(RULES, given=Given):
+        return selecting(key, subject, selection="given", select_steps=BATCHES)
+
+
 def _adalora(key: str, subject: Subject, kept: list[str]) -> Variant:
     config = AdaLoraConfig(
         init_r=RANK, target_r=RANK // 2, tinit=0, tfinal=0, total_step=NEVER, lora_alpha=ALPHA, **subject.target
@@ -179,7 +198,7 @@ BUILDERS: dict[str, Callable[[str, Subject, list[str]], Variant]] = {
     "credit": lambda key, subject, kept: selecting(key, subject, selection="credit"),
     "low": lambda key, subject, kept: selecting(key, subject, selection="credit", select_memory="low"),
     "gates": _gates,
-    "after": lambda key, subject, kept: selecting(key, subject, selection="credit", select_steps=BATCHES),
+    "after": _after,
     "limit": lambda key, subject, kept: lora(key, subject, kept),
     "top": _top,
     "adalora": _adalora,

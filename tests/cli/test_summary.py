@@ -16,3 +16,14 @@ def test_the_summary_says_that_step_times_were_disturbed():
         outputs.append(console.file.getvalue())
     assert ["Other programs" in output for output in outputs] == [False, True]
     assert all("LoRA on all" not in output for output in outputs)  # there is no such column to name
+
+
+def test_the_summary_says_where_the_backward_pass_ends():
+    column = dict.fromkeys(ROWS, 1)
+    figures = {"columns": {"selecting": column, "after": column}, "test_sentences": 5, "busy": False}
+    said = []
+    for kept in (["h.4.value", "h.12.value", "pooler"], ["pooler"]):
+        console = Console(file=io.StringIO(), width=200)
+        show(console, SimpleNamespace(evidence=figures, kept=kept), "runs/x")
+        said.append(console.file.getvalue())
+    assert "lowest kept adapter, in layer 4:" in said[0] and "lowest kept" not in said[1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .. import Selection, WeightLoraCallback
@@ -93,6 +94,8 @@ def _run(
     more = () if watch is None else watch(prepared, seed)
     stop = _StopAtDecision(selection)
     stop.trainer = trainer = make_trainer(job, prepared.model, (*prepared.callbacks, *more, stop))
+    if arguments.logging_strategy == "no":
+        trainer.remove_callback(PrinterCallback)  # it prints the figures of the training as a dict
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="select_steps=.* is the whole training")
         trainer.train()

@@ -48,6 +48,7 @@ def test_reviews_that_are_too_short_are_left_out(monkeypatch):
     monkeypatch.setattr(models, "load_reviews", lambda name: {"train": rows})
     found = MODELS["MiniLM-L6"]()
     assert len(found.batches) == BATCHES and found.shape == (32, 64) and found.keep == 9
+    assert len(found.chosen) == 9 and "bert.encoder.layer.0.intermediate.dense" in found.chosen
     for one in found.batches:
         assert one["input_ids"].shape == (32, 64) and one["attention_mask"].all()
         assert one["labels"].tolist() == [0, 1] * 16

@@ -1,5 +1,7 @@
 """Every variant is what it is called."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from benchmarks.speed import models, variants
@@ -12,6 +14,7 @@ from torch._dynamo.testing import CompileCounter
 
 from weightlora.adapters import find_adapters
 from weightlora.guard import StepGuard
+from weightlora.rules import RULES
 
 
 @pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
@@ -27,6 +30,16 @@ def test_every_variant_is_what_it_is_called(subject):
     assert type(variants["adalora"].model.base_model).__name__ == "AdaLoraModel"
     assert variants["dora"].model.peft_config["default"].use_dora
     assert all(parameter.requires_grad for parameter in variants["full"].model.parameters())
+
+
+def test_what_a_whole_run_chose_is_what_is_timed_after_the_choice(subject):
+    """A choice by the warm-up may lie higher in the model, and then a step costs less than it does in a real run."""
+    names = [adapter.name for adapter in find_adapters(build(subject, ("lora",))["lora"].model)]
+    chosen = (names[0], names[5], names[7])
+    found = build(replace(subject, chosen=chosen), ("after", "limit"))
+    for variant in found.values():
+        assert tuple(adapter.name for adapter in find_adapters(variant.model)) == chosen
+    assert found["after"].selector.phase == "train" and "given" not in RULES
 
 
 def test_a_step_is_timed_in_parts_and_a_warm_up_is_not(subject):

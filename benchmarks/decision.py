@@ -1,0 +1,134 @@
+"""The rule of decision of `quality/DECISION.md`, which was written before the runs, applied to the stored results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from weightlora.compare.statistics import excludes_zero, paired
+
+__all__ = ["CANDIDATES", "DEFAULT", "LOOKS", "PEFT_DEFAULT", "Look", "Losses", "Verdict", "decide", "missing"]
+
+Losses = Mapping[tuple[str, str], Mapping[int, float]]
+"""(task, label) -> seed -> held-out loss."""
+
+
+class Candidate(NamedTuple):
+    """A rule that may become the default.
+
+    Attributes:
+        alike: Label of the random sets of the same sizes as those that it chose.
+        price: Its place from cheap to dear: 0 for a fixed list, 1 for a probe, 2 for a selection while training.
+    """
+
+    alike: str
+    price: int
+
+
+CANDIDATES = {
+    "widening": Candidate("random-like-widening", 0),
+    "probe": Candidate("random-like-probe", 1),
+    "gora-per-block": Candidate("random-like-gora", 1),
+    "weightlora": Candidate("random-like-weightlora", 2),
+}
+DEFAULT = "weightlora"
+PEFT_DEFAULT = "peft-default"
+LORA = "lora"
+TIED = 0.005
+"""Candidates whose mean regrets differ by less are tied."""
+
+
+class Look(NamedTuple):
+    """A time at which the rule is applied.
+
+    Attributes:
+        seeds: Task -> number of seeds.
+        margin: The default changes only where the winner's mean regret is lower by as much; None where the rule alone
+            counts.
+    """
+
+    seeds: Mapping[str, int]
+    margin: float | None
+
+
+_FIRST = ("rotten-tomatoes-all", "vader-tweets-all", "film-reviews", "spam", "supersenses")
+_SECOND = (*_FIRST, "imdb-all", "film-reviews-long", "rotten-tomatoes-all-long")
+LOOKS = {
+    "first": Look(dict.fromkeys(_FIRST, 5), 0.01),
+    "second": Look({**dict.fromkeys(_SECOND, 5), "smollm2-sentiment": 3, "smollm2-imdb-lm": 3}, None),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rule says.
+
+    Attributes:
+        regrets: Candidate -> task -> its mean loss minus the lowest mean of the candidates, as a part of LoRA's loss.
+        out: Candidate -> why step 1 leaves it out, a phrase for each reason.
+        winner: What becomes, or stays, the default.
+        reason: Why, in one sentence.
+    """
+
+    regrets: Mapping[str, Mapping[str, float]]
+    out: Mapping[str, list[str]]
+    winner: str
+    reason: str
+
+    def mean_regret(self, candidate: str) -> float:
+        """The mean over tasks."""
+        return fmean(self.regrets[candidate].values())
+
+
+def missing(losses: Losses, look: Look) -> dict[tuple[str, str], list[int]]:
+    """(task, label) -> the seeds that a look needs and that are not stored."""
+    labels = [LORA, PEFT_DEFAULT, *CANDIDATES, *(candidate.alike for candidate in CANDIDATES.values())]
+    needed = {(task, label): range(count) for task, count in look.seeds.items() for label in labels}
+    found = {key: [seed for seed in seeds if seed not in losses.get(key, {})] for key, seeds in needed.items()}
+    return {key: seeds for key, seeds in found.items() if seeds}
+
+
+def decide(losses: Losses, look: Look) -> Verdict:
+    """Apply the rule. All runs that the look needs must be there."""
+    means = {
+        (task, label): fmean(losses[task, label][seed] for seed in range(count))
+        for task, count in look.seeds.items()
+        for label in (LORA, *CANDIDATES)
+    }
+    best = {task: min(means[task, name] for name in CANDIDATES) for task in look.seeds}
+    verdict = Verdict(
+        {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in CANDIDATES},
+        {name: reasons for name in CANDIDATES if (reasons := _worse_than(name, losses, look))},
+        DEFAULT,
+        "no candidate is left, so the default stays.",
+    )
+    left = {name: verdict.mean_regret(name) for name in CANDIDATES if name not in verdict.out}
+    if not left:
+        return verdict
+    tied = [name for name, regret in left.items() if regret - min(left.values()) < TIED]
+    winner = min(tied, key=lambda name: (CANDIDATES[name].price, left[name]))
+    gain = verdict.mean_regret(DEFAULT) - left[winner]
+    if winner != DEFAULT and look.margin is not None and gain < look.margin:
+        reason = f"{winner} wins by {gain:.4f} of mean regret, less than the {look.margin} that this look asks for."
+        return Verdict(verdict.regrets, verdict.out, DEFAULT, reason)
+    others = [name for name in tied if name != winner]
+    reason = f"{winner} has the smallest mean regret of those that are left."
+    if others:
+        reason = f"{winner} is tied with {', '.join(others)}, and is the cheaper one, or has the smaller mean regret."
+    return Verdict(verdict.regrets, verdict.out, winner, reason)
+
+
+def _worse_than(name: str, losses: Losses, look: Look) -> list[str]:
+    """Where a candidate is significantly worse than random sets of its sizes, or than PEFT's default list."""
+    return [
+        f"worse than {label} on {task}"
+        for task, count in look.seeds.items()
+        for label in (CANDIDATES[name].alike, PEFT_DEFAULT)
+        if excludes_zero(versus := paired(_of(losses, task, name, count), _of(losses, task, label, count)))
+        and versus is not None
+        and versus["mean"] > 0
+    ]
+
+
+def _of(losses: Losses, task: str, label: str, count: int) -> dict[int, float]:
+    return {seed: losses[task, label][seed] for seed in range(count)}

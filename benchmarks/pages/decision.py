@@ -1,0 +1,68 @@
+"""The page on which rule is the default: the rule of decision, applied to what is stored."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from weightlora.compare.statistics import paired
+from weightlora.compare.tables import difference, markdown_table
+from weightlora.train.result import Result
+
+from ..decision import CANDIDATES, DEFAULT, LOOKS, PEFT_DEFAULT, Look, Losses, Verdict, decide, missing
+
+__all__ = ["render_decision_markdown"]
+
+INTRODUCTION = (
+    "The rule was written down before the runs (`benchmarks/quality/DECISION.md`). Regret: mean held-out loss minus "
+    "the lowest mean of the candidates, as a part of the mean loss of LoRA on all modules. A candidate that is "
+    "significantly worse (▲) than random sets of its own sizes, or than PEFT's default list, on any task is out. Of "
+    "the others, the one with the smallest mean regret wins, and the cheapest of those within 0.005 of it."
+)
+
+
+def render_decision_markdown(results: Iterable[Result]) -> str:
+    """A section for each look; empty where no run of a candidate other than the default is stored.
+
+    Args:
+        results: As they were loaded.
+    """
+    losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for result in results:
+        losses[result.task, result.label][result.seed] = result.held_out_loss
+    if not any(label in CANDIDATES and label != DEFAULT for _, label in losses):
+        return ""
+    parts = ["# Which rule is the default", INTRODUCTION]
+    for name, look in LOOKS.items():
+        parts += [f"## The {name} look", *_look(losses, look)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _look(losses: Losses, look: Look) -> list[str]:
+    absent = Counter(dict.fromkeys(look.seeds, 0))
+    for (task, _), seeds in missing(losses, look).items():
+        absent[task] += len(seeds)
+    if count := absent.total():
+        where = ", ".join(f"{task} {number}" for task, number in absent.items() if number)
+        return [f"Nothing is decided yet: {count} {'run is' if count == 1 else 'runs are'} missing ({where})."]
+    verdict = decide(losses, look)
+    said = f"**{verdict.winner}** {'stays' if verdict.winner == DEFAULT else 'becomes'} the default: {verdict.reason}"
+    return [said, _regrets(verdict, look), _differences(losses, verdict, look)]
+
+
+def _regrets(verdict: Verdict, look: Look) -> str:
+    rows = [
+        [name, *(f"{verdict.regrets[name][task]:.4f}" for task in look.seeds), f"{verdict.mean_regret(name):.4f}"]
+        for name in sorted(CANDIDATES, key=verdict.mean_regret)
+    ]
+    return markdown_table(["regret", *look.seeds, "mean"], rows)
+
+
+def _differences(losses: Losses, verdict: Verdict, look: Look) -> str:
+    rows = []
+    for name, candidate in CANDIDATES.items():
+        for label in (candidate.alike, PEFT_DEFAULT):
+            cells = [
+                difference(paired(losses[task, name], {s: losses[task, label][s] for s in range(count)}))
+                for task, count in look.seeds.items()
+            ]
+            rows.append([name, label, *cells, "out" if name in verdict.out else ""])
+    return markdown_table(["candidate", "loss minus that of", *look.seeds, ""], rows)

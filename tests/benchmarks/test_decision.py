@@ -1,0 +1,76 @@
+"""The rule of decision, on losses made up for each of its steps."""
+
+from collections.abc import Mapping
+
+import pytest
+from benchmarks.decision import CANDIDATES, LOOKS, Look, decide, missing
+
+LOOK = Look({"a": 3, "b": 3}, None)
+NOISE = (0.0, 0.001, -0.001)
+
+
+def losses(**means: float | Mapping[str, float]) -> dict[tuple[str, str], dict[int, float]]:
+    """Label (with _ for -) -> mean loss on both tasks, or by task; 1 for LoRA and 0.9 for what is not given."""
+    alike = {candidate.alike: 0.9 for candidate in CANDIDATES.values()}
+    known = {"lora": 1.0, "peft-default": 0.9} | alike | dict.fromkeys(CANDIDATES, 0.5)
+    known |= {label.replace("_", "-"): mean for label, mean in means.items()}
+    return {
+        (task, label): {
+            seed: (mean if isinstance(mean, float) else mean[task]) + noise * (1 + place / 10)
+            for seed, noise in enumerate(NOISE)
+        }
+        for task in LOOK.seeds
+        for place, (label, mean) in enumerate(known.items())
+    }
+
+
+def test_the_smallest_mean_regret_wins_where_all_are_left():
+    verdict = decide(losses(probe={"a": 0.4, "b": 0.5}, weightlora={"a": 0.5, "b": 0.42}), LOOK)
+    assert verdict.winner == "probe" and not verdict.out
+    assert verdict.regrets["probe"] == pytest.approx({"a": 0.0, "b": 0.08})
+    assert verdict.regrets["weightlora"] == pytest.approx({"a": 0.1, "b": 0.0})
+    assert verdict.mean_regret("widening") == pytest.approx(0.09)
+
+
+@pytest.mark.parametrize("reference", ["peft-default", "random-like-probe"])
+def test_what_is_significantly_worse_than_a_reference_on_one_task_is_out(reference):
+    found = losses(probe={"a": 0.1, "b": 0.5}, **{reference: {"a": 0.9, "b": 0.45}})
+    verdict = decide(found, LOOK)
+    assert "probe" in verdict.out and verdict.out["probe"] == [f"worse than {reference} on b"]
+    assert verdict.winner != "probe"
+
+
+def test_a_difference_within_the_noise_leaves_a_candidate_in():
+    found = losses(probe=0.3)
+    found["a", "peft-default"] = {0: 0.2, 1: 0.4, 2: 0.25}
+    assert decide(found, LOOK).winner == "probe"
+
+
+def test_of_those_that_are_tied_the_cheaper_one_wins():
+    assert decide(losses(weightlora=0.4, widening=0.4049), LOOK).winner == "widening"
+    assert decide(losses(weightlora=0.4, widening=0.4051), LOOK).winner == "weightlora"
+    assert decide(losses(probe=0.4002, gora_per_block=0.4001), LOOK).winner == "gora-per-block"  # one price
+
+
+def test_the_default_stays_where_nobody_is_left():
+    verdict = decide(losses(peft_default=0.1), LOOK)
+    assert len(verdict.out) == 4 and verdict.winner == "weightlora" and "no candidate is left" in verdict.reason
+
+
+def test_a_look_may_ask_for_a_margin_over_todays_default():
+    found = losses(probe=0.45, weightlora=0.46, widening=0.6, gora_per_block=0.6)
+    assert decide(found, Look(LOOK.seeds, 0.009)).winner == "probe"
+    verdict = decide(found, Look(LOOK.seeds, 0.011))
+    assert verdict.winner == "weightlora" and verdict.reason.startswith("probe wins by 0.0100 of mean regret")
+
+
+def test_what_is_missing_is_named_run_by_run():
+    found = losses()
+    assert not missing(found, LOOK)
+    del found["a", "random-like-gora"], found["b", "lora"][1]
+    assert missing(found, LOOK) == {("a", "random-like-gora"): [0, 1, 2], ("b", "lora"): [1]}
+
+
+def test_the_looks_have_the_tasks_that_the_page_of_decision_has():
+    assert len(LOOKS["first"].seeds) == 5 and len(LOOKS["second"].seeds) == 10
+    assert LOOKS["first"].seeds.items() <= LOOKS["second"].seeds.items()
