@@ -144,7 +144,7 @@ $(DOCS_STAMP): $(STAMP)
 
 release: $(STAMP) ## check everything, build the wheel into dist/, and print how to upload it
 	$(BIN)/python .ci/release.py
-	$(MAKE) lint test docs
+	$(MAKE) lint test docs docs-test
 	rm -rf dist
 	$(BIN)/python -m pip install -q build twine
 	$(BIN)/python -m build

@@ -31,7 +31,7 @@ from .studies.prefix import render_prefix_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-NAMES = ("index", "choosing", "log", "quickstart", "studies", "target_modules")
+NAMES = ("index", "choosing", "faq", "log", "quickstart", "studies", "target_modules")
 PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES))
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": costs.metrics,
     "quickstart": costs.quickstart,
     "speed": costs.speed,
+    "memory-of-methods": costs.memory_of_methods,
     "memory": lambda: render_memory_markdown(costs.stored("memory")),
     "budgets": lambda: render_budgets_markdown(costs.stored("budgets")),
     "prefix": lambda: render_prefix_markdown(costs.stored("prefix")),

@@ -164,3 +164,14 @@ def speed() -> str:
     compared = [["", *(f"{name} ({one['adapters']} adapters)" for name, one in models.items())]]
     compared += [[title, *(f"{one['summary'][key]:.3f}" for one in models.values())] for key, title in names.items()]
     return f"{table(rows)}\n\n{note}\n\n{table(compared)}"
+
+
+def memory_of_methods() -> str:
+    """What methods keep in memory during a step, and how long it takes: for the page of questions."""
+    variants = stored("speed")["models"]["MiniLM-L6"]["variants"]
+    rows = [["MiniLM-L6", "activations for backward", "optimizer state", "step time"]]
+    for key in ("full", "lora", "dora", "adalora", "after", "top"):
+        one = variants[key]
+        sizes = (megabytes(one[size]) for size in ("saved_activation_bytes", "optimizer_state_bytes"))
+        rows.append([LABELS[key], *sizes, f"{one['over_lora']:.2f}"])
+    return table(rows)

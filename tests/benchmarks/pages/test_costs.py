@@ -55,3 +55,11 @@ def test_metrics_names_the_metric_of_each_task():
         "accuracy",
         "perplexity",
     ]
+
+
+def test_the_memory_of_methods_is_that_of_the_stored_steps():
+    found = rows(costs.memory_of_methods())
+    variants = costs.stored("speed")["models"]["MiniLM-L6"]["variants"]
+    assert found["LoRA on all modules"][2] == "1.00"
+    for name, key in (("DoRA on all modules", "dora"), ("after the choice", "after")):
+        assert found[name][0] == f"{variants[key]['saved_activation_bytes'] / 1e6:.1f} MB"
