@@ -20,7 +20,7 @@ define demo-data
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: setup quickstart test nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
+.PHONY: setup quickstart test coverage mutants nightly nightly-deepspeed test-lowest fuzz page-test consumers lint bench bench-gpu speed-json bench-quality results-json golden paper paper-here docs release clean help
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
@@ -36,6 +36,16 @@ quickstart: $(STAMP) ## train, choose and draw on a small real model, no network
 
 test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
 	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+
+coverage: $(STAMP) ## run the tests, and list the lines of src/ that none of them runs (fails below 92 %; ARGS=...)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n auto --dist loadscope $(ARGS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
+
+mutants: $(STAMP) ## change budget, rules, adapters and state a little at a time: some test must fail each time (FILES=...)
+	$(BIN)/python -m pip install -q -e '.[mutants]'
+	$(BIN)/python tests/mutants.py $(FILES)
 
 consumers: $(CONSUMERS)/.stamp ## let the tools that read our settings and adapters read them (ARGS=...)
 	WEIGHTLORA_CONSUMERS=$(abspath $(CONSUMERS))/share $(CONSUMERS)/bin/python -m pytest tests/consumers $(ARGS)
