@@ -4,7 +4,8 @@ Left out by rule, and not counted:
 
 - strings, docstrings and annotations. Tests compare messages where they matter;
 - `strict=` of zip, and `frozen=` and `eq=` of a dataclass: they guard against mistakes in the code itself, and change
-  nothing for an input that arrives.
+  nothing for an input that arrives;
+- `stacklevel=` of a warning: it says which line is shown with it.
 """
 
 import ast
@@ -19,6 +20,7 @@ from cosmic_ray.plugins import get_operator
 from parso.python.tree import Keyword
 
 SOURCES = Path(__file__).parents[1] / "src" / "weightlora"
+UNCHANGED = ("strict", "frozen", "eq", "stacklevel")
 SWAPS = {
     "BinaryOperator": "Add_Sub Sub_Add Mul_Div Div_Mul FloorDiv_Mul Mod_FloorDiv Pow_Mul BitOr_BitAnd BitAnd_BitOr",
     "ComparisonOperator": "Eq_NotEq NotEq_Eq Is_IsNot IsNot_Is "
@@ -138,7 +140,7 @@ def meaning(source: str) -> str | None:
         elif isinstance(node, ast.FunctionDef):
             node.returns = None
         elif isinstance(node, ast.Call):
-            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("strict", "frozen", "eq")]
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in UNCHANGED]
     return ast.dump(tree)
 
 

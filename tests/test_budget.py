@@ -107,9 +107,10 @@ def test_a_round_keeps_the_best_that_fit_into_its_budget():
 
 
 def test_what_cannot_fit_in_the_end_leaves_in_the_first_round():
-    budget = Budget(((None, 60), (None, 30)))
+    budget = Budget(((None, 60), (None, 45), (None, 30)))
     assert budget.best(torch.tensor([9.0, 1.0, 5.0, 4.0]), [40, 10, 30, 20], 0).tolist() == [False, True, True, True]
-    assert budget.best(torch.tensor([1.0, 5.0, 4.0]), [10, 30, 20], 1).tolist() == [False, True, False]
+    assert budget.best(torch.tensor([1.0, 5.0, 4.0]), [10, 30, 20], 1).tolist() == [True, True, False]
+    assert budget.best(torch.tensor([1.0, 5.0]), [10, 30], 2).tolist() == [False, True]
 
 
 @given(
