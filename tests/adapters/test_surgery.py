@@ -118,6 +118,9 @@ def test_other_adapters_on_the_model_stay_untouched():
     assert injected(model, "default") == [f"bert.encoder.layer.0.attention.self.{name}" for name in ("key", "value")]
     assert len(injected(model, "other")) == 4
     assert model.active_adapters == ["default"]
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    assert len(layers) == 6 and all(layer.active_adapters == ["default"] for layer in layers)
+    assert not any(p.requires_grad for name, p in model.named_parameters() if ".other." in name)
     state = model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in other.items())
     assert repr(model.peft_config["other"]) == config

@@ -31,6 +31,21 @@ def test_each_rule_is_complete(name):
     assert WeightLoraConfig(**settings_for(name)).selection == name
 
 
+@pytest.mark.parametrize(
+    ("name", "least_steps", "probes", "has_gates", "shares_parameters"),
+    [
+        ("credit", 1, False, False, True),
+        ("gradient", 0, True, False, True),
+        ("stoiht", 2, False, True, False),
+        ("random", 0, False, False, False),
+    ],
+)
+def test_what_the_rules_say_of_themselves(name, least_steps, probes, has_gates, shares_parameters):
+    rule = RULES[name]
+    assert (rule.least_steps, rule.probes) == (least_steps, probes)
+    assert (rule.has_gates, rule.shares_parameters) == (has_gates, shares_parameters)
+
+
 def test_each_rule_keeps_exactly_k_and_leaves_nothing(name):
     model = lora_bert()
     optimizer = adamw(model)
