@@ -33,10 +33,14 @@ from mutations import SOURCES, Mutant, mutants_of
 HERE = Path(__file__).parent
 REASONS = HERE / "mutants.json"
 OURS = ("weightlora", "benchmarks", "tests", "conftest")
+RULES = ("chance", "credit", "gates", "gradient")
 TARGETS = ["budget.py", "state.py", "schema.py"]
 TARGETS += [
     str(path.relative_to(SOURCES)) for room in ("rules", "adapters") for path in sorted((SOURCES / room).glob("*.py"))
 ]
+
+# Beside the tests that mirror a file.
+ALSO = {"schema.py": ["test_state.py"], **{f"rules/{rule}.py": ["rules/test_base.py"] for rule in RULES}}
 
 
 class Replace(SourceFileLoader):
@@ -120,11 +124,11 @@ def run_tests(tests: list[str], *plugins: object) -> int:
 
 
 def tests_of(file: str) -> list[str]:
-    """The test files that mirror a source file: one, or several that begin like it."""
+    """The test files that mirror a source file (one, or several that begin like it), and those of `ALSO`."""
     path = Path(file)
     stem = path.parent.name if path.stem == "__init__" else path.stem
-    found = [str(test) for test in sorted((HERE / path.parent).glob(f"test_{stem}*.py"))]
-    return found or [str(test) for test in sorted((HERE / path.parent).glob("test_*.py"))]
+    found = sorted((HERE / path.parent).glob(f"test_{stem}*.py")) or sorted((HERE / path.parent).glob("test_*.py"))
+    return [str(test) for test in (*found, *(HERE / test for test in ALSO.get(file, ())))]
 
 
 def trace(file: str) -> dict:

@@ -47,6 +47,8 @@ def test_growing_changes_the_outputs_by_rounding_only(maker, rslora, method):
         scaling, rank = adapter.scaling, adapter.rank
         expand_(adapter, 2 * rank, method, None, generator())
         assert (adapter.rank, adapter.scaling) == (2 * rank, scaling)
+        a, b = (adapter.to_blocks(i, factor) for i, factor in enumerate(adapter.factors))
+        assert a.shape[1] == b.shape[2] == 2 * rank // adapter.rank_unit
         root = adapter.rank**0.5 if rslora else adapter.rank
         assert adapter.layer.lora_alpha["default"] / root == pytest.approx(scaling)
     torch.testing.assert_close(outputs(model), expected, rtol=1e-4, atol=1e-5)
@@ -112,6 +114,19 @@ def test_moments_are_padded_with_zeros_by_random_and_reset_by_qr():
             assert torch.equal(a[:4], old[0][key]) and (a[4:] == 0).all() and a.shape == (6, 16)
             assert torch.equal(b[:, :4], old[1][key]) and (b[:, 4:] == 0).all() and b.shape == (16, 6)
         assert optimizer.state[adapter.factors[0]]["step"] == old[0]["step"] == 3
+
+
+def test_padded_moments_of_every_layer_have_the_shapes_of_their_factors():
+    model = lora_zoo()
+    optimizer = adamw(model)
+    model(torch.arange(16).reshape(2, 8)).sum().backward()
+    optimizer.step()
+    for adapter in find_adapters(model):
+        old = [optimizer.state[factor]["exp_avg"].abs().sum() for factor in adapter.factors]
+        expand_(adapter, 2 * adapter.rank, "random", optimizer, generator())
+        new = [optimizer.state[factor]["exp_avg"] for factor in adapter.factors]
+        assert [moment.shape for moment in new] == [factor.shape for factor in adapter.factors]
+        torch.testing.assert_close(torch.stack([moment.abs().sum() for moment in new]), torch.stack(old))
 
 
 def test_padded_moments_of_experts_lie_where_their_factors_do():
