@@ -79,6 +79,8 @@ def test_restart_starts_afresh(maker):
     assert not torch.allclose(outputs(model), base)
     for adapter in find_adapters(model):
         expand_(adapter, 2 * adapter.rank, "restart", None, generator())
+        a, b = (adapter.to_blocks(i, factor) for i, factor in enumerate(adapter.factors))
+        assert a.shape[1] == b.shape[2] == adapter.rank // adapter.rank_unit
     torch.testing.assert_close(outputs(model), base)
 
 
