@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -186,6 +188,8 @@ def test_a_target_below_a_rank_and_an_engine_that_cuts_parameters_up_are_refused
         check_growth(adapters, 5)
     with pytest.raises(ModelError, match="cannot grow what FSDP or DeepSpeed has cut up: set expand='none'"):
         check_growth(adapters, 8, can_grow=False)
+    with pytest.raises(ModelError, match=r"'a' is of a kind whose rank cannot grow \(BdLoraLinear\): set expand"):
+        check_growth([SimpleNamespace(name="a", variant="BdLoraLinear", rank=4)], "budget")
 
 
 def test_each_round_multiplies_the_rank_by_the_same_ratio():

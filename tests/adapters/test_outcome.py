@@ -144,3 +144,30 @@ def test_the_work_of_a_disconnect_grows_like_the_number_of_modules():
 
     few, many = calls(10), calls(40)
     assert many / few < 4.4
+
+
+@pytest.mark.parametrize(
+    ("lora", "otherwise"),
+    [
+        ({}, False),
+        ({"use_rslora": True}, True),
+        ({"rank_pattern": {"query": 2}}, True),
+        ({"alpha_pattern": {"query": 2}}, True),
+    ],
+)
+def test_servers_misread_what_has_not_one_rank_and_one_plain_scaling(lora, otherwise):
+    assert outcome.misread(iter(find_adapters(lora_bert(**lora)))) == otherwise
+
+
+def test_a_config_that_two_adapters_have_is_changed_for_one_of_them_alone():
+    """As in TRL's DPO, whose frozen reference has the config of the adapter that trains."""
+    model = lora_bert(task_type=None)
+    model.add_adapter("reference", model.peft_config["default"])
+    assert model.peft_config["reference"] is model.peft_config["default"]
+    before = repr(model.peft_config["reference"])
+    remove(model, [0, 7], adapter_name="default")
+    assert repr(model.peft_config["reference"]) == before
+    assert len(model.peft_config["default"].target_modules) == 2
+    mine = model.peft_config["default"]
+    remove(model, [0], adapter_name="default")
+    assert model.peft_config["default"] is mine, "it has it alone by now"
