@@ -439,6 +439,7 @@ def whole(request):
     return settings, (model, selector), losses, checkpoints
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("restored_first", [False, True])
 def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(whole, cut, restored_first, tmp_path):
