@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.budget import top_k
-from weightlora.errors import TrainingError
+from weightlora.errors import ModelError, TrainingError
 from weightlora.rules.gates import Gate, StoIHT, attach_gate, detach_gate, set_gates_, take_gradients
 
 
@@ -321,9 +321,10 @@ def test_the_gradients_lose_the_scale_of_the_loss():
         rule.take(4.0)
 
 
-@pytest.mark.parametrize(("follows", "initial", "share"), [(True, 1.0, 0.5), (True, None, 1.0), (False, 1.0, 1.0)])
+@pytest.mark.parametrize(("follows", "initial", "share"), [(True, 2.0, 0.25), (True, None, 1.0), (False, 2.0, 1.0)])
 def test_the_step_size_follows_the_learning_rate_where_a_scheduler_has_set_it(follows, initial, share):
     rule, optimizer = rule_and_optimizer(omega_follows_lr=follows)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 9.0, "initial_lr": 9.0})
     if initial:
         optimizer.param_groups[0]["initial_lr"] = initial
     rule.update(torch.arange(12.0, dtype=torch.float64), 1, all_of)
@@ -385,3 +386,8 @@ def test_those_that_stay_keep_their_gates_and_nothing_is_left_of_the_others():
     assert alive == mask.tolist()
     rule.close()
     assert not any(handle.id in handle.hooks_dict_ref() for handle in handles)
+
+
+def test_what_a_gate_cannot_switch_off_is_refused():
+    with pytest.raises(ModelError, match=r"kind that a gate cannot switch off \(DoraLinear\): set selection='credit'"):
+        StoIHT(find_adapters(lora_bert(use_dora=True)), None, WeightLoraConfig(selection="stoiht", select_steps=4))
