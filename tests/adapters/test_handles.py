@@ -257,3 +257,18 @@ def test_a_model_with_no_module_adapted_says_so():
     assert find_adapters(model, "other", check=False) == []
     with pytest.raises(ValueError, match="adapter 'other' adapts no module: check target_modules"):
         find_adapters(model, "other")
+
+
+def test_a_config_and_a_variant_that_cannot_be_taken_out_are_refused_unless_all_are_asked_for():
+    class StrangeLinearVariant:
+        """A kind of LoRA that a later PEFT may have."""
+
+    model = lora_bert()
+    model.peft_config["default"].bias = "lora_only"
+    with pytest.raises(ValueError, match=r"bias='lora_only' cannot be selected from"):
+        find_adapters(model)
+    model = lora_bert()
+    find_adapters(model)[0].layer.lora_variant["default"] = StrangeLinearVariant()
+    with pytest.raises(ValueError, match=r"query' is of a kind that cannot be disconnected \(StrangeLinear\)"):
+        find_adapters(model)
+    assert len(find_adapters(model, check=False)) == 12
