@@ -3,15 +3,21 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as t
-from models import smollm2
+from models import adamw, smollm2
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
+
 VOCABULARY = 50
+REAL = "SmolLM2-135M, the real one"
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,6 @@ class Architecture:
     lora: dict[str, Any]
     keep: int = 4
     needs: str = "transformers"
-    slow: bool = False
 
 
 def ids(length: int = 8, size: int = 4) -> Tensor:
@@ -195,7 +200,41 @@ ARCHITECTURES: dict[str, Architecture] = {
         {"target_modules": ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"]},
         needs="diffusers",
     ),
-    "SmolLM2-135M, the real one": Architecture(
-        lambda: copy.deepcopy(smollm2()[0]), sentences, CAUSAL, keep=20, slow=True
-    ),
+    REAL: Architecture(lambda: copy.deepcopy(smollm2()[0]), sentences, CAUSAL, keep=20),
 }
+
+
+SETTINGS = {
+    "credit": {"select_steps": 3},
+    "gates, growing": {"select_steps": 3, "selection": "stoiht", "expand": "qr"},
+}
+
+
+def select_disconnect_and_load(architecture: Architecture, rule: str, directory: Path) -> None:
+    """Assert that a selection under one of the `SETTINGS` works, and that plain PEFT loads the result to the same."""
+    torch.manual_seed(0)
+    base = architecture.build()
+    again = copy.deepcopy(base)
+    model = get_peft_model(base, LoraConfig(r=2, lora_alpha=8, **architecture.lora)).train()
+    optimizer = adamw(model)
+    n = len(find_adapters(model))
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=architecture.keep, **SETTINGS[rule]))
+    moved = {}
+    for step in range(5):
+        torch.manual_seed(10 + step)
+        model(**architecture.batch()).loss.backward()
+        if step == 3:  # the first step of the survivors alone
+            assert len(find_adapters(model)) == architecture.keep < n
+            moved = {adapter.name: adapter.factors[1].detach().clone() for adapter in selector.adapters}
+        optimizer.step()
+        selector.step()
+        optimizer.zero_grad()
+    assert all(not torch.equal(a.factors[1], moved[a.name]) for a in selector.adapters), "they train on"
+
+    model.eval().save_pretrained(directory)
+    loaded = PeftModel.from_pretrained(again, directory).eval()
+    assert {adapter.name for adapter in find_adapters(loaded, check=False)} == set(selector.kept)
+    torch.manual_seed(99)
+    batch = architecture.batch()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)

@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+from pathlib import Path
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,6 +19,32 @@ torch.set_num_threads(1)
 # profile: a change does not fail for what another one left. Everywhere else they are new ones.
 settings.register_profile("weightlora", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("weightlora")
+
+
+HERE = Path(__file__).parent
+ROOMS = ("benchmarks", "cli", "compare", "consumers", "contrib", "engines", "fuzz", "report", "train", "trainers")
+FILES = ("architectures", "checkpoint", "compile", "docs", "examples", "faults", "lightning", "nursery", "run")
+FILES_OF_ROOMS = ("adapters/test_variants.py", "export/test_exporting.py", "prefix/test_cache.py")
+FILES_OF_ROOMS += ("selection/test_choosing.py", "selection/formats/test_python.py")
+SLOW = {HERE.parent / "contrib", *(HERE / path for path in (*ROOMS, *FILES_OF_ROOMS))}
+SLOW |= {HERE / f"test_{file}.py" for file in FILES}
+"""Whose tests train with a Trainer, run commands, pages of the docs or processes: all of them are marked as slow."""
+
+
+def is_slow(path: Path) -> bool:
+    return not SLOW.isdisjoint((path, *path.parents))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The quick part does not import what it leaves out: that would take longer than its own tests."""
+    return True if config.option.markexpr == "not slow" and is_slow(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_slow(item.path):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collectstart() -> None:

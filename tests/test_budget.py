@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlora.budget import phase_at, plan_budgets, round_budgets, round_ends, thresholds, top_k_within
+from weightlora.budget import Budget, phase_at, plan_budgets, round_budgets, round_ends, thresholds, top_k_within
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from weightlora.budget import phase_at, plan_budgets, round_budgets, round_ends,
 )
 def test_phases_change_after_their_last_step(warmup, select, phases):
     assert [phase_at(step, warmup, select) for step in (1, 2, 3, 4)] == phases
+    assert phase_at(0, warmup, select) == "select", "a probe"
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,29 @@ SIZES = [10, 10, 10, 10, 30, 30]  # 100 in all
         (3, 70, 1, True, [(3, 70)]),
         (3, 70, 1, False, [(3, 70)]),
         (3, 900, 1, True, [(3, 100)]),
+        (5, 70, 1, True, [(5, 70)]),
+        (None, 10, 1, True, [(None, 10)]),
         (None, 40, 1, True, [(None, 40)]),
         (None, 25, 2, True, [(None, 50), (None, 25)]),
     ],
 )
 def test_each_round_has_a_number_and_a_bound_on_the_parameters(number, parameters, rounds, share, budgets):
     assert plan_budgets(SIZES, number, parameters, rounds, share) == budgets
+
+
+def test_a_round_keeps_the_best_that_fit_into_its_budget():
+    scores, sizes = torch.tensor([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), [30, 10, 30, 10, 10, 10]
+    budget = Budget.plan(sizes, 2, None, 2, True)
+    assert budget.rounds == ((3, 50), (2, 33))
+    assert budget.best(scores, sizes, 0).tolist() == [True, True, False, True, False, False]
+    assert budget.best(scores, sizes, 1).tolist() == [False, True, False, True, False, False]
+
+
+def test_what_cannot_fit_in_the_end_leaves_in_the_first_round():
+    budget = Budget(((None, 60), (None, 45), (None, 30)))
+    assert budget.best(torch.tensor([9.0, 1.0, 5.0, 4.0]), [40, 10, 30, 20], 0).tolist() == [False, True, True, True]
+    assert budget.best(torch.tensor([1.0, 5.0, 4.0]), [10, 30, 20], 1).tolist() == [True, True, False]
+    assert budget.best(torch.tensor([1.0, 5.0]), [10, 30], 2).tolist() == [False, True]
 
 
 @given(

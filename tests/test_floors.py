@@ -5,6 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOT_TESTED = {
+    "cosmic-ray",
+    "coverage",
     "diffusers",
     "mypy",
     "playwright",

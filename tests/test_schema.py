@@ -1,11 +1,25 @@
 """What a saved state may hold: each rule on its own, on the state of a real run."""
 
+import math
+from dataclasses import asdict
+
 import pytest
 from runs import run_loop
 
 from weightlora import WeightLoraConfig
 from weightlora.errors import StateError
-from weightlora.schema import NUMBER, _check_costs, check_entries, check_kind, check_values
+from weightlora.schema import (
+    NAME,
+    NUMBER,
+    PRICE,
+    SIZE,
+    _check_costs,
+    _config_of,
+    check_entries,
+    check_kind,
+    check_values,
+    or_none,
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +105,25 @@ def test_costs_of_a_step_are_checked(change, message):
         _check_costs(COSTS, 3, WeightLoraConfig())
     with pytest.raises(StateError, match="must be the costs of a step"):
         _check_costs([1], 3, config)
+
+
+def test_each_bound_belongs_to_what_fits():
+    large = 2.0**127
+    beyond = math.nextafter(large, math.inf)
+    for rule, fits, wrong in (
+        (SIZE, [1, 2**48], [0, -1, 2**48 + 1, 1.0, True, None]),
+        (NUMBER, [0, -large, large], [beyond, -beyond, True, None]),
+        (PRICE, [0, 0.5, large], [-1e-9, -1, beyond, False, None]),
+        (NAME, ["x"], ["", None, 1, ["x"]]),
+        (or_none(SIZE), [None, 1, 2**48], [0, 2**48 + 1, ""]),
+    ):
+        assert [rule[0](value) for value in fits] == [True] * len(fits), rule[1]
+        assert [bool(rule[0](value)) for value in wrong] == [False] * len(wrong), rule[1]
+
+
+@pytest.mark.parametrize(("name", "most"), [("select_steps", 2**40), ("rounds", 100_000)])
+def test_steps_and_rounds_have_a_largest_number(name, most):
+    settings = asdict(WeightLoraConfig(keep=3, select_steps=2**40))
+    assert getattr(_config_of(settings | {name: most}), name) == most
+    with pytest.raises(StateError, match=f"{name}={most + 1}, and it must be a whole number from"):
+        _config_of(settings | {name: most + 1})

@@ -421,23 +421,30 @@ RUNS = {
 }
 
 
+CUTS = [0, 1, 2, 5, 7, 8, 10]
+
+
 @pytest.fixture(scope="module", params=RUNS)
 def whole(request):
-    """A run that was not stopped: its settings, what it ends in, and its losses."""
+    """A run that was not stopped: its settings, what it ends in, its losses, and what it would save at each cut."""
     settings = {"keep": 3, "select_steps": 8} | RUNS[request.param]
-    run = start(**settings)
-    return settings, run, train(*run, steps=12)
+    model, optimizer, selector = start(**settings)
+    losses, checkpoints = [], {}
+    for step in range(12):
+        if step in CUTS:
+            state = json.loads(json.dumps(selector.state_dict()))
+            weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+            checkpoints[step] = state, weights, moments, selector.phase, selector.kept
+        losses += train(model, optimizer, selector, start=step)
+    return settings, (model, selector), losses, checkpoints
 
 
-@pytest.mark.parametrize("cut", [0, 1, 2, 5, 7, 8, 10])
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("restored_first", [False, True])
 def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(whole, cut, restored_first, tmp_path):
-    settings, (trained, _, ended), losses = whole
-    stopped = start(**settings)
-    train(*stopped, steps=cut)
-    saved = json.loads(json.dumps(stopped[2].state_dict()))
-    weights, moments = copy.deepcopy(stopped[0].state_dict()), copy.deepcopy(stopped[1].state_dict())
-
+    settings, (trained, ended), losses, checkpoints = whole
+    saved, weights, moments, phase, kept = copy.deepcopy(checkpoints[cut])
     untouched = copy.deepcopy(saved)
     if restored_first:
         write_state(saved, tmp_path)
@@ -451,7 +458,7 @@ def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(whole, cut, restor
     assert saved == untouched
     model.load_state_dict(weights)
     optimizer.load_state_dict(moments)
-    assert selector.phase == stopped[2].phase and selector.kept == stopped[2].kept
+    assert selector.phase == phase and selector.kept == kept
     assert train(model, optimizer, selector, steps=12 - cut, start=cut) == losses[cut:]
     assert selector.state_dict() == ended.state_dict()
     for (name, value), expected in zip(model.state_dict().items(), trained.state_dict().values(), strict=True):

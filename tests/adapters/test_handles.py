@@ -4,7 +4,7 @@ from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
 from peft import LoHaConfig, LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
 
-from weightlora.adapters import block_of, find_adapters
+from weightlora.adapters import block_of, find_adapters, own_name, tuner_of
 from weightlora.tensors import to_vector
 
 
@@ -154,3 +154,121 @@ def test_alpha_follows_the_scaling(rslora):
 def test_scalars_of_several_dtypes_become_one_vector():
     vector = to_vector([torch.tensor(0.5, dtype=torch.bfloat16), torch.tensor(2.0)])
     assert vector.dtype == torch.float64 and vector.tolist() == [0.5, 2.0]
+
+
+def by_name(model) -> dict:
+    return {adapter.name: adapter for adapter in find_adapters(model)}
+
+
+def test_the_ranks_that_a_layer_can_have_follow_from_its_sizes_and_groups():
+    zoo = by_name(lora_zoo())
+    assert {name: (one.blocks, one.rank_unit, one.max_rank) for name, one in zoo.items()} == {
+        "embed": (1, 1, 12),
+        "linear": (1, 1, 12),
+        "conv1": (2, 2, 8),
+        "conv2": (1, 1, 8),
+        "conv3": (1, 1, 4),
+    }
+    experts = by_name(lora_mixtral())["model.layers.0.mlp.experts.gate_up_proj"]
+    assert experts.blocks == experts.layer.num_experts > 1 == experts.rank_unit
+    a, b = (experts.to_blocks(i, factor) for i, factor in enumerate(experts.factors))
+    assert experts.max_rank == min(a.shape[2], b.shape[1])
+
+
+def test_the_bias_of_b_is_there_where_it_was_asked_for():
+    assert by_name(lora_zoo())["linear"].bias is by_name(lora_zoo())["embed"].bias is None
+    linear = by_name(lora_zoo(lora_bias=True, target_modules=["linear"]))["linear"]
+    assert linear.bias is linear.layer.lora_B["default"].bias and linear.bias is linear.parameters[2]
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_new_factors_are_those_of_the_layer_and_its_scaling_is_kept(rslora):
+    zoo = by_name(lora_zoo(use_rslora=rslora))
+    for name, (width, rank) in {"linear": ("features", 3), "conv2": ("channels", 3), "embed": ("", 5)}.items():
+        adapter = zoo[name]
+        scaling = adapter.scaling
+        blocks = [torch.ones(1, rank, 1).expand(-1, -1, adapter.to_blocks(0, adapter.factors[0]).shape[2])]
+        blocks += [torch.ones(1, adapter.to_blocks(1, adapter.factors[1]).shape[1], rank)]
+        a, b = (nn.Parameter(adapter.from_blocks(i, block).clone()) for i, block in enumerate(blocks))
+        adapter.set_factors_(a, b, rank)
+        assert adapter.factors[0] is a and adapter.factors[1] is b
+        assert (adapter.rank, adapter.scaling) == (rank, scaling)
+        assert adapter.layer.lora_alpha["default"] == pytest.approx(scaling * (rank**0.5 if rslora else rank))
+        if width:
+            layer = adapter.layer
+            widths = getattr(layer.lora_A["default"], f"out_{width}"), getattr(layer.lora_B["default"], f"in_{width}")
+            assert widths == (rank, rank)
+
+
+def test_doras_norm_is_that_of_the_rows_of_the_whole_weight():
+    adapter = find_adapters(lora_bert(use_dora=True))[0]
+    for factor in adapter.factors:
+        nn.init.normal_(factor)
+    a, b = adapter.factors
+    whole = adapter.layer.base_layer.weight + adapter.scaling * b @ a
+    torch.testing.assert_close(adapter.weight_norm(), whole.norm(dim=1).detach())
+    assert not adapter.weight_norm().requires_grad
+    magnitude = nn.Parameter(torch.ones(16))
+    adapter.set_magnitude_(magnitude)
+    assert adapter.magnitude is magnitude is adapter.parameters[2]
+    assert find_adapters(lora_bert())[0].magnitude is None
+
+
+def test_names_are_those_before_modules_were_wrapped():
+    assert own_name("model._fsdp_wrapped_module.layers.0._checkpoint_wrapped_module.mlp") == "model.layers.0.mlp"
+
+
+def test_the_tuner_is_pefts_where_there_is_one():
+    model = lora_bert()
+    assert tuner_of(model) is tuner_of(model.base_model) is model.base_model
+    assert tuner_of(inject_adapter_in_model(LoraConfig(target_modules=["query"]), tiny_bert())) is None
+
+
+def test_a_model_without_weights_shares_no_parameter():
+    assert len(find_adapters(lora_bert().to("meta"))) == 12
+
+
+def test_layers_of_a_module_that_is_saved_whole_are_not_listed():
+    model = lora_bert(target_modules=["query"], modules_to_save=["pooler"])
+    pooler = model.base_model.model.bert.pooler.modules_to_save["default"]
+    inject_adapter_in_model(LoraConfig(target_modules=["dense"]), pooler, "default")
+    assert [adapter.name for adapter in find_adapters(model)] == [
+        "bert.encoder.layer.0.attention.self.query",
+        "bert.encoder.layer.1.attention.self.query",
+    ]
+
+
+def test_two_layers_by_one_name_are_refused():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2)
+
+    model = get_peft_model(Attention(), LoraConfig(target_modules=["attention"]))
+    with pytest.raises(ValueError, match=r"'attention' is on nn\.MultiheadAttention, where two LoRA layers"):
+        find_adapters(model)
+
+
+def test_a_model_with_no_module_adapted_says_so():
+    model = lora_bert()
+    model.add_adapter("other", LoraConfig(target_modules=["query"]))
+    for layer in (adapter.layer for adapter in find_adapters(model, "other", check=False)):
+        layer.delete_adapter("other")
+    assert find_adapters(model, "other", check=False) == []
+    with pytest.raises(ValueError, match="adapter 'other' adapts no module: check target_modules"):
+        find_adapters(model, "other")
+
+
+def test_a_config_and_a_variant_that_cannot_be_taken_out_are_refused_unless_all_are_asked_for():
+    class StrangeLinearVariant:
+        """A kind of LoRA that a later PEFT may have."""
+
+    model = lora_bert()
+    model.peft_config["default"].bias = "lora_only"
+    with pytest.raises(ValueError, match=r"bias='lora_only' cannot be selected from"):
+        find_adapters(model)
+    model = lora_bert()
+    find_adapters(model)[0].layer.lora_variant["default"] = StrangeLinearVariant()
+    with pytest.raises(ValueError, match=r"query' is of a kind that cannot be disconnected \(StrangeLinear\)"):
+        find_adapters(model)
+    assert len(find_adapters(model, check=False)) == 12

@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -61,6 +61,8 @@ def test_a_saved_adapter_rebuilds_the_same_model_with_plain_peft(case, tmp_path)
             nn.init.normal_(parameter, std=0.3)
     fold_gate_(find_adapters(model)[keep[0]], 0.37)
     kept = remove(model, keep)
+    config = model.peft_config["default"]
+    assert config.layers_to_transform is config.layers_pattern is config.exclude_modules is None
     expected = outputs(model)
     model.save_pretrained(tmp_path, save_embedding_layers=False)
     reloaded = PeftModel.from_pretrained(make_base(), tmp_path)
@@ -102,6 +104,7 @@ NAMES = st.lists(st.sampled_from(["a", "b", "a_b", "aXb", "1", "11", "a-b"]), mi
 
 
 @given(st.dictionaries(NAMES, st.sampled_from([1, 2, 3]), min_size=1, max_size=8))
+@example({"a.b": 1, "a_b": 2})
 def test_peft_finds_each_value_under_what_is_written(values):
     """Names that end in one another, and dots that PEFT takes for any character."""
     for names in (256, 0):
@@ -144,3 +147,46 @@ def test_the_work_of_a_disconnect_grows_like_the_number_of_modules():
 
     few, many = calls(10), calls(40)
     assert many / few < 4.4
+
+
+@pytest.mark.parametrize(
+    ("lora", "otherwise"),
+    [
+        ({}, False),
+        ({"use_rslora": True}, True),
+        ({"rank_pattern": {"query": 2}}, True),
+        ({"alpha_pattern": {"query": 2}}, True),
+    ],
+)
+def test_servers_misread_what_has_not_one_rank_and_one_plain_scaling(lora, otherwise):
+    assert outcome.misread(iter(find_adapters(lora_bert(**lora)))) == otherwise
+
+
+def test_a_config_that_two_adapters_have_is_changed_for_one_of_them_alone():
+    """As in TRL's DPO, whose frozen reference has the config of the adapter that trains."""
+    model = lora_bert(task_type=None)
+    model.add_adapter("reference", model.peft_config["default"])
+    assert model.peft_config["reference"] is model.peft_config["default"]
+    before = repr(model.peft_config["reference"])
+    remove(model, [0, 7], adapter_name="default")
+    assert repr(model.peft_config["reference"]) == before
+    assert len(model.peft_config["default"].target_modules) == 2
+    mine = model.peft_config["default"]
+    remove(model, [0], adapter_name="default")
+    assert model.peft_config["default"] is mine, "it has it alone by now"
+
+
+def test_the_alpha_that_most_adapters_have_is_the_configs():
+    model = lora_bert()
+    adapter = find_adapters(model)[2]
+    fold_gate_(adapter, 0.5)
+    describe_(model, "default")
+    config = model.peft_config["default"]
+    assert (config.lora_alpha, config.alpha_pattern) == (8, {adapter.name: 4})
+
+
+def test_up_to_256_exceptions_are_written_by_name():
+    for count, written in ((256, 256), (257, 1)):
+        values = {f"layer{number:03}": 1 for number in range(count)} | {"last": 2}
+        default, patterns = outcome.default_and_exceptions(values, max)
+        assert default == 2 and len(patterns) == written

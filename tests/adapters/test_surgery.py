@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MixtralForCausalLM
 
 from weightlora.adapters import base_model_of, find_adapters
-from weightlora.adapters.surgery import fold_gate_, free_inputs_
+from weightlora.adapters.surgery import fold_gate_, free_inputs_, switch_off_
 
 
 def test_a_removed_module_is_the_base_layer_again():
@@ -118,6 +118,9 @@ def test_other_adapters_on_the_model_stay_untouched():
     assert injected(model, "default") == [f"bert.encoder.layer.0.attention.self.{name}" for name in ("key", "value")]
     assert len(injected(model, "other")) == 4
     assert model.active_adapters == ["default"]
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    assert len(layers) == 6 and all(layer.active_adapters == ["default"] for layer in layers)
+    assert not any(p.requires_grad for name, p in model.named_parameters() if ".other." in name)
     state = model.state_dict()
     assert all(torch.equal(state[name], value) for name, value in other.items())
     assert repr(model.peft_config["other"]) == config
@@ -142,6 +145,21 @@ def test_folding_a_gate_scales_the_update():
     torch.testing.assert_close(adapter.layer.get_delta_weight("default"), 0.25 * delta)
     assert torch.equal(adapter.factors[1], b), "folding into B would change Adam's effective learning rate"
     assert adapter.layer.lora_alpha["default"] == 2
+
+
+def test_what_is_switched_off_stays_on_the_model_does_nothing_and_trains_no_more():
+    model = lora_bert().eval()
+    base = model(**batch()).logits
+    optimizer = adamw(model)
+    train(model, optimizer, steps=2)
+    adapters = find_adapters(model)
+    switch_off_(adapters[:11], optimizer)
+    assert not torch.equal(model(**batch()).logits, base), "the head and one adapter"
+    assert [adapter.scaling for adapter in find_adapters(model)] == [0.0] * 11 + [2.0]
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    gone = {id(p) for adapter in adapters[:11] for p in adapter.parameters}
+    assert held == {id(p) for p in model.parameters() if p.requires_grad} - gone
+    assert not gone & {id(p) for p in optimizer.state}
 
 
 def test_mixtral_is_the_real_class():

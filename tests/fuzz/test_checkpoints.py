@@ -135,7 +135,7 @@ def _edit(path: Path, share: float, value: Any) -> None:
 
 
 @given(st.data())
-@fuzz(40)
+@fuzz(20)
 def test_damaged_checkpoints_are_refused_or_continued_bit_for_bit(wholes: dict[str, Whole], data: st.DataObject):
     whole = wholes[data.draw(st.sampled_from(sorted(RUNS)))]
     cut = data.draw(st.sampled_from(CUTS))
@@ -192,7 +192,7 @@ def _restore(whole: Whole, checkpoint: Path, kind: str) -> None:
 
 
 @given(st.floats(0, 0.999), values)
-@fuzz(25)
+@fuzz(14)
 def test_trainer_states_that_were_signed_anew_are_refused_or_continued(
     wholes: dict[str, Whole], share: float, value: Any
 ):

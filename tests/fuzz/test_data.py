@@ -124,7 +124,7 @@ def plan_of(place: Path, task: str, model: str, file: Path) -> Plan | None:
 
 
 @given(odd_rows(), st.sampled_from(FORMATS))
-@fuzz(90)
+@fuzz(45)
 def test_odd_rows_are_planned_or_refused(place: Path, rows: tuple[str, str, list[dict[str, Any]]], ending: str):
     task, model, content = rows
     with tempfile.TemporaryDirectory(dir=place) as directory:
@@ -137,7 +137,7 @@ def test_odd_rows_are_planned_or_refused(place: Path, rows: tuple[str, str, list
 
 
 @given(st.data())
-@fuzz(70)
+@fuzz(35)
 def test_damaged_files_are_planned_or_refused(place: Path, data: st.DataObject):
     """A damaged file that is planned has a row for each JSON value, and nothing that is not JSON."""
     task, model, rows = data.draw(families())

@@ -96,7 +96,7 @@ def peft_alone_can(names: list[str], directory: Path) -> bool:
 
 
 @given(names, st.sampled_from(["none", "random"]), st.integers(1, 3))
-@fuzz(25)
+@fuzz(14)
 def test_names_are_selected_by_saved_and_loaded(names: list[str], expand: str, keep: int):
     with tempfile.TemporaryDirectory() as place:
         assume(peft_alone_can(names, Path(place) / "plain"))

@@ -107,13 +107,13 @@ def plan_of(place: Path, text: bytes) -> None:
 
 
 @given(changes())
-@fuzz(80)
+@fuzz(40)
 def test_odd_settings_are_planned_or_refused(place: Path, changed: dict[str, Any]):
     plan_of(place, yaml.safe_dump({**good(place), **changed}).encode("utf-8", "surrogatepass"))
 
 
 @given(st.data())
-@fuzz(30)
+@fuzz(15)
 def test_damaged_recipes_are_planned_or_refused(place: Path, data: st.DataObject):
     plan_of(place, data.draw(damaged(yaml.safe_dump(good(place)).encode())))
 
@@ -136,7 +136,7 @@ def odd_sweeps(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(odd_sweeps(), st.booleans(), st.data())
-@fuzz(200)
+@fuzz(100)
 def test_sweeps_are_planned_in_their_root_or_refused(
     place: Path, content: dict[str, Any], damage: bool, data: st.DataObject
 ):

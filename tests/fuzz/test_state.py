@@ -149,7 +149,7 @@ def resume(run: str, directory: Path, model: Any) -> tuple[WeightLora, dict[str,
 
 
 @given(st.data())
-@fuzz(120)
+@fuzz(60)
 def test_edited_states_are_followed_as_written_or_refused(data: st.DataObject):
     run, kind, before, state = data.draw(edited())
     model = lora_bert()

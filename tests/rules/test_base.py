@@ -8,8 +8,9 @@ from models import adamw, batch, lora_bert, train
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
-from weightlora.errors import ConfigError
-from weightlora.rules import RULES, Rule
+from weightlora.budget import top_k
+from weightlora.errors import ConfigError, TrainingError
+from weightlora.rules import RULES, Rule, check_finite
 from weightlora.rules.base import rank_last
 
 STEPS = {"select_steps": 4}
@@ -28,6 +29,21 @@ def test_each_rule_is_complete(name):
     rule = RULES[name]
     assert issubclass(rule, Rule) and rule.name == name and rule.score_label and rule.__doc__
     assert WeightLoraConfig(**settings_for(name)).selection == name
+
+
+@pytest.mark.parametrize(
+    ("name", "least_steps", "probes", "has_gates", "shares_parameters"),
+    [
+        ("credit", 1, False, False, True),
+        ("gradient", 0, True, False, True),
+        ("stoiht", 2, False, True, False),
+        ("random", 0, False, False, False),
+    ],
+)
+def test_what_the_rules_say_of_themselves(name, least_steps, probes, has_gates, shares_parameters):
+    rule = RULES[name]
+    assert (rule.least_steps, rule.probes) == (least_steps, probes)
+    assert (rule.has_gates, rule.shares_parameters) == (has_gates, shares_parameters)
 
 
 def test_each_rule_keeps_exactly_k_and_leaves_nothing(name):
@@ -105,7 +121,7 @@ def test_a_rule_of_somebody_else_is_one_entry(monkeypatch):
     model(**batch()).loss.backward()
 
 
-@pytest.mark.parametrize("large", [1.0, 1e-30, 1e30, -1e30])
+@pytest.mark.parametrize("large", [1.0, 0.0, 1e-30, 1e30, -1e30])
 def test_rank_last_puts_some_after_all_others_and_leaves_the_others_alone(large):
     score = torch.tensor([0.0, large, 1.0, large * 2, 0.0, -abs(large)], dtype=torch.float64)
     last = torch.tensor([True, False, True, False, True, False])
@@ -113,7 +129,67 @@ def test_rank_last_puts_some_after_all_others_and_leaves_the_others_alone(large)
     assert torch.equal(ranked[~last], score[~last])
     assert ranked[last].max() < ranked[~last].min()
     assert ranked[2] > ranked[0] == ranked[4]
-    assert torch.equal(rank_last(score, torch.zeros(6, dtype=torch.bool)), score)
+    for all_or_none in (True, False):
+        assert torch.equal(rank_last(score, torch.full((6,), all_or_none)), score)
+
+
+class Given(Rule):
+    """Has no evidence on the first adapter."""
+
+    name, score_label, least_steps = "given", "score", 1
+
+    def unseen(self):
+        return torch.arange(len(self.score)) == 0
+
+
+def test_a_rule_holds_a_score_and_an_open_gate_for_each_adapter():
+    rule = Rule(find_adapters(lora_bert()), None, None)
+    assert torch.equal(rule.score, torch.zeros(12, dtype=torch.float64))
+    assert torch.equal(rule.omega, torch.ones(12, dtype=torch.float64))
+    assert torch.equal(rule.unseen(), torch.zeros(12, dtype=torch.bool))
+    assert torch.equal(rule.take(1.0), rule.score)
+    rule.restore(torch.arange(12.0), torch.arange(12.0) / 12)
+    rule.keep(torch.arange(12) % 4 == 1)
+    assert rule.score.tolist() == [1, 5, 9] and rule.omega.tolist() == pytest.approx([1 / 12, 5 / 12, 9 / 12])
+
+
+def test_what_is_not_seen_comes_last_and_warns_where_it_stays_all_the_same():
+    rule = Given(find_adapters(lora_bert())[:3], None, None)
+    rule.score = torch.tensor([0.5, -3.0, -2.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rule.decide(lambda score: top_k(score, 2)).tolist() == [False, True, True]
+    with pytest.warns(UserWarning, match="1 of the 3 adapters that stay got no gradient"):
+        assert rule.decide(lambda score: top_k(score, 3)).all()
+
+
+def test_30_steps_are_enough():
+    rule = Given([], None, None)
+    with pytest.warns(UserWarning, match="the evidence of 29 steps, which is thin: select for 30 steps or more"):
+        rule.warn_of_few_steps(29)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rule.warn_of_few_steps(30)
+        Rule([], None, None).warn_of_few_steps(1)
+
+
+def test_equal_scores_are_nothing_to_choose_by():
+    rule = Given(find_adapters(lora_bert())[:3], None, None)
+    with pytest.raises(TrainingError, match=r"score the same after 4 steps, .* train for more steps before"):
+        rule.check_differs(4)
+    rule.probes = True
+    with pytest.raises(TrainingError, match=r"score the same after 0 steps, .* call probe\(batches\) before"):
+        rule.check_differs(0)
+    rule.score = torch.tensor([0.0, 0.0, 1.0])
+    rule.check_differs(4)
+
+
+def test_the_first_adapter_with_evidence_that_is_not_finite_is_named():
+    adapters = find_adapters(lora_bert())[:4]
+    check_finite(torch.tensor([0.0, 1.0, -1e30, 2.0]), adapters, "step 3")
+    message = "evidence on adapter 'bert.encoder.layer.0.attention.self.key' is inf in step 3"
+    with pytest.raises(TrainingError, match=message):
+        check_finite(torch.tensor([0.0, torch.inf, 1.0, torch.nan]), adapters, "step 3")
 
 
 @pytest.mark.parametrize("name", ["credit", "stoiht"])

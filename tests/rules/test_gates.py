@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.budget import top_k
-from weightlora.errors import TrainingError
+from weightlora.errors import ModelError, TrainingError
 from weightlora.rules.gates import Gate, StoIHT, attach_gate, detach_gate, set_gates_, take_gradients
 
 
@@ -299,3 +299,95 @@ def test_the_host_waits_for_an_accelerator_once_a_step():
             gradients = take_gradients(gates)
             set_gates_(gates, gradients)
     assert operations.waited_for == [("cuda", "cpu")] and operations.made["_foreach_copy_"] == 1
+
+
+def rule_and_optimizer(**settings) -> tuple[StoIHT, torch.optim.Optimizer]:
+    model = lora_bert()
+    optimizer = adamw(model, lr=0.5)
+    config = WeightLoraConfig(selection="stoiht", **({"select_steps": 9, "omega_lr": 0.1} | settings))
+    return StoIHT(find_adapters(model), optimizer, config), optimizer
+
+
+def all_of(score: torch.Tensor) -> torch.Tensor:
+    return torch.ones(len(score), dtype=torch.bool)
+
+
+def test_the_gradients_lose_the_scale_of_the_loss():
+    rule, _ = rule_and_optimizer()
+    for number, gate in enumerate(rule.gates[1:]):
+        gate.omega.grad = torch.tensor(float(number))
+    assert rule.take(4.0).tolist() == [0.0, *[number / 4 for number in range(11)]]
+    with pytest.raises(TrainingError, match=r"no gate got a gradient: call step\(\) after backward\(\)"):
+        rule.take(4.0)
+
+
+@pytest.mark.parametrize(("follows", "initial", "share"), [(True, 2.0, 0.25), (True, None, 1.0), (False, 2.0, 1.0)])
+def test_the_step_size_follows_the_learning_rate_where_a_scheduler_has_set_it(follows, initial, share):
+    rule, optimizer = rule_and_optimizer(omega_follows_lr=follows)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 9.0, "initial_lr": 9.0})
+    if initial:
+        optimizer.param_groups[0]["initial_lr"] = initial
+    rule.update(torch.arange(12.0, dtype=torch.float64), 1, all_of)
+    assert rule.score.tolist() == pytest.approx([1 - 0.1 * share * number for number in range(12)], abs=1e-12)
+
+
+def test_gates_act_after_the_warm_up_and_not_before():
+    rule, _ = rule_and_optimizer(warmup_steps=2)
+    evidence = torch.arange(12.0, dtype=torch.float64)
+    for step in (1, 2):
+        rule.update(evidence, step, all_of)
+        assert torch.equal(rule.omega, torch.ones(12, dtype=torch.float64))
+        assert [float(gate.omega) for gate in rule.gates] == [1.0] * 12
+    rule.update(evidence, 3, all_of)
+    assert torch.equal(rule.omega, rule.score) and rule.omega is not rule.score
+    assert [float(gate.omega) for gate in rule.gates] == pytest.approx([1 - 0.3 * number for number in range(12)])
+
+
+def test_gates_are_projected_every_so_many_steps_unless_none_has_moved():
+    rule, _ = rule_and_optimizer(threshold_every=2)
+    evidence = torch.arange(12.0, dtype=torch.float64) * 0.9
+    rule.update(evidence, 1, best_of(3))
+    assert (rule.score != 0).all()
+    rule.update(evidence, 2, best_of(3))
+    assert (rule.score != 0).nonzero().flatten().tolist() == [1, 2, 3], "0 has not moved, the others fell further"
+    before = rule.score.clone()
+    rule.update(torch.zeros(12, dtype=torch.float64), 4, best_of(1))
+    assert torch.equal(rule.score, before), "while all gradients are 0, there is nothing to rank"
+
+
+def test_gates_are_ranked_by_value_or_by_magnitude():
+    for rank_by, kept in (("value", [0, 1]), ("magnitude", [0, 2])):
+        rule = gates_rule(keep=2, omega_lr=1.0, rank_by=rank_by)
+        keep = moved_to(rule, [3.0, 0.5, -2.0, *[-0.1] * 9], 2)
+        assert keep.nonzero().flatten().tolist() == kept
+        assert [rule.omega[place] for place in kept] == [rule.score[place] for place in kept]
+
+
+def test_on_the_simplex_the_gates_add_up_to_1_and_those_at_0_leave():
+    rule = gates_rule(keep=3, omega_lr=1.0, constraint="simplex")
+    rule.update(torch.tensor([-0.5, 0.0, 0.5, 0.6, *[5.0] * 8], dtype=torch.float64), 1, best_of(3))
+    assert rule.score.sum() == pytest.approx(1) and rule.score[1] == 0, "a gate that has not moved"
+    assert rule.score[:4].tolist() == pytest.approx([1.0, 0.0, 0.0, 0.0])
+    keep = rule.decide(best_of(3))
+    assert torch.equal(keep, rule.score != 0) and rule.omega is rule.score
+
+
+def test_those_that_stay_keep_their_gates_and_nothing_is_left_of_the_others():
+    model = lora_bert()
+    rule = StoIHT(find_adapters(model), adamw(model), WeightLoraConfig(selection="stoiht", keep=3, select_steps=4))
+    gates = list(rule.gates)
+    handles = [handle for gate in gates for handle in gate.handles]
+    mask = torch.arange(12) % 4 == 1
+    rule.restore(torch.arange(12.0, dtype=torch.float64), torch.arange(12.0, dtype=torch.float64) / 12)
+    assert [float(gate.omega) for gate in gates] == pytest.approx([number / 12 for number in range(12)])
+    rule.keep(mask)
+    assert rule.gates == [gates[1], gates[5], gates[9]] and rule.score.tolist() == [1, 5, 9]
+    alive = [handle.id in handle.hooks_dict_ref() for handle in handles]
+    assert alive == mask.tolist()
+    rule.close()
+    assert not any(handle.id in handle.hooks_dict_ref() for handle in handles)
+
+
+def test_what_a_gate_cannot_switch_off_is_refused():
+    with pytest.raises(ModelError, match=r"kind that a gate cannot switch off \(DoraLinear\): set selection='credit'"):
+        StoIHT(find_adapters(lora_bert(use_dora=True)), None, WeightLoraConfig(selection="stoiht", select_steps=4))

@@ -55,7 +55,7 @@ def test_a_plain_trainer_resumes_a_model_that_was_restored(whole, tmp_path, cut)
     same(outcome(trainer), expected)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cut", [1, 4, 7])
 def test_a_plain_trainer_with_the_callback_resumes_bit_for_bit_too(whole, tmp_path, cut):
     directory, settings, expected = whole
     shutil.copytree(directory / f"checkpoint-{cut}", tmp_path / f"checkpoint-{cut}")

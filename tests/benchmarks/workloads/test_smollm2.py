@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, REAL, select_disconnect_and_load
 from benchmarks.workloads import WORKLOADS
 from benchmarks.workloads import smollm2 as workloads
 from models import gguf_is_read_once, needs_gguf, smollm2
@@ -76,3 +77,8 @@ def test_smollm2_reports_the_loss_that_it_trains_on(job, task: str):
     assert found["held_out_loss"] == pytest.approx(float(output.loss), rel=1e-4)
     assert found["held_out_loss"] < 6, "a pretrained model that reads its text: chance is 10.8"
     assert work.metric in found and set(work.reported) <= set(found)
+
+
+@pytest.mark.slow
+def test_the_real_model_selects_disconnects_and_loads_without_us(tmp_path):
+    select_disconnect_and_load(ARCHITECTURES[REAL], "credit", tmp_path)
