@@ -170,7 +170,7 @@ def _gpu_models() -> dict[str, Callable[[torch.device], Subject]]:
 
 def _kept_on(task: str) -> tuple[str, ...]:
     """What the default rule kept on a task of the comparison of methods, at the first seed."""
-    return tuple(read_result(QUALITY / task / "results" / "weightlora" / "seed-0.json").kept)
+    return tuple(read_result(QUALITY / task / "results" / "weightlora" / "seed-0.json").kept or ())
 
 
 def _cut(columns: Batch, rows: int) -> list[Batch]:
