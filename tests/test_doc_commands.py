@@ -76,13 +76,14 @@ def check_weightlora(arguments: list[str]) -> None:
 
 
 def check_install(what: str) -> None:
+    """A clone or a wheel file of this version, with extras that there are."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    if extras := re.fullmatch(r"\.\[([a-z,]+)\]", what):
-        for extra in extras[1].split(","):
-            assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
-    else:
-        version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
-        assert version is not None and what == f"weightlora-{version[1]}-py3-none-any.whl", what
+    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)
+    assert version is not None
+    found = re.fullmatch(r"(\S+?)(?:\[([a-z,]+)\])?", what)
+    assert found is not None and found[1] in (".", f"weightlora-{version[1]}-py3-none-any.whl"), what
+    for extra in (found[2] or "").split(","):
+        assert not extra or re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -136,6 +137,7 @@ def test_what_a_command_is() -> None:
         "make nothing",
         "pip install '.[everything]'",
         "pip install weightlora-0.0.9-py3-none-any.whl",
+        "pip install 'weightlora-0.1.0-py3-none-any.whl[everything]'",
         "wl select",
     ],
 )
