@@ -14,6 +14,7 @@ from weightlora.rules.credit import UpdateCredit
 from weightlora.tensors import forget_whole_, note_whole_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, lr=1.0), lambda p: torch.optim.AdamW(p, lr=2e-4)])
 def test_credits_add_up_to_the_loss_decrease(make):
     """Completeness: on a full batch, with small steps, within 2 %; the head is frozen, so adapters did all of it."""
@@ -26,6 +27,7 @@ def test_credits_add_up_to_the_loss_decrease(make):
     assert sum(credits) == pytest.approx(decrease, rel=0.02)
 
 
+@pytest.mark.slow
 def test_doras_credits_add_up_with_the_norm_that_pefts_gradient_leaves_out():
     """Without the norm's part they add up to more than twice the decrease."""
     model = lora_bert(layers=1, task_type=None, use_dora=True).eval()
