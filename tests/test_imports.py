@@ -248,6 +248,7 @@ def test_the_callback_is_loaded_when_asked_for() -> None:
         assert nursery().run("-c", code.format(name)).stdout == f"{loads}\n"
 
 
+@pytest.mark.slow
 def test_public_names_resolve() -> None:
     import weightlora
 
