@@ -25,7 +25,8 @@ HERE = Path(__file__).parent
 ROOMS = ("benchmarks", "cli", "compare", "consumers", "contrib", "engines", "fuzz", "report", "train", "trainers")
 FILES = ("architectures", "checkpoint", "compile", "docs", "examples", "faults", "lightning", "nursery", "run")
 FILES_OF_ROOMS = ("adapters/test_variants.py", "export/test_exporting.py", "prefix/test_cache.py")
-FILES_OF_ROOMS += ("selection/test_choosing.py", "selection/formats/test_python.py")
+FILES_OF_ROOMS += ("selection/test_choosing.py", "selection/formats/test_data.py", "selection/formats/test_python.py")
+FILES_OF_ROOMS += ("costs/test_measuring.py", "costs/test_memory.py", "costs/test_seconds.py")
 SLOW = {HERE.parent / "contrib", *(HERE / path for path in (*ROOMS, *FILES_OF_ROOMS))}
 SLOW |= {HERE / f"test_{file}.py" for file in FILES}
 """Whose tests train with a Trainer, run commands, pages of the docs or processes: all of them are marked as slow."""

@@ -150,7 +150,8 @@ def _compare(file: str, source: str, text: str) -> Mutant:
     end = min(end, len(old) - start, len(new) - start)
     before, after = old[start : len(old) - end], new[start : len(new) - end]
     function, lines = _place(ast.parse(source), range(start + 1, len(old) - end + 1))
-    return Mutant(file, text, function, lines, " ".join(map(str.strip, before)), " ".join(map(str.strip, after)))
+    one, other = (" ".join(map(str.strip, part)).strip() for part in (before, after))
+    return Mutant(file, text, function, lines, one, other)
 
 
 def _alike(old: list[str], new: list[str]) -> int:

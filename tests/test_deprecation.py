@@ -43,6 +43,7 @@ def test_a_class_stays_a_class(registry):
     assert isinstance(made, Old) and made.value == 3
 
 
+@pytest.mark.slow
 def test_what_was_to_leave_has_left():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

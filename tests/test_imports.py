@@ -255,6 +255,7 @@ def modules_after(statement: str) -> set[str]:
     return set(json.loads(run.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = modules_after("import weightlora")
     assert not loaded & {"datasets", "lightning", "matplotlib", "rich", "sklearn", "transformers.trainer", "trl"}
@@ -262,12 +263,14 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not loaded & {f"weightlora.{room}" for room in [*above, "measure", "trainers"]}
 
 
+@pytest.mark.slow
 def test_the_callback_is_loaded_when_asked_for() -> None:
     code = "import sys\nfrom weightlora import {}\nprint('weightlora.trainers.callback' in sys.modules)"
     for name, loads in (("WeightLora", False), ("WeightLoraCallback", True)):
         assert nursery().run("-c", code.format(name)).stdout == f"{loads}\n"
 
 
+@pytest.mark.slow
 def test_public_names_resolve() -> None:
     import weightlora
 

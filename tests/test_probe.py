@@ -253,6 +253,7 @@ def test_the_model_is_left_as_it_was_when_a_batch_fails():
     assert not model.training
 
 
+@pytest.mark.slow
 def test_the_probe_needs_less_memory_than_a_step_of_the_chosen_adapters():
     """The allocator's peak: one block's activations at a time, against those above the lowest survivor."""
     torch.manual_seed(0)

@@ -4,9 +4,10 @@ import math
 from dataclasses import asdict
 
 import pytest
+from models import adamw, lora_bert, train
 from runs import run_loop
 
-from weightlora import WeightLoraConfig
+from weightlora import WeightLora, WeightLoraConfig
 from weightlora.errors import StateError
 from weightlora.schema import (
     NAME,
@@ -127,3 +128,28 @@ def test_steps_and_rounds_have_a_largest_number(name, most):
     assert getattr(_config_of(settings | {name: most}), name) == most
     with pytest.raises(StateError, match=f"{name}={most + 1}, and it must be a whole number from"):
         _config_of(settings | {name: most + 1})
+
+
+def test_rounds_are_counted_from_the_end_of_the_warm_up():
+    model = lora_bert()
+    optimizer = adamw(model)
+    settings = {"selection": "stoiht", "omega_lr": 1.0, "warmup_steps": 2, "rounds": 2, "keep": 3, "select_steps": 6}
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**settings))
+    for step, over in enumerate((0, 0, 0, 1, 1, 2)):
+        train(model, optimizer, selector, start=step)
+        state = selector.state_dict()
+        check_values(state)
+        assert state["round"] == over
+        if step < 2:
+            with pytest.raises(StateError, match=r"with gate 0\.5, and no gate has moved yet"):
+                check_values(state | {"omega": [0.5] * 12})
+        with pytest.raises(StateError, match=f"the state's round is {over - 1}, and {over} of 2 are over"):
+            check_values(state | {"round": over - 1})
+
+
+def test_those_that_wait_to_leave_have_lost(values):
+    gone = next(name for name, rank in zip(values["names"], values["ranks"], strict=True) if rank is None)
+    stays = next(name for name, rank in zip(values["names"], values["ranks"], strict=True) if rank is not None)
+    check_values(values | {"waiting": [gone]})
+    with pytest.raises(StateError, match=f"has '{stays}' among those that wait to leave, and it has not lost"):
+        check_values(values | {"waiting": [gone, stays]})

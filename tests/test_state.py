@@ -16,7 +16,7 @@ from torch import nn
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import find_adapters
 from weightlora.errors import StateError
-from weightlora.state import STATE_FILE, State, read_state, write_state
+from weightlora.state import STATE_FILE, State, check_config, read_state, write_state
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -295,3 +295,29 @@ def test_the_time_to_take_a_state_grows_like_the_number_of_adapters():
         profile.runcall(selector.state_dict)
         calls.append(sum(entry.callcount for entry in profile.getstats()))
     assert calls[1] < 5 * calls[0]
+
+
+def test_a_fraction_of_the_steps_fits_any_number_and_every_other_setting_must_be_the_same():
+    state = many(3)
+    check_config(state, WeightLoraConfig(keep=3, select_steps=4))
+    check_config(state, WeightLoraConfig(keep=3, select_steps=0.5))
+    for settings in ({"select_steps": 5}, {"select_steps": 0.5, "seed": 1}):
+        name, value = list(settings.items())[-1]
+        with pytest.raises(StateError, match=f"the state was saved with {name}=.*, and the config says {value}"):
+            check_config(state, WeightLoraConfig(**{"keep": 3} | settings))
+
+
+def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_state(many(1).to_dict() | {"scores": [float("nan")]}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_has_not_begun_has_seen_nothing():
+    adapters = find_adapters(lora_bert())
+    state = State.at_start({"keep": 3}, adapters)
+    assert (state.step_count, state.round, state.waiting, state.costs) == (0, 0, [], None)
+    assert state.omega == [1.0] * 12 and state.scores == [0.0] * 12
+    assert state.names == [adapter.name for adapter in adapters] and state.kinds == ["module"] * 12
+    assert state.sizes == [adapter.size for adapter in adapters]
+    assert state.ranks == state.start_ranks == [4] * 12 and state.scalings == [2.0] * 12

@@ -11,8 +11,10 @@ from torch._subclasses import FakeTensorMode
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.rules.credit import UpdateCredit
+from weightlora.tensors import forget_whole_, note_whole_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, lr=1.0), lambda p: torch.optim.AdamW(p, lr=2e-4)])
 def test_credits_add_up_to_the_loss_decrease(make):
     """Completeness: on a full batch, with small steps, within 2 %; the head is frozen, so adapters did all of it."""
@@ -25,6 +27,7 @@ def test_credits_add_up_to_the_loss_decrease(make):
     assert sum(credits) == pytest.approx(decrease, rel=0.02)
 
 
+@pytest.mark.slow
 def test_doras_credits_add_up_with_the_norm_that_pefts_gradient_leaves_out():
     """Without the norm's part they add up to more than twice the decrease."""
     model = lora_bert(layers=1, task_type=None, use_dora=True).eval()
@@ -73,6 +76,46 @@ def test_only_adapters_that_take_part_get_credit():
     optimizer.step()
     taken = credit.take(1.0)
     assert taken[0] == 0 and (taken[1:] > 0).all()
+
+
+def test_a_part_of_a_factor_stands_for_all_of_its_parts():
+    """The mean over the processes is then the whole."""
+    taken = []
+    for cut in ((), (2,)):
+        model = lora_bert()
+        adapters = find_adapters(model)
+        optimizer = adamw(model)
+        credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+        factors = [factor for place in cut for factor in adapters[place].factors]
+        for factor in factors:
+            note_whole_(factor, 4 * factor.numel(), 4)
+        model(**batch()).loss.backward()
+        optimizer.step()
+        taken.append(credit.take(1.0).tolist())
+        for factor in factors:
+            forget_whole_(factor)
+    whole, part = taken
+    assert part == [4 * value if place == 2 else value for place, value in enumerate(whole)] and whole[2] != 0
+
+
+def test_those_that_stay_go_on_with_their_own_credit():
+    model = lora_bert()
+    adapters = find_adapters(model)
+    optimizer = adamw(model)
+    credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+    model(**batch()).loss.backward()
+    optimizer.step()
+    credit.update(credit.take(1.0), 1, None)
+    score, mask = credit.score, torch.arange(12) % 4 == 1
+    credit.keep(mask)
+    assert torch.equal(credit.score, score[mask])
+    before = [[p.detach().clone() for p in adapter.parameters] for adapter in adapters]
+    optimizer.step()
+    expected = [
+        -sum(float((p.grad * (p - old)).sum()) for p, old in zip(adapter.parameters, olds, strict=True))
+        for adapter, olds in zip(adapters, before, strict=True)
+    ]
+    assert credit.take(1.0).tolist() == pytest.approx([expected[place] for place in (1, 5, 9)], rel=1e-4)
 
 
 def test_the_order_of_calls_is_checked():

@@ -80,6 +80,7 @@ def test_peft_leaves_nothing_behind_on_a_model_that_it_adapted():
     assert changes(model, before) == [] and not hasattr(model, "peft_config")
 
 
+@pytest.mark.slow
 def test_the_snapshot_sees_each_change():
     """What the other tests compare would differ."""
     ways = {
