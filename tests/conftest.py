@@ -23,7 +23,19 @@ settings.load_profile("weightlora")
 
 HERE = Path(__file__).parent
 ROOMS = ("benchmarks", "cli", "compare", "consumers", "contrib", "engines", "fuzz", "report", "train", "trainers")
-FILES = ("architectures", "checkpoint", "compile", "docs", "examples", "faults", "lightning", "nursery", "run")
+FILES = (
+    "api",
+    "architectures",
+    "checkpoint",
+    "compile",
+    "docs",
+    "examples",
+    "extras",
+    "faults",
+    "lightning",
+    "nursery",
+    "run",
+)
 FILES_OF_ROOMS = ("adapters/test_variants.py", "export/test_exporting.py", "prefix/test_cache.py")
 FILES_OF_ROOMS += ("selection/test_choosing.py", "selection/formats/test_data.py", "selection/formats/test_python.py")
 FILES_OF_ROOMS += ("costs/test_measuring.py", "costs/test_memory.py", "costs/test_seconds.py")
