@@ -8,6 +8,7 @@ from peft import PeftModel
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import base_model_of, find_adapters
+from weightlora.adapters.variants import VARIANTS
 
 RULES = {
     "credit": {"expand": "random"},
@@ -113,3 +114,11 @@ def test_what_cannot_be_served_is_refused_by_name_before_anything_changes(name, 
     assert message in str(error.value)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_which_kinds_grow_and_which_have_gates():
+    """DoRA's magnitude has the size of the outputs and not of the rank, in convolutions, too."""
+    dora = {f"Dora{layer}" for layer in ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")}
+    assert {name for name, allows in VARIANTS.items() if allows.growth} == {"ALoraLinear", "VeloraLinear", *dora}
+    gated = {"ALoraLinear", "BdLoraLinear", "MiCALinear", "MiCAEmbedding"}
+    assert {name for name, allows in VARIANTS.items() if allows.gates} == gated
