@@ -1,5 +1,7 @@
 """The probe inside trainers: the choice of a plain loop, after which training sees the batches that it would see."""
 
+import itertools
+
 import pytest
 import torch
 from loops import make_trainer, samples
@@ -205,6 +207,9 @@ def test_a_compiled_trainer_is_refused_with_a_budget_of_time(tmp_path):
 
 
 def test_a_trainer_under_bf16_keeps_a_budget_of_time(tmp_path, monkeypatch):
+    """By a clock that moves when it is read, so that a busy machine changes nothing."""
+    ticks = itertools.count()
+    monkeypatch.setattr("weightlora.costs.seconds.time.perf_counter", lambda: float(next(ticks)))
     monkeypatch.setattr("weightlora.costs.seconds.STEPS", 1)
     callback = WeightLoraCallback(WeightLoraConfig(keep_step_time=0.9, keep=2, select_steps=2))
     make_trainer(tmp_path, lora_bert(), callback, kind=Trainer, bf16=True).train()
