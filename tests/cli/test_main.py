@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -65,20 +64,12 @@ def test_flags_have_both_spellings():
     assert spellings("learning_rate") == ["--learning_rate", "--learning-rate"] and spellings("keep") == ["--keep"]
 
 
-def test_the_version_comes_at_once_and_nothing_else():
+def test_the_version_comes_alone_and_imports_nothing_that_takes_seconds():
     """It needs neither torch nor PEFT, which take seconds to import."""
-    best = min(_timed("-m", "weightlora", "--version")[0] for _ in range(2))
-    done = _timed("-m", "weightlora", "--version")[1]
+    done = run("-m", "weightlora", "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"weightlora {__version__}\n", "")
-    assert best < 2
     loaded = run("-X", "importtime", "-m", "weightlora", "--version").stderr
     assert "weightlora.cli" in loaded and not any(f"| {name}\n" in loaded for name in ("torch", "peft", "numpy"))
-
-
-def _timed(*arguments: str) -> tuple[float, subprocess.CompletedProcess[str]]:
-    began = time.perf_counter()
-    done = run(*arguments)
-    return time.perf_counter() - began, done
 
 
 def test_no_command_prints_what_bitsandbytes_could_not_load(tmp_path):

@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,10 @@ def test_what_is_no_expression(setting: str, pattern: str):
 
 def test_an_expression_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(patterns, "LIMIT", 1.5)
-    began = time.monotonic()
     with pytest.raises(ConfigError, match=r"rank_pattern='\(\\\\w\+\)\+\$x' takes more than 1.5 seconds"):
         check_patterns(
             [("target_modules", ".*query.*"), ("rank_pattern", r"(\w+)+$x"), ("alpha_pattern", "a*")], NAMES
         )
-    assert time.monotonic() - began < 5
     check_patterns([("target_modules", r".*\.(query|key)\w*"), ("alpha_pattern", "a*")], NAMES)
 
 
