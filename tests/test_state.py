@@ -321,3 +321,24 @@ def test_a_run_that_has_not_begun_has_seen_nothing():
     assert state.names == [adapter.name for adapter in adapters] and state.kinds == ["module"] * 12
     assert state.sizes == [adapter.size for adapter in adapters]
     assert state.ranks == state.start_ranks == [4] * 12 and state.scalings == [2.0] * 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"omega": []}, "the state's 'omega' is "),
+        ({"names": [[]]}, "entry 0 of the state's 'names' is"),
+        ({"names": None}, "'names'"),
+    ],
+)
+def test_a_state_of_format_2_is_checked_before_it_is_turned_into_one_of_today(changes, message):
+    old = in_format_2(many(3)) | changes
+    with pytest.raises(StateError, match=message):
+        State.from_dict(old)
+
+
+def test_a_whole_file_with_a_state_that_no_run_can_have_is_not_read(tmp_path):
+    """Its checksum is right."""
+    write_state({"format": 1}, tmp_path)
+    with pytest.raises(StateError, match="the state has format 1, and this version reads"):
+        read_state(tmp_path)
