@@ -48,6 +48,9 @@ def test_the_states_of_a_run_pass(values):
         ),
         ({"kinds": ["layer"] * 12}, "entry 0 of the state's 'kinds' is 'layer', and must be 'module' or 'parameter'"),
         ({"waiting": ["x"]}, "has 'x' among those that wait to leave, and it has not lost"),
+        ({"waiting": ["y", "x"]}, "has 'x' among those that wait"),
+        ({"waiting": [[]]}, r"entry 0 of the state's 'waiting' is \[\], and must be a name"),
+        ({"costs": {}}, r"the state.s .costs. is \{\}, and must be the costs of a step"),
         ({"config": {}}, "config has select_steps=None"),
     ],
 )
@@ -85,6 +88,7 @@ COSTS = {
     [
         ({"resource": "step_time"}, "the costs of 'step_time', and its config bounds memory"),
         ({"groups": [0, 0, 2]}, "entry 2 of the state's 'groups' is 2"),
+        ({"groups": [-1, 0, 1]}, "entry 0 of the state's 'groups' is -1"),
         ({"groups": [0, 0, 0]}, "do not fit its 3 adapters"),
         ({"groups": [0, 1]}, "do not fit its 3 adapters"),
         ({"depth": [2.0, 1.0]}, "do not fit its 3 adapters"),
@@ -153,3 +157,61 @@ def test_those_that_wait_to_leave_have_lost(values):
     check_values(values | {"waiting": [gone]})
     with pytest.raises(StateError, match=f"has '{stays}' among those that wait to leave, and it has not lost"):
         check_values(values | {"waiting": [gone, stays]})
+
+
+def of(steps: int = 0, **settings) -> dict:
+    """The state of a run of its own, after so many steps."""
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**settings))
+    train(model, optimizer, selector, steps=steps)
+    return selector.state_dict()
+
+
+def test_a_run_without_steps_of_selection_has_a_state_before_its_probe_and_after_its_choice():
+    for settings, over in (({"selection": "gradient"}, 0), ({"selection": "random", "select_steps": 0}, 1)):
+        state = of(keep=3, **settings)
+        check_values(state)
+        assert (state["round"], state["config"]["select_steps"]) == (over, 0)
+
+
+def test_no_round_is_over_before_the_first_step():
+    check_values(of(keep=3, select_steps=2, rounds=2))
+
+
+@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+def test_a_choice_that_is_made_within_the_warm_up_moves_gates():
+    model = lora_bert()
+    optimizer = adamw(model)
+    config = WeightLoraConfig(selection="stoiht", constraint="simplex", warmup_steps=3, keep=3, select_steps=6)
+    selector = WeightLora(model, optimizer, config)
+    train(model, optimizer, selector, steps=2)
+    selector.finish()
+    state = selector.state_dict()
+    assert state["round"] == 1 and state["step_count"] == 2 and set(state["omega"]) - {0, 1}
+    check_values(state)
+
+
+def test_gates_may_leave_fewer_than_the_budget_but_not_none_and_not_more():
+    state = of(2, selection="stoiht", omega_lr=1.0, keep=3, select_steps=2)
+    nobody = {"ranks": [None] * 12, "scalings": [None] * 12, "omega": [0.0] * 12}
+    with pytest.raises(StateError, match="has 0 adapters with 0 parameters after 1 rounds, and the budget is 3"):
+        check_values(state | nobody)
+    everybody = {"ranks": state["start_ranks"], "scalings": [1.0] * 12, "omega": [1.0] * 12}
+    with pytest.raises(StateError, match="has 12 adapters with .* after 1 rounds, and the budget is 3"):
+        check_values(state | everybody)
+
+
+def test_before_the_first_decision_nobody_is_gone():
+    state = of(1, selection="stoiht", omega_lr=1.0, keep=3, select_steps=4)
+    gone = {"ranks": [*state["ranks"][:-1], None], "scalings": [*state["scalings"][:-1], None]}
+    with pytest.raises(StateError, match=r"rank None, scaling None and gate 0\.0 after 0 rounds"):
+        check_values(state | gone | {"omega": [*state["omega"][:-1], 0.0]})
+
+
+def test_settings_that_a_state_lacks_have_their_defaults_and_none_is_out_of_bounds():
+    assert _config_of({"select_steps": 0, "selection": "random"}).select_steps == 0
+    assert _config_of({"select_steps": 4}).rounds == 1
+    for name, value in (("select_steps", -1), ("rounds", 0)):
+        with pytest.raises(StateError, match=f"config has {name}={value}, and it must be a whole number"):
+            _config_of({"select_steps": 4, name: value})
