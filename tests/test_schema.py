@@ -50,7 +50,7 @@ def test_the_states_of_a_run_pass(values):
         ({"waiting": ["x"]}, "has 'x' among those that wait to leave, and it has not lost"),
         ({"waiting": ["y", "x"]}, "has 'x' among those that wait"),
         ({"waiting": [[]]}, r"entry 0 of the state's 'waiting' is \[\], and must be a name"),
-        ({"costs": {}}, r"the state.s .costs. is \{\}, and must be the costs of a step"),
+        ({"costs": {}}, r"the state's 'costs' is \{\}, and must be the costs of a step"),
         ({"config": {}}, "config has select_steps=None"),
     ],
 )
@@ -198,7 +198,7 @@ def test_gates_may_leave_fewer_than_the_budget_but_not_none_and_not_more():
     with pytest.raises(StateError, match="has 0 adapters with 0 parameters after 1 rounds, and the budget is 3"):
         check_values(state | nobody)
     everybody = {"ranks": state["start_ranks"], "scalings": [1.0] * 12, "omega": [1.0] * 12}
-    with pytest.raises(StateError, match="has 12 adapters with .* after 1 rounds, and the budget is 3"):
+    with pytest.raises(StateError, match=r"has 12 adapters with .* after 1 rounds, and the budget is 3"):
         check_values(state | everybody)
 
 
