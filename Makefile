@@ -163,7 +163,7 @@ release: $(STAMP) ## check everything, build the wheel into dist/, and print how
 	@echo "git tag v$$($(BIN)/python .ci/release.py) && git push --tags && $(BIN)/python -m twine upload dist/*"
 
 clean: ## remove all environments, caches and built files; runs/ stays
-	rm -rf $(VENV) $(CONSUMERS) $(LOWEST) $(ZERO_VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CONSUMERS) $(LOWEST) $(ZERO_VENV) build dist site .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help: ## show this list

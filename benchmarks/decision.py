@@ -1,6 +1,6 @@
 """The rule of decision of `quality/DECISION.md`, which was written before the runs, applied to the stored results."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
@@ -96,26 +96,28 @@ def decide(losses: Losses, look: Look) -> Verdict:
         for label in (LORA, *CANDIDATES)
     }
     best = {task: min(means[task, name] for name in CANDIDATES) for task in look.seeds}
-    verdict = Verdict(
-        {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in CANDIDATES},
-        {name: reasons for name in CANDIDATES if (reasons := _worse_than(name, losses, look))},
-        DEFAULT,
-        "no candidate is left, so the default stays.",
-    )
-    left = {name: verdict.mean_regret(name) for name in CANDIDATES if name not in verdict.out}
+    regrets = {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in CANDIDATES}
+    out = {name: reasons for name in CANDIDATES if (reasons := _worse_than(name, losses, look))}
+    return Verdict(regrets, out, *_winner({name: fmean(regrets[name].values()) for name in CANDIDATES}, out, look))
+
+
+def _winner(regrets: Mapping[str, float], out: Collection[str], look: Look) -> tuple[str, str]:
+    """What becomes, or stays, the default, by the mean regrets; and why, in one sentence."""
+    left = {name: regret for name, regret in regrets.items() if name not in out}
     if not left:
-        return verdict
+        return DEFAULT, "no candidate is left."
     tied = [name for name, regret in left.items() if regret - min(left.values()) < TIED]
     winner = min(tied, key=lambda name: (CANDIDATES[name].price, left[name]))
-    gain = verdict.mean_regret(DEFAULT) - left[winner]
+    gain = regrets[DEFAULT] - left[winner]
     if winner != DEFAULT and look.margin is not None and gain < look.margin:
-        reason = f"{winner} wins by {gain:.4f} of mean regret, less than the {look.margin} that this look asks for."
-        return Verdict(verdict.regrets, verdict.out, DEFAULT, reason)
-    others = [name for name in tied if name != winner]
-    reason = f"{winner} has the smallest mean regret of those that are left."
-    if others:
-        reason = f"{winner} is tied with {', '.join(others)}, and is the cheaper one, or has the smaller mean regret."
-    return Verdict(verdict.regrets, verdict.out, winner, reason)
+        return (
+            DEFAULT,
+            f"{winner} wins by {gain:.4f} of mean regret, less than the {look.margin} that this look asks for.",
+        )
+    if left[winner] > min(left.values()):
+        others = ", ".join(name for name in tied if name != winner)
+        return winner, f"{winner} is tied with {others}, and is the cheapest of them."
+    return winner, f"{winner} has the smallest mean regret of those that are left."
 
 
 def _worse_than(name: str, losses: Losses, look: Look) -> list[str]:

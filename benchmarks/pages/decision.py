@@ -64,5 +64,5 @@ def _differences(losses: Losses, verdict: Verdict, look: Look) -> str:
                 difference(paired(losses[task, name], {s: losses[task, label][s] for s in range(count)}))
                 for task, count in look.seeds.items()
             ]
-            rows.append([name, label, *cells, "out" if name in verdict.out else ""])
-    return markdown_table(["candidate", "loss minus that of", *look.seeds, ""], rows)
+            rows.append([name, label, *cells, "; ".join(verdict.out.get(name, ()))])
+    return markdown_table(["candidate", "loss minus that of", *look.seeds, "out, because"], rows)

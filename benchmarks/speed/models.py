@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import is_flash_attn_2_available
 
+from weightlora.errors import DataError
 from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
 from weightlora.train.result import read_result
 
@@ -170,7 +171,10 @@ def _gpu_models() -> dict[str, Callable[[torch.device], Subject]]:
 
 def _kept_on(task: str) -> tuple[str, ...]:
     """What the default rule kept on a task of the comparison of methods, at the first seed."""
-    return tuple(read_result(QUALITY / task / "results" / "weightlora" / "seed-0.json").kept or ())
+    path = QUALITY / task / "results" / "weightlora" / "seed-0.json"
+    if not (kept := read_result(path).kept):
+        raise DataError(f"{path} does not say what the run kept: repeat it with python -m benchmarks run.")
+    return tuple(kept)
 
 
 def _cut(columns: Batch, rows: int) -> list[Batch]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import LoraAdapter, find_adapters
+from weightlora.errors import ConfigError
 from weightlora.rules import RULES, Rule, Settings
 
 from .models import BATCHES, Subject
@@ -169,6 +170,11 @@ def _after(key: str, subject: Subject, kept: list[str]) -> Variant:
         def __init__(self, adapters: list[LoraAdapter], optimizer: torch.optim.Optimizer, settings: Settings) -> None:
             super().__init__(adapters, optimizer, settings)
             self.score = torch.tensor([a.name in subject.chosen for a in adapters], dtype=torch.float64)
+            if not self.score.sum() == len(subject.chosen) == subject.keep:
+                raise ConfigError(
+                    f"the subject names {len(subject.chosen)} adapters, {int(self.score.sum())} of them on the model, "
+                    f"and keeps {subject.keep}: name as many of the model as it keeps."
+                )
 
     with patch.dict(RULES, given=Given):
         return selecting(key, subject, selection="given", select_steps=BATCHES)

@@ -1,7 +1,9 @@
 """The rule of decision, on losses made up for each of its steps."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import benchmarks
 import pytest
 from benchmarks.decision import CANDIDATES, LOOKS, Look, decide, missing
 
@@ -47,7 +49,9 @@ def test_a_difference_within_the_noise_leaves_a_candidate_in():
 
 
 def test_of_those_that_are_tied_the_cheaper_one_wins():
-    assert decide(losses(weightlora=0.4, widening=0.4049), LOOK).winner == "widening"
+    verdict = decide(losses(weightlora=0.4, widening=0.4049), LOOK)
+    assert verdict.winner == "widening"
+    assert verdict.reason == "widening is tied with weightlora, and is the cheapest of them."
     assert decide(losses(weightlora=0.4, widening=0.4051), LOOK).winner == "weightlora"
     assert decide(losses(probe=0.4002, gora_per_block=0.4001), LOOK).winner == "gora-per-block"  # one price
 
@@ -74,3 +78,5 @@ def test_what_is_missing_is_named_run_by_run():
 def test_the_looks_have_the_tasks_that_the_page_of_decision_has():
     assert len(LOOKS["first"].seeds) == 5 and len(LOOKS["second"].seeds) == 10
     assert LOOKS["first"].seeds.items() <= LOOKS["second"].seeds.items()
+    page = (Path(benchmarks.__file__).parent / "quality" / "DECISION.md").read_text(encoding="utf-8")
+    assert all(f"`{task}`" in page for task in (*LOOKS["second"].seeds, *CANDIDATES))

@@ -14,6 +14,13 @@ from weightlora.rules.credit import UpdateCredit
 from weightlora.tensors import forget_whole_, note_whole_
 
 
+def begun():
+    """A model, its adapters and optimizer, and the rule before the first step."""
+    model = lora_bert()
+    adapters, optimizer = find_adapters(model), adamw(model)
+    return model, adapters, optimizer, UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda p: torch.optim.SGD(p, lr=1.0), lambda p: torch.optim.AdamW(p, lr=2e-4)])
 def test_credits_add_up_to_the_loss_decrease(make):
@@ -49,10 +56,7 @@ def decrease_and_credits(model, optimizer, steps: int = 200) -> tuple[float, lis
 
 
 def test_one_step_by_hand():
-    model = lora_bert()
-    adapters = find_adapters(model)
-    optimizer = adamw(model)
-    credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+    model, adapters, optimizer, credit = begun()
     before = [[p.detach().clone() for p in adapter.parameters] for adapter in adapters]
     model(**batch()).loss.backward()
     optimizer.step()
@@ -66,10 +70,7 @@ def test_one_step_by_hand():
 
 
 def test_only_adapters_that_take_part_get_credit():
-    model = lora_bert()
-    adapters = find_adapters(model)
-    optimizer = adamw(model)
-    credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+    model, adapters, optimizer, credit = begun()
     model(**batch()).loss.backward()
     for parameter in adapters[0].parameters:
         parameter.grad = None
@@ -82,10 +83,7 @@ def test_a_part_of_a_factor_stands_for_all_of_its_parts():
     """The mean over the processes is then the whole."""
     taken = []
     for cut in ((), (2,)):
-        model = lora_bert()
-        adapters = find_adapters(model)
-        optimizer = adamw(model)
-        credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+        model, adapters, optimizer, credit = begun()
         factors = [factor for place in cut for factor in adapters[place].factors]
         for factor in factors:
             note_whole_(factor, 4 * factor.numel(), 4)
@@ -99,10 +97,7 @@ def test_a_part_of_a_factor_stands_for_all_of_its_parts():
 
 
 def test_those_that_stay_go_on_with_their_own_credit():
-    model = lora_bert()
-    adapters = find_adapters(model)
-    optimizer = adamw(model)
-    credit = UpdateCredit(adapters, optimizer, WeightLoraConfig(keep=1, select_steps=4))
+    model, adapters, optimizer, credit = begun()
     model(**batch()).loss.backward()
     optimizer.step()
     credit.update(credit.take(1.0), 1, None)

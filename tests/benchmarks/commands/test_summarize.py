@@ -8,6 +8,7 @@ from benchmarks.__main__ import main
 from benchmarks.experiments import plan
 from benchmarks.pages import side
 from benchmarks.pages.choices import render_choices_markdown
+from benchmarks.pages.decision import render_decision_markdown
 from benchmarks.pages.kept import render_kept_markdown
 from benchmarks.pages.runs import QUALITY
 from benchmarks.pages.side import side_comparisons_in, write_headroom
@@ -55,6 +56,8 @@ def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path, monkeypatch
     assert choices == render_choices_markdown(main), "run: make bench-quality"
     tuning = (DOCS / "tuning.md").read_text(encoding="utf-8")
     assert tuning == render_tuning_markdown(QUALITY), "run: make bench-quality"
+    decision = (DOCS / "decision.md").read_text(encoding="utf-8")
+    assert decision == render_decision_markdown(main), "run: make bench-quality"
     kept = (DOCS / "kept.md").read_text(encoding="utf-8")
     assert kept == render_kept_markdown(main), "run: make bench-quality"
     pages = [path for path in write_headroom(QUALITY, QUALITY / "headroom", tmp_path) if path.suffix == ".md"]

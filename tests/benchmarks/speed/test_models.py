@@ -3,10 +3,13 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 import torch
 from benchmarks.speed import models
 from benchmarks.speed.models import BATCHES, GPU_MODELS, MODELS
 from models import tiny_llama
+
+from weightlora.errors import DataError
 
 
 def test_the_llamas_grow_by_layers():
@@ -65,3 +68,10 @@ def test_smollm2_continues_text(monkeypatch):
     found = MODELS["SmolLM2-135M"]()
     assert found.shape == (8, 64) and found.keep == 52 and len(found.batches) == BATCHES
     assert all((one["input_ids"] == one["labels"]).all() for one in found.batches)
+
+
+def test_a_stored_run_that_does_not_say_what_it_kept_is_refused(monkeypatch):
+    """Else the warm-up would choose, without a word."""
+    monkeypatch.setattr(models, "read_result", lambda path: SimpleNamespace(kept=None))
+    with pytest.raises(DataError, match="does not say what the run kept"):
+        models._kept_on("rotten-tomatoes")

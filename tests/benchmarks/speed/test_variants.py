@@ -13,6 +13,7 @@ from operations import Operations
 from torch._dynamo.testing import CompileCounter
 
 from weightlora.adapters import find_adapters
+from weightlora.errors import ConfigError
 from weightlora.guard import StepGuard
 from weightlora.rules import RULES
 
@@ -40,6 +41,9 @@ def test_what_a_whole_run_chose_is_what_is_timed_after_the_choice(subject):
     for variant in found.values():
         assert tuple(adapter.name for adapter in find_adapters(variant.model)) == chosen
     assert found["after"].selector.phase == "train" and "given" not in RULES
+    for wrong in (chosen[:2], (*chosen[:2], "of.another.model")):
+        with pytest.raises(ConfigError, match=f"names {len(wrong)} adapters, 2 of them on the model, and keeps 3"):
+            build(replace(subject, chosen=wrong), ("after",))
 
 
 def test_a_step_is_timed_in_parts_and_a_warm_up_is_not(subject):
