@@ -1,7 +1,8 @@
 """The rule of decision of `quality/DECISION.md`, which was written before the runs, applied to the stored results."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, combinations
 from statistics import fmean
 from typing import NamedTuple
 
@@ -66,12 +67,14 @@ class Verdict:
     Attributes:
         regrets: Candidate -> task -> its mean loss minus the lowest mean of the candidates, as a part of LoRA's loss.
         out: Candidate -> why step 1 leaves it out, a phrase for each reason.
+        unchecked: Candidates that were not compared with random sets, because that would not change the winner.
         winner: What becomes, or stays, the default.
         reason: Why, in one sentence.
     """
 
     regrets: Mapping[str, Mapping[str, float]]
     out: Mapping[str, list[str]]
+    unchecked: list[str]
     winner: str
     reason: str
 
@@ -81,24 +84,65 @@ class Verdict:
 
 
 def missing(losses: Losses, look: Look) -> dict[tuple[str, str], list[int]]:
-    """(task, label) -> the seeds that a look needs and that are not stored."""
-    labels = [LORA, PEFT_DEFAULT, *CANDIDATES, *(candidate.alike for candidate in CANDIDATES.values())]
+    """(task, label) -> the seeds that a look needs next and that are not stored.
+
+    These are first the runs of the candidates, of LoRA on all modules and of PEFT's default list. Of the random sets,
+    they are those of one candidate at a time, as long as the winner depends on them.
+    """
+    own = _absent(losses, look, [LORA, PEFT_DEFAULT, *CANDIDATES])
+    return own or _absent(losses, look, [CANDIDATES[name].alike for name in _asked_next(losses, look)])
+
+
+def decide(losses: Losses, look: Look) -> Verdict:
+    """Apply the rule. No run may be missing that the look needs."""
+    regrets, out = _regrets(losses, look), _out(losses, look)
+    return Verdict(regrets, out, _unchecked(losses, look, out), *_winner(_means(regrets), out, look))
+
+
+def _absent(losses: Losses, look: Look, labels: list[str]) -> dict[tuple[str, str], list[int]]:
     needed = {(task, label): range(count) for task, count in look.seeds.items() for label in labels}
     found = {key: [seed for seed in seeds if seed not in losses.get(key, {})] for key, seeds in needed.items()}
     return {key: seeds for key, seeds in found.items() if seeds}
 
 
-def decide(losses: Losses, look: Look) -> Verdict:
-    """Apply the rule. All runs that the look needs must be there."""
+def _asked_next(losses: Losses, look: Look) -> list[str]:
+    """The candidate whose random sets say most about who wins: none where they cannot change the winner."""
+    regrets, out = _means(_regrets(losses, look)), _out(losses, look)
+    unchecked = _unchecked(losses, look, out)
+    if len({_winner(regrets, {*out, *more}, look)[0] for more in _subsets(unchecked)}) == 1:
+        return []
+    likely = min((name for name in CANDIDATES if name not in out), key=lambda name: regrets[name])
+    return [likely if likely in unchecked else min(unchecked, key=lambda name: regrets[name])]
+
+
+def _subsets(names: list[str]) -> Iterator[tuple[str, ...]]:
+    return chain.from_iterable(combinations(names, size) for size in range(len(names) + 1))
+
+
+def _regrets(losses: Losses, look: Look) -> dict[str, dict[str, float]]:
     means = {
         (task, label): fmean(losses[task, label][seed] for seed in range(count))
         for task, count in look.seeds.items()
         for label in (LORA, *CANDIDATES)
     }
     best = {task: min(means[task, name] for name in CANDIDATES) for task in look.seeds}
-    regrets = {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in CANDIDATES}
-    out = {name: reasons for name in CANDIDATES if (reasons := _worse_than(name, losses, look))}
-    return Verdict(regrets, out, *_winner({name: fmean(regrets[name].values()) for name in CANDIDATES}, out, look))
+    return {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in CANDIDATES}
+
+
+def _means(regrets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: fmean(of_tasks.values()) for name, of_tasks in regrets.items()}
+
+
+def _out(losses: Losses, look: Look) -> dict[str, list[str]]:
+    """Why step 1 leaves candidates out, as far as the stored runs say."""
+    return {name: reasons for name in CANDIDATES if (reasons := _worse_than(name, losses, look))}
+
+
+def _unchecked(losses: Losses, look: Look, out: Collection[str]) -> list[str]:
+    """Candidates that are not out, and that may be out once all of their random sets are there."""
+    return [
+        name for name, candidate in CANDIDATES.items() if name not in out and _absent(losses, look, [candidate.alike])
+    ]
 
 
 def _winner(regrets: Mapping[str, float], out: Collection[str], look: Look) -> tuple[str, str]:
@@ -126,7 +170,8 @@ def _worse_than(name: str, losses: Losses, look: Look) -> list[str]:
         f"worse than {label} on {task}"
         for task, count in look.seeds.items()
         for label in (CANDIDATES[name].alike, PEFT_DEFAULT)
-        if excludes_zero(versus := paired(_of(losses, task, name, count), _of(losses, task, label, count)))
+        if not _absent(losses, Look({task: count}, None), [label])
+        and excludes_zero(versus := paired(_of(losses, task, name, count), _of(losses, task, label, count)))
         and versus is not None
         and versus["mean"] > 0
     ]

@@ -15,7 +15,8 @@ INTRODUCTION = (
     "The rule was written down before the runs (`benchmarks/quality/DECISION.md`). Regret: mean held-out loss minus "
     "the lowest mean of the candidates, as a part of the mean loss of LoRA on all modules. A candidate that is "
     "significantly worse (▲) than random sets of its own sizes, or than PEFT's default list, on any task is out. Of "
-    "the others, the one with the smallest mean regret wins, and the cheapest of those within 0.005 of it."
+    "the others, the one with the smallest mean regret wins, and the cheapest of those within 0.005 of it. Random "
+    "sets are run where the winner depends on them."
 )
 
 
@@ -42,7 +43,8 @@ def _look(losses: Losses, look: Look) -> list[str]:
         absent[task] += len(seeds)
     if count := absent.total():
         where = ", ".join(f"{task} {number}" for task, number in absent.items() if number)
-        return [f"Nothing is decided yet: {count} {'run is' if count == 1 else 'runs are'} missing ({where})."]
+        runs = "run is" if count == 1 else "runs are"
+        return [f"Nothing is decided yet: at least {count} {runs} missing ({where})."]
     verdict = decide(losses, look)
     said = f"**{verdict.winner}** {'stays' if verdict.winner == DEFAULT else 'becomes'} the default: {verdict.reason}"
     return [said, _regrets(verdict, look), _differences(losses, verdict, look)]
@@ -60,6 +62,9 @@ def _differences(losses: Losses, verdict: Verdict, look: Look) -> str:
     rows = []
     for name, candidate in CANDIDATES.items():
         for label in (candidate.alike, PEFT_DEFAULT):
+            if label != PEFT_DEFAULT and name in verdict.unchecked:
+                rows.append([name, label, *("" for _ in look.seeds), "not run: the winner does not depend on it"])
+                continue
             cells = [
                 difference(paired(losses[task, name], {s: losses[task, label][s] for s in range(count)}))
                 for task, count in look.seeds.items()

@@ -6,6 +6,8 @@ from pathlib import Path
 import benchmarks
 import pytest
 from benchmarks.decision import CANDIDATES, LOOKS, Look, decide, missing
+from hypothesis import given
+from hypothesis import strategies as st
 
 LOOK = Look({"a": 3, "b": 3}, None)
 NOISE = (0.0, 0.001, -0.001)
@@ -71,8 +73,50 @@ def test_a_look_may_ask_for_a_margin_over_todays_default():
 def test_what_is_missing_is_named_run_by_run():
     found = losses()
     assert not missing(found, LOOK)
-    del found["a", "random-like-gora"], found["b", "lora"][1]
-    assert missing(found, LOOK) == {("a", "random-like-gora"): [0, 1, 2], ("b", "lora"): [1]}
+    del found["a", "peft-default"], found["b", "lora"][1]
+    assert missing(found, LOOK) == {("a", "peft-default"): [0, 1, 2], ("b", "lora"): [1]}
+
+
+def without_random_sets(found: dict, *names: str) -> dict:
+    alike = [CANDIDATES[name].alike for name in names]
+    return {key: values for key, values in found.items() if key[1] not in alike}
+
+
+def test_the_random_sets_of_the_likely_winner_come_first_and_others_only_if_it_is_out():
+    means = {"probe": 0.40, "weightlora": 0.42, "widening": 0.45, "gora_per_block": 0.47}
+    nothing = without_random_sets(losses(**means), *CANDIDATES)
+    seeds = [0, 1, 2]
+    assert missing(nothing, LOOK) == {("a", "random-like-probe"): seeds, ("b", "random-like-probe"): seeds}
+    in_ = without_random_sets(losses(**means), "weightlora", "widening", "gora-per-block")
+    assert not missing(in_, LOOK)
+    verdict = decide(in_, LOOK)
+    assert verdict.winner == "probe" and verdict.unchecked == ["widening", "gora-per-block", "weightlora"]
+    out = without_random_sets(losses(**means, random_like_probe=0.3), "weightlora", "widening", "gora-per-block")
+    assert missing(out, LOOK) == {(task, "random-like-weightlora"): seeds for task in LOOK.seeds}
+
+
+def test_the_random_sets_of_a_cheaper_one_that_is_tied_are_asked_for():
+    found = without_random_sets(losses(weightlora=0.4, widening=0.403), "widening", "probe", "gora-per-block")
+    assert {label for _, label in missing(found, LOOK)} == {"random-like-widening"}
+
+
+def test_one_that_peft_default_leaves_out_needs_no_random_sets():
+    found = losses(probe={"a": 0.1, "b": 0.5}, peft_default={"a": 0.9, "b": 0.45}, weightlora=0.3, widening=0.4)
+    found = without_random_sets(found, "probe", "widening", "gora-per-block")
+    assert not missing(found, LOOK) and decide(found, LOOK).winner == "weightlora"
+
+
+@given(st.data())
+def test_random_sets_that_are_not_asked_for_never_change_the_winner(data):
+    """Whatever the losses are: asking for one candidate's random sets after another ends where all of them end."""
+    mean = st.floats(0.40, 0.44) | st.sampled_from([0.40, 0.403, 0.41])
+    labels = [*CANDIDATES, *(candidate.alike for candidate in CANDIDATES.values()), "peft-default"]
+    whole = losses(**{label.replace("-", "_"): data.draw(mean) for label in labels})
+    look = Look(LOOK.seeds, data.draw(st.sampled_from([None, 0.01])))
+    found = without_random_sets(whole, *CANDIDATES)
+    while asked := missing(found, look):
+        found |= {key: whole[key] for key in asked}
+    assert decide(found, look).winner == decide(whole, look).winner
 
 
 def test_the_looks_have_the_tasks_that_the_page_of_decision_has():
