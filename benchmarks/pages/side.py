@@ -1,6 +1,7 @@
 """Pages and pictures of the main comparison, and of the side comparisons: folders of experiments in its root."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from weightlora.train.result import Result
 
 from ..experiments import tasks_in
 from ..figures.frequency import draw_shares
+from ..figures.frontier import Place, draw_frontier
 from ..figures.headroom import draw_headroom
 from ..figures.movement import draw_movement
 from ..results import load_results
@@ -16,12 +18,14 @@ from ..summary import write_summary
 from ..tuning import render_tuning_markdown
 from .choices import movements, render_choices_markdown
 from .decision import render_decision_markdown
+from .frontier import PLAIN, SHARES, WAYS, Frontier, gather_frontier, render_frontier_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
 
-__all__ = ["side_comparisons_in", "write_headroom", "write_pages"]
+__all__ = ["side_comparisons_in", "write_frontier", "write_headroom", "write_pages"]
 
-HEADROOM = "headroom"
+HEADROOM, FRONTIER = "headroom", "frontier"
+PRICES = "benchmarks/results/prices.json"
 SUBSETS = "random-"
 """Labels of random subsets in the headroom comparison: random-<K>."""
 FEWEST_SUBSETS = 10
@@ -43,7 +47,7 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     A side comparison compares with runs of the main comparison where it has no runs of its own.
 
     Returns:
-        The pages and pictures in `out_dir`, and the files of the headroom comparison.
+        The pages and pictures in `out_dir`, and the files of the headroom comparison and of the frontier.
     """
     directory, results, written = Path(out_dir), load_results(root)[0], []
     pages = {"choices": render_choices_markdown(results), "kept": render_kept_markdown(results)}
@@ -57,7 +61,8 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
         written.append(draw_shares(task, share_of_seeds(runs), len(runs), directory / f"{task}-kept.png"))
     for side in side_comparisons_in(root):
         write_summary(side, directory / side.name, results)
-    return written + write_headroom(root, Path(root) / HEADROOM, directory / HEADROOM)
+    written += write_headroom(root, Path(root) / HEADROOM, directory / HEADROOM)
+    return written + write_frontier(results, Path(root) / FRONTIER, directory / FRONTIER)
 
 
 def write_headroom(
@@ -85,6 +90,36 @@ def write_headroom(
         losses = [run.held_out_loss for run in runs]
         written += [path, draw_headroom(f"{task}, {label}", losses, methods, path.with_suffix(".png"))]
     return written
+
+
+def write_frontier(
+    results: Iterable[Result], side: str | os.PathLike[str], out_dir: str | os.PathLike[str], prices: str = PRICES
+) -> list[Path]:
+    """Write `frontier.md` and `frontier.png`, loss against step time; nothing where no run within a budget is stored.
+
+    Args:
+        results: The main comparison, which has the plain lists.
+        side: Folder of the runs within budgets.
+        out_dir: Where the files are written.
+        prices: The file of prices by which the sets were chosen.
+    """
+    if not (frontier := gather_frontier(load_results(side)[0], results, prices)):
+        return []
+    directory = Path(out_dir)
+    page = write_text(directory / "frontier.md", render_frontier_markdown(frontier))
+    return [page, draw_frontier(_panels(frontier), directory / "frontier.png")]
+
+
+def _panels(frontier: Frontier) -> dict[str, tuple[dict[str, list[Place]], dict[str, Place]]]:
+    panels = {}
+    for task, points in frontier.items():
+        at = {
+            label: Place(point.step_time, point.loss["mean"] or 0.0, point.loss["ci"])
+            for label, point in points.items()
+        }
+        lines = {words: [at[f"{way}-{s}"] for s in SHARES if f"{way}-{s}" in at] for way, words in WAYS.items()}
+        panels[task] = lines, {words: at[label] for label, words in PLAIN.items() if label in at}
+    return panels
 
 
 def _is_comparable(run: Result, subset: Result) -> bool:

@@ -1,7 +1,12 @@
 """Every folder of experiments in the root has a summary of its own, and headroom its fit and its picture."""
 
-from benchmarks.pages.side import side_comparisons_in, write_pages
+import json
+
+from benchmarks.pages.side import side_comparisons_in, write_frontier, write_pages
+from pictures import PNG
 from stored import NAMES, result, store
+
+from weightlora.costs import Costs
 
 
 def keep(root, label, seed, loss, kept, **changes):
@@ -39,3 +44,16 @@ def test_a_side_comparison_has_its_tables_and_headroom_places_the_methods(tmp_pa
 def test_where_there_is_nothing_to_say_nothing_is_written(tmp_path):
     keep(tmp_path, "lora", 0, 0.4, NAMES)
     assert write_pages(tmp_path, tmp_path / "out") == [] and not (tmp_path / "out").exists()
+
+
+def test_runs_within_budgets_have_a_page_and_a_picture_beside_the_lists_of_the_main_comparison(tmp_path):
+    costs = Costs("step_time", [5, 4, 3, 2, 1, 0], [2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [0.0] * 6, [0.5] * 6, 10.0)
+    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": costs.to_dict()}))
+    prices, side, out = str(tmp_path / "prices.json"), tmp_path / "frontier", tmp_path / "out"
+    assert write_frontier([], side, out, prices) == [] and not out.exists()
+    lora = [keep(tmp_path, "lora", seed, 0.4, NAMES) for seed in range(2)]
+    for seed in range(2):
+        keep(side, "within-50", seed, 0.5 + 0.01 * seed, NAMES[-3:])
+    page, picture = write_frontier(lora, side, out, prices)
+    assert "| the probe's best set, budget 0.5 | 0.55 | +0.1050" in page.read_text()
+    assert "| LoRA on all modules | 1.00 |" in page.read_text() and picture.read_bytes().startswith(PNG)

@@ -1,0 +1,83 @@
+"""The picture of loss against step time: one panel per task, one line per way to fill a budget."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from weightlora.drawing.figures import BLUE, GREY, ORANGE, limits, new_figure, save
+from weightlora.errors import DataError
+
+__all__ = ["Place", "draw_frontier"]
+
+LINES = ((BLUE, "o", "-"), (ORANGE, "s", (0, (5, 2))), ("black", "^", (0, (1, 1.5))))
+MARKS = ("*", "P", "X")
+
+
+class Place(NamedTuple):
+    """Where a point is.
+
+    Attributes:
+        step_time: In parts of LoRA on all modules.
+        mean, ci: The loss minus that of LoRA on all modules, and the half-width of its interval, if there is one.
+    """
+
+    step_time: float
+    mean: float
+    ci: float | None
+
+
+def draw_frontier(
+    panels: Mapping[str, tuple[Mapping[str, Sequence[Place]], Mapping[str, Place]]], path: str | os.PathLike[str]
+) -> Path:
+    """Draw the loss against the step time.
+
+    Args:
+        panels: Title -> the lines (name -> their points by budget) and the single points (name -> where).
+        path: Where the PNG is written.
+
+    Raises:
+        DataError: There is nothing to draw.
+    """
+    if not panels:
+        raise DataError("no runs within budgets to draw.")
+    figure = new_figure(2.9 * len(panels) + 0.8, 3.9)
+    handles: dict[str, Any] = {}
+    for axes, (title, (lines, points)) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for (name, places), (colour, marker, style) in zip(lines.items(), LINES, strict=False):
+            handles[name] = _draw_line(axes, sorted(places), colour, marker, style)
+        for (name, place), marker in zip(points.items(), MARKS, strict=False):
+            [handles[name]] = axes.plot(
+                place.step_time, place.mean, marker, color=GREY, markersize=9, markeredgewidth=0, zorder=3
+            )
+        axes.axhline(0, color="#c9c9c9", linewidth=1, zorder=0.5)
+        axes.set_ylim(*limits([0, *(end for end in _ends(lines, points))]))
+        axes.set_title(title, fontsize=10, parse_math=False)
+        axes.set_xlabel("step time (LoRA on all = 1)", fontsize=9)
+        axes.tick_params(labelsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("held-out loss minus that\nof LoRA on all modules", fontsize=9)
+    figure.legend(
+        handles=[*handles.values()],
+        labels=[*handles],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
+    return save(figure, path)
+
+
+def _draw_line(axes: Any, places: Sequence[Place], colour: str, marker: str, style: Any) -> Any:
+    x, y = [place.step_time for place in places], [place.mean for place in places]
+    error = [0.0 if place.ci is None else place.ci for place in places]
+    return axes.errorbar(
+        x, y, yerr=error, color=colour, marker=marker, linestyle=style, markersize=5, linewidth=1.4, capsize=2
+    )
+
+
+def _ends(lines: Mapping[str, Sequence[Place]], points: Mapping[str, Place]) -> list[float]:
+    places = [*(place for several in lines.values() for place in several), *points.values()]
+    return [place.mean + sign * (place.ci or 0.0) for place in places for sign in (-1, 1)]

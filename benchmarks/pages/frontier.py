@@ -1,0 +1,174 @@
+"""Loss against step time: what a budget of time costs in quality, and whether a choice within it is worth having."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from weightlora.compare.statistics import excludes_zero, interval, paired
+from weightlora.compare.tables import difference, markdown_table
+from weightlora.train.result import Result
+
+from ..methods.within import read_prices
+
+__all__ = ["MEAN", "PLAIN", "SHARES", "WAYS", "Frontier", "Point", "gather_frontier", "render_frontier_markdown"]
+
+SHARES = (50, 60, 75, 90)
+"""Budgets, in hundredths of the step time of LoRA on all modules."""
+SEEDS = range(5)
+WAYS = {
+    "within": "the probe's best set",
+    "random": "random, with the same lowest module",
+    "nearest": "the modules nearest to the output",
+}
+LORA = "lora"
+PLAIN = {LORA: "LoRA on all modules", "peft-default": "PEFT's default list", "widening": "the widening layers"}
+MEAN = "mean of the tasks"
+Differences = Mapping[int, float]
+"""Seed -> held-out loss minus that of LoRA on all modules."""
+
+
+class Point(NamedTuple):
+    """A method on a task.
+
+    Attributes:
+        step_time: Of its sets, the mean over seeds, in parts of LoRA on all modules, by the stored prices.
+        differences: Its loss at each seed, minus that of LoRA on all modules.
+    """
+
+    step_time: float
+    differences: Differences
+
+    @property
+    def loss(self) -> dict[str, float | None]:
+        """The mean of the differences, and the half-width of its 95 % interval."""
+        return interval([*self.differences.values()])
+
+
+Frontier = dict[str, dict[str, Point]]
+"""Task, and last the mean of the tasks -> label -> its point. Empty without runs within a budget."""
+
+
+def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str) -> Frontier:
+    """The points of all methods.
+
+    Args:
+        side: Runs within budgets.
+        main: Runs of the main comparison, which has the plain lists.
+        prices: The file of prices.
+
+    Raises:
+        DataError: The prices are missing, or those of other modules.
+    """
+    within = [run for run in side if run.label in _labels()]
+    tasks = sorted({run.task for run in within})
+    runs: defaultdict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
+    for run in (*within, *(run for run in main if run.task in tasks and run.label in PLAIN)):
+        if run.seed in SEEDS:
+            runs[run.task, run.label][run.seed] = run
+    found: Frontier = {
+        task: {
+            label: Point(fmean(_step_time(run, prices) for run in several.values()), differences)
+            for (of_task, label), several in runs.items()
+            if of_task == task and (differences := _differences(several, runs[task, LORA]))
+        }
+        for task in tasks
+    }
+    return found and found | {MEAN: _mean(found)}
+
+
+def _labels() -> list[str]:
+    return [f"{way}-{share}" for share in SHARES for way in WAYS]
+
+
+def _step_time(run: Result, prices: str) -> float:
+    assert run.names is not None and run.kept is not None
+    costs = read_prices(prices, run.names)
+    return costs.predict([name in run.kept for name in run.names]) / costs.whole
+
+
+def _differences(runs: Mapping[int, Result], lora: Mapping[int, Result]) -> Differences:
+    return {seed: runs[seed].held_out_loss - lora[seed].held_out_loss for seed in sorted(runs.keys() & lora.keys())}
+
+
+def _mean(found: Frontier) -> dict[str, Point]:
+    """The mean over tasks at each seed that all tasks have."""
+    points = {}
+    for label in (*PLAIN, *_labels()):
+        of_tasks = [points_of[label] for points_of in found.values() if label in points_of]
+        seeds = [seed for seed in SEEDS if all(seed in point.differences for point in of_tasks)]
+        if len(of_tasks) == len(found) and seeds:
+            differences = {seed: fmean(point.differences[seed] for point in of_tasks) for seed in seeds}
+            points[label] = Point(fmean(point.step_time for point in of_tasks), differences)
+    return points
+
+
+def render_frontier_markdown(frontier: Frontier) -> str:
+    """The page: what can be said by the rule of `quality/frontier/DECISION.md`, all points, and the comparisons."""
+    parts = ["# Loss against step time", INTRODUCTION, _said(frontier), "![loss against step time](frontier.png)"]
+    parts += [_points(frontier), _comparisons(frontier)]
+    return "\n\n".join(parts) + "\n"
+
+
+INTRODUCTION = (
+    "MiniLM-L6, three tasks, five seeds. A budget is a part of the step time of LoRA on all modules. The probe's best "
+    "set within it is compared with random modules that reach as deep, with the modules nearest to the output, and "
+    "with fixed lists. Losses are held-out losses minus that of LoRA on all modules at the same seed, with 95 % "
+    "intervals. Step times follow from the measured prices by which the sets were chosen. How it is measured was "
+    "written down before the runs (`benchmarks/quality/frontier/DECISION.md`)."
+)
+
+
+def _said(frontier: Frontier) -> str:
+    tasks = [task for task in frontier if task != MEAN]
+    needed = [(task, label) for task in tasks for label in (*_labels(), *PLAIN)]
+    absent = sum(len(SEEDS) - len(_differences_of(frontier, task, label)) for task, label in needed)
+    if absent:
+        return f"Nothing is said yet: {absent} {'run is' if absent == 1 else 'runs are'} missing."
+    versus = {share: _versus(frontier, MEAN, share, "nearest") for share in SHARES}
+    told = {share: found for share, found in versus.items() if found is not None and excludes_zero(found)}
+    better, worse = ([share for share in told if (told[share]["mean"] < 0) is lower] for lower in (True, False))
+    if better and not worse:
+        where = _in_words(better)
+        return (
+            f"**The choice is worth it** at {where}: better than the modules nearest to the output, and worse nowhere."
+        )
+    if worse:
+        return f"**The modules nearest to the output do better** at {_in_words(worse)}."
+    return "**The modules nearest to the output do as well** at every budget."
+
+
+def _in_words(shares: list[int]) -> str:
+    return f"{' and '.join(f'{share / 100:g}' for share in shares)} of the step time"
+
+
+def _differences_of(frontier: Frontier, task: str, label: str) -> Differences:
+    point = frontier[task].get(label)
+    return {} if point is None else point.differences
+
+
+def _versus(frontier: Frontier, task: str, share: int, way: str) -> dict[str, Any] | None:
+    """The probe's best set minus another way to fill the same budget."""
+    own, other = (_differences_of(frontier, task, f"{name}-{share}") for name in ("within", way))
+    return paired(own, other)
+
+
+def _points(frontier: Frontier) -> str:
+    filled = {f"{way}-{share}": f"{WAYS[way]}, budget {share / 100:g}" for share in SHARES for way in WAYS}
+    names, rows = PLAIN | filled, []
+    for label, words in names.items():
+        points = [frontier[task].get(label) for task in frontier]
+        if any(points):
+            step = fmean(point.step_time for point in points if point is not None)
+            cells = ["" if point is None else difference(point.loss) for point in points]
+            rows.append([words, f"{step:.2f}", *cells])
+    return markdown_table(["", "step time", *frontier], rows)
+
+
+def _comparisons(frontier: Frontier) -> str:
+    rows = [
+        [f"{WAYS[way]}, budget {share / 100:g}", *(difference(_versus(frontier, t, share, way)) for t in frontier)]
+        for share in SHARES
+        for way in ("random", "nearest")
+    ]
+    return markdown_table(["the probe's best set minus", *frontier], rows)

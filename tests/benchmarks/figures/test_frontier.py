@@ -1,0 +1,30 @@
+"""Loss against step time: one panel a task, lines and points where they belong."""
+
+import pytest
+from benchmarks.figures.frontier import Place, draw_frontier
+
+from weightlora.errors import DataError
+
+LINES = {"ours": [Place(0.9, 0.01, 0.002), Place(0.5, 0.03, 0.01)], "chance": [Place(0.5, 0.05, None)]}
+POINTS = {"all": Place(1.0, 0.0, None)}
+
+
+def test_each_panel_has_its_lines_by_step_time_and_its_points(figure_of):
+    first, second = figure_of(draw_frontier, {"a $x$": (LINES, POINTS), "mean": (LINES, {})}).axes
+    assert (first.get_title(), second.get_title()) == ("a $x$", "mean")
+    drawn = [container.lines[0].get_xydata().tolist() for container in first.containers]
+    assert drawn == [[[0.5, 0.03], [0.9, 0.01]], [[0.5, 0.05]]]
+    [star] = [line for line in first.lines if line.get_marker() == "*"]
+    assert star.get_xydata().tolist() == [[1.0, 0.0]]
+    assert first.get_ylim()[0] < 0 < 0.05 < first.get_ylim()[1]
+    assert len(second.containers) == 2 and not [line for line in second.lines if line.get_marker() == "*"]
+
+
+def test_the_legend_names_all_of_them_once(figure_of):
+    figure = figure_of(draw_frontier, {"a": (LINES, POINTS), "b": (LINES, POINTS)})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "chance", "all"]
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no runs within budgets"):
+        draw_frontier({}, tmp_path / "frontier.png")

@@ -1,0 +1,97 @@
+"""Loss against step time: points, comparisons, and what the rule says."""
+
+import json
+
+import pytest
+from benchmarks.pages.frontier import MEAN, SHARES, gather_frontier, render_frontier_markdown
+from stored import NAMES, result
+
+from weightlora.costs import Costs
+from weightlora.errors import DataError
+
+COSTS = Costs("step_time", [5, 4, 3, 2, 1, 0], [2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [0.0] * 6, [0.5] * 6, 10.0)
+TASKS = ("a", "b", "c")
+
+
+@pytest.fixture
+def prices(tmp_path) -> str:
+    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": COSTS.to_dict()}))
+    return str(tmp_path / "prices.json")
+
+
+def run(task: str, label: str, seed: int, loss: float, kept: list[str]):
+    return result(label, seed, loss + 0.001 * ((seed + len(label)) % 5), task=task, names=NAMES, kept=kept)
+
+
+def runs(within: float = 0.5, nearest: float = 0.55) -> tuple[list, list]:
+    """The runs within budgets, and those of the main comparison: LoRA at 0.4, and a label that does not belong."""
+    losses = {"within": within, "random": 0.6, "nearest": nearest}
+    seeds = [(task, seed) for task in TASKS for seed in range(5)]
+    side = [
+        run(task, f"{way}-{share}", seed, loss, NAMES[-share // 20 :])
+        for task, seed in seeds
+        for way, loss in losses.items()
+        for share in SHARES
+    ]
+    main = [
+        run(task, label, seed, loss, kept)
+        for task, seed in seeds
+        for label, loss, kept in (
+            ("lora", 0.4, NAMES),
+            ("peft-default", 0.5, NAMES[1::2]),
+            ("widening", 0.5, NAMES[::2]),
+            ("gates", 0.1, NAMES),
+        )
+    ]
+    return side, [*main, run("elsewhere", "lora", 0, 0.1, NAMES)]
+
+
+def test_step_times_follow_from_the_prices_and_losses_from_lora_at_the_same_seed(prices):
+    frontier = gather_frontier(*runs(), prices)
+    assert [*frontier] == [*TASKS, MEAN]
+    assert frontier["a"]["lora"].step_time == pytest.approx(1.0) and frontier["a"]["lora"].loss["mean"] == 0
+    assert frontier["b"]["within-50"].step_time == pytest.approx((4 + 3 * 0.5) / 10)
+    assert frontier["b"]["peft-default"].step_time == pytest.approx((6 + 3 * 0.5) / 10)
+    assert frontier[MEAN]["within-50"].loss["mean"] == pytest.approx(0.1, abs=0.005)
+    assert "gates" not in frontier["a"] and "elsewhere" not in frontier
+
+
+def test_the_mean_has_only_the_seeds_that_all_tasks_have(prices):
+    side, main = runs()
+    some = [one for one in side if not (one.task == "b" and one.label == "within-60" and one.seed > 2)]
+    frontier = gather_frontier(some, main, prices)
+    assert [*frontier[MEAN]["within-60"].differences] == [0, 1, 2]
+    none = [one for one in side if not (one.task == "b" and one.label == "within-60")]
+    assert "within-60" not in gather_frontier(none, main, prices)[MEAN]
+
+
+def test_the_rule_asks_for_better_at_one_budget_and_worse_at_none(prices):
+    def said(*losses: float) -> str:
+        return render_frontier_markdown(gather_frontier(*runs(*losses), prices))
+
+    good = said(0.5, 0.55)
+    assert "**The choice is worth it** at 0.5 and 0.6 and 0.75 and 0.9 of the step time" in good and "▼" in good
+    assert "**The modules nearest to the output do better** at 0.5" in said(0.6, 0.55)
+    assert "**The modules nearest to the output do as well** at every budget." in said(0.55, 0.55)
+
+
+def test_one_budget_at_which_it_is_worse_counts_more_than_those_at_which_it_is_better(prices):
+    side, main = runs(0.5, 0.55)
+    worse = [one for one in side if one.label != "within-90"]
+    worse += [run(task, "within-90", seed, 0.7, NAMES) for task in TASKS for seed in range(5)]
+    page = render_frontier_markdown(gather_frontier(worse, main, prices))
+    assert "**The modules nearest to the output do better** at 0.9 of the step time." in page
+
+
+def test_with_a_run_missing_the_page_says_how_many(prices):
+    side, main = runs()
+    page = render_frontier_markdown(gather_frontier(side[1:], main, prices))
+    assert "Nothing is said yet: 1 run is missing." in page and "**" not in page
+
+
+def test_without_runs_within_budgets_there_is_nothing_and_prices_must_be_of_the_same_modules(prices):
+    side, main = runs()
+    assert gather_frontier([], main, prices) == {}
+    other = [*side, result("within-50", 0, task="a", names=["x"], kept=["x"])]
+    with pytest.raises(DataError, match="prices of other modules"):
+        gather_frontier(other, main, prices)
