@@ -5,9 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from models import adamw, batch, lora_bert, lora_zoo
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification
 
 from weightlora import WeightLora, WeightLoraConfig
@@ -75,6 +77,43 @@ def noisy(batches):
     for one in batches:
         random.random(), np.random.rand(), torch.rand(1)
         yield one
+
+
+def rows() -> list[dict[str, torch.Tensor]]:
+    """Twenty examples, each with its number as the first token."""
+    inputs = batch()
+    found = [{name: value[i % len(value)].clone() for name, value in inputs.items()} for i in range(20)]
+    for i, row in enumerate(found):
+        row["input_ids"][0] = i
+    return found
+
+
+@pytest.mark.parametrize("settings", [{}, {"keep": None, "keep_memory": "1GiB"}], ids=["gradient", "memory"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_loader_with_a_generator_of_its_own_gives_the_batches_that_it_would_have_given(prepared, settings):
+    seen = []
+    for probes in (False, True):
+        loader = DataLoader(rows(), 4, shuffle=True, generator=torch.Generator().manual_seed(3))
+        if prepared:
+            accelerator = Accelerator(cpu=True)
+            accelerator.gradient_state.dataloader_references = [None]
+            loader = accelerator.prepare(loader)
+        if probes:
+            selector_for(lora_bert(), **settings).probe(loader)
+            if prepared:
+                assert accelerator.gradient_state.active_dataloader is None, "it does not count as being read"
+        seen.append([one["input_ids"][:, 0].tolist() for _ in range(2) for one in loader])
+    assert seen[0] == seen[1] and seen[0][0] != sorted(seen[0][0])
+
+
+def test_an_iterator_goes_on_where_the_probe_ended_and_attributes_of_data_are_not_called():
+    class Between(list):
+        start, end = 0, 9
+
+    iterator = iter([batch(step) for step in range(5)])
+    selector_for(lora_bert()).probe(iterator)
+    assert len(list(iterator)) == 3
+    selector_for(lora_bert()).probe(Between([batch()]))
 
 
 def test_running_statistics_are_as_before():

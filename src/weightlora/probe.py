@@ -176,3 +176,31 @@ def same_random_numbers(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])
+
+
+@contextlib.contextmanager
+def same_batches(loader: Any) -> Iterator[None]:
+    """Afterwards a data loader is as if nobody had read it: its next reader gets the batches that it would have got.
+
+    An iterator goes on where the reading ended.
+    """
+    states = [(generator, generator.get_state()) for generator in _generators(loader)]
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+        if hasattr(loader, "gradient_state"):  # Accelerate's, which counts as being read until its last batch
+            loader.end()
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """What a data loader and its samplers draw random numbers from, besides torch's own generator."""
+    found: dict[int, Any] = {}
+    waiting = [loader]
+    while waiting:
+        if id(thing := waiting.pop()) not in found:
+            found[id(thing)] = getattr(thing, "generator", None)
+            inner = (getattr(thing, name, None) for name in ("base_dataloader", "batch_sampler", "sampler"))
+            waiting += [one for one in inner if one is not None]
+    return [one for one in found.values() if isinstance(one, torch.Generator)]

@@ -17,10 +17,9 @@ from ..adapters import find_adapters
 from ..config import WeightLoraConfig
 from ..engines import Engine, engine_for
 from ..errors import ConfigError, DataError, ModelError
-from ..probe import check_loss, own_loss
+from ..probe import check_loss, own_loss, same_batches
 from ..rules import RULES
 from ..selector import WeightLora
-from ..trainers.probing import same_order
 from .adapting import adapted
 from .borrowing import borrowed
 from .combining import Starts, check_wishes, combine, starts_of
@@ -131,7 +130,7 @@ def _run(
     bar: Any,
 ) -> tuple[Selection, Starts]:
     """One selection, with the adapters before it."""
-    with borrowed(model) as before, same_order(loader), torch.enable_grad(), bar:
+    with borrowed(model) as before, same_batches(loader), torch.enable_grad(), bar:
         _seed(config.seed)
         ready = adapted(model, lora)
         trainable = [parameter for parameter in ready.parameters() if parameter.requires_grad]

@@ -4,10 +4,9 @@ Training sees these batches again, in the order that it would have had without a
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -89,43 +88,7 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
             f"the training set is a {type(data).__name__}, which can be read once only, and {setting} reads its first "
             f"batches before training does: {remedy}."
         )
-    with same_order(loader), _reading(loader) as batches:
-        selector.probe(batches, loss)
-
-
-@contextlib.contextmanager
-def same_order(loader: Any) -> Iterator[None]:
-    """Afterwards the generators of a data loader are where they were: the next reader gets the same batches."""
-    states = [(generator, generator.get_state()) for generator in _generators(loader)]
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)
-
-
-@contextlib.contextmanager
-def _reading(loader: Any) -> Iterator[Iterable[Any]]:
-    batches = iter(loader)
-    try:
-        yield batches
-    finally:
-        if hasattr(batches, "close"):
-            batches.close()
-        if hasattr(loader, "end"):  # Accelerate's counts as being read until its last batch
-            loader.end()
-
-
-def _generators(loader: Any) -> list[torch.Generator]:
-    """What a data loader and its samplers draw random numbers from, besides torch's own generator."""
-    found: dict[int, Any] = {}
-    waiting = [loader]
-    while waiting:
-        if id(thing := waiting.pop()) not in found:
-            found[id(thing)] = getattr(thing, "generator", None)
-            inner = (getattr(thing, name, None) for name in ("base_dataloader", "batch_sampler", "sampler"))
-            waiting += [one for one in inner if one is not None]
-    return [one for one in found.values() if isinstance(one, torch.Generator)]
+    selector.probe(loader, loss)
 
 
 @contextlib.contextmanager
