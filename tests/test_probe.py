@@ -43,6 +43,15 @@ def test_the_choice_is_by_the_gradients_of_the_fresh_adapters():
     assert decision["kept"] == selector.kept
 
 
+def test_one_kind_of_module_is_chosen_from_too():
+    """Each block has one adapter then, and no other in the block to compare it with."""
+    lora = LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS")
+    model = get_peft_model(lora_bert().unload(), lora)
+    selector = selector_for(model, keep=1)
+    selector.probe([batch()])
+    assert selector.kept == [max(selector.names, key=selector.scores.__getitem__)]
+
+
 def test_the_optimizer_holds_survivors_alone_from_its_first_step():
     model = lora_bert()
     selector = selector_for(model)
@@ -273,7 +282,7 @@ def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step():
     selector = WeightLora(model, optimizer, WeightLoraConfig(**GRADIENT))
     model(**batch()).loss.backward()
     optimizer.step()
-    with pytest.raises(TrainingError, match=r"nothing to choose by: call probe\(batches\) before the decision\.$"):
+    with pytest.raises(TrainingError, match=r"has seen no batch: call probe\(batches\) before the loop\.$"):
         selector.step()
 
 

@@ -72,8 +72,16 @@ def test_each_score_is_relative_to_the_mean_of_its_block():
         (["0", "2", "4"], [1, 2, 3], [0.5, 1, 1.5]),
         (["first", "second"], [1, 3], [0.5, 1.5]),
         (["layer.0.a", "layer.0.b", "layer.1.a", "layer.1.b"], [0, 0, 1, 3], [0, 0, 0.5, 1.5]),
+        (["layer.0.a", "layer.1.a", "layer.2.a"], [1, 2, 3], [0.5, 1, 1.5]),
     ],
-    ids=["a pooler counts to the last block", "an embedding to the first", "modules of a list", "no blocks", "dead"],
+    ids=[
+        "a pooler counts to the last block",
+        "an embedding to the first",
+        "modules of a list",
+        "no blocks",
+        "dead",
+        "one adapter in each block",
+    ],
 )
 def test_modules_outside_the_blocks(names, scores, expected):
     assert relative_to_blocks(torch.tensor(scores).double(), names).tolist() == expected

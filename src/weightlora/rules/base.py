@@ -98,11 +98,17 @@ class Rule:
 
     def check_differs(self, steps: int) -> None:
         """Raise a `TrainingError` if all scores are equal after so many steps."""
-        if (self.score == self.score[0]).all():
+        if not (self.score == self.score[0]).all():
+            return
+        if self.probes and not self.score.any():
             raise TrainingError(
-                f"all adapters score the same after {steps} steps, so there is nothing to choose by: "
-                f"{'call probe(batches)' if self.probes else 'train for more steps'} before the decision."
+                f"selection={self.name!r} chooses before the first step, and has seen no batch: call probe(batches) "
+                "before the loop."
             )
+        when, remedy = f"after {steps} steps", "train for more steps before the decision"
+        if self.probes:
+            when, remedy = "in the probe", "give it more batches, or set selection='credit'"
+        raise TrainingError(f"all adapters score the same {when}, so there is nothing to choose by: {remedy}.")
 
     def warn_of_unseen(self, keep: Tensor) -> None:
         """Warn if the budget has room for adapters on which there is no evidence."""

@@ -43,7 +43,8 @@ class GradientProbe(Rule):
 def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
     """Each score divided by the mean of its block; 0 in a block whose scores are 0.
 
-    A module outside the blocks, such as a pooler, counts to the block before it in the model.
+    A module outside the blocks, such as a pooler, counts to the block before it in the model. Where no block has two
+    adapters, there is nothing to compare in a block, and scores are divided by the mean of all.
 
     Args:
         scores: Shape `(n,)`, not negative.
@@ -55,8 +56,9 @@ def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
     for index, block in enumerate(blocks):
         present = block or present
         members[present].append(index)
+    groups = [*members.values()] if len(members) < len(names) else [[*range(len(names))]]
     relative = torch.zeros_like(scores)
-    for indices in members.values():
+    for indices in groups:
         if mean := float(scores[indices].mean()):
             relative[indices] = scores[indices] / mean
     return relative
