@@ -89,6 +89,12 @@ def test_over_seeds_groups_are_ranked_by_their_sums(tmp_path):
         ({}, "head", 1, "group='head' is not known"),
         ({"rounds": 2}, "qkv", 1, "group='qkv' chooses from the scores at the end, and rounds=2"),
         ({"rounds": 2}, "none", 2, "seeds=2 chooses from the scores at the end, and rounds=2"),
+        (
+            {"selection": "gradient", "select_steps": 0},
+            "layer",
+            1,
+            "group='layer' compares layers, and selection='gradient' scores an adapter relative to its layer: set",
+        ),
         ({"expand": "qr"}, "layer", 1, "expand='qr' changes adapters before: leave expand at 'none'"),
     ],
 )

@@ -48,6 +48,7 @@ class Rule:
         has_gates: Whether the rule multiplies each adapter by a gate. Only then the settings of gates have an effect.
         shares_parameters: Whether K of n adapters may have at most K / n of the parameters, unless the user sets
             another bound.
+        compares_blocks: Whether the scores of adapters of two blocks can be compared.
         score: What `decide` ranks by. Float64 on the CPU, shape `(n,)`, an entry for each adapter still on the model.
         omega: The gates, in the same layout. All 1 for a rule without gates.
     """
@@ -58,6 +59,7 @@ class Rule:
     probes: ClassVar[bool] = False
     has_gates: ClassVar[bool] = False
     shares_parameters: ClassVar[bool] = False
+    compares_blocks: ClassVar[bool] = True
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         self.score = torch.zeros(len(adapters), dtype=torch.float64)

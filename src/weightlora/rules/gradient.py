@@ -25,6 +25,7 @@ class GradientProbe(Rule):
     score_label = "gradient, relative to the block"
     probes = True
     shares_parameters = True
+    compares_blocks = False
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)

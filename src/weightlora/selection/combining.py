@@ -10,6 +10,7 @@ from torch import Tensor
 from ..adapters import LoraAdapter
 from ..config import WeightLoraConfig
 from ..errors import ConfigError
+from ..rules import RULES
 from .groups import check_groups, choose, complete, labels_for, mean_ranks, of_groups
 from .record import Selection
 
@@ -60,6 +61,11 @@ def check_wishes(config: WeightLoraConfig, group: str, seeds: int, starts: Start
         raise ConfigError(
             f"{wish} is decided by numbers of modules and parameters: leave keep_{config.resource} out, and set keep "
             "or keep_parameters."
+        )
+    if group == "layer" and not RULES[config.selection].compares_blocks:
+        raise ConfigError(
+            f"group='layer' compares layers, and selection={config.selection!r} scores an adapter relative to its "
+            "layer: set selection='credit'."
         )
     if group != "none" and starts is not None:
         sizes = list(starts.sizes.values())
