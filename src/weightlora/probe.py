@@ -59,7 +59,7 @@ def gather(
             "each optimizer step."
         )
     check_fresh(adapters)
-    with undisturbed(model):
+    with undisturbed(model), same_batches(batches):
         done = backward(model, batches, loss, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there

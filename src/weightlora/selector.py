@@ -20,7 +20,7 @@ from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
 from .guard import StepGuard
 from .optimizers import check_holds, check_optimizer
-from .probe import Loss, gather, same_batches
+from .probe import Loss, gather
 from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
@@ -156,13 +156,11 @@ class WeightLora(Described):
         """
         if self.phase == "train":
             return
-        with same_batches(batches):
-            if self.limit is not None:
-                batches = self.limit.measure(self.model, self.adapters, batches, loss)
-            if self._rule.probes or self.limit is None:
-                gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
-                entry = {"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]}
-                self._record(entry)
+        if self.limit is not None:
+            batches = self.limit.measure(self.model, self.adapters, batches, loss)
+        if self._rule.probes or self.limit is None:
+            gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
+            self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
         if self._steps == 0:
             self.finish()
 

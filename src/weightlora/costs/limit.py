@@ -12,7 +12,7 @@ from ..budget import Budget
 from ..config import WeightLoraConfig
 from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
-from ..probe import Loss, check_loss, own_loss, undisturbed
+from ..probe import Loss, check_loss, own_loss, same_batches, undisturbed
 from ..values import to_bytes
 from .frontier import describe_choice, in_words
 from .measuring import measure
@@ -129,7 +129,8 @@ class CostLimit:
             ConfigError: Nothing that the settings allow fits into the bound.
             DataError: There is no batch, or it gives no loss.
         """
-        looked_at = list(islice(batches, max(LOOKED_AT, self._config.probe_batches)))
+        with same_batches(batches):
+            looked_at = list(islice(batches, max(LOOKED_AT, self._config.probe_batches)))
         if self.costs is not None:
             return looked_at
         batch = max(looked_at[:LOOKED_AT], key=_entries, default=None)

@@ -102,14 +102,9 @@ class Rule:
         """Raise a `TrainingError` if all scores are equal after so many steps."""
         if not (self.score == self.score[0]).all():
             return
-        if self.probes and not self.score.any():
-            raise TrainingError(
-                f"selection={self.name!r} chooses before the first step, and has seen no batch: call probe(batches) "
-                "before the loop."
-            )
         when, remedy = f"after {steps} steps", "train for more steps before the decision"
         if self.probes:
-            when, remedy = "in the probe", "give it more batches, or set selection='credit'"
+            when, remedy = "before the first step", "call probe(batches) before the loop"
         raise TrainingError(f"all adapters score the same {when}, so there is nothing to choose by: {remedy}.")
 
     def warn_of_unseen(self, keep: Tensor) -> None:
