@@ -179,7 +179,7 @@ def test_equal_scores_are_nothing_to_choose_by():
         rule.check_differs(4)
     rule.probes = True
     with pytest.raises(
-        TrainingError, match=r"the same before the first step, .* call probe\(batches\) before the loop"
+        TrainingError, match=r"score the same after 0 steps, .* call probe\(batches\) before"
     ):
         rule.check_differs(0)
     rule.score = torch.tensor([0.0, 0.0, 1.0])

@@ -100,12 +100,11 @@ class Rule:
 
     def check_differs(self, steps: int) -> None:
         """Raise a `TrainingError` if all scores are equal after so many steps."""
-        if not (self.score == self.score[0]).all():
-            return
-        when, remedy = f"after {steps} steps", "train for more steps before the decision"
-        if self.probes:
-            when, remedy = "before the first step", "call probe(batches) before the loop"
-        raise TrainingError(f"all adapters score the same {when}, so there is nothing to choose by: {remedy}.")
+        if (self.score == self.score[0]).all():
+            raise TrainingError(
+                f"all adapters score the same after {steps} steps, so there is nothing to choose by: "
+                f"{'call probe(batches)' if self.probes else 'train for more steps'} before the decision."
+            )
 
     def warn_of_unseen(self, keep: Tensor) -> None:
         """Warn if the budget has room for adapters on which there is no evidence."""
