@@ -207,3 +207,7 @@ def test_an_adapter_that_never_ran_is_never_kept_while_there_are_others(name):
     selector = WeightLora(model, optimizer, config)
     train(model, optimizer, selector, steps=6)
     assert len(selector.kept) == 5 and not idle & set(selector.kept)
+
+
+def test_a_rule_compares_blocks_unless_it_says_otherwise():
+    assert Rule(find_adapters(lora_bert()), None, None).compares_blocks

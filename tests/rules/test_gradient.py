@@ -85,3 +85,10 @@ def test_each_score_is_relative_to_the_mean_of_its_block():
 )
 def test_modules_outside_the_blocks(names, scores, expected):
     assert relative_to_blocks(torch.tensor(scores).double(), names).tolist() == expected
+
+
+def test_blocks_cannot_be_compared_because_their_scores_add_up_to_the_same():
+    names = [f"layer.{layer}.{kind}" for layer in range(3) for kind in "abcd"]
+    scores = relative_to_blocks(torch.rand(12, generator=torch.Generator().manual_seed(0)), names)
+    assert scores.view(3, 4).sum(1).tolist() == pytest.approx([4.0] * 3)
+    assert not GradientProbe.compares_blocks
