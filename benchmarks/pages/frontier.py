@@ -114,8 +114,8 @@ INTRODUCTION = (
     "MiniLM-L6, three tasks, five seeds. A budget is a part of the step time of LoRA on all modules. The probe's best "
     "set within it is compared with random modules that reach as deep, with the modules nearest to the output, and "
     "with fixed lists. Losses are held-out losses minus that of LoRA on all modules at the same seed, with 95 % "
-    "intervals. Step times follow from the measured prices by which the sets were chosen. How it is measured was "
-    "written down before the runs (`benchmarks/quality/frontier/DECISION.md`)."
+    "intervals. Step times follow from the measured prices by which the sets were chosen; these are of rank 8. How it "
+    "is measured was written down before the runs (`benchmarks/quality/frontier/DECISION.md`)."
 )
 
 
@@ -139,7 +139,8 @@ def _said(frontier: Frontier) -> str:
 
 
 def _in_words(shares: list[int]) -> str:
-    return f"{' and '.join(f'{share / 100:g}' for share in shares)} of the step time"
+    *others, last = (f"{share / 100:g}" for share in shares)
+    return f"{', '.join(others)}{' and ' if others else ''}{last} of the step time"
 
 
 def _differences_of(frontier: Frontier, task: str, label: str) -> Differences:
