@@ -8,6 +8,7 @@ from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
 from ..decision import CANDIDATES, DEFAULT, LOOKS, PEFT_DEFAULT, Look, Losses, Verdict, decide, missing
+from .winner import render_winner
 
 __all__ = ["render_decision_markdown"]
 
@@ -27,17 +28,17 @@ def render_decision_markdown(results: Iterable[Result]) -> str:
         results: As they were loaded.
     """
     losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for result in results:
+    for result in (results := list(results)):
         losses[result.task, result.label][result.seed] = result.held_out_loss
     if not any(label in CANDIDATES and label != DEFAULT for _, label in losses):
         return ""
     parts = ["# Which rule is the default", INTRODUCTION]
     for name, look in LOOKS.items():
-        parts += [f"## The {name} look", *_look(losses, look)]
+        parts += [f"## The {name} look", *_look(results, losses, look)]
     return "\n\n".join(parts) + "\n"
 
 
-def _look(losses: Losses, look: Look) -> list[str]:
+def _look(results: list[Result], losses: Losses, look: Look) -> list[str]:
     absent = Counter(dict.fromkeys(look.seeds, 0))
     for (task, _), seeds in missing(losses, look).items():
         absent[task] += len(seeds)
@@ -47,7 +48,8 @@ def _look(losses: Losses, look: Look) -> list[str]:
         return [f"Nothing is decided yet: at least {count} {runs} missing ({where})."]
     verdict = decide(losses, look)
     said = f"**{verdict.winner}** {'stays' if verdict.winner == DEFAULT else 'becomes'} the default: {verdict.reason}"
-    return [said, _regrets(verdict, look), _differences(losses, verdict, look)]
+    worth = render_winner(results, verdict.winner, look)
+    return [said, _regrets(verdict, look), _differences(losses, verdict, look), *worth]
 
 
 def _regrets(verdict: Verdict, look: Look) -> str:
