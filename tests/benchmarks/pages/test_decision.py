@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from benchmarks.decision import CANDIDATES, LOOKS
+from benchmarks.decision import CANDIDATES, FIRST
 from benchmarks.pages.decision import render_decision_markdown
 
 LABELS = {"lora": 1.0, "peft-default": 0.9, **dict.fromkeys(CANDIDATES, 0.5), "probe": 0.4}
@@ -19,7 +19,7 @@ def stored() -> list[SimpleNamespace]:
     """All runs of the first look."""
     return [
         run(task, label, seed, loss + 0.001 * ((seed * place) % 5))
-        for task, count in LOOKS["first"].seeds.items()
+        for task, count in FIRST.seeds.items()
         for place, (label, loss) in enumerate(LABELS.items(), 1)
         for seed in range(count)
     ]
@@ -31,7 +31,7 @@ def test_the_first_look_is_decided_and_the_second_says_what_is_missing():
     assert "| probe | 0.0000 | 0.0000 | 0.0000 | 0.0000 | 0.0000 | 0.0000 |" in first
     assert first.count("| weightlora | peft-default |") == 1 and "▼" in first
     assert "- Against LoRA on all modules: significantly better on 5 of 5 tasks, worse on 0." in first
-    assert "Nothing is decided yet: at least 126 runs are missing (imdb-all 30, film-reviews-long 30" in second
+    assert "Nothing is decided yet: at least 63 runs are missing (imdb-all 15, film-reviews-long 15" in second
 
 
 def test_one_missing_run_leaves_the_first_look_open():
