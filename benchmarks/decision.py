@@ -38,7 +38,7 @@ LORA = "lora"
 TIED = 0.005
 """Candidates whose mean regrets differ by less are tied."""
 FAR = 0.02
-"""A candidate whose mean regret at the first look is larger than the winner's by as much has no part in the second."""
+"""A candidate whose mean regret at the first look is this much above the winner's is left out of the second."""
 
 
 class Look(NamedTuple):
@@ -88,13 +88,14 @@ class Verdict:
 
 
 def looks(losses: Losses) -> dict[str, Look]:
-    """The first look; and the second one, in which those take part that may still win after the first."""
+    """The first look; and the second one, with those that may still win after the first, if there are any."""
     if missing(losses, FIRST):
         return {"first": FIRST, "second": SECOND}
     verdict = decide(losses, FIRST)
     least = verdict.mean_regret(verdict.winner)
     left = [name for name in CANDIDATES if name not in verdict.out and verdict.mean_regret(name) - least < FAR]
-    return {"first": FIRST, "second": SECOND._replace(candidates=tuple(left), default=verdict.winner)}
+    second = {"second": SECOND._replace(candidates=tuple(left), default=verdict.winner)} if left else {}
+    return {"first": FIRST, **second}
 
 
 def missing(losses: Losses, look: Look) -> dict[tuple[str, str], list[int]]:

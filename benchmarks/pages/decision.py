@@ -17,7 +17,8 @@ INTRODUCTION = (
     "the lowest mean of the candidates, as a part of the mean loss of LoRA on all modules. A candidate that is "
     "significantly worse (▲) than random sets of its own sizes, or than PEFT's default list, on any task is out. Of "
     "the others, the one with the smallest mean regret wins, and the cheapest of those within 0.005 of it. Random "
-    "sets are run where the winner depends on them."
+    "sets are run where the winner depends on them. In the second look, only candidates take part that the first one "
+    "left in, and whose mean regret there was less than 0.02 above the winner's."
 )
 
 

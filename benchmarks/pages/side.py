@@ -130,7 +130,8 @@ def write_sizes(
     written = [write_text(directory / "sizes.md", sizes.render_sizes_markdown(points))]
     lines = {words: [line.format(count) for count in sizes.COUNTS] for line, words in sizes.LINES.items()}
     for task, of_task in points.items():
-        panels, ticks = {task: _panel(of_task, lines, sizes.PLAIN)}, (*sizes.COUNTS, 37)
+        panels = {task: _panel(of_task, lines, sizes.PLAIN)}
+        ticks = sorted({*sizes.COUNTS, round(max(point.x for point in of_task.values()))})
         written.append(draw_lines(panels, directory / f"{task}-sizes.png", "adapters", ticks))
     return written
 

@@ -60,7 +60,7 @@ def _said(task: str, points: dict[str, Point]) -> str:
     if count := absent({task: points}, (*_labels(), *PLAIN)):
         return f"Nothing is said yet: {count} {'run is' if count == 1 else 'runs are'} missing."
     level = {line: [n for n in COUNTS if not _is_worse(points[line.format(n)])] for line in (SMALL, LARGE)}
-    told = {line: f"{min(counts)} of 37" if counts else "none" for line, counts in level.items()}
+    told = {line: f"{min(counts)} of {points[LORA].x:.0f}" if counts else "none" for line, counts in level.items()}
     better = [str(count) for count in COUNTS if _beats_random(points, count)]
     enough = [rank for line, rank in ((SMALL, "8"), (LARGE, "32")) if 1 in level[line]]
     return "\n".join(

@@ -23,7 +23,7 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
     """A list of what its runs show, and a table with a row for each task.
 
     Args:
-        results: With all runs of the winner, its random sets, PEFT's default list and LoRA that the look needs.
+        results: With all runs of the winner, of PEFT's default list and of LoRA. Its random sets may be absent.
         winner: One of the candidates.
         look: Its tasks and seeds count.
     """
@@ -87,9 +87,12 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def _counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) -> str:
-    clear = [found["mean"] for found in differences.values() if found is not None and excludes_zero(found)]
+    there = [found for found in differences.values() if found is not None]
+    if not there:
+        return f"- Against {words}: not run."
+    clear = [found["mean"] for found in there if excludes_zero(found)]
     better, worse = (sum(sign * mean > 0 for mean in clear) for sign in (-1, 1))
-    return f"- Against {words}: significantly better on {better} of {len(differences)} tasks, worse on {worse}."
+    return f"- Against {words}: significantly better on {better} of {len(there)} tasks, worse on {worse}."
 
 
 def _close(points: list[float]) -> str:

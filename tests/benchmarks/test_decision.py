@@ -144,6 +144,12 @@ def test_before_the_first_look_is_complete_the_second_has_them_all():
     assert looks(found) == {"first": FIRST, "second": SECOND}
 
 
+def test_where_the_first_look_leaves_nobody_there_is_no_second():
+    assert looks(first_look(probe=0.4, weightlora=0.4, widening=0.4, gora_per_block=0.4, peft_default=0.1)) == {
+        "first": FIRST
+    }
+
+
 def test_a_default_of_which_the_second_look_finds_a_flaw_stays_and_the_reason_says_so():
     found = first_look(probe=0.40, weightlora=0.45, widening=0.46, gora_per_block=0.46)
     second = looks(found)["second"]
