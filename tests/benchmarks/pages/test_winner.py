@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from benchmarks.decision import Look
 from benchmarks.pages.winner import render_winner
 
@@ -41,6 +42,15 @@ def test_what_the_runs_show_is_counted():
         "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
         "- Choosing takes 4.0% to 4.0% of a run.",
     ]
+
+
+@pytest.mark.parametrize(("accuracy", "close"), [(0.704, 2), (0.706, 1)])
+def test_half_a_point_below_lora_is_close(accuracy: float, close: int):
+    runs = stored()
+    for one in runs:
+        if (one.task, one.label) == ("two", "lora"):
+            one.value = accuracy
+    assert f"On {close} of 2 tasks it is at most 0.5 points lower." in render_winner(runs, "probe", LOOK)[0]
 
 
 def test_each_task_has_a_row():
