@@ -13,7 +13,14 @@ NOISE = (0.0, 0.01, 0.02)
 def run(task: str, label: str, seed: int, loss: float, accuracy: float, kept: str = "ab") -> SimpleNamespace:
     evidence = {"selection_seconds": 2.0 * (seed + 1), "train_seconds": 100.0} if label == "probe" else None
     return SimpleNamespace(
-        task=task, label=label, seed=seed, held_out_loss=loss, value=accuracy, kept=list(kept), evidence=evidence
+        task=task,
+        label=label,
+        seed=seed,
+        held_out_loss=loss,
+        value=accuracy,
+        names=list("abcd"),
+        kept=list(kept),
+        evidence=evidence,
     )
 
 
@@ -41,6 +48,18 @@ def test_what_the_runs_show_is_counted():
         "0.5 points lower.",
         "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
         "- Choosing takes 4.0% to 4.0% of a run.",
+        "- On the model with 4 modules, 6 runs on 2 tasks kept 4 different sets.",
+    ]
+
+
+def test_different_sets_are_counted_for_each_model():
+    runs = [run(one.task, one.label, one.seed, one.held_out_loss, one.value) for one in stored()]
+    for one in runs:
+        one.names = one.names if one.task == "one" else list("abc")
+    said = render_winner(runs, "probe", LOOK)[0].splitlines()
+    assert said[-2:] == [
+        "- On the model with 4 modules, 3 runs on 1 task kept one and the same set.",
+        "- On the model with 3 modules, 3 runs on 1 task kept one and the same set.",
     ]
 
 
