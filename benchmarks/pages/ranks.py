@@ -1,7 +1,7 @@
 """Where to spend parameters: higher ranks, rsLoRA's scaling, and ranks in proportion to the probe's scores."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weightlora.compare.statistics import excludes_zero, paired
@@ -56,7 +56,7 @@ def render_ranks_markdown(side: Iterable[Result], main: Iterable[Result]) -> str
     return "\n\n".join(["# Where to spend parameters", INTRODUCTION, "\n".join(said), table]) + "\n"
 
 
-def _verdict(differences: list[Mapping[str, Any] | None]) -> str:
+def _verdict(differences: Sequence[Mapping[str, Any] | None]) -> str:
     clear = [found["mean"] for found in differences if found is not None and excludes_zero(found)]
     better, worse = (sum(sign * mean > 0 for mean in clear) for sign in (-1, 1))
     enters = "it enters the package" if better and not worse else "it does not enter the package"
