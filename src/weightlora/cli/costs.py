@@ -40,7 +40,7 @@ class CostCallback(TrainerCallback):
 
     Args:
         batch: A batch to measure activations with.
-        select_steps: Steps before adapters are removed. 0 if none are.
+        select_steps: Steps before adapters are removed.
     """
 
     def __init__(self, batch: Mapping[str, Any], select_steps: int = 0) -> None:
@@ -48,6 +48,11 @@ class CostCallback(TrainerCallback):
         self._batch, self._select_steps = batch, select_steps
         self._seconds: list[float] = []
         self._costs: list[Cost] = []
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a training has begun with it."""
+        return bool(self._costs)
 
     @property
     def at_start(self) -> Cost:
