@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from weightlora.compare.statistics import excludes_zero, paired
 
-__all__ = ["CANDIDATES", "DEFAULT", "LOOKS", "PEFT_DEFAULT", "Look", "Losses", "Verdict", "decide", "missing"]
+__all__ = ["CANDIDATES", "DEFAULT", "PEFT_DEFAULT", "Look", "Losses", "Verdict", "decide", "looks", "missing"]
 
 Losses = Mapping[tuple[str, str], Mapping[int, float]]
 """(task, label) -> seed -> held-out loss."""
@@ -37,6 +37,8 @@ PEFT_DEFAULT = "peft-default"
 LORA = "lora"
 TIED = 0.005
 """Candidates whose mean regrets differ by less are tied."""
+FAR = 0.02
+"""A candidate whose mean regret at the first look is this much above the winner's is left out of the second."""
 
 
 class Look(NamedTuple):
@@ -46,18 +48,20 @@ class Look(NamedTuple):
         seeds: Task -> number of seeds.
         margin: The default changes only where the winner's mean regret is lower by as much; None where the rule alone
             counts.
+        candidates: Who takes part.
+        default: The default at that time.
     """
 
     seeds: Mapping[str, int]
     margin: float | None
+    candidates: tuple[str, ...] = tuple(CANDIDATES)
+    default: str = DEFAULT
 
 
 _FIRST = ("rotten-tomatoes-all", "vader-tweets-all", "film-reviews", "spam", "supersenses")
 _SECOND = (*_FIRST, "imdb-all", "film-reviews-long", "rotten-tomatoes-all-long")
-LOOKS = {
-    "first": Look(dict.fromkeys(_FIRST, 5), 0.01),
-    "second": Look({**dict.fromkeys(_SECOND, 5), "smollm2-sentiment": 3, "smollm2-imdb-lm": 3}, None),
-}
+FIRST = Look(dict.fromkeys(_FIRST, 5), 0.01)
+SECOND = Look({**dict.fromkeys(_SECOND, 5), "smollm2-sentiment": 3, "smollm2-imdb-lm": 3}, None)
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,24 @@ class Verdict:
         return fmean(self.regrets[candidate].values())
 
 
+def looks(losses: Losses) -> dict[str, Look]:
+    """The first look; and the second one, with those that may still win after the first, if there are any."""
+    if missing(losses, FIRST):
+        return {"first": FIRST, "second": SECOND}
+    verdict = decide(losses, FIRST)
+    least = verdict.mean_regret(verdict.winner)
+    left = [name for name in CANDIDATES if name not in verdict.out and verdict.mean_regret(name) - least < FAR]
+    second = {"second": SECOND._replace(candidates=tuple(left), default=verdict.winner)} if left else {}
+    return {"first": FIRST, **second}
+
+
 def missing(losses: Losses, look: Look) -> dict[tuple[str, str], list[int]]:
     """(task, label) -> the seeds that a look needs next and that are not stored.
 
     These are first the runs of the candidates, of LoRA on all modules and of PEFT's default list. Of the random sets,
     they are those of one candidate at a time, as long as the winner depends on them.
     """
-    own = _absent(losses, look, [LORA, PEFT_DEFAULT, *CANDIDATES])
+    own = _absent(losses, look, [LORA, PEFT_DEFAULT, *look.candidates])
     return own or _absent(losses, look, [CANDIDATES[name].alike for name in _asked_next(losses, look)])
 
 
@@ -111,7 +126,7 @@ def _asked_next(losses: Losses, look: Look) -> list[str]:
     unchecked = _unchecked(losses, look, out)
     if len({_winner(regrets, {*out, *more}, look)[0] for more in _subsets(unchecked)}) == 1:
         return []
-    likely = min((name for name in CANDIDATES if name not in out), key=lambda name: regrets[name])
+    likely = min((name for name in look.candidates if name not in out), key=lambda name: regrets[name])
     return [likely if likely in unchecked else min(unchecked, key=lambda name: regrets[name])]
 
 
@@ -123,10 +138,10 @@ def _regrets(losses: Losses, look: Look) -> dict[str, dict[str, float]]:
     means = {
         (task, label): fmean(losses[task, label][seed] for seed in range(count))
         for task, count in look.seeds.items()
-        for label in (LORA, *CANDIDATES)
+        for label in (LORA, *look.candidates)
     }
-    best = {task: min(means[task, name] for name in CANDIDATES) for task in look.seeds}
-    return {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in CANDIDATES}
+    best = {task: min(means[task, name] for name in look.candidates) for task in look.seeds}
+    return {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in look.candidates}
 
 
 def _means(regrets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -135,27 +150,28 @@ def _means(regrets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def _out(losses: Losses, look: Look) -> dict[str, list[str]]:
     """Why step 1 leaves candidates out, as far as the stored runs say."""
-    return {name: reasons for name in CANDIDATES if (reasons := _worse_than(name, losses, look))}
+    return {name: reasons for name in look.candidates if (reasons := _worse_than(name, losses, look))}
 
 
 def _unchecked(losses: Losses, look: Look, out: Collection[str]) -> list[str]:
     """Candidates that are not out, and that may be out once all of their random sets are there."""
-    return [
-        name for name, candidate in CANDIDATES.items() if name not in out and _absent(losses, look, [candidate.alike])
-    ]
+    return [name for name in look.candidates if name not in out and _absent(losses, look, [CANDIDATES[name].alike])]
 
 
 def _winner(regrets: Mapping[str, float], out: Collection[str], look: Look) -> tuple[str, str]:
     """What becomes, or stays, the default, by the mean regrets; and why, in one sentence."""
     left = {name: regret for name, regret in regrets.items() if name not in out}
     if not left:
-        return DEFAULT, "no candidate is left."
+        return look.default, "no candidate is left."
     tied = [name for name, regret in left.items() if regret - min(left.values()) < TIED]
     winner = min(tied, key=lambda name: (CANDIDATES[name].price, left[name]))
-    gain = regrets[DEFAULT] - left[winner]
-    if winner != DEFAULT and look.margin is not None and gain < look.margin:
+    if (
+        winner != look.default
+        and look.margin is not None
+        and (gain := regrets[look.default] - left[winner]) < look.margin
+    ):
         return (
-            DEFAULT,
+            look.default,
             f"{winner} wins by {gain:.4f} of mean regret, less than the {look.margin} that this look asks for.",
         )
     if left[winner] > min(left.values()):

@@ -55,6 +55,20 @@ def test_checkpointing_is_on_until_the_decision_and_off_after_it(selection):
     assert not any(checkpointing or hooks or pre for checkpointing, hooks, pre in before)
 
 
+def test_no_cache_is_asked_for_while_activations_are_recomputed():
+    """Transformers would say that the two do not go together."""
+    model = lora_bert()
+    assert model.config.use_cache
+    with pytest.raises(ZeroDivisionError), recomputed(model):
+        assert model.config.use_cache is False
+        raise ZeroDivisionError
+    assert model.config.use_cache is True
+    model.config.use_cache = False
+    with recomputed(model):
+        pass
+    assert model.config.use_cache is False
+
+
 @pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
 def test_a_run_that_resumes_recomputes_until_its_decision():
     _, selector = run("low", "credit", steps=2)

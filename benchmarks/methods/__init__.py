@@ -2,7 +2,7 @@
 
 from weightlora.train.methods import CONFIG_OPTIONS, METHODS, Method
 
-from . import lists, peft, probes, rivals, within
+from . import lists, peft, probes, ranks, rivals, within
 from .subsets import anew, random_without, rival, subset
 from .variants import by_gradient, faster, sampled
 
@@ -25,6 +25,7 @@ ALL_METHODS = {
     **RIVALS,
     **lists.METHODS,
     **probes.METHODS,
+    **ranks.METHODS,
     **rivals.METHODS,
     **within.METHODS,
 }

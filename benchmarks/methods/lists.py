@@ -1,7 +1,8 @@
 """LoRA on a fixed list of modules, chosen by their names and shapes alone: what people use without any search.
 
 A list is trained at the setting's rank, or at another one with the same scaling: `options["rank"]`, or the rank that
-comes closest to a share `options["parameters"]` of the parameters of LoRA on all modules.
+comes closest to a share `options["parameters"]` of the parameters of LoRA on all modules. With `options["rslora"]`,
+the scaling falls with the root of the rank.
 """
 
 import re
@@ -104,7 +105,10 @@ def train_list(choose: Choose, setting: Setting) -> Prepared:
         raise ConfigError(
             f"target_modules={setting.target['target_modules']!r} have no module of this list: use another list."
         )
-    return keep_only(setting.lora(_rank(setting, sizes, names)), names)
+    rank, scaling = _rank(setting, sizes, names), {}
+    if setting.options.get("rslora"):  # alpha / sqrt(r), equal to alpha / r at the setting's rank
+        scaling = {"use_rslora": True, "lora_alpha": setting.alpha / setting.rank**0.5}
+    return keep_only(setting.lora(rank, **scaling), names)
 
 
 def _rank(setting: Setting, sizes: Mapping[str, int], names: Sequence[str]) -> int:

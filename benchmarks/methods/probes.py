@@ -3,14 +3,16 @@
 from dataclasses import replace
 
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
+from weightlora import WeightLoraConfig, select
 from weightlora.rules import RULES, Best
 from weightlora.rules.gradient import GradientProbe, relative_to_blocks
 from weightlora.tensors import to_vector
 from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, weightlora
 
-__all__ = ["METHODS", "Energy", "HalfPerBlock", "Plain"]
+__all__ = ["METHODS", "Energy", "HalfPerBlock", "Plain", "probe_scores"]
 
 
 class Plain(GradientProbe):
@@ -44,6 +46,14 @@ class Energy(Plain):
 
 
 RULES |= {rule.name: rule for rule in (Plain, HalfPerBlock, Energy)}
+
+
+def probe_scores(setting: Setting) -> dict[str, float]:
+    """The scores of the package's probe, by module; the model has no adapters, before and after."""
+    lora = LoraConfig(r=setting.rank, lora_alpha=setting.alpha, **setting.target)
+    config = WeightLoraConfig(selection=GradientProbe.name, keep=1, seed=setting.seed)
+    scores = select(setting.model, list(setting.batches()), config, lora=lora, progress=False).scores
+    return {name: float(score or 0) for name, score in scores.items()}
 
 
 def probe(setting: Setting) -> Prepared:

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 
-from weightlora import WeightLoraConfig, select
 from weightlora.adapters import find_adapters
 from weightlora.costs import Costs, best_within
 from weightlora.errors import ConfigError, DataError
 from weightlora.files import read_json
 from weightlora.train.methods import Method, Prepared, Setting, keep_only
 
+from .probes import probe_scores
 from .subsets import kept_by
 
 __all__ = ["METHODS", "Fill", "read_prices"]
@@ -60,10 +59,8 @@ def within(fill: Fill, setting: Setting) -> Prepared:
 
 def by_probe(setting: Setting, costs: Costs, names: list[str], budget: float) -> list[int]:
     """The best set by the scores of the package's probe."""
-    lora = LoraConfig(r=setting.rank, lora_alpha=setting.alpha, **setting.target)
-    config = WeightLoraConfig(selection="gradient", keep=1, seed=setting.seed)
-    scores = select(setting.model, list(setting.batches()), config, lora=lora, progress=False).scores
-    mask = best_within(costs, torch.tensor([float(scores[name] or 0) for name in names]), budget, None)
+    scores = probe_scores(setting)
+    mask = best_within(costs, torch.tensor([scores[name] for name in names]), budget, None)
     return [] if mask is None else mask.nonzero().flatten().tolist()
 
 

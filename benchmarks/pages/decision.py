@@ -7,7 +7,8 @@ from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from ..decision import CANDIDATES, DEFAULT, LOOKS, PEFT_DEFAULT, Look, Losses, Verdict, decide, missing
+from ..decision import CANDIDATES, DEFAULT, PEFT_DEFAULT, Look, Losses, Verdict, decide, looks, missing
+from .winner import render_winner
 
 __all__ = ["render_decision_markdown"]
 
@@ -16,7 +17,8 @@ INTRODUCTION = (
     "the lowest mean of the candidates, as a part of the mean loss of LoRA on all modules. A candidate that is "
     "significantly worse (▲) than random sets of its own sizes, or than PEFT's default list, on any task is out. Of "
     "the others, the one with the smallest mean regret wins, and the cheapest of those within 0.005 of it. Random "
-    "sets are run where the winner depends on them."
+    "sets are run where the winner depends on them. In the second look, only candidates take part that the first one "
+    "left in, and whose mean regret there was less than 0.02 above the winner's."
 )
 
 
@@ -27,17 +29,17 @@ def render_decision_markdown(results: Iterable[Result]) -> str:
         results: As they were loaded.
     """
     losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for result in results:
+    for result in (results := list(results)):
         losses[result.task, result.label][result.seed] = result.held_out_loss
     if not any(label in CANDIDATES and label != DEFAULT for _, label in losses):
         return ""
     parts = ["# Which rule is the default", INTRODUCTION]
-    for name, look in LOOKS.items():
-        parts += [f"## The {name} look", *_look(losses, look)]
+    for name, look in looks(losses).items():
+        parts += [f"## The {name} look", *_look(results, losses, look)]
     return "\n\n".join(parts) + "\n"
 
 
-def _look(losses: Losses, look: Look) -> list[str]:
+def _look(results: list[Result], losses: Losses, look: Look) -> list[str]:
     absent = Counter(dict.fromkeys(look.seeds, 0))
     for (task, _), seeds in missing(losses, look).items():
         absent[task] += len(seeds)
@@ -46,22 +48,24 @@ def _look(losses: Losses, look: Look) -> list[str]:
         runs = "run is" if count == 1 else "runs are"
         return [f"Nothing is decided yet: at least {count} {runs} missing ({where})."]
     verdict = decide(losses, look)
-    said = f"**{verdict.winner}** {'stays' if verdict.winner == DEFAULT else 'becomes'} the default: {verdict.reason}"
-    return [said, _regrets(verdict, look), _differences(losses, verdict, look)]
+    becomes = "stays" if verdict.winner == look.default else "becomes"
+    said = f"**{verdict.winner}** {becomes} the default: {verdict.reason}"
+    worth = render_winner(results, verdict.winner, look)
+    return [said, _regrets(verdict, look), _differences(losses, verdict, look), *worth]
 
 
 def _regrets(verdict: Verdict, look: Look) -> str:
     rows = [
         [name, *(f"{verdict.regrets[name][task]:.4f}" for task in look.seeds), f"{verdict.mean_regret(name):.4f}"]
-        for name in sorted(CANDIDATES, key=verdict.mean_regret)
+        for name in sorted(look.candidates, key=verdict.mean_regret)
     ]
     return markdown_table(["regret", *look.seeds, "mean"], rows)
 
 
 def _differences(losses: Losses, verdict: Verdict, look: Look) -> str:
     rows = []
-    for name, candidate in CANDIDATES.items():
-        for label in (candidate.alike, PEFT_DEFAULT):
+    for name in look.candidates:
+        for label in (CANDIDATES[name].alike, PEFT_DEFAULT):
             if label != PEFT_DEFAULT and name in verdict.unchecked:
                 rows.append([name, label, *("" for _ in look.seeds), "not run: the winner does not depend on it"])
                 continue

@@ -1,52 +1,31 @@
 """Loss against step time: what a budget of time costs in quality, and whether a choice within it is worth having."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import partial
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
-from weightlora.compare.statistics import excludes_zero, interval, paired
+from weightlora.compare.statistics import excludes_zero, paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
 from ..methods.within import read_prices
+from .points import LORA, SEEDS, Differences, Point, Points, absent, points_of_tasks
 
-__all__ = ["MEAN", "PLAIN", "SHARES", "WAYS", "Frontier", "Point", "gather_frontier", "render_frontier_markdown"]
+__all__ = ["MEAN", "PLAIN", "SHARES", "WAYS", "Frontier", "gather_frontier", "render_frontier_markdown"]
 
 SHARES = (50, 60, 75, 90)
 """Budgets, in hundredths of the step time of LoRA on all modules."""
-SEEDS = range(5)
 WAYS = {
     "within": "the probe's best set",
     "random": "random, with the same lowest module",
     "nearest": "the modules nearest to the output",
 }
-LORA = "lora"
 PLAIN = {LORA: "LoRA on all modules", "peft-default": "PEFT's default list", "widening": "the widening layers"}
 MEAN = "mean of the tasks"
-Differences = Mapping[int, float]
-"""Seed -> held-out loss minus that of LoRA on all modules."""
-
-
-class Point(NamedTuple):
-    """A method on a task.
-
-    Attributes:
-        step_time: Of its sets, the mean over seeds, in parts of LoRA on all modules, by the stored prices.
-        differences: Its loss at each seed, minus that of LoRA on all modules.
-    """
-
-    step_time: float
-    differences: Differences
-
-    @property
-    def loss(self) -> dict[str, float | None]:
-        """The mean of the differences, and the half-width of its 95 % interval."""
-        return interval([*self.differences.values()])
-
-
-Frontier = dict[str, dict[str, Point]]
-"""Task, and last the mean of the tasks -> label -> its point. Empty without runs within a budget."""
+Frontier = Points
+"""What a point costs is the step time of its sets, in parts of LoRA on all modules, by the stored prices. The last of
+the tasks is their mean."""
 
 
 def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str) -> Frontier:
@@ -60,20 +39,7 @@ def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str)
     Raises:
         DataError: The prices are missing, or those of other modules.
     """
-    within = [run for run in side if run.label in _labels()]
-    tasks = sorted({run.task for run in within})
-    runs: defaultdict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
-    for run in (*within, *(run for run in main if run.task in tasks and run.label in PLAIN)):
-        if run.seed in SEEDS:
-            runs[run.task, run.label][run.seed] = run
-    found: Frontier = {
-        task: {
-            label: Point(fmean(_step_time(run, prices) for run in several.values()), differences)
-            for (of_task, label), several in runs.items()
-            if of_task == task and (differences := _differences(several, runs[task, LORA]))
-        }
-        for task in tasks
-    }
+    found = points_of_tasks(side, main, _labels(), PLAIN, partial(_step_time, prices=prices))
     return found and found | {MEAN: _mean(found)}
 
 
@@ -87,10 +53,6 @@ def _step_time(run: Result, prices: str) -> float:
     return costs.predict([name in run.kept for name in run.names]) / costs.whole
 
 
-def _differences(runs: Mapping[int, Result], lora: Mapping[int, Result]) -> Differences:
-    return {seed: runs[seed].held_out_loss - lora[seed].held_out_loss for seed in sorted(runs.keys() & lora.keys())}
-
-
 def _mean(found: Frontier) -> dict[str, Point]:
     """The mean over tasks at each seed that all tasks have."""
     points = {}
@@ -99,7 +61,7 @@ def _mean(found: Frontier) -> dict[str, Point]:
         seeds = [seed for seed in SEEDS if all(seed in point.differences for point in of_tasks)]
         if len(of_tasks) == len(found) and seeds:
             differences = {seed: fmean(point.differences[seed] for point in of_tasks) for seed in seeds}
-            points[label] = Point(fmean(point.step_time for point in of_tasks), differences)
+            points[label] = Point(fmean(point.x for point in of_tasks), differences)
     return points
 
 
@@ -120,11 +82,9 @@ INTRODUCTION = (
 
 
 def _said(frontier: Frontier) -> str:
-    tasks = [task for task in frontier if task != MEAN]
-    needed = [(task, label) for task in tasks for label in (*_labels(), *PLAIN)]
-    absent = sum(len(SEEDS) - len(_differences_of(frontier, task, label)) for task, label in needed)
-    if absent:
-        return f"Nothing is said yet: {absent} {'run is' if absent == 1 else 'runs are'} missing."
+    tasks = {task: points for task, points in frontier.items() if task != MEAN}
+    if count := absent(tasks, (*_labels(), *PLAIN)):
+        return f"Nothing is said yet: {count} {'run is' if count == 1 else 'runs are'} missing."
     versus = {share: _versus(frontier, MEAN, share, "nearest") for share in SHARES}
     told = {share: found for share, found in versus.items() if found is not None and excludes_zero(found)}
     better, worse = ([share for share in told if (told[share]["mean"] < 0) is lower] for lower in (True, False))
@@ -160,7 +120,7 @@ def _points(frontier: Frontier) -> str:
     for label, words in names.items():
         points = [frontier[task].get(label) for task in frontier]
         if any(points):
-            step = fmean(point.step_time for point in points if point is not None)
+            step = fmean(point.x for point in points if point is not None)
             cells = ["" if point is None else difference(point.loss) for point in points]
             rows.append([words, f"{step:.2f}", *cells])
     return markdown_table(["", "step time", *frontier], rows)

@@ -1,7 +1,7 @@
 """Pages and pictures of the main comparison, and of the side comparisons: folders of experiments in its root."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,21 +10,22 @@ from weightlora.train.result import Result
 
 from ..experiments import tasks_in
 from ..figures.frequency import draw_shares
-from ..figures.frontier import Place, draw_frontier
 from ..figures.headroom import draw_headroom
+from ..figures.lines import Place, draw_lines
 from ..figures.movement import draw_movement
 from ..results import load_results
 from ..summary import write_summary
 from ..tuning import render_tuning_markdown
+from . import frontier, sizes
 from .choices import movements, render_choices_markdown
 from .decision import render_decision_markdown
-from .frontier import PLAIN, SHARES, WAYS, Frontier, gather_frontier, render_frontier_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
+from .points import Point
 
-__all__ = ["side_comparisons_in", "write_frontier", "write_headroom", "write_pages"]
+__all__ = ["side_comparisons_in", "write_frontier", "write_headroom", "write_pages", "write_sizes"]
 
-HEADROOM, FRONTIER = "headroom", "frontier"
+HEADROOM, FRONTIER, SIZES = "headroom", "frontier", "sizes"
 PRICES = "benchmarks/results/prices.json"
 SUBSETS = "random-"
 """Labels of random subsets in the headroom comparison: random-<K>."""
@@ -47,7 +48,7 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     A side comparison compares with runs of the main comparison where it has no runs of its own.
 
     Returns:
-        The pages and pictures in `out_dir`, and the files of the headroom comparison and of the frontier.
+        The pages and pictures in `out_dir`, and the files of the comparisons of headroom, sizes and step time.
     """
     directory, results, written = Path(out_dir), load_results(root)[0], []
     pages = {"choices": render_choices_markdown(results), "kept": render_kept_markdown(results)}
@@ -62,6 +63,7 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     for side in side_comparisons_in(root):
         write_summary(side, directory / side.name, results)
     written += write_headroom(root, Path(root) / HEADROOM, directory / HEADROOM)
+    written += write_sizes(results, Path(root) / SIZES, directory / SIZES)
     return written + write_frontier(results, Path(root) / FRONTIER, directory / FRONTIER)
 
 
@@ -103,23 +105,45 @@ def write_frontier(
         out_dir: Where the files are written.
         prices: The file of prices by which the sets were chosen.
     """
-    if not (frontier := gather_frontier(load_results(side)[0], results, prices)):
+    if not (points := frontier.gather_frontier(load_results(side)[0], results, prices)):
         return []
     directory = Path(out_dir)
-    page = write_text(directory / "frontier.md", render_frontier_markdown(frontier))
-    return [page, draw_frontier(_panels(frontier), directory / "frontier.png")]
+    page = write_text(directory / "frontier.md", frontier.render_frontier_markdown(points))
+    lines = {words: [f"{way}-{share}" for share in frontier.SHARES] for way, words in frontier.WAYS.items()}
+    panels = {task: _panel(of_task, lines, frontier.PLAIN) for task, of_task in points.items()}
+    return [page, draw_lines(panels, directory / "frontier.png", "step time (LoRA on all = 1)")]
 
 
-def _panels(frontier: Frontier) -> dict[str, tuple[dict[str, list[Place]], dict[str, Place]]]:
-    panels = {}
-    for task, points in frontier.items():
-        at = {
-            label: Place(point.step_time, point.loss["mean"] or 0.0, point.loss["ci"])
-            for label, point in points.items()
-        }
-        lines = {words: [at[f"{way}-{s}"] for s in SHARES if f"{way}-{s}" in at] for way, words in WAYS.items()}
-        panels[task] = lines, {words: at[label] for label, words in PLAIN.items() if label in at}
-    return panels
+def write_sizes(
+    results: Iterable[Result], side: str | os.PathLike[str], out_dir: str | os.PathLike[str]
+) -> list[Path]:
+    """Write `sizes.md` and `<task>-sizes.png`, loss against the number of adapters; nothing where no run is stored.
+
+    Args:
+        results: The main comparison, which has the plain lists.
+        side: Folder of the runs with K adapters.
+        out_dir: Where the files are written.
+    """
+    if not (points := sizes.gather_sizes(load_results(side)[0], results)):
+        return []
+    directory = Path(out_dir)
+    written = [write_text(directory / "sizes.md", sizes.render_sizes_markdown(points))]
+    lines = {words: [line.format(count) for count in sizes.COUNTS] for line, words in sizes.LINES.items()}
+    for task, of_task in points.items():
+        panels = {task: _panel(of_task, lines, sizes.PLAIN)}
+        ticks = sorted({*sizes.COUNTS, round(max(point.x for point in of_task.values()))})
+        written.append(draw_lines(panels, directory / f"{task}-sizes.png", "adapters", ticks))
+    return written
+
+
+def _panel(
+    points: Mapping[str, Point], lines: Mapping[str, list[str]], plain: Mapping[str, str]
+) -> tuple[dict[str, list[Place]], dict[str, Place]]:
+    """The lines and the single points of a task, as far as they are stored."""
+    losses = {label: point.loss for label, point in points.items()}
+    at = {label: Place(points[label].x, loss["mean"] or 0.0, loss["ci"]) for label, loss in losses.items()}
+    drawn = {words: [at[label] for label in labels if label in at] for words, labels in lines.items()}
+    return drawn, {words: at[label] for label, words in plain.items() if label in at}
 
 
 def _is_comparable(run: Result, subset: Result) -> bool:

@@ -39,11 +39,19 @@ def recomputed(model: nn.Module) -> Iterator[None]:
         return
     name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
     before = {module: set(module._forward_hooks) for module in base.modules()}
+    configs: dict[int, Any] = {
+        id(module.config): module.config for module in base.modules() if hasattr(module, "config")
+    }
+    cached = [config for config in configs.values() if getattr(config, "use_cache", False)]
+    for config in cached:  # or Transformers does it in each forward pass, and warns
+        config.use_cache = False
     getattr(base, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
     added = [(module, key) for module, keys in before.items() for key in module._forward_hooks.keys() - keys]
     try:
         yield
     finally:
         getattr(base, f"{name}_checkpointing_disable")()
+        for config in cached:
+            config.use_cache = True
         for module, key in added:  # Transformers leaves one behind, by which backward goes on to the embeddings
             module._forward_hooks.pop(key, None)

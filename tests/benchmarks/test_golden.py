@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from benchmarks import golden
 from benchmarks.golden import differences, golden_cases, plan_golden
-from benchmarks.methods import ALL_METHODS, lists, probes, rivals, within
+from benchmarks.methods import ALL_METHODS, lists, probes, ranks, rivals, within
 from benchmarks.workloads import WORKLOADS
 
 from weightlora.errors import ConfigError
@@ -20,7 +20,7 @@ def test_the_cases_cover_every_workload_and_method_of_their_commit():
     stored = [read_result(PLACE / f"{case}.json") for case in golden_cases()]
     added = {"rotten-tomatoes-all", "imdb-all", "vader-tweets-all", "film-reviews", "spam", "supersenses"}
     assert {result.task for result in stored} == set(WORKLOADS) - added
-    since = {*lists.METHODS, *probes.METHODS, *rivals.METHODS, *within.METHODS, "anew"}
+    since = {*lists.METHODS, *probes.METHODS, *ranks.METHODS, *rivals.METHODS, *within.METHODS, "anew"}
     missing = set(ALL_METHODS) - since - {result.method for result in stored}
     assert missing == {"rival"}, "it needs stored evidence, and is `subset` from there on"
     assert any(result.evidence for result in stored)

@@ -44,6 +44,15 @@ def in_layers(*parts: str) -> list[str]:
     return [LAYER.format(layer) + part for layer in range(6) for part in parts]
 
 
+def test_rslora_scales_by_the_root_of_the_rank(minilm):
+    for rank, rslora in ((8, 4.0), (32, 2.0)):
+        for options, scaling in (({"rank": rank}, 4.0), ({"rank": rank, "rslora": True}, rslora)):
+            prepared = train(minilm, "widening", options=options)
+            for adapter in find_adapters(prepared.model):
+                assert adapter.layer.scaling["default"] == pytest.approx(scaling)
+            prepared.model.unload()
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [

@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks.pages.side import side_comparisons_in, write_frontier, write_pages
+from benchmarks.pages.side import side_comparisons_in, write_frontier, write_pages, write_sizes
 from pictures import PNG
 from stored import NAMES, result, store
 
@@ -57,3 +57,14 @@ def test_runs_within_budgets_have_a_page_and_a_picture_beside_the_lists_of_the_m
     page, picture = write_frontier(lora, side, out, prices)
     assert "| the probe's best set, budget 0.5 | 0.55 | +0.1050" in page.read_text()
     assert "| LoRA on all modules | 1.00 |" in page.read_text() and picture.read_bytes().startswith(PNG)
+
+
+def test_runs_with_few_adapters_have_a_page_and_a_picture(tmp_path):
+    side, out = tmp_path / "sizes", tmp_path / "out"
+    assert write_sizes([], side, out) == [] and not out.exists()
+    lora = [keep(tmp_path, "lora", seed, 0.4, NAMES) for seed in range(2)]
+    for seed in range(2):
+        keep(side, "probe-3-rank-8", seed, 0.5 + 0.01 * seed, NAMES[-3:])
+    page, picture = write_sizes(lora, side, out)
+    assert "| the probe, rank 8 |  | +0.1050" in page.read_text() and picture.read_bytes().startswith(PNG)
+    assert f"]({picture.name})" in page.read_text()

@@ -1,4 +1,4 @@
-"""The picture of loss against step time: one panel per task, one line per way to fill a budget."""
+"""The picture of loss against what a set of adapters costs: one panel per task, one line per way to choose."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,40 +8,45 @@ from typing import Any, NamedTuple
 from weightlora.drawing.figures import BLUE, GREY, ORANGE, limits, new_figure, save
 from weightlora.errors import DataError
 
-__all__ = ["Place", "draw_frontier"]
+__all__ = ["Place", "draw_lines"]
 
 LINES = ((BLUE, "o", "-"), (ORANGE, "s", (0, (5, 2))), ("black", "^", (0, (1, 1.5))))
-MARKS = ("*", "P", "X")
+MARKS = ("*", "P", "X", "D")
 
 
 class Place(NamedTuple):
     """Where a point is.
 
     Attributes:
-        step_time: In parts of LoRA on all modules.
+        x: What the set costs.
         mean, ci: The loss minus that of LoRA on all modules, and the half-width of its interval, if there is one.
     """
 
-    step_time: float
+    x: float
     mean: float
     ci: float | None
 
 
-def draw_frontier(
-    panels: Mapping[str, tuple[Mapping[str, Sequence[Place]], Mapping[str, Place]]], path: str | os.PathLike[str]
+def draw_lines(
+    panels: Mapping[str, tuple[Mapping[str, Sequence[Place]], Mapping[str, Place]]],
+    path: str | os.PathLike[str],
+    cost: str,
+    ticks: Sequence[int] = (),
 ) -> Path:
-    """Draw the loss against the step time.
+    """Draw the loss against a cost.
 
     Args:
-        panels: Title -> the lines (name -> their points by budget) and the single points (name -> where).
+        panels: Title -> the lines (name -> their points) and the single points (name -> where).
         path: Where the PNG is written.
+        cost: What x is.
+        ticks: Values of x that are labelled, on a logarithmic axis. Without them, the axis is linear.
 
     Raises:
         DataError: There is nothing to draw.
     """
     if not panels:
-        raise DataError("no runs within budgets to draw.")
-    figure = new_figure(2.9 * len(panels) + 0.8, 3.9)
+        raise DataError("no runs to draw.")
+    figure = new_figure(max(2.9 * len(panels) + 0.8, 5.5), 3.9)
     handles: dict[str, Any] = {}
     for axes, (title, (lines, points)) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -50,12 +55,17 @@ def draw_frontier(
             handles[name] = _draw_line(axes, sorted(places), colour, marker, style)
         for (name, place), marker in zip(points.items(), MARKS, strict=False):
             [handles[name]] = axes.plot(
-                place.step_time, place.mean, marker, color=GREY, markersize=9, markeredgewidth=0, zorder=3
+                place.x, place.mean, marker, color=GREY, markersize=9, markeredgewidth=0, zorder=3
             )
         axes.axhline(0, color="#c9c9c9", linewidth=1, zorder=0.5)
         axes.set_ylim(*limits([0, *(end for end in _ends(lines, points))]))
         axes.set_title(title, fontsize=10, parse_math=False)
-        axes.set_xlabel("step time (LoRA on all = 1)", fontsize=9)
+        axes.set_xlabel(cost, fontsize=9)
+        if ticks:
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
+            axes.set_xticks([], minor=True)
+            axes.set_xlim(0.8 * ticks[0], 1.25 * ticks[-1])
         axes.tick_params(labelsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("held-out loss minus that\nof LoRA on all modules", fontsize=9)
@@ -63,7 +73,7 @@ def draw_frontier(
         handles=[*handles.values()],
         labels=[*handles],
         loc="outside lower center",
-        ncols=3,
+        ncols=3 if len(panels) > 1 else 2,
         frameon=False,
         fontsize=9,
     )
@@ -71,7 +81,7 @@ def draw_frontier(
 
 
 def _draw_line(axes: Any, places: Sequence[Place], colour: str, marker: str, style: Any) -> Any:
-    x, y = [place.step_time for place in places], [place.mean for place in places]
+    x, y = [place.x for place in places], [place.mean for place in places]
     error = [0.0 if place.ci is None else place.ci for place in places]
     return axes.errorbar(
         x, y, yerr=error, color=colour, marker=marker, linestyle=style, markersize=5, linewidth=1.4, capsize=2

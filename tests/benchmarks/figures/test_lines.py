@@ -1,17 +1,21 @@
-"""Loss against step time: one panel a task, lines and points where they belong."""
+"""Loss against a cost: one panel a task, lines and points where they belong."""
+
+from functools import partial
 
 import pytest
-from benchmarks.figures.frontier import Place, draw_frontier
+from benchmarks.figures.lines import Place, draw_lines
 
 from weightlora.errors import DataError
 
 LINES = {"ours": [Place(0.9, 0.01, 0.002), Place(0.5, 0.03, 0.01)], "chance": [Place(0.5, 0.05, None)]}
 POINTS = {"all": Place(1.0, 0.0, None)}
+DRAW = partial(draw_lines, cost="step time")
 
 
 def test_each_panel_has_its_lines_by_step_time_and_its_points(figure_of):
-    first, second = figure_of(draw_frontier, {"a $x$": (LINES, POINTS), "mean": (LINES, {})}).axes
+    first, second = figure_of(DRAW, {"a $x$": (LINES, POINTS), "mean": (LINES, {})}).axes
     assert (first.get_title(), second.get_title()) == ("a $x$", "mean")
+    assert (first.get_xlabel(), first.get_xscale()) == ("step time", "linear")
     drawn = [container.lines[0].get_xydata().tolist() for container in first.containers]
     assert drawn == [[[0.5, 0.03], [0.9, 0.01]], [[0.5, 0.05]]]
     [star] = [line for line in first.lines if line.get_marker() == "*"]
@@ -21,10 +25,15 @@ def test_each_panel_has_its_lines_by_step_time_and_its_points(figure_of):
 
 
 def test_the_legend_names_all_of_them_once(figure_of):
-    figure = figure_of(draw_frontier, {"a": (LINES, POINTS), "b": (LINES, POINTS)})
+    figure = figure_of(DRAW, {"a": (LINES, POINTS), "b": (LINES, POINTS)})
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "chance", "all"]
 
 
+def test_with_ticks_the_axis_is_logarithmic(figure_of):
+    [axes] = figure_of(partial(draw_lines, cost="adapters", ticks=(1, 3)), {"a": (LINES, POINTS)}).axes
+    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["1", "3"]
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no runs within budgets"):
-        draw_frontier({}, tmp_path / "frontier.png")
+    with pytest.raises(DataError, match="no runs to draw"):
+        draw_lines({}, tmp_path / "frontier.png", "step time")

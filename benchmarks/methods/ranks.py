@@ -1,0 +1,79 @@
+"""WeightLoRA+ before the first step: what the probe chose at a higher rank, or ranks in proportion to its scores.
+
+Parameters are shares of those of LoRA on all modules at the setting's rank. All ranks have the same scaling.
+"""
+
+import torch
+from torch import Tensor
+
+from weightlora.adapters import LoraAdapter, find_adapters
+from weightlora.budget import top_by_parameters
+from weightlora.train.methods import Method, Prepared, Setting
+
+from .lists import OPTIONS, train_list
+from .probes import probe_scores
+
+__all__ = ["METHODS", "proportional_ranks"]
+
+CHOSEN = 0.25
+"""The share into which the chosen modules fit at the setting's rank."""
+
+
+def in_a_quarter(scores: Tensor, sizes: list[int]) -> Tensor:
+    """Mask of the modules with the highest scores that fit into a quarter of the parameters, shape `(n,)`."""
+    return top_by_parameters(scores, sizes, int(CHOSEN * sum(sizes)))
+
+
+def wide(setting: Setting) -> Prepared:
+    """LoRA at one rank on the modules that the probe chooses."""
+    scores = probe_scores(setting)
+
+    def choose(_: Setting, adapters: list[LoraAdapter]) -> list[str]:
+        found = torch.tensor([scores[adapter.name] for adapter in adapters])
+        kept = in_a_quarter(found, [adapter.size for adapter in adapters]).tolist()
+        return [adapter.name for adapter, stays in zip(adapters, kept, strict=True) if stays]
+
+    return train_list(choose, setting)
+
+
+def proportional_ranks(scores: Tensor, per_rank: Tensor, most: int) -> list[int]:
+    """The largest ranks in proportion to scores with which all adapters together fit; 0 where one has no room.
+
+    Args:
+        scores: Shape `(n,)`, not negative, one of them positive.
+        per_rank: Parameters of each adapter at rank 1, shape `(n,)`.
+        most: The most parameters of all.
+    """
+    low, high = 0.0, most / float((scores * per_rank).sum()) + 1 / float(scores.max())
+    for _ in range(100):
+        middle = (low + high) / 2
+        if int(((scores * middle).round() * per_rank).sum()) <= most:
+            low = middle
+        else:
+            high = middle
+    return [int(rank) for rank in (scores * low).round().tolist()]
+
+
+def proportional(setting: Setting) -> Prepared:
+    """LoRA with ranks in proportion to the probe's scores: of all modules, or of the chosen ones."""
+    by_name = probe_scores(setting)
+    with torch.random.fork_rng(devices=[]):  # the adapters start as with LoRA on all modules
+        model = setting.lora()
+        candidates = {adapter.name: adapter.size for adapter in find_adapters(model)}
+        model.unload()
+    sizes, scores = [*candidates.values()], torch.tensor([by_name[name] for name in candidates], dtype=torch.float64)
+    if setting.options.get("chosen"):
+        scores = torch.where(in_a_quarter(scores, sizes), scores, 0.0)
+    per_rank = torch.tensor(sizes, dtype=torch.float64) / setting.rank
+    ranks = proportional_ranks(scores, per_rank, int(setting.options.get("parameters", 1.0) * sum(sizes)))
+    given = {name: rank for name, rank in zip(candidates, ranks, strict=True) if rank}
+    alphas = {name: setting.alpha * rank / setting.rank for name, rank in given.items()}
+    model = setting.lora(target_modules=list(given), rank_pattern=given, alpha_pattern=alphas)
+    return Prepared(model, candidates=candidates)
+
+
+METHODS = {
+    "probe-wide": Method(wide, OPTIONS | {"rslora"}, reads_weights=True),
+    "probe-ranks": Method(proportional, frozenset({"parameters", "chosen"}), reads_weights=True),
+}
+"""`probe-wide` trains the chosen modules at one rank, `probe-ranks` spreads parameters in proportion to the scores."""

@@ -1,0 +1,109 @@
+"""What the rule that wins the decision is worth: against each reference, and what choosing takes."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any
+
+from weightlora.compare.statistics import excludes_zero, jaccard, paired
+from weightlora.compare.tables import difference, markdown_table
+from weightlora.train.result import Result
+
+from ..decision import CANDIDATES, LORA, PEFT_DEFAULT, Look
+
+__all__ = ["render_winner"]
+
+CLOSE = 0.5
+"""Points of the metric that count as level with LoRA on all modules."""
+
+Runs = Mapping[int, Result]
+
+
+def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[str]:
+    """A list of what its runs show, and a table with a row for each task.
+
+    Args:
+        results: With all runs of the winner, of PEFT's default list and of LoRA. Its random sets may be absent.
+        winner: One of the candidates.
+        look: Its tasks and seeds count.
+    """
+    runs: defaultdict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
+    for result in results:
+        if result.seed < look.seeds.get(result.task, 0):
+            runs[result.task, result.label][result.seed] = result
+    own = {task: runs[task, winner] for task in look.seeds}
+    references = {
+        "random sets of the same sizes": CANDIDATES[winner].alike,
+        "PEFT's default list": PEFT_DEFAULT,
+        "LoRA on all modules": LORA,
+    }
+    losses = {
+        words: {task: paired(_losses(own[task]), _losses(runs[task, label])) for task in look.seeds}
+        for words, label in references.items()
+    }
+    points = {task: _points(own[task], runs[task, LORA]) for task in look.seeds}
+    overlaps = {task: jaccard([run.kept for run in own[task].values()]) for task in look.seeds}
+    shares = {task: _share(own[task]) for task in look.seeds}
+    rows = [
+        [
+            task,
+            *(difference(by_task[task]) for by_task in losses.values()),
+            f"{points[task]:+.1f}",
+            _shown(overlaps[task], ".2f"),
+            _shown(shares[task], ".1%"),
+        ]
+        for task in look.seeds
+    ]
+    header = [winner, *(f"loss minus that of {words}" for words in references), "metric minus LoRA's, points"]
+    return [
+        "\n".join(
+            [
+                *(_counted(words, by_task) for words, by_task in losses.items()),
+                _close(list(points.values())),
+                *_choosing(overlaps.values(), shares.values()),
+            ]
+        ),
+        markdown_table([*header, "overlap of two seeds", "choosing, part of a run"], rows),
+    ]
+
+
+def _losses(runs: Runs) -> dict[int, float]:
+    return {seed: run.held_out_loss for seed, run in runs.items()}
+
+
+def _points(runs: Runs, reference: Runs) -> float:
+    """The difference of the mean metrics, in points."""
+    return 100 * (fmean(run.value for run in runs.values()) - fmean(run.value for run in reference.values()))
+
+
+def _share(runs: Runs) -> float | None:
+    """The mean part of the training that a probe took; None for a rule without one."""
+    found = [run.evidence for run in runs.values() if run.evidence and "selection_seconds" in run.evidence]
+    return fmean(one["selection_seconds"] / one["train_seconds"] for one in found) if found else None
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) -> str:
+    there = [found for found in differences.values() if found is not None]
+    if not there:
+        return f"- Against {words}: not run."
+    clear = [found["mean"] for found in there if excludes_zero(found)]
+    better, worse = (sum(sign * mean > 0 for mean in clear) for sign in (-1, 1))
+    return f"- Against {words}: significantly better on {better} of {len(there)} tasks, worse on {worse}."
+
+
+def _close(points: list[float]) -> str:
+    mean, close = fmean(points), sum(found >= -CLOSE for found in points)
+    return (
+        f"- On average its metric is {abs(mean):.1f} points {'higher' if mean > 0 else 'lower'} than that of LoRA on "
+        f"all modules. On {close} of {len(points)} tasks it is at most {CLOSE} points lower."
+    )
+
+
+def _choosing(overlaps: Iterable[float | None], shares: Iterable[float | None]) -> list[str]:
+    known, took = ([one for one in values if one is not None] for values in (overlaps, shares))
+    said = [f"- The sets of two seeds overlap by {fmean(known):.2f} on average (Jaccard)."] if known else []
+    return [*said, f"- Choosing takes {min(took):.1%} to {max(took):.1%} of a run."] if took else said

@@ -1,0 +1,68 @@
+"""What the winner is worth."""
+
+from types import SimpleNamespace
+
+import pytest
+from benchmarks.decision import Look
+from benchmarks.pages.winner import render_winner
+
+LOOK = Look({"one": 3, "two": 3}, None)
+NOISE = (0.0, 0.01, 0.02)
+
+
+def run(task: str, label: str, seed: int, loss: float, accuracy: float, kept: str = "ab") -> SimpleNamespace:
+    evidence = {"selection_seconds": 2.0 * (seed + 1), "train_seconds": 100.0} if label == "probe" else None
+    return SimpleNamespace(
+        task=task, label=label, seed=seed, held_out_loss=loss, value=accuracy, kept=list(kept), evidence=evidence
+    )
+
+
+def stored() -> list[SimpleNamespace]:
+    """On the first task the probe beats everything; on the second LoRA is better, and the rest is noise."""
+    found = []
+    for seed, noise in enumerate(NOISE):
+        found += [
+            run("one", "probe", seed, 0.4 + noise, 0.80),
+            run("two", "probe", seed, 0.5, 0.70, "abc"[seed:] + "d"),
+        ]
+        found += [run("one", "lora", seed, 0.5, 0.786), run("two", "lora", seed, 0.3, 0.71)]
+        found += [run("one", "peft-default", seed, 0.6, 0.7), run("two", "peft-default", seed, 0.49 + noise, 0.7)]
+        found += [run("one", "random-like-probe", seed, 0.7, 0.7), run("two", "random-like-probe", seed, 0.6, 0.7)]
+    return [*found, run("one", "probe", 3, 9.0, 0.0), run("three", "probe", 0, 9.0, 0.0)]  # outside of the look
+
+
+def test_what_the_runs_show_is_counted():
+    said, _ = render_winner(stored(), "probe", LOOK)
+    assert said.splitlines() == [
+        "- Against random sets of the same sizes: significantly better on 2 of 2 tasks, worse on 0.",
+        "- Against PEFT's default list: significantly better on 1 of 2 tasks, worse on 0.",
+        "- Against LoRA on all modules: significantly better on 1 of 2 tasks, worse on 1.",
+        "- On average its metric is 0.2 points higher than that of LoRA on all modules. On 1 of 2 tasks it is at most "
+        "0.5 points lower.",
+        "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
+        "- Choosing takes 4.0% to 4.0% of a run.",
+    ]
+
+
+@pytest.mark.parametrize(("accuracy", "close"), [(0.704, 2), (0.706, 1)])
+def test_half_a_point_below_lora_is_close(accuracy: float, close: int):
+    runs = stored()
+    for one in runs:
+        if (one.task, one.label) == ("two", "lora"):
+            one.value = accuracy
+    assert f"On {close} of 2 tasks it is at most 0.5 points lower." in render_winner(runs, "probe", LOOK)[0]
+
+
+def test_each_task_has_a_row():
+    first, second = [line.split(" | ") for line in render_winner(stored(), "probe", LOOK)[1].splitlines()[2:]]
+    assert first[0] == "| one" and first[1].startswith("-0.2900") and first[4:] == ["+1.4", "1.00", "4.0% |"]
+    assert second[0] == "| two" and second[3].endswith("▲") and second[4:] == ["-1.0", "0.64", "4.0% |"]
+
+
+def test_a_rule_without_a_probe_says_nothing_of_its_cost():
+    runs = [run(one.task, one.label, one.seed, one.held_out_loss, one.value) for one in stored()]
+    for one in runs:
+        one.evidence, one.label = None, {"probe": "weightlora"}.get(one.label, one.label)
+    said, table = render_winner(runs, "weightlora", LOOK)
+    assert "Choosing takes" not in said and "- Against random sets of the same sizes: not run." in said
+    assert table.splitlines()[2].endswith("| 1.00 |  |")
