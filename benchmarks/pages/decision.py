@@ -65,8 +65,9 @@ def worth() -> str:
 
 
 def shown() -> str:
-    """The list alone."""
-    return worth().partition("\n\n")[0]
+    """The differences, and how many sets were kept: the list alone, and not all of it."""
+    listed = worth().partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in listed if " seeds overlap " not in line and "- Choosing " not in line)
 
 
 def _losses(results: Iterable[Result]) -> Losses:

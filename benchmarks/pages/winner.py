@@ -99,8 +99,8 @@ def _counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) ->
 def _close(points: list[float]) -> str:
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return (
-        f"- On average its metric is {abs(mean):.1f} points {'higher' if mean > 0 else 'lower'} than that of LoRA on "
-        f"all modules. On {close} of {len(points)} tasks it is at most {CLOSE} points lower."
+        f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average, not below -{CLOSE} on "
+        f"{close} of {len(points)} tasks."
     )
 
 
