@@ -132,11 +132,10 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monke
     assert half > 4 and batches[:half] == batches[half:]  # both runs saw the same batches
 
 
-def test_by_default_the_choice_comes_first_and_lora_on_all_is_measured_for_a_few_steps(
+def test_by_default_the_choice_comes_first_and_lora_on_all_is_only_measured(
     tmp_path: Path, capsys, monkeypatch, little_data
 ):
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 99.0, 99.0))
-    monkeypatch.setattr(quickstart, "MEASURED", 3)
     directory = tmp_path / "run"
     assert main(["quickstart", "--output_dir", str(directory), "--steps", "4", "--seed", "1"]) == 0
     output, error = capsys.readouterr()
@@ -147,7 +146,7 @@ def test_by_default_the_choice_comes_first_and_lora_on_all_is_measured_for_a_few
     result = read_result(directory)
     assert LORA_ON_ALL / 4 - min(SIZES.values()) < result.adapter_parameters_after <= LORA_ON_ALL / 4
     check_figures(result, compares=False)
-    check_output(output, result.kept, directory, [1, 2, 3])
+    check_output(output, result.kept, directory, [])
     check_adapter(directory / "adapter", result.kept)
 
 
@@ -161,7 +160,8 @@ def check_figures(result: Result, compares: bool = True) -> None:
         assert column["trainable_parameters"] == column["adapter_parameters"] + HEAD
         assert column["optimizer_state_bytes"] == 4 * (2 * column["trainable_parameters"] + tensors)
         assert column["step_seconds"] > 0
-        assert column["step_time_ratio"] == pytest.approx(column["step_seconds"] / whole["step_seconds"])
+        assert column["step_time_ratio"] > 0
+    assert whole["step_time_ratio"] == 1
     assert kept["saved_activation_bytes"] < whole["saved_activation_bytes"]
     for column in (kept, whole) if compares else (kept,):
         assert 0.4 < column["test_loss"] < 1 and (column["test_accuracy"] * 32) % 1 == 0

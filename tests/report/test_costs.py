@@ -23,7 +23,7 @@ RESULT = {
     "metrics": {"test": {"accuracy": 0.75, "note": "text"}, "odd": 3},
     "versions": {"python": "3.11"},
     "machine": {"device": "cpu"},
-    "evidence": {"columns": {"selecting": {"step_seconds": 0.5}, "after": {"step_seconds": 0.25}}},
+    "evidence": {"columns": {"all": {"step_seconds": 0.5}, "kept": {"step_seconds": 0.25}}},
 }
 
 

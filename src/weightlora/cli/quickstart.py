@@ -2,9 +2,11 @@
 
 import argparse
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -15,13 +17,11 @@ from . import spellings
 if TYPE_CHECKING:
     from ..config import WeightLoraConfig
     from ..train.result import Result
-    from .costs import Cost, CostCallback
+    from .costs import Cost
 
 MODULES = 36
 BATCH_SIZE = 32
 MAX_TOKENS = 64
-MEASURED = 6
-"""Steps of LoRA on all modules that are measured where it is not trained for comparison."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -129,29 +129,28 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
     from ..train.fitting import load_prepared, make_trainer
     from ..train.methods import METHODS
     from ..train.result import RESULT, write_result
-    from .costs import CostCallback
+    from .costs import CostCallback, machine_is_busy, time_in_turns
     from .progress import show_progress
 
     with replacing_directory(args.output_dir) as staging:
         job = prepare(recipe_for(args, config, "weightlora", staging), METHODS, reviews_work)
         first = [job.work.train[index] for index in range(BATCH_SIZE)]
         batch = dict(job.work.collate(first))
-        costs, whole = CostCallback(batch, config.steps), CostCallback(batch, args.steps)
+        costs, whole = CostCallback(batch), CostCallback(batch)
         shown = partial(show_progress, console, "WeightLoRA")
         result = fit(job, lambda prepared: (costs, *shown(prepared)), prints=False)
-        lora = None
-        if args.compare or not config.steps:  # a choice before the first step leaves nothing of LoRA on all to measure
-            plain = prepare(recipe_for(args, config, "lora", staging), METHODS, lambda *_: job.work)
+        plain, lora = prepare(recipe_for(args, config, "lora", staging), METHODS, lambda *_: job.work), None
+        if args.compare:
             shown = partial(show_progress, console, "LoRA on all")
-            if args.compare:
-                lora = fit(plain, lambda prepared: (whole, *shown(prepared)), write=False, prints=False)
-            else:
-                plain.recipe.training.max_steps = min(args.steps, MEASURED)
-                prepared = load_prepared(plain)
-                trainer = make_trainer(plain, prepared.model, (whole, *shown(prepared)))
-                trainer.remove_callback(PrinterCallback)
-                trainer.train()
-        figures = collect_figures(costs, result, whole, lora)
+            lora = fit(plain, lambda prepared: (whole, *shown(prepared)), write=False, prints=False)
+        else:  # one step, so that the optimizer has its state
+            plain.recipe.training.max_steps = 1
+            trainer = make_trainer(plain, load_prepared(plain).model, (whole,))
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        seconds = time_in_turns([whole.model, costs.model], batch)
+        figures = collect_figures([whole.at_start, costs.at_end], [lora, result], seconds)
+        figures["busy"] = machine_is_busy()
         settings = {**result.settings, "output_dir": str(args.output_dir)}
         result = replace(result, settings=settings, evidence=figures)
         write_result(staging / RESULT, result)
@@ -194,35 +193,23 @@ def recipe_for(args: argparse.Namespace, config: "WeightLoraConfig", method: str
 
 
 def collect_figures(
-    costs: "CostCallback", result: "Result", whole: "CostCallback", lora: "Result | None"
+    costs: "Sequence[Cost]", results: "Sequence[Result | None]", seconds: Sequence[Sequence[float]]
 ) -> dict[str, Any]:
-    """Every figure of the table. Seconds are medians over steps; ratios are relative to all adapters.
+    """Every figure of the table: a column for LoRA on all modules, and one for the kept adapters.
 
     Args:
-        costs: Of the run with the selection.
-        result: Of that run.
-        whole: Of LoRA on all modules, if a part of it ran.
-        lora: The result of LoRA on all modules, if it ran to its end.
+        costs: What training costs.
+        results: What training gave; None where LoRA on all modules was not trained.
+        seconds: Of a step with each, by round. The ratio is the median of those of the rounds.
     """
-    all_ = whole.at_start if whole.has_run else costs.at_start
-    base = all_.median_step_seconds
-    columns = {"all": _column(all_, base, lora), "kept": _column(costs.at_end, base, result)}
-    return {
-        "columns": columns,
-        "busy": costs.busy or whole.busy,
-        "test_sentences": result.plan["rows"]["test"] if result.plan else 0,
-    }
-
-
-def _column(cost: "Cost", base: float, result: "Result | None" = None) -> dict[str, Any]:
-    return {
-        "adapters": cost.adapters,
-        "adapter_parameters": cost.adapter_parameters,
-        "trainable_parameters": cost.trainable_parameters,
-        "optimizer_state_bytes": cost.optimizer_state_bytes,
-        "saved_activation_bytes": cost.saved_activation_bytes,
-        "step_seconds": cost.median_step_seconds,
-        "step_time_ratio": cost.median_step_seconds / base,
-        "test_accuracy": None if result is None else result.value,
-        "test_loss": None if result is None else result.held_out_loss,
-    }
+    columns = {}
+    for place, (name, cost, result) in enumerate(zip(("all", "kept"), costs, results, strict=True)):
+        columns[name] = {
+            **asdict(cost),
+            "step_seconds": median(row[place] for row in seconds),
+            "step_time_ratio": median(row[place] / row[0] for row in seconds),
+            "test_accuracy": None if result is None else result.value,
+            "test_loss": None if result is None else result.held_out_loss,
+        }
+    plan = results[-1].plan if results[-1] else None
+    return {"columns": columns, "test_sentences": plan["rows"]["test"] if plan else 0}

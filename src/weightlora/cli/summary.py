@@ -36,7 +36,7 @@ def show(console: Console, result: Result, output_dir: str) -> None:
     figures = result.evidence or {}
     console.print()
     console.print(_table(figures["columns"]))
-    console.print("Step time: median over steps, relative to all adapters.", style="dim")
+    console.print("Step time: forward and backward on one batch, in turns, relative to all adapters.", style="dim")
     layers = [layer for name in result.kept or () if (layer := layer_and_type(name)[0]) is not None]
     if layers:
         console.print(

@@ -82,7 +82,7 @@ def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, 
         decision: The step of the last decision.
     """
     measured = _mapping(_mapping(outcome.values.get("evidence")).get("columns"))
-    first, last = (_mapping(measured.get(name)) for name in ("selecting", "after"))
+    first, last = (_mapping(measured.get(name)) for name in ("all", "kept"))
     values, parameters = outcome.values, selection.trainable_parameters
     final = selection.final
 
