@@ -74,7 +74,7 @@ class Look(NamedTuple):
 _FIRST = ("rotten-tomatoes-all", "vader-tweets-all", "film-reviews", "spam", "supersenses")
 _SECOND = (*_FIRST, "imdb-all", "film-reviews-long", "rotten-tomatoes-all-long")
 FIRST = Look(dict.fromkeys(_FIRST, 5), 0.01)
-SECOND = Look({**dict.fromkeys(_SECOND, 5), "smollm2-sentiment": 3, "smollm2-imdb-lm": 3}, None)
+SECOND = Look({**dict.fromkeys(_SECOND, 5), "smollm2-sentiment-float32": 3, "smollm2-imdb-lm-float32": 3}, None)
 
 
 @dataclass(frozen=True)

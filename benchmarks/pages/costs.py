@@ -30,8 +30,8 @@ NEW_TASKS = {
     "imdb-all": "IMDb",
     "film-reviews-long": "film reviews, 1,200 steps",
     "rotten-tomatoes-all-long": "Rotten Tomatoes, 1,200 steps",
-    "smollm2-sentiment": "SmolLM2 sentiment",
-    "smollm2-imdb-lm": "SmolLM2 language modelling",
+    "smollm2-sentiment-float32": "SmolLM2 sentiment",
+    "smollm2-imdb-lm-float32": "SmolLM2 language modelling",
 }
 """The tasks on which the default is decided. The first five come first."""
 COMPARED = {
