@@ -51,6 +51,14 @@ def test_from_the_result(tmp_path: Path):
     assert found["step time, median"] == (0.5, 0.25), "measured by the command, step for step"
 
 
+def test_a_choice_before_the_first_step_has_no_state_of_all_adapters_but_one_that_was_measured(tmp_path: Path):
+    selection, measured = chosen(tmp_path), {"all": {"optimizer_state_bytes": 9000}, "kept": {}}
+    for evidence, before in ((None, None), ({"columns": measured}, 9000)):
+        (tmp_path / "result.json").write_text(json.dumps(RESULT | {"evidence": evidence}))
+        found = {cost.name: cost for cost in costs_of(selection, read_outcome(tmp_path), LOG, 0)}
+        assert (found["optimizer state"].before, found["optimizer state"].after) == (before, 1600)
+
+
 def test_before_the_decision_there_is_no_after(tmp_path: Path):
     found = costs_of(chosen(tmp_path, final=False), Outcome(), LOG, 0)
     assert {cost.after for cost in found} == {None}
