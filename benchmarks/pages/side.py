@@ -42,7 +42,7 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     """Write the pages about the main comparison, and a summary of every side comparison into its own folder.
 
     In `out_dir`: `choices.md` says what each rule would choose from the stored evidence, and `movement.png` shows how
-    this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what the default chose. `tuning.md` shows
+    this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what update credit chose. `tuning.md` shows
     how the learning rates were chosen. `decision.md` says which rule is the default, and why. A page without content
     is not written.
 
