@@ -150,7 +150,7 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
             trainer.train()
         seconds = time_in_turns([whole.model, costs.model], batch)
         figures = collect_figures([whole.at_start, costs.at_end], [lora, result], seconds)
-        figures["busy"] = machine_is_busy()
+        figures |= {"busy": machine_is_busy(), "test_sentences": len(job.work.evaluation["test"])}
         settings = {**result.settings, "output_dir": str(args.output_dir)}
         result = replace(result, settings=settings, evidence=figures)
         write_result(staging / RESULT, result)
@@ -211,5 +211,4 @@ def collect_figures(
             "test_accuracy": None if result is None else result.value,
             "test_loss": None if result is None else result.held_out_loss,
         }
-    plan = results[-1].plan if results[-1] else None
-    return {"columns": columns, "test_sentences": plan["rows"]["test"] if plan else 0}
+    return {"columns": columns}
