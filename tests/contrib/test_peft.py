@@ -1,4 +1,4 @@
-"""What we offer to PEFT chooses what our own update credit chooses, and needs nothing of ours.
+"""What we offer to PEFT chooses what our own probe chooses, and needs nothing of ours.
 
 The example's own tests, in `contrib/peft/tests`, run beside these (`testpaths` in pyproject.toml).
 """
@@ -10,28 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from loops import make_trainer
-from models import WORDS, batch, lora_bert, save_causal, save_classifier, sentence, tiny_bert
+from models import WORDS, adamw, batch, lora_bert, lora_gpt2, save_causal, save_classifier, sentence
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftModel
 from test_docs import blocks
 
-from weightlora import WeightLoraCallback, WeightLoraConfig
+from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 
-PLACE = Path(__file__).parents[2] / "contrib" / "peft"
-EXAMPLE = PLACE / "examples" / "weightlora"
-OTHERS = {"datasets", "peft", "pytest", "torch", "transformers", "weightlora_callback"}  # beside Python's own
-SETTINGS = {
-    "plain": {},
-    "clipped and accumulated": {
-        "max_grad_norm": 0.1,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-        "weight_decay": 0.1,
-    },
-    "bfloat16": {"bf16": True},
-}
+ROOT = Path(__file__).parents[2]
+PLACE = ROOT / "contrib" / "peft"
+EXAMPLE = PLACE / "examples" / "lora_module_selection"
+PAGE = PLACE / "docs" / "source" / "developer_guides" / "lora_module_selection.md"
+OTHERS = {"datasets", "peft", "pytest", "torch", "transformers", "module_selection"}  # beside Python's own
 
 
 @pytest.fixture(autouse=True)
@@ -39,38 +29,40 @@ def example_is_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLE)
 
 
-def example_callback(keep: int, select_steps: int):
-    from weightlora_callback import WeightLoraCallback as Example
+@pytest.mark.parametrize("budget", [0.25, 0.5])
+@pytest.mark.parametrize("make", [lora_bert, lora_gpt2, lambda: lora_bert(layers=3, use_dora=True)])
+def test_it_scores_and_chooses_as_our_default_does(make, budget):
+    from module_selection import gradient_norms, lora_layers, relative_to_blocks, select_target_modules
 
-    return Example(keep=keep, select_steps=select_steps)
+    batches = [batch(step) for step in range(5)]
+    model = make()
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep_parameters=budget))
+    selector.probe(batches)
+    candidates: PeftModel = make()
+    scores = relative_to_blocks(gradient_norms(candidates, lora_layers(candidates), batches[:4]))
+    assert scores == pytest.approx(selector.scores, rel=1e-4)
+    assert len({round(score, 6) for score in scores.values()}) > len(scores) / 2
+    assert select_target_modules(candidates, batches, budget) == selector.kept
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_it_chooses_and_trains_as_our_update_credit_does(tmp_path, settings):
-    ours = WeightLoraCallback(WeightLoraConfig(keep=5, keep_parameters=10**6, select_steps=4))
-    expected = make_trainer(tmp_path, lora_bert(), ours, **settings)
-    expected.train()
-    example = example_callback(keep=5, select_steps=4)
-    run = make_trainer(tmp_path, lora_bert(), example, **settings)
-    run.train()
-
-    scores = next(entry for entry in reversed(ours.selector.history) if len(entry.get("score", ())) == 12)["score"]
-    assert [float(credit) for credit in example.credit.values()] == pytest.approx(scores, rel=1e-4)
-    assert example.kept == ours.selector.kept == [adapter.name for adapter in find_adapters(run.model)]
-    for mine, theirs in zip(run.model.parameters(), expected.model.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-
-    survivors = {id(p) for p in run.model.parameters() if p.requires_grad}
-    assert len(survivors) == 2 * 5 + 2, "A and B of five adapters, and the head"
-    assert {id(p) for group in run.optimizer.param_groups for p in group["params"]} == survivors
-    assert {id(p) for p in run.optimizer.state} == survivors
-
-    run.model.eval().save_pretrained(tmp_path / "adapter")
-    loaded = PeftModel.from_pretrained(tiny_bert(), tmp_path / "adapter").eval()
-    assert [adapter.name for adapter in find_adapters(loaded, check=False)] == example.kept
-    # Trainer leaves its autocast on the model that it trained.
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=settings.get("bf16", False)):
-        assert torch.equal(loaded(**batch()).logits.float(), run.model(**batch()).logits.float())
+def test_the_table_of_the_readme_has_the_stored_results():
+    tasks = json.loads((ROOT / "docs" / "results" / "summary.json").read_text(encoding="utf-8"))["tasks"]
+    lines = (EXAMPLE / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    named = {
+        "Rotten Tomatoes": "rotten-tomatoes-all",
+        "VADER tweets": "vader-tweets-all",
+        "film reviews": "film-reviews",
+        "spam": "spam",
+        "supersenses": "supersenses",
+    }
+    labels = ("lora", "probe", "random-like-probe", "peft-default")
+    assert [row[0] for row in rows] == ["task", "---", "adapter parameters", *named]
+    for name, *cells in rows[3:]:
+        entries = [tasks[named[name]][label] for label in labels]
+        assert [f"{entry['loss']['mean']:.3f}" for entry in entries] == cells
+        assert [f"{entry['trainable_parameters']:,}" for entry in entries] == rows[2][1:]
+        assert {entry["seeds"] for entry in entries} == {5}
 
 
 def imported_packages(path: Path) -> Iterator[str]:
@@ -93,25 +85,24 @@ def test_each_file_has_the_licence_header_of_peft():
         lines = path.read_text(encoding="utf-8").splitlines()
         assert lines[0] == "# Copyright 2026-present the HuggingFace Inc. team."
         assert lines[2] == '# Licensed under the Apache License, Version 2.0 (the "License");'
-    page = PLACE / "docs" / "source" / "developer_guides" / "weightlora.md"
-    assert page.read_text(encoding="utf-8").startswith("<!--Copyright 2026 The HuggingFace Team.")
+    assert PAGE.read_text(encoding="utf-8").startswith("<!--Copyright 2026 The HuggingFace Team.")
 
 
 @pytest.mark.parametrize("task", ["causal", "classification"])
-def test_the_script_trains_and_saves_the_adapters_it_kept(tmp_path, monkeypatch, task):
-    import weightlora_finetuning
+def test_the_script_trains_and_saves_the_adapters_it_selected(tmp_path, monkeypatch, task):
+    import module_selection_finetuning
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (save_causal if task == "causal" else save_classifier)(tmp_path / "base", WORDS)
     rows = ({"text": sentence(index), "label": index % 2} for index in range(16))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = f"--base_model {tmp_path}/base --data_path {tmp_path}/rows.jsonl --output_dir {tmp_path}/out"
-    command += f" --task {task} --keep 3 --select_steps 2 --max_steps 3 --batch_size 4"
-    kept = weightlora_finetuning.train(weightlora_finetuning.parse_args(command.split()))
-    assert len(kept) == 3
+    command += f" --task {task} --max_steps 3 --batch_size 4"
+    selected = module_selection_finetuning.train(module_selection_finetuning.parse_args(command.split()))
+    assert selected
     kind = AutoPeftModelForCausalLM if task == "causal" else AutoPeftModelForSequenceClassification
     loaded = kind.from_pretrained(tmp_path / "out")
-    assert [adapter.name for adapter in find_adapters(loaded, check=False)] == kept
+    assert [adapter.name for adapter in find_adapters(loaded, check=False)] == selected
 
 
 def test_the_page_for_the_docs_runs(tmp_path, monkeypatch):
@@ -121,10 +112,9 @@ def test_the_page_for_the_docs_runs(tmp_path, monkeypatch):
     (tmp_path / "stanfordnlp" / "imdb").mkdir(parents=True)
     rows = ({"text": sentence(index), "label": index % 2} for index in range(16))
     (tmp_path / "stanfordnlp" / "imdb" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page = (PLACE / "docs" / "source" / "developer_guides" / "weightlora.md").read_text(encoding="utf-8")
     namespace: dict = {}
-    for block in blocks(page):
-        code = block.code.replace("max_steps=500", "max_steps=4").replace("select_steps=100", "select_steps=2")
-        exec(code, namespace)
-    assert len(namespace["weightlora"].kept) == 9
-    assert [adapter.name for adapter in find_adapters(namespace["model"])] == namespace["weightlora"].kept
+    for block in blocks(PAGE.read_text(encoding="utf-8")):
+        exec(block.code, namespace)
+    selected = [adapter.name for adapter in find_adapters(namespace["model"])]
+    assert 0 < len(selected) < 13
+    assert selected == list(namespace["config"].target_modules)

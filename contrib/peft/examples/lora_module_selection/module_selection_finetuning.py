@@ -16,6 +16,8 @@ import argparse
 import os
 
 from datasets import load_dataset
+from module_selection import select_target_modules
+from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -24,15 +26,15 @@ from transformers import (
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
+    set_seed,
 )
-from weightlora_callback import WeightLoraCallback
 
 from peft import LoraConfig, get_peft_model
 
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Fine-tune a model with LoRA, and keep only the best adapters.",
+        description="Select the modules to adapt by a few batches, and fine-tune the model with LoRA.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--base_model", required=True, help="name or path of the base model")
@@ -41,9 +43,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--task", choices=["causal", "classification"], default="causal")
     parser.add_argument("--text_column", default="text")
     parser.add_argument("--label_column", default="label", help="of a classification task: class numbers from 0")
-    parser.add_argument("--keep", type=int, required=True, help="number of adapters to keep")
-    parser.add_argument("--select_steps", type=int, default=100, help="optimizer steps before the choice")
-    parser.add_argument("--max_steps", type=int, default=500, help="optimizer steps in total")
+    parser.add_argument("--budget", type=float, default=0.25, help="adapter parameters, as a share of all candidates'")
+    parser.add_argument("--num_batches", type=int, default=4, help="batches to select by")
+    parser.add_argument("--max_steps", type=int, default=500)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--cutoff_len", type=int, default=256, help="tokens of a text at most")
@@ -72,6 +74,7 @@ def load_data(args: argparse.Namespace, tokenizer):
 
 
 def train(args: argparse.Namespace) -> list[str]:
+    set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.base_model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -93,10 +96,17 @@ def train(args: argparse.Namespace) -> list[str]:
         target_modules=args.target_modules.split(",") if "," in args.target_modules else args.target_modules,
         task_type="CAUSAL_LM" if args.task == "causal" else "SEQ_CLS",
     )
+    candidates = get_peft_model(base_model, lora_config)
+    candidates.print_trainable_parameters()
+    batches = DataLoader(data, args.batch_size, shuffle=True, collate_fn=data_collator)
+    names = select_target_modules(candidates, batches, args.budget, args.num_batches)
+
+    base_model = candidates.unload()
+    lora_config.target_modules = names
     model = get_peft_model(base_model, lora_config)
     model.print_trainable_parameters()
+    print("selected modules:", *model.targeted_module_names, sep="\n  ")
 
-    weightlora = WeightLoraCallback(keep=args.keep, select_steps=args.select_steps)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -112,15 +122,12 @@ def train(args: argparse.Namespace) -> list[str]:
         ),
         train_dataset=data,
         data_collator=data_collator,
-        callbacks=[weightlora],
     )
     trainer.train()
 
-    print("kept adapters:", *weightlora.kept, sep="\n  ")
-    model.print_trainable_parameters()
     model.save_pretrained(args.output_dir)
     tokenizer.save_pretrained(args.output_dir)
-    return weightlora.kept
+    return model.targeted_module_names
 
 
 if __name__ == "__main__":
