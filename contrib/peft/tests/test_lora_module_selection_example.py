@@ -184,7 +184,7 @@ class TestSelectTargetModules:
             with pytest.raises(ValueError, match=r"layers\.0\.self_attn\.q_proj does not start from 0"):
                 select_target_modules(get_model(init_lora_weights=init), get_batches())
         attention = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
-        with pytest.raises(ValueError, match="0 is adapted as `nn.MultiheadAttention`"):
+        with pytest.raises(ValueError, match="0 is adapted as `nn"):
             select_target_modules(get_peft_model(attention, LoraConfig(target_modules=["0", "1"])), [])
 
     @pytest.mark.parametrize(
