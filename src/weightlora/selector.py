@@ -135,7 +135,7 @@ class WeightLora(Described):
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the rule ranks adapters by: gradients, credit, gates or random numbers; removed ones keep their last."""
+        """What the rule ranks all n adapters by: gradients, credit, gates or random numbers; the last known values."""
         live = dict(zip((a.name for a in self.adapters), self._rule.score.tolist(), strict=True))
         return {name: live.get(name, self._last_scores.get(name, 0.0)) for name in self.names}
 
