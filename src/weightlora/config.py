@@ -22,7 +22,7 @@ OF_GATES = ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_f
 
 @dataclass(repr=False)
 class WeightLoraConfig:
-    """How many adapters to keep, how to choose them, and what to do with what that frees.
+    """How many adapters to keep, how to choose them, and how to use the freed parameters.
 
     Args:
         keep: The budget K: a number of adapters (`int`), or a fraction of them in (0, 1) (`float`). With
@@ -218,10 +218,10 @@ class WeightLoraConfig:
 
     @classmethod
     def paper(cls, plus: bool = False, **overrides: Any) -> "WeightLoraConfig":
-        """The settings of the authors' public code (arXiv 2506.02724), as far as they concern the gates.
+        """The gate settings of the authors' public code (arXiv 2506.02724).
 
         Plain SGD with learning rate 5 on the gates, under the LR schedule of the model; projection by value at every
-        step. With `plus`, WeightLoRA+: three halvings, projection every 5 steps, and QR expansion.
+        step. With `plus`: projection every 5 steps, three rounds (halvings if `keep=0.125`), and QR expansion.
 
         Args:
             plus: WeightLoRA+ instead of WeightLoRA.
@@ -236,8 +236,8 @@ class WeightLoraConfig:
         """These settings with `select_steps` as a number of steps.
 
         Args:
-            total_steps: Optimizer steps of the whole training; None if they are not known.
-            earlier: The number of an earlier run that goes on; it takes the place of a fraction.
+            total_steps: Optimizer steps of the whole training; None if unknown.
+            earlier: The number of a run that is resumed; it replaces a fraction.
 
         Raises:
             ConfigError: If `select_steps` is a fraction of a training of unknown length, or longer than the training.
