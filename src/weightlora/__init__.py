@@ -1,4 +1,4 @@
-"""WeightLoRA (arXiv 2506.02724): learn while fine-tuning which LoRA adapters deserve to stay, and keep only those."""
+"""WeightLoRA (arXiv 2506.02724): find out which LoRA adapters a model needs for fine-tuning, and keep only those."""
 
 from importlib import import_module
 from importlib.metadata import version as _version

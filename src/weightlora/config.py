@@ -22,29 +22,28 @@ OF_GATES = ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_f
 
 @dataclass(repr=False)
 class WeightLoraConfig:
-    """How many adapters to keep, how to choose them, and what to do with what that frees.
+    """How many adapters to keep, how to choose them, and how to use the freed parameters.
 
     Args:
         keep: The budget K: a number of adapters (`int`), or a fraction of them in (0, 1) (`float`). With
-            `selection="credit"`, which adds up over parameters, the K adapters have at most K / n of the parameters,
-            too; `keep_parameters` sets another bound.
-        keep_parameters: The most trainable adapter parameters that may survive: a number (`int`), or a fraction of
-            those of all adapters in (0, 1) (`float`). K adapters within this bound, or without `keep`, as many as fit,
-            best first. If no budget is given, it is 0.25 with `"gradient"`; other rules have a `keep` of 0.25.
-        keep_step_time: The longest a training step may take after the choice, as a fraction in (0, 1) of what it takes
-            with all adapters. What stays is the set with the largest sum of scores that fits, or with `keep`, of K
-            adapters. What steps cost is measured on your model before the first one, in one process.
+            `selection="credit"`, they also have at most K / n of the parameters, unless `keep_parameters` is set.
+        keep_parameters: The most adapter parameters to keep: a number (`int`), or a fraction of the parameters of all
+            adapters in (0, 1) (`float`). Adapters are taken by score, and one that no longer fits is skipped; with
+            `keep`, the best K that fit. Without any budget, 0.25 with `"gradient"`, and `keep=0.25` with other rules.
+        keep_step_time: The longest time of a training step after the choice, as a fraction in (0, 1) of a step with
+            all adapters. Keeps the set with the largest sum of scores that fits; with `keep`, of K adapters. The cost
+            of steps is measured on your model before the first step, in one process.
         keep_memory: The most memory that a training step may take after the choice: weights, gradients, optimizer
             state and activations. A number of bytes, or a text such as `"6GiB"`. Measured like `keep_step_time`.
         select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction
             of the training in (0, 1) (`float`). A Trainer knows how long the training is; in your own loop, pass
-            `total_steps` to `WeightLora`. `None` means a fifth of the training, and 0 with `"gradient"`, which chooses
-            before the first step. 0 makes `"random"` do so, too.
-        probe_batches: Batches of which `selection="gradient"` reads the gradients, before the first step.
-        select_memory: `"low"` recomputes activations while evidence is gathered, by the model's own gradient
-            checkpointing, so that a machine which has room for the chosen adapters has room to choose them. Steps of
-            the selection phase take about half as long again; the choice is the same. `selection="gradient"` always
-            does. `"usual"` leaves the model as it is.
+            `total_steps` to `WeightLora`. `None` means 0 with `selection="gradient"`, which chooses before the first
+            step, and a fifth of the training with other rules. With 0, `"random"` also chooses before the first step.
+        probe_batches: Number of batches whose gradients `selection="gradient"` reads before the first step.
+        select_memory: `"low"` recomputes activations during the selection phase with the model's own gradient
+            checkpointing, so that choosing needs no more memory than training the chosen adapters. Steps of the
+            selection phase take about half as long again; the choice is the same. `selection="gradient"` always
+            recomputes. `"usual"` leaves the model as it is.
         warmup_steps: The first steps of the selection phase, in which gates stay at 1 and only collect evidence.
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
         rounds: Reach K in this many disconnects, each of which keeps the same ratio of the adapters.
@@ -53,15 +52,15 @@ class WeightLoraConfig:
         constraint: `"l0"`: at most K gates differ from 0. `"simplex"`: the gates are also projected onto the
             probability simplex, and those that reach 0 are disconnected (so fewer than K may survive).
         rank_by: What the projection sorts: the gates' `"value"` (the paper's code) or their `"magnitude"`.
-        selection: `"gradient"`: the gradients of the fresh adapters, before the first step. `"credit"`: the loss
-            decrease that each adapter's own updates bought, while training. `"stoiht"`: the paper's gates under
-            stochastic iterative hard thresholding. `"random"`: the control, RLoRA. `"auto"`: `"credit"` where
+        selection: What scores adapters. `"gradient"`: the gradients of the untrained adapters, before the first step.
+            `"credit"`: the decrease of the loss due to each adapter's own updates, while training. `"stoiht"`: the
+            paper's gates (Algorithm 1). `"random"`: the paper's control, RLoRA. `"auto"`: `"credit"` if
             `select_steps` or `rounds` ask for a choice while training, else `"gradient"`.
-        expand: WeightLoRA+: how survivors grow. `"none"`; `"random"`: fresh rows of A, zero columns of B; `"qr"`: an
-            orthonormal basis of A's row space, completed orthogonally; `"restart"`: fresh factors (the control).
-        expand_rank: The rank survivors grow to, or `"budget"`: spend what the disconnected adapters freed, never more.
-        seed: Of the random choice and of the fresh factors.
-        adapter_name: Which PEFT adapter to work on; `None` means the active one.
+        expand: WeightLoRA+ (Algorithm 2), how kept adapters grow. `"none"`; `"random"`: new rows of A, zero columns of
+            B; `"qr"`: an orthonormal basis of A's row space, completed orthogonally; `"restart"`: new factors.
+        expand_rank: The rank they grow to, or `"budget"`: as high as the parameters of the removed adapters allow.
+        seed: Seed of the random choice and of new factors.
+        adapter_name: The PEFT adapter to work on; `None` means the active one.
 
     Raises:
         ConfigError: If a value breaks a rule. The message names the value, the rule and the remedy.
@@ -70,7 +69,8 @@ class WeightLoraConfig:
         ```python
         from weightlora import WeightLoraConfig
 
-        config = WeightLoraConfig(keep=9, select_steps=200)
+        WeightLoraConfig()  # the best adapters that fit into a quarter of the parameters, before the first step
+        WeightLoraConfig(keep=9, select_steps=200)  # nine adapters, after 200 steps of training
         ```
     """
 
@@ -218,10 +218,10 @@ class WeightLoraConfig:
 
     @classmethod
     def paper(cls, plus: bool = False, **overrides: Any) -> "WeightLoraConfig":
-        """The settings of the authors' public code (arXiv 2506.02724), as far as they concern the gates.
+        """The gate settings of the authors' public code (arXiv 2506.02724).
 
         Plain SGD with learning rate 5 on the gates, under the LR schedule of the model; projection by value at every
-        step. With `plus`, WeightLoRA+: three halvings, projection every 5 steps, and QR expansion.
+        step. With `plus`: projection every 5 steps, three rounds (halvings if `keep=0.125`), and QR expansion.
 
         Args:
             plus: WeightLoRA+ instead of WeightLoRA.
@@ -236,8 +236,8 @@ class WeightLoraConfig:
         """These settings with `select_steps` as a number of steps.
 
         Args:
-            total_steps: Optimizer steps of the whole training; None if they are not known.
-            earlier: The number of an earlier run that goes on; it takes the place of a fraction.
+            total_steps: Optimizer steps of the whole training; None if unknown.
+            earlier: The number of a run that is resumed; it replaces a fraction.
 
         Raises:
             ConfigError: If `select_steps` is a fraction of a training of unknown length, or longer than the training.

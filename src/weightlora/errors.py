@@ -1,4 +1,4 @@
-"""The errors that a user can mend. The command line turns these, and only these, into one sentence with exit code 2.
+"""The errors that a user can fix. The command line prints these, and only these, as one sentence with exit code 2.
 
 A message names the value, the rule and the remedy, in that order.
 """
@@ -20,7 +20,7 @@ MOST_CHARACTERS = 2000
 class WeightLoraError(ValueError):
     """Base class of all errors of this package.
 
-    Of a message of more than 2,000 characters, which quotes a strange input, the middle is left out.
+    Messages of more than 2,000 characters are shortened in the middle.
 
     Example:
         ```python
@@ -59,7 +59,7 @@ class ModelError(WeightLoraError):
         from weightlora.errors import ModelError
 
         try:
-            WeightLora(base, optimizer, total_steps=500)  # without get_peft_model
+            WeightLora(base, optimizer)  # without get_peft_model
         except ModelError as error:
             print(error)
         ```
@@ -82,14 +82,14 @@ class StateError(WeightLoraError):
 
 
 class TrainingError(WeightLoraError):
-    """A training step gave no usable evidence: no gradient, no optimizer step, or a loss that diverged.
+    """There is no usable evidence: no probe, no gradient, no optimizer step, or a loss or gradient that is NaN.
 
     Example:
         ```python
         from weightlora.errors import TrainingError
 
         try:
-            WeightLora(model, optimizer, total_steps=500).step()  # without optimizer.step()
+            WeightLora(model, optimizer).step()  # without probe()
         except TrainingError as error:
             print(error)
         ```

@@ -100,7 +100,7 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
     The directory appears whole or not at all.
 
     Args:
-        selector: A `WeightLora` after its decision.
+        selector: A `WeightLora` whose choice is final.
         directory: Created; it may exist if it is empty.
         overwrite: Replace an earlier run. Another directory that is not empty is refused all the same.
 

@@ -1,4 +1,4 @@
-"""`WeightLora`, the controller: it watches a training run, chooses K adapters, and leaves a plain PEFT model."""
+"""`WeightLora`, the controller: it chooses adapters before or during a training, and leaves a plain PEFT model."""
 
 import logging
 import os
@@ -31,19 +31,20 @@ logger = logging.getLogger(__name__)
 
 
 class WeightLora(Described):
-    """Selects K of the n LoRA adapters of a model while it is being trained (WeightLoRA, arXiv 2506.02724).
+    """Chooses which of the n LoRA adapters of a model to keep, and removes the others (WeightLoRA, arXiv 2506.02724).
 
-    Call `step()` once per optimizer step, after `optimizer.step()` and before `optimizer.zero_grad()`. After the last
-    selection step the other adapters are gone from the model, the optimizer and memory, and `step()` changes nothing.
+    By default, call `probe()` with a few batches before the first step: it chooses at once. With `select_steps`, call
+    `step()` once per optimizer step instead, after `optimizer.step()` and before `optimizer.zero_grad()`. After the
+    choice, the other adapters are gone from the model, the optimizer and memory, and `step()` changes nothing.
 
     Args:
         model: A PEFT model with LoRA adapters, wrapped (`torch.compile`, DDP) or not.
         optimizer: Holds the adapters' parameters; a torch optimizer, or Accelerate's wrapper around one.
-        config: The settings.
-        state: From the `state_dict()` of an earlier run, which continues here on a model built alike, or restored.
-        total_steps: Optimizer steps of the whole training. Needed where `config.select_steps` is a fraction.
-        engine: How adapters leave what wraps the model; found out where it is not given.
-        run_dir: Where the choice and the history are written while the run goes on (`weightlora.run`).
+        config: The settings; `None` means `WeightLoraConfig()`.
+        state: The `state_dict()` of an earlier run, to continue it on a model built in the same way, or restored.
+        total_steps: Optimizer steps of the whole training. Needed if `config.select_steps` is a fraction.
+        engine: How adapters are removed from what wraps the model; `None` detects it.
+        run_dir: Directory to which the choice and the history are written during the run.
 
     Attributes:
         adapters: Those still on the model, in model order.
@@ -55,19 +56,19 @@ class WeightLora(Described):
         guard: Refuses optimizer steps along gradients that are NaN or infinite, during the whole training.
         limit: The measured bound that `keep_step_time` or `keep_memory` sets; else None.
         has_gates: Whether the rule multiplies adapters by gates.
-        history: A dict per step: `step`, `phase`, `active` (gates that are not 0), `score` and, with gates, `omega` (n
-            floats, ordered as `names`); and one per decision: `step`, `kept`, `ranks`. It begins anew after a resume.
+        history: A dict per step (0 is the probe): `step`, `phase`, `active` (gates that are not 0), `score` and, with
+            gates, `omega` (n floats, ordered as `names`); one per decision: `step`, `kept`, `ranks`. Empty on resume.
 
     Raises:
-        WeightLoraError: If the model, the optimizer and the settings do not fit one another.
+        WeightLoraError: If the model, the optimizer, the settings and the state do not fit one another.
 
     Example:
         ```python
-        selector = WeightLora(model, optimizer, WeightLoraConfig(keep=9, select_steps=200))
+        selector = WeightLora(model, optimizer, WeightLoraConfig(keep_parameters=0.25))
+        selector.probe(loader)  # chooses
         for batch in loader:
             model(**batch).loss.backward()
             optimizer.step()
-            selector.step()
             optimizer.zero_grad()
         ```
     """
@@ -128,13 +129,13 @@ class WeightLora(Described):
 
     @property
     def omega(self) -> dict[str, float]:
-        """Every adapter's gate, 0 for the disconnected; without gates, 1 and 0."""
+        """The gate of every adapter, 0 if it was removed. Without gates, 1 if it is kept and 0 if not."""
         live = dict(zip((a.name for a in self.adapters), self._rule.omega.tolist(), strict=True))
         return {name: live.get(name, 0.0) for name in self.names}
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the choice ranks adapters by: gates, accumulated credit, or random numbers; their last ones."""
+        """What the rule ranks all n adapters by: gradients, credit, gates or random numbers; the last known values."""
         live = dict(zip((a.name for a in self.adapters), self._rule.score.tolist(), strict=True))
         return {name: live.get(name, self._last_scores.get(name, 0.0)) for name in self.names}
 
@@ -144,16 +145,18 @@ class WeightLora(Described):
         return self.phase != "train" and (self._rule.probes or (self.limit is not None and self.limit.costs is None))
 
     def probe(self, batches: Iterable[Any], loss: Loss | None = None) -> None:
-        """Look at batches before the first step. Does nothing once the choice is final.
+        """Read the gradients of a few batches before the first step. Does nothing once the choice is final.
 
-        With a budget of step time or memory, measure what steps cost. With `selection="gradient"`, choose.
+        With `selection="gradient"`, this makes the choice. With a budget of step time or memory, it first measures
+        what steps cost. Training then sees the same batches and random numbers as without a probe.
 
         Args:
-            batches: The first `probe_batches` of them are used, or four to measure. Each process gives its own.
-            loss: From a batch to its loss. None calls the model with the batch, which then has labels.
+            batches: The first `probe_batches` of them are used, or four to measure. Each process passes its own.
+            loss: Maps a batch to its loss, a scalar. `None` uses `model(**batch).loss`, so batches need labels.
 
         Raises:
-            WeightLoraError: If there is nothing to probe for, the adapters are trained, or there is no evidence.
+            ConfigError, ModelError: If the rule does not probe, nothing fits the budget, or the adapters are trained.
+            DataError, TrainingError: If there is no batch or loss, or gradients are NaN, infinite or all 0.
         """
         if self.phase == "train":
             return
@@ -166,11 +169,11 @@ class WeightLora(Described):
             self.finish()
 
     def step(self, grad_scale: float | None = None) -> None:
-        """Take in one optimizer step; at the end of a round, disconnect.
+        """Record the evidence of one optimizer step; at the end of a round, remove adapters.
 
         Args:
-            grad_scale: The AMP loss scale that the backward pass ran under (`scaler.get_scale()` before
-                `scaler.update()`). A step that the scaler skipped is skipped here too. `None` if there is no scaler.
+            grad_scale: The AMP loss scale of the backward pass (`scaler.get_scale()` before `scaler.update()`). A step
+                that the scaler skipped is skipped here, too. `None` if there is no scaler.
 
         Raises:
             TrainingError: If there was no backward pass or no optimizer step, or, right after a disconnect, the
@@ -212,7 +215,7 @@ class WeightLora(Described):
             self._decide()
 
     def finish(self) -> None:
-        """Decide now, on the evidence there is. Does nothing once the choice is final.
+        """Choose now, from the evidence so far. Does nothing once the choice is final.
 
         Raises:
             TrainingError: If there is no evidence yet.
@@ -262,7 +265,7 @@ class WeightLora(Described):
         self.guard.leave_others()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the rest of the selection depends on, as values that JSON can hold. The history is not part of it."""
+        """The state needed to resume, as values that JSON can hold. The history is not part of it."""
         return self._start.at(self).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ Resource = Literal["step_time", "memory"]
 class Costs:
     """What a training step costs with any set of adapters.
 
-    Backward ends at the lowest adapter, so the first price is that of depth. Adapters on one input (query, key and
-    value) share what is kept of that input. What is left belongs to each adapter alone:
+    The backward pass ends at the lowest adapter, so the first term is the depth. Adapters on one input (query, key and
+    value) share the stored input. The rest is the cost of each adapter alone:
 
         cost(S) = depth[lowest group of S] + sum of shared[g] over the groups of S + sum of own[i] over S
 
@@ -47,7 +47,7 @@ class Costs:
     whole: float
 
     def predict(self, mask: Sequence[bool] | Tensor) -> float:
-        """The cost of a step with the adapters in a mask of shape `(n,)`, of which at least one is true."""
+        """The cost in seconds or bytes of a step with the adapters in a mask of shape `(n,)`, of which one is true."""
         chosen = [i for i, kept in enumerate(mask) if kept]
         groups = {self.groups[i] for i in chosen}
         return self.depth[max(groups)] + sum(self.shared[g] for g in groups) + sum(self.own[i] for i in chosen)

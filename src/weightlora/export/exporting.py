@@ -40,16 +40,16 @@ class Exported:
     """What was exported, and how it was checked.
 
     Attributes:
-        directory: Where it is.
-        profile: In which layout.
-        adapters: How many adapted modules and parameters it has; 0 once they are merged.
-        completed: How many of them are zeros that complete a fused group.
+        directory: Where the export was written.
+        profile: Its layout.
+        adapters: Number of adapted modules and parameters; 0 if they are merged.
+        completed: Number of adapters with zeros that complete a fused group.
         rank: The largest rank.
-        dtype: Of the written tensors.
-        difference: The largest relative difference of `s B A` from the source's, in norm, as the reader scales it;
-            None for a merged model, whose saved weights are the merged ones bit by bit.
-        outputs: How close the outputs on a probe batch are; None where only tensors were compared.
-        servers: What each server makes of the files, by its own rules; empty for a merged model.
+        dtype: Dtype of the written tensors.
+        difference: The largest relative difference (Frobenius norm) between `s B A` as the reader scales it and the
+            source's; None for a merged model, whose saved weights equal the merged ones bit by bit.
+        outputs: How close the outputs on a batch of random tokens are; None if only tensors were compared.
+        servers: How each server scales the files, by its own rules; empty for a merged model.
 
     Example:
         ```python
@@ -89,9 +89,9 @@ def export_adapter(
     llama_cpp: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a saved LoRA adapter in a layout that a server reads at the strength at which it was trained.
+    """Write a saved LoRA adapter in a layout that a server scales as PEFT does.
 
-    The export is compared with the source before it takes its place. After an error nothing is left behind.
+    The export is compared with the source before the directory is put in place. After an error nothing is left behind.
 
     Args:
         adapter_dir: A PEFT checkpoint, or a run directory that holds one in `adapter/`.
@@ -103,8 +103,8 @@ def export_adapter(
             nothing; and for `"merged"` the base's.
         complete_fused: Add zeros for the missing modules of a partly adapted group (queries, keys and values; gate and
             up), which SGLang needs. Only for profiles that PEFT reads.
-        check: `"logits"` also compares the outputs of the model on a probe batch, by plain PEFT, which loads the base;
-            `"tensors"` only compares what each adapter adds. Profiles `"mlx"` and `"gguf"` always do the latter.
+        check: `"logits"` also compares the outputs of the model on random tokens, with plain PEFT, which loads the
+            base; `"tensors"` only compares the tensors. Profiles `"mlx"` and `"gguf"` always compare tensors only.
         llama_cpp: Directory of llama.cpp's sources, whose converter is used for profile `"gguf"`.
         overwrite: Replace an earlier export. Another directory that is not empty is refused all the same.
 

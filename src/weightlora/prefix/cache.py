@@ -25,21 +25,21 @@ __all__ = ["PrefixCache"]
 
 
 class PrefixCache:
-    """Keeps the output of the frozen blocks below the lowest trained one, and does not run them for kept examples.
+    """Stores the output of the frozen blocks below the lowest trained one, and skips these blocks for stored examples.
 
-    Open it when the choice is final, around your training loop. The first epoch runs the whole model and writes what
-    block `first` gets. Later epochs read that. Examples are known by their content, so the order of the data may
-    change. In each pass over the data, the first batch that could be read is computed once more and compared.
-    Evaluation reads what is there, and writes nothing.
+    Open it when the choice is final, around your training loop. The first epoch runs the whole model and writes the
+    input of block `first`. Later epochs read it. Examples are identified by their content, so the order of the data
+    may change. In each pass over the data, the first batch that could be read is computed again and compared.
+    Evaluation reads what is stored, and writes nothing.
 
     Args:
         model: A model whose lowest blocks are frozen, such as a PEFT model after its adapters were chosen.
-        directory: Where hidden states are kept. A later run on the same model and cut goes on with them.
-        max_bytes: The most bytes that all processes keep together. None takes 90 % of what is free on the disk.
-        prefix_dropout: `"refuse"` raises an error if the prefix has dropout. `"off"` trains without dropout below the
-            cut: that is another training, with less regularization.
-        examples: Examples of the training data. If so many were met and none was read, the cache warns and stops.
-        tokens: Tokens of the training data, to tell before training whether there is room for them.
+        directory: Where hidden states are stored. A later run with the same model and lowest block uses them again.
+        max_bytes: The most bytes that all processes store together. None means 90 % of the free disk.
+        prefix_dropout: `"refuse"` raises an error if the frozen blocks have dropout. `"off"` trains without dropout in
+            them, which is less regularization.
+        examples: Number of training examples. After that many without a hit, the cache warns and switches itself off.
+        tokens: Number of training tokens, to check before training whether they fit.
 
     Attributes:
         first: The lowest block that runs for a cached example.

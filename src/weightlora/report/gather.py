@@ -170,10 +170,10 @@ class RunReport:
 
 
 def read_run(directory: str | os.PathLike[str]) -> RunReport:
-    """Read a run directory, also while the run goes on.
+    """Read a run directory, also during the run.
 
     Raises:
-        DataError: If it is none, or a file in it is damaged, or the run has made no step yet.
+        DataError: If it is not a run directory, a file in it is damaged, or the run has made no step yet.
 
     Example:
         ```python

@@ -44,25 +44,26 @@ def select(
     seeds: int = 1,
     progress: bool | None = None,
 ) -> Selection:
-    """Choose the modules of a model that deserve an adapter, and leave the model as it was.
+    """Choose which modules of a model should get a LoRA adapter, and leave the model as it was.
 
-    A base model gets LoRA adapters for this, and loses them again. A PEFT model is chosen from with its own adapters,
-    and gets their values back. With `selection="gradient"` the choice takes a few batches and no step. With the other
-    rules, the adapters train for `config.select_steps` steps of AdamW, in the dtype of the model.
+    A base model gets LoRA adapters during the choice. A PEFT model uses its own adapters, and their values are
+    restored. By default, the choice reads the gradients of a few batches, without an optimizer step. With
+    `selection="credit"` or `"stoiht"`, the adapters train for `config.select_steps` steps of AdamW, in the dtype of
+    the model.
 
-    Afterwards parameters, buffers, hooks, gradients, configs, `requires_grad`, training mode and the random numbers
-    that come next are as they were, also after an error.
+    Afterwards parameters, buffers, hooks, gradients, configs, `requires_grad`, training mode and the state of the
+    random number generators are as before, also after an error.
 
     Args:
         model: A base model or a PEFT model, on the device to work on.
-        loader: Batches that `model(**batch).loss` takes: mappings from names to tensors, which move to the model's
-            device. A data loader or a list is read as often as is needed.
+        loader: Batches for `model(**batch).loss`: mappings from names to tensors, which are moved to the model's
+            device. A data loader or a list is read as often as needed.
         config: The budget and the rule. None takes the defaults.
         lora: The adapters to add to a base model. None adds rank 8 to all linear modules, and for a classifier of
             Transformers the task type with which PEFT trains the head, too.
-        learning_rate: Of AdamW.
-        total_steps: Steps of the training that the choice is for: what a fraction as `config.select_steps` is a
-            fraction of. None takes 500, so that the default fraction of 0.2 is 100 steps.
+        learning_rate: Learning rate of AdamW, if the rule trains.
+        total_steps: Steps of the planned training, if `config.select_steps` is a fraction. None means 500, so that a
+            fraction of 0.2 is 100 steps.
         group: `"qkv"`, `"mlp"` or `"layer"` chooses the modules that kernels and servers fuse whole: the query, key
             and value of an attention, the layers of an MLP, or all modules of a layer. `.grouping` of the result says
             what that costs.

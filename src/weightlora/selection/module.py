@@ -1,4 +1,4 @@
-"""`Module`: what a selection says of one module."""
+"""`Module`: one row of a selection."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ class Module:
     """One module (or fused parameter) that the run could choose.
 
     Attributes:
-        name: Its full name, as PEFT's config has it.
+        name: Full name, as in PEFT's config.
         kind: `"module"` for `target_modules`, `"parameter"` for `target_parameters`.
         kept: Whether it was chosen.
         score: What the rule ranks by; None if it has none.
-        omega: The gate, 0 for what was dropped; without gates 1 and 0.
-        rank: Of its adapter; None for what was dropped.
-        scaling: The factor before `B A x`, with the gate in it once the choice is final; None for what was dropped.
-        parameters: Of its adapter at the start.
+        omega: The gate, 0 if it was dropped. Without gates, 1 if it was kept and 0 if not.
+        rank: Rank of its adapter; None if it was dropped.
+        scaling: The factor before `B A x`, gate included once the choice is final; None if it was dropped.
+        parameters: Number of parameters of its adapter at the start.
 
     Example:
         ```python

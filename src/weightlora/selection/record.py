@@ -31,13 +31,14 @@ class Selection:
         modules: One row for each module that could be chosen, in model order.
         config: The settings of the selection, as `dataclasses.asdict(WeightLoraConfig(...))` gives them.
         phase: `"train"` once the choice is final.
-        step: Optimizer steps that the choice rests on.
+        step: Optimizer steps before the choice; 0 for a choice before the first step.
         model: Name or path of the base model, if it has one.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`.
-        unambiguous: Whether no module's name ends in the name of one that could be chosen. PEFT takes both as one.
+        unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
+            both.
         adapter_name: PEFT's name of the adapter.
-        trainable_parameters: Parameters of the adapters, `"before"` and `"after"` the choice.
-        versions: Of the packages that made the run.
+        trainable_parameters: Number of parameters of the adapters, `"before"` and `"after"` the choice.
+        versions: Package name -> version, at the time of the run.
         seeds: For a choice over several seeds, module -> number of seeds at which it was chosen; else None.
         grouping: For a choice by groups, what that costs: `group`, `modules`, `parameters`, and the same two figures
             `without_groups` and for these modules with their groups `completed`; else None.
@@ -178,9 +179,9 @@ class Selection:
 
     @cached_property
     def scalings(self) -> dict[str, float]:
-        """The factor before `B A x` with which a new training of each chosen module begins.
+        """The factor before `B A x` with which a new training of each chosen module starts.
 
-        It is without the gate that the run learned: a gate is a result of training, as A and B are.
+        The gate that the run learned is left out: like A and B, it is a result of training.
         """
         found = {module.name: module.scaling_without_gate(self.final) for module in self.kept}
         known = [scaling for scaling in found.values() if scaling is not None]

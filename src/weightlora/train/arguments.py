@@ -95,7 +95,11 @@ class MethodArguments:
     rank: int = _argument("LoRA rank, r", 8)
     alpha: int = _argument("lora_alpha", 32)
     dropout: float = _argument("lora_dropout", 0.0)
-    keep: str = _argument("K, the adapters to keep: a number, or a fraction of all", "0.25")
+    keep: str = _argument(
+        "K, the adapters to keep: a number, or a fraction of all; without a budget, the rule gradient keeps what fits "
+        "into a quarter of the parameters",
+        "0.25",
+    )
     keep_parameters: str | None = _argument("the most parameters of the kept adapters: a number, or a fraction of all")
     keep_step_time: float | None = _argument("the longest step after the choice: a fraction of LoRA on all modules")
     keep_memory: str | None = _argument("the most memory of a step after the choice, for example 6GiB")

@@ -149,7 +149,7 @@ def weightlora_paper(setting: Setting) -> Prepared:
 
 
 def weightlora_paper_plus(setting: Setting) -> Prepared:
-    """The paper's WeightLoRA+, with the authors' settings: three halvings, then higher ranks."""
+    """The paper's WeightLoRA+, with the authors' settings: three rounds, each followed by higher ranks."""
     return _select(setting, WeightLoraConfig.paper, plus=True)
 
 

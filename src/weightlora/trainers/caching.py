@@ -28,11 +28,11 @@ logger = logging.get_logger("transformers.weightlora")
 
 
 class PrefixCacheCallback(TrainerCallback):
-    """Keeps what the frozen blocks below the lowest kept adapter compute, and reads it in later epochs.
+    """Stores the output of the frozen blocks below the lowest kept adapter, and reads it in later epochs.
 
-    It begins when the choice of a `WeightLoraCallback` is final; without one, at the first step. If block 0 keeps an
-    adapter, nothing is frozen below it: a warning says so, and the training goes on without the cache. A run that
-    resumes goes on with what its directory has. After an exception that ended the training, call `close()`.
+    It starts when the choice of a `WeightLoraCallback` is final; without one, at the first step. If block 0 keeps an
+    adapter, there is nothing to store: a warning says so, and the training continues without the cache. A resumed run
+    uses the files in its directory. If an exception ends the training, call `close()`.
 
     Args:
         directory: Where hidden states are kept. None takes `prefix_cache` in the Trainer's output directory, and

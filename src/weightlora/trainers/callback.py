@@ -38,23 +38,24 @@ trainer_logger = logging.get_logger("transformers.weightlora")
 
 
 class WeightLoraCallback(TrainerCallback):
-    """Selects adapters while a Trainer trains them.
+    """Chooses adapters in a `transformers.Trainer`: before the first step by default, or while it trains.
 
     Every log entry gets `weightlora/active_adapters` and `weightlora/trainable_parameters`, and with
     `selection="stoiht"` the minimum, mean and maximum of the gates. Every checkpoint gets `weightlora_state.json`, and
-    `trainer.train(resume_from_checkpoint=...)` continues from it. At each disconnect the best checkpoint so far is
-    forgotten: it has adapters that are gone. `log.jsonl` in the run directory keeps the log, and TensorBoard, W&B and
-    trackio get the picture of the choice. A callback that `add_callback()` adds later cannot resume a run.
+    `trainer.train(resume_from_checkpoint=...)` continues from it. If adapters are removed while training,
+    the search for the best checkpoint starts again, because earlier ones have other adapters. The log is also written
+    to `log.jsonl` in the run directory, and TensorBoard, W&B and trackio get the picture of the choice. To resume a
+    run, pass the callback to the Trainer's constructor, not to `add_callback()`.
 
     Args:
-        config: The settings.
+        config: The settings; `None` means `WeightLoraConfig()`.
 
     Attributes:
         selector: The `WeightLora`, from the start of training on.
 
     Raises:
-        WeightLoraError: When training starts, if the model has no LoRA adapters or the settings do not fit the run;
-            during training, if no gate got a gradient.
+        WeightLoraError: When training starts, if the model has no LoRA adapters, or the settings do not fit the run;
+            during training, if there is no evidence to choose by.
 
     Example:
         ```python

@@ -20,7 +20,7 @@ HOST = Host(train="fit()", leave_out="trainer.callbacks.remove(callback)")
 
 
 class WeightLoraLightningCallback(Callback):
-    """Selects adapters of the PEFT model inside a LightningModule while Lightning trains it.
+    """Chooses adapters of the PEFT model inside a LightningModule, before the first step or while it trains.
 
     Logs `weightlora/active_adapters` and `weightlora/trainable_parameters`, and with `selection="stoiht"` the minimum,
     mean and maximum of the gates. The selection's state is part of Lightning's checkpoints, and

@@ -21,13 +21,13 @@ from .resuming import check_places, last_checkpoint, manifest_last, read_checkpo
 
 
 class WeightLoraTrainerMixin:
-    """Makes a Trainer select adapters, resume at any step, and describe its choice in the model card.
+    """Makes a Trainer choose adapters, resume at any step, and list the kept adapters in the model card.
 
     Write `class MyTrainer(WeightLoraTrainerMixin, AnyTrainer)`. Pass the settings as `weightlora=config`, or a
     `WeightLoraCallback` among the callbacks.
 
     Args:
-        weightlora: The settings; adds a `WeightLoraCallback`.
+        weightlora: The settings. They add a `WeightLoraCallback`.
 
     Raises:
         ConfigError: If the settings are not a `WeightLoraConfig`, or are among the callbacks.
@@ -150,7 +150,7 @@ class WeightLoraTrainerMixin:
 
 
 class WeightLoraTrainer(WeightLoraTrainerMixin, Trainer):
-    """`transformers.Trainer` that selects adapters while it trains them, and resumes at any step.
+    """`transformers.Trainer` that chooses adapters and resumes at any step; see `WeightLoraTrainerMixin`.
 
     Example:
         ```python

@@ -8,7 +8,7 @@ from .trainer import WeightLoraTrainerMixin
 
 
 class WeightLoraSFTTrainer(WeightLoraTrainerMixin, SFTTrainer):
-    """`trl.SFTTrainer` with `weightlora=WeightLoraConfig(...)`.
+    """`trl.SFTTrainer` that chooses adapters: pass `weightlora=WeightLoraConfig(...)`.
 
     Example:
         ```python
