@@ -65,13 +65,15 @@ def test_a_budget_of_parameters_may_be_a_share():
         WeightLoraConfig(keep_parameters=1.5)
 
 
-def test_the_probe_keeps_a_quarter_of_the_parameters_and_other_rules_a_quarter_of_the_adapters():
+def test_the_probe_and_its_control_keep_a_quarter_of_the_parameters_and_other_rules_a_quarter_of_the_adapters():
     for settings, budget in (
         ({}, (None, 0.25)),
         ({"selection": "gradient", "seed": 3}, (None, 0.25)),
         ({"selection": "credit"}, (0.25, None)),
         ({"select_steps": 40}, (0.25, None)),
-        ({"selection": "random", "select_steps": 0}, (0.25, None)),
+        ({"selection": "random"}, (None, 0.25)),
+        ({"selection": "random", "select_steps": 0}, (None, 0.25)),
+        ({"selection": "stoiht"}, (0.25, None)),
         ({"keep": 3}, (3, None)),
         ({"keep": 3, "keep_parameters": 99}, (3, 99)),
         ({"keep_memory": "1GB"}, (None, None)),
@@ -338,8 +340,8 @@ def test_repr_shows_what_differs_from_the_default():
     assert repr(WeightLoraConfig(keep=0.25)) == "WeightLoraConfig(keep=0.25)"
     both = "WeightLoraConfig(keep=0.25, keep_parameters=500)"
     assert repr(WeightLoraConfig(keep=0.25, keep_parameters=500)) == both
-    assert repr(WeightLoraConfig(keep_parameters=0.25, selection="random", select_steps=4)) == (
-        "WeightLoraConfig(keep_parameters=0.25, select_steps=4, selection='random')"
+    assert repr(WeightLoraConfig(keep_parameters=0.3, selection="random", select_steps=4)) == (
+        "WeightLoraConfig(keep_parameters=0.3, select_steps=4, selection='random')"
     )
 
 

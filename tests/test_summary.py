@@ -3,7 +3,7 @@
 import warnings
 
 import pytest
-from models import adamw, lora_bert, train
+from models import adamw, batch, lora_bert, train
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.summary import by_kind
@@ -25,6 +25,15 @@ def test_repr_tells_where_the_selection_is(selector):
     assert repr(selector) == "WeightLora(selection='credit', phase='select', step 1 of 2, 12 of 12 adapters)"
     selector.rest()
     assert repr(selector) == "WeightLora(selection='credit', phase='train', step 2 of 2, 3 of 12 adapters)"
+
+
+def test_a_choice_before_the_first_step_speaks_of_no_selection_steps():
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3))
+    assert repr(selector) == "WeightLora(selection='gradient', phase='select', 12 of 12 adapters)"
+    assert selector.summary().text == "12 of 12 LoRA adapters are active: the choice is made before the first step."
+    selector.probe([batch()])
+    assert repr(selector) == "WeightLora(selection='gradient', phase='train', 3 of 12 adapters)"
 
 
 def test_the_summary_is_a_list_of_rows(selector):
@@ -65,3 +74,4 @@ def test_the_choice_is_logged_once(selector, caplog):
 def test_names_are_grouped_by_kind_and_layer():
     names = [f"h.{layer}.attn.value" for layer in (0, 1, 2, 5)] + ["h.5.mlp", "pooler.dense"]
     assert by_kind(names) == "attn.value in layers 0-2, 5; mlp in layer 5; pooler.dense"
+    assert by_kind(["0", "2"]) == "layers 0, 2", "of an nn.Sequential"

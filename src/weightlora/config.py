@@ -29,7 +29,7 @@ class WeightLoraConfig:
             `selection="credit"`, they also have at most K / n of the parameters, unless `keep_parameters` is set.
         keep_parameters: The most adapter parameters to keep: a number (`int`), or a fraction of the parameters of all
             adapters in (0, 1) (`float`). Adapters are taken by score, and one that no longer fits is skipped; with
-            `keep`, the best K that fit. Without any budget, 0.25 with `"gradient"`, and `keep=0.25` with other rules.
+            `keep`, the best K that fit. The default budget is 0.25; with `"credit"` and `"stoiht"`, `keep=0.25` instead.
         keep_step_time: The longest time of a training step after the choice, as a fraction in (0, 1) of a step with
             all adapters. Keeps the set with the largest sum of scores that fits; with `keep`, of K adapters. The cost
             of steps is measured on your model before the first step, in one process.
@@ -134,7 +134,7 @@ class WeightLoraConfig:
                     f"{', or give only one of the two' if also else ''}."
                 )
         if self.keep is None and not bounds:
-            setattr(self, "keep_parameters" if RULES[self.selection].probes else "keep", DEFAULT_KEEP)
+            setattr(self, RULES[self.selection].budget, DEFAULT_KEEP)
         if self.keep is not None:
             check_keep(self.keep)
         if isinstance(self.keep_parameters, float):
@@ -262,11 +262,11 @@ class WeightLoraConfig:
     def __repr__(self) -> str:
         """The fields that differ from their default."""
         usual: dict[str, Any] = {field.name: field.default for field in fields(self)}
-        probes = RULES[self.selection].probes
-        budget = (None, DEFAULT_KEEP) if probes else (DEFAULT_KEEP, None)
+        rule = RULES[self.selection]
+        budget = (DEFAULT_KEEP, None) if rule.budget == "keep" else (None, DEFAULT_KEEP)
         if self.resource is None and (self.keep, self.keep_parameters) == budget:
             usual["keep"], usual["keep_parameters"] = budget
-        usual["select_steps"] = 0 if probes else DEFAULT_STEPS
+        usual["select_steps"] = 0 if rule.probes else DEFAULT_STEPS
         while_training = self.select_steps != usual["select_steps"] or self.rounds != 1
         usual["selection"] = "credit" if while_training else "gradient"
         given = {name: value for name, default in usual.items() if (value := getattr(self, name)) != default}

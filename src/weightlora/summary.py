@@ -94,9 +94,9 @@ class Described:
         return Summary.of(self)
 
     def __repr__(self: Any) -> str:
-        step, steps = self.step_count, self.config.select_steps
+        step = f"step {self.step_count} of {self.config.steps}, " if self.config.steps else ""
         left = f"{len(self.kept)} of {len(self.names)} adapters"
-        return f"WeightLora(selection={self.config.selection!r}, phase={self.phase!r}, step {step} of {steps}, {left})"
+        return f"WeightLora(selection={self.config.selection!r}, phase={self.phase!r}, {step}{left})"
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
@@ -111,10 +111,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:
     names = [row["name"] for row in rows if row["kept"]]
     if selector.phase != "train":
-        return (
-            f"{len(names)} of {len(rows)} LoRA adapters are active after {selector.step_count} of "
-            f"{selector.config.select_steps} selection steps."
-        )
+        active, steps = f"{len(names)} of {len(rows)} LoRA adapters are active", selector.config.steps
+        if not steps:
+            return f"{active}: the choice is made before the first step."
+        return f"{active} after {selector.step_count} of {steps} selection steps."
     cost = "" if selector.limit is None else f" {selector.limit.in_words([row['kept'] for row in rows])}"
     left, total = sum(adapter.size for adapter in selector.adapters), sum(row["parameters"] for row in rows)
     return (
@@ -129,7 +129,10 @@ def by_kind(names: list[str]) -> str:
     layers: dict[str, list[str]] = {}
     for row, column in grid.cells:
         layers.setdefault(grid.rows[row], []).append(grid.columns[column])
-    return "; ".join(kind if found == ["-"] else f"{kind} in {_ranges(found)}" for kind, found in layers.items())
+    return "; ".join(
+        kind if found == ["-"] else f"{kind} in {_ranges(found)}" if kind else _ranges(found)
+        for kind, found in layers.items()
+    )
 
 
 def _ranges(columns: list[str]) -> str:

@@ -43,6 +43,19 @@ def test_a_recipe_may_have_a_rate_per_method(tmp_path, films):
     assert comparison.rates == {"lora": (1e-3,), "weightlora": (2e-3,)} and comparison.task == "cola"
 
 
+@pytest.mark.parametrize("budget", [[], ["--keep_parameters", "0.5"]])
+def test_the_choice_and_chance_have_one_budget_and_a_method_without_a_choice_has_none(tmp_path, films, budget):
+    plans = make(tmp_path, [*films, *budget], ["lora", "weightlora", "random"]).plans()
+    (before, all_of_it), (_, chosen), (_, by_chance) = (plan.trainable for plan in plans.values())
+    assert before == all_of_it > chosen == by_chance
+    assert {name: plan.keep for name, plan in plans.items()} == {"lora": None, "weightlora": None, "random": None}
+
+
+def test_a_budget_that_no_method_has_is_refused(tmp_path, films):
+    with pytest.raises(ConfigError, match=r"keep_parameters=0\.5 bounds a choice, and lora makes none: drop it"):
+        make(tmp_path, [*films, "--keep_parameters", "0.5"], ["lora"]).plans()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from loops import CREDIT
-from models import adamw, lora_bert, train
+from models import adamw, batch, lora_bert, train
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.trainers.card import BEGIN, END, describe_in_card, section
@@ -65,6 +65,14 @@ def test_before_the_choice_the_card_says_that_it_is_not_made_yet():
     text = section(selector)
     assert "**The choice is not made yet.**" in text and "after 2 of 4 selection steps" in text
     assert text.count("| <code>") == 12
+
+
+def test_the_card_says_that_a_probe_chose_before_the_first_step():
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3))
+    selector.probe([batch()])
+    assert "3 of 12 LoRA adapters were kept by [WeightLoRA]" in section(selector)
+    assert "(`selection='gradient'`) before the first step:" in section(selector)
 
 
 def test_after_it_the_card_lists_what_was_kept_once_and_leaves_the_rest_alone(tmp_path):

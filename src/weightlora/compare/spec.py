@@ -11,6 +11,7 @@ from ..errors import ConfigError, DataError
 from ..files import check_writable, write_json
 from ..train import parse, prepare
 from ..train.arguments import nearest
+from ..train.checks import BUDGETS
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
 from ..train.reading import is_directory, is_file
@@ -198,6 +199,10 @@ def make_comparison(
     if rates is not None:
         shared["learning_rates"] = list(grids["lora"])
     chosen = {method: given[method] for method in dict.fromkeys(methods)}
+    for name in BUDGETS:
+        bounded = [method for method in chosen if name in METHODS[method].options]
+        for settings in (chosen[method] for method in chosen if bounded and method not in bounded):
+            settings.pop(name, None)  # such a method makes no choice
     return Comparison(directory, chosen, {method: grids[method] for method in chosen}, seeds, data, shared)
 
 

@@ -54,7 +54,8 @@ def _summary(selector: WeightLora) -> str:
     left, n = len(selector.adapters), len(selector.names)
     method = f"[WeightLoRA](https://arxiv.org/abs/2506.02724) (`selection={selector.config.selection!r}`)"
     if selector.phase == "train":
-        return f"{left} of {n} LoRA adapters were kept by {method} after {selector.step_count} selection steps:"
+        when = f"after {selector.step_count} selection steps" if selector.config.steps else "before the first step"
+        return f"{left} of {n} LoRA adapters were kept by {method} {when}:"
     return (
         f"**The choice is not made yet.** This model was saved after {selector.step_count} of "
         f"{selector.config.select_steps} selection steps of {method}, and has {left} of {n} LoRA adapters:"
