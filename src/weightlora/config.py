@@ -29,7 +29,7 @@ class WeightLoraConfig:
             `selection="credit"`, they also have at most K / n of the parameters, unless `keep_parameters` is set.
         keep_parameters: The most adapter parameters to keep: a number (`int`), or a fraction of the parameters of all
             adapters in (0, 1) (`float`). Adapters are taken by score, and one that no longer fits is skipped; with
-            `keep`, the best K that fit. The default budget is 0.25; `"credit"` and `"stoiht"` have `keep=0.25` instead.
+            `keep`, the best K that fit. The default is 0.25; `"credit"` and `"stoiht"` have `keep=0.25` instead.
         keep_step_time: The longest time of a training step after the choice, as a fraction in (0, 1) of a step with
             all adapters. Keeps the set with the largest sum of scores that fits; with `keep`, of K adapters. The cost
             of steps is measured on your model before the first step, in one process.
