@@ -65,7 +65,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is ready to begin: everything but the model's weights."""
+    """A run that is ready to begin: everything but the model's weights.
+
+    `selection` has the settings of the choice; it is None if the method makes no choice while it trains.
+    """
 
     recipe: Recipe
     work: Work
@@ -73,6 +76,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     plan: Plan
     methods: Methods
+    selection: WeightLoraConfig | None = None
 
 
 MakeWork = Callable[[Recipe, PreTrainedTokenizerBase, Any], Work]
@@ -104,7 +108,8 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
         assert make is not None
         work = make(recipe, tokenizer, config)
     fit_config_(config, work, tokenizer)
-    return Job(recipe, work, config, tokenizer, _plan(recipe, work, config, methods, split_off), methods)
+    plan, selection = _plan(recipe, work, config, methods, split_off)
+    return Job(recipe, work, config, tokenizer, plan, methods, selection)
 
 
 def _with_rate(recipe: Recipe, method: Method) -> Recipe:
@@ -177,7 +182,10 @@ def _to(value: Any, device: torch.device) -> Any:
     return value.to(device) if torch.is_tensor(value) else value
 
 
-def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: bool) -> Plan:
+def _plan(
+    recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: bool
+) -> tuple[Plan, WeightLoraConfig | None]:
+    """The plan, and the settings of the choice."""
     model = empty_model(work, config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = type(model).__name__
@@ -200,7 +208,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
     elif method.keeps:
         keep = setting.keep
         before = after = _filling(prepared.model, before, WeightLoraConfig(keep=keep, selection="random"))
-    return Plan(
+    plan = Plan(
         model=name,
         parameters=parameters,
         rows={"train": len(work.train), **{split: len(rows) for split, rows in work.evaluation.items()}},
@@ -213,6 +221,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
         learning_rate=recipe.training.learning_rate,
         split_off=split_off,
     )
+    return plan, selects[0] if selects else None
 
 
 def _prepared(setting: Setting, method: Method) -> Prepared:
