@@ -44,6 +44,27 @@ def test_a_recipe_may_have_a_rate_per_method(tmp_path, films):
 
 
 @pytest.mark.parametrize(
+    ("name", "budget"), [("keep_parameters", "0.3"), ("keep_step_time", "0.5"), ("keep_memory", "1GiB")]
+)
+def test_a_budget_bounds_the_methods_that_choose(tmp_path, films, name, budget):
+    comparison = make(tmp_path, [*films, f"--{name}", budget], ["lora", "full", "random", "weightlora"])
+    plans = comparison.plans()
+    assert [name in comparison.settings[method] for method in comparison.methods] == [False, False, True, True]
+    assert plans["random"].trainable == plans["weightlora"].trainable and plans["lora"].keep is None
+    assert comparison.shared[name] is not None, "another budget is another comparison"
+    comparison.claim()
+    with pytest.raises(DataError, match="which differs in keep_"):
+        make(tmp_path, films, ["lora"]).claim()
+
+
+@pytest.mark.parametrize("methods", [["lora", "top", "weightlora"], ["lora", "dora"]])
+def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods):
+    comparison = make(tmp_path, [*films, "--keep_parameters", "0.3"], methods)
+    with pytest.raises(ConfigError, match=r"keep_parameters=0\.3 bounds a choice, and"):
+        comparison.plans()
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"methods": ["lorra"]}, "method 'lorra' is unknown: did you mean lora"),
