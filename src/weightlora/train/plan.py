@@ -42,8 +42,10 @@ class Plan:
         rows: Tokenized rows by split.
         adapters: n, the number of adapters at the start.
         keep: K; None if nothing is removed, or if the budget is not a number of adapters.
-        trainable: Trainable parameters before and after the choice, with the head.
-        optimizer_bytes: Size of the optimizer's state before and after; None if it is not known without a GPU.
+        trainable: Trainable parameters before and after the choice, with the head. The second is None where steps
+            have to be measured to know what fits.
+        optimizer_bytes: Size of the optimizer's state before and after; None where that is not known, or not known
+            without a GPU.
         steps: Optimizer steps of the whole run.
         select_steps: Steps before the choice; 0 if it precedes the first step, None if the method makes no choice.
         learning_rate: The given one, or the default of the method.
@@ -55,7 +57,7 @@ class Plan:
     rows: dict[str, int]
     adapters: int
     keep: int | None
-    trainable: tuple[int, int]
+    trainable: tuple[int, int | None]
     optimizer_bytes: tuple[int | None, int | None]
     steps: int
     select_steps: int | None
@@ -200,6 +202,7 @@ def _plan(
         if parameter.requires_grad and ".ranknum" not in name  # of AdaLoRA, trainable on the meta device only
     ]
     after, adapters, keep = before, _count(prepared.model), None
+    measured = bool(selects) and selects[0].resource is not None and selects[0].keep is None
     if selects:
         keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None
         after = _filling(prepared.model, before, selects[0])
@@ -214,8 +217,8 @@ def _plan(
         rows={"train": len(work.train), **{split: len(rows) for split, rows in work.evaluation.items()}},
         adapters=adapters,
         keep=keep,
-        trainable=(_size(before), _size(after)),
-        optimizer_bytes=(_bytes(before, recipe), _bytes(after, recipe)),
+        trainable=(_size(before), None if measured else _size(after)),
+        optimizer_bytes=(_bytes(before, recipe), None if measured else _bytes(after, recipe)),
         steps=setting.steps,
         select_steps=selects[0].steps if selects else None,
         learning_rate=recipe.training.learning_rate,
