@@ -52,6 +52,14 @@ def test_bad_settings_are_refused_before_any_work(tmp_path, capsys, arguments: l
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("keep", ["few", "25%", "1.2.3"])
+@pytest.mark.usefixtures("no_work")
+def test_a_number_of_adapters_that_is_none_is_named(tmp_path, capsys, keep: str):
+    with pytest.raises(SystemExit, match="2"):
+        main(["quickstart", "--output-dir", str(tmp_path / "run"), "--keep", keep])
+    assert f"argument --keep: '{keep}' is not a number: give a number of adapters (9)" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("no_work")
 def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "mine.txt").write_text("precious")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from recipes import save_model, write_rows
 
-from weightlora import Selection
+from weightlora import Selection, WeightLoraConfig
 from weightlora.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
@@ -63,7 +63,7 @@ def prepared(recipe):
         **{"model": "Bert", "parameters": 1, "rows": {"train": 1}, "split_off": False, "learning_rate": 0.1},
         **{"adapters": 12, "keep": 3, "trainable": (1, 1), "optimizer_bytes": (1, 1), "steps": 6, "select_steps": 2},
     )
-    return SimpleNamespace(plan=plan, recipe=recipe)
+    return SimpleNamespace(plan=plan, recipe=recipe, selection=WeightLoraConfig(keep=3, select_steps=2))
 
 
 def test_flags_of_the_selection(given, tmp_path: Path, capsys):
@@ -76,6 +76,23 @@ def test_flags_of_the_selection(given, tmp_path: Path, capsys):
     assert "Groups (qkv): " in shown and "Without groups: 7 modules with" in shown and " of 2 seeds" in shown
     parts = [f"seed-{seed}/{name}" for seed in (42, 43) for name in ("history.jsonl", "log.jsonl", "selection.json")]
     assert files(tmp_path / "run") == [*parts, "selection.json"]
+
+
+def test_layers_are_chosen_by_a_rule_that_compares_them(given, tmp_path: Path, capsys):
+    assert main(["select", *given("--group", "layer", "--keep", "7", "--format", "json")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rule"] == "credit" and found["grouping"]["group"] == "layer"
+    layers = [re.findall(r"layer\.(\d)\.", name) for name in found["target_modules"]]
+    assert layers in ([["0"]] * 6 + [[]], [["1"]] * 6 + [[]]), "a whole layer, and the pooler"
+
+
+def test_layers_are_not_chosen_by_the_probe(given, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("weightlora.train.choosing.load_prepared", lambda *_: pytest.fail("the model was loaded"))
+    flags = given("--group", "layer", "--keep", "7")
+    at = flags.index("--select_steps")
+    del flags[at : at + 2]
+    assert main(["select", *flags]) == 2
+    assert "group='layer' compares layers, and selection='gradient'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("bound", "most"), [("700", 700), ("0.2", 716)])
@@ -138,6 +155,7 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         (["--keep_parameters", "few"], "keep_parameters='few' is not a number"),
         (["--keep_parameters", "10"], "keep_parameters=10 is less than"),
         (["--method", "lora"], "--method lora makes no choice"),
+        (["--seeds", "2", "--keep_memory", "1GiB"], "leave keep_memory out"),
         (["--modules_from", "run"], "gives the modules, and --keep chooses among modules"),
         (["--keeps", "3"], "--keeps is not an argument: did you mean --keep"),
         (

@@ -59,6 +59,24 @@ def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: P
     assert not prepare(parse(arguments)).plan.split_off
 
 
+@pytest.mark.parametrize(
+    ("budget", "shown"),
+    [
+        ([], "before, about 930 after optimizer about 7.5 kB steps 4, after the choice"),
+        (["--keep_memory", "1GiB"], "before, what fits is measured optimizer what fits is measured steps 4, after"),
+        (["--keep_step_time", "0.9", "--keep", "3"], "before, about 994 after optimizer about 8.0 kB steps 4, after"),
+        (["--select_steps", "2"], "before, about 802 after optimizer 29.1 kB before, about 6.4 kB after steps 4: 2"),
+    ],
+)
+def test_the_plan_says_what_is_known_before_the_choice(given, capsys: pytest.CaptureFixture, budget, shown):
+    flags = given(*budget, "--dry_run")
+    for name in ("--select_steps", "--keep"):
+        at = flags.index(name)
+        del flags[at : at + 2]
+    assert main(["train", *flags]) == 0
+    assert f"trainable 3,618 parameters {shown}" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_choice_is_printed_once(given, tmp_path: Path, capsys: pytest.CaptureFixture):
     """At the choice, between the steps, and not again by a run that resumes after it."""
     saving = ["--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "3"]

@@ -43,17 +43,32 @@ def test_a_recipe_may_have_a_rate_per_method(tmp_path, films):
     assert comparison.rates == {"lora": (1e-3,), "weightlora": (2e-3,)} and comparison.task == "cola"
 
 
-@pytest.mark.parametrize("budget", [[], ["--keep_parameters", "0.5"]])
-def test_the_choice_and_chance_have_one_budget_and_a_method_without_a_choice_has_none(tmp_path, films, budget):
-    plans = make(tmp_path, [*films, *budget], ["lora", "weightlora", "random"]).plans()
+def test_the_choice_and_chance_have_one_budget(tmp_path, films):
+    plans = make(tmp_path, films, ["lora", "weightlora", "random"]).plans()
     (before, all_of_it), (_, chosen), (_, by_chance) = (plan.trainable for plan in plans.values())
     assert before == all_of_it > chosen == by_chance
     assert {name: plan.keep for name, plan in plans.items()} == {"lora": None, "weightlora": None, "random": None}
 
 
-def test_a_budget_that_no_method_has_is_refused(tmp_path, films):
-    with pytest.raises(ConfigError, match=r"keep_parameters=0\.5 bounds a choice, and lora makes none: drop it"):
-        make(tmp_path, [*films, "--keep_parameters", "0.5"], ["lora"]).plans()
+@pytest.mark.parametrize(
+    ("name", "budget"), [("keep_parameters", "0.3"), ("keep_step_time", "0.5"), ("keep_memory", "1GiB")]
+)
+def test_a_budget_bounds_the_methods_that_choose(tmp_path, films, name, budget):
+    comparison = make(tmp_path, [*films, f"--{name}", budget], ["lora", "full", "random", "weightlora"])
+    plans = comparison.plans()
+    assert [name in comparison.settings[method] for method in comparison.methods] == [False, False, True, True]
+    assert plans["random"].trainable == plans["weightlora"].trainable and plans["lora"].keep is None
+    assert comparison.shared[name] is not None, "another budget is another comparison"
+    comparison.claim()
+    with pytest.raises(DataError, match="which differs in keep_"):
+        make(tmp_path, films, ["lora"]).claim()
+
+
+@pytest.mark.parametrize("methods", [["lora", "top", "weightlora"], ["lora", "dora"]])
+def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods):
+    comparison = make(tmp_path, [*films, "--keep_parameters", "0.3"], methods)
+    with pytest.raises(ConfigError, match=r"keep_parameters=0\.3 bounds a choice, and"):
+        comparison.plans()
 
 
 @pytest.mark.parametrize(

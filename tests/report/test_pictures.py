@@ -1,5 +1,6 @@
 """The pictures as files."""
 
+import json
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,7 +10,7 @@ from pictures import PNG, squares
 from run_directories import write_run
 
 from weightlora.errors import DataError
-from weightlora.report import draw_selection, read_run
+from weightlora.report import draw_selection, read_run, render_page
 from weightlora.report.pictures import draw_pictures, figures_of
 
 
@@ -34,6 +35,18 @@ def test_what_the_bound_kept_out_is_marked(run):
     assert places and (len(places), set(places)) == (len(bounded), set(bounded))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["kept, rank 8", "dropped", "kept out by the bound on parameters"]
+
+
+def test_a_budget_of_time_is_named_where_it_decided(tmp_path: Path):
+    directory = write_run(tmp_path / "fast", layers=2, steps=10, keep=4)
+    values = json.loads((directory / "selection.json").read_text())
+    values["config"] |= {"keep": None, "keep_step_time": 0.6}
+    (directory / "selection.json").write_text(json.dumps(values))
+    run = read_run(directory)
+    labels = [text.get_text() for text in figures_of(run)["selection"]().legends[0].get_texts()]
+    assert any(module.bounded for module in run.modules) and labels[-1] == "kept out by the budget of step time"
+    page = render_page([run])
+    assert "dropped by the budget of step time, in spite of its score" in page and "bound on parameters" not in page
 
 
 def test_a_run_that_goes_on(tmp_path: Path):

@@ -40,6 +40,17 @@ def test_a_budget_of_parameters_alone():
     assert stopped_by_bound(found, []) == [True, False, False]
 
 
+def test_a_measured_budget_is_named_and_not_the_parameters():
+    """The kept set leaves most of the parameters unused: the price of a step decided."""
+    rows = [(0.9, False, 300), (0.8, False, 100), (0.7, True, 100), (0.1, False, 100)]
+    for name, value, words in (("step_time", 0.6, "step time"), ("memory", "6GiB", "memory")):
+        for keep in (None, 1):
+            found = selection(rows, keep=keep, **{f"keep_{name}": value})
+            assert stopped_by_bound(found, []) == [True, True, False, False]
+            why = f"Dropped by the budget of {words}: place 1 of 4 by score, but the best set that fits lacks it."
+            assert reasons(found, [])[0] == why
+
+
 def test_the_bound_is_not_blamed_for_what_it_did_not_do():
     fits = [(0.9, False, 100), (0.8, True, 100), (0.7, True, 100), (0.1, False, 100)]
     two = [Decision(3, frozenset({"layers.1.q", "layers.2.q", "layers.3.q"})), Decision(5, frozenset())]

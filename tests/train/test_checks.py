@@ -2,6 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from weightlora.train import parse
+from weightlora.train.checks import options_of
+from weightlora.values import to_bytes
+
 
 @pytest.mark.parametrize(
     ("more", "message"),
@@ -42,3 +46,11 @@ def test_an_output_directory_that_is_a_file(world: Path, tmp_path: Path, refused
     )
     assert (tmp_path / "taken").read_text() == "mine"
     assert "is not the name of a directory" in refused(*base, "--output_dir", "x" * 5000)
+
+
+def test_bytes_without_a_unit_are_an_amount_of_memory(tmp_path: Path):
+    recipe = tmp_path / "memory.yaml"
+    recipe.write_text("keep_memory: 1048576\n")
+    for arguments in (["--keep_memory", "1048576"], ["--keep_memory", "1MiB"], ["--config", str(recipe)]):
+        memory = options_of(parse([*arguments, "--output_dir", str(tmp_path)]))["keep_memory"]
+        assert to_bytes("keep_memory", memory) == 2**20

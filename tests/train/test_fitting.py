@@ -17,7 +17,7 @@ from weightlora.train.fitting import make_trainer
 from weightlora.train.result import Result, read_result
 
 
-@pytest.mark.parametrize("method", ["weightlora", "lora"])
+@pytest.mark.parametrize("method", ["weightlora", "lora", "full"])
 def test_a_run_goes_on_where_it_stopped(world: Path, tmp_path: Path, method: str):
     saving = ["--dataset", world / "glue", "--save_strategy", "steps", "--save_steps", "3", "--method", method]
     whole = fit(prepare(parse(arguments(world, "cola", "deberta", tmp_path / "whole", *saving))))
@@ -28,7 +28,8 @@ def test_a_run_goes_on_where_it_stopped(world: Path, tmp_path: Path, method: str
     resumed = arguments(world, "cola", "deberta", again, *saving, "--resume_from_checkpoint", "true")
     result = fit(prepare(parse(resumed)))
     assert result.kept == whole.kept and result.steps == 4
-    first, second = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (tmp_path / "whole", again))
+    file = "model/model.safetensors" if method == "full" else "adapter/adapter_model.safetensors"
+    first, second = (load_file(path / file) for path in (tmp_path / "whole", again))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 

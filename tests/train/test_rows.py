@@ -71,6 +71,46 @@ def test_each_column_has_what_its_family_reads(
     assert message.startswith("row 2 of train has ") and f" as its {name}, which must be " in message
 
 
+@pytest.mark.parametrize(
+    ("task", "wrong", "message"),
+    [
+        ("text-classification", {"text": None}, "row {} of train has None as its text"),
+        (
+            "text-classification",
+            {"label": 1.5},
+            "the label 1.5 in row {} of train is neither a whole number nor a name",
+        ),
+        ("text-classification", {"label": -1}, "the label -1 in row {} of train is out of range"),
+        ("regression", {"label": None}, "the label None in row {} of train is not a number"),
+        ("token-classification", {"tags": ["O"]}, "row {} of train has 2 tokens and 1 tags"),
+        ("causal-lm", {"completion": ""}, "row {} of train has nothing to learn"),
+        ("seq2seq", {"target": " "}, "row {} of train has no target text"),
+        ("question-answering", {"answers": {"text": ["Bob"], "answer_start": [0]}}, "(row {} of train) is not in its"),
+    ],
+)
+def test_a_row_is_named_by_its_place_in_the_file_where_validation_rows_are_split_off(
+    world: Path, rows: Path, refused, task: str, wrong: dict[str, Any], message: str
+):
+    def row(number: int) -> dict[str, Any]:
+        question = QUESTION | {"id": f"q{number}", "context": f"Ann did it. {number}"}
+        words = {"tokens": ["Ann", str(number)], "tags": ["PER", "O"]}
+        return {
+            "text-classification": {"text": f"{GOOD} {number}", "label": number % 2},
+            "regression": {"text": f"{GOOD} {number}", "label": number / 2},
+            "token-classification": words,
+            "causal-lm": {"prompt": f"{number}?", "completion": GOOD},
+            "seq2seq": {"source": f"{GOOD} {number}", "target": GOOD},
+            "question-answering": question,
+        }[task]
+
+    model = {"causal-lm": "llama", "seq2seq": "bart"}.get(task, "deberta")
+    given = ["--task", task, "--model", world / model, "--train_file", rows, "--max_length", 64, "--stride", 16]
+    given += ["--pad_token", "</s>"] if model == "llama" else []
+    for place in (7, 15):
+        write_rows(rows, [row(number) | (wrong if number == place else {}) for number in range(16)])
+        assert message.format(place) in refused(*given)
+
+
 def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]

@@ -131,7 +131,9 @@ def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
         if plan.keep is None and plan.select_steps is not None:
             keep = f"as many of {plan.adapters} adapters as fit"
         rates = ", ".join(f"{rate:g}" for rate in comparison.rates[method])
-        lines.append(f"{method}: {keep}, {plan.trainable[1]:,} trainable parameters, rate {rates}")
+        after = plan.trainable[1]
+        trainable = "" if after is None else f"{after:,} trainable parameters, "
+        lines.append(f"{method}: {keep}, {trainable}rate {rates}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -77,7 +77,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _number(text: str) -> int | float:
-    return float(text) if "." in text else int(text)
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number: give a number of adapters (9) or a fraction (0.25)"
+        ) from None
 
 
 def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":

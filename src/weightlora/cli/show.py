@@ -88,6 +88,7 @@ def show_table(run: "RunReport") -> None:
     """Print what the run chose, and a row for each module."""
     from dataclasses import asdict
 
+    from ..drawing.picture import bound_in_words
     from ..report.sections import lead
     from ..summary import Summary
 
@@ -101,7 +102,8 @@ def show_table(run: "RunReport") -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(rows)
     if bounded := sum(module.bounded for module in run.modules):
-        console.print(f"\n{bounded} with higher scores were kept out by the bound on parameters.")
+        bound = bound_in_words(run.selection.config)
+        console.print(f"\n{bounded} with higher scores were kept out by {bound}.")
     console.print("\n".join(["", *map(_cost_line, run.costs)]), markup=False, soft_wrap=True)
 
 

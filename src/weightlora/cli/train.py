@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..train.result import Result
 
 EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
+MEASURED = "what fits is measured"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -78,8 +79,6 @@ def method_of(recipe: "Recipe") -> str:
 
 def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) -> None:
     """Print what will happen; `to_choice` leaves out what comes after the choice."""
-    from rich import filesize
-
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
     if plan.split_off:
         rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
@@ -91,21 +90,32 @@ def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) 
         lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}" if plan.select_steps else "none"
         _print(console, lines)
         return
-    about = "" if plan.select_steps is None else "about "
-    before, after = plan.trainable
-    lines["trainable"] = f"{before:,} parameters"
-    bytes_before, bytes_after = plan.optimizer_bytes
-    lines["optimizer"] = "not known without a GPU" if bytes_before is None else filesize.decimal(bytes_before)
+    lines["trainable"], lines["optimizer"] = f"{plan.trainable[0]:,} parameters", _state(plan)
     if plan.keep is not None or plan.select_steps is not None:
-        lines["trainable"] += f" before, {about}{after:,} after"
-        if bytes_before is not None and bytes_after is not None:
-            lines["optimizer"] += f" before, {about}{filesize.decimal(bytes_after)} after"
+        after = plan.trainable[1]
+        about = "" if plan.select_steps is None else "about "
+        lines["trainable"] += " before, " + (MEASURED if after is None else f"{about}{after:,} after")
     lines["steps"] = f"{plan.steps:,}"
     if plan.select_steps:
         lines["steps"] += f": {plan.select_steps:,} before the choice, {plan.steps - plan.select_steps:,} after it"
     elif plan.select_steps == 0:
         lines["steps"] += ", after the choice"
     _print(console, lines)
+
+
+def _state(plan: "Plan") -> str:
+    """The size of the optimizer's state. A choice before the first step leaves no state of all adapters."""
+    from rich import filesize
+
+    before, after = (None if size is None else filesize.decimal(size) for size in plan.optimizer_bytes)
+    if before is None:
+        return "not known without a GPU"
+    if plan.select_steps == 0:
+        return MEASURED if after is None else f"about {after}"
+    if plan.keep is None and plan.select_steps is None:
+        return before
+    about = "" if plan.select_steps is None else "about "
+    return f"{before} before, " + (MEASURED if after is None else f"{about}{after} after")
 
 
 def show_prices(console: Any, job: "Job") -> None:

@@ -12,6 +12,7 @@ from ..train.arguments import DataArguments, Recipe
 from ..train.data import lacks_evaluation, read_splits
 from ..train.families import make_work
 from ..train.plan import MakeWork
+from ..train.rows import numbered
 from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
 from ..train.wording import shown
@@ -92,6 +93,7 @@ def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[st
     Raises:
         DataError: If there are fewer than 40 distinct texts.
     """
+    rows = numbered(rows)
     column = next(name for name in GROUP_BY if name in rows.column_names)
     texts = [
         value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str) for value in rows[column]

@@ -12,6 +12,7 @@ from ..files import check_writable, write_json
 from ..train import parse, prepare
 from ..train.arguments import nearest
 from ..train.checks import BUDGETS
+from ..train.chosen import ON_A_LIST
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
 from ..train.reading import is_directory, is_file
@@ -35,6 +36,8 @@ FOR_BENCHMARKS = (*IN_BENCHMARKS, "subset", "rival", "random-without", "by-gradi
 """Methods of the repository's own experiments, which this package does not have."""
 OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
+OF_ALL = (*ON_A_LIST, "full")
+"""Methods that train all modules. A budget is one of the others' choice, and does not concern them."""
 PLAIN = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"}
 FILES = ("train_file", "validation_file", "gguf_file")
 
@@ -198,12 +201,17 @@ def make_comparison(
     shared = {name: value for name, value in given["lora"].items() if name != "method"}
     if rates is not None:
         shared["learning_rates"] = list(grids["lora"])
-    chosen = {method: given[method] for method in dict.fromkeys(methods)}
-    for name in BUDGETS:
-        bounded = [method for method in chosen if name in METHODS[method].options]
-        for settings in (chosen[method] for method in chosen if bounded and method not in bounded):
-            settings.pop(name, None)  # such a method makes no choice
+    chosen = _without_budgets({method: given[method] for method in dict.fromkeys(methods)})
     return Comparison(directory, chosen, {method: grids[method] for method in chosen}, seeds, data, shared)
+
+
+def _without_budgets(given: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The arguments by method, without a budget where all modules are trained and another method has that budget."""
+    chosen = [name for name in BUDGETS if any(name in METHODS[method].options for method in given)]
+    return {
+        method: {name: value for name, value in settings.items() if not (method in OF_ALL and name in chosen)}
+        for method, settings in given.items()
+    }
 
 
 def check_methods(methods: Sequence[str]) -> None:

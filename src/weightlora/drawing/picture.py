@@ -1,7 +1,7 @@
 """The picture of a selection: a grid of layers and module types, with scores as colours and kept adapters framed."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..layout import Grid, lay_out
@@ -9,6 +9,7 @@ from ..rules import RULES
 from .figures import new_figure
 
 __all__ = [
+    "bound_in_words",
     "draw_axes",
     "draw_cells",
     "measure_grid",
@@ -28,12 +29,20 @@ def score_label(rule: str | None) -> str:
     return RULES[rule].score_label if rule in RULES else "score"
 
 
+def bound_in_words(config: Mapping[str, Any]) -> str:
+    """What keeps modules out in spite of their scores, by the settings of a selection."""
+    for name in ("step_time", "memory"):
+        if config.get(f"keep_{name}") is not None:
+            return f"the budget of {name.replace('_', ' ')}"
+    return "the bound on parameters"
+
+
 def selection_figure(selection: dict[str, Any], bounded: Collection[str] = ()) -> Any:
     """The picture of the content of a `selection.json`, as a matplotlib figure.
 
     Args:
         selection: The content.
-        bounded: Names of adapters that the bound on parameters kept out, in spite of their scores. They are marked.
+        bounded: Names of adapters that a bound or a budget kept out, in spite of their scores. They are marked.
     """
     adapters = selection["adapters"]
     grid = lay_out([adapter["name"] for adapter in adapters])
@@ -136,5 +145,6 @@ def _draw_texts(figure: Any, selection: dict[str, Any], bounded: bool) -> None:
         Patch(facecolor="white", label="dropped", **DROPPED),
     ]
     if bounded:
-        handles.append(Patch(label="kept out by the bound on parameters", **BOUNDED))
+        bound = bound_in_words(selection.get("config", {}))
+        handles.append(Patch(label=f"kept out by {bound}", **BOUNDED))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)

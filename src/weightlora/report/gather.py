@@ -35,7 +35,7 @@ class ModuleRow:
         place: Its place by score, 1 for the largest.
         rank: Of its adapter; None if it has none any more.
         parameters: Of its adapter at the start.
-        bounded: Whether the bound on parameters kept it out, in spite of its score.
+        bounded: Whether a bound on parameters, or a budget of time or memory, kept it out, in spite of its score.
         why: One sentence.
         seeds: At how many seeds it was chosen, if there were several.
     """

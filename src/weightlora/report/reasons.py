@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..config import WeightLoraConfig
+from ..drawing.picture import bound_in_words
 from ..errors import WeightLoraError
 from ..selection import Selection
 from .history import Decision
@@ -22,7 +23,7 @@ def places_by_score(scores: Sequence[float | None]) -> list[int | None]:
 
 
 def stopped_by_bound(selection: Selection, decisions: Sequence[Decision]) -> list[bool]:
-    """Which modules the bound on parameters kept out: dropped, with a higher score than a module that was kept.
+    """Which modules a bound or a budget kept out: dropped, with a higher score than a module that was kept.
 
     None is counted where something else than the score and the bound decided: before the decision, with several
     rounds, and where whole groups or several seeds were compared.
@@ -35,7 +36,8 @@ def stopped_by_bound(selection: Selection, decisions: Sequence[Decision]) -> lis
         return none_of_them
     lowest = min(score for score in kept if score is not None)
     best = sorted(selection.modules, key=lambda module: -_number(_ranked(selection, module.score)))[: len(kept)]
-    if sum(module.parameters for module in best) <= bound and selection.config.get("keep") is not None:
+    fit = sum(module.parameters for module in best) <= bound and selection.config.get("keep") is not None
+    if fit and not _is_measured(selection):
         return none_of_them
     found = zip(scores, selection.modules, strict=True)
     return [not module.kept and _number(score) > lowest for score, module in found]
@@ -54,6 +56,10 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
         left = next((d for d in decisions[:-1] if module.name not in d.kept), None)
         if module.kept:
             found.append(f"Kept: {rank}." if rank else "Kept.")
+        elif stopped and _is_measured(selection):
+            found.append(
+                f"Dropped by {bound_in_words(selection.config)}: {rank}, but the best set that fits lacks it."
+            )
         elif stopped:
             found.append(
                 f"Dropped by the bound on parameters: {rank}, but with its {module.parameters:,} parameters the kept "
@@ -66,6 +72,11 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
         else:
             found.append(f"Dropped: {rank}, and {kept} are kept." if rank else "Dropped.")
     return found
+
+
+def _is_measured(selection: Selection) -> bool:
+    """Whether a budget of time or memory decides: a set of modules has a price then, and not only each module."""
+    return any(selection.config.get(name) is not None for name in ("keep_step_time", "keep_memory"))
 
 
 def _bound(selection: Selection) -> int | None:

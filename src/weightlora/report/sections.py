@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..drawing.curves import LINE_ID, Palette, frontier_figure, log_figure, scores_figure
+from ..drawing.picture import bound_in_words
 from ..drawing.svg import inline_svg
 from ..summary import by_kind
 from .costs import Cost, amount
@@ -135,7 +136,7 @@ def _map(run: RunReport, identifier: str) -> dict[str, Any]:
         legend.append({"classes": "kept", "mark": rank or "r", "text": text})
         legend.append({"classes": "dropped", "mark": "", "text": "dropped"})
     if any(module.bounded for module in run.modules):
-        text = "dropped by the bound on parameters, in spite of its score"
+        text = f"dropped by {bound_in_words(run.selection.config)}, in spite of its score"
         legend.append({"classes": "bounded", "mark": "", "text": text})
     return {
         "id": f"{identifier}-map",

@@ -1,6 +1,7 @@
 """Checks of a recipe that need neither its data nor its model."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,8 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
     arguments = recipe.method
     options: dict[str, Any] = parse_json("method_options", arguments.method_options)
     given = {name: value for name in BUDGETS if (value := getattr(arguments, name)) is not None}
+    if re.fullmatch(r"\d{1,15}", memory := str(given.get("keep_memory"))):
+        given["keep_memory"] = int(memory)  # bytes, which an argument and a file hand over as a text
     if "keep_parameters" in given:
         given["keep_parameters"] = number_to_keep(given["keep_parameters"], "keep_parameters", "parameters (100000)")
     return options | given

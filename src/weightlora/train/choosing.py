@@ -36,13 +36,13 @@ def check_chooses(job: Job, group: str = "none", seeds: int = 1) -> None:
     method = job.recipe.method
     if method.modules_from is not None:
         raise ConfigError(f"--modules_from {method.modules_from} gives the modules: there is nothing to choose.")
-    if job.plan.select_steps is None:
+    if job.selection is None:
         raise ConfigError(
             f"--method {method.method} makes no choice while it trains: leave it out, or give weightlora."
         )
     if job.recipe.training.resume_from_checkpoint is not None:
         raise ConfigError("--resume_from_checkpoint continues a training, and a selection keeps no checkpoints.")
-    check_wishes(WeightLoraConfig(), group, seeds)
+    check_wishes(job.selection, group, seeds)
 
 
 def choose(job: Job, directory: Path, watch: Watch | None = None, group: str = "none", seeds: int = 1) -> Selection:

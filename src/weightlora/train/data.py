@@ -13,6 +13,7 @@ from datasets import Dataset
 from ..errors import DataError
 from .arguments import DataArguments, parse_json
 from .reading import is_directory, is_file, is_too_deep
+from .rows import numbered
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 from .wording import first_line, shown
@@ -50,6 +51,8 @@ NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of 
 
 def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> dict[str, Dataset]:
     """The training split, named `train`, and the splits to evaluate on, with the columns of the family only.
+
+    Where validation rows are split off, both splits also have the numbers of their rows (`rows.NUMBER`).
 
     Raises:
         DataError: No data is given, a file or split is missing, malformed or empty, or a column is missing.
@@ -106,6 +109,7 @@ def _hub_splits(name: str, config: str | None, cache_dir: str | None) -> list[st
 
 def _split_off(rows: Dataset, family: str) -> dict[str, Dataset]:
     """A tenth of the rows as `validation`, chosen by the hash of what the model reads."""
+    rows = numbered(rows)
     columns = [name for name in READ[family] if name in rows.column_names]
     texts = [json.dumps([row[name] for name in columns], default=str) for row in rows.select_columns(columns)]
     train, validation = hold_out(texts, SHARE)

@@ -23,6 +23,7 @@ from .loading import load_model
 from .methods import Prepared
 from .plan import Job, setting_for
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
+from .resuming import checkpoint_of
 
 __all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
 
@@ -83,7 +84,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     trainer = make_trainer(job, prepared.model, (*prepared.callbacks, *_caching(job), start, *more))
     if not prints or arguments.logging_strategy == "no":
         trainer.remove_callback(PrinterCallback)
-    outcome = trainer.train(_checkpoint(arguments.resume_from_checkpoint))
+    outcome = trainer.train(_checkpoint(job, prepared, trainer))
     selector = next((c.selector for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
     metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
     kept = _adapter_sizes(prepared.model)
@@ -170,9 +171,14 @@ def _adapter_sizes(model: nn.Module) -> dict[str, int] | None:
         return None
 
 
-def _checkpoint(given: str | None) -> str | bool | None:
-    """What `Trainer.train` takes: `true` means the last checkpoint of the output directory."""
-    return True if given is not None and given.lower() == "true" else given
+def _checkpoint(job: Job, prepared: Prepared, trainer: Any) -> str | bool | None:
+    """What `Trainer.train` takes: `True` means the last whole checkpoint, which a trainer with a selection finds."""
+    arguments: Any = job.recipe.training
+    given: str | None = arguments.resume_from_checkpoint
+    if any(isinstance(callback, WeightLoraCallback) for callback in prepared.callbacks):
+        return True if given is not None and given.lower() == "true" else given
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    return checkpoint_of(given, Path(str(arguments.output_dir)), prepared.model, sharded)
 
 
 def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...]) -> Any:

@@ -42,8 +42,10 @@ class Plan:
         rows: Tokenized rows by split.
         adapters: n, the number of adapters at the start.
         keep: K; None if nothing is removed, or if the budget is not a number of adapters.
-        trainable: Trainable parameters before and after the choice, with the head.
-        optimizer_bytes: Size of the optimizer's state before and after; None if it is not known without a GPU.
+        trainable: Trainable parameters before and after the choice, with the head. The second is None where steps
+            have to be measured to know what fits.
+        optimizer_bytes: Size of the optimizer's state before and after; None where that is not known, or not known
+            without a GPU.
         steps: Optimizer steps of the whole run.
         select_steps: Steps before the choice; 0 if it precedes the first step, None if the method makes no choice.
         learning_rate: The given one, or the default of the method.
@@ -55,7 +57,7 @@ class Plan:
     rows: dict[str, int]
     adapters: int
     keep: int | None
-    trainable: tuple[int, int]
+    trainable: tuple[int, int | None]
     optimizer_bytes: tuple[int | None, int | None]
     steps: int
     select_steps: int | None
@@ -65,7 +67,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is ready to begin: everything but the model's weights."""
+    """A run that is ready to begin: everything but the model's weights.
+
+    `selection` has the settings of the choice; it is None if the method makes no choice while it trains.
+    """
 
     recipe: Recipe
     work: Work
@@ -73,6 +78,7 @@ class Job:
     tokenizer: PreTrainedTokenizerBase
     plan: Plan
     methods: Methods
+    selection: WeightLoraConfig | None = None
 
 
 MakeWork = Callable[[Recipe, PreTrainedTokenizerBase, Any], Work]
@@ -104,7 +110,8 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
         assert make is not None
         work = make(recipe, tokenizer, config)
     fit_config_(config, work, tokenizer)
-    return Job(recipe, work, config, tokenizer, _plan(recipe, work, config, methods, split_off), methods)
+    plan, selection = _plan(recipe, work, config, methods, split_off)
+    return Job(recipe, work, config, tokenizer, plan, methods, selection)
 
 
 def _with_rate(recipe: Recipe, method: Method) -> Recipe:
@@ -177,7 +184,10 @@ def _to(value: Any, device: torch.device) -> Any:
     return value.to(device) if torch.is_tensor(value) else value
 
 
-def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: bool) -> Plan:
+def _plan(
+    recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: bool
+) -> tuple[Plan, WeightLoraConfig | None]:
+    """The plan, and the settings of the choice."""
     model = empty_model(work, config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = type(model).__name__
@@ -192,6 +202,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
         if parameter.requires_grad and ".ranknum" not in name  # of AdaLoRA, trainable on the meta device only
     ]
     after, adapters, keep = before, _count(prepared.model), None
+    measured = bool(selects) and selects[0].resource is not None and selects[0].keep is None
     if selects:
         keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None
         after = _filling(prepared.model, before, selects[0])
@@ -200,19 +211,20 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
     elif method.keeps:
         keep = setting.keep
         before = after = _filling(prepared.model, before, WeightLoraConfig(keep=keep, selection="random"))
-    return Plan(
+    plan = Plan(
         model=name,
         parameters=parameters,
         rows={"train": len(work.train), **{split: len(rows) for split, rows in work.evaluation.items()}},
         adapters=adapters,
         keep=keep,
-        trainable=(_size(before), _size(after)),
-        optimizer_bytes=(_bytes(before, recipe), _bytes(after, recipe)),
+        trainable=(_size(before), None if measured else _size(after)),
+        optimizer_bytes=(_bytes(before, recipe), None if measured else _bytes(after, recipe)),
         steps=setting.steps,
         select_steps=selects[0].steps if selects else None,
         learning_rate=recipe.training.learning_rate,
         split_off=split_off,
     )
+    return plan, selects[0] if selects else None
 
 
 def _prepared(setting: Setting, method: Method) -> Prepared:

@@ -6,12 +6,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from datasets import Dataset, Value
 
 from ..errors import DataError
 from .wording import shown
 
-__all__ = ["MARGIN", "check_rows", "head_of", "tail_of", "words_of"]
+__all__ = ["MARGIN", "NUMBER", "check_rows", "head_of", "name_row", "numbered", "tail_of", "words_of"]
 
 Part = TypeVar("Part", str, list[str])
 
@@ -29,6 +30,9 @@ RULES = {
     ANSWERS: "an object with the lists text (texts) and answer_start (whole numbers), both of the same length",
     MESSAGES: "a list of messages, each an object with a role and a content",
 }
+
+NUMBER = "number of the row"
+"""Column with the number of each row in the training data, where a split has only a part of them."""
 
 SHORT = 2**16
 """Characters of a text that a tokenizer always gets whole."""
@@ -53,10 +57,21 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
                 continue
             for row, value in enumerate(rows[name]):
                 if not _fits(value, kind):
+                    place = name_row(rows, split, row)
                     raise DataError(
-                        f"row {row} of {split} has {shown(value)} as its {name}, which must be {RULES[kind]}: mend "
-                        "the row, or leave it out."
+                        f"{place} has {shown(value)} as its {name}, which must be {RULES[kind]}: mend the row, or "
+                        "leave it out."
                     )
+
+
+def numbered(rows: Dataset) -> Dataset:
+    """The training rows with their numbers in a column, so that errors about a part of them name the file's row."""
+    return rows if NUMBER in rows.column_names else rows.add_column(NUMBER, np.arange(len(rows)))
+
+
+def name_row(rows: Dataset, split: str, row: int) -> str:
+    """How an error names a row of a split: `"row 7 of train"`, with its number in the file."""
+    return f"row {rows[row][NUMBER]} of train" if NUMBER in rows.column_names else f"row {row} of {split}"
 
 
 def _all_texts(rows: Dataset, name: str) -> bool:

@@ -10,6 +10,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
 from .arguments import DataArguments
+from .rows import name_row
 from .tasks import TaskInfo
 from .wording import shown
 
@@ -115,13 +116,17 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         DataError: A label is missing or is not one of the classes, or there is only one class.
         ConfigError: A class name is given twice.
     """
+
+    def place(split: str, row: int) -> str:
+        return name_row(source.splits[split], split, row)
+
     values = {name: list(rows[column]) for name, rows in source.splits.items()}
     for split, rows in values.items():
         for row, labels in enumerate(rows):
             for label in labels if column == "tags" else [labels]:
                 if not isinstance(label, str) and _whole(label) is None:
                     raise DataError(
-                        f"the label {shown(label)} in row {row} of {split} is neither a whole number nor a name: mend "
+                        f"the label {shown(label)} in {place(split, row)} is neither a whole number nor a name: mend "
                         "the row, or leave it out."
                     )
     flat = _flat(values["train"], column)
@@ -139,7 +144,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         number = numbers.get(label) if isinstance(label, str) else _whole(label)
         if number is not None and 0 <= number < len(names):
             return number
-        what = f"the label {shown(label)} in row {row} of {split}"
+        what = f"the label {shown(label)} in {place(split, row)}"
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
         raise DataError(f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}).")
 

@@ -10,7 +10,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
-from ..rows import head_of
+from ..rows import head_of, name_row
 from ..work import Metrics, Source, Work, padding, room_for
 from .squad import golds_of, score_answers
 
@@ -58,9 +58,10 @@ def _check_answers(source: Source) -> None:
         for row, (name, context, answers) in enumerate(zip(rows["id"], rows["context"], rows["answers"], strict=True)):
             for text, start in zip(answers["text"], answers["answer_start"], strict=True):
                 if context[start : start + len(text)] != text:
+                    place = name_row(rows, split, row)
                     raise DataError(
-                        f"the answer {text!r} of question {name!r} (row {row} of {split}) is not in its context at "
-                        f"character {start}: it has {context[start : start + len(text)]!r} there."
+                        f"the answer {text!r} of question {name!r} ({place}) is not in its context at character "
+                        f"{start}: it has {context[start : start + len(text)]!r} there."
                     )
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
-from ..rows import head_of, tail_of
+from ..rows import NUMBER, head_of, name_row, tail_of
 from ..wording import first_line, shown
 from ..work import Source, Work, padding, room_for
 
@@ -33,7 +33,7 @@ def causal_lm(source: Source) -> Work:
         DataError: A row has nothing to learn.
     """
     length = room_for(source)
-    columns = source.splits["train"].column_names
+    columns = [name for name in source.splits["train"].column_names if name != NUMBER]
     if source.arguments.packing:
         if columns != ["text"]:
             raise ConfigError(f"packing=True joins texts, and the data has {', '.join(columns)}: drop --packing.")
@@ -50,7 +50,8 @@ def causal_lm(source: Source) -> Work:
         def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
             prompt, answer = form(source, row, length)
             if not answer:
-                raise DataError(f"row {index} of {split} has nothing to learn: its text or answer is empty.")
+                place = name_row(rows, split, index)
+                raise DataError(f"{place} has nothing to learn: its text or answer is empty.")
             answer = answer[:length]
             prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
             return {"input_ids": [*prompt, *answer], "labels": [*[IGNORED] * len(prompt), *answer]}

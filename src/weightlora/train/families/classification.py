@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from scipy.special import softmax
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef, mean_squared_error
@@ -11,7 +12,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import DataError
 from ..result import HELD_OUT_LOSS
-from ..rows import head_of
+from ..rows import head_of, name_row
 from ..work import Metrics, Source, Work, class_ids, padding, room_for
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
@@ -51,7 +52,7 @@ def regression(source: Source) -> Work:
         WeightLoraError: A label is not a number, or `max_length` is longer than the model.
     """
     numbers = {
-        split: [_number(label, split, row) for row, label in enumerate(rows["label"])]
+        split: [_number(label, rows, split, row) for row, label in enumerate(rows["label"])]
         for split, rows in source.splits.items()
     }
 
@@ -86,10 +87,11 @@ def _numbers(values: Any) -> Any:
     return np.asarray(values, dtype=np.float64).reshape(-1)
 
 
-def _number(label: Any, split: str, row: int) -> float:
+def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
     if isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label):
         return float(label)
-    raise DataError(f"the label {label!r} in row {row} of {split} is not a number, and regression needs numbers.")
+    place = name_row(rows, split, row)
+    raise DataError(f"the label {label!r} in {place} is not a number, and regression needs numbers.")
 
 
 def _logits(prediction: EvalPrediction) -> Any:

@@ -11,7 +11,7 @@ from transformers import DataCollatorForSeq2Seq, EvalPrediction
 
 from ...errors import DataError
 from ..result import HELD_OUT_LOSS
-from ..rows import head_of
+from ..rows import head_of, name_row
 from ..work import Source, Work, padding, room_for
 
 __all__ = ["rouge", "seq2seq"]
@@ -31,7 +31,8 @@ def seq2seq(source: Source) -> Work:
         for column in ("source", "target"):
             for row, text in enumerate(rows[column]):
                 if not text.strip():
-                    raise DataError(f"row {row} of {split} has no {column} text ({text!r}): leave it out.")
+                    place = name_row(rows, split, row)
+                    raise DataError(f"{place} has no {column} text ({text!r}): leave it out.")
 
     def encode(split: str) -> Any:
         rows = source.splits[split]

@@ -8,7 +8,7 @@ from transformers import DataCollatorForTokenClassification, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
-from ..rows import words_of
+from ..rows import name_row, words_of
 from ..work import Source, Work, class_ids, padding, room_for
 from .classification import class_loss
 
@@ -34,7 +34,8 @@ def token_classification(source: Source) -> Work:
         for row, (tokens, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
             if len(tokens) != len(tags):
                 raise DataError(
-                    f"row {row} of {split} has {len(tokens)} tokens and {len(tags)} tags: give one tag per token."
+                    f"{name_row(rows, split, row)} has {len(tokens)} tokens and {len(tags)} tags: give one tag per "
+                    "token."
                 )
     names, ids = class_ids(source, "tags")
 

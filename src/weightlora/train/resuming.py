@@ -1,0 +1,78 @@
+"""Check the checkpoint that a plain Trainer is to go on from. A trainer with a selection checks its own."""
+
+from pathlib import Path
+
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
+
+from ..errors import StateError
+from ..trainers.resuming import step_of
+from .reading import is_directory
+from .wording import first_line, shortened
+
+__all__ = ["checkpoint_of"]
+
+WHOLE = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+"""Files with the weights of a whole model."""
+
+
+def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bool = False) -> str | None:
+    """The checkpoint to go on from, once it is known to fit the model.
+
+    An optimizer finds its state by the place of a parameter. So the state of other adapters, of the same number, would
+    go to parameters of other shapes.
+
+    Args:
+        given: `resume_from_checkpoint`: a directory, or `true` for the last one of the output directory.
+        output: The output directory.
+        model: The model that is to be trained.
+        sharded: Whether FSDP or DeepSpeed saves the weights in files of its own, which are not looked at.
+
+    Raises:
+        StateError: There is no such checkpoint, it is damaged, or it is of another model or method.
+    """
+    if given is None:
+        return None
+    found = given
+    if given.lower() == "true":
+        last = get_last_checkpoint(str(output)) if is_directory(output) else None
+        if last is None:
+            raise StateError(
+                f"there is no checkpoint in {output} to resume from: train without resume_from_checkpoint, or name "
+                "one."
+            )
+        found = last
+    place = Path(found)
+    if not is_directory(place):
+        raise StateError(f"{shortened(found)} is not a directory: name a checkpoint that is there.")
+    step_of(place)
+    if sharded:
+        return found
+    if isinstance(model, PeftModel):
+        _check_adapters(place, model)
+    elif not any((place / name).is_file() for name in WHOLE):
+        raise StateError(f"{place} has no {SAFE_WEIGHTS_NAME}, so it is not of a run that trained the whole model.")
+    return found
+
+
+def _check_adapters(place: Path, model: PeftModel) -> None:
+    """Raise a `StateError` unless the saved tensors of the adapter have the names and shapes of the model's."""
+    path = place / SAFETENSORS_WEIGHTS_NAME
+    if not path.is_file():
+        raise StateError(f"{place} has no {path.name}, so it is not of a run that trained adapters.")
+    try:
+        with safe_open(path, "pt") as file:
+            saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"{path} cannot be read ({first_line(error)}): resume from another checkpoint.") from error
+    mine = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    if saved != mine:
+        name = next(name for name in (*saved, *mine) if saved.get(name) != mine.get(name))
+        raise StateError(
+            f"{place} was saved with other adapters than this run has (the first difference is {name}): resume with "
+            "the method and the settings of the first run."
+        )
