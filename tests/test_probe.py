@@ -267,6 +267,24 @@ def test_gradients_that_are_zero_or_not_finite_are_named():
     assert len(selector.adapters) == 12 and all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_adapters_without_a_gradient_come_last_and_a_warning_counts_them():
+    class Half(nn.Module):
+        """Two layers that run, between two that do not."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            return self.layers[2](self.layers[1](x).tanh())
+
+    model = get_peft_model(Half(), LoraConfig(r=2, target_modules=r"layers\.\d"))
+    selector = selector_for(model)
+    with pytest.warns(UserWarning, match=r"^1 of the 3 adapters that stay got no gradient, so nothing is known of"):
+        selector.probe([torch.ones(2, 4)], loss=lambda x: model(x).square().mean())
+    assert selector.kept == ["layers.0", "layers.1", "layers.2"]
+
+
 def test_trained_adapters_are_refused():
     model = lora_bert()
     with torch.no_grad():

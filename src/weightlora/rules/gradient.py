@@ -39,6 +39,10 @@ class GradientProbe(Rule):
         """Score the adapters by the norms of the sum of all gradients."""
         self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
 
+    def unseen(self) -> Tensor:
+        """An adapter that never ran got no gradient, so its score is exactly 0."""
+        return self.score == 0
+
 
 def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
     """Each score divided by the mean of its block; 0 in a block whose scores are 0.
