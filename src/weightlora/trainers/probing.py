@@ -4,6 +4,8 @@ Training sees these batches again, in the order that it would have had without a
 """
 
 import contextlib
+import copy
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,14 +45,17 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         selector.limit.check_not_compiled(trainer.model_wrapped)
 
     def loss(batch: Any) -> Tensor:
-        inputs = trainer._prepare_inputs(batch)
-        with trainer.compute_loss_context_manager():
+        # As in a training step of this batch alone: a loss may need the number of its items.
+        batches, items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
+        inputs = trainer._prepare_inputs(batches[0])
+        with same_records(trainer), trainer.compute_loss_context_manager():
             # DeepSpeed's engine would take the pass for one of the training.
             model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
-            found: Tensor = trainer.compute_loss(model, inputs)
+            found: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
         return found
 
-    _probe(selector, loader, loss)
+    with _without(trainer, "log"):
+        _probe(selector, loader, loss)
 
 
 def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) -> None:
@@ -70,7 +75,8 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) ->
         )
 
     def loss(batch: Any) -> Any:
-        found = trainer.strategy.training_step(trainer.strategy.batch_to_device(batch), 0)
+        with same_records(module), same_metrics(module):
+            found = trainer.strategy.training_step(trainer.strategy.batch_to_device(batch), 0)
         return found.get("loss") if isinstance(found, dict) else found
 
     try:
@@ -92,8 +98,49 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
 
 
 @contextlib.contextmanager
+def same_records(owner: Any) -> Iterator[None]:
+    """Afterwards an object holds what it held before, and its lists and dictionaries do, too.
+
+    Trainers gather metrics and count tokens while they compute a loss, and modules keep the losses of an epoch.
+    """
+    before = list(_contents(vars(owner), set()))
+    try:
+        yield
+    finally:
+        for holder, content in before:
+            holder.clear()
+            (holder.update if isinstance(holder, dict) else holder.extend)(content)
+
+
+def _contents(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
+    """A list, a deque or a dictionary with a copy of it, then those that are values of the dictionary."""
+    if id(holder) in seen or type(holder) not in (dict, defaultdict, OrderedDict, list, deque):
+        return
+    seen.add(id(holder))
+    yield holder, copy.copy(holder)
+    for value in holder.values() if isinstance(holder, dict) else ():
+        yield from _contents(value, seen)
+
+
+@contextlib.contextmanager
+def same_metrics(module: nn.Module) -> Iterator[None]:
+    """Afterwards the torchmetrics in a module have seen no batch that they had not seen before."""
+    metrics: list[Any] = [one for one in module.modules() if hasattr(one, "metric_state")]
+    before = [
+        vars(one) | {name: copy.copy(v) if isinstance(v, list) else v.clone() for name, v in one.metric_state.items()}
+        for one in metrics
+    ]
+    try:
+        yield
+    finally:
+        for one, content in zip(metrics, before, strict=True):
+            vars(one).update(content)
+
+
+@contextlib.contextmanager
 def _without(thing: Any, *methods: str) -> Iterator[None]:
     """Inside, these methods of an object do nothing."""
+    before = {name: vars(thing)[name] for name in methods if name in vars(thing)}
     for name in methods:
         vars(thing)[name] = lambda *args, **kwargs: None
     try:
@@ -101,3 +148,4 @@ def _without(thing: Any, *methods: str) -> Iterator[None]:
     finally:
         for name in methods:
             del vars(thing)[name]
+        vars(thing).update(before)
