@@ -250,10 +250,49 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
     assert len(module.losses) == module.mean.update_count == 3 and module.accuracy.tp + module.accuracy.tn == 24
     assert module.mean.compute() == pytest.approx(sum(module.losses) / 3)
 
+    several, callback = Module(), WeightLoraLightningCallback(GRADIENT)
+    loaders = {"one": several.train_dataloader(), "other": several.train_dataloader()}
+    with pytest.raises(
+        ConfigError, match=r"^the training set is a dict of 2 data loaders, and selection='gradient' re"
+    ):
+        Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(several, loaders)
+
     manual, callback = Module(), WeightLoraLightningCallback(GRADIENT)
     manual.automatic_optimization = False
     with pytest.raises(ConfigError, match=r"^Module optimizes manually, so its training_step has no loss: set selec"):
         Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(manual)
+
+
+def test_lightning_prepares_batches_and_calls_the_step_as_in_training(tmp_path):
+    """Some modules finish their batches in a hook, and some steps take no number of the batch."""
+    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as Lightning
+
+    from weightlora import WeightLoraLightningCallback
+
+    class Module(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = lora_bert()
+
+        def train_dataloader(self):
+            data = [{name: value for name, value in row.items() if name != "labels"} for row in samples()]
+            return DataLoader(data, batch_size=8)
+
+        def on_before_batch_transfer(self, rows, dataloader_idx):
+            return rows | {"labels": rows["input_ids"][:, 0] % 2}
+
+        def training_step(self, rows):
+            return self.model(**rows).loss
+
+        def configure_optimizers(self):
+            return adamw(self.model)
+
+    callback = WeightLoraLightningCallback(GRADIENT)
+    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    Lightning(max_steps=1, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module())
+    assert callback.selector.kept == chosen_by_hand()
 
 
 def test_a_compiled_trainer_is_refused_with_a_budget_of_time(tmp_path):

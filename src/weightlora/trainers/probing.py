@@ -58,7 +58,7 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         _probe(selector, loader, loss)
 
 
-def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) -> None:
+def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
     """Let the selector look at the first batches of a Lightning Trainer, to choose or to measure.
 
     Args:
@@ -67,21 +67,35 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) ->
         module: Its LightningModule.
 
     Raises:
-        ConfigError: If the batches cannot be read before training, or the module steps its optimizers itself.
+        ConfigError: If the batches cannot be read before training or come from several loaders, or the module steps
+            its optimizers itself.
     """
+    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature  # an extra
+
     if not module.automatic_optimization:
         raise ConfigError(
             f"{type(module).__name__} optimizes manually, so its training_step has no loss: {_wish(selector)[1]}."
         )
+    loader = trainer.train_dataloader
+    if isinstance(loader, (dict, list, tuple)):
+        setting, remedy = _wish(selector)
+        raise ConfigError(
+            f"the training set is a {type(loader).__name__} of {len(loader)} data loaders, and {setting} reads the "
+            f"batches of one: {remedy}."
+        )
+
+    # As Lightning's loop calls it: the number of the batch is optional.
+    number = (0,) if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2) else ()
 
     def loss(batch: Any) -> Any:
         with same_records(module), same_metrics(module):
-            found = trainer.strategy.training_step(trainer.strategy.batch_to_device(batch), 0)
+            batch = trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
+            found = trainer.strategy.training_step(batch, *number)
         return found.get("loss") if isinstance(found, dict) else found
 
     try:
         with _without(module, "log", "log_dict"):
-            _probe(selector, trainer.train_dataloader, loss)
+            _probe(selector, loader, loss)
     finally:
         module.zero_grad(set_to_none=True)
 
