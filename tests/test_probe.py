@@ -43,6 +43,17 @@ def test_the_choice_is_by_the_gradients_of_the_fresh_adapters():
     assert decision["kept"] == selector.kept
 
 
+def test_gradients_of_a_trial_step_are_no_evidence():
+    scores = []
+    for scale in (0.0, 1e9):
+        model = lora_bert()
+        (model(**batch(7)).loss * scale).backward()
+        selector = selector_for(model)
+        selector.probe([batch(0), batch(1)])
+        scores.append(list(selector.scores.values()))
+    assert scores[0] == scores[1]
+
+
 def test_one_kind_of_module_is_chosen_from_too():
     """Each block has one adapter then, and no other in the block to compare it with."""
     lora = LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS")

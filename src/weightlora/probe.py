@@ -189,13 +189,14 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     That is: which modules train, running statistics, and the random numbers that come next.
 
     Args:
-        model: Has no gradients, or loses them.
+        model: Loses its gradients before and after.
         recompute: Off, activations are kept as the model keeps them.
     """
     training = [(module, module.training) for module in model.modules()]
     # Frozen weights that are quantized are buffers of integers, and too large to copy.
     statistics = [b for b in model.buffers() if b.is_floating_point() or b.numel() == 1]
     buffers = [(buffer, buffer.clone()) for buffer in statistics]
+    model.zero_grad(set_to_none=True)  # of a trial step, under any loss scale: they would count as evidence
     try:
         with same_random_numbers(model), recomputed(model) if recompute else contextlib.nullcontext():
             model.train()
