@@ -249,6 +249,12 @@ def test_with_another_rule_there_is_nothing_to_probe():
             DataError,
             r"^batch 1 of the probe gave no loss to differentiate \(Tensor\)",
         ),
+        (
+            [batch()],
+            lambda one: torch.ones(8, requires_grad=True),
+            DataError,
+            r"^batch 1 of the probe gave a loss of shape \(8,\), and a scalar is needed: give its mean\.$",
+        ),
     ],
 )
 def test_without_evidence_there_is_one_sentence_and_no_change(batches, loss, error, message):

@@ -123,6 +123,8 @@ def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
     """
     if not torch.is_tensor(value) or not value.requires_grad:
         raise DataError(f"{batch} gave no loss to differentiate ({type(value).__name__}): {remedy}.")
+    if value.numel() != 1:
+        raise DataError(f"{batch} gave a loss of shape {tuple(value.shape)}, and a scalar is needed: give its mean.")
     if not bool(value.isfinite().all()):
         raise TrainingError(f"the loss of {batch} is {float(value)}: check the data.")
     return value

@@ -169,6 +169,21 @@ def test_a_loss_gets_the_number_of_items_of_its_batch(tmp_path, by):
     assert counts == [8, 8, 16, 16]
 
 
+def test_under_data_parallel_the_loss_is_the_mean_over_the_gpus(tmp_path):
+    """Without a GPU, DataParallel calls the model once, so the losses of two are made here."""
+
+    class Parallel(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            return super().compute_loss(*args, **kwargs).expand(2)
+
+    callback = WeightLoraCallback(GRADIENT)
+    run = make_trainer(tmp_path, lora_bert(), callback, kind=Parallel, max_steps=1, per_device_train_batch_size=4)
+    run.args._n_gpu = 2
+    run._train_batch_size = run.args.train_batch_size
+    run.train()
+    assert callback.selector.kept == chosen_by_hand()
+
+
 def test_what_a_trainer_notes_while_it_computes_losses_is_of_the_training_alone(tmp_path):
     """TRL's count the tokens and average metrics like this."""
 

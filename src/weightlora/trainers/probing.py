@@ -52,7 +52,7 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
             # DeepSpeed's engine would take the pass for one of the training.
             model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
             found: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
-        return found
+        return found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
 
     with _without(trainer, "log"):
         _probe(selector, loader, loss)
