@@ -62,8 +62,9 @@ def gather(
             "each optimizer step."
         )
     check_fresh(adapters)
-    with undisturbed(model), same_batches(batches):
-        done = backward(model, batches, loss, number, engine.backward)
+    loss = loss or (lambda batch: own_loss(model, batch))
+    with undisturbed(model), same_batches(batches), sparing(model, loss) as spares:
+        done = backward(model, batches, spares, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
@@ -79,7 +80,7 @@ def gather(
 def backward(
     model: nn.Module,
     batches: Iterable[Any],
-    loss: Loss | None,
+    loss: Loss,
     number: int,
     add_up: Callable[[Tensor], None] = Tensor.backward,
 ) -> int:
@@ -88,7 +89,7 @@ def backward(
     Args:
         model: Has no gradients yet.
         batches: Of which the first `number` are used.
-        loss: None calls the model with the batch, which then is a mapping with labels.
+        loss: From a batch to its loss.
         number: How many batches.
         add_up: Adds the gradients of a loss to those that are there.
 
@@ -96,7 +97,7 @@ def backward(
         DataError: There is no batch, or a batch gives no loss.
         TrainingError: A loss is NaN or infinite.
     """
-    loss, done = loss or (lambda batch: own_loss(model, batch)), 0
+    done = 0
     for done, batch in enumerate(islice(batches, number), start=1):
         value = check_loss(
             loss(batch),
@@ -146,7 +147,7 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
 
 
 @contextlib.contextmanager
-def sparing(model: nn.Module, loss: Loss | None) -> Iterator[Loss | None]:
+def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
     """Gives the loss to use inside. Afterwards what it trains outside of the model has the gradients of before.
 
     A criterion may have weights of its own, which the first optimizer step would move along the probe's gradients.
@@ -155,7 +156,6 @@ def sparing(model: nn.Module, loss: Loss | None) -> Iterator[Loss | None]:
     before: dict[int, tuple[Tensor, Tensor | None]] = {}
 
     def spares(batch: Any) -> Any:
-        assert loss is not None
         value = loss(batch)
         for leaf in _leaves_of(value):
             if id(leaf) not in own and id(leaf) not in before:
@@ -164,7 +164,7 @@ def sparing(model: nn.Module, loss: Loss | None) -> Iterator[Loss | None]:
         return value
 
     try:
-        yield None if loss is None else spares
+        yield spares
     finally:
         for leaf, gradient in before.values():
             leaf.grad = gradient

@@ -20,7 +20,7 @@ from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
 from .guard import StepGuard
 from .optimizers import check_holds, check_optimizer
-from .probe import Loss, gather, sparing
+from .probe import Loss, gather
 from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
@@ -157,13 +157,10 @@ class WeightLora(Described):
         """
         if self.phase == "train":
             return
-        with sparing(self.model, loss) as spares:
-            if self.limit is not None:
-                batches = self.limit.measure(self.model, self.adapters, batches, spares)
-            if self._rule.probes or self.limit is None:
-                number = self.config.probe_batches
-                gather(self.model, self.adapters, self._rule, self.engine, batches, spares, number)
-        if self._rule.probes:
+        if self.limit is not None:
+            batches = self.limit.measure(self.model, self.adapters, batches, loss)
+        if self._rule.probes or self.limit is None:
+            gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
             self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
         if self.config.steps == 0:
             self.finish()

@@ -72,7 +72,6 @@ def _l1(adapter: LoraAdapter) -> Tensor:
     """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
     total = torch.zeros((), device=adapter.factors[1].device)
     for factor in adapter.factors:
-        gradient = gradient_of(factor)
-        if gradient is not None:
+        if (gradient := gradient_of(factor)) is not None:
             total += shards(factor) * local(gradient).float().abs().sum()
     return total
