@@ -43,6 +43,17 @@ def test_the_choice_is_by_the_gradients_of_the_fresh_adapters():
     assert decision["kept"] == selector.kept
 
 
+def test_gradients_of_a_trial_step_are_no_evidence():
+    scores = []
+    for scale in (0.0, 1e9):
+        model = lora_bert()
+        (model(**batch(7)).loss * scale).backward()
+        selector = selector_for(model)
+        selector.probe([batch(0), batch(1)])
+        scores.append(list(selector.scores.values()))
+    assert scores[0] == scores[1]
+
+
 def test_one_kind_of_module_is_chosen_from_too():
     """Each block has one adapter then, and no other in the block to compare it with."""
     lora = LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS")
@@ -238,6 +249,12 @@ def test_with_another_rule_there_is_nothing_to_probe():
             DataError,
             r"^batch 1 of the probe gave no loss to differentiate \(Tensor\)",
         ),
+        (
+            [batch()],
+            lambda one: torch.ones(8, requires_grad=True),
+            DataError,
+            r"^batch 1 of the probe gave a loss of shape \(8,\), and a scalar is needed: give its mean\.$",
+        ),
     ],
 )
 def test_without_evidence_there_is_one_sentence_and_no_change(batches, loss, error, message):
@@ -265,6 +282,24 @@ def test_gradients_that_are_zero_or_not_finite_are_named():
     ):
         selector.probe([batch()], loss=lambda one: model(**one).loss * 1e36)
     assert len(selector.adapters) == 12 and all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_adapters_without_a_gradient_come_last_and_a_warning_counts_them():
+    class Half(nn.Module):
+        """Two layers that run, between two that do not."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            return self.layers[2](self.layers[1](x).tanh())
+
+    model = get_peft_model(Half(), LoraConfig(r=2, target_modules=r"layers\.\d"))
+    selector = selector_for(model)
+    with pytest.warns(UserWarning, match=r"^1 of the 3 adapters that stay got no gradient, so nothing is known of"):
+        selector.probe([torch.ones(2, 4)], loss=lambda x: model(x).square().mean())
+    assert selector.kept == ["layers.0", "layers.1", "layers.2"]
 
 
 def test_trained_adapters_are_refused():

@@ -7,13 +7,13 @@ the chosen adapters has room to choose them.
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from .adapters import LoraAdapter
 from .engines import Engine
@@ -27,6 +27,9 @@ SCALE = 1024.0
 
 Loss = Callable[[Any], Tensor]
 """Maps a batch to its loss, a scalar."""
+
+PARTS = ("base_dataloader", "batch_sampler", "sampler", "collate_fn", "data_collator", "dataset")
+"""Attributes by which a data loader and its parts hold other parts."""
 
 
 def check_fresh(adapters: list[LoraAdapter]) -> None:
@@ -59,8 +62,9 @@ def gather(
             "each optimizer step."
         )
     check_fresh(adapters)
-    with undisturbed(model), same_batches(batches):
-        done = backward(model, batches, loss, number, engine.backward)
+    loss = loss or (lambda batch: own_loss(model, batch))
+    with undisturbed(model), same_batches(batches), sparing(model, loss) as spares:
+        done = backward(model, batches, spares, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
@@ -76,7 +80,7 @@ def gather(
 def backward(
     model: nn.Module,
     batches: Iterable[Any],
-    loss: Loss | None,
+    loss: Loss,
     number: int,
     add_up: Callable[[Tensor], None] = Tensor.backward,
 ) -> int:
@@ -85,7 +89,7 @@ def backward(
     Args:
         model: Has no gradients yet.
         batches: Of which the first `number` are used.
-        loss: None calls the model with the batch, which then is a mapping with labels.
+        loss: From a batch to its loss.
         number: How many batches.
         add_up: Adds the gradients of a loss to those that are there.
 
@@ -93,7 +97,7 @@ def backward(
         DataError: There is no batch, or a batch gives no loss.
         TrainingError: A loss is NaN or infinite.
     """
-    loss, done = loss or (lambda batch: own_loss(model, batch)), 0
+    done = 0
     for done, batch in enumerate(islice(batches, number), start=1):
         value = check_loss(
             loss(batch),
@@ -120,6 +124,8 @@ def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
     """
     if not torch.is_tensor(value) or not value.requires_grad:
         raise DataError(f"{batch} gave no loss to differentiate ({type(value).__name__}): {remedy}.")
+    if value.numel() != 1:
+        raise DataError(f"{batch} gave a loss of shape {tuple(value.shape)}, and a scalar is needed: give its mean.")
     if not bool(value.isfinite().all()):
         raise TrainingError(f"the loss of {batch} is {float(value)}: check the data.")
     return value
@@ -141,18 +147,58 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
 
 
 @contextlib.contextmanager
+def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
+    """Gives the loss to use inside. Afterwards what it trains outside of the model has the gradients of before.
+
+    A criterion may have weights of its own, which the first optimizer step would move along the probe's gradients.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    before: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def spares(batch: Any) -> Any:
+        value = loss(batch)
+        for leaf in _leaves_of(value):
+            if id(leaf) not in own and id(leaf) not in before:
+                before[id(leaf)] = leaf, leaf.grad
+                leaf.grad = None
+        return value
+
+    try:
+        yield spares
+    finally:
+        for leaf, gradient in before.values():
+            leaf.grad = gradient
+
+
+def _leaves_of(value: Any) -> Iterator[Tensor]:
+    """The tensors to which the backward pass of a value gives gradients."""
+    waiting, seen = [getattr(value, "grad_fn", None)], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if torch.is_tensor(leaf) and leaf.is_leaf:
+            yield leaf
+        waiting += [inner for inner, _ in node.next_functions]
+
+
+@contextlib.contextmanager
 def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
-    That is: which modules train, the running statistics of norms, and the random numbers that come next.
+    That is: which modules train, running statistics, and the random numbers that come next.
 
     Args:
-        model: Has no gradients, or loses them.
+        model: Loses its gradients before and after.
         recompute: Off, activations are kept as the model keeps them.
     """
     training = [(module, module.training) for module in model.modules()]
-    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
-    buffers = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    # Frozen weights that are quantized are buffers of integers, and too large to copy.
+    statistics = [b for b in model.buffers() if b.is_floating_point() or b.numel() == 1]
+    buffers = [(buffer, buffer.clone()) for buffer in statistics]
+    model.zero_grad(set_to_none=True)  # of a trial step, under any loss scale: they would count as evidence
     try:
         with same_random_numbers(model), recomputed(model) if recompute else contextlib.nullcontext():
             model.train()
@@ -182,25 +228,47 @@ def same_random_numbers(model: nn.Module) -> Iterator[None]:
 def same_batches(loader: Any) -> Iterator[None]:
     """Afterwards a data loader is as if nobody had read it: its next reader gets the batches that it would have got.
 
-    An iterator goes on where the reading ended.
+    Its parts get back the states of their random number generators, their numbers (of epochs that were read), and
+    `None` for what they have made meanwhile (workers that stay, and generators). An iterator goes on where the reading
+    ended.
     """
-    states = [(generator, generator.get_state()) for generator in _generators(loader)]
+    before = [bring_back for part in _parts(loader) for bring_back in _states(part)]
     try:
         yield
     finally:
-        for generator, state in states:
-            generator.set_state(state)
         if hasattr(loader, "gradient_state"):  # Accelerate's, which counts as being read until its last batch
             loader.end()
+        for bring_back in before:
+            bring_back()
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
-    """What a data loader and its samplers draw random numbers from, besides torch's own generator."""
+def _parts(loader: Any) -> list[Any]:
+    """A data loader, and what it draws examples, their order and random numbers from."""
     found: dict[int, Any] = {}
     waiting = [loader]
     while waiting:
-        if id(thing := waiting.pop()) not in found:
-            found[id(thing)] = getattr(thing, "generator", None)
-            inner = (getattr(thing, name, None) for name in ("base_dataloader", "batch_sampler", "sampler"))
+        part = waiting.pop()
+        if id(part) not in found and not isinstance(part, Iterator):
+            found[id(part)] = part
+            inner = (getattr(part, name, None) for name in PARTS)
             waiting += [one for one in inner if one is not None]
-    return [one for one in found.values() if isinstance(one, torch.Generator)]
+    return list(found.values())
+
+
+def _states(part: Any) -> Iterator[Callable[[], object]]:
+    """What brings a part of a data loader back to its present state."""
+    own = getattr(part, "__dict__", None)
+    if not isinstance(own, dict):  # a class has another kind of mapping
+        return
+    numbers = {name: value for name, value in own.items() if value is None or type(value) in (int, float)}
+    if numbers:
+        yield partial(own.update, numbers)
+    for value in own.values():
+        if isinstance(value, torch.Generator):
+            yield partial(value.set_state, value.get_state())
+        elif isinstance(value, random.Random):
+            yield partial(value.setstate, value.getstate())
+        elif isinstance(value, np.random.RandomState):
+            yield partial(value.set_state, value.get_state())
+        elif isinstance(value, np.random.Generator):
+            yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)

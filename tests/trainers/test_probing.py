@@ -1,6 +1,7 @@
 """The probe inside trainers: the choice of a plain loop, after which training sees the batches that it would see."""
 
 import itertools
+from collections import defaultdict
 
 import pytest
 import torch
@@ -145,6 +146,69 @@ def test_the_loss_is_the_trainers_own(tmp_path):
         run.train()
 
 
+@pytest.mark.parametrize("by", ["a function", "an override"])
+def test_a_loss_gets_the_number_of_items_of_its_batch(tmp_path, by):
+    """A loss that divides by it need not work without."""
+    counts = []
+
+    def mean(outputs, labels, num_items_in_batch=None):
+        counts.append(int(num_items_in_batch))
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    class Divides(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return mean(model(**inputs), inputs["labels"], num_items_in_batch)
+
+    callback = WeightLoraCallback(GRADIENT)
+    kind = Divides if by == "an override" else Trainer
+    run = make_trainer(tmp_path, lora_bert(), callback, kind=kind, max_steps=1, gradient_accumulation_steps=2)
+    run.compute_loss_func = None if by == "an override" else mean
+    run.model_accepts_loss_kwargs = by == "an override"
+    run.train()
+    assert callback.selector.kept == chosen_by_hand()
+    assert counts == [8, 8, 16, 16]
+
+
+def test_under_data_parallel_the_loss_is_the_mean_over_the_gpus(tmp_path):
+    """Without a GPU, DataParallel calls the model once, so the losses of two are made here."""
+
+    class Parallel(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            return super().compute_loss(*args, **kwargs).expand(2)
+
+    callback = WeightLoraCallback(GRADIENT)
+    run = make_trainer(tmp_path, lora_bert(), callback, kind=Parallel, max_steps=1, per_device_train_batch_size=4)
+    run.args._n_gpu = 2
+    run._train_batch_size = run.args.train_batch_size
+    run.train()
+    assert callback.selector.kept == chosen_by_hand()
+
+
+def test_what_a_trainer_notes_while_it_computes_losses_is_of_the_training_alone(tmp_path):
+    """TRL's count the tokens and average metrics like this."""
+
+    class Notes(Trainer):
+        tokens = 0
+
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            if not hasattr(self, "metrics"):
+                self.metrics, self.losses = {"train": defaultdict(list)}, []
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            self.tokens += inputs["input_ids"].numel()
+            self.metrics["train"]["loss"].append(float(loss))
+            self.losses.append(float(loss))
+            self.log({"part": float(loss)})
+            return loss
+
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Notes, max_steps=2)
+    run.metrics, run.losses = {"train": defaultdict(list)}, []
+    metrics = run.metrics["train"]
+    run.train()
+    assert run.tokens == 2 * 80 and len(run.losses) == 2 and run.metrics["train"] is metrics == {"loss": run.losses}
+    assert [entry["part"] for entry in run.state.log_history if "part" in entry] == run.losses
+    assert "log" not in vars(run)
+
+
 def test_bf16_probes_in_bf16(tmp_path):
     seen = []
 
@@ -163,21 +227,29 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
     pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
     from lightning.pytorch import LightningModule
     from lightning.pytorch import Trainer as Lightning
+    from torchmetrics import MeanMetric
+    from torchmetrics.classification import BinaryAccuracy
 
     from weightlora import WeightLoraLightningCallback
+
+    seen = []
 
     class Module(LightningModule):
         def __init__(self):
             super().__init__()
-            self.model, self.seen = lora_bert(), []
+            self.model = lora_bert()
+            self.losses, self.accuracy, self.mean = [], BinaryAccuracy(), MeanMetric()
 
         def train_dataloader(self):
             return DataLoader(samples(), batch_size=8)
 
         def training_step(self, rows, index):
-            self.seen.append((len(find_adapters(self.model)), rows["input_ids"][:, 0].tolist()))
+            seen.append((len(find_adapters(self.model)), rows["input_ids"][:, 0].tolist()))
             loss = self.model(**rows).loss
             self.log("loss", loss, on_step=True)
+            self.losses.append(loss.detach())
+            self.accuracy(rows["labels"], rows["labels"])
+            self.mean.update(loss.detach())
             return loss
 
         def configure_optimizers(self):
@@ -188,12 +260,54 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
     Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(module)
     assert callback.selector.kept == chosen_by_hand()
     firsts = [batch(step)["input_ids"][:, 0].tolist() for step in range(3)]
-    assert module.seen == [(12, firsts[0]), (12, firsts[1]), *((3, first) for first in firsts)]
+    assert seen == [(12, firsts[0]), (12, firsts[1]), *((3, first) for first in firsts)]
+
+    assert len(module.losses) == module.mean.update_count == 3 and module.accuracy.tp + module.accuracy.tn == 24
+    assert module.mean.compute() == pytest.approx(sum(module.losses) / 3)
+
+    several, callback = Module(), WeightLoraLightningCallback(GRADIENT)
+    loaders = {"one": several.train_dataloader(), "other": several.train_dataloader()}
+    with pytest.raises(
+        ConfigError, match=r"^the training set is a dict of 2 data loaders, and selection='gradient' re"
+    ):
+        Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(several, loaders)
 
     manual, callback = Module(), WeightLoraLightningCallback(GRADIENT)
     manual.automatic_optimization = False
     with pytest.raises(ConfigError, match=r"^Module optimizes manually, so its training_step has no loss: set selec"):
         Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(manual)
+
+
+def test_lightning_prepares_batches_and_calls_the_step_as_in_training(tmp_path):
+    """Some modules finish their batches in a hook, and some steps take no number of the batch."""
+    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as Lightning
+
+    from weightlora import WeightLoraLightningCallback
+
+    class Module(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = lora_bert()
+
+        def train_dataloader(self):
+            data = [{name: value for name, value in row.items() if name != "labels"} for row in samples()]
+            return DataLoader(data, batch_size=8)
+
+        def on_before_batch_transfer(self, rows, dataloader_idx):
+            return rows | {"labels": rows["input_ids"][:, 0] % 2}
+
+        def training_step(self, rows):
+            return self.model(**rows).loss
+
+        def configure_optimizers(self):
+            return adamw(self.model)
+
+    callback = WeightLoraLightningCallback(GRADIENT)
+    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    Lightning(max_steps=1, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module())
+    assert callback.selector.kept == chosen_by_hand()
 
 
 def test_a_compiled_trainer_is_refused_with_a_budget_of_time(tmp_path):

@@ -12,7 +12,7 @@ from ..budget import Budget
 from ..config import WeightLoraConfig
 from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
-from ..probe import Loss, check_loss, own_loss, same_batches, undisturbed
+from ..probe import Loss, check_loss, own_loss, same_batches, sparing, undisturbed
 from ..values import to_bytes
 from .frontier import describe_choice, in_words
 from .measuring import measure
@@ -140,9 +140,9 @@ class CostLimit:
 
         def loss_of_batch() -> Tensor:
             remedy = "give batches with labels, or probe(batches, loss=...)"
-            return check_loss(find(batch), "the batch that is measured", remedy)
+            return check_loss(spares(batch), "the batch that is measured", remedy)
 
-        with undisturbed(model, recompute=False):
+        with undisturbed(model, recompute=False), sparing(model, find) as spares:
             costs = measure(self._resource, model, adapters, loss_of_batch)
         self._check(costs)
         self.costs = costs

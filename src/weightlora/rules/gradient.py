@@ -40,6 +40,10 @@ class GradientProbe(Rule):
         """Score the adapters by the norms of the sum of all gradients."""
         self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
 
+    def unseen(self) -> Tensor:
+        """An adapter that never ran got no gradient, so its score is exactly 0."""
+        return self.score == 0
+
 
 def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
     """Each score divided by the mean of its block; 0 in a block whose scores are 0.
@@ -69,7 +73,6 @@ def _l1(adapter: LoraAdapter) -> Tensor:
     """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
     total = torch.zeros((), device=adapter.factors[1].device)
     for factor in adapter.factors:
-        gradient = gradient_of(factor)
-        if gradient is not None:
+        if (gradient := gradient_of(factor)) is not None:
             total += shards(factor) * local(gradient).float().abs().sum()
     return total

@@ -4,6 +4,8 @@ Training sees these batches again, in the order that it would have had without a
 """
 
 import contextlib
+import copy
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,17 +45,20 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         selector.limit.check_not_compiled(trainer.model_wrapped)
 
     def loss(batch: Any) -> Tensor:
-        inputs = trainer._prepare_inputs(batch)
-        with trainer.compute_loss_context_manager():
+        # As in a training step of this batch alone: a loss may need the number of its items.
+        batches, items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
+        inputs = trainer._prepare_inputs(batches[0])
+        with same_records(trainer), trainer.compute_loss_context_manager():
             # DeepSpeed's engine would take the pass for one of the training.
             model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
-            found: Tensor = trainer.compute_loss(model, inputs)
-        return found
+            found: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
+        return found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
 
-    _probe(selector, loader, loss)
+    with _without(trainer, "log"):
+        _probe(selector, loader, loss)
 
 
-def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) -> None:
+def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
     """Let the selector look at the first batches of a Lightning Trainer, to choose or to measure.
 
     Args:
@@ -62,20 +67,35 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: nn.Module) ->
         module: Its LightningModule.
 
     Raises:
-        ConfigError: If the batches cannot be read before training, or the module steps its optimizers itself.
+        ConfigError: If the batches cannot be read before training or come from several loaders, or the module steps
+            its optimizers itself.
     """
+    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature  # an extra
+
     if not module.automatic_optimization:
         raise ConfigError(
             f"{type(module).__name__} optimizes manually, so its training_step has no loss: {_wish(selector)[1]}."
         )
+    loader = trainer.train_dataloader
+    if isinstance(loader, (dict, list, tuple)):
+        setting, remedy = _wish(selector)
+        raise ConfigError(
+            f"the training set is a {type(loader).__name__} of {len(loader)} data loaders, and {setting} reads the "
+            f"batches of one: {remedy}."
+        )
+
+    # As Lightning's loop calls it: the number of the batch is optional.
+    number = (0,) if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2) else ()
 
     def loss(batch: Any) -> Any:
-        found = trainer.strategy.training_step(trainer.strategy.batch_to_device(batch), 0)
+        with same_records(module), same_metrics(module):
+            batch = trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
+            found = trainer.strategy.training_step(batch, *number)
         return found.get("loss") if isinstance(found, dict) else found
 
     try:
         with _without(module, "log", "log_dict"):
-            _probe(selector, trainer.train_dataloader, loss)
+            _probe(selector, loader, loss)
     finally:
         module.zero_grad(set_to_none=True)
 
@@ -92,8 +112,49 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
 
 
 @contextlib.contextmanager
+def same_records(owner: Any) -> Iterator[None]:
+    """Afterwards an object holds what it held before, and its lists and dictionaries do, too.
+
+    Trainers gather metrics and count tokens while they compute a loss, and modules keep the losses of an epoch.
+    """
+    before = list(_contents(vars(owner), set()))
+    try:
+        yield
+    finally:
+        for holder, content in before:
+            holder.clear()
+            (holder.update if isinstance(holder, dict) else holder.extend)(content)
+
+
+def _contents(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
+    """A list, a deque or a dictionary with a copy of it, then those that are values of the dictionary."""
+    if id(holder) in seen or type(holder) not in (dict, defaultdict, OrderedDict, list, deque):
+        return
+    seen.add(id(holder))
+    yield holder, copy.copy(holder)
+    for value in holder.values() if isinstance(holder, dict) else ():
+        yield from _contents(value, seen)
+
+
+@contextlib.contextmanager
+def same_metrics(module: nn.Module) -> Iterator[None]:
+    """Afterwards the torchmetrics in a module have seen no batch that they had not seen before."""
+    metrics: list[Any] = [one for one in module.modules() if hasattr(one, "metric_state")]
+    before = [
+        vars(one) | {name: copy.copy(v) if isinstance(v, list) else v.clone() for name, v in one.metric_state.items()}
+        for one in metrics
+    ]
+    try:
+        yield
+    finally:
+        for one, content in zip(metrics, before, strict=True):
+            vars(one).update(content)
+
+
+@contextlib.contextmanager
 def _without(thing: Any, *methods: str) -> Iterator[None]:
     """Inside, these methods of an object do nothing."""
+    before = {name: vars(thing)[name] for name in methods if name in vars(thing)}
     for name in methods:
         vars(thing)[name] = lambda *args, **kwargs: None
     try:
@@ -101,3 +162,4 @@ def _without(thing: Any, *methods: str) -> Iterator[None]:
     finally:
         for name in methods:
             del vars(thing)[name]
+        vars(thing).update(before)

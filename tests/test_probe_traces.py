@@ -1,0 +1,150 @@
+"""What a probe leaves behind: nothing, in a data loader, in its parts, in a criterion, and in running statistics."""
+
+import random
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from models import WORDS, adamw, batch, lora_bert, save_tokenizer
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+
+from weightlora import WeightLora, WeightLoraConfig
+from weightlora.probe import same_batches
+
+GRADIENT = WeightLoraConfig(keep=3, probe_batches=2)
+MEMORY = WeightLoraConfig(keep_memory="1GiB", probe_batches=2)
+
+
+class Criterion(nn.Module):
+    """A loss with a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def of(self, model: nn.Module):
+        def loss(one: dict[str, Tensor]) -> Tensor:
+            inputs = {name: value for name, value in one.items() if name != "labels"}
+            return nn.functional.cross_entropy(model(**inputs).logits * self.temperature, one["labels"])
+
+        return loss
+
+
+@pytest.mark.parametrize("config", [GRADIENT, MEMORY], ids=["gradient", "memory"])
+@pytest.mark.parametrize("before", [None, torch.tensor(0.5)])
+def test_a_criterion_with_weights_of_its_own_has_the_gradient_of_before(config, before):
+    """Otherwise the first step would move them along the probe's gradients, which are a thousand times as large."""
+    model, criterion = lora_bert(), Criterion()
+    trained = [p for p in [*model.parameters(), *criterion.parameters()] if p.requires_grad]
+    criterion.temperature.grad = before
+    WeightLora(model, torch.optim.AdamW(trained), config).probe([batch(0), batch(1)], criterion.of(model))
+    assert criterion.temperature.grad is before and before in (None, 0.5)
+
+
+class Rows(Dataset):
+    """Twenty examples, each with its number as the first token; the second is drawn by a generator of its own."""
+
+    def __init__(self) -> None:
+        self.drawn = np.random.default_rng(3), np.random.RandomState(3), random.Random(3)
+        self.first, self.second, self.third = self.drawn
+        self.file = None
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        self.file = self.file or object()  # opened when it is needed
+        found = {name: value[index % 8].clone() for name, value in batch().items()}
+        drawn = self.first.integers(2, 20) + self.second.randint(15) + self.third.randrange(15)
+        found["input_ids"][:2] = torch.tensor([index, drawn])
+        return found
+
+
+def what_follows(loader, probes: bool) -> list[list[int]]:
+    """The batches of two epochs, perhaps after a probe, and a number drawn after them."""
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), GRADIENT)
+    torch.manual_seed(5)
+    if probes:
+        selector.probe(loader)
+    seen = [one["input_ids"][:, :2].flatten().tolist() for _ in range(2) for one in loader]
+    return [*seen, torch.rand(1).tolist()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_set_that_draws_by_itself_and_workers_that_stay_begin_anew(workers):
+    def loader() -> DataLoader:
+        return DataLoader(Rows(), 4, shuffle=True, num_workers=workers, persistent_workers=bool(workers))
+
+    assert what_follows(loader(), probes=True) == what_follows(loader(), probes=False)
+
+
+@pytest.mark.parametrize("size", [10, 20])
+def test_a_prepared_loader_that_the_probe_reads_to_its_end_begins_with_the_same_epoch(size):
+    """Accelerate counts the epochs, and shuffles by their number."""
+    seen = []
+    for probes in (False, True):
+        loader = Accelerator(cpu=True).prepare(DataLoader(Rows(), size, shuffle=True))
+        seen.append(what_follows(loader, probes))
+    assert seen[0] == seen[1] and seen[0][0] != sorted(seen[0][0])
+
+
+class Epochs(IterableDataset):
+    """Shuffles by the number of its epoch, which it counts itself."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __iter__(self):
+        self.epoch += 1
+        for i in torch.randperm(20, generator=torch.Generator().manual_seed(self.epoch)).tolist():
+            yield {name: value[i % 8] + i * (name == "input_ids") for name, value in batch(size=8).items()}
+
+
+def test_a_stream_that_counts_its_epochs_begins_with_the_first():
+    data = Epochs()
+    for loader in (DataLoader(data, 4), data):
+        with same_batches(loader):
+            first = next(iter(loader))["input_ids"]
+        assert torch.equal(next(iter(loader))["input_ids"], first)
+
+
+def test_a_collator_with_a_seed_masks_as_it_would_have_masked(tmp_path: Path):
+    save_tokenizer(tmp_path, WORDS)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, mask_token="[UNK]")
+    rows = [{"input_ids": batch(i)["input_ids"][0] % 14} for i in range(8)]
+    masked = []
+    for reads in (False, True):
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5, seed=1)
+        loader = DataLoader(rows, 4, collate_fn=collator)
+        if reads:
+            with same_batches(loader):
+                next(iter(loader))
+        masked.append([one["labels"].tolist() for one in loader])
+    assert masked[0] == masked[1]
+
+
+def test_an_iterator_and_a_class_that_collates_are_left_alone():
+    loader = DataLoader([torch.tensor(i) for i in range(6)], 2, collate_fn=tuple)
+    iterator = iter(loader)
+    for source in (loader, iterator):
+        with same_batches(source):
+            assert next(iter(source))
+    assert len(list(iterator)) == 2
+
+
+def test_running_statistics_that_are_no_norms_are_as_before():
+    """Spectral normalisation moves two buffers in each forward pass."""
+    layers = {"first": nn.Linear(4, 4), "norm": spectral_norm(nn.Linear(4, 4)), "last": nn.Linear(4, 1)}
+    peft = get_peft_model(nn.Sequential(OrderedDict(layers)), LoraConfig(r=2, target_modules=["first", "last"]))
+    before = {name: value.clone() for name, value in peft.named_buffers()}
+    selector = WeightLora(peft, adamw(peft), WeightLoraConfig(keep=2, probe_batches=1))
+    selector.probe([torch.randn(8, 4)], loss=lambda x: peft(x).square().mean())
+    assert before and all(torch.equal(value, before[name]) for name, value in peft.named_buffers())
