@@ -195,8 +195,8 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
         recompute: Off, activations are kept as the model keeps them.
     """
     training = [(module, module.training) for module in model.modules()]
-    # Frozen weights that are quantized are buffers of integers, and too large to copy.
-    statistics = [b for b in model.buffers() if b.is_floating_point() or b.numel() == 1]
+    # Frozen weights that are quantized are buffers of one byte an entry, and too large to copy.
+    statistics = [b for b in model.buffers() if (b.is_floating_point() and b.element_size() > 1) or b.numel() == 1]
     buffers = [(buffer, buffer.clone()) for buffer in statistics]
     model.zero_grad(set_to_none=True)  # of a trial step, under any loss scale: they would count as evidence
     try:

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 
 from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
 from weightlora.adapters import find_adapters
+from weightlora.errors import ModelError
 from weightlora.files import read_lines
 from weightlora.run import HISTORY, SELECTION, describe_selection
 
@@ -169,3 +170,37 @@ def test_a_plain_trainer_leaves_a_run_directory(tmp_path):
     make_trainer(tmp_path, lora_bert(), callback).train()
     assert read_lines(tmp_path / HISTORY) == callback.selector.history
     assert json.loads((tmp_path / SELECTION).read_text()) == describe_selection(callback.selector)
+
+
+class SmallMemory(Trainer):
+    """Has no room for batches of more than four rows."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if len(inputs["labels"]) > 4 and self.state.global_step >= self.gives_up_at:
+            raise RuntimeError("CUDA out of memory.")
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    gives_up_at = 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "gives_up_at"),
+    [({"keep": 3}, 0), ({"keep": 3}, 1), (CREDIT, 0), (CREDIT, 2)],
+    ids=["in the probe", "after the probe", "before any evidence", "while it selects"],
+)
+def test_it_goes_on_where_the_trainer_tries_smaller_batches(tmp_path, settings, gives_up_at):
+    callback = WeightLoraCallback(WeightLoraConfig(**settings))
+    run = make_trainer(tmp_path, lora_bert(), callback, kind=SmallMemory, auto_find_batch_size=True)
+    run.gives_up_at = gives_up_at
+    chosen = []
+    run.add_callback(At(1, lambda **kwargs: chosen.append(callback.selector.kept)))
+    run.train()
+    assert run._train_batch_size <= 4 and run.state.global_step == STEPS
+    assert len(callback.selector.kept) == 3
+    assert [adapter.name for adapter in find_adapters(run.model)] == callback.selector.kept
+    on_optimizer = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
+    assert {id(p) for adapter in callback.selector.adapters for p in adapter.parameters} <= on_optimizer
+    if "select_steps" not in settings:
+        assert all(kept == callback.selector.kept for kept in chosen), "the choice of the first attempt stays"
+    with pytest.raises(ModelError, match="has chosen 3 adapters of this model in an earlier train"):
+        run.train()

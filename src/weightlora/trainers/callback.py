@@ -123,6 +123,7 @@ class WeightLoraCallback(TrainerCallback):
     ) -> None:
         self._settle_in()
         saved, self._resumed = self._resumed, None
+        saved = saved or self._guest.start_over(args.auto_find_batch_size)
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None

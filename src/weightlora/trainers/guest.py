@@ -59,6 +59,7 @@ class Guest:
         self.checkpoint: str | os.PathLike[str] | None = None
         self._grad_scale: float | None = None
         self._unread = False  # the evidence of a step
+        self._trains = False
 
     def begin(
         self,
@@ -86,6 +87,7 @@ class Guest:
             WeightLoraError: If the settings, the model and the training do not fit one another.
         """
         self._refuse_second(model)
+        self._trains = True
         self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
         self.selector = WeightLora(
@@ -105,6 +107,21 @@ class Guest:
                 "alone: lower select_steps, or train longer.",
                 stacklevel=3,
             )
+
+    def start_over(self, finds_batch_size: bool) -> dict[str, Any] | None:
+        """Get ready to begin again on the same model, if the library gave up a training to try smaller batches.
+
+        Args:
+            finds_batch_size: Whether the library does that.
+
+        Returns:
+            The state of the selection, which goes on; None if it has seen nothing yet, or if no training was given up.
+        """
+        if self.selector is None or not (finds_batch_size and self._trains):
+            return None
+        selector, self.selector = self.selector, None
+        selector._close()
+        return selector.state_dict() if selector.step_count or selector.rounds_over else None
 
     def note_scale(self, scaler: Any) -> None:
         """Remember the loss scale that the gradients of this step carry. Call it before the optimizer's step.
@@ -134,7 +151,7 @@ class Guest:
 
     def end(self, note: str = "") -> None:
         """Choose now if training ended before the selection did, and warn; `note` is added to the warning."""
-        selector = self.selection()
+        selector, self._trains = self.selection(), False
         if selector.phase == "train":
             return
         warnings.warn(
