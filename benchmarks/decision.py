@@ -8,7 +8,20 @@ from typing import NamedTuple
 
 from weightlora.compare.statistics import excludes_zero, paired
 
-__all__ = ["CANDIDATES", "DEFAULT", "PEFT_DEFAULT", "Look", "Losses", "Verdict", "decide", "looks", "missing"]
+__all__ = [
+    "CANDIDATES",
+    "DEFAULT",
+    "FIRST",
+    "LORA",
+    "PEFT_DEFAULT",
+    "Look",
+    "Losses",
+    "Verdict",
+    "complete",
+    "decide",
+    "looks",
+    "missing",
+]
 
 Losses = Mapping[tuple[str, str], Mapping[int, float]]
 """(task, label) -> seed -> held-out loss."""
@@ -61,7 +74,7 @@ class Look(NamedTuple):
 _FIRST = ("rotten-tomatoes-all", "vader-tweets-all", "film-reviews", "spam", "supersenses")
 _SECOND = (*_FIRST, "imdb-all", "film-reviews-long", "rotten-tomatoes-all-long")
 FIRST = Look(dict.fromkeys(_FIRST, 5), 0.01)
-SECOND = Look({**dict.fromkeys(_SECOND, 5), "smollm2-sentiment": 3, "smollm2-imdb-lm": 3}, None)
+SECOND = Look({**dict.fromkeys(_SECOND, 5), "smollm2-sentiment-float32": 3, "smollm2-imdb-lm-float32": 3}, None)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,15 @@ def looks(losses: Losses) -> dict[str, Look]:
     left = [name for name in CANDIDATES if name not in verdict.out and verdict.mean_regret(name) - least < FAR]
     second = {"second": SECOND._replace(candidates=tuple(left), default=verdict.winner)} if left else {}
     return {"first": FIRST, **second}
+
+
+def complete(losses: Losses, candidate: str) -> Look:
+    """The tasks of both looks that have all runs of a candidate, of its random sets, and of the other references."""
+    labels = [candidate, CANDIDATES[candidate].alike, PEFT_DEFAULT, LORA]
+    tasks = {
+        task: count for task, count in SECOND.seeds.items() if not _absent(losses, Look({task: count}, None), labels)
+    }
+    return SECOND._replace(seeds=tasks)
 
 
 def missing(losses: Losses, look: Look) -> dict[tuple[str, str], list[int]]:

@@ -23,7 +23,7 @@ from weightlora.report import draw_selection
 
 from .figures.alignment import draw_alignment
 from .figures.memory import draw_memory
-from .pages import chance, costs, formats, log
+from .pages import chance, costs, decision, formats, log
 from .studies.alignment import render_alignment_markdown
 from .studies.budgets import render_budgets_markdown
 from .studies.memory import render_memory_markdown
@@ -36,6 +36,9 @@ PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES))
 
 TABLES: dict[str, Callable[[], str]] = {
     "savings": costs.savings,
+    "decision": decision.first_look,
+    "worth": decision.worth,
+    "shown": decision.shown,
     "metrics": costs.metrics,
     "quickstart": costs.quickstart,
     "speed": costs.speed,

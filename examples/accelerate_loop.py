@@ -35,7 +35,7 @@ model = get_peft_model(base, LoraConfig(r=8, lora_alpha=32, target_modules="all-
 optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
 schedule = get_linear_schedule_with_warmup(optimizer, steps // 20, steps)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
-selector = WeightLora(model, optimizer, WeightLoraConfig(keep=0.25), total_steps=steps)  # +
+WeightLora(model, optimizer, WeightLoraConfig(keep_parameters=0.25)).probe(loader)  # +
 
 done = 0
 while done < steps:
@@ -44,7 +44,6 @@ while done < steps:
             accelerator.backward(model(**batch).loss)
             optimizer.step()
             if accelerator.sync_gradients:
-                selector.step()  # +
                 done += 1
             schedule.step()
             optimizer.zero_grad()

@@ -20,7 +20,7 @@ trainer = DPOTrainer(
     args=DPOConfig(output_dir, max_steps=steps, learning_rate=5e-5, report_to="none", bf16=torch.cuda.is_available()),
     train_dataset=load_dataset("json", data_files=data, split="train"),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-    callbacks=[WeightLoraCallback(WeightLoraConfig(keep=0.25))],  # +
+    callbacks=[WeightLoraCallback(WeightLoraConfig(keep_parameters=0.25))],  # +
 )
 trainer.train()
 trainer.save_model(output_dir)

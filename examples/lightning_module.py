@@ -44,7 +44,7 @@ trainer = pl.Trainer(
     max_steps=steps,
     gradient_clip_val=1.0,
     default_root_dir=f"{output_dir}-run",  # checkpoints, for trainer.fit(module, loader, ckpt_path=...)
-    callbacks=[WeightLoraLightningCallback(WeightLoraConfig(keep=0.25))],  # +
+    callbacks=[WeightLoraLightningCallback(WeightLoraConfig(keep_parameters=0.25))],  # +
 )
 trainer.fit(module, loader)
 module.model.save_pretrained(output_dir)  # an ordinary PEFT adapter: PeftModel.from_pretrained loads it

@@ -25,17 +25,22 @@ lora = LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="SE
 model = get_peft_model(base, lora).to(device).train()
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
 schedule = get_linear_schedule_with_warmup(optimizer, steps // 20, steps)
-selector = WeightLora(model, optimizer, WeightLoraConfig(keep=0.25), total_steps=steps)  # +
 
-for _ in range(steps):
-    picked = [rows[int(i)] for i in torch.randint(len(rows), (16,))]
+
+def collate(picked):
     batch = tokenizer([row["text"] for row in picked], padding=True, truncation=True, return_tensors="pt")
-    labels = torch.tensor([row["label"] for row in picked])
-    loss = model(**batch.to(device), labels=labels.to(device)).loss
+    return batch | {"labels": torch.tensor([row["label"] for row in picked])}
+
+
+sampler = torch.utils.data.RandomSampler(rows, replacement=True, num_samples=16 * steps)
+loader = torch.utils.data.DataLoader(rows, 16, sampler=sampler, collate_fn=collate)
+WeightLora(model, optimizer, WeightLoraConfig(keep_parameters=0.25)).probe(loader)  # +
+
+for batch in loader:
+    loss = model(**{name: value.to(device) for name, value in batch.items()}).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    selector.step()  # +
     schedule.step()
     optimizer.zero_grad()
 

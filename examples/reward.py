@@ -22,7 +22,7 @@ trainer = RewardTrainer(
     ),
     train_dataset=load_dataset("json", data_files=data, split="train"),
     peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="SEQ_CLS"),
-    callbacks=[WeightLoraCallback(WeightLoraConfig(keep=0.25))],  # +
+    callbacks=[WeightLoraCallback(WeightLoraConfig(keep_parameters=0.25))],  # +
 )
 trainer.train()
 trainer.save_model(output_dir)

@@ -36,7 +36,7 @@ trainer = Trainer(
     train_dataset=rows["train"],
     eval_dataset=rows["test"],
     data_collator=DataCollatorWithPadding(tokenizer),
-    weightlora=WeightLoraConfig(keep=0.25),  # +
+    weightlora=WeightLoraConfig(keep_parameters=0.25),  # +
 )
 trainer.train()
 trainer.save_model(output_dir)  # an ordinary PEFT adapter: PeftModel.from_pretrained loads it

@@ -14,9 +14,9 @@ GATES = {"selection": "stoiht"}
 
 def test_the_defaults_are_those_of_the_documentation():
     assert asdict(WeightLoraConfig()) == {
-        "keep": 0.25,
-        "keep_parameters": None,
-        "select_steps": 0.2,
+        "keep": None,
+        "keep_parameters": 0.25,
+        "select_steps": 0,
         "probe_batches": 4,
         "select_memory": "usual",
         "warmup_steps": 0,
@@ -26,7 +26,7 @@ def test_the_defaults_are_those_of_the_documentation():
         "omega_follows_lr": False,
         "constraint": "l0",
         "rank_by": "value",
-        "selection": "credit",
+        "selection": "gradient",
         "expand": "none",
         "expand_rank": "budget",
         "seed": 0,
@@ -51,7 +51,7 @@ def test_a_probe_chooses_before_the_first_step_and_needs_no_number_of_steps():
     with pytest.raises(
         ConfigError, match=r"^probe_batches=8 is a setting of the probe, and selection='credit' has no"
     ):
-        WeightLoraConfig(probe_batches=8)
+        WeightLoraConfig(selection="credit", probe_batches=8)
     with pytest.raises(ConfigError, match=r"^probe_batches=0 must be a whole number of at least 1\.$"):
         WeightLoraConfig(selection="gradient", probe_batches=0)
 
@@ -63,6 +63,24 @@ def test_a_budget_of_parameters_may_be_a_share():
         ConfigError, match=r"^keep_parameters=1\.5 is not a fraction in \(0, 1\): for a number of param"
     ):
         WeightLoraConfig(keep_parameters=1.5)
+
+
+def test_the_probe_keeps_a_quarter_of_the_parameters_and_other_rules_a_quarter_of_the_adapters():
+    for settings, budget in (
+        ({}, (None, 0.25)),
+        ({"selection": "gradient", "seed": 3}, (None, 0.25)),
+        ({"selection": "credit"}, (0.25, None)),
+        ({"select_steps": 40}, (0.25, None)),
+        ({"selection": "random", "select_steps": 0}, (0.25, None)),
+        ({"keep": 3}, (3, None)),
+        ({"keep": 3, "keep_parameters": 99}, (3, 99)),
+        ({"keep_memory": "1GB"}, (None, None)),
+    ):
+        config = WeightLoraConfig(**settings)
+        assert (config.keep, config.keep_parameters) == budget, settings
+    sizes = [10, 20, 30, 40]
+    assert WeightLoraConfig().budget_for(sizes).rounds == ((None, 25),)
+    assert WeightLoraConfig(keep=0.5).budget_for(sizes).rounds == ((2, 100),)
 
 
 def test_a_budget_of_parameters_stands_alone():
@@ -155,7 +173,7 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"rank_by": "size"}, r"^rank_by='size' is not known: choose one of 'value', 'magnitude'\.$"),
         (
             {"selection": "best"},
-            r"^selection='best' is not known: choose one of 'credit', 'gradient', 'stoiht', 'random'",
+            r"^selection='best' is not known: choose one of 'auto', 'credit', 'gradient', 'stoiht', 'random'",
         ),
         ({"expand": True}, r"^expand=True is not known: choose one of 'none', 'random', 'qr', 'restart'\.$"),
         ({"warmup_steps": -1}, r"^warmup_steps=-1 must be a whole number of at least 0\.$"),
@@ -271,7 +289,7 @@ def test_values_of_a_wrong_kind_or_without_effect_are_refused(settings, message)
 
 
 def test_a_fraction_of_the_training_becomes_a_number_of_steps():
-    config = WeightLoraConfig()
+    config = WeightLoraConfig(selection="credit")
     assert config.resolve(1000).select_steps == 200 and config.select_steps == 0.2
     assert WeightLoraConfig(select_steps=0.5).resolve(31).select_steps == 16
     assert config.resolve(3).select_steps == 1, "credit needs one step"
@@ -285,7 +303,11 @@ def test_a_fraction_of_the_training_becomes_a_number_of_steps():
 @pytest.mark.parametrize(
     ("config", "total", "message"),
     [
-        (WeightLoraConfig(), None, r"select_steps=0\.2 is a fraction of the training.*: pass total_steps=\.\.\., or"),
+        (
+            WeightLoraConfig(rounds=2),
+            None,
+            r"select_steps=0\.2 is a fraction of the training.*: pass total_steps=\.\.\., or",
+        ),
         (WeightLoraConfig(select_steps=9), 8, r"select_steps=9 is longer than the training of 8 steps: lower it"),
     ],
 )
@@ -311,5 +333,36 @@ def test_repr_shows_what_differs_from_the_default():
     assert repr(WeightLoraConfig()) == "WeightLoraConfig()"
     assert repr(WeightLoraConfig(keep=9, rounds=2)) == "WeightLoraConfig(keep=9, rounds=2)"
     assert repr(WeightLoraConfig(keep_parameters=500)) == "WeightLoraConfig(keep_parameters=500)"
-    again = WeightLoraConfig(keep=0.5, selection="stoiht", warmup_steps=3)
-    assert eval(repr(again)) == again
+    assert repr(WeightLoraConfig(selection="credit")) == "WeightLoraConfig(selection='credit')"
+    assert repr(WeightLoraConfig(selection="gradient")) == "WeightLoraConfig()"
+    assert repr(WeightLoraConfig(keep=0.25)) == "WeightLoraConfig(keep=0.25)"
+    both = "WeightLoraConfig(keep=0.25, keep_parameters=500)"
+    assert repr(WeightLoraConfig(keep=0.25, keep_parameters=500)) == both
+    assert repr(WeightLoraConfig(keep_parameters=0.25, selection="random", select_steps=4)) == (
+        "WeightLoraConfig(keep_parameters=0.25, select_steps=4, selection='random')"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"keep": 0.5, "selection": "stoiht", "warmup_steps": 3},
+        {"selection": "random", "select_steps": 0},
+        {"selection": "random"},
+        {"select_steps": 30},
+        {"select_steps": 0.2},
+        {"rounds": 3},
+        {"selection": "credit", "rounds": 2, "select_steps": 0.5},
+        {"probe_batches": 9},
+    ],
+)
+def test_repr_gives_the_same_settings_back(settings):
+    config = WeightLoraConfig(**settings)
+    assert eval(repr(config)) == config
+
+
+def test_asking_for_a_choice_while_training_means_credit_and_else_gradients_choose():
+    assert WeightLoraConfig().selection == WeightLoraConfig(select_steps=0).selection == "gradient"
+    for settings in ({"select_steps": 200}, {"select_steps": 0.2}, {"rounds": 2}):
+        assert WeightLoraConfig(**settings).selection == "credit"
+    assert WeightLoraConfig(rounds=2).select_steps == 0.2

@@ -17,7 +17,7 @@ def test_all_errors_are_of_one_class_and_still_value_errors():
     ("cause", "kind"),
     [
         (lambda: WeightLoraConfig(keep=0), errors.ConfigError),
-        (lambda: WeightLora(lora_bert().base_model.model, adamw(lora_bert())), errors.ConfigError),
+        (lambda: WeightLora(model := lora_bert(), adamw(model), WeightLoraConfig(keep=25)), errors.ConfigError),
         (lambda: WeightLora(lora_bert(), adamw(lora_bert()), WeightLoraConfig(select_steps=4)), errors.ModelError),
         (lambda: weightlora.restore(lora_bert(), "nowhere"), errors.StateError),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from importlib.util import find_spec
 
 import pytest
@@ -32,6 +33,6 @@ def test_it_runs(tmp_path, monkeypatch) -> None:
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output.data for output in outputs if output.output_type in ("display_data", "execute_result")]
     assert any("image/png" in data for data in shown), "the picture of the choice"
-    assert any("9 of 36 modules chosen by credit" in data.get("text/plain", "") for data in shown)
+    assert any("of 36 modules chosen by gradient" in data.get("text/plain", "") for data in shown)
     said = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    assert "weightlora chose 9 of 36 modules" in said
+    assert re.search(r"weightlora chose \d+ of 36 modules", said)

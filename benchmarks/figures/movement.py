@@ -23,7 +23,7 @@ class Movement(NamedTuple):
         edges: Steps, from 0. Two neighbours bound an interval. Shape `(intervals + 1,)`.
         shares: Share of the credit of an interval that the lower, middle and upper third of the layers gained. Shape
             `(3, intervals)`; each column adds up to 1.
-        decides_at: T, the step at which the default decides.
+        decides_at: T, the step at which update credit decides.
     """
 
     edges: Sequence[int]
@@ -46,7 +46,7 @@ def draw_movement(movements: Mapping[str, Movement], path: str | os.PathLike[str
             widths = np.diff(movement.edges)
             axes.bar(movement.edges[:-1], share, widths, bottom, align="edge", color=colour, label=part)
             bottom += share
-        axes.axvline(movement.decides_at, color="black", linestyle="--", linewidth=1.2, label="the default decides")
+        axes.axvline(movement.decides_at, color="black", linestyle="--", linewidth=1.2, label="update credit decides")
         axes.set_xlim(movement.edges[0], movement.edges[-1])
         axes.set_ylim(0, 1)
         axes.set_title(task, fontsize=9, parse_math=False)

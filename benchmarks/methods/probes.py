@@ -59,7 +59,7 @@ def probe_scores(setting: Setting) -> dict[str, float]:
 def probe(setting: Setting) -> Prepared:
     """The package's probe, or a variant of it (`options["selection"]`). It chooses, and trains what it chose."""
     options = {"selection": GradientProbe.name, "keep": None, "keep_parameters": 0.25}
-    return weightlora(replace(setting, options=options | setting.options))
+    return weightlora(replace(setting, select_steps=None, options=options | setting.options))
 
 
 METHODS = {"probe": Method(probe, CONFIG_OPTIONS)}

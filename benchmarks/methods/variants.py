@@ -84,10 +84,16 @@ class FasterCallback(TrainerCallback):
                 group["lr"] *= self._factor
 
 
+def _steps(setting: Setting) -> int:
+    """T, which every experiment gives."""
+    assert setting.select_steps is not None
+    return setting.select_steps
+
+
 def faster(setting: Setting) -> Prepared:
     """The default, with `options["factor"]` times the learning rate after the selection."""
     options = dict(setting.options)
-    callback = FasterCallback(setting.select_steps, options.pop("factor"))
+    callback = FasterCallback(_steps(setting), options.pop("factor"))
     prepared = weightlora(replace(setting, options=options))
     return replace(prepared, callbacks=(*prepared.callbacks, callback))
 
@@ -133,5 +139,5 @@ class SampledCallback(TrainerCallback):
 def sampled(setting: Setting) -> Prepared:
     """The default, but each step of the selection phase trains only K of the adapters."""
     prepared = weightlora(setting)
-    callback = SampledCallback(setting.keep, setting.select_steps, setting.seed)
+    callback = SampledCallback(setting.keep, _steps(setting), setting.seed)
     return replace(prepared, callbacks=(*prepared.callbacks, callback))

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from weightlora.compare.statistics import interval, paired
+from weightlora.compare.statistics import excludes_zero, interval, paired
 
+from ..decision import complete
 from ..speed.variants import LABELS
 from .runs import losses_of, pool
 from .tables import megabytes, table
@@ -19,7 +21,25 @@ TASKS = {
     "smollm2-sentiment": "SmolLM2 sentiment",
     "smollm2-imdb-lm": "SmolLM2 language modelling",
 }
-METHODS = ("lora", "weightlora", "random")
+NEW_TASKS = {
+    "rotten-tomatoes-all": "Rotten Tomatoes",
+    "vader-tweets-all": "VADER tweets",
+    "film-reviews": "film reviews",
+    "spam": "spam",
+    "supersenses": "supersenses",
+    "imdb-all": "IMDb",
+    "film-reviews-long": "film reviews, 1,200 steps",
+    "rotten-tomatoes-all-long": "Rotten Tomatoes, 1,200 steps",
+    "smollm2-sentiment-float32": "SmolLM2 sentiment",
+    "smollm2-imdb-lm-float32": "SmolLM2 language modelling",
+}
+"""The tasks on which the default is decided. The first five come first."""
+COMPARED = {
+    "lora": "LoRA on all modules",
+    "probe": "chosen by the default",
+    "random-like-probe": "random, same sizes",
+    "peft-default": "PEFT's default list",
+}
 
 
 def stored(name: str) -> Any:
@@ -28,34 +48,41 @@ def stored(name: str) -> Any:
 
 
 def savings() -> str:
-    """What a quarter of the adapters saves, and the quality that goes with it."""
+    """What the default's choice saves, and the quality that goes with it."""
     variants = stored("speed")["models"]["MiniLM-L6"]["variants"]
-    before, after = variants["lora"], variants["after"]
+    runs = {label: list(pool()[next(iter(NEW_TASKS)), label].values()) for label in COMPARED}
 
     def cost(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
-        return [title, form(before[key]), form(after[key]), ""]
+        return [title, form(variants["lora"][key]), form(variants["after"][key]), "", ""]
 
-    adapters = {
-        label: round(sum(run.parameters for run in runs) / len(runs))
-        for label in METHODS
-        for runs in [list(pool()["rotten-tomatoes", label].values())]
-    }
     rows = [
-        ["", "LoRA on all modules", "the chosen quarter", "a random quarter"],
-        ["adapters", str(before["adapters"]), str(after["adapters"]), str(after["adapters"])],
-        ["adapter parameters", *(f"{adapters[label]:,}" for label in METHODS)],
+        ["", *COMPARED.values()],
+        ["adapters", *(f"{fmean(run.adapters for run in several):.0f}" for several in runs.values())],
+        ["adapter parameters", *(f"{fmean(run.parameters for run in several):,.0f}" for several in runs.values())],
         cost("optimizer state", "optimizer_state_bytes", megabytes),
         cost("activations for backward", "saved_activation_bytes", megabytes),
-        cost("step time, after the choice", "over_lora", lambda value: f"{value:.2f}"),
+        cost("step time", "over_lora", lambda value: f"{value:.2f}"),
     ]
-    for task, name in TASKS.items():
-        losses = {label: losses_of(task, label) for label in METHODS}
-        cells = [_interval(list(found.values())) for found in losses.values()]
-        versus = paired(losses["weightlora"], losses["random"])
-        if versus is not None and versus["mean"] + versus["ci"] < 0:
-            cells[1] += " ▼"
-        rows.append([f"loss, {name}", *cells])
+    for task in compared_tasks():
+        losses = {label: losses_of(task, label) for label in COMPARED}
+        marks = (_mark(paired(found, losses["probe"])) for found in losses.values())
+        cells = (_interval(list(found.values())) + mark for found, mark in zip(losses.values(), marks, strict=True))
+        rows.append([f"loss, {NEW_TASKS[task]}", *cells])
     return table(rows)
+
+
+def compared_tasks() -> list[str]:
+    """The tasks of the decision that have all runs of the methods that the README compares."""
+    return list(
+        complete({(task, label): losses_of(task, label) for task in NEW_TASKS for label in COMPARED}, "probe").seeds
+    )
+
+
+def _mark(difference: Mapping[str, Any] | None) -> str:
+    """Whether a difference is significant, and where it lies."""
+    if difference is None or not excludes_zero(difference):
+        return ""
+    return " ▲" if difference["mean"] > 0 else " ▼"
 
 
 def _interval(values: Sequence[float]) -> str:
@@ -80,31 +107,16 @@ def metrics() -> str:
     return table(rows, left=2)
 
 
-def quickstart_figures(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`columns`, `test_sentences`, `steps` and `select_steps` of a quickstart run.
-
-    Args:
-        content: A `result.json` of `weightlora quickstart --compare`, or what earlier versions wrote.
-    """
-    settings, measured = content["settings"], content.get("evidence") or content
-    return {
-        "columns": measured["columns"],
-        "test_sentences": measured["test_sentences"],
-        "steps": content["steps"] if "steps" in content else settings["steps"],
-        "select_steps": settings["select_steps"],
-    }
-
-
 def quickstart() -> str:
     """The numbers of `weightlora quickstart --compare`."""
-    figures = quickstart_figures(stored("quickstart"))
-    columns = [figures["columns"][key] for key in ("selecting", "after", "lora")]
+    result = stored("quickstart")
+    figures, plan = result["evidence"], result["plan"]
 
     def row(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
-        return [title, *("" if column[key] is None else form(column[key]) for column in columns)]
+        return [title, *(form(figures["columns"][name][key]) for name in ("all", "kept"))]
 
     rows = [
-        ["", f"selecting, steps 1 to {figures['select_steps']}", "after the choice", "LoRA on all, same steps"],
+        ["", "LoRA on all modules", "chosen"],
         row("adapters", "adapters", str),
         row("their parameters", "adapter_parameters", lambda value: f"{value:,}"),
         row("optimizer state", "optimizer_state_bytes", megabytes),
@@ -115,8 +127,8 @@ def quickstart() -> str:
     ]
     note = (
         f"MiniLM-L6, evaluated on {figures['test_sentences']:,} held-out sentences of Rotten Tomatoes after "
-        f"{figures['steps']} steps of 32 sentences. This is one run with one seed: it shows that the command works, "
-        "not how good the method is. The step times were measured minutes apart on a shared machine."
+        f"{plan['steps']} steps of 32 sentences. This is one run with one seed: it shows that the command works, "
+        "not how good the method is. Step time: forward and backward on one batch, in turns."
     )
     return f"{table(rows)}\n\n{note}"
 
@@ -148,8 +160,9 @@ def speed() -> str:
         f"MiniLM-L6, {batch} tokens, rank 8, {keep} adapters kept, {threads} of a processor with "
         f"{machine['capability']}. Step time is relative to LoRA on all modules: median and quartiles of "
         f"{model['rounds']} rounds. The backward pass stops at the lowest adapter, so the savings depend on where the "
-        "kept adapters are: MiniLM and SmolLM2 keep what the default rule kept in a whole run (Rotten Tomatoes, and "
-        "language modelling, at seed 0), and the Llamas, which have random weights, what a few steps chose."
+        "kept adapters are: MiniLM keeps what the default kept in a run on Rotten Tomatoes, and SmolLM2 what update "
+        "credit kept in one of language modelling (seed 0). The Llamas have random weights, and keep what a few steps "
+        "chose."
     )
     names = {
         "before_over_lora": "step while selecting / LoRA on all",

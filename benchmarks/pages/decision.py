@@ -7,10 +7,24 @@ from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from ..decision import CANDIDATES, DEFAULT, PEFT_DEFAULT, Look, Losses, Verdict, decide, looks, missing
+from ..decision import (
+    CANDIDATES,
+    DEFAULT,
+    FIRST,
+    PEFT_DEFAULT,
+    Look,
+    Losses,
+    Verdict,
+    complete,
+    decide,
+    looks,
+    missing,
+)
+from ..results import load_results
+from .runs import QUALITY
 from .winner import render_winner
 
-__all__ = ["render_decision_markdown"]
+__all__ = ["first_look", "render_decision_markdown", "shown", "worth"]
 
 INTRODUCTION = (
     "The rule was written down before the runs (`benchmarks/quality/DECISION.md`). Regret: mean held-out loss minus "
@@ -28,15 +42,39 @@ def render_decision_markdown(results: Iterable[Result]) -> str:
     Args:
         results: As they were loaded.
     """
-    losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for result in (results := list(results)):
-        losses[result.task, result.label][result.seed] = result.held_out_loss
+    losses = _losses(results := list(results))
     if not any(label in CANDIDATES and label != DEFAULT for _, label in losses):
         return ""
     parts = ["# Which rule is the default", INTRODUCTION]
     for name, look in looks(losses).items():
         parts += [f"## The {name} look", *_look(results, losses, look)]
     return "\n\n".join(parts) + "\n"
+
+
+def first_look() -> str:
+    """What the first look says of the stored runs: for the log."""
+    results = load_results(QUALITY)[0]
+    return "\n\n".join(_look(results, _losses(results), FIRST))
+
+
+def worth() -> str:
+    """What the stored runs of the first look's winner show: a list, and a table with a row for each complete task."""
+    results = load_results(QUALITY)[0]
+    winner = decide(losses := _losses(results), FIRST).winner
+    return "\n\n".join(render_winner(results, winner, complete(losses, winner)))
+
+
+def shown() -> str:
+    """The differences, and how many sets were kept: the list alone, and not all of it."""
+    listed = worth().partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in listed if " seeds overlap " not in line and "- Choosing " not in line)
+
+
+def _losses(results: Iterable[Result]) -> Losses:
+    found: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for result in results:
+        found[result.task, result.label][result.seed] = result.held_out_loss
+    return found
 
 
 def _look(results: list[Result], losses: Losses, look: Look) -> list[str]:

@@ -15,13 +15,13 @@ from ..depth import THIRDS, thirds_of_depth
 __all__ = ["keeping", "render_kept_markdown", "share_of_seeds"]
 
 TEXT = (
-    "Share of the adapters of a module type that the default kept, mean over seeds: in all layers, and in the lower, "
-    "middle and upper third of them. A choice without preference would have the same share everywhere."
+    "Share of the adapters of a module type that update credit kept, mean over seeds: in all layers, and in the "
+    "lower, middle and upper third of them. A choice without preference would have the same share everywhere."
 )
 
 
 def keeping(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Task -> the runs of the default."""
+    """Task -> the runs of update credit."""
     found: dict[str, list[Result]] = {}
     for result in results:
         if result.label == "weightlora" and result.kept and result.names:
@@ -35,7 +35,7 @@ def share_of_seeds(runs: Sequence[Result]) -> dict[str, float]:
 
 
 def render_kept_markdown(results: Iterable[Result]) -> str:
-    """One table per task, with one row per module type; empty without a run of the default.
+    """One table per task, with one row per module type; empty without a run of update credit.
 
     Args:
         results: As they were loaded.

@@ -21,6 +21,7 @@ class Run(NamedTuple):
         loss: Held-out loss.
         value: The task's main metric on the same split, as a fraction where it has a unit.
         parameters: Adapter parameters at the end.
+        adapters: Their number at the end.
         kept: Names of the adapters at the end; None if the method has none.
         settings: Everything that makes the run, without its label and its learning rate.
     """
@@ -32,6 +33,7 @@ class Run(NamedTuple):
     metric: str
     value: float
     parameters: int
+    adapters: int
     kept: tuple[str, ...] | None
     learning_rate: float
     settings: Mapping[str, Any]
@@ -47,6 +49,7 @@ def _run(result: Result) -> Run:
         metric=result.metric,
         value=result.value,
         parameters=result.adapter_parameters_after,
+        adapters=result.adapters_after,
         kept=None if result.kept is None else tuple(result.kept),
         learning_rate=result.settings["learning_rate"],
         settings=settings,

@@ -22,10 +22,11 @@ from .decision import render_decision_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
 from .points import Point
+from .ranks import render_ranks_markdown
 
 __all__ = ["side_comparisons_in", "write_frontier", "write_headroom", "write_pages", "write_sizes"]
 
-HEADROOM, FRONTIER, SIZES = "headroom", "frontier", "sizes"
+HEADROOM, FRONTIER, SIZES, RANKS = "headroom", "frontier", "sizes", "ranks"
 PRICES = "benchmarks/results/prices.json"
 SUBSETS = "random-"
 """Labels of random subsets in the headroom comparison: random-<K>."""
@@ -41,14 +42,14 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     """Write the pages about the main comparison, and a summary of every side comparison into its own folder.
 
     In `out_dir`: `choices.md` says what each rule would choose from the stored evidence, and `movement.png` shows how
-    this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what the default chose. `tuning.md` shows
+    this evidence moves. `kept.md` and the pictures `<task>-kept.png` show what update credit chose. `tuning.md` shows
     how the learning rates were chosen. `decision.md` says which rule is the default, and why. A page without content
     is not written.
 
     A side comparison compares with runs of the main comparison where it has no runs of its own.
 
     Returns:
-        The pages and pictures in `out_dir`, and the files of the comparisons of headroom, sizes and step time.
+        The pages and pictures in `out_dir`, and the files of the comparisons of headroom, ranks, sizes and step time.
     """
     directory, results, written = Path(out_dir), load_results(root)[0], []
     pages = {"choices": render_choices_markdown(results), "kept": render_kept_markdown(results)}
@@ -63,6 +64,8 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     for side in side_comparisons_in(root):
         write_summary(side, directory / side.name, results)
     written += write_headroom(root, Path(root) / HEADROOM, directory / HEADROOM)
+    if text := render_ranks_markdown(load_results(Path(root) / RANKS)[0], results):
+        written.append(write_text(directory / RANKS / f"{RANKS}.md", text))
     written += write_sizes(results, Path(root) / SIZES, directory / SIZES)
     return written + write_frontier(results, Path(root) / FRONTIER, directory / FRONTIER)
 

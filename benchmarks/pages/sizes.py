@@ -25,6 +25,8 @@ PLAIN = {
     "widening": "the widening layers",
 }
 SMALL, LARGE, RANDOM = LINES
+SHARE = "probe-9-share"
+"""Nine within 9/37 of the parameters."""
 INTRODUCTION = (
     "MiniLM-L6 with 37 modules, 300 steps, five seeds. The K modules with the highest scores of the probe, at rank 8 "
     "and at rank 32, and K random modules, whatever their size. Losses are held-out losses minus that of LoRA of rank "
@@ -53,7 +55,7 @@ def render_sizes_markdown(sizes: Points) -> str:
 
 
 def _labels() -> list[str]:
-    return [line.format(count) for line in LINES for count in COUNTS]
+    return [*(line.format(count) for line in LINES for count in COUNTS), SHARE]
 
 
 def _said(task: str, points: dict[str, Point]) -> str:
@@ -69,6 +71,8 @@ def _said(task: str, points: dict[str, Point]) -> str:
             f"modules: {told[SMALL]} at rank 8, {told[LARGE]} at rank 32.",
             f"- The probe's set is significantly better than random modules (rank 8) with "
             f"{', '.join(better) or 'no number of'} adapters.",
+            "- Nine adapters within 9/37 of the parameters, minus nine whatever their size: "
+            f"{difference(paired(points[SHARE].differences, points[SMALL.format(9)].differences))}.",
             f"- One adapter is {'enough at rank ' + ' and '.join(enough) if enough else 'not enough'}.",
         ]
     )

@@ -61,6 +61,7 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
                 *(_counted(words, by_task) for words, by_task in losses.items()),
                 _close(list(points.values())),
                 *_choosing(overlaps.values(), shares.values()),
+                *_different(own),
             ]
         ),
         markdown_table([*header, "overlap of two seeds", "choosing, part of a run"], rows),
@@ -98,9 +99,26 @@ def _counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) ->
 def _close(points: list[float]) -> str:
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return (
-        f"- On average its metric is {abs(mean):.1f} points {'higher' if mean > 0 else 'lower'} than that of LoRA on "
-        f"all modules. On {close} of {len(points)} tasks it is at most {CLOSE} points lower."
+        f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average, not below -{CLOSE} on "
+        f"{close} of {len(points)} tasks."
     )
+
+
+def _different(own: Mapping[str, Runs]) -> list[str]:
+    """How many different sets the runs on the same modules kept: few, where the task says little about the choice."""
+    sets: defaultdict[tuple[str, ...], list[frozenset[str]]] = defaultdict(list)
+    tasks: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for task, runs in own.items():
+        for run in runs.values():
+            names = tuple(run.names or ())
+            sets[names].append(frozenset(run.kept or ()))
+            tasks[names].add(task)
+    return [
+        f"- On the model with {len(names)} modules, {len(kept)} runs on {count} task{'s' * (count > 1)} kept "
+        f"{'one and the same set' if len(set(kept)) == 1 else f'{len(set(kept))} different sets'}."
+        for names, kept in sets.items()
+        for count in [len(tasks[names])]
+    ]
 
 
 def _choosing(overlaps: Iterable[float | None], shares: Iterable[float | None]) -> list[str]:

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from weightlora.errors import DataError
-from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
+from weightlora.train.demo import load_reviews, minilm_path
 from weightlora.train.result import read_result
 
 from ..workloads.minilm import tokenize
@@ -103,15 +103,16 @@ class Subject:
 
 
 def _minilm() -> Subject:
-    """36 linear modules of an encoder, a head for two classes; the first IMDb reviews that fill all tokens."""
+    """37 linear modules of an encoder, a head for two classes; the first IMDb reviews that fill all tokens."""
     set_seed(0)
     base = AutoModelForSequenceClassification.from_pretrained(minilm_path(), num_labels=2)
     tokenizer = AutoTokenizer.from_pretrained(minilm_path())
     rows = tokenize(load_reviews("imdb")["train"][:1000], tokenizer, 64)
     full = [row for row in rows if len(row["input_ids"]) == 64]
     columns = {name: torch.tensor([row[name] for row in full]) for name in full[0]}
-    target = {"target_modules": ENCODER_LINEARS, "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
-    return Subject(base, _cut(columns, 32), 9, target, chosen=_kept_on("rotten-tomatoes"))
+    run = _stored("rotten-tomatoes-all", "probe")
+    target = {"target_modules": run.names, "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
+    return Subject(base, _cut(columns, 32), len(run.kept), target, chosen=tuple(run.kept))
 
 
 def _smollm2() -> Subject:
@@ -120,9 +121,9 @@ def _smollm2() -> Subject:
     texts = "\n".join(row["text"] for row in load_reviews("imdb")["train"][:400])
     ids = torch.tensor(tokenizer(texts).input_ids)
     blocks = ids[: len(ids) // 64 * 64].view(-1, 64)
-    return Subject(
-        base, _cut({"input_ids": blocks, "labels": blocks}, 8), 52, rivals=False, chosen=_kept_on("smollm2-imdb-lm")
-    )
+    kept = _stored("smollm2-imdb-lm", "weightlora").kept
+    batches = _cut({"input_ids": blocks, "labels": blocks}, 8)
+    return Subject(base, batches, len(kept), rivals=False, chosen=tuple(kept))
 
 
 def _llama(layers: int) -> Subject:
@@ -169,12 +170,13 @@ def _gpu_models() -> dict[str, Callable[[torch.device], Subject]]:
     return models
 
 
-def _kept_on(task: str) -> tuple[str, ...]:
-    """What the default rule kept on a task of the comparison of methods, at the first seed."""
-    path = QUALITY / task / "results" / "weightlora" / "seed-0.json"
-    if not (kept := read_result(path).kept):
+def _stored(task: str, label: str) -> Any:
+    """The run of the comparison of methods at the first seed, which says what it kept."""
+    path = QUALITY / task / "results" / label / "seed-0.json"
+    result = read_result(path)
+    if not result.kept:
         raise DataError(f"{path} does not say what the run kept: repeat it with python -m benchmarks run.")
-    return tuple(kept)
+    return result
 
 
 def _cut(columns: Batch, rows: int) -> list[Batch]:

@@ -17,6 +17,7 @@ Expand = Literal["none", "random", "qr", "restart"]
 
 DEFAULT_KEEP = 0.25
 DEFAULT_STEPS = 0.2
+OF_GATES = ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr")
 
 
 @dataclass(repr=False)
@@ -24,13 +25,12 @@ class WeightLoraConfig:
     """How many adapters to keep, how to choose them, and what to do with what that frees.
 
     Args:
-        keep: The budget K: a number of adapters (`int`), or a fraction of them in (0, 1) (`float`). `None` means 0.25,
-            unless `keep_parameters` is given. Credit and gradients add up over parameters, so with
-            `selection="credit"` or `"gradient"` the K adapters have at most K / n of the parameters, too;
-            `keep_parameters` sets another bound.
+        keep: The budget K: a number of adapters (`int`), or a fraction of them in (0, 1) (`float`). With
+            `selection="credit"`, which adds up over parameters, the K adapters have at most K / n of the parameters,
+            too; `keep_parameters` sets another bound.
         keep_parameters: The most trainable adapter parameters that may survive: a number (`int`), or a fraction of
             those of all adapters in (0, 1) (`float`). K adapters within this bound, or without `keep`, as many as fit,
-            best first.
+            best first. If no budget is given, it is 0.25 with `"gradient"`; other rules have a `keep` of 0.25.
         keep_step_time: The longest a training step may take after the choice, as a fraction in (0, 1) of what it takes
             with all adapters. What stays is the set with the largest sum of scores that fits, or with `keep`, of K
             adapters. What steps cost is measured on your model before the first one, in one process.
@@ -38,8 +38,8 @@ class WeightLoraConfig:
             state and activations. A number of bytes, or a text such as `"6GiB"`. Measured like `keep_step_time`.
         select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction
             of the training in (0, 1) (`float`). A Trainer knows how long the training is; in your own loop, pass
-            `total_steps` to `WeightLora`. 0 is allowed for `selection="random"` only, and then the choice is made
-            before the first step. With `"gradient"` it always is.
+            `total_steps` to `WeightLora`. `None` means a fifth of the training, and 0 with `"gradient"`, which chooses
+            before the first step. 0 makes `"random"` do so, too.
         probe_batches: Batches of which `selection="gradient"` reads the gradients, before the first step.
         select_memory: `"low"` recomputes activations while evidence is gathered, by the model's own gradient
             checkpointing, so that a machine which has room for the chosen adapters has room to choose them. Steps of
@@ -53,9 +53,10 @@ class WeightLoraConfig:
         constraint: `"l0"`: at most K gates differ from 0. `"simplex"`: the gates are also projected onto the
             probability simplex, and those that reach 0 are disconnected (so fewer than K may survive).
         rank_by: What the projection sorts: the gates' `"value"` (the paper's code) or their `"magnitude"`.
-        selection: `"credit"`: the loss decrease that each adapter's own updates bought (no gates). `"gradient"`: the
-            gradients of the fresh adapters, before the first step. `"stoiht"`: the paper's gates under stochastic
-            iterative hard thresholding. `"random"`: the control, RLoRA.
+        selection: `"gradient"`: the gradients of the fresh adapters, before the first step. `"credit"`: the loss
+            decrease that each adapter's own updates bought, while training. `"stoiht"`: the paper's gates under
+            stochastic iterative hard thresholding. `"random"`: the control, RLoRA. `"auto"`: `"credit"` where
+            `select_steps` or `rounds` ask for a choice while training, else `"gradient"`.
         expand: WeightLoRA+: how survivors grow. `"none"`; `"random"`: fresh rows of A, zero columns of B; `"qr"`: an
             orthonormal basis of A's row space, completed orthogonally; `"restart"`: fresh factors (the control).
         expand_rank: The rank survivors grow to, or `"budget"`: spend what the disconnected adapters freed, never more.
@@ -75,7 +76,7 @@ class WeightLoraConfig:
 
     keep: int | float | None = None
     keep_parameters: int | float | None = None
-    select_steps: int | float = DEFAULT_STEPS
+    select_steps: int | float | None = None
     probe_batches: int = 4
     select_memory: SelectMemory = "usual"
     warmup_steps: int = 0
@@ -85,7 +86,7 @@ class WeightLoraConfig:
     omega_follows_lr: bool = False
     constraint: Constraint = "l0"
     rank_by: RankBy = "value"
-    selection: str = "credit"
+    selection: str = "auto"
     expand: Expand = "none"
     expand_rank: int | Literal["budget"] = "budget"
     seed: int = 0
@@ -100,22 +101,23 @@ class WeightLoraConfig:
                 setattr(self, field.name, int(value))
             elif isinstance(value, Real) and not isinstance(value, Integral):
                 setattr(self, field.name, float(value))
-        self._check_budget()
+        if self.selection == "auto":
+            self.selection = "credit" if self.select_steps or self.rounds != 1 else "gradient"
         for name, value, known in (
             ("constraint", self.constraint, get_args(Constraint)),
             ("rank_by", self.rank_by, get_args(RankBy)),
-            ("selection", self.selection, tuple(RULES)),
+            ("selection", self.selection, ("auto", *RULES)),
             ("expand", self.expand, get_args(Expand)),
             ("select_memory", self.select_memory, get_args(SelectMemory)),
         ):
             if value not in known:
                 raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")
-        for name, smallest in (("warmup_steps", 0), ("threshold_every", 1), ("rounds", 1), ("probe_batches", 1)):
+        self._check_budget()
+        least = {"warmup_steps": 0, "threshold_every": 1, "rounds": 1, "probe_batches": 1, "seed": 0}
+        for name, smallest in least.items():
             check_int(name, getattr(self, name), smallest)
         self._check_steps()
         self._check_gates()
-        self._check_probe()
-        check_int("seed", self.seed, 0)
         self._check_expansion()
 
     def _check_budget(self) -> None:
@@ -132,7 +134,7 @@ class WeightLoraConfig:
                     f"{', or give only one of the two' if also else ''}."
                 )
         if self.keep is None and not bounds:
-            self.keep = DEFAULT_KEEP
+            setattr(self, "keep_parameters" if RULES[self.selection].probes else "keep", DEFAULT_KEEP)
         if self.keep is not None:
             check_keep(self.keep)
         if isinstance(self.keep_parameters, float):
@@ -148,16 +150,12 @@ class WeightLoraConfig:
                 f"keep_step_time={self.keep_step_time!r} must be a fraction in (0, 1) of the step time of LoRA on all "
                 "modules, for example 0.6."
             )
-        if self.resource is not None and self.select_memory != "usual":
-            raise ConfigError(
-                f"select_memory={self.select_memory!r} recomputes activations, and keep_{self.resource} is measured "
-                "without that: drop one of the two."
-            )
-        if self.resource is not None and self.expand != "none":
-            raise ConfigError(
-                f"expand={self.expand!r} lets adapters grow, and keep_{self.resource} is measured before: drop one of "
-                "the two."
-            )
+        for name, usual, does in (
+            ("select_memory", "usual", "recomputes activations, and keep_{} is measured without that"),
+            ("expand", "none", "lets adapters grow, and keep_{} is measured before"),
+        ):
+            if self.resource is not None and (value := getattr(self, name)) != usual:
+                raise ConfigError(f"{name}={value!r} {does.format(self.resource)}: drop one of the two.")
 
     @property
     def resource(self) -> Literal["step_time", "memory"] | None:
@@ -166,10 +164,15 @@ class WeightLoraConfig:
             return "step_time"
         return None if self.keep_memory is None else "memory"
 
+    @property
+    def steps(self) -> int:
+        """`select_steps` as a number of steps, which `resolve` makes of a fraction."""
+        return int(self.select_steps or 0)
+
     def _check_steps(self) -> None:
         rule = RULES[self.selection]
-        if rule.probes and self.select_steps == DEFAULT_STEPS:
-            self.select_steps = 0
+        if self.select_steps is None:
+            self.select_steps = 0 if rule.probes else DEFAULT_STEPS
         if rule.probes and self.select_steps:
             raise ConfigError(
                 f"select_steps={self.select_steps} has no effect with selection={self.selection!r}, which chooses "
@@ -187,14 +190,6 @@ class WeightLoraConfig:
                 f"warmup_steps={self.warmup_steps}, too few for rounds={self.rounds}: raise select_steps."
             )
 
-    def _check_probe(self) -> None:
-        usual = type(self).__dataclass_fields__["probe_batches"].default
-        if self.probe_batches != usual and not RULES[self.selection].probes:
-            raise ConfigError(
-                f"probe_batches={self.probe_batches} is a setting of the probe, and selection={self.selection!r} has "
-                "none: drop it, or set selection='gradient'."
-            )
-
     def _check_expansion(self) -> None:
         if self.expand_rank == "budget":
             return
@@ -209,15 +204,17 @@ class WeightLoraConfig:
         number = isinstance(self.omega_lr, int | float) and not isinstance(self.omega_lr, bool)
         if not (number and math.isfinite(self.omega_lr) and self.omega_lr > 0):
             raise ConfigError(f"omega_lr={self.omega_lr!r} is no step size: give a positive number.")
-        if RULES[self.selection].has_gates:
-            return
-        for name in ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr"):
-            value = getattr(self, name)
-            if value != type(self).__dataclass_fields__[name].default:
-                raise ConfigError(
-                    f"{name}={value!r} is a setting of gates, and selection={self.selection!r} has none: "
-                    "drop it, or set selection='stoiht'."
-                )
+        rule, usual = RULES[self.selection], type(self).__dataclass_fields__
+        for has, names, what, other in (
+            (rule.has_gates, OF_GATES, "gates", "stoiht"),
+            (rule.probes, ("probe_batches",), "the probe", "gradient"),
+        ):
+            for name in () if has else names:
+                if (value := getattr(self, name)) != usual[name].default:
+                    raise ConfigError(
+                        f"{name}={value!r} is a setting of {what}, and selection={self.selection!r} has none: drop "
+                        f"it, or set selection={other!r}."
+                    )
 
     @classmethod
     def paper(cls, plus: bool = False, **overrides: Any) -> "WeightLoraConfig":
@@ -246,7 +243,7 @@ class WeightLoraConfig:
             ConfigError: If `select_steps` is a fraction of a training of unknown length, or longer than the training.
         """
         if not isinstance(self.select_steps, float):
-            if total_steps is not None and self.select_steps > total_steps:
+            if total_steps is not None and self.steps > total_steps:
                 raise ConfigError(
                     f"select_steps={self.select_steps} is longer than the training of {total_steps} steps: lower it "
                     f"(a fifth of the training, {max(2, total_steps // 5)}, is a good start)."
@@ -264,13 +261,16 @@ class WeightLoraConfig:
 
     def __repr__(self) -> str:
         """The fields that differ from their default."""
-        given = []
-        for field in fields(self):
-            bounded = self.keep_parameters is not None or self.resource is not None
-            usual = DEFAULT_KEEP if field.name == "keep" and not bounded else field.default
-            if (value := getattr(self, field.name)) != usual:
-                given.append(f"{field.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(given)})"
+        usual: dict[str, Any] = {field.name: field.default for field in fields(self)}
+        probes = RULES[self.selection].probes
+        budget = (None, DEFAULT_KEEP) if probes else (DEFAULT_KEEP, None)
+        if self.resource is None and (self.keep, self.keep_parameters) == budget:
+            usual["keep"], usual["keep_parameters"] = budget
+        usual["select_steps"] = 0 if probes else DEFAULT_STEPS
+        while_training = self.select_steps != usual["select_steps"] or self.rounds != 1
+        usual["selection"] = "credit" if while_training else "gradient"
+        given = {name: value for name, default in usual.items() if (value := getattr(self, name)) != default}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def budget_for(self, sizes: list[int]) -> Budget:
         """What each round keeps of adapters with so many parameters.

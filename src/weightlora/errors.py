@@ -44,7 +44,7 @@ class ConfigError(WeightLoraError):
         from weightlora.errors import ConfigError
 
         try:
-            WeightLoraConfig(keep=0.25, select_steps=-1)
+            WeightLoraConfig(keep=9, select_steps=-1)
         except ConfigError as error:
             print(error)
         ```

@@ -119,7 +119,7 @@ def _config_of(settings: dict[str, Any]) -> WeightLoraConfig:
 
 def _check_progress(values: Mapping[str, Any], config: WeightLoraConfig) -> None:
     """The steps are within the selection, and the round is that of the step, or the last if the run ended early."""
-    steps, begun, over = int(config.select_steps), values["step_count"], values["round"]
+    steps, begun, over = config.steps, values["step_count"], values["round"]
     if not 0 <= begun <= steps:
         raise StateError(f"the state's step_count is {begun}, and the selection has {steps} steps: {REMEDY}")
     length = steps - config.warmup_steps

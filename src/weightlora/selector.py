@@ -86,7 +86,6 @@ class WeightLora(Described):
         saved = None if state is None else State.from_dict(state)
         earlier = None if saved is None else saved.config["select_steps"]
         self.config = (config or WeightLoraConfig()).resolve(total_steps, earlier)
-        self._steps = int(self.config.select_steps)
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
         self.model, self.optimizer = model, self.engine.optimizer_of(optimizer)
@@ -103,7 +102,7 @@ class WeightLora(Described):
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory)  # until the last decision
-        self._ends = budget.round_ends(self.config.warmup_steps, self._steps, self.config.rounds)
+        self._ends = budget.round_ends(self.config.warmup_steps, self.config.steps, self.config.rounds)
         self.rounds_over = self.step_count = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
         self.history: list[dict[str, Any]] = []
@@ -112,10 +111,10 @@ class WeightLora(Described):
         self._begin() if saved is None else self._restore(saved)
 
     def _begin(self) -> None:
-        self._rule.warn_of_few_steps(self._steps)
+        self._rule.warn_of_few_steps(self.config.steps)
         if self.run is not None:
             self.run.begin(self)
-        if self._steps == 0 and not self.needs_probe:
+        if self.config.steps == 0 and not self.needs_probe:
             self.finish()
 
     @property
@@ -123,7 +122,9 @@ class WeightLora(Described):
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
         if self.rounds_over == self.config.rounds:
             return "train"
-        return budget.phase_at(min(self.step_count + 1, self._steps), self.config.warmup_steps, self._steps)
+        return budget.phase_at(
+            min(self.step_count + 1, self.config.steps), self.config.warmup_steps, self.config.steps
+        )
 
     @property
     def omega(self) -> dict[str, float]:
@@ -161,7 +162,7 @@ class WeightLora(Described):
         if self._rule.probes or self.limit is None:
             gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
             self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
-        if self._steps == 0:
+        if self.config.steps == 0:
             self.finish()
 
     def step(self, grad_scale: float | None = None) -> None:
@@ -216,7 +217,7 @@ class WeightLora(Described):
         Raises:
             TrainingError: If there is no evidence yet.
         """
-        if self.phase != "train" and self.step_count < self._steps:
+        if self.phase != "train" and self.step_count < self.config.steps:
             self._rule.warn_of_few_steps(self.step_count)
         while self.phase != "train":
             self._decide()
@@ -234,10 +235,8 @@ class WeightLora(Described):
         self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
             ranks, share = self._start.column("start_ranks"), self.rounds_over / self.config.rounds
-            start, seed = (
-                {n: (ranks[n], self.sizes[n]) for n in self.names},
-                self.config.seed * 1000 + self.rounds_over,
-            )
+            start = {name: (ranks[name], self.sizes[name]) for name in self.names}
+            seed = self.config.seed * 1000 + self.rounds_over
             how = self.config.expand, self.config.expand_rank
             expansion.grow_(self.adapters, *how, start, share, self.optimizer, seed)
         if self.rounds_over == self.config.rounds:

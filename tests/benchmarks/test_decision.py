@@ -5,7 +5,7 @@ from pathlib import Path
 
 import benchmarks
 import pytest
-from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look, decide, looks, missing
+from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look, complete, decide, looks, missing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -167,3 +167,16 @@ def test_the_looks_have_the_tasks_that_the_page_of_decision_has():
     assert FIRST.seeds.items() <= SECOND.seeds.items()
     page = (Path(benchmarks.__file__).parent / "quality" / "DECISION.md").read_text(encoding="utf-8")
     assert all(f"`{task}`" in page for task in (*SECOND.seeds, *CANDIDATES))
+
+
+def test_a_task_is_complete_with_all_runs_of_the_candidate_and_of_its_references():
+    labels = ("probe", "random-like-probe", "peft-default", "lora")
+    found = {(task, label): dict.fromkeys(range(5), 0.5) for task in ("spam", "imdb-all") for label in labels}
+    found |= {("smollm2-sentiment-float32", label): dict.fromkeys(range(3), 0.5) for label in labels}
+    assert complete(found, "probe").seeds == {"spam": 5, "imdb-all": 5, "smollm2-sentiment-float32": 3}
+    for label in labels:
+        assert list(complete({**found, ("spam", label): {0: 0.5}}, "probe").seeds) == [
+            "imdb-all",
+            "smollm2-sentiment-float32",
+        ]
+    assert not complete(found, "widening").seeds

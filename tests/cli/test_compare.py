@@ -42,7 +42,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, capsys):
     printed, said = capsys.readouterr()
     assert printed == "" and not out.exists()
     assert "rows: train 45, test 13; 2 steps a run" in said
-    assert "weightlora: 3 of 13 adapters" in said and "rate 0.0005, 0.001, 0.002" in said
+    assert "weightlora: as many of 13 adapters as fit, " in said and "rate 0.0005, 0.001, 0.002" in said
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--learning_rate", "nan"], "--learning_rate nan is not a step size"),
         (["--learning-rate", "0"], "--learning_rate 0.0 is not a step size"),
         (["--selection", "best"], "selection='best' is not known"),
-        (["--selection", "gradient"], "--selection gradient chooses before the first step, and the quickstart shows"),
+        (["--selection", "gradient", "--select_steps", "5"], "select_steps=5 has no effect with selection='gradient'"),
+        (["--selection", "random", "--select_steps", "0"], "--select_steps 0 does not fit --steps 150"),
     ],
 )
 @pytest.mark.usefixtures("no_work")
@@ -77,6 +78,14 @@ def test_select_steps_are_a_fifth_of_the_steps_and_keep_may_be_a_fraction(tmp_pa
     assert (config.select_steps, config.number_to_keep(36), config.selection, config.seed) == (10, 18, "stoiht", 7)
 
 
+def test_it_chooses_before_the_first_step_unless_steps_are_given(tmp_path: Path):
+    base = {"steps": 50, "rank": 8, "seed": 7, "learning_rate": 1e-3, "selection": "auto", "keep": None}
+    for given, expected in ((None, ("gradient", 0)), (9, ("credit", 9))):
+        args = SimpleNamespace(**base, select_steps=given, output_dir=str(tmp_path), overwrite=False)
+        config = quickstart.check_arguments(args)
+        assert (config.selection, config.select_steps) == expected
+
+
 @pytest.fixture
 def little_data(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
     """96 short sentences of the real data to train on, and 32 to test on; returns the batches that were collated."""
@@ -111,8 +120,11 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monke
     files = {"adapter", "history.jsonl", "log.jsonl", "result.json", "selection.json", "selection.png"}
     assert {path.name for path in directory.iterdir()} == files
     result = read_result(directory)
+    assert len(result.kept) == 3
     check_figures(result)
-    check_output(output, result.kept, directory)
+    assert result.settings["select_steps"] == 2
+    assert "selecting 36 adapters" in output
+    check_output(output, result.kept, directory, [1, 2, 3, 4])
     check_adapter(directory / "adapter", result.kept)
     assert result.evidence["busy"] is False and "Other programs" not in output
     batches = little_data[1:]  # the first was measured with
@@ -120,41 +132,62 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monke
     assert half > 4 and batches[:half] == batches[half:]  # both runs saw the same batches
 
 
-def check_figures(result: Result) -> None:
-    selecting, after, lora = (result.evidence["columns"][name] for name in ("selecting", "after", "lora"))
-    assert (selecting["adapters"], after["adapters"], lora["adapters"]) == (36, 3, 36)
-    assert selecting["adapter_parameters"] == lora["adapter_parameters"] == LORA_ON_ALL
-    sizes = {name: 8 * (384 + (1536 if "intermediate" in name or "r.output" in name else 384)) for name in ALL_NAMES}
-    assert after["adapter_parameters"] == sum(sizes[name] for name in result.kept)
-    for column, tensors in ((selecting, 2 * 36 + 2), (after, 2 * 3 + 2), (lora, 2 * 36 + 2)):
+def test_by_default_the_choice_comes_first_and_lora_on_all_is_only_measured(
+    tmp_path: Path, capsys, monkeypatch, little_data
+):
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 99.0, 99.0))
+    directory = tmp_path / "run"
+    assert main(["quickstart", "--output_dir", str(directory), "--steps", "4", "--seed", "1"]) == 0
+    output, error = capsys.readouterr()
+    assert error == "" and "train_runtime" not in output
+    assert "those that fit into a quarter of the parameters, selected before the first step" in " ".join(
+        output.split()
+    )
+    result = read_result(directory)
+    assert LORA_ON_ALL / 4 - min(SIZES.values()) < result.adapter_parameters_after <= LORA_ON_ALL / 4
+    check_figures(result, compares=False)
+    check_output(output, result.kept, directory, [])
+    check_adapter(directory / "adapter", result.kept)
+
+
+def check_figures(result: Result, compares: bool = True) -> None:
+    whole, kept = (result.evidence["columns"][name] for name in ("all", "kept"))
+    number = len(result.kept)
+    assert (whole["adapters"], kept["adapters"]) == (36, number)
+    assert whole["adapter_parameters"] == LORA_ON_ALL
+    assert kept["adapter_parameters"] == sum(SIZES[name] for name in result.kept)
+    for column, tensors in ((whole, 2 * 36 + 2), (kept, 2 * number + 2)):
         assert column["trainable_parameters"] == column["adapter_parameters"] + HEAD
         assert column["optimizer_state_bytes"] == 4 * (2 * column["trainable_parameters"] + tensors)
         assert column["step_seconds"] > 0
-        assert column["step_time_ratio"] == pytest.approx(column["step_seconds"] / selecting["step_seconds"])
-    assert after["saved_activation_bytes"] < selecting["saved_activation_bytes"] == lora["saved_activation_bytes"]
-    assert selecting["test_loss"] is selecting["test_accuracy"] is None
-    for column in (after, lora):
+        assert column["step_time_ratio"] > 0
+    assert whole["step_time_ratio"] == 1
+    assert kept["saved_activation_bytes"] < whole["saved_activation_bytes"]
+    for column in (kept, whole) if compares else (kept,):
         assert 0.4 < column["test_loss"] < 1 and (column["test_accuracy"] * 32) % 1 == 0
-    assert result.settings["select_steps"] == 2 and result.seed == 1
-    assert (after["test_loss"], after["test_accuracy"]) == (result.held_out_loss, result.value)
-    assert after["trainable_parameters"] == result.trainable_parameters_after
+    if not compares:
+        assert whole["test_loss"] is whole["test_accuracy"] is None
+    assert result.seed == 1
+    assert (kept["test_loss"], kept["test_accuracy"]) == (result.held_out_loss, result.value)
+    assert kept["trainable_parameters"] == result.trainable_parameters_after
 
 
 ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
 KINDS = (*ATTENTION, "intermediate.dense", "output.dense")
 ALL_NAMES = [f"bert.encoder.layer.{layer}.{kind}" for layer in range(6) for kind in KINDS]
+SIZES = {name: 8 * (384 + (1536 if "intermediate" in name or "r.output" in name else 384)) for name in ALL_NAMES}
 
 
-def check_output(output: str, kept: list[str], directory: Path) -> None:
+def check_output(output: str, kept: list[str], directory: Path, steps_of_lora: list[int]) -> None:
     lines = output.splitlines()
     assert [line.strip() for line in lines if line.startswith("  bert.")] == kept
     assert f"In {directory}:" in lines
-    assert [line.split(",")[0] for line in lines if "step " in line and "/4" in line] == [
+    assert [line.split(",")[0] for line in lines if ": step " in line] == [
         *(f"WeightLoRA: step {step}/4" for step in (1, 2, 3, 4)),
-        *(f"LoRA on all: step {step}/4" for step in (1, 2, 3, 4)),
+        *(f"LoRA on all: step {step}/{len(steps_of_lora)}" for step in steps_of_lora),
     ]
-    assert " ".join(lines).count("WeightLoRA kept 3 of 36 adapters, with ") == 1
-    assert "selecting 36 adapters" in output and "training 3 adapters" in output
+    assert " ".join(lines).count(f"WeightLoRA kept {len(kept)} of 36 adapters, with ") == 1
+    assert f"training {len(kept)} adapters" in output
     assert max(map(len, (line for line in lines if str(directory) not in line))) <= 80
 
 

@@ -8,7 +8,7 @@ from weightlora.cli.summary import ROWS, show
 
 def test_the_summary_says_that_step_times_were_disturbed():
     column = dict.fromkeys(ROWS, 1) | {"test_loss": None, "test_accuracy": None}
-    figures = {"columns": {"selecting": column, "after": dict.fromkeys(ROWS, 1)}, "test_sentences": 5}
+    figures = {"columns": {"all": column, "kept": dict.fromkeys(ROWS, 1)}, "test_sentences": 5}
     outputs = []
     for busy in (False, True):
         result = SimpleNamespace(evidence=figures | {"busy": busy}, kept=[])
@@ -20,7 +20,7 @@ def test_the_summary_says_that_step_times_were_disturbed():
 
 def test_the_summary_says_where_the_backward_pass_ends():
     column = dict.fromkeys(ROWS, 1)
-    figures = {"columns": {"selecting": column, "after": column}, "test_sentences": 5, "busy": False}
+    figures = {"columns": {"all": column, "kept": column}, "test_sentences": 5, "busy": False}
     said = []
     for kept in (["h.4.value", "h.12.value", "pooler"], ["pooler"]):
         console = Console(file=io.StringIO(), width=200)

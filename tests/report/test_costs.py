@@ -23,7 +23,7 @@ RESULT = {
     "metrics": {"test": {"accuracy": 0.75, "note": "text"}, "odd": 3},
     "versions": {"python": "3.11"},
     "machine": {"device": "cpu"},
-    "evidence": {"columns": {"selecting": {"step_seconds": 0.5}, "after": {"step_seconds": 0.25}}},
+    "evidence": {"columns": {"all": {"step_seconds": 0.5}, "kept": {"step_seconds": 0.25}}},
 }
 
 
@@ -49,6 +49,14 @@ def test_from_the_result(tmp_path: Path):
     assert found["trainable parameters, with the head"] == (500, 200)
     assert found["optimizer state"] == (4000, 1600)
     assert found["step time, median"] == (0.5, 0.25), "measured by the command, step for step"
+
+
+def test_a_choice_before_the_first_step_has_no_state_of_all_adapters_but_one_that_was_measured(tmp_path: Path):
+    selection, measured = chosen(tmp_path), {"all": {"optimizer_state_bytes": 9000}, "kept": {}}
+    for evidence, before in ((None, None), ({"columns": measured}, 9000)):
+        (tmp_path / "result.json").write_text(json.dumps(RESULT | {"evidence": evidence}))
+        found = {cost.name: cost for cost in costs_of(selection, read_outcome(tmp_path), LOG, 0)}
+        assert (found["optimizer state"].before, found["optimizer state"].after) == (before, 1600)
 
 
 def test_before_the_decision_there_is_no_after(tmp_path: Path):

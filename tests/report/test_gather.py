@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from run_directories import write_run
 
+from weightlora import WeightLoraConfig
 from weightlora.errors import DataError
-from weightlora.report import read_run, read_runs
+from weightlora.report import gather, read_run, read_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +26,15 @@ def test_a_finished_run(tmp_path: Path):
     assert run.settings["keep"] == (6, True) and run.settings["rounds"] == (1, False)
     assert [step for step, _ in run.losses()["training"]] == list(range(5, 111, 5))
     assert run.snippets.keys() and "model.layers" in run.snippets["json"]
+
+
+def test_only_settings_that_differ_from_a_default_run_are_marked():
+    for config, marked in (
+        (WeightLoraConfig(), []),
+        (WeightLoraConfig(keep_parameters=0.5, seed=3), ["keep_parameters", "seed"]),
+    ):
+        settings = gather._settings(SimpleNamespace(config=asdict(config)))
+        assert [name for name, (_, differs) in settings.items() if differs] == marked
 
 
 def test_the_data_is_json_and_whole(tmp_path: Path):
@@ -43,9 +55,9 @@ def test_a_run_that_goes_on_has_the_scores_of_its_last_step(tmp_path: Path):
     assert {module.why for module in run.modules} == {"The choice is not made yet."}
 
 
-def test_the_stored_run_of_an_earlier_version():
+def test_the_stored_run_of_the_quickstart():
     run = read_run(ROOT / "benchmarks" / "results" / "quickstart")
-    assert (run.kept, len(run.modules), run.decisions, run.losses()) == (9, 36, [30], {})
+    assert (run.kept, len(run.modules), run.decisions, run.losses()) == (6, 36, [], {})
 
 
 def test_two_runs_of_one_name_are_named_by_their_paths(tmp_path: Path):

@@ -35,7 +35,7 @@ def test_each_rule_is_complete(name):
     ("name", "least_steps", "probes", "has_gates", "shares_parameters"),
     [
         ("credit", 1, False, False, True),
-        ("gradient", 0, True, False, True),
+        ("gradient", 0, True, False, False),
         ("stoiht", 2, False, True, False),
         ("random", 0, False, False, False),
     ],
@@ -178,7 +178,7 @@ def test_equal_scores_are_nothing_to_choose_by():
     with pytest.raises(TrainingError, match=r"score the same after 4 steps, .* train for more steps before"):
         rule.check_differs(4)
     rule.probes = True
-    with pytest.raises(TrainingError, match=r"score the same after 0 steps, .* call probe\(batches\) before"):
+    with pytest.raises(TrainingError, match=r"chooses before the first step, .* call probe\(batches\) before"):
         rule.check_differs(0)
     rule.score = torch.tensor([0.0, 0.0, 1.0])
     rule.check_differs(4)

@@ -156,10 +156,15 @@ def test_a_fraction_of_steps_is_one_of_total_steps():
         weightlora.select(lora_bert(), BATCHES, config(), total_steps=0.5)
 
 
-def test_the_default_is_100_steps_of_the_default_rule(monkeypatch):
+@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+def test_by_default_it_probes_and_a_rule_that_trains_takes_a_fifth_of_500_steps(monkeypatch):
     monkeypatch.setattr("weightlora.selection.choosing.TOTAL_STEPS", 15)
     choice = weightlora.select(tiny_bert(), BATCHES)
-    assert (choice.rule, choice.step, len(choice.kept)) == (WeightLoraConfig().selection, 3, 3)
+    assert (choice.rule, choice.step) == ("gradient", 0)
+    whole = sum(module.parameters for module in choice.modules)
+    assert 0 < sum(module.parameters for module in choice.kept) <= whole / 4
+    trained = weightlora.select(tiny_bert(), BATCHES, WeightLoraConfig(selection="credit"))
+    assert (trained.rule, trained.step, len(trained.kept)) == ("credit", 3, 3)
 
 
 def test_groups_and_seeds():

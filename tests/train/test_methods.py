@@ -80,8 +80,10 @@ def test_options_reach_the_config():
 
 
 def test_a_probe_needs_no_selection_steps_and_refuses_those_that_were_given():
-    (callback,) = make("weightlora", options={"selection": "gradient"}, select_steps=2, steps=10).callbacks
+    (callback,) = make("weightlora", select_steps=None, steps=10).callbacks
     assert (callback.config.selection, callback.config.select_steps) == ("gradient", 0)
+    (callback,) = make("weightlora", select_steps=2, steps=10).callbacks
+    assert (callback.config.selection, callback.config.select_steps) == ("credit", 2)
     with pytest.raises(ConfigError, match=r"^select_steps=5 has no effect with selection='gradient', which chooses"):
         make("weightlora", options={"selection": "gradient"}, select_steps=5, steps=10)
 

@@ -127,9 +127,11 @@ def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
     rows = ", ".join(f"{name} {count:,}" for name, count in first.rows.items())
     lines = [f"{first.model}, {first.parameters:,} parameters; rows: {rows}; {first.steps:,} steps a run"]
     for method, plan in plans.items():
-        keep = f"{plan.keep} of {plan.adapters}" if plan.keep is not None else f"{plan.adapters}"
+        keep = f"{plan.adapters} adapters" if plan.keep is None else f"{plan.keep} of {plan.adapters} adapters"
+        if plan.keep is None and plan.select_steps is not None:
+            keep = f"as many of {plan.adapters} adapters as fit"
         rates = ", ".join(f"{rate:g}" for rate in comparison.rates[method])
-        lines.append(f"{method}: {keep} adapters, {plan.trainable[1]:,} trainable parameters, rate {rates}")
+        lines.append(f"{method}: {keep}, {plan.trainable[1]:,} trainable parameters, rate {rates}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -1,79 +1,84 @@
-"""What the quickstart measures: the cost of training before and after the selection, and the time of each step."""
+"""What the quickstart measures: the cost of training with all adapters and with those that were kept."""
 
 import os
-import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import TrainerCallback
 
 from ..adapters import find_adapters
 from ..measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
 
-__all__ = ["Cost", "CostCallback", "machine_is_busy"]
+__all__ = ["Cost", "CostCallback", "machine_is_busy", "time_in_turns"]
+
+ROUNDS = 5
 
 
 @dataclass
 class Cost:
-    """What a model costs at one moment of a run, and the seconds of the steps around it."""
+    """What training a model costs at one moment of a run."""
 
     adapters: int
     adapter_parameters: int
     trainable_parameters: int
     optimizer_state_bytes: int
     saved_activation_bytes: int
-    step_seconds: list[float] = field(default_factory=list)
-
-    @property
-    def median_step_seconds(self) -> float:
-        return statistics.median(self.step_seconds)
 
 
 class CostCallback(TrainerCallback):
-    """Measures the cost after the first step and at the end, and the seconds of each optimizer step.
-
-    A step is forward, backward, update and selection. The callback must come after the `WeightLoraCallback`, so that
-    its time contains the selection.
+    """Measures the cost after the first step and at the end, and keeps the model.
 
     Args:
         batch: A batch to measure activations with.
-        select_steps: Steps before adapters are removed. 0 if none are.
     """
 
-    def __init__(self, batch: Mapping[str, Any], select_steps: int = 0) -> None:
-        self.busy = False
-        self._batch, self._select_steps = batch, select_steps
-        self._seconds: list[float] = []
+    def __init__(self, batch: Mapping[str, Any]) -> None:
+        self.model: nn.Module
+        self._batch = batch
         self._costs: list[Cost] = []
 
     @property
     def at_start(self) -> Cost:
-        """The cost before adapters were removed. The first step does not count in its time: it warms up."""
-        self._costs[0].step_seconds = self._seconds[1 : self._select_steps]
+        """The cost of the first step."""
         return self._costs[0]
 
     @property
     def at_end(self) -> Cost:
-        """The cost of what is left at the end, and the steps after the selection."""
-        self._costs[1].step_seconds = self._seconds[max(1, self._select_steps) :]
+        """The cost of what is left at the end."""
         return self._costs[1]
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._start = _now()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self._costs:  # the optimizer has its state now, and no adapter is gone
             self._costs.append(_cost_of(kwargs["model"], kwargs["optimizer"], self._batch))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._seconds.append(_now() - self._start)
-        self.busy |= machine_is_busy()
-
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._costs.append(_cost_of(kwargs["model"], kwargs["optimizer"], self._batch))
+        self.model = kwargs["model"]
+        self._costs.append(_cost_of(self.model, kwargs["optimizer"], self._batch))
+
+
+def time_in_turns(models: Sequence[nn.Module], batch: Mapping[str, Any], rounds: int = ROUNDS) -> list[list[float]]:
+    """Seconds of a forward and a backward pass of each model, by round. In a round, all models take their turn.
+
+    Args:
+        models: They train, on one device. Their gradients are dropped.
+        batch: What all of them read.
+        rounds: Those that count; one more comes before them.
+    """
+    device = next(models[0].parameters()).device
+    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    found: list[list[float]] = []
+    for _ in range(rounds + 1):
+        found.append([])
+        for model in models:
+            began = _now()
+            model.train()(**inputs).loss.backward()
+            found[-1].append(_now() - began)
+            model.zero_grad()
+    return found[1:]
 
 
 def machine_is_busy() -> bool:

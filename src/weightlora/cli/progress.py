@@ -49,7 +49,7 @@ def choice_progress(console: Console, title: str, prepared: Prepared) -> list[Tr
         return "chosen" if selector.phase == "train" else selector.phase, len(selector.kept)
 
     def steps(of_training: int) -> int:
-        return of_training if selection.selector is None else int(selection.selector.config.select_steps)
+        return of_training if selection.selector is None else selection.selector.config.steps
 
     return [progress_callback(console, title, state, steps)]
 

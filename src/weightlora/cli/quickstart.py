@@ -1,10 +1,12 @@
-"""`weightlora quickstart`: select 9 of the 36 adapters of a small real model, and show what that saves."""
+"""`weightlora quickstart`: select some of the 36 adapters of a small real model, and show what that saves."""
 
 import argparse
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -15,7 +17,7 @@ from . import spellings
 if TYPE_CHECKING:
     from ..config import WeightLoraConfig
     from ..train.result import Result
-    from .costs import Cost, CostCallback
+    from .costs import Cost
 
 MODULES = 36
 BATCH_SIZE = 32
@@ -39,13 +41,13 @@ def add_parser(subparsers: Any) -> None:
     add("output_dir", default="runs/quickstart", help="where to write; must be empty or new")
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")
     add("compare", action="store_true", help="also train LoRA on all 36 modules, for comparison")
-    add("keep", type=_number, default=9, help="adapters to keep: a number, or a fraction of 36")
+    add("keep", type=_number, help="adapters to keep: a number, or a fraction of 36; without it, as many as fit")
     add("steps", type=int, default=150, help="optimizer steps, of 32 sentences each")
-    add("select_steps", type=int, help="steps before the selection; a fifth of --steps if not given")
+    add("select_steps", type=int, help="steps before the choice, for a rule that trains before it: a fifth of --steps")
     add("rank", type=int, default=8, help="LoRA rank")
     add("learning_rate", type=float, default=1e-3, help="of AdamW, with linear decay")
     add("seed", type=int, default=0, help="of the head, the adapters and the order of the data")
-    add("selection", default="credit", help="how to select: credit, stoiht or random")
+    add("selection", default="auto", help="how to select: auto, gradient, credit, stoiht or random")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,11 +65,12 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     with quiet_libraries():
-        kept = config.number_to_keep(MODULES)
+        kept = "those that fit into a quarter of the parameters"
+        if config.keep is not None:
+            kept = f"{config.number_to_keep(MODULES)} of them"
         console.print(f"MiniLM-L6 on Rotten Tomatoes, LoRA of rank {args.rank} on {MODULES} modules.")
-        console.print(
-            f"WeightLoRA keeps {kept} of them, selected in the first {config.select_steps} of {args.steps} steps.\n"
-        )
+        when = f"in the first {config.steps} of {args.steps} steps" if config.steps else "before the first step"
+        console.print(f"WeightLoRA keeps {kept}, selected {when}.\n")
         result = train(args, config, console)
     show(console, result, args.output_dir)
     return 0
@@ -95,19 +98,16 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         raise ConfigError(f"--seed {args.seed} is too large: numpy takes seeds below 2**32.")
     if not (math.isfinite(args.learning_rate) and args.learning_rate > 0):
         raise ConfigError(f"--learning_rate {args.learning_rate} is not a step size: give a positive number.")
-    select_steps = max(2, args.steps // 5) if args.select_steps is None else args.select_steps
-    if not 2 <= select_steps < args.steps:
+    config = WeightLoraConfig(keep=args.keep, select_steps=args.select_steps, selection=args.selection, seed=args.seed)
+    if args.select_steps is None:
+        config = config.resolve(args.steps)
+    if not RULES[config.selection].probes and not 2 <= config.steps < args.steps:
         raise ConfigError(
-            f"--select_steps {select_steps} does not fit --steps {args.steps}: the selection takes at least 2 steps, "
+            f"--select_steps {config.steps} does not fit --steps {args.steps}: the selection takes at least 2 steps, "
             "and the kept adapters need at least 1 step after it."
         )
-    if args.selection in RULES and RULES[args.selection].probes:
-        raise ConfigError(
-            f"--selection {args.selection} chooses before the first step, and the quickstart shows what a selection "
-            "while training costs: give credit, stoiht or random, or run weightlora train."
-        )
-    config = WeightLoraConfig(keep=args.keep, select_steps=select_steps, selection=args.selection, seed=args.seed)
-    config.number_to_keep(MODULES)
+    if config.keep is not None:
+        config.number_to_keep(MODULES)
     check_empty(Path(args.output_dir), args.overwrite)
     check_writable(Path(args.output_dir))
     return config
@@ -121,29 +121,36 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
     Returns:
         The result of the run with the selection. Its `evidence` has the figures of the table.
     """
+    from transformers.trainer_callback import PrinterCallback
+
     from ..report import draw_selection
     from ..train import fit, prepare
     from ..train.demo import reviews_work
+    from ..train.fitting import load_prepared, make_trainer
     from ..train.methods import METHODS
     from ..train.result import RESULT, write_result
-    from .costs import CostCallback
+    from .costs import CostCallback, machine_is_busy, time_in_turns
     from .progress import show_progress
 
     with replacing_directory(args.output_dir) as staging:
         job = prepare(recipe_for(args, config, "weightlora", staging), METHODS, reviews_work)
         first = [job.work.train[index] for index in range(BATCH_SIZE)]
         batch = dict(job.work.collate(first))
-        costs = CostCallback(batch, int(config.select_steps))
+        costs, whole = CostCallback(batch), CostCallback(batch)
         shown = partial(show_progress, console, "WeightLoRA")
         result = fit(job, lambda prepared: (costs, *shown(prepared)), prints=False)
-        others = {}
+        plain, lora = prepare(recipe_for(args, config, "lora", staging), METHODS, lambda *_: job.work), None
         if args.compare:
-            plain = prepare(recipe_for(args, config, "lora", staging), METHODS, lambda *_: job.work)
-            cost = CostCallback(batch)
             shown = partial(show_progress, console, "LoRA on all")
-            lora = fit(plain, lambda prepared: (cost, *shown(prepared)), write=False, prints=False)
-            others["lora"] = (cost, lora)
-        figures = collect_figures(costs, result, others)
+            lora = fit(plain, lambda prepared: (whole, *shown(prepared)), write=False, prints=False)
+        else:  # one step, so that the optimizer has its state
+            plain.recipe.training.max_steps = 1
+            trainer = make_trainer(plain, load_prepared(plain).model, (whole,))
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        seconds = time_in_turns([whole.model, costs.model], batch)
+        figures = collect_figures([whole.at_start, costs.at_end], [lora, result], seconds)
+        figures |= {"busy": machine_is_busy(), "test_sentences": len(job.work.evaluation["test"])}
         settings = {**result.settings, "output_dir": str(args.output_dir)}
         result = replace(result, settings=settings, evidence=figures)
         write_result(staging / RESULT, result)
@@ -164,7 +171,6 @@ def recipe_for(args: argparse.Namespace, config: "WeightLoraConfig", method: str
         "method": method,
         "rank": args.rank,
         "alpha": 32,
-        "keep": config.number_to_keep(MODULES),
         "select_steps": config.select_steps,
         "max_length": MAX_TOKENS,
         "max_steps": args.steps,
@@ -179,34 +185,30 @@ def recipe_for(args: argparse.Namespace, config: "WeightLoraConfig", method: str
         "disable_tqdm": True,
         "output_dir": output_dir,
     }
+    if config.keep is not None:
+        settings["keep"] = config.number_to_keep(MODULES)
     if method == "weightlora":
         settings["method_options"] = {"selection": config.selection}
     return parse(as_arguments(settings))
 
 
 def collect_figures(
-    costs: "CostCallback", result: "Result", others: "dict[str, tuple[CostCallback, Result]]"
+    costs: "Sequence[Cost]", results: "Sequence[Result | None]", seconds: Sequence[Sequence[float]]
 ) -> dict[str, Any]:
-    """Every figure of the table. Seconds are medians over steps; ratios are relative to the selection phase."""
-    base = costs.at_start.median_step_seconds
-    columns = {"selecting": _column(costs.at_start, base), "after": _column(costs.at_end, base, result)}
-    columns |= {name: _column(cost.at_end, base, other) for name, (cost, other) in others.items()}
-    return {
-        "columns": columns,
-        "busy": costs.busy or any(cost.busy for cost, _ in others.values()),
-        "test_sentences": result.plan["rows"]["test"] if result.plan else 0,
-    }
+    """Every figure of the table: a column for LoRA on all modules, and one for the kept adapters.
 
-
-def _column(cost: "Cost", base: float, result: "Result | None" = None) -> dict[str, Any]:
-    return {
-        "adapters": cost.adapters,
-        "adapter_parameters": cost.adapter_parameters,
-        "trainable_parameters": cost.trainable_parameters,
-        "optimizer_state_bytes": cost.optimizer_state_bytes,
-        "saved_activation_bytes": cost.saved_activation_bytes,
-        "step_seconds": cost.median_step_seconds,
-        "step_time_ratio": cost.median_step_seconds / base,
-        "test_accuracy": None if result is None else result.value,
-        "test_loss": None if result is None else result.held_out_loss,
-    }
+    Args:
+        costs: What training costs.
+        results: What training gave; None where LoRA on all modules was not trained.
+        seconds: Of a step with each, by round. The ratio is the median of those of the rounds.
+    """
+    columns = {}
+    for place, (name, cost, result) in enumerate(zip(("all", "kept"), costs, results, strict=True)):
+        columns[name] = {
+            **asdict(cost),
+            "step_seconds": median(row[place] for row in seconds),
+            "step_time_ratio": median(row[place] / row[0] for row in seconds),
+            "test_accuracy": None if result is None else result.value,
+            "test_loss": None if result is None else result.held_out_loss,
+        }
+    return {"columns": columns}

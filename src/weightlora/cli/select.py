@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from ..train.arguments import Recipe
 
 DESCRIPTION = """\
-Trains LoRA on all modules until it is decided which of them to keep, and stops. Prints the block to paste into your
-trainer on stdout, and everything else on stderr. No checkpoint is written, and the base model is not changed.
+Finds out which modules should get a LoRA adapter on your data: before any training or, with --select_steps, in the
+first steps of one. Prints the block to paste into your trainer on stdout, and everything else on stderr. No checkpoint
+is written, and the base model is not changed.
 """
 
 EPILOG = """\
@@ -24,9 +25,9 @@ All other flags of `weightlora train` work, too: --learning_rate, --max_steps, -
 --use_cpu, --config FILE ...
 
 examples:
-  weightlora select --model roberta-base --train_file reviews.jsonl --task text-classification --keep 0.25
+  weightlora select --model roberta-base --train_file reviews.jsonl --task text-classification --keep_parameters 0.25
   weightlora select --model ./llama --train_file texts.jsonl --task causal-lm --keep 40 --format axolotl > lora.yaml
-  weightlora select --model ./llama --train_file texts.jsonl --task causal-lm --selection gradient --group qkv
+  weightlora select --model ./llama --train_file texts.jsonl --task causal-lm --select_steps 200 --group qkv
   weightlora select --model ./bert --dataset ./data --task cola --seeds 3 --format json --output_dir runs/chosen
   weightlora train --modules_from runs/chosen --rank 16 ...
 
@@ -54,7 +55,7 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
         group.add_argument(*spellings(name), **more)
 
     add("format", default="peft", metavar="NAME", help=f"what to print: {', '.join(FORMATS)}")
-    add("selection", metavar="RULE", help=f"the rule: {', '.join(RULES)} (default: credit)")
+    add("selection", metavar="RULE", help=f"the rule: {', '.join(RULES)} (default: gradient)")
     add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
     add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean ranks")
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")

@@ -36,7 +36,7 @@ def show(console: Console, result: Result, output_dir: str) -> None:
     figures = result.evidence or {}
     console.print()
     console.print(_table(figures["columns"]))
-    console.print("Step time: median over the steps of this run, relative to selecting.", style="dim")
+    console.print("Step time: forward and backward on one batch, in turns, relative to all adapters.", style="dim")
     layers = [layer for name in result.kept or () if (layer := layer_and_type(name)[0]) is not None]
     if layers:
         console.print(
@@ -59,10 +59,10 @@ def show(console: Console, result: Result, output_dir: str) -> None:
 def _table(columns: dict[str, dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("")
-    for title in ("selecting", "after", "change", "LoRA on all 36")[: len(columns) + 1]:
+    for title in ("all 36", "kept", "change"):
         table.add_column(title, justify="right")
     for key, (label, form) in ROWS.items():
-        before, after, *lora = (column[key] for column in columns.values())
-        change = "" if before is None else f"{after / before - 1:+.0%}"
-        table.add_row(label, "" if before is None else form(before), form(after), change, *map(form, lora))
+        whole, kept = columns["all"][key], columns["kept"][key]
+        change = "" if whole is None else f"{kept / whole - 1:+.0%}"
+        table.add_row(label, "" if whole is None else form(whole), form(kept), change)
     return table

@@ -88,7 +88,7 @@ def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) 
     lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} are kept")
     if to_choice:
         lines["trainable"] = f"{plan.trainable[0]:,} parameters"
-        lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}"
+        lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}" if plan.select_steps else "none"
         _print(console, lines)
         return
     about = "" if plan.select_steps is None else "about "
@@ -101,8 +101,10 @@ def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) 
         if bytes_before is not None and bytes_after is not None:
             lines["optimizer"] += f" before, {about}{filesize.decimal(bytes_after)} after"
     lines["steps"] = f"{plan.steps:,}"
-    if plan.select_steps is not None:
+    if plan.select_steps:
         lines["steps"] += f": {plan.select_steps:,} before the choice, {plan.steps - plan.select_steps:,} after it"
+    elif plan.select_steps == 0:
+        lines["steps"] += ", after the choice"
     _print(console, lines)
 
 

@@ -82,7 +82,7 @@ def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, 
         decision: The step of the last decision.
     """
     measured = _mapping(_mapping(outcome.values.get("evidence")).get("columns"))
-    first, last = (_mapping(measured.get(name)) for name in ("selecting", "after"))
+    first, last = (_mapping(measured.get(name)) for name in ("all", "kept"))
     values, parameters = outcome.values, selection.trainable_parameters
     final = selection.final
 
@@ -100,7 +100,11 @@ def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, 
         (
             "optimizer state",
             "bytes",
-            pair(values.get("optimizer_state_bytes_before"), values.get("optimizer_state_bytes_after")),
+            pair(
+                # after its first step, a run that chose before it has the state of the kept adapters alone
+                first.get("optimizer_state_bytes", values.get("optimizer_state_bytes_before") if decision else None),
+                values.get("optimizer_state_bytes_after"),
+            ),
         ),
         (
             "activations for backward",

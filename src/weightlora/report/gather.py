@@ -294,5 +294,5 @@ def _snippets(selection: Selection) -> dict[str, str]:
 
 
 def _settings(selection: Selection) -> dict[str, tuple[Any, bool]]:
-    usual = {name: field.default for name, field in WeightLoraConfig.__dataclass_fields__.items()}
+    usual = asdict(WeightLoraConfig())
     return {name: (value, name in usual and value != usual[name]) for name, value in selection.config.items()}

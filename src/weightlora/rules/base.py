@@ -102,8 +102,11 @@ class Rule:
         """Raise a `TrainingError` if all scores are equal after so many steps."""
         if (self.score == self.score[0]).all():
             raise TrainingError(
-                f"all adapters score the same after {steps} steps, so there is nothing to choose by: "
-                f"{'call probe(batches)' if self.probes else 'train for more steps'} before the decision."
+                f"selection={self.name!r} chooses before the first step, and has seen no batch: call probe(batches) "
+                "before the loop, or set selection='credit' to choose while training."
+                if self.probes
+                else f"all adapters score the same after {steps} steps, so there is nothing to choose by: train for "
+                "more steps before the decision."
             )
 
     def warn_of_unseen(self, keep: Tensor) -> None:

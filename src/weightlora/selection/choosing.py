@@ -81,7 +81,7 @@ def select(
 
     Example:
         ```python
-        choice = weightlora.select(model, loader, WeightLoraConfig(keep=0.25))
+        choice = weightlora.select(model, loader, WeightLoraConfig(keep_parameters=0.25))
         LoraConfig(r=16, target_modules=choice.target_modules)
         ```
     """
@@ -160,7 +160,7 @@ def _seed(seed: int) -> None:
 
 def _train_to_decision(selector: WeightLora, loader: Iterable[Any], bar: Any) -> None:
     selector.model.train()
-    steps = int(selector.config.select_steps)
+    steps = selector.config.steps
     for step, batch in enumerate(_counted(_cycled(loader, steps), steps, bar), start=1):
         loss = check_loss(
             own_loss(selector.model, batch),

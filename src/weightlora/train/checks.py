@@ -76,8 +76,6 @@ def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> i
 def options_of(recipe: Recipe) -> dict[str, Any]:
     """`method_options`, and what the arguments say of other budgets than K.
 
-    K bounds the choice beside another budget only if it was given.
-
     Raises:
         ConfigError: `method_options` is not JSON, or a budget is not a number.
     """
@@ -86,8 +84,6 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
     given = {name: value for name in BUDGETS if (value := getattr(arguments, name)) is not None}
     if "keep_parameters" in given:
         given["keep_parameters"] = number_to_keep(given["keep_parameters"], "keep_parameters", "parameters (100000)")
-    if given and "keep" not in recipe.given:
-        options.setdefault("keep", None)
     return options | given
 
 

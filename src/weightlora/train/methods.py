@@ -17,7 +17,6 @@ from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import block_of, find_adapters
 from ..adapters.outcome import describe_
 from ..adapters.surgery import disconnect_
-from ..rules import RULES
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Setting:
         alpha: Its `lora_alpha`. Methods with another rank keep the ratio `alpha / rank`.
         dropout: Its `lora_dropout`.
         keep: K.
-        select_steps: T.
+        select_steps: T; None if it is not given.
         steps: Optimizer steps of the whole run.
         seed: Seed of the run.
         batches: Yields training batches, for methods that look at data before training.
@@ -44,7 +43,7 @@ class Setting:
     alpha: int
     dropout: float
     keep: int
-    select_steps: int
+    select_steps: int | None
     steps: int
     seed: int
     batches: Callable[[], Iterable[dict[str, Tensor]]]
@@ -128,18 +127,10 @@ def last_layers(setting: Setting) -> Prepared:
     return keep_only(model, names)
 
 
-def default_select_steps(steps: int) -> int:
-    """The length of the selection phase in a training of so many steps, where none was given."""
-    return max(2, steps // 5)
-
-
 def _select(setting: Setting, make: Callable[..., WeightLoraConfig], **settings: Any) -> Prepared:
     base = {"keep": setting.keep, "select_steps": setting.select_steps, "seed": setting.seed}
-    chosen: dict[str, Any] = base | settings | setting.options
-    rule = RULES.get(chosen.get("selection", WeightLoraConfig.selection))
-    if rule is not None and rule.probes and setting.select_steps == default_select_steps(setting.steps):
-        del chosen["select_steps"]  # nobody gave it, and a probe has none
-    return Prepared(setting.lora(), (WeightLoraCallback(make(**chosen)),))
+    config = make(**(base | settings | setting.options)).resolve(setting.steps)
+    return Prepared(setting.lora(), (WeightLoraCallback(config),))
 
 
 def weightlora(setting: Setting) -> Prepared:

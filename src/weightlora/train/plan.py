@@ -23,7 +23,7 @@ from .chosen import chosen_targets, with_chosen_modules
 from .data import lacks_evaluation, read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
-from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters, default_select_steps, lora
+from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters, lora
 from .patterns import check_patterns, patterns_in
 from .tasks import find_task
 from .wording import first_line
@@ -134,12 +134,14 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     """
     arguments, training = recipe.method, recipe.training
     steps = steps_of(training, len(work.train))
-    select_steps = default_select_steps(steps) if arguments.select_steps is None else arguments.select_steps
     targets: Any = arguments.target_modules
     if targets == ["all-linear"] and work.task_type in HEADS:
         targets = linear_names(model, HEADS[work.task_type])
     elif len(targets) == 1 and not targets[0].isidentifier():
         targets = targets[0]  # all-linear or a regular expression
+    options = options_of(recipe)
+    if "keep" not in recipe.given and "keep" in method.options:
+        options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
     chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model)
 
     def batches() -> Iterable[dict[str, Any]]:
@@ -155,11 +157,11 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
         alpha=arguments.alpha,
         dropout=arguments.dropout,
         keep=0,
-        select_steps=select_steps,
+        select_steps=arguments.select_steps,
         steps=steps,
         seed=training.seed,
         batches=batches,
-        options=options_of(recipe),
+        options=options,
     )
     if not method.adapts:
         return setting
@@ -193,11 +195,6 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
     if selects:
         keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None
         after = _filling(prepared.model, before, selects[0])
-        if selects[0].select_steps > setting.steps:
-            raise ConfigError(
-                f"select_steps={selects[0].select_steps} is longer than the training of {setting.steps} steps: lower "
-                f"it (a fifth, {default_select_steps(setting.steps)}, is a good start)."
-            )
     elif prepared.candidates is not None:
         adapters, keep = len(prepared.candidates), _count(prepared.model)
     elif method.keeps:
@@ -212,7 +209,7 @@ def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: 
         trainable=(_size(before), _size(after)),
         optimizer_bytes=(_bytes(before, recipe), _bytes(after, recipe)),
         steps=setting.steps,
-        select_steps=int(selects[0].select_steps) if selects else None,
+        select_steps=selects[0].steps if selects else None,
         learning_rate=recipe.training.learning_rate,
         split_off=split_off,
     )

@@ -58,7 +58,8 @@ class WeightLoraCallback(TrainerCallback):
 
     Example:
         ```python
-        Trainer(model, args, train_dataset=data, callbacks=[WeightLoraCallback(WeightLoraConfig(keep=0.25))])
+        callback = WeightLoraCallback(WeightLoraConfig(keep_parameters=0.25))
+        Trainer(model, args, train_dataset=data, callbacks=[callback])
         ```
     """
 

@@ -38,7 +38,7 @@ class WeightLoraLightningCallback(Callback):
 
     Example:
         ```python
-        callback = WeightLoraLightningCallback(WeightLoraConfig(keep=0.25))
+        callback = WeightLoraLightningCallback(WeightLoraConfig(keep_parameters=0.25))
         lightning.pytorch.Trainer(max_steps=500, callbacks=[callback]).fit(module, loader)
         ```
     """

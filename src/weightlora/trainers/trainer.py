@@ -37,7 +37,7 @@ class WeightLoraTrainerMixin:
         class MyTrainer(WeightLoraTrainerMixin, Seq2SeqTrainer):
             pass
 
-        trainer = MyTrainer(model, args, train_dataset=data, weightlora=WeightLoraConfig(keep=0.25))
+        trainer = MyTrainer(model, args, train_dataset=data, weightlora=WeightLoraConfig(keep_parameters=0.25))
         ```
     """
 
@@ -154,7 +154,7 @@ class WeightLoraTrainer(WeightLoraTrainerMixin, Trainer):
 
     Example:
         ```python
-        trainer = WeightLoraTrainer(model, args, train_dataset=data, weightlora=WeightLoraConfig(keep=0.25))
+        trainer = WeightLoraTrainer(model, args, train_dataset=data, weightlora=WeightLoraConfig(keep_parameters=0.25))
         trainer.train()
         trainer.save_model("out")  # an ordinary PEFT adapter
         ```

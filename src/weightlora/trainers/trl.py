@@ -17,7 +17,7 @@ class WeightLoraSFTTrainer(WeightLoraTrainerMixin, SFTTrainer):
             SFTConfig("out", max_steps=500),
             train_dataset=data,
             peft_config=LoraConfig(target_modules="all-linear"),
-            weightlora=WeightLoraConfig(keep=0.25),
+            weightlora=WeightLoraConfig(keep_parameters=0.25),
         )
         trainer.train()
         ```

@@ -27,7 +27,7 @@ def test_the_legend_names_the_thirds_and_the_line_once(figure_of):
     [legend] = figure_of(draw_movement, {"one": MOVED, "two": MOVED}).legends
     names = [text.get_text() for text in legend.get_texts()]
     assert sorted(names) == sorted(
-        [*(f"{part} third of the layers" for part in ("lower", "middle", "upper")), "the default decides"]
+        [*(f"{part} third of the layers" for part in ("lower", "middle", "upper")), "update credit decides"]
     )
 
 

@@ -8,13 +8,13 @@ from benchmarks.pages.runs import Run
 
 
 def run(label: str, seed: int, loss: float, rate: float, method: str = "random") -> Run:
-    return Run("imdb", label, seed, loss, "accuracy", 0.8, 100, None, rate, {"method": method})
+    return Run("imdb", label, seed, loss, "accuracy", 0.8, 100, 9, None, rate, {"method": method})
 
 
 @pytest.fixture(autouse=True)
 def stored(monkeypatch: pytest.MonkeyPatch) -> None:
     main = [run("weightlora", seed, 0.4, 0.001, "weightlora") for seed in (0, 1)]
-    main += [Run("spam", "weightlora", 0, 0.4, "accuracy", 0.8, 100, None, 0.001, {"method": "weightlora"})]
+    main += [Run("spam", "weightlora", 0, 0.4, "accuracy", 0.8, 100, 9, None, 0.001, {"method": "weightlora"})]
     main += [run("random", seed, 0.5 + 0.1 * seed, 0.002) for seed in (0, 1)]
     side = (run("random-1e-3", 0, 0.3, 0.001), run("another", 0, 0.2, 0.001, "top"))
     monkeypatch.setattr(chance, "runs_in", lambda study="": side if study else tuple(main))

@@ -1,10 +1,9 @@
 """What selecting saves, from the stored measurements."""
 
 from benchmarks.pages import costs
-from benchmarks.pages.runs import QUALITY
-from benchmarks.summary import read_summary
+from benchmarks.pages.runs import losses_of
 
-SUMMARY = read_summary(QUALITY)[0]["tasks"]
+from weightlora.compare.statistics import paired
 
 
 def rows(table: str) -> dict[str, list[str]]:
@@ -14,32 +13,34 @@ def rows(table: str) -> dict[str, list[str]]:
 
 def test_savings_has_the_costs_and_every_task():
     found = rows(costs.savings())
-    assert found["adapters"] == ["36", "9", "9"]
+    assert found["adapters"] == ["37", "6", "6", "12"]
     variants = costs.stored("speed")["models"]["MiniLM-L6"]["variants"]
-    assert found["step time, after the choice"][1] == f"{variants['after']['over_lora']:.2f}"
-    assert [name for name in found if name.startswith("loss, ")] == [f"loss, {name}" for name in costs.TASKS.values()]
+    assert found["step time"][1] == f"{variants['after']['over_lora']:.2f}"
+    tasks = costs.compared_tasks()
+    assert len(tasks) >= 5
+    assert [name for name in found if name.startswith("loss, ")] == [
+        f"loss, {costs.NEW_TASKS[task]}" for task in tasks
+    ]
 
 
-def test_a_significant_gain_is_marked():
-    gains = {name: cells[1].endswith(" ▼") for name, cells in rows(costs.savings()).items() if "loss" in name}
-    versus = {name: SUMMARY[task]["weightlora"]["vs_random"] for task, name in costs.TASKS.items()}
-    assert gains == {f"loss, {task}": found["mean"] + found["ci"] < 0 for task, found in versus.items()}
-
-
-def test_quickstart_figures_of_both_formats():
-    old = costs.stored("quickstart")
-    measured = {name: old[name] for name in ("columns", "test_sentences")}
-    new = {"format": 2, "steps": 150, "settings": {"select_steps": 30}, "evidence": measured}
-    assert costs.quickstart_figures(new) == costs.quickstart_figures(old)
+def test_significant_differences_from_the_default_are_marked():
+    found = rows(costs.savings())
+    for task in costs.compared_tasks():
+        for cell, label in zip(found[f"loss, {costs.NEW_TASKS[task]}"], costs.COMPARED, strict=True):
+            versus = paired(losses_of(task, label), losses_of(task, "probe"))
+            assert versus is not None
+            expected = " ▲" if versus["mean"] > versus["ci"] else " ▼" if -versus["mean"] > versus["ci"] else ")"
+            assert cell.endswith(expected), (task, label)
 
 
 def test_quickstart_has_its_numbers():
-    assert rows(costs.quickstart())["adapters"] == ["36", "9", "36"]
+    number = len(costs.stored("quickstart")["kept"])
+    assert rows(costs.quickstart())["adapters"] == ["36", str(number)]
 
 
 def test_speed_has_every_variant_of_minilm_and_a_column_for_each_model():
     found, models = rows(costs.speed()), costs.stored("speed")["models"]
-    assert found["after the choice"][0] == "9" and found["LoRA on all modules"][:2] == ["36", "1.00 (1.00 to 1.00)"]
+    assert found["after the choice"][0] == "6" and found["LoRA on all modules"][:2] == ["37", "1.00 (1.00 to 1.00)"]
     full = models["MiniLM-L6"]["variants"]["full"]
     assert found["full fine-tuning"][3] == f"{full['parts']['backward'] * 1000:,.0f}"
     assert found["full fine-tuning"][-2:] == ["", ""] and found["DoRA on all modules"][-1].endswith(" s")

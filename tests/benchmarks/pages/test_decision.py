@@ -10,9 +10,8 @@ LABELS |= {candidate.alike: 0.8 for candidate in CANDIDATES.values()}
 
 
 def run(task: str, label: str, seed: int, loss: float) -> SimpleNamespace:
-    return SimpleNamespace(
-        task=task, label=label, seed=seed, held_out_loss=loss, value=1 - loss / 2, kept=["a", "b"], evidence=None
-    )
+    fixed = {"names": ["a", "b", "c"], "kept": ["a", "b"], "evidence": None}
+    return SimpleNamespace(task=task, label=label, seed=seed, held_out_loss=loss, value=1 - loss / 2, **fixed)
 
 
 def stored() -> list[SimpleNamespace]:

@@ -1,4 +1,4 @@
-"""What the default kept, by module type and third of the depth."""
+"""What update credit kept, by module type and third of the depth."""
 
 from benchmarks.pages.kept import render_kept_markdown
 from benchmarks.pages.side import write_pages

@@ -17,7 +17,7 @@ RUNS = {
 def pool(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {
         ("imdb", label): {
-            seed: Run("imdb", label, seed, loss, "accuracy", 0.8, 100, kept, 0.001, {})
+            seed: Run("imdb", label, seed, loss, "accuracy", 0.8, 100, 9, kept, 0.001, {})
             for seed, (loss, kept) in enumerate(several)
         }
         for label, several in RUNS.items()

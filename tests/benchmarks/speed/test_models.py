@@ -50,8 +50,8 @@ def test_reviews_that_are_too_short_are_left_out(monkeypatch):
     rows = [{"text": "film " * (60 + i % 2 * 10), "label": i // 2 % 2} for i in range(600)]
     monkeypatch.setattr(models, "load_reviews", lambda name: {"train": rows})
     found = MODELS["MiniLM-L6"]()
-    assert len(found.batches) == BATCHES and found.shape == (32, 64) and found.keep == 9
-    assert len(found.chosen) == 9 and "bert.encoder.layer.0.intermediate.dense" in found.chosen
+    assert len(found.batches) == BATCHES and found.shape == (32, 64) and found.keep == 6
+    assert len(found.chosen) == 6 and "bert.encoder.layer.0.intermediate.dense" in found.chosen
     for one in found.batches:
         assert one["input_ids"].shape == (32, 64) and one["attention_mask"].all()
         assert one["labels"].tolist() == [0, 1] * 16
@@ -74,4 +74,4 @@ def test_a_stored_run_that_does_not_say_what_it_kept_is_refused(monkeypatch):
     """Else the warm-up would choose, without a word."""
     monkeypatch.setattr(models, "read_result", lambda path: SimpleNamespace(kept=None))
     with pytest.raises(DataError, match="does not say what the run kept"):
-        models._kept_on("rotten-tomatoes")
+        models._stored("rotten-tomatoes", "weightlora")

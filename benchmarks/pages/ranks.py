@@ -1,0 +1,63 @@
+"""Where to spend parameters: higher ranks, rsLoRA's scaling, and ranks in proportion to the probe's scores."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from weightlora.compare.statistics import excludes_zero, paired
+from weightlora.compare.tables import difference, markdown_table
+from weightlora.train.result import Result
+
+from .points import SEEDS
+
+__all__ = ["PAIRS", "TASKS", "render_ranks_markdown"]
+
+TASKS = ("rotten-tomatoes-all", "vader-tweets-all")
+PAIRS = {
+    ("wide", "lora"): "",
+    ("wide", "probe"): "",
+    ("wide-rslora", "wide"): "The scaling of rsLoRA",
+    ("chosen-proportional", "wide"): "Ranks in proportion, of the chosen modules",
+    ("proportional", "lora"): "Ranks in proportion, of all modules",
+    ("proportional-quarter", "lora-equal"): "Ranks in proportion, of all modules, with a quarter of the parameters",
+    ("proportional-quarter", "probe"): "",
+}
+"""(method, what it is compared with) -> what is new in it, where it may enter the package."""
+INTRODUCTION = (
+    "MiniLM-L6 with 37 modules, 300 steps, five seeds. `wide` are the modules that the probe chose within a quarter "
+    "of the parameters, at the rank that has as many parameters as LoRA of rank 8 on all modules. Paired differences "
+    "in held-out loss, with 95 % intervals. How it is measured, and what enters the package, was written down before "
+    "the runs (`benchmarks/quality/ranks/DECISION.md`)."
+)
+
+
+def render_ranks_markdown(side: Iterable[Result], main: Iterable[Result]) -> str:
+    """The page; empty where no run is stored.
+
+    Args:
+        side: Runs of this comparison.
+        main: Runs of the main comparison, which has the references.
+    """
+    losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    if not (own := list(side)):
+        return ""
+    for run in (*main, *own):
+        if run.seed in SEEDS:
+            losses[run.task, run.label][run.seed] = run.held_out_loss
+    rows, said = [], []
+    for (method, reference), what in PAIRS.items():
+        compared = [(losses[task, method], losses[task, reference]) for task in TASKS]
+        found = [paired(*both) for both in compared]
+        rows.append([method, reference, *map(difference, found)])
+        if what:
+            is_whole = all(len(of_seeds) == len(SEEDS) for both in compared for of_seeds in both)
+            said.append(f"- {what}: {_verdict(found) if is_whole else 'not all runs are there yet.'}")
+    table = markdown_table(["loss of", "minus that of", *TASKS], rows)
+    return "\n\n".join(["# Where to spend parameters", INTRODUCTION, "\n".join(said), table]) + "\n"
+
+
+def _verdict(differences: Sequence[Mapping[str, Any] | None]) -> str:
+    clear = [found["mean"] for found in differences if found is not None and excludes_zero(found)]
+    better, worse = (sum(sign * mean > 0 for mean in clear) for sign in (-1, 1))
+    enters = "it enters the package" if better and not worse else "it does not enter the package"
+    return f"significantly better on {better} of {len(differences)} tasks, worse on {worse}; {enters}."
