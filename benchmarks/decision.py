@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT",
     "FIRST",
     "LORA",
+    "LOWER_RANK",
     "PEFT_DEFAULT",
     "Look",
     "Losses",
@@ -48,6 +49,8 @@ CANDIDATES = {
 DEFAULT = "weightlora"
 PEFT_DEFAULT = "peft-default"
 LORA = "lora"
+LOWER_RANK = "lora-equal"
+"""LoRA on all modules with about as many parameters. The rule does not need it."""
 TIED = 0.005
 """Candidates whose mean regrets differ by less are tied."""
 FAR = 0.02

@@ -39,6 +39,7 @@ COMPARED = {
     "probe": "chosen by the default",
     "random-like-probe": "random, same sizes",
     "peft-default": "PEFT's default list",
+    "lora-equal": "rank 2 on all modules",
 }
 
 
@@ -53,7 +54,7 @@ def savings() -> str:
     runs = {label: list(pool()[next(iter(NEW_TASKS)), label].values()) for label in COMPARED}
 
     def cost(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
-        return [title, form(variants["lora"][key]), form(variants["after"][key]), "", ""]
+        return [title, form(variants["lora"][key]), form(variants["after"][key]), *[""] * (len(COMPARED) - 2)]
 
     rows = [
         ["", *COMPARED.values()],
@@ -86,7 +87,9 @@ def _mark(difference: Mapping[str, Any] | None) -> str:
 
 
 def _interval(values: Sequence[float]) -> str:
-    """Mean, half-width of the 95 % interval, and number of seeds."""
+    """Mean, half-width of the 95 % interval, and number of seeds; empty without a run."""
+    if not values:
+        return ""
     found = interval(values)
     return f"{found['mean']:.3f} ± {found['ci']:.3f} ({len(values)})"
 

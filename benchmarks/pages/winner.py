@@ -9,7 +9,7 @@ from weightlora.compare.statistics import excludes_zero, jaccard, paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from ..decision import CANDIDATES, LORA, PEFT_DEFAULT, Look
+from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT, Look
 
 __all__ = ["render_winner"]
 
@@ -23,7 +23,8 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
     """A list of what its runs show, and a table with a row for each task.
 
     Args:
-        results: With all runs of the winner, of PEFT's default list and of LoRA. Its random sets may be absent.
+        results: With all runs of the winner, of PEFT's default list and of LoRA. Those of the other references may be
+            absent.
         winner: One of the candidates.
         look: Its tasks and seeds count.
     """
@@ -35,10 +36,14 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
     references = {
         "random sets of the same sizes": CANDIDATES[winner].alike,
         "PEFT's default list": PEFT_DEFAULT,
+        "a lower rank on all modules": LOWER_RANK,
         "LoRA on all modules": LORA,
     }
     losses = {
-        words: {task: paired(_losses(own[task]), _losses(runs[task, label])) for task in look.seeds}
+        words: {
+            task: paired(_losses(own[task]), _losses(runs[task, label])) if len(runs[task, label]) == count else None
+            for task, count in look.seeds.items()
+        }
         for words, label in references.items()
     }
     points = {task: _points(own[task], runs[task, LORA]) for task in look.seeds}

@@ -56,7 +56,7 @@ def test_the_table_of_the_readme_has_the_stored_results():
         "spam": "spam",
         "supersenses": "supersenses",
     }
-    labels = ("lora", "probe", "random-like-probe", "peft-default")
+    labels = ("lora", "probe", "random-like-probe", "peft-default", "lora-equal")
     assert [row[0] for row in rows] == ["task", "---", "adapter parameters", *named]
     for name, *cells in rows[3:]:
         entries = [tasks[named[name]][label] for label in labels]

@@ -13,7 +13,7 @@ def rows(table: str) -> dict[str, list[str]]:
 
 def test_savings_has_the_costs_and_every_task():
     found = rows(costs.savings())
-    assert found["adapters"] == ["37", "6", "6", "12"]
+    assert found["adapters"] == ["37", "6", "6", "12", "37"]
     variants = costs.stored("speed")["models"]["MiniLM-L6"]["variants"]
     assert found["step time"][1] == f"{variants['after']['over_lora']:.2f}"
     tasks = costs.compared_tasks()
@@ -28,7 +28,9 @@ def test_significant_differences_from_the_default_are_marked():
     for task in costs.compared_tasks():
         for cell, label in zip(found[f"loss, {costs.NEW_TASKS[task]}"], costs.COMPARED, strict=True):
             versus = paired(losses_of(task, label), losses_of(task, "probe"))
-            assert versus is not None
+            if versus is None:
+                assert label == "lora-equal" and cell == ""
+                continue
             expected = " ▲" if versus["mean"] > versus["ci"] else " ▼" if -versus["mean"] > versus["ci"] else ")"
             assert cell.endswith(expected), (task, label)
 

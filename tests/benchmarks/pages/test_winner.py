@@ -35,6 +35,8 @@ def stored() -> list[SimpleNamespace]:
         found += [run("one", "lora", seed, 0.5, 0.786), run("two", "lora", seed, 0.3, 0.71)]
         found += [run("one", "peft-default", seed, 0.6, 0.7), run("two", "peft-default", seed, 0.49 + noise, 0.7)]
         found += [run("one", "random-like-probe", seed, 0.7, 0.7), run("two", "random-like-probe", seed, 0.6, 0.7)]
+    found += [run("one", "lora-equal", seed, 0.7, 0.7) for seed in range(3)]
+    found += [run("two", "lora-equal", 0, 0.7, 0.7)]  # the others are missing, so it does not count
     return [*found, run("one", "probe", 3, 9.0, 0.0), run("three", "probe", 0, 9.0, 0.0)]  # outside of the look
 
 
@@ -43,6 +45,7 @@ def test_what_the_runs_show_is_counted():
     assert said.splitlines() == [
         "- Against random sets of the same sizes: significantly better on 2 of 2 tasks, worse on 0.",
         "- Against PEFT's default list: significantly better on 1 of 2 tasks, worse on 0.",
+        "- Against a lower rank on all modules: significantly better on 1 of 1 tasks, worse on 0.",
         "- Against LoRA on all modules: significantly better on 1 of 2 tasks, worse on 1.",
         "- Its metric minus that of LoRA on all modules: +0.2 points on average, not below -0.5 on 1 of 2 tasks.",
         "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
@@ -73,8 +76,13 @@ def test_half_a_point_below_lora_is_close(accuracy: float, close: int):
 
 def test_each_task_has_a_row():
     first, second = [line.split(" | ") for line in render_winner(stored(), "probe", LOOK)[1].splitlines()[2:]]
-    assert first[0] == "| one" and first[1].startswith("-0.2900") and first[4:] == ["+1.4", "1.00", "4.0% |"]
-    assert second[0] == "| two" and second[3].endswith("▲") and second[4:] == ["-1.0", "0.64", "4.0% |"]
+    assert first[0] == "| one" and first[1].startswith("-0.2900") and first[5:] == ["+1.4", "1.00", "4.0% |"]
+    assert (
+        second[0] == "| two"
+        and second[3] == ""
+        and second[4].endswith("▲")
+        and second[5:] == ["-1.0", "0.64", "4.0% |"]
+    )
 
 
 def test_a_rule_without_a_probe_says_nothing_of_its_cost():
