@@ -73,5 +73,10 @@ def test_the_choice_is_logged_once(selector, caplog):
 
 def test_names_are_grouped_by_kind_and_layer():
     names = [f"h.{layer}.attn.value" for layer in (0, 1, 2, 5)] + ["h.5.mlp", "pooler.dense"]
-    assert by_kind(names) == "attn.value in layers 0-2, 5; mlp in layer 5; pooler.dense"
-    assert by_kind(["0", "2"]) == "layers 0, 2", "of an nn.Sequential"
+    assert by_kind(names, names) == "attn.value in layers 0-2, 5; mlp in layer 5; pooler.dense"
+    assert by_kind(["0", "2"], ["0", "1", "2"]) == "layers 0, 2", "of an nn.Sequential"
+
+
+def test_a_short_name_fits_only_one_of_the_modules():
+    names = ["h.1.attn.dense", "h.1.mlp.dense"]
+    assert by_kind(names[1:], names) == "mlp.dense in layer 1"

@@ -1,6 +1,7 @@
 """What a selection has decided, for people: one line of text, a table in the terminal, a table in a notebook."""
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from .adapters import LoraAdapter
@@ -116,19 +117,26 @@ def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:
             return f"{active}: the choice is made before the first step."
         return f"{active} after {selector.step_count} of {steps} selection steps."
     cost = "" if selector.limit is None else f" {selector.limit.in_words([row['kept'] for row in rows])}"
+    kinds, export = by_kind(names, selector.names), f" {EXPORT}" if misread(selector.adapters) else ""
     left, total = sum(adapter.size for adapter in selector.adapters), sum(row["parameters"] for row in rows)
     return (
         f"WeightLoRA kept {len(names)} of {len(rows)} adapters, with {left:,} of {total:,} parameters "
-        f"({left / total:.0%}): {by_kind(names)}.{cost}{f' {EXPORT}' if misread(selector.adapters) else ''}"
+        f"({left / total:.0%}): {kinds}.{cost}{export}"
     )
 
 
-def by_kind(names: list[str]) -> str:
-    """Module names, shortened: `"attention.self.value in layers 0-2, 5; pooler.dense"`."""
-    grid = lay_out(names)
+def by_kind(names: Sequence[str], among: Sequence[str]) -> str:
+    """Module names, shortened: `"attention.self.value in layers 0-2, 5; pooler.dense"`.
+
+    Args:
+        names: The modules.
+        among: All modules that they were chosen from. A short name fits no other one of them.
+    """
+    grid, chosen = lay_out(among), set(names)
     layers: dict[str, list[str]] = {}
-    for row, column in grid.cells:
-        layers.setdefault(grid.rows[row], []).append(grid.columns[column])
+    for name, (row, column) in zip(among, grid.cells, strict=True):
+        if name in chosen:
+            layers.setdefault(grid.rows[row], []).append(grid.columns[column])
     return "; ".join(
         kind if found == ["-"] else f"{kind} in {_ranges(found)}" if kind else _ranges(found)
         for kind, found in layers.items()

@@ -4,7 +4,7 @@ import json
 
 from rich.console import Console
 
-from weightlora.compare.summary import _findings, print_summary, render_summary
+from weightlora.compare.summary import _findings, _step, print_summary, render_summary
 
 
 def row(versus, adapters=3):
@@ -60,3 +60,10 @@ def test_the_page_and_the_terminal_have_the_same_cells():
     with console.capture() as capture:
         print_summary(summary, console)
     assert all(text in capture.get() for text in ("-0.1000 ± 0.0500 ▼ (2)", "200 ms → 100 ms", "So it is."))
+
+
+def test_the_time_of_a_step_before_the_choice_is_shown_where_there_was_one():
+    assert _step(row(None)) == "200 ms → 100 ms"
+    assert _step(row(None) | {"step_seconds_before": None}) == "100 ms", "chosen before the first step"
+    assert _step(row(None, adapters=12)) == "100 ms"
+    assert _step(row(None) | {"step_seconds_after": None}) == ""

@@ -51,4 +51,5 @@ def test_the_steps_before_and_after_a_removal_are_timed(monkeypatch, capsys):
         progress.on_step_begin(None, None, None, model=model)
         progress.on_step_end(None, SimpleNamespace(global_step=step, max_steps=5), None, model=model)
     assert progress.step_seconds() == {"step_seconds_before": 2, "step_seconds_after": 1}
+    assert progress.step_seconds(chosen_before=True) == {"step_seconds_before": None, "step_seconds_after": 1}
     assert capsys.readouterr().out.splitlines()[-1] == "step 5/5"

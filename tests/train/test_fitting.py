@@ -72,6 +72,15 @@ def test_a_finished_run_is_not_overwritten(world: Path, tmp_path: Path, capsys: 
     assert (tmp_path / "result.json").read_text() == "{}"
 
 
+@pytest.mark.usefixtures("no_weights")
+def test_checkpoints_of_a_stopped_run_are_not_overwritten(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "checkpoint-1").mkdir()
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
+    assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it" in error
+
+
 TASKS = ("cola", "stsb", "squad", "token-classification", "xsum", "causal-lm", "sst2-verbalised")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from weightlora.errors import ConfigError
 from weightlora.train import patterns
-from weightlora.train.patterns import check_patterns, patterns_in
+from weightlora.train.patterns import check_names, check_patterns, patterns_in
 
 NAMES = ["", "model", "model.layers.0.attention.query_projection_of_the_layer"]
 
@@ -40,3 +40,14 @@ def test_the_command_refuses_such_expressions(world: Path, refused, monkeypatch:
     assert "is not a regular expression" in refused(*base, "--target_modules", "(")
     options = '{"exclude_modules": "([a-z_.0-9]+)*:"}'
     assert "exclude_modules=" in refused(*base, "--method", "lora", "--method_options", options)
+
+
+def test_a_target_that_fits_no_module_is_refused():
+    names = ["", "model.layers.0.attention.query", "model.layers.0.attention.value", "head"]
+    check_names(["query", "attention.value", "model.layers.0.attention.query", "head"], names)
+    with pytest.raises(ConfigError, match=r"^target_modules has 'valeu', which no .* is named: did you mean value\.$"):
+        check_names(["query", "valeu"], names)
+    with pytest.raises(
+        ConfigError, match=r"has 'ttention\.query', which no .* is named: give the end of a module's name\.$"
+    ):
+        check_names(["ttention.query"], names)

@@ -69,7 +69,7 @@ def test_a_method_of_the_benchmarks_is_named(refused):
         (["--keep", "many"], "keep='many' is not a number"),
         (["--rank", "0"], "rank=0 is too small"),
         (["--select_steps", "9"], "select_steps=9 is longer than the training of 4 steps"),
-        (["--target_modules", "nothing"], "target_modules=['nothing'] do not fit the model"),
+        (["--target_modules", "nothing"], "target_modules has 'nothing', which no module of the model is named"),
         (["--verbalised", "--task", "stsb"], "verbalised=True needs classes, and stsb is of regression"),
         (["--verbalised", "--label_words", " x", " x"], "must differ in their first token"),
         (["--verbalised", "--prompt", "Well?"], "prompt='Well?' must contain the text of the row"),

@@ -84,7 +84,8 @@ def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) 
         rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
     lines["learning rate"] = f"{plan.learning_rate:g}"
-    lines["adapters"] = f"{plan.adapters} found" + ("" if plan.keep is None else f", {plan.keep} are kept")
+    fit = ", as many as fit are kept" if plan.select_steps is not None else ""
+    lines["adapters"] = f"{plan.adapters} found" + (fit if plan.keep is None else f", {plan.keep} are kept")
     if to_choice:
         lines["trainable"] = f"{plan.trainable[0]:,} parameters"
         lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}" if plan.select_steps else "none"

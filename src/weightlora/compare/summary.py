@@ -158,9 +158,11 @@ def _tables(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[
 
 def _step(row: Mapping[str, Any]) -> str:
     before, after = row["step_seconds_before"], row["step_seconds_after"]
-    if before is None or after is None:
+    if after is None:
         return ""
-    texts = list(dict.fromkeys(f"{s:.2f} s" if s >= 1 else f"{1000 * s:.3g} ms" for s in (before, after)))
+    texts = list(
+        dict.fromkeys(f"{s:.2f} s" if s >= 1 else f"{1000 * s:.3g} ms" for s in (before, after) if s is not None)
+    )
     return " → ".join(texts) if row["adapters_after"] != row["adapters_before"] else texts[-1]
 
 

@@ -54,7 +54,7 @@ def execute_run(run: Run) -> Result:
         result = fit(job, callbacks=(progress,), write=False)
     if not math.isfinite(result.metrics[result.split][HELD_OUT_LOSS]):
         raise TrainingError(f"{run.name}: the loss diverged at the learning rate {run.rate:g}: give a lower one.")
-    result = replace(result, settings=run.record(), evidence=progress.step_seconds())
+    result = replace(result, settings=run.record(), evidence=progress.step_seconds(job.plan.select_steps == 0))
     write_result(run.output, result)
     return result
 
@@ -77,13 +77,19 @@ class _Progress(TrainerCallback):
             self._told = now
             tell_progress(state.global_step, state.max_steps)
 
-    def step_seconds(self) -> dict[str, Any]:
-        """Median seconds of a step at the start and at the end, without the first step, which is slower."""
+    def step_seconds(self, chosen_before: bool = False) -> dict[str, Any]:
+        """Median seconds of a step at the start and at the end, without the first step, which is slower.
+
+        Args:
+            chosen_before: The choice precedes the first step, so no step had all adapters: there is no time before.
+        """
         steps = self._seconds[1:]
         values = {}
         for name, trained in (("before", self._seconds[0][0]), ("after", self._seconds[-1][0])):
             like = [seconds for count, seconds in steps if count == trained]
-            values[f"step_seconds_{name}"] = median(like) if like else None
+            values[f"step_seconds_{name}"] = (
+                median(like) if like and not (chosen_before and name == "before") else None
+            )
         return values
 
 

@@ -76,7 +76,7 @@ def lead(run: RunReport) -> str:
     if not run.final:
         of = "" if run.steps is None else f" of {run.steps:,}"
         return f"The selection is at step {run.step:,}{of}. {len(kept)} of {len(run.modules)} modules are trained."
-    kinds = by_kind(kept)
+    kinds = by_kind(kept, [module.name for module in run.modules])
     if len(kinds) > LONGEST_LEAD:
         counts = Counter(run.rows[module.row] for module in run.modules if module.kept)
         kinds = ", ".join(f"{count} of {kind}" for kind, count in counts.items())

@@ -248,7 +248,8 @@ class Selection:
         names = [module.name for module in self.kept]
         if not self.final:
             return f"{len(names)} of {len(self.modules)} modules are active after {self.step} selection steps."
-        text = f"{len(names)} of {len(self.modules)} modules chosen by {self.rule}: {by_kind(names)}."
+        kinds = by_kind(names, [module.name for module in self.modules])
+        text = f"{len(names)} of {len(self.modules)} modules chosen by {self.rule}: {kinds}."
         return f"{text} {self.cost_in_words()}".rstrip()
 
     def cost_in_words(self) -> str:

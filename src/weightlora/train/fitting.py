@@ -11,6 +11,7 @@ from peft import PeftModel, prepare_model_for_kbit_training
 from torch import nn
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from .. import PrefixCacheCallback, WeightLora, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
 from ..adapters import find_adapters
@@ -22,6 +23,7 @@ from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, ve
 from .loading import load_model
 from .methods import Prepared
 from .plan import Job, setting_for
+from .reading import is_directory
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 from .resuming import checkpoint_of
 
@@ -64,13 +66,13 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
         prints: Let the Trainer print what it logs, where it logs and shows no bar.
 
     Raises:
-        DataError: The output directory has the result of a finished run.
+        DataError: The output directory has the result of a finished run, or checkpoints that are not continued.
         WeightLoraError: A setting does not fit the model.
     """
     recipe, work, arguments = job.recipe, job.work, job.recipe.training
     output = Path(str(arguments.output_dir))
     if write:
-        check_unfinished(output)
+        check_unfinished(output, arguments.resume_from_checkpoint is not None)
     began = time.perf_counter()
     set_seed(arguments.seed)
     prepared = load_prepared(job)
@@ -123,11 +125,21 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     return result
 
 
-def check_unfinished(output: Path) -> None:
-    """Raise a `DataError` if the directory has the result of a finished run."""
+def check_unfinished(output: Path, resumes: bool) -> None:
+    """Raise a `DataError` if the directory has the result of a finished run, or checkpoints of one that stopped.
+
+    Args:
+        output: The output directory.
+        resumes: Whether the run continues from a checkpoint.
+    """
     for name in (RESULT, OLD_RESULT):
         if (output / name).exists():
             raise DataError(f"{output} has the result of a finished run: give another --output_dir, or delete it.")
+    if not resumes and is_directory(output) and get_last_checkpoint(str(output)) is not None:
+        raise DataError(
+            f"{output} has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it, or "
+            "give another --output_dir."
+        )
 
 
 def load_prepared(job: Job) -> Prepared:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
+from .arguments import nearest
 from .wording import shown
 
-__all__ = ["check_patterns", "patterns_in"]
+__all__ = ["check_names", "check_patterns", "patterns_in"]
 
 LIMIT = 5.0
 """Seconds for all expressions on all names of a model. An expression without nested repetition takes milliseconds."""
@@ -50,6 +51,19 @@ def patterns_in(target_modules: Any, options: Mapping[str, Any]) -> list[tuple[s
         if isinstance(several, list | dict) and (several is not value or setting != "exclude_modules"):
             found += [(setting, pattern) for pattern in several if isinstance(pattern, str)]
     return found
+
+
+def check_names(targets: Sequence[str], names: Sequence[str]) -> None:
+    """Raise a `ConfigError` if a target, an end of a module's name, fits no module. PEFT would leave it out silently.
+
+    Args:
+        targets: The `target_modules`, as a list.
+        names: The names of the model's modules.
+    """
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            hint = nearest(target, {name.rpartition(".")[2] for name in names}) or ": give the end of a module's name"
+            raise ConfigError(f"target_modules has {shown(target)}, which no module of the model is named{hint}.")
 
 
 def check_patterns(patterns: Sequence[tuple[str, str]], names: Iterable[str]) -> None:

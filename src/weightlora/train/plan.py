@@ -24,7 +24,7 @@ from .data import lacks_evaluation, read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters, lora
-from .patterns import check_patterns, patterns_in
+from .patterns import check_names, check_patterns, patterns_in
 from .tasks import find_task
 from .wording import first_line
 from .work import Source, Work
@@ -146,6 +146,8 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
         targets = linear_names(model, HEADS[work.task_type])
     elif len(targets) == 1 and not targets[0].isidentifier():
         targets = targets[0]  # all-linear or a regular expression
+    if isinstance(targets, list):
+        check_names(targets, [name for name, _ in model.named_modules()])
     options = options_of(recipe)
     if "keep" not in recipe.given and "keep" in method.options:
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
