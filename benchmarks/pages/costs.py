@@ -64,32 +64,28 @@ def savings() -> str:
         cost("activations for backward", "saved_activation_bytes", megabytes),
         cost("step time", "over_lora", lambda value: f"{value:.2f}"),
     ]
-    for task in compared_tasks():
+    for task, seeds in compared_tasks().items():
         losses = {label: losses_of(task, label) for label in COMPARED}
-        marks = (_mark(paired(found, losses["probe"])) for found in losses.values())
-        cells = (_interval(list(found.values())) + mark for found, mark in zip(losses.values(), marks, strict=True))
-        rows.append([f"loss, {NEW_TASKS[task]}", *cells])
+        cells = [_loss(found, losses["probe"]) if len(found) == seeds else "" for found in losses.values()]
+        rows.append([f"loss, {NEW_TASKS[task]} ({seeds} seeds)", *cells])
     return table(rows)
 
 
-def compared_tasks() -> list[str]:
-    """The tasks of the decision that have all runs of the methods that the README compares."""
-    return list(
-        complete({(task, label): losses_of(task, label) for task in NEW_TASKS for label in COMPARED}, "probe").seeds
-    )
+def compared_tasks() -> Mapping[str, int]:
+    """The tasks of the decision that have all runs of the methods that the README compares, and their seeds."""
+    return complete({(task, label): losses_of(task, label) for task in NEW_TASKS for label in COMPARED}, "probe").seeds
 
 
-def _mark(difference: Mapping[str, Any] | None) -> str:
-    """Whether a difference is significant, and where it lies."""
-    if difference is None or not excludes_zero(difference):
-        return ""
-    return " ▲" if difference["mean"] > 0 else " ▼"
+def _loss(losses: Mapping[int, float], reference: Mapping[int, float]) -> str:
+    """Mean, half-width of the 95 % interval, and where a significant difference from a reference lies."""
+    found, difference = interval(list(losses.values())), paired(losses, reference)
+    clear = difference is not None and excludes_zero(difference)
+    mark = "" if difference is None or not clear else " ▲" if difference["mean"] > 0 else " ▼"
+    return f"{found['mean']:.3f} ± {found['ci']:.3f}{mark}"
 
 
 def _interval(values: Sequence[float]) -> str:
-    """Mean, half-width of the 95 % interval, and number of seeds; empty without a run."""
-    if not values:
-        return ""
+    """Mean, half-width of the 95 % interval, and number of seeds."""
     found = interval(values)
     return f"{found['mean']:.3f} ± {found['ci']:.3f} ({len(values)})"
 

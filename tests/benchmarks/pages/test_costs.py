@@ -19,20 +19,21 @@ def test_savings_has_the_costs_and_every_task():
     tasks = costs.compared_tasks()
     assert len(tasks) >= 5
     assert [name for name in found if name.startswith("loss, ")] == [
-        f"loss, {costs.NEW_TASKS[task]}" for task in tasks
+        f"loss, {costs.NEW_TASKS[task]} ({seeds} seeds)" for task, seeds in tasks.items()
     ]
 
 
 def test_significant_differences_from_the_default_are_marked():
     found = rows(costs.savings())
-    for task in costs.compared_tasks():
-        for cell, label in zip(found[f"loss, {costs.NEW_TASKS[task]}"], costs.COMPARED, strict=True):
+    for task, seeds in costs.compared_tasks().items():
+        row = found[f"loss, {costs.NEW_TASKS[task]} ({seeds} seeds)"]
+        for cell, label in zip(row, costs.COMPARED, strict=True):
             versus = paired(losses_of(task, label), losses_of(task, "probe"))
             if versus is None:
                 assert label == "lora-equal" and cell == ""
                 continue
-            expected = " ▲" if versus["mean"] > versus["ci"] else " ▼" if -versus["mean"] > versus["ci"] else ")"
-            assert cell.endswith(expected), (task, label)
+            marks = {"▲": versus["mean"] > versus["ci"], "▼": -versus["mean"] > versus["ci"]}
+            assert {mark: mark in cell for mark in marks} == marks, (task, label)
 
 
 def test_quickstart_has_its_numbers():
