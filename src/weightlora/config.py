@@ -134,7 +134,7 @@ class WeightLoraConfig:
                     f"{', or give only one of the two' if also else ''}."
                 )
         if self.keep is None and not bounds:
-            setattr(self, RULES[self.selection].budget, DEFAULT_KEEP)
+            setattr(self, "keep" if RULES[self.selection].least_steps else "keep_parameters", DEFAULT_KEEP)
         if self.keep is not None:
             check_keep(self.keep)
         if isinstance(self.keep_parameters, float):
@@ -263,7 +263,7 @@ class WeightLoraConfig:
         """The fields that differ from their default."""
         usual: dict[str, Any] = {field.name: field.default for field in fields(self)}
         rule = RULES[self.selection]
-        budget = (DEFAULT_KEEP, None) if rule.budget == "keep" else (None, DEFAULT_KEEP)
+        budget = (DEFAULT_KEEP, None) if rule.least_steps else (None, DEFAULT_KEEP)
         if self.resource is None and (self.keep, self.keep_parameters) == budget:
             usual["keep"], usual["keep_parameters"] = budget
         usual["select_steps"] = 0 if rule.probes else DEFAULT_STEPS

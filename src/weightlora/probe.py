@@ -6,6 +6,7 @@ the chosen adapters has room to choose them.
 
 import contextlib
 import random
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -153,21 +154,22 @@ def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
     A criterion may have weights of its own, which the first optimizer step would move along the probe's gradients.
     """
     own = {id(parameter) for parameter in model.parameters()}
-    before: dict[int, tuple[Tensor, Tensor | None]] = {}
+    before: list[tuple[weakref.ref[Tensor], Tensor | None]] = []  # a leaf may be an activation, which must not be kept
 
     def spares(batch: Any) -> Any:
         value = loss(batch)
         for leaf in _leaves_of(value):
-            if id(leaf) not in own and id(leaf) not in before:
-                before[id(leaf)] = leaf, leaf.grad
+            if id(leaf) not in own and not any(seen() is leaf for seen, _ in before):
+                before.append((weakref.ref(leaf), leaf.grad))
                 leaf.grad = None
         return value
 
     try:
         yield spares
     finally:
-        for leaf, gradient in before.values():
-            leaf.grad = gradient
+        for seen, gradient in before:
+            if (leaf := seen()) is not None:
+                leaf.grad = gradient
 
 
 def _leaves_of(value: Any) -> Iterator[Tensor]:

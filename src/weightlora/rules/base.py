@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -45,8 +45,6 @@ class Rule:
         score_label: What the score is, for tables and pictures.
         least_steps: Optimizer steps before there is any evidence.
         probes: Whether the evidence comes from a probe before training, and not from optimizer steps.
-        budget: What the rule keeps a quarter of if no budget is given: `"keep"`, the adapters, or `"keep_parameters"`,
-            their parameters.
         has_gates: Whether the rule multiplies each adapter by a gate. Only then the settings of gates have an effect.
         shares_parameters: Whether K of n adapters may have at most K / n of the parameters, unless the user sets
             another bound.
@@ -59,7 +57,6 @@ class Rule:
     score_label: ClassVar[str]
     least_steps: ClassVar[int] = 0
     probes: ClassVar[bool] = False
-    budget: ClassVar[Literal["keep", "keep_parameters"]] = "keep"
     has_gates: ClassVar[bool] = False
     shares_parameters: ClassVar[bool] = False
     compares_blocks: ClassVar[bool] = True

@@ -12,7 +12,6 @@ class Chance(Rule):
 
     name = "random"
     score_label = "random draw"
-    budget = "keep_parameters"  # of the default, whose control it is
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)

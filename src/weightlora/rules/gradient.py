@@ -24,7 +24,6 @@ class GradientProbe(Rule):
     name = "gradient"
     score_label = "gradient, relative to the block"
     probes = True
-    budget = "keep_parameters"
     compares_blocks = False
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:

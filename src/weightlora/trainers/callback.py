@@ -122,8 +122,7 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
-        saved, self._resumed = self._resumed, None
-        saved = saved or self._guest.start_over(args.auto_find_batch_size)
+        saved, self._resumed = self._resumed or self._guest.start_over(args.auto_find_batch_size), None
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None
