@@ -185,8 +185,8 @@ class SmallMemory(Trainer):
 
 @pytest.mark.parametrize(
     ("settings", "gives_up_at"),
-    [({"keep": 3}, 0), ({"keep": 3}, 1), (CREDIT, 0), (CREDIT, 2)],
-    ids=["in the probe", "after the probe", "before any evidence", "while it selects"],
+    [({"keep": 3}, 0), ({"keep": 3}, 1), (CREDIT, 0), (CREDIT, 2), (GATES, 0), (GATES, 2)],
+    ids=["in the probe", "after the probe", "before credit", "with credit", "before gates", "with gates"],
 )
 def test_it_goes_on_where_the_trainer_tries_smaller_batches(tmp_path, settings, gives_up_at):
     callback = WeightLoraCallback(WeightLoraConfig(**settings))
@@ -200,6 +200,7 @@ def test_it_goes_on_where_the_trainer_tries_smaller_batches(tmp_path, settings, 
     assert [adapter.name for adapter in find_adapters(run.model)] == callback.selector.kept
     on_optimizer = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
     assert {id(p) for adapter in callback.selector.adapters for p in adapter.parameters} <= on_optimizer
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in run.model.modules())
     if "select_steps" not in settings:
         assert all(kept == callback.selector.kept for kept in chosen), "the choice of the first attempt stays"
     with pytest.raises(ModelError, match="has chosen 3 adapters of this model in an earlier train"):
