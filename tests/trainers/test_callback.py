@@ -188,13 +188,16 @@ class SmallMemory(Trainer):
     [({"keep": 3}, 0), ({"keep": 3}, 1), (CREDIT, 0), (CREDIT, 2), (GATES, 0), (GATES, 2)],
     ids=["in the probe", "after the probe", "before credit", "with credit", "before gates", "with gates"],
 )
-def test_it_goes_on_where_the_trainer_tries_smaller_batches(tmp_path, settings, gives_up_at):
+def test_it_goes_on_where_the_trainer_tries_smaller_batches(tmp_path, settings, gives_up_at, monkeypatch):
     callback = WeightLoraCallback(WeightLoraConfig(**settings))
     run = make_trainer(tmp_path, lora_bert(), callback, kind=SmallMemory, auto_find_batch_size=True)
     run.gives_up_at = gives_up_at
-    chosen = []
+    chosen, said = [], []
+    monkeypatch.setattr(callback._guest, "_say", said.append)
     run.add_callback(At(1, lambda **kwargs: chosen.append(callback.selector.kept)))
     run.train()
+    how = "continues" if gives_up_at else "starts over, too"
+    assert f"Training starts over, and the selection {how}." in said
     assert run._train_batch_size <= 4 and run.state.global_step == STEPS
     assert len(callback.selector.kept) == 3
     assert [adapter.name for adapter in find_adapters(run.model)] == callback.selector.kept

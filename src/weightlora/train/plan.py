@@ -69,7 +69,7 @@ class Plan:
 class Job:
     """A run that is ready to begin: everything but the model's weights.
 
-    `selection` has the settings of the choice; it is None if the method makes no choice while it trains.
+    `selection` has the settings of the choice; it is None if the method makes none.
     """
 
     recipe: Recipe

@@ -121,7 +121,9 @@ class Guest:
             return None
         selector, self.selector = self.selector, None
         selector._close()
-        return selector.state_dict() if selector.step_count or selector.rounds_over else None
+        continues = selector.step_count > 0 or selector.rounds_over > 0
+        self._say(f"Training starts over, and the selection {'continues' if continues else 'starts over, too'}.")
+        return selector.state_dict() if continues else None
 
     def note_scale(self, scaler: Any) -> None:
         """Remember the loss scale that the gradients of this step carry. Call it before the optimizer's step.
