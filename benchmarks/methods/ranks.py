@@ -44,7 +44,8 @@ def proportional_ranks(scores: Tensor, per_rank: Tensor, most: int) -> list[int]
         per_rank: Parameters of each adapter at rank 1, shape `(n,)`.
         most: The most parameters of all.
     """
-    low, high = 0.0, most / float((scores * per_rank).sum()) + 1 / float(scores.max())
+    # Rounding takes half a rank from each adapter at most, so nothing fits at `high`.
+    low, high = 0.0, (most + float(per_rank.sum())) / float((scores * per_rank).sum())
     for _ in range(100):
         middle = (low + high) / 2
         if int(((scores * middle).round() * per_rank).sum()) <= most:
