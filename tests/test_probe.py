@@ -63,6 +63,14 @@ def test_one_kind_of_module_is_chosen_from_too():
     assert selector.kept == [max(selector.names, key=selector.scores.__getitem__)]
 
 
+def test_of_three_adapters_the_default_keeps_the_best():
+    model = lora_bert(target_modules=[f"layer.{layer}.output.dense" for layer in range(3)], layers=3)
+    selector = WeightLora(model, adamw(model))
+    assert len(selector.names) == 3
+    selector.probe([batch()])
+    assert selector.kept == [max(selector.scores, key=selector.scores.get)]
+
+
 def test_the_optimizer_holds_survivors_alone_from_its_first_step():
     model = lora_bert()
     selector = selector_for(model)
