@@ -319,6 +319,14 @@ def test_trained_adapters_are_refused():
         selector_for(model).probe([batch()])
 
 
+def test_adapters_without_weights_are_refused():
+    model = get_peft_model(
+        lora_bert().unload(), LoraConfig(target_modules=["query"], task_type="SEQ_CLS"), low_cpu_mem_usage=True
+    )
+    with pytest.raises(ModelError, match=r"query' is on the meta device, without weights: load them, or leave low_"):
+        selector_for(model, keep=1).probe([batch()])
+
+
 def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step():
     model = lora_bert()
     optimizer = adamw(model)
