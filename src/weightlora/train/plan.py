@@ -152,9 +152,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     if "keep" not in recipe.given and "keep" in method.options:
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
     chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model)
-    revision = (
-        None if recipe.model.revision == "main" else recipe.model.revision
-    )  # PEFT loads main where none is saved
+    revision = recipe.model.revision if recipe.model.revision != "main" else None  # of the base, for AutoPeftModel
 
     def batches() -> Iterable[dict[str, Any]]:
         size = training.per_device_train_batch_size
