@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import asdict, fields
+from itertools import compress
 
 import numpy as np
 import pytest
+import torch
 
 from weightlora import WeightLoraConfig
 from weightlora.errors import ConfigError
@@ -83,6 +85,26 @@ def test_the_probe_and_its_control_keep_a_quarter_of_the_parameters_and_other_ru
     sizes = [10, 20, 30, 40]
     assert WeightLoraConfig().budget_for(sizes).rounds == ((None, 25),)
     assert WeightLoraConfig(keep=0.5).budget_for(sizes).rounds == ((2, 100),)
+
+
+@pytest.mark.parametrize("sizes", [[8], [30, 70], [26, 26, 40], [10, 10, 10]])
+@pytest.mark.parametrize("settings", [{}, {"selection": "random", "select_steps": 4, "rounds": 2}])
+def test_the_default_keeps_the_best_adapter_where_none_fits_into_a_quarter(sizes, settings):
+    config = WeightLoraConfig(**settings)
+    budget = config.budget_for(sizes)
+    for best in range(len(sizes)):
+        left = list(range(len(sizes)))
+        for over in range(config.rounds):
+            score = torch.tensor([float(index == best) for index in left])
+            mask = budget.best(score, [sizes[index] for index in left], over)
+            left = list(compress(left, mask.tolist()))
+        assert left == [best]
+
+
+@pytest.mark.parametrize("settings", [{"keep_parameters": 0.3}, {"keep_parameters": 9}, {"keep": 2}])
+def test_a_given_budget_without_room_for_an_adapter_is_refused(settings):
+    with pytest.raises(ConfigError, match="is less than the"):
+        WeightLoraConfig(**{"keep_parameters": 0.25} | settings).budget_for([10, 10, 10])
 
 
 def test_a_budget_of_parameters_stands_alone():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from weightlora import WeightLora, WeightLoraConfig
+from weightlora.errors import ConfigError
 from weightlora.optimizers import check_holds, drop_parameters_, replace_parameter_, unwrap_optimizer
 
 
@@ -311,6 +312,14 @@ def test_a_parameter_that_the_optimizer_lacks_is_named():
     check_holds(optimizer, named[:1])
     with pytest.raises(ValueError, match=r"^the optimizer does not hold 2 adapters' .*, 'second' the first: build it"):
         check_holds(optimizer, named)
+
+
+def test_an_optimizer_that_parameters_cannot_leave_is_refused():
+    model = lora_bert()
+    optimizer = torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad])
+    for one in (optimizer, Accelerator(cpu=True).prepare(optimizer)):
+        with pytest.raises(ConfigError, match=r"^LBFGS keeps all parameters in one vector, .*: train with AdamW, or"):
+            WeightLora(model, one, WeightLoraConfig(keep=2, select_steps=4))
 
 
 def test_what_a_group_lists_beside_its_parameters_is_shortened_with_them():

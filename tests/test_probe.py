@@ -63,6 +63,14 @@ def test_one_kind_of_module_is_chosen_from_too():
     assert selector.kept == [max(selector.names, key=selector.scores.__getitem__)]
 
 
+def test_of_three_adapters_the_default_keeps_the_best():
+    model = lora_bert(target_modules=[f"layer.{layer}.output.dense" for layer in range(3)], layers=3)
+    selector = WeightLora(model, adamw(model))
+    assert len(selector.names) == 3
+    selector.probe([batch()])
+    assert selector.kept == [max(selector.scores, key=selector.scores.get)]
+
+
 def test_the_optimizer_holds_survivors_alone_from_its_first_step():
     model = lora_bert()
     selector = selector_for(model)
@@ -309,6 +317,14 @@ def test_trained_adapters_are_refused():
     name = find_adapters(model)[4].name
     with pytest.raises(ModelError, match=rf"^adapter '{name}' does not start from 0, because it was trained or"):
         selector_for(model).probe([batch()])
+
+
+def test_adapters_without_weights_are_refused():
+    model = get_peft_model(
+        lora_bert().unload(), LoraConfig(target_modules=["query"], task_type="SEQ_CLS"), low_cpu_mem_usage=True
+    )
+    with pytest.raises(ModelError, match=r"query' is on the meta device, without weights: load them, or leave low_"):
+        selector_for(model, keep=1).probe([batch()])
 
 
 def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step():

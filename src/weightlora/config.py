@@ -29,7 +29,8 @@ class WeightLoraConfig:
             `selection="credit"`, they also have at most K / n of the parameters, unless `keep_parameters` is set.
         keep_parameters: The most adapter parameters to keep: a number (`int`), or a fraction of the parameters of all
             adapters in (0, 1) (`float`). Adapters are taken by score, and one that no longer fits is skipped; with
-            `keep`, the best K that fit. The default is 0.25; `"credit"` and `"stoiht"` have `keep=0.25` instead.
+            `keep`, the best K that fit. The default is 0.25, or the one best adapter where none fits into a
+            quarter; `"credit"` and `"stoiht"` have `keep=0.25` instead.
         keep_step_time: The longest time of a training step after the choice, as a fraction in (0, 1) of a step with
             all adapters. Keeps the set with the largest sum of scores that fits; with `keep`, of K adapters. The cost
             of steps is measured on your model before the first step, in one process.
@@ -113,9 +114,8 @@ class WeightLoraConfig:
             if value not in known:
                 raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")
         self._check_budget()
-        least = {"warmup_steps": 0, "threshold_every": 1, "rounds": 1, "probe_batches": 1, "seed": 0}
-        for name, smallest in least.items():
-            check_int(name, getattr(self, name), smallest)
+        for name in ("warmup_steps", "threshold_every", "rounds", "probe_batches", "seed"):
+            check_int(name, getattr(self, name), 0 if name in ("warmup_steps", "seed") else 1)
         self._check_steps()
         self._check_gates()
         self._check_expansion()
@@ -279,11 +279,11 @@ class WeightLoraConfig:
             ConfigError: If the budget has no room for the smallest adapters, or `keep` is larger than their number.
         """
         number = None if self.keep is None else self.number_to_keep(len(sizes))
-        given, share = self.keep_parameters, RULES[self.selection].shares_parameters
-        if self.resource is not None:  # what else bounds the choice is measured
-            given = sum(sizes)
+        given = self.keep_parameters if self.resource is None else sum(sizes)  # the resource is measured
         most = int(given * sum(sizes)) if isinstance(given, float) else given
-        return Budget.plan(sizes, number, most, self.rounds, share)
+        if number is None and given == DEFAULT_KEEP and (most or 0) < min(sizes):
+            most = max(sizes)  # which has room for any one adapter, and never for two
+        return Budget.plan(sizes, number, most, self.rounds, RULES[self.selection].shares_parameters)
 
     def number_to_keep(self, n: int) -> int:
         """K for a model with `n` adapters; a fraction is rounded, and gives 1 at the least.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adagrad, Optimizer
+from torch.optim import LBFGS, Adagrad, Optimizer
 
 from .errors import ConfigError, ModelError
 
@@ -21,11 +21,16 @@ def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise a `ConfigError` unless this is an optimizer, or a wrapper around one."""
+    """Raise a `ConfigError` unless this is an optimizer, or a wrapper around one, that parameters can leave."""
     if not isinstance(getattr(optimizer, "param_groups", None), list):
         raise ConfigError(
             f"the second argument is a {type(optimizer).__name__}, and must be the optimizer that trains the "
             "adapters: write WeightLora(model, optimizer, config)."
+        )
+    if isinstance(unwrap_optimizer(optimizer), LBFGS):
+        raise ConfigError(
+            "LBFGS keeps all parameters in one vector, which none can leave: train with AdamW, or choose with "
+            "weightlora.select() before the training."
         )
 
 

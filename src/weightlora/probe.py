@@ -34,8 +34,13 @@ PARTS = ("base_dataloader", "batch_sampler", "sampler", "collate_fn", "data_coll
 
 
 def check_fresh(adapters: list[LoraAdapter]) -> None:
-    """Raise a `ModelError` if the update of an adapter is not 0: its A and its B both differ from 0."""
+    """Raise a `ModelError` if an adapter has no weights, or an update other than 0: its A and B both differ from 0."""
     for adapter in adapters:
+        if any(factor.is_meta for factor in adapter.factors):
+            raise ModelError(
+                f"adapter {adapter.name!r} is on the meta device, without weights: load them, or leave "
+                "low_cpu_mem_usage=True out of get_peft_model()."
+            )
         if all(bool(local(factor).any()) for factor in adapter.factors):
             raise ModelError(
                 f"adapter {adapter.name!r} does not start from 0, because it was trained or initialized so, and the "

@@ -176,6 +176,14 @@ def test_a_config_that_two_adapters_have_is_changed_for_one_of_them_alone():
     assert model.peft_config["default"] is mine, "it has it alone by now"
 
 
+def test_peft_combines_what_is_left_with_another_adapter():
+    model = lora_bert(task_type=None)
+    model.add_adapter("other", LoraConfig(r=4, target_modules=["query"]))
+    remove(model, [0, 7], adapter_name="default")
+    model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "both", combination_type="cat")
+    assert set(injected(model, "both")) == {*injected(model), *injected(model, "other")}
+
+
 def test_the_alpha_that_most_adapters_have_is_the_configs():
     model = lora_bert()
     adapter = find_adapters(model)[2]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from weightlora.costs import Costs, best_within
-from weightlora.costs.packing import LEAST_UNITS
+from weightlora.costs.packing import LEAST_UNITS, cheapest
 from weightlora.errors import ConfigError
 
 
@@ -53,6 +53,16 @@ def test_with_many_adapters_the_budget_is_used_almost_whole():
     alone = best_within(costs, score, 0.6, None)
     assert alone is not None and 0.594 < costs.predict(alone) <= 0.6
     assert float(score[alone].sum()) >= float(score[mask].sum()) - 0.1
+
+
+def test_a_budget_that_the_cheapest_set_just_fits_has_room():
+    groups = [i // 2 for i in range(210)]
+    own = [0.001 + 0.00001 * (i % 7) for i in range(210)]
+    costs = Costs("step_time", groups, [0.4 + 0.004 * g for g in range(105)], [0.0] * 105, own, 1.0)
+    least = costs.predict(cheapest(costs, 52))
+    mask = best_within(costs, torch.zeros(210), least, 52)
+    assert mask is not None and int(mask.sum()) == 52 and costs.predict(mask) <= least
+    assert best_within(costs, torch.zeros(210), least * 0.999, 52) is None
 
 
 def test_a_problem_that_is_too_large_is_refused():

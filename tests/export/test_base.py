@@ -29,6 +29,19 @@ def test_the_task_names_the_class(directory):
     assert torch.equal(model.lm_head.weight, tiny_llama().lm_head.weight)
 
 
+def test_the_revision_that_the_adapter_names_is_loaded(tmp_path, monkeypatch):
+    """As PEFT's own AutoPeftModel does. A base that is given in its place has no revision."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--some--base"
+    (place / "refs").mkdir(parents=True)
+    for layers, (revision, commit) in enumerate({"main": "a" * 40, "v1": "b" * 40}.items(), start=1):
+        (place / "refs" / revision).write_text(commit)
+        tiny_llama(layers=layers).save_pretrained(place / "snapshots" / commit)
+    config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path="some/base", revision="v1")
+    assert len(Base(config).load().model.layers) == len(Base(config).skeleton().model.layers) == 2
+    assert len(Base(config, "some/base").load().model.layers) == 1
+
+
 def test_without_a_task_the_record_of_peft_or_the_config_does(directory):
     record = {"base_model_class": "LlamaModel", "parent_library": "transformers.models.llama.modeling_llama"}
     config = LoraConfig(auto_mapping=record)

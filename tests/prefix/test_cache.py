@@ -297,6 +297,85 @@ def test_calls_that_ask_for_all_blocks_run_all_blocks(tmp_path):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("settings", [{"num_hidden_groups": 2}, {"inner_group_num": 2}])
+def test_blocks_that_run_more_than_once_switch_it_off(settings, tmp_path):
+    torch.manual_seed(0)
+    shape = ENCODER | NO_DROPOUT | {"embedding_size": 16, "num_hidden_layers": 4, "classifier_dropout_prob": 0.0}
+    base = t.AlbertForSequenceClassification(t.AlbertConfig(**shape, **settings))
+    upper_group = "albert_layer_groups.1" if "num_hidden_groups" in settings else "albert_layers.1"
+    names = [name for name, module in base.named_modules() if upper_group in name and isinstance(module, nn.Linear)]
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=names, init_lora_weights=False, task_type="SEQ_CLS"))
+    expected = losses_of(copy.deepcopy(model))
+    with (
+        PrefixCache(model, tmp_path) as cache,
+        pytest.warns(UserWarning, match="block 1 or the one below it runs more"),
+    ):
+        assert losses_of(model) == expected
+    assert cache.reads == 0
+
+
+def test_another_adapter_below_the_cut_that_is_switched_off_for_some_passes(tmp_path):
+    model = build("Llama")
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    model.add_adapter("style", lora)
+
+    def switch(model, *names) -> None:
+        model.base_model.set_adapter([*names])
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("default" in name)
+
+    def train(model) -> list[float]:
+        """Away from what the model gives without its second adapter."""
+        optimizer, found = adamw(model.train()), []
+        for number in range(2):
+            for batch in epoch(number, causal=True):
+                switch(model, "default")
+                with torch.no_grad():
+                    reference = model(**batch).logits
+                switch(model, "default", "style")
+                loss = (model(**batch).logits - reference)[batch["labels"] != -100].square().mean()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                found.append(loss.item())
+        return found
+
+    switch(model, "default")
+    expected = train(copy.deepcopy(model))
+    with PrefixCache(model, tmp_path) as cache:
+        assert train(model) == pytest.approx(expected, rel=1e-4)
+    assert (cache.fills, cache.reads) == (2 * STEPS, 2 * STEPS)
+
+
+def test_what_is_unfrozen_below_the_cut_later_switches_it_off(tmp_path):
+    model = upper_bert()
+    plain = copy.deepcopy(model)
+
+    def train(model) -> list[float]:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = losses_of(model, 2, optimizer=optimizer)
+        model.get_base_model().bert.encoder.layer[1].requires_grad_(True)
+        return losses + losses_of(model, 4, 2, optimizer=optimizer)
+
+    expected = train(plain)
+    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match="something below block 2 trains now"):
+        assert train(model) == pytest.approx(expected, abs=1e-5)
+    assert cache.reads == STEPS
+
+
+def test_a_cache_that_was_left_open_does_not_harm_the_next_training(tmp_path):
+    model = upper_bert()
+    left = PrefixCache(model, tmp_path)
+    left.open()
+    losses_of(model, 2)
+    torch.manual_seed(1)
+    model = get_peft_model(model.unload(), LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS"))
+    expected = losses_of(copy.deepcopy(model), 2)
+    with pytest.warns(UserWarning, match="something below block 2 trains now"):
+        assert losses_of(model, 2) == expected
+    left.close()
+
+
 def test_generation_works_in_the_meantime(tmp_path):
     model = build("Llama")
     prompt = examples()[0][None]

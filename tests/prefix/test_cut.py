@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import transformers as t
 from architectures import ARCHITECTURES
 from models import lora_bert, lora_zoo, tiny_bert, tiny_llama
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
@@ -51,6 +52,16 @@ def test_no_list_of_blocks():
 def test_two_lists_in_one_model():
     model = nn.ModuleDict({"a": tiny_bert(), "b": tiny_bert()})
     refused(model, r"^ModuleDict has 2 lists of blocks \(a\.bert\.encoder\.layer, b\.bert\.encoder\.layer\), not one")
+
+
+def test_a_list_of_lists():
+    shape = t.FunnelConfig(
+        vocab_size=50, d_model=16, n_head=2, d_head=8, d_inner=24, block_sizes=[2, 2], num_decoder_layers=1
+    )
+    refused(
+        t.FunnelForTokenClassification(shape),
+        r"has 2 lists of blocks \(funnel\.encoder\.blocks\.0, funnel\.encoder\.blocks\.1\), not one",
+    )
 
 
 def test_images_have_no_tokens():

@@ -65,6 +65,12 @@ def test_without_a_mask_all_tokens_count():
     assert rows(input_ids=torch.ones(2, 5, dtype=torch.long)).spans == [(0, 5)] * 2
 
 
+def test_adapters_below_the_cut_are_a_part_of_the_key():
+    call = {"input_ids": examples()[0][None]}
+    found = [rows_of(inspect.signature(forward), (), call, adapters).keys[0] for adapters in ("", "style", "-")]
+    assert len({*found}) == 3 and found[0] == rows(**call).keys[0]
+
+
 def test_autocast_is_a_part_of_the_key():
     batch = padded(examples()[:1])
     with torch.autocast("cpu", torch.bfloat16):

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,29 @@ def test_the_model_is_as_it_was(kind, rule):
         choice = weightlora.select(model, batches_for(model), config(rule))
         assert len(choice.kept) == 3 and choice.final
     assert changes(model, before) == []
+
+
+class Nested(nn.Module):
+    """A module whose name is the end of another's: PEFT finds both where a list names the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleDict({"fc": nn.Linear(4, 4)})
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return SimpleNamespace(loss=self.fc(self.block["fc"](x)).square().mean())
+
+
+def test_names_that_a_list_would_not_hold_apart_are_said():
+    model, batches = Nested(), [{"x": torch.ones(2, 4)}]
+    with pytest.warns(UserWarning, match=r"target_modules is a list: take the regular expression that \.to\('peft'\)"):
+        choice = weightlora.select(model, batches, WeightLoraConfig(keep=1, selection="random", seed=1))
+    adapted = {
+        name: get_peft_model(Nested(), LoraConfig(target_modules=targets)).targeted_module_names
+        for name, targets in {"list": choice.target_modules, "expression": choice.to("regex").strip()}.items()
+    }
+    assert (choice.target_modules, adapted) == (["fc"], {"list": ["block.fc", "fc"], "expression": ["fc"]})
 
 
 @pytest.mark.parametrize("kind", ["base", "PEFT", "trained"])

@@ -51,7 +51,7 @@ def test_the_frozen_prefix_runs_once_for_each_example(world: Path, tmp_path: Pat
     [callback] = made
     assert callback.cache is not None and (callback.cache.fills, callback.cache.reads) == (6, 6)
     assert results[1].train_loss == pytest.approx(results[0].train_loss, abs=1e-5)
-    assert not (tmp_path / "cached" / "prefix_cache").exists()
+    assert not (tmp_path / "cached" / "_prefix_cache").exists()
 
 
 def test_sixteen_bits_and_gradient_checkpointing(world: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from weightlora.train.plan import prepare, steps_of
 def test_the_plan_is_what_happens(world: Path, tmp_path: Path):
     """Adapters all of one size: then the plan after the choice is exact, too."""
     targets = ["--target_modules", "query_proj", "key_proj", "value_proj"]
-    more = ["--dataset", world / "glue", "--max_steps", "-1", "--num_train_epochs", "2", *targets]
+    more = ["--dataset", world / "glue", "--max_steps", "-1", "--num_train_epochs", "2", *targets, "--revision", "v1"]
     recipe = parse(arguments(world, "sst2", "deberta", tmp_path, *more, "--gradient_accumulation_steps", "2"))
     job = prepare(recipe)
     result = fit(job)
@@ -26,6 +26,7 @@ def test_the_plan_is_what_happens(world: Path, tmp_path: Path):
     assert job.plan.optimizer_bytes == (8 * (6 * 256 + head) + 4 * 14, 8 * (3 * 256 + head) + 4 * 8)
     base = AutoModelForSequenceClassification.from_pretrained(world / "deberta", num_labels=2)
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert loaded.peft_config["default"].revision == "v1", "AutoPeftModel loads this revision of the base"
     assert [adapter.name for adapter in find_adapters(loaded, check=False)] == result.kept
     assert all(bool(adapter.factors[1].any()) for adapter in find_adapters(loaded, check=False))
 

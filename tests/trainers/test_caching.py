@@ -2,10 +2,12 @@
 
 import signal
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub.utils import filter_repo_objects
 from models import lora_bert
 from prefixes import SIZE, STEPS, examples, padded, upper_bert
 from processes import launch, nursery, outcomes
@@ -121,18 +123,38 @@ def test_bad_input_is_refused_before_the_first_step(tmp_path):
     refused(DataError, message, PrefixCacheCallback(tmp_path / "kept"), model=other)
 
 
-@pytest.mark.parametrize("name", ["deepspeed", "fsdp", "torch_compile", "n_gpu"])
+@pytest.mark.parametrize("name", ["deepspeed", "fsdp", "torch_compile", "n_gpu", "neftune_noise_alpha"])
 def test_engines_that_run_blocks_in_another_way_are_refused(tmp_path, name):
     caching, run = PrefixCacheCallback(), build(tmp_path, model=upper_bert())
 
     class Arguments:
-        deepspeed = fsdp = torch_compile = None
+        deepspeed = fsdp = torch_compile = neftune_noise_alpha = None
         n_gpu = 1
 
     setattr(Arguments, name, 2)
-    message = "^DataParallel on 2 GPUs" if name == "n_gpu" else f"^{name}=2 does not go with a cache of the prefix"
+    messages = {
+        "n_gpu": "^DataParallel on 2 GPUs",
+        "neftune_noise_alpha": "^neftune_noise_alpha=2 adds new noise to the",
+    }
+    message = messages.get(name, f"^{name}=2 does not go with a cache of the prefix")
     with pytest.raises(ConfigError, match=message):
         caching.on_train_begin(Arguments(), run.state, run.control, model=run.model)
+
+
+def test_trainer_uploads_nothing_of_it(tmp_path):
+    run = build(tmp_path, PrefixCacheCallback(), model=upper_bert(), num_train_epochs=2, save_strategy="epoch")
+    run.args.push_to_hub, run.hub_model_id, uploads = True, "someone/model", []
+
+    def upload(folder_path, ignore_patterns, **_):
+        files = [path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*") if path.is_file()]
+        uploads.append(list(filter_repo_objects(files, ignore_patterns=ignore_patterns)))
+        return mock.Mock()
+
+    run.push_in_progress = None
+    with mock.patch("transformers.trainer.hf_api", lambda: mock.Mock(upload_folder=upload)):
+        run.train()
+    assert uploads and all("adapter_model.safetensors" in files for files in uploads)
+    assert not [file for files in uploads for file in files if "block-" in file]
 
 
 KILLED = """

@@ -45,7 +45,7 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     parameters = [adapter.name for adapter in adapters if adapter.kind == "parameter"]
 
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
-    config.target_modules = modules
+    config.target_modules = set(modules)  # type: ignore[assignment]  # as PEFT has it, to unite adapters
     config.target_parameters = parameters or None
     longer = longer_names(model, modules) - set(modules)
     if any(check_target_module_exists(config, name) for name in longer):

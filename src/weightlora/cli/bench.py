@@ -27,7 +27,7 @@ STUDIES = ("alignment", "memory")
 def add_parser(subparsers: Any) -> None:
     """Add both commands to the `weightlora` parser."""
     for name in ("bench", "study"):
-        parser = subparsers.add_parser(name, help="moved to `weightlora compare` and `benchmarks`", add_help=False)
+        parser = subparsers.add_parser(name, add_help=False)  # without a help text, it is not listed
         parser.set_defaults(run=run, takes_rest=True)
 
 

@@ -17,7 +17,7 @@ from ..values import to_bytes
 from .frontier import describe_choice, in_words
 from .measuring import measure
 from .model import Costs
-from .packing import best_within
+from .packing import best_within, cheapest
 
 __all__ = ["LOOKED_AT", "CostLimit", "limit_for"]
 
@@ -151,24 +151,13 @@ class CostLimit:
     def _check(self, costs: Costs) -> None:
         if best_within(costs, torch.zeros(len(costs.own)), self.amount(costs), self._number) is not None:
             return
-        least = _least(costs, self._number or 1)
+        least = costs.predict(cheapest(costs, self._number or 1))
         given = getattr(self._config, self._setting)
         what = "one adapter" if self._number in (None, 1) else f"the {self._number} adapters that cost least"
         raise ConfigError(
             f"{self._setting}={given!r} has no room: a step with {what} takes {costs.shown(least)}: raise it"
             f"{'' if self._number in (None, 1) else ', or keep fewer'}."
         )
-
-
-def _least(costs: Costs, number: int) -> float:
-    """About what `number` adapters cost at least: for each lowest group, the cheapest ones above it."""
-    found = []
-    for lowest in range(len(costs.depth)):
-        within = [i for i, group in enumerate(costs.groups) if group <= lowest]
-        within.sort(key=lambda i: costs.own[i] + costs.shared[costs.groups[i]])
-        if len(within) >= number:
-            found.append(costs.predict([i in within[:number] for i in range(len(costs.own))]))
-    return min(found)
 
 
 def _entries(batch: Any) -> int:

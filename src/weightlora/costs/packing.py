@@ -7,7 +7,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from .model import Costs
 
-__all__ = ["best_within"]
+__all__ = ["best_within", "cheapest"]
 
 CELLS, MOST_CELLS = 2e7, 1e9
 """Entries of the largest table, as a rule and at most. They set the unit in which costs are counted."""
@@ -35,6 +35,8 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
         ConfigError: The table would have more than 10^9 entries.
     """
     chosen = _Table(costs, score.double().numpy(), budget, number).best()
+    if chosen is None and number is not None and costs.predict(least := cheapest(costs, number)) <= budget:
+        return least  # rounding took its room
     if chosen is None and number is None:  # one that lowers the sum is better than none
         fits = [i for i, g in enumerate(costs.groups) if costs.depth[g] + costs.shared[g] + costs.own[i] <= budget]
         chosen = [max(fits, key=lambda i: float(score[i]))] if fits else None
@@ -43,6 +45,19 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
     mask = torch.zeros(len(score), dtype=torch.bool)
     mask[chosen] = True
     return mask
+
+
+def cheapest(costs: Costs, number: int) -> Tensor:
+    """Mask of about the `number` adapters that cost least: for each lowest group, the cheapest ones above it."""
+    found = []
+    for lowest in range(len(costs.depth)):
+        within = [i for i, group in enumerate(costs.groups) if group <= lowest]
+        within.sort(key=lambda i: costs.own[i] + costs.shared[costs.groups[i]])
+        if len(within) >= number:
+            mask = torch.zeros(len(costs.own), dtype=torch.bool)
+            mask[within[:number]] = True
+            found.append(mask)
+    return min(found, key=costs.predict)
 
 
 class _Table:

@@ -35,7 +35,7 @@ class Base:
     """The base model of an adapter, loaded where it is asked for.
 
     Args:
-        adapter: PEFT's config of the adapter, which names the base.
+        adapter: PEFT's config of the adapter, which names the base and its revision on the hub.
         given: A directory or a hub id that takes the place of that name.
         heads: Tensors of `modules_to_save`, which tell the number of classes.
         optional: Whether the adapter can be exported without its base, by comparing tensors only.
@@ -50,6 +50,7 @@ class Base:
     ):
         self.adapter, self.optional = adapter, optional
         self.name: str | None = given or adapter.base_model_name_or_path
+        self.revision: str = "main" if given else adapter.revision or "main"
         self.heads = heads or {}
 
     def config(self) -> Any:
@@ -63,7 +64,7 @@ class Base:
         if not self.name:
             raise ModelError(f"the adapter does not name its base model: give it with --base DIR_OR_ID{self._or()}.")
         try:
-            config = AutoConfig.from_pretrained(self.name, **self._labels())
+            config = AutoConfig.from_pretrained(self.name, revision=self.revision, **self._labels())
         except Exception as error:  # a broken config fails wherever it is used
             raise self._missing(error) from error
         return config
@@ -82,7 +83,11 @@ class Base:
         auto = self._class(config)
         try:
             model: nn.Module = auto.from_pretrained(
-                self.name, config=config, dtype=torch.float32, ignore_mismatched_sizes=bool(labels)
+                self.name,
+                revision=self.revision,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=bool(labels),
             )
         except Exception as error:
             raise self._missing(error) from error

@@ -66,7 +66,7 @@ def _save_tokenizer(source: Source, base: Base, directory: Path) -> None:
 
     for place in (str(source.directory), base.name):
         try:
-            AutoTokenizer.from_pretrained(place).save_pretrained(directory)
+            AutoTokenizer.from_pretrained(place, revision=base.revision).save_pretrained(directory)
         except Exception:  # a model of images has none, and a broken one is no reason to lose the merged weights
             continue
         return

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, TrainingError
 from .checks import check_prefix, room_in
-from .cut import identity_of
+from .cut import adapters_in, identity_of
 from .places import BARE, entering, passed_over, without_dropout
 from .rows import Rows, rows_of
 from .store import Store
@@ -125,7 +125,7 @@ class PrefixCache:
         if store is None or torch.compiler.is_compiling():
             return self._forward(*args, **kwargs)
         with without_dropout(self._cut.prefix) if training and self._off else contextlib.nullcontext():
-            rows = None if self._idle or self._asks_for_all() else rows_of(self._signature, args, kwargs)
+            rows = self._rows_of(args, kwargs, training)
             if rows is None:
                 self._count_miss(1, training)
                 return self._forward(*args, **kwargs)
@@ -138,6 +138,16 @@ class PrefixCache:
                 self.reads += training
                 return self._read_run(states, args, kwargs)
             return self._fill_run(store, rows, args, kwargs) if training else self._forward(*args, **kwargs)
+
+    def _rows_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool) -> Rows | None:
+        """The examples of a call; None if it must run all blocks."""
+        if self._idle or self._asks_for_all():
+            return None
+        if (adapters := adapters_in(self._cut)) is None:  # unfrozen, or another training has begun
+            if training and torch.is_grad_enabled():
+                self._stop(f"something below block {self.first} trains now")
+            return None
+        return rows_of(self._signature, args, kwargs, adapters)
 
     def _has_all(self, store: Store, rows: Rows) -> bool:
         if not all(key in store for key in rows.keys):
@@ -173,6 +183,9 @@ class PrefixCache:
 
         with entering(self._cut.blocks, self.first, swap) as form:
             output = self._forward(*args, **kwargs)
+        if len(met) > 1 or len(form) > 1:
+            self._stop(f"block {self.first} or the one below it runs more than once in a forward pass")
+            return output
         if not (met and form and met[0].dim() == 3 and met[0].shape[:2] == padding.shape):
             shape = tuple(met[0].shape) if met else "none"
             self._stop(

@@ -9,6 +9,7 @@ from typing import Any
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from ..adapters import base_model_of, unwrap_model
@@ -16,7 +17,7 @@ from ..errors import ModelError
 from ..tensors import shards
 from .store import bits_of
 
-__all__ = ["Cut", "check_dropout", "find_cut", "identity_of"]
+__all__ = ["Cut", "adapters_in", "check_dropout", "find_cut", "identity_of"]
 
 FORMAT = 1
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -126,6 +127,18 @@ def identity_of(cut: Cut, first: int | None = None) -> dict[str, Any]:
     }
 
 
+def adapters_in(cut: Cut) -> str | None:
+    """Which adapters are switched on in the prefix now; None if something in it trains.
+
+    Empty without PEFT's layers there, which is usual after the choice.
+    """
+    modules = [module for part in cut.prefix for module in part.modules()]
+    if any(parameter.requires_grad for module in modules for parameter in module.parameters(recurse=False)):
+        return None
+    layers: list[Any] = [module for module in modules if isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper))]
+    return " ".join("-" if layer.disable_adapters else ",".join(layer.active_adapters) for layer in layers)
+
+
 def _settings(backbone: nn.Module) -> list[tuple[str, Any]]:
     """The entries of its config that this kind of model alone has. The Trainer changes some that all models have."""
     from transformers import PretrainedConfig
@@ -142,10 +155,11 @@ def _frozen(part: nn.Module) -> Iterator[Tensor]:
 
 
 def _outermost_lists(model: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
-    """Every list of at least two modules that is in no other one."""
+    """Every list of at least two modules that is in no other one. A list of lists counts as those in it."""
     found: list[str] = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) > 1 and not any(name.startswith(one) for one in found):
+        is_list = isinstance(module, nn.ModuleList) and len(module) > 1 and not isinstance(module[0], nn.ModuleList)
+        if is_list and not any(name.startswith(one) for one in found):
             found.append(f"{name}.")
             yield name, module
 

@@ -37,7 +37,9 @@ class Rows:
         return torch.stack([(places < start) | (places >= end) for start, end in self.spans])
 
 
-def rows_of(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Rows | None:
+def rows_of(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], adapters: str = ""
+) -> Rows | None:
     """The examples of a call; None if hidden states of single examples cannot be told from its arguments.
 
     Besides `input_ids` of shape `(examples, length)`, a call may have a mask of that shape, and anything else with a
@@ -48,6 +50,7 @@ def rows_of(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping
         signature: Of the module's forward.
         args: Positional arguments.
         kwargs: The others.
+        adapters: Those that are switched on below the cut. They are a part of the keys.
     """
     try:
         given = dict(signature.bind(*args, **kwargs).arguments)
@@ -64,10 +67,10 @@ def rows_of(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping
             return None
         if value.shape[0] not in (1, len(ids)) or (name == "attention_mask" and value.shape != ids.shape):
             return None
-    return _rows(columns, len(ids))
+    return _rows(columns, len(ids), adapters)
 
 
-def _rows(columns: Mapping[str, Tensor], size: int) -> Rows | None:
+def _rows(columns: Mapping[str, Tensor], size: int, adapters: str) -> Rows | None:
     arrays = {name: value.detach().cpu().expand(size, *value.shape[1:]) for name, value in columns.items()}
     length = arrays["input_ids"].shape[1]
     spans = [(0, length)] * size
@@ -80,7 +83,7 @@ def _rows(columns: Mapping[str, Tensor], size: int) -> Rows | None:
         spans = list(zip(starts, ends, strict=True))
     kind = columns["input_ids"].device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    heading = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}".encode()
+    heading = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}{adapters}".encode()
     numpy = [value.contiguous().view(torch.uint8).numpy() for _, value in sorted(arrays.items())]
     keys = []
     for row, (_, end) in enumerate(spans):

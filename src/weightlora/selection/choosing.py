@@ -1,6 +1,7 @@
 """`select`: the answer to "what do I put under `target_modules`?" for a model in memory."""
 
 import random
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -103,7 +104,14 @@ def select(
         title = "selecting" if seeds == 1 else f"selecting, seed {seed}"
         run, starts = _run(model, loader, one, lora, learning_rate, group, seeds, _bar(title, progress))
         runs.append(run)
-    return combine(runs, starts, settings, group)
+    choice = combine(runs, starts, settings, group)
+    if choice.target_modules and not choice.unambiguous:
+        warnings.warn(
+            "names of other modules end in the names of modules to choose from, and PEFT would adapt them, too, if "
+            "target_modules is a list: take the regular expression that .to('peft') prints.",
+            stacklevel=2,
+        )
+    return choice
 
 
 def _resolved(config: WeightLoraConfig | None, total_steps: int | None) -> WeightLoraConfig:

@@ -147,7 +147,10 @@ class Selection:
 
     @property
     def target_modules(self) -> list[str]:
-        """Full names of the chosen modules, for PEFT's `target_modules`."""
+        """Full names of the chosen modules, for PEFT's `target_modules`.
+
+        If `unambiguous` is False, PEFT may adapt others with this list, too: use the expression in `to("peft")`.
+        """
         return [module.name for module in self.kept if module.kind == "module"]
 
     @property

@@ -152,6 +152,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     if "keep" not in recipe.given and "keep" in method.options:
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
     chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model)
+    revision = recipe.model.revision if recipe.model.revision != "main" else None  # of the base, for AutoPeftModel
 
     def batches() -> Iterable[dict[str, Any]]:
         size = training.per_device_train_batch_size
@@ -161,7 +162,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
 
     setting = Setting(
         model=model,
-        target={"target_modules": targets, "task_type": work.task_type, **chosen},
+        target={"target_modules": targets, "task_type": work.task_type, "revision": revision, **chosen},
         rank=arguments.rank,
         alpha=arguments.alpha,
         dropout=arguments.dropout,

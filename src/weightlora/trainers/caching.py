@@ -21,8 +21,8 @@ from .scalars import calling
 
 __all__ = ["FOLDER", "PrefixCacheCallback"]
 
-FOLDER = "prefix_cache"
-"""Its name in the Trainer's output directory."""
+FOLDER = "_prefix_cache"
+"""Its name in the Trainer's output directory. Trainer uploads nothing that begins with an underscore."""
 
 logger = logging.get_logger("transformers.weightlora")
 
@@ -35,7 +35,7 @@ class PrefixCacheCallback(TrainerCallback):
     uses the files in its directory. If an exception ends the training, call `close()`.
 
     Args:
-        directory: Where hidden states are kept. None takes `prefix_cache` in the Trainer's output directory, and
+        directory: Where hidden states are kept. None takes `_prefix_cache` in the Trainer's output directory, and
             deletes it when the training ends. A directory that you give stays.
         max_bytes: See `PrefixCache`.
         prefix_dropout: See `PrefixCache`.
@@ -145,6 +145,11 @@ def _check_engine(args: TrainingArguments) -> None:
                 f"{name}={getattr(args, name)!r} does not go with a cache of the prefix, which takes blocks out of "
                 "the forward pass: leave out one of them. DDP works."
             )
+    if args.neftune_noise_alpha is not None:
+        raise ConfigError(
+            f"neftune_noise_alpha={args.neftune_noise_alpha} adds new noise to the embeddings in each step, so what "
+            "the blocks above them give cannot be cached: leave out the noise, or the cache of the prefix."
+        )
     if args.n_gpu > 1:
         raise ConfigError(f"DataParallel on {args.n_gpu} GPUs copies the model for each step: start with torchrun.")
 
