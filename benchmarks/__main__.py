@@ -5,9 +5,23 @@ from collections.abc import Sequence
 
 from weightlora.cli import build_parser, run_command
 
-from .commands import alignment, budgets, golden, growth, memory, prefix, prices, run, speed, summarize, train, tune
+from .commands import (
+    alignment,
+    budgets,
+    draws,
+    golden,
+    growth,
+    memory,
+    prefix,
+    prices,
+    run,
+    speed,
+    summarize,
+    train,
+    tune,
+)
 
-COMMANDS = (run, tune, summarize, memory, alignment, growth, prefix, budgets, prices, speed, golden, train)
+COMMANDS = (run, tune, summarize, memory, alignment, growth, prefix, budgets, prices, draws, speed, golden, train)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,63 @@
+"""`python -m benchmarks draws`: how much of the probe's choice depends on the random A of the fresh adapters."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from weightlora.files import write_json
+
+from .options import add_option, integers, names, positive
+
+ROOT, TASKS = Path("benchmarks/quality"), "smollm2-sentiment-float32,rotten-tomatoes-all"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser(
+        "draws",
+        help="compare what the probe chooses when the factors A are drawn anew",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_option(parser, "tasks", type=names, default=TASKS, help="tasks, separated by commas")
+    add_option(parser, "root", type=Path, default=ROOT, help="folder of the experiments")
+    add_option(parser, "seeds", type=integers(0), default="1000,1001,1002", help="of the factors and the batches")
+    add_option(parser, "draws", type=integers(1), default="1,4", help="draws of A in each batch")
+    add_option(parser, "batches", type=positive, default=4, help="batches of a probe")
+    add_option(parser, "output", type=Path, default=Path("benchmarks/results/draws.json"), help="where to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns 0.
+
+    Raises:
+        WeightLoraError: A task is unknown, or its data or model is missing.
+    """
+    import tempfile
+    from dataclasses import asdict
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from weightlora.cli.quiet import quiet_libraries
+    from weightlora.train.environment import machine, versions
+
+    from ..experiments import resolve
+    from ..studies.draws import study_draws
+
+    table = Table("task", "A", "overlap of two seeds", box=None, pad_edge=False, header_style="bold")
+    cases = []
+    for task in args.tasks:
+        experiment = resolve(args.root, task, "lora")
+        with quiet_libraries(), tempfile.TemporaryDirectory() as directory:
+            found = study_draws(experiment, args.seeds, args.draws, args.batches, directory)
+        for one in found:
+            drawn = f"drawn {one.draws} x in each batch" if one.draws else "drawn once"
+            table.add_row(task, "the same at all seeds" if one.shared else drawn, f"{one.overlap:.2f}")
+            cases.append({"task": task, **asdict(one), "overlap": one.overlap})
+    settings = {"seeds": args.seeds, "batches": args.batches}
+    record = {"versions": versions(), "machine": machine(torch.device("cpu"))}
+    write_json(args.output, {"format": 1, "study": "draws", "settings": settings, **record, "cases": cases})
+    Console(highlight=False).print(table)
+    return 0
