@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns 0.
 
     Raises:
-        WeightLoraError: A task is unknown, or its data or model is missing.
+        WeightLoraError: A task is unknown, its data or model is missing, or there is only one seed.
     """
     import tempfile
     from dataclasses import asdict

@@ -1,13 +1,12 @@
 """The study of draws: how much of what the probe chooses depends on the random A of the fresh adapters.
 
 While `B = 0`, `dL/dB = s G A^T` with the gradient G of the module's weight. If G has a low rank, the score of a module
-depends on how large A happens to be in its row space. Here probes with other draws of A are compared.
+depends on how large A happens to be in its row space. Here probes with other draws of A are compared. They add up the
+norms of the batches, where the package's probe takes the norm of the summed gradients.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,7 +15,9 @@ from transformers import set_seed
 
 from weightlora.adapters import LoraAdapter, find_adapters
 from weightlora.budget import top_by_parameters
+from weightlora.compare.statistics import jaccard
 from weightlora.config import DEFAULT_KEEP
+from weightlora.errors import ConfigError
 from weightlora.rules.gradient import relative_to_blocks
 from weightlora.tensors import to_vector
 from weightlora.train.fitting import load_prepared
@@ -24,7 +25,7 @@ from weightlora.train.fitting import load_prepared
 from ..methods import ALL_METHODS
 from ..workloads import job_for
 
-__all__ = ["Draws", "jaccard", "study_draws"]
+__all__ = ["Draws", "study_draws"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Draws:
 
     Attributes:
         shared: Whether A is the same at all seeds, so that only the batches differ.
-        draws: How often A is drawn in each batch; 0 keeps the A of the start, as the package's probe does.
+        draws: How often A is drawn in each batch; with 0, it is drawn once for all batches.
         chosen: Names of the chosen modules, at each seed.
     """
 
@@ -42,14 +43,9 @@ class Draws:
     chosen: list[list[str]]
 
     @property
-    def overlap(self) -> float:
+    def overlap(self) -> float | None:
         """The mean Jaccard overlap of the sets of two seeds."""
-        return fmean(jaccard(a, b) for a, b in itertools.combinations(self.chosen, 2))
-
-
-def jaccard(first: list[str], second: list[str]) -> float:
-    """Members of both sets, as a part of the members of either."""
-    return len({*first} & {*second}) / len({*first} | {*second})
+        return jaccard(self.chosen)
 
 
 def study_draws(
@@ -63,7 +59,12 @@ def study_draws(
         draws: Numbers of draws in each batch, in rising order.
         batches: Number of batches of each probe.
         directory: Nothing is written there.
+
+    Raises:
+        ConfigError: There is only one seed.
     """
+    if len(seeds) < 2:
+        raise ConfigError(f"seeds={seeds} is one seed, and an overlap needs two sets: give at least two seeds.")
     found: dict[tuple[bool, int], list[list[str]]] = {}
     for seed in seeds:
         job = job_for(experiment, seed, ALL_METHODS, directory)

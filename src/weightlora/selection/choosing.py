@@ -107,7 +107,7 @@ def select(
     choice = combine(runs, starts, settings, group)
     if choice.target_modules and not choice.unambiguous:
         warnings.warn(
-            "names of other modules end in the names of modules to choose from, and PEFT would adapt them, too, if "
+            "some modules have names that end in the name of another one, and PEFT may adapt them, too, if "
             "target_modules is a list: take the regular expression that .to('peft') prints.",
             stacklevel=2,
         )
