@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     add_option(parser, "tasks", type=names, default=TASKS, help="tasks, separated by commas")
     add_option(parser, "root", type=Path, default=ROOT, help="folder of the experiments")
     add_option(parser, "seeds", type=integers(0), default="1000,1001,1002", help="of the factors and the batches")
-    add_option(parser, "draws", type=integers(1), default="1,4", help="draws of A in each batch")
+    add_option(parser, "rows", type=integers(1), default="1,16,64,256", help="rows of all draws of an A together")
     add_option(parser, "batches", type=positive, default=4, help="batches of a probe")
     add_option(parser, "output", type=Path, default=Path("benchmarks/results/draws.json"), help="where to write")
     parser.set_defaults(run=run)
@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     for task in args.tasks:
         experiment = resolve(args.root, task, "lora")
         with quiet_libraries(), tempfile.TemporaryDirectory() as directory:
-            found = study_draws(experiment, args.seeds, args.draws, args.batches, directory)
+            found = study_draws(experiment, args.seeds, args.rows, args.batches, directory)
         for one in found:
-            drawn = f"drawn {one.draws} x in each batch" if one.draws else "drawn once"
+            drawn = "drawn once" if one.rows == 1 else f"drawn until there are {one.rows} rows"
             table.add_row(task, "the same at all seeds" if one.shared else drawn, f"{one.overlap:.2f}")
             cases.append({"task": task, **asdict(one), "overlap": one.overlap})
     settings = {"seeds": args.seeds, "batches": args.batches}
     record = {"versions": versions(), "machine": machine(torch.device("cpu"))}
-    write_json(args.output, {"format": 1, "study": "draws", "settings": settings, **record, "cases": cases})
+    write_json(args.output, {"format": 2, "study": "draws", "settings": settings, **record, "cases": cases})
     Console(highlight=False).print(table)
     return 0

@@ -1,25 +1,23 @@
-"""The study of draws: how much of what the probe chooses depends on the random A of the fresh adapters.
-
-While `B = 0`, `dL/dB = s G A^T` with the gradient G of the module's weight. If G has a low rank, the score of a module
-depends on how large A happens to be in its row space. Here probes with other draws of A are compared. They add up the
-norms of the batches, where the package's probe takes the norm of the summed gradients.
-"""
+"""The study of draws: how much of what the probe chooses depends on the random A of the fresh adapters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch.optim import Optimizer
 from transformers import set_seed
 
+from weightlora import WeightLoraConfig
 from weightlora.adapters import LoraAdapter, find_adapters
 from weightlora.budget import top_by_parameters
 from weightlora.compare.statistics import jaccard
 from weightlora.config import DEFAULT_KEEP
+from weightlora.engines import Engine
 from weightlora.errors import ConfigError
-from weightlora.rules.gradient import relative_to_blocks
-from weightlora.tensors import to_vector
+from weightlora.probe import gather
+from weightlora.rules import GradientProbe, Settings
 from weightlora.train.fitting import load_prepared
 
 from ..methods import ALL_METHODS
@@ -34,12 +32,12 @@ class Draws:
 
     Attributes:
         shared: Whether A is the same at all seeds, so that only the batches differ.
-        draws: How often A is drawn in each batch; with 0, it is drawn once for all batches.
+        rows: Rows of all draws of an A together; with 1, A is drawn once.
         chosen: Names of the chosen modules, at each seed.
     """
 
     shared: bool
-    draws: int
+    rows: int
     chosen: list[list[str]]
 
     @property
@@ -49,14 +47,14 @@ class Draws:
 
 
 def study_draws(
-    experiment: Mapping[str, Any], seeds: list[int], draws: list[int], batches: int, directory: str
+    experiment: Mapping[str, Any], seeds: list[int], rows: list[int], batches: int, directory: str
 ) -> list[Draws]:
     """Probe a task at several seeds, which order the training set and draw A.
 
     Args:
         experiment: Resolved settings of LoRA on all modules.
         seeds: Two at least.
-        draws: Numbers of draws in each batch, in rising order.
+        rows: Numbers of rows that all draws of an A have together.
         batches: Number of batches of each probe.
         directory: Nothing is written there.
 
@@ -65,44 +63,34 @@ def study_draws(
     """
     if len(seeds) < 2:
         raise ConfigError(f"seeds={seeds} is one seed, and an overlap needs two sets: give at least two seeds.")
-    found: dict[tuple[bool, int], list[list[str]]] = {}
+    cases = [(True, 1), *((False, number) for number in rows)]
+    found: dict[tuple[bool, int], list[list[str]]] = {case: [] for case in cases}
     for seed in seeds:
         job = job_for(experiment, seed, ALL_METHODS, directory)
-        model = load_prepared(job).model.train()
-        adapters = find_adapters(model)
+        model = load_prepared(job).model
         order = torch.randperm(len(job.work.train), generator=torch.Generator().manual_seed(seed)).tolist()
         size = experiment["batch_size"]
-        rows = [[job.work.train[i] for i in order[at : at + size]] for at in range(0, size * batches, size)]
-
-        def norms(batch: list[Any], model: Any = model, adapters: Any = adapters, job: Any = job) -> Tensor:
-            model.zero_grad(set_to_none=True)
-            model(**job.work.collate(batch)).loss.backward()
-            return to_vector([adapter.factors[1].grad.abs().sum() for adapter in adapters])
-
-        for shared in (True, False):
+        seen = [[job.work.train[i] for i in order[at : at + size]] for at in range(0, size * batches, size)]
+        for shared, number in cases:
             set_seed(0 if shared else seed)
-            _draw_(adapters)
-            found.setdefault((shared, 0), []).append(_choose(adapters, sum(map(norms, rows), torch.zeros(()))))
-        total, done = torch.zeros(len(adapters), dtype=torch.float64), 0
-        for number in draws:
-            for _ in range(number - done):
-                for batch in rows:
-                    _draw_(adapters)
-                    total += norms(batch)
-            done = number
-            found.setdefault((False, number), []).append(_choose(adapters, total))
+            _draw_(adapters := find_adapters(model))
+            rule = _Probe(adapters, torch.optim.SGD(model.parameters()), WeightLoraConfig(), number)
+            gather(model, adapters, rule, Engine(), map(job.work.collate, seen), None, batches)
+            sizes = [adapter.size for adapter in adapters]
+            kept = top_by_parameters(rule.score, sizes, int(DEFAULT_KEEP * sum(sizes))).tolist()
+            found[shared, number].append([adapter.name for adapter in compress(adapters, kept)])
     return [Draws(shared, number, chosen) for (shared, number), chosen in found.items()]
+
+
+class _Probe(GradientProbe):
+    """The package's probe, with another number of rows."""
+
+    def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings, rows: int) -> None:
+        self.rows = rows
+        super().__init__(adapters, optimizer, settings)
 
 
 def _draw_(adapters: list[LoraAdapter]) -> None:
     """Draw A anew, and set B to 0, as PEFT does for a fresh adapter."""
     for adapter in adapters:
         adapter.layer.reset_lora_parameters(adapter.adapter_name, True)
-
-
-def _choose(adapters: list[LoraAdapter], evidence: Tensor) -> list[str]:
-    """The names that the default keeps by the L1 norms of the gradients of B."""
-    names, sizes = [adapter.name for adapter in adapters], [adapter.size for adapter in adapters]
-    score = relative_to_blocks(evidence, names)
-    kept = top_by_parameters(score, sizes, int(DEFAULT_KEEP * sum(sizes)))
-    return [name for name, stays in zip(names, kept.tolist(), strict=True) if stays]
