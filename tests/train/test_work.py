@@ -43,7 +43,6 @@ def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):
         ([0, 1, 2**70], "the label 1180591620717411303424 in train would make"),
         ([0, 1, 0.5], "the label 0.5 in row 2 of train is neither a whole number nor a name"),
         ([0, 1, None], "the label None in row 2 of train is neither a whole number nor a name"),
-        ([False, True], "the label False in row 0 of train is neither a whole number nor a name"),
         ([[0], [1]], "the label [0] in row 0 of train is neither a whole number nor a name"),
         ([0, 1, -1], "the label -1 in row 2 of train is out of range"),
         ([0, 0], "train has only the label 0: give rows of at least two classes"),
@@ -59,6 +58,20 @@ def test_whole_numbers_of_a_column_of_floats_are_classes(world: Path, rows: Path
     given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
     job = prepare(parse([*map(str, given), "--max_steps", "8"]))
     assert job.work.train["labels"][:4] == [0, 1, 2, 0] and list(job.work.config["label2id"]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_truth_values_are_two_classes(world: Path, rows: Path, tmp_path: Path, kind: str):
+    """Readers of both formats make truth values of `true` and `false`."""
+    labels = [True, False, False, True]
+    if kind == "csv":
+        rows = rows.with_suffix(".csv")
+        rows.write_text("text,label\n" + "".join(f"text {i},{str(one).lower()}\n" for i, one in enumerate(labels)))
+    else:
+        write_rows(rows, [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)])
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    work = prepare(parse([*map(str, given), "--max_steps", "8"])).work
+    assert list(work.train["labels"]) == [1, 0, 0, 1] and list(work.config["label2id"]) == ["false", "true"]
 
 
 def test_a_class_name_twice(world: Path, rows: Path, refused):

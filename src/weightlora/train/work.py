@@ -110,7 +110,8 @@ def room_for(source: Source, name: str = "max_length") -> int:
 def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[str, list[Any]]]:
     """Names of the classes, and by split each row's class, or list of classes for the column `tags`.
 
-    Labels are whole numbers or names. The names are given, or those of the data set, of the task, or all in `train`.
+    Labels are whole numbers or names; `true` and `false` are names. The names are given, or those of the data set, of
+    the task, or all in `train`.
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
@@ -120,7 +121,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
     def place(split: str, row: int) -> str:
         return name_row(source.splits[split], split, row)
 
-    values = {name: list(rows[column]) for name, rows in source.splits.items()}
+    values = {name: [_named(label) for label in rows[column]] for name, rows in source.splits.items()}
     for split, rows in values.items():
         for row, labels in enumerate(rows):
             for label in labels if column == "tags" else [labels]:
@@ -168,12 +169,13 @@ def classes_in(labels: Sequence[Any], place: str) -> list[str]:
     """The names of the classes that labels tell: all names in alphabetical order, or 0 to the largest number.
 
     Args:
-        labels: Names or whole numbers. Others are not looked at.
+        labels: Names, whole numbers, or `true` and `false`. Others are not looked at.
         place: Where they come from, for the error.
 
     Raises:
         DataError: The largest number is far above the number of labels.
     """
+    labels = [_named(label) for label in labels]
     if labels and all(isinstance(label, str) for label in labels):
         return sorted(set(labels))
     largest = max((number for label in labels if (number := _whole(label)) is not None), default=0)
@@ -189,8 +191,13 @@ def _flat(values: Sequence[Any], column: str) -> list[Any]:
     return [label for row in values for label in row] if column == "tags" else list(values)
 
 
+def _named(label: Any) -> Any:
+    """What readers of JSON and CSV take for a truth value is a name."""
+    return str(label).lower() if isinstance(label, bool) else label
+
+
 def _whole(label: Any) -> int | None:
     """A label as a number. A column with a missing or a broken number has all its numbers as floats."""
-    if isinstance(label, int) and not isinstance(label, bool):
+    if isinstance(label, int):
         return label
     return int(label) if isinstance(label, float) and label.is_integer() else None
