@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import adamw, lora_bert, lora_zoo
+from models import adamw, batch, lora_bert, lora_zoo
 from packaging.version import Version
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
@@ -49,3 +49,19 @@ def test_gates_break_no_graph_and_the_disconnect_compiles_once(make):
         graphs = compilations(MAKERS[make], WeightLoraConfig(keep=2, select_steps=CHOICE, **settings))
         assert graphs[:CHOICE] == plain[:CHOICE], settings
         assert graphs[CHOICE:] == [n + 1 for n in plain[CHOICE:]], settings
+
+
+def test_a_probe_compiles_nothing_and_chooses_as_without_compilation():
+    config = WeightLoraConfig(keep=3, probe_batches=2)
+    kept, counter = [], CompileCounter()
+    for compiles in (False, True):
+        torch._dynamo.reset()
+        model = lora_bert()
+        whole = torch.compile(model, backend=counter) if compiles else model
+        selector = WeightLora(whole, adamw(model), config)
+        selector.probe([batch(0), batch(1)])
+        kept.append((selector.kept, selector.scores))
+        assert counter.frame_count == 0
+    assert kept[0] == kept[1]
+    whole(**batch()).loss.backward()
+    assert counter.frame_count == 1, "training is compiled as ever"

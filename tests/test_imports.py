@@ -34,6 +34,7 @@ LAYERS = (
     {"costs"},
     {"config", "probe", "drawing"},
     {"rules", "engines", "recompute", "prefix"},
+    {"gradients"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
     {"extras", "files", "tensors", "values"},

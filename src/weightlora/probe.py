@@ -70,7 +70,9 @@ def gather(
     check_fresh(adapters)
     loss = loss or (lambda batch: own_loss(model, batch))
     with undisturbed(model), same_batches(batches), sparing(model, loss) as spares:
-        done = backward(model, batches, spares, number, engine.backward)
+        # A compiled model would be compiled for adapters that are about to leave it, and hide modules from the rule.
+        with torch.compiler.set_stance("force_eager"), rule.watching(engine.average):
+            done = backward(model, batches, spares, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)

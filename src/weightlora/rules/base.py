@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
 from ..errors import TrainingError
+from ..gradients import Average
 
 Best = Callable[[Tensor], Tensor]
 """Maps scores of shape `(n,)` to the mask of those that the budget keeps, the largest first."""
@@ -36,7 +38,8 @@ class Rule:
 
     A rule is created with the adapters on the model. In each optimizer step of the selection phase the selector calls
     `take`, averages what it returns over the processes, and passes that to `update`. With a rule that probes, this
-    happens once, before the first step, with the gradients of all batches of the probe added up. At the end of a round
+    happens once, before the first step, with the gradients of all batches of the probe added up inside `watching`. At
+    the end of a round
     the selector calls `decide`, then `keep`. A run that resumes calls `restore`. `close` leaves nothing of the rule on
     the model or the optimizer.
 
@@ -73,6 +76,10 @@ class Rule:
                 "steps or more.",
                 stacklevel=4,
             )
+
+    def watching(self, average: Average) -> AbstractContextManager[None]:
+        """Inside are the backward passes of a probe, for rules that read more of them than `.grad`."""
+        return nullcontext()
 
     def take(self, grad_scale: float) -> Tensor | None:
         """Evidence of the latest optimizer step, shape `(n,)`; None if there was no step since the last call.

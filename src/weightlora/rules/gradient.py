@@ -1,43 +1,50 @@
 """A probe before training: the gradients of adapters that no step has moved yet.
 
 While `B = 0`, an adapter changes nothing, A has no gradient, and `dL/dB = s G A^T` with the gradient G of the module's
-weight. The score is the L1 norm of the mean gradient over the batches. To first order, that is the decrease of the
-loss by a first step of Adam, which moves every entry by the learning rate. It is divided by the mean of the block,
-because gradients grow towards the output, however useful a block is.
+weight. The score is the L1 norm of the mean gradient over the batches, on average over several draws of A. To first
+order, that is the decrease of the loss by a first step of Adam, which moves every entry by the learning rate. It is
+divided by the mean of the block, because gradients grow towards the output, however useful a block is.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter, block_of
-from ..tensors import gradient_of, local, shards, to_vector
+from ..gradients import Average, Gradients
 from .base import Best, Rule, Settings
 
 
 class GradientProbe(Rule):
-    """The L1 norm of the mean gradient of each adapter's factors, relative to its block."""
+    """The L1 norm of the mean gradient of each adapter's factors, over draws of A and relative to its block.
+
+    Attributes:
+        rows: Rows that all draws of an A have together: 8 draws at rank 8. With 1, only the adapter's own A counts.
+    """
 
     name = "gradient"
     score_label = "gradient, relative to the block"
     probes = True
     compares_blocks = False
+    rows = 64
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)
-        self._adapters = adapters
+        self._gradients = Gradients(adapters, self.rows)
 
-    @torch.no_grad()
+    def watching(self, average: Average) -> AbstractContextManager[None]:
+        return self._gradients.watched(average)
+
     def take(self, grad_scale: float) -> Tensor:
         """L1 norms of the gradients that are there, shape `(n,)`."""
-        return to_vector([_l1(adapter) for adapter in self._adapters]) / grad_scale
+        return self._gradients.norms() / grad_scale
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
         """Score the adapters by the norms of the sum of all gradients."""
-        self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
+        self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._gradients.adapters])
 
     def unseen(self) -> Tensor:
         """An adapter that never ran got no gradient, so its score is exactly 0."""
@@ -61,17 +68,7 @@ def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
         present = block or present
         members[present].append(index)
     groups = [*members.values()] if len(members) < len(names) else [[*range(len(names))]]
-    relative = torch.zeros_like(scores)
+    relative = scores.clone()
     for indices in groups:
-        if mean := float(scores[indices].mean()):
-            relative[indices] = scores[indices] / mean
+        relative[indices] /= scores[indices].mean() or 1
     return relative
-
-
-def _l1(adapter: LoraAdapter) -> Tensor:
-    """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
-    total = torch.zeros((), device=adapter.factors[1].device)
-    for factor in adapter.factors:
-        if (gradient := gradient_of(factor)) is not None:
-            total += shards(factor) * local(gradient).float().abs().sum()
-    return total

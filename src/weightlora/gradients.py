@@ -1,0 +1,127 @@
+"""What the gradients of fresh adapters say of their modules, for the A that they have and for other draws of it.
+
+While `B = 0`, `dL/dB = s G A^T` with the gradient G of the module's weight, so each row of A is a random projection of
+G. In decoders, G has nearly a low rank and few inputs dominate it: the eight rows of one A then say as much about
+themselves as about G. Nothing depends on A yet, so further draws cost one small product in each pass. A draw is a
+shift of A along its inputs, which is as good as a new one where the entries of A are independent. It is the same in
+all processes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .adapters import LoraAdapter
+from .tensors import gradient_of, local, shards, to_vector
+
+__all__ = ["Average", "Gradients", "draws_for", "projected"]
+
+Average = Callable[[Tensor], Tensor]
+"""The mean of a tensor over the processes."""
+
+PLAIN = ("", "ALoraLinear", "DoraLinear")
+"""Variants that give B what A gives, as it is."""
+
+
+class Gradients:
+    """The L1 norms of the gradients of adapters.
+
+    Args:
+        adapters: The n adapters.
+        rows: Rows of all draws of an A together.
+    """
+
+    def __init__(self, adapters: list[LoraAdapter], rows: int) -> None:
+        self.adapters, self._rows = adapters, rows
+        self._drawn: dict[LoraAdapter, Tensor] = {}
+
+    @contextlib.contextmanager
+    def watched(self, average: Average) -> Iterator[None]:
+        """Inside are the backward passes in which A is drawn several times; B is 0."""
+        with projected(self.adapters, self._rows) as sums:
+            yield
+        for adapter, total in sums.items():
+            self._drawn[adapter] = average(total).abs().sum() / (total.shape[1] // adapter.rank)
+
+    @torch.no_grad()
+    def norms(self) -> Tensor:
+        """L1 norms of both factors, shape `(n,)`; the mean over the draws, where A was drawn several times."""
+        norms = {adapter: _l1_norm(adapter) for adapter in self.adapters}
+        for adapter, drawn in self._drawn.items():  # 0 if no module of the adapter's ran, as with experts
+            norms[adapter] = torch.where(drawn != 0, drawn, norms[adapter])
+        return to_vector([*norms.values()])
+
+
+def draws_for(adapter: LoraAdapter, rows: int) -> int:
+    """How many draws of A have so many rows together; 1 where the layer does not run A and B as linear modules."""
+    pair = _linear_pair(adapter)
+    return max(1, min(rows // adapter.rank, pair[0].in_features)) if pair else 1
+
+
+@contextlib.contextmanager
+def projected(adapters: list[LoraAdapter], rows: int) -> Iterator[dict[LoraAdapter, Tensor]]:
+    """Inside, backward passes add up the gradients that B would have with other draws of A.
+
+    Args:
+        adapters: Of which B is 0.
+        rows: Rows of all draws of an A together.
+
+    Yields:
+        By adapter, the sums `s G A^T` of this process, a draw after the other: shape `(out, draws * r)`. Adapters with
+        one draw are left out.
+    """
+    with contextlib.ExitStack() as hooks:
+        sums = {}
+        for adapter in adapters:
+            pair, draws = _linear_pair(adapter), draws_for(adapter, rows)
+            if pair and draws > 1:
+                shape = pair[1].out_features, draws * adapter.rank
+                sums[adapter] = torch.zeros(shape, device=adapter.factors[1].device)
+                for hook in _watch(*pair, sums[adapter], draws):
+                    hooks.callback(hook.remove)
+        yield sums
+
+
+def _l1_norm(adapter: LoraAdapter) -> Tensor:
+    """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
+    total = torch.zeros((), device=adapter.factors[1].device)
+    for factor in adapter.factors:
+        if (gradient := gradient_of(factor)) is not None:
+            total += shards(factor) * local(gradient).float().abs().sum()
+    return total
+
+
+def _linear_pair(adapter: LoraAdapter) -> tuple[nn.Linear, nn.Linear] | None:
+    """The modules of A and B, out of FSDP1's wrappers; None if one is not linear, or something comes between them."""
+    holders = [adapter.layer.lora_A, adapter.layer.lora_B]
+    held = [holder[adapter.adapter_name] for holder in holders if adapter.adapter_name in holder]
+    linear = [module for one in held for module in one.modules() if isinstance(module, nn.Linear)]
+    return (linear[0], linear[1]) if len(linear) == 2 and adapter.variant in PLAIN else None
+
+
+def _watch(a: nn.Linear, b: nn.Linear, total: Tensor, draws: int) -> Iterator[Any]:
+    """Hooks that add `g^T x A^T` to a sum, for the inputs x of A and the gradients g of what B gives for them."""
+    inner: dict[torch.device, Tensor] = {}  # DataParallel runs a copy of the module on each device
+
+    @torch.no_grad()
+    def project(module: nn.Linear, inputs: tuple[Tensor]) -> None:
+        step = module.in_features // draws
+        shifted = torch.cat([module.weight.roll(step * draw, dims=1) for draw in range(draws)])
+        inner[shifted.device] = nn.functional.linear(inputs[0].to(shifted.device), shifted)
+
+    def follow(module: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
+        found = inner.pop(output.device)
+        if output.requires_grad:  # not in the first of the two passes of reentrant checkpointing
+            output.register_hook(partial(add, found))
+
+    @torch.no_grad()
+    def add(found: Tensor, gradient: Tensor) -> None:
+        product = gradient.flatten(0, -2).T @ found.flatten(0, -2).to(gradient.dtype)
+        total.add_(product.to(total))
+
+    yield a.register_forward_pre_hook(project)
+    yield b.register_forward_hook(follow)

@@ -1,0 +1,97 @@
+"""Other draws of A in the same backward passes: what they add up is the gradient that B would have with them."""
+
+import pytest
+import torch
+from models import batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo
+
+from weightlora.adapters import find_adapters
+from weightlora.gradients import draws_for, projected
+
+
+def passes(model, adapters, rows: int, number: int = 2) -> dict:
+    """Sums over some batches; the gradients of B are added up beside them."""
+    model.train()
+    with projected(adapters, rows) as sums:
+        for step in range(number):
+            torch.manual_seed(step)  # dropout
+            model(**batch(step)).loss.backward()
+    return sums
+
+
+@pytest.mark.parametrize("lora", [{}, {"use_dora": True}, {"use_rslora": True, "lora_dropout": 0.3}])
+@pytest.mark.parametrize("make", [lora_bert, lora_gpt2])
+def test_each_draw_gives_the_gradient_of_b_with_the_shifted_a(make, lora):
+    model = make(**lora)
+    adapters = find_adapters(model)
+    rank, draws = adapters[0].rank, 3
+    sums = passes(model, adapters, rank * draws)
+    assert list(sums) == adapters
+    own = [adapter.factors[0].detach().clone() for adapter in adapters]
+    for draw in range(draws):
+        model.zero_grad()
+        for adapter, a in zip(adapters, own, strict=True):
+            adapter.factors[0].data = a.roll(draw * (a.shape[1] // draws), dims=1)
+        passes(model, adapters, 1)
+        for adapter, total in sums.items():
+            drawn = total[:, draw * rank : (draw + 1) * rank]
+            assert float(drawn.abs().max()) > 0
+            torch.testing.assert_close(drawn, adapter.factors[1].grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputed_activations_count_once(reentrant):
+    plain = passes(model := lora_bert(), find_adapters(model), 8)
+    model = lora_bert()
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    again = passes(model, find_adapters(model), 8)
+    for one, other in zip(plain.values(), again.values(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_module_that_runs_twice_counts_twice():
+    model = lora_bert()
+    encoder = model.base_model.model.bert.encoder
+    encoder.layer[1] = encoder.layer[0]
+    for adapter, total in passes(model, adapters := find_adapters(model), 8).items():
+        torch.testing.assert_close(total[:, :4], adapter.factors[1].grad, rtol=1e-4, atol=1e-7)
+    assert len(adapters) == 6
+
+
+def test_half_precision_sums_in_single():
+    model = lora_bert()
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = passes(model, find_adapters(model), 8, number=1)
+    for adapter, total in sums.items():
+        assert total.dtype == torch.float32
+        difference = (total[:, :4] - adapter.factors[1].grad).norm() / total[:, :4].norm()
+        assert float(difference) < 0.02
+
+
+def test_there_are_as_many_draws_as_make_the_rows():
+    (adapter, *_) = find_adapters(lora_bert())  # rank 4, 16 inputs
+    assert [draws_for(adapter, rows) for rows in (1, 4, 7, 8, 64, 200)] == [1, 1, 1, 2, 16, 16]
+
+
+def test_other_layers_than_linear_ones_have_their_own_draw_only():
+    adapters = {adapter.name: draws_for(adapter, 8) for adapter in find_adapters(lora_zoo())}
+    assert adapters == {"embed": 1, "linear": 4, "conv1": 1, "conv2": 1, "conv3": 1}
+    sums = passes(model := lora_bert(), find_adapters(model), 4)
+    assert sums == {}
+
+
+def test_experts_call_no_module_of_theirs_so_their_sums_stay_0():
+    model = lora_mixtral()
+    ids = torch.arange(12).view(2, 6)
+    with projected(adapters := find_adapters(model), 8) as sums:
+        model(input_ids=ids, labels=ids).loss.backward()
+    experts = [adapter for adapter in adapters if adapter.kind == "parameter"]
+    assert experts and not any(bool(sums[adapter].any()) for adapter in experts if adapter in sums)
+    assert all(bool(total.any()) for adapter, total in sums.items() if adapter.kind == "module")
+
+
+def test_nothing_stays_on_the_model_even_after_an_error():
+    model = lora_bert()
+    with pytest.raises(ValueError, match="inputs"), projected(find_adapters(model), 8):
+        model(labels=batch()["labels"])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
