@@ -13,6 +13,9 @@ from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT, Look
 
 __all__ = ["render_winner"]
 
+PARTS = {"fraction": 100.0, "percent": 1.0}
+"""Points in a unit of the metric."""
+
 CLOSE = 0.5
 """Points of the metric that count as level with LoRA on all modules."""
 
@@ -53,7 +56,7 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
         [
             task,
             *(difference(by_task[task]) for by_task in losses.values()),
-            f"{points[task]:+.1f}",
+            _shown(points[task], "+.1f"),
             _shown(overlaps[task], ".2f"),
             _shown(shares[task], ".1%"),
         ]
@@ -64,7 +67,7 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
         "\n".join(
             [
                 *(_counted(words, by_task) for words, by_task in losses.items()),
-                _close(list(points.values())),
+                *_close([found for found in points.values() if found is not None]),
                 *_choosing(overlaps.values(), shares.values()),
                 *_different(own),
             ]
@@ -77,9 +80,12 @@ def _losses(runs: Runs) -> dict[int, float]:
     return {seed: run.held_out_loss for seed, run in runs.items()}
 
 
-def _points(runs: Runs, reference: Runs) -> float:
-    """The difference of the mean metrics, in points."""
-    return 100 * (fmean(run.value for run in runs.values()) - fmean(run.value for run in reference.values()))
+def _points(runs: Runs, reference: Runs) -> float | None:
+    """The difference of the mean metrics, in points; None if they are not parts of a whole, such as perplexities."""
+    (factor,) = {PARTS.get(run.metric_units[run.metric]) for run in [*runs.values(), *reference.values()]}
+    if factor is None:
+        return None
+    return factor * (fmean(run.value for run in runs.values()) - fmean(run.value for run in reference.values()))
 
 
 def _share(runs: Runs) -> float | None:
@@ -101,12 +107,14 @@ def _counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) ->
     return f"- Against {words}: significantly better on {better} of {len(there)} tasks, worse on {worse}."
 
 
-def _close(points: list[float]) -> str:
+def _close(points: list[float]) -> list[str]:
+    if not points:
+        return []
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
-    return (
+    return [
         f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average, not below -{CLOSE} on "
         f"{close} of {len(points)} tasks."
-    )
+    ]
 
 
 def _different(own: Mapping[str, Runs]) -> list[str]:

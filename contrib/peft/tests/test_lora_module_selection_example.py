@@ -25,7 +25,7 @@ from peft.tuners.lora import LoraLayer
 
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "lora_module_selection"))
-from module_selection import gradient_norms, lora_layers, relative_to_blocks, select_target_modules
+from module_selection import gradient_norms, lora_layers, number_of_draws, relative_to_blocks, select_target_modules
 
 
 def get_base_model(cls=LlamaForCausalLM, **kwargs):
@@ -91,23 +91,33 @@ class TestSelectTargetModules:
             better = sum(sizes[other] for other in selected if scores[other] > scores[name])
             assert better + sizes[name] > 0.3 * sum(sizes.values())
 
-    def test_the_score_is_the_norm_of_the_mean_gradient(self):
+    def test_the_score_is_the_mean_norm_over_draws(self):
         """To first order, it is the decrease of the loss by a step that moves each entry by the same amount."""
         model, step = get_model(), 1e-3
         norms = gradient_norms(model, lora_layers(model), get_batches(2))
         name = "model.layers.1.mlp.up_proj"
-        weight = lora_layers(model)[name].lora_B["default"].weight
+        layer = lora_layers(model)[name]
+        lora_a, weight = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        draws = number_of_draws(layer, "default")
+        assert draws > 1
 
         def loss():
             return sum(model(**batch).loss for batch in get_batches(2))
 
-        loss().backward()
-        signs = weight.grad.sign()
-        with torch.no_grad():
-            weight -= step * signs
-            low = loss()
-            weight += 2 * step * signs
-            assert float(loss() - low) / (2 * step) == pytest.approx(norms[name], rel=0.005)
+        own, decreases = lora_a.detach().clone(), []
+        for draw in range(draws):
+            lora_a.data = own.roll(draw * (own.shape[1] // draws), dims=1)
+            model.zero_grad()
+            loss().backward()
+            signs = weight.grad.sign()
+            with torch.no_grad():
+                weight -= step * signs
+                low = loss()
+                weight += 2 * step * signs
+                decreases.append(float(loss() - low) / (2 * step))
+                weight.zero_()
+        assert sum(decreases) / draws == pytest.approx(norms[name], rel=0.005)
+        assert max(decreases) > 1.1 * min(decreases)
 
     def test_only_so_many_batches_are_used(self):
         model, read = get_model(), []

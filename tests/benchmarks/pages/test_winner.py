@@ -18,6 +18,8 @@ def run(task: str, label: str, seed: int, loss: float, accuracy: float, kept: st
         seed=seed,
         held_out_loss=loss,
         value=accuracy,
+        metric="accuracy",
+        metric_units={"accuracy": "fraction", "f1": "percent", "perplexity": "none"},
         names=list("abcd"),
         kept=list(kept),
         evidence=evidence,
@@ -72,6 +74,21 @@ def test_half_a_point_below_lora_is_close(accuracy: float, close: int):
         if (one.task, one.label) == ("two", "lora"):
             one.value = accuracy
     assert f"not below -0.5 on {close} of 2 tasks." in render_winner(runs, "probe", LOOK)[0]
+
+
+@pytest.mark.parametrize(("metric", "shown", "tasks"), [("perplexity", "", 1), ("f1", "-1.0", 2)])
+def test_only_metrics_that_are_parts_of_a_whole_have_points(metric: str, shown: str, tasks: int):
+    """A difference of perplexities was called points, and a higher perplexity the better one."""
+    runs = stored()
+    for one in runs:
+        if one.task == "two":
+            one.metric, one.value = metric, 100 * one.value
+    said, table = render_winner(runs, "probe", LOOK)
+    assert f" of {tasks} tasks." in said.splitlines()[4] and "Its metric" in said
+    assert table.splitlines()[3].split(" | ")[5] == shown
+    for one in runs:
+        one.metric = "perplexity"
+    assert "Its metric" not in render_winner(runs, "probe", LOOK)[0]
 
 
 def test_each_task_has_a_row():

@@ -21,6 +21,10 @@ import torch
 from peft import PeftModel, PeftType
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import MultiheadAttention, ParamWrapper
+from peft.tuners.lora.variants import ALoraLinearVariant, DoraLinearVariant
+
+
+ROWS = 64  # of all draws of a `lora_A` together: 8 draws at rank 8
 
 
 def select_target_modules(
@@ -29,8 +33,8 @@ def select_target_modules(
     """
     Selects the modules whose LoRA adapters have the largest gradients before training.
 
-    The score of a module is the L1 norm of the gradient of its fresh `lora_A` and `lora_B`, summed over the batches,
-    divided by the mean of the transformer block that it is in. The modules with the highest scores are selected, as
+    The score of a module is the L1 norm of the gradient of its fresh `lora_A` and `lora_B`, summed over the batches and
+    averaged over several draws of `lora_A`, divided by the mean of the transformer block that it is in. The modules with the highest scores are selected, as
     many as fit into the budget.
 
     The model is not changed, and the selection takes about as long as `num_batches` training steps.
@@ -74,8 +78,14 @@ def select_target_modules(
 
 
 def gradient_norms(model: PeftModel, layers: dict[str, LoraLayer], batches: Iterable[dict]) -> dict[str, float]:
-    """Returns the L1 norm of the gradient of each adapter, summed over the batches."""
+    """Returns the L1 norm of the gradient of each adapter, summed over the batches and averaged over the draws."""
     was_training = {module: module.training for module in model.modules()}
+    drawn, hooks = {}, []
+    for name, layer in layers.items():
+        if (draws := number_of_draws(layer, model.active_adapter)) > 1:
+            lora_a, lora_b = layer.lora_A[model.active_adapter], layer.lora_B[model.active_adapter]
+            drawn[name] = torch.zeros(draws, lora_b.out_features, lora_b.in_features, device=lora_b.weight.device)
+            hooks += add_draws(lora_a, lora_b, drawn[name])
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     model.zero_grad()
     try:
@@ -87,17 +97,60 @@ def gradient_norms(model: PeftModel, layers: dict[str, LoraLayer], batches: Iter
         norms = {
             name: sum(float(g.float().abs().sum()) for g in own if g is not None) for name, own in gradients.items()
         }
+        norms |= {name: float(sums.abs().sum() / len(sums)) for name, sums in drawn.items()}
     finally:
+        for hook in hooks:
+            hook.remove()
         model.zero_grad()
         for module, training in was_training.items():
             module.training = training
     total = sum(norms.values())
     if not 0 < total < float("inf"):
         raise ValueError(
-            f"The sum of all gradient norms is {total}, so there is nothing to select by. Check that there is at "
+            f"The sum of all gradient norms is {total:g}, so there is nothing to select by. Check that there is at "
             "least one batch, and that the loss is finite."
         )
     return norms
+
+
+def number_of_draws(layer: LoraLayer, adapter_name: str) -> int:
+    """Returns how many draws of `lora_A` have `ROWS` rows together, or 1 if the layer cannot have several."""
+    pair = [factor[adapter_name] for factor in (layer.lora_A, layer.lora_B) if adapter_name in factor]
+    if len(pair) < 2 or not all(isinstance(factor, torch.nn.Linear) for factor in pair):
+        return 1
+    if not isinstance(layer.lora_variant.get(adapter_name), (type(None), DoraLinearVariant, ALoraLinearVariant)):
+        return 1
+    return max(1, min(ROWS // layer.r[adapter_name], pair[0].in_features))
+
+
+def add_draws(lora_a: torch.nn.Linear, lora_b: torch.nn.Linear, sums: torch.Tensor) -> list:
+    """
+    Adds hooks that sum up the gradients that the weight of `lora_B` would have with other draws of `lora_A`.
+
+    While `lora_B` is 0, its gradient is the gradient of the module's weight, projected on the rows of `lora_A`. With
+    few rows, it depends much on how `lora_A` was initialized. The output does not depend on `lora_A` yet, so several
+    draws can share one backward pass. A draw is `lora_A`, shifted along its inputs.
+    """
+    projections = []
+
+    @torch.no_grad()
+    def project(module, args):
+        step = module.in_features // len(sums)
+        shifted = torch.cat([module.weight.roll(step * draw, dims=1) for draw in range(len(sums))])
+        projections.append(torch.nn.functional.linear(args[0], shifted))
+
+    def follow(module, args, output):
+        projection = projections.pop()
+        if output.requires_grad:
+
+            @torch.no_grad()
+            def add(gradient):
+                product = gradient.flatten(0, -2).T @ projection.flatten(0, -2).to(gradient.dtype)
+                sums.add_(product.to(sums).unflatten(1, (len(sums), -1)).transpose(0, 1))
+
+            output.register_hook(add)
+
+    return [lora_a.register_forward_pre_hook(project), lora_b.register_forward_hook(follow)]
 
 
 def relative_to_blocks(scores: dict[str, float]) -> dict[str, float]:
