@@ -34,10 +34,10 @@ def select_target_modules(
     Selects the modules whose LoRA adapters have the largest gradients before training.
 
     The score of a module is the L1 norm of the gradient of its fresh `lora_A` and `lora_B`, summed over the batches and
-    averaged over several draws of `lora_A`, divided by the mean of the transformer block that it is in. The modules with the highest scores are selected, as
-    many as fit into the budget.
+    averaged over several draws of `lora_A`, divided by the mean of the transformer block that it is in. The modules
+    with the highest scores are selected, as many as fit into the budget.
 
-    The model is not changed, and the selection takes about as long as `num_batches` training steps.
+    The model is not changed, and the selection takes little longer than `num_batches` training steps.
 
     Args:
         model (`PeftModel`):
