@@ -70,7 +70,7 @@ def test_half_precision_sums_in_single():
 
 def test_there_are_as_many_draws_as_make_the_rows():
     (adapter, *_) = find_adapters(lora_bert())  # rank 4, 16 inputs
-    assert [draws_for(adapter, rows) for rows in (1, 4, 7, 8, 64, 200)] == [1, 1, 1, 2, 16, 16]
+    assert [draws_for(adapter, rows) for rows in (1, 4, 7, 8, 16, 64)] == [1, 1, 1, 2, 4, 4]
 
 
 def test_other_layers_than_linear_ones_have_their_own_draw_only():

@@ -57,9 +57,12 @@ class Gradients:
 
 
 def draws_for(adapter: LoraAdapter, rows: int) -> int:
-    """How many draws of A have so many rows together; 1 where the layer does not run A and B as linear modules."""
+    """How many draws of A have so many rows together, or as many as A has inputs, if these are fewer.
+
+    It is 1 where the layer does not run A and B as linear modules.
+    """
     pair = _linear_pair(adapter)
-    return max(1, min(rows // adapter.rank, pair[0].in_features)) if pair else 1
+    return max(1, min(rows, pair[0].in_features) // adapter.rank) if pair else 1
 
 
 @contextlib.contextmanager

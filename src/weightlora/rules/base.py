@@ -39,9 +39,8 @@ class Rule:
     A rule is created with the adapters on the model. In each optimizer step of the selection phase the selector calls
     `take`, averages what it returns over the processes, and passes that to `update`. With a rule that probes, this
     happens once, before the first step, with the gradients of all batches of the probe added up inside `watching`. At
-    the end of a round
-    the selector calls `decide`, then `keep`. A run that resumes calls `restore`. `close` leaves nothing of the rule on
-    the model or the optimizer.
+    the end of a round the selector calls `decide`, then `keep`. A run that resumes calls `restore`. `close` leaves
+    nothing of the rule on the model or the optimizer.
 
     Attributes:
         name: What `WeightLoraConfig.selection` calls the rule.

@@ -22,7 +22,7 @@ class GradientProbe(Rule):
     """The L1 norm of the mean gradient of each adapter's factors, over draws of A and relative to its block.
 
     Attributes:
-        rows: Rows that all draws of an A have together: 8 draws at rank 8. With 1, only the adapter's own A counts.
+        rows: Rows that all draws of an A have together at most: 8 draws at rank 8. With 1, only its own A counts.
     """
 
     name = "gradient"

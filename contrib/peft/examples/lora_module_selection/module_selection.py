@@ -34,10 +34,10 @@ def select_target_modules(
     Selects the modules whose LoRA adapters have the largest gradients before training.
 
     The score of a module is the L1 norm of the gradient of its fresh `lora_A` and `lora_B`, summed over the batches and
-    averaged over several draws of `lora_A`, divided by the mean of the transformer block that it is in. The modules with the highest scores are selected, as
-    many as fit into the budget.
+    averaged over several draws of `lora_A`, divided by the mean of the transformer block that it is in. The modules
+    with the highest scores are selected, as many as fit into the budget.
 
-    The model is not changed, and the selection takes about as long as `num_batches` training steps.
+    The model is not changed, and the selection takes little longer than `num_batches` training steps.
 
     Args:
         model (`PeftModel`):
@@ -114,13 +114,16 @@ def gradient_norms(model: PeftModel, layers: dict[str, LoraLayer], batches: Iter
 
 
 def number_of_draws(layer: LoraLayer, adapter_name: str) -> int:
-    """Returns how many draws of `lora_A` have `ROWS` rows together, or 1 if the layer cannot have several."""
+    """
+    Returns how many draws of `lora_A` have `ROWS` rows together, or as many as it has inputs, if these are fewer. It is
+    1 if the layer cannot have several draws.
+    """
     pair = [factor[adapter_name] for factor in (layer.lora_A, layer.lora_B) if adapter_name in factor]
     if len(pair) < 2 or not all(isinstance(factor, torch.nn.Linear) for factor in pair):
         return 1
     if not isinstance(layer.lora_variant.get(adapter_name), (type(None), DoraLinearVariant, ALoraLinearVariant)):
         return 1
-    return max(1, min(ROWS // layer.r[adapter_name], pair[0].in_features))
+    return max(1, min(ROWS, pair[0].in_features) // layer.r[adapter_name])
 
 
 def add_draws(lora_a: torch.nn.Linear, lora_b: torch.nn.Linear, sums: torch.Tensor) -> list:
