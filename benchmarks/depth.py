@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from weightlora.adapters import block_of
+from weightlora.layers import block_of
 
 __all__ = ["THIRDS", "thirds_of_depth"]
 

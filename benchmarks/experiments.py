@@ -150,6 +150,8 @@ def _check_task(root: Path, task: str) -> None:
 def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: int | None) -> list[Run]:
     """Every run, seed by seed: the first hour shows all methods once, and later ones narrow the intervals.
 
+    A run that reads what another one chose comes a seed later, when the other one is done.
+
     A label that a task does not have is skipped, unless the task was named or no task has the label.
 
     Raises:
@@ -172,4 +174,4 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
             del experiment["seeds"]
             directory = root / task / "results" / label
             runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
-    return sorted(runs, key=lambda run: run.seed)
+    return sorted(runs, key=lambda run: run.seed + ("like" in run.experiment.get("options", {})))

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from models import batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 
 from weightlora.adapters import find_adapters
-from weightlora.gradients import draws_for, projected
+from weightlora.gradients import Gradients, draws_for, draws_of, projected, signs_for
 
 
 def passes(model, adapters, rows: int, number: int = 2) -> dict:
@@ -20,7 +22,7 @@ def passes(model, adapters, rows: int, number: int = 2) -> dict:
 
 @pytest.mark.parametrize("lora", [{}, {"use_dora": True}, {"use_rslora": True, "lora_dropout": 0.3}])
 @pytest.mark.parametrize("make", [lora_bert, lora_gpt2])
-def test_each_draw_gives_the_gradient_of_b_with_the_shifted_a(make, lora):
+def test_each_draw_gives_the_gradient_of_b_with_that_a(make, lora):
     model = make(**lora)
     adapters = find_adapters(model)
     rank, draws = adapters[0].rank, 3
@@ -30,12 +32,21 @@ def test_each_draw_gives_the_gradient_of_b_with_the_shifted_a(make, lora):
     for draw in range(draws):
         model.zero_grad()
         for adapter, a in zip(adapters, own, strict=True):
-            adapter.factors[0].data = a.roll(draw * (a.shape[1] // draws), dims=1)
+            adapter.factors[0].data = draws_of(a, signs_for(draws, a.shape[1]))[draw * rank : (draw + 1) * rank]
         passes(model, adapters, 1)
         for adapter, total in sums.items():
             drawn = total[:, draw * rank : (draw + 1) * rank]
             assert float(drawn.abs().max()) > 0
             torch.testing.assert_close(drawn, adapter.factors[1].grad, rtol=1e-4, atol=1e-7)
+
+
+def test_draws_differ_where_all_inputs_are_alike():
+    """Shifts of A alone would give the same projection of such inputs."""
+    a = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    draws = draws_of(a, signs_for(8, 64))
+    assert torch.equal(draws[:4], a)
+    assert torch.equal(draws[4:8].abs(), a.abs().roll(8, dims=1))
+    assert float(draws.sum(1).view(8, 4).std(dim=0).min()) > 1
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -68,6 +79,52 @@ def test_half_precision_sums_in_single():
         assert float(difference) < 0.02
 
 
+def one_layer(**lora) -> nn.Module:
+    torch.manual_seed(0)
+    return get_peft_model(nn.Sequential(nn.Linear(16, 8)), LoraConfig(r=2, target_modules=["0"], **lora))
+
+
+def norms(model, loss) -> tuple[float, float]:
+    """The L1 norm over draws of the only adapter, and that of the gradient of its B."""
+    (adapter,) = find_adapters(model)
+    gradients = Gradients([adapter], 8)
+    with gradients.watched(lambda tensor: tensor):
+        loss(model).backward()
+    return float(gradients.norms()), float(adapter.factors[1].grad.abs().sum())
+
+
+def test_a_single_vector_is_an_input_too():
+    drawn, own = norms(one_layer(), lambda model: model(torch.arange(16.0)).square().sum())
+    assert 0 < drawn != own
+
+
+def penalty(model) -> Tensor:
+    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+    return gradient.square().sum()
+
+
+def test_where_the_hooks_do_not_see_the_whole_gradient_its_own_norm_counts():
+    """In a penalty on the gradient, B enters the graph of the gradient as well."""
+    drawn, own = norms(one_layer(), penalty)
+    assert 0 < drawn == pytest.approx(own)
+
+
+def test_a_hook_on_b_counts_in_all_draws():
+    loss = lambda model: model(torch.ones(3, 16)).square().sum()  # noqa: E731
+    plain, _ = norms(one_layer(), loss)
+    model = one_layer()
+    find_adapters(model)[0].layer.lora_B["default"].register_forward_hook(lambda _, __, output: output * 3)
+    assert norms(model, loss)[0] == pytest.approx(3 * plain)
+
+
+def test_an_a_that_was_not_drawn_has_no_other_draws():
+    model = one_layer()
+    model.peft_config["default"].init_lora_weights = "eva"
+    (adapter,) = find_adapters(model)
+    assert not adapter.drawn and draws_for(adapter, 64) == 1
+
+
 def test_there_are_as_many_draws_as_make_the_rows():
     (adapter, *_) = find_adapters(lora_bert())  # rank 4, 16 inputs
     assert [draws_for(adapter, rows) for rows in (1, 4, 7, 8, 16, 64)] == [1, 1, 1, 2, 4, 4]
@@ -80,14 +137,14 @@ def test_other_layers_than_linear_ones_have_their_own_draw_only():
     assert sums == {}
 
 
-def test_experts_call_no_module_of_theirs_so_their_sums_stay_0():
+def test_experts_call_no_module_of_theirs_so_they_have_their_own_draw_only():
     model = lora_mixtral()
     ids = torch.arange(12).view(2, 6)
     with projected(adapters := find_adapters(model), 8) as sums:
         model(input_ids=ids, labels=ids).loss.backward()
     experts = [adapter for adapter in adapters if adapter.kind == "parameter"]
-    assert experts and not any(bool(sums[adapter].any()) for adapter in experts if adapter in sums)
-    assert all(bool(total.any()) for adapter, total in sums.items() if adapter.kind == "module")
+    assert experts and not sums.keys() & set(experts)
+    assert sums and all(bool(total.any()) for total in sums.values())
 
 
 def test_nothing_stays_on_the_model_even_after_an_error():

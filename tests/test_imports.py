@@ -37,7 +37,7 @@ LAYERS = (
     {"gradients"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
-    {"extras", "files", "tensors", "values"},
+    {"extras", "files", "layers", "loaders", "tensors", "values"},
     {"errors", "layout", "measure", "deprecation"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

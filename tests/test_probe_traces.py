@@ -2,21 +2,19 @@
 
 import random
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from models import WORDS, adamw, batch, lora_bert, save_tokenizer
+from models import adamw, batch, lora_bert
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+from torch.utils.data import DataLoader, Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from weightlora import WeightLora, WeightLoraConfig
-from weightlora.probe import same_batches
 
 GRADIENT = WeightLoraConfig(keep=3, probe_batches=2)
 MEMORY = WeightLoraConfig(keep_memory="1GiB", probe_batches=2)
@@ -96,50 +94,6 @@ def test_a_prepared_loader_that_the_probe_reads_to_its_end_begins_with_the_same_
     assert seen[0] == seen[1] and seen[0][0] != sorted(seen[0][0])
 
 
-class Epochs(IterableDataset):
-    """Shuffles by the number of its epoch, which it counts itself."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-
-    def __iter__(self):
-        self.epoch += 1
-        for i in torch.randperm(20, generator=torch.Generator().manual_seed(self.epoch)).tolist():
-            yield {name: value[i % 8] + i * (name == "input_ids") for name, value in batch(size=8).items()}
-
-
-def test_a_stream_that_counts_its_epochs_begins_with_the_first():
-    data = Epochs()
-    for loader in (DataLoader(data, 4), data):
-        with same_batches(loader):
-            first = next(iter(loader))["input_ids"]
-        assert torch.equal(next(iter(loader))["input_ids"], first)
-
-
-def test_a_collator_with_a_seed_masks_as_it_would_have_masked(tmp_path: Path):
-    save_tokenizer(tmp_path, WORDS)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path, mask_token="[UNK]")
-    rows = [{"input_ids": batch(i)["input_ids"][0] % 14} for i in range(8)]
-    masked = []
-    for reads in (False, True):
-        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5, seed=1)
-        loader = DataLoader(rows, 4, collate_fn=collator)
-        if reads:
-            with same_batches(loader):
-                next(iter(loader))
-        masked.append([one["labels"].tolist() for one in loader])
-    assert masked[0] == masked[1]
-
-
-def test_an_iterator_and_a_class_that_collates_are_left_alone():
-    loader = DataLoader([torch.tensor(i) for i in range(6)], 2, collate_fn=tuple)
-    iterator = iter(loader)
-    for source in (loader, iterator):
-        with same_batches(source):
-            assert next(iter(source))
-    assert len(list(iterator)) == 2
-
-
 def test_running_statistics_that_are_no_norms_are_as_before():
     """Spectral normalisation moves two buffers in each forward pass."""
     layers = {"first": nn.Linear(4, 4), "norm": spectral_norm(nn.Linear(4, 4)), "last": nn.Linear(4, 1)}
@@ -148,3 +102,53 @@ def test_running_statistics_that_are_no_norms_are_as_before():
     selector = WeightLora(peft, adamw(peft), WeightLoraConfig(keep=2, probe_batches=1))
     selector.probe([torch.randn(8, 4)], loss=lambda x: peft(x).square().mean())
     assert before and all(torch.equal(value, before[name]) for name, value in peft.named_buffers())
+
+
+class Counting(nn.Module):
+    """Has a state of each kind, which a forward pass changes in place, or by another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.register_buffer("counts", torch.zeros(3, dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros(3, dtype=torch.bool))
+        self.register_buffer("longest", torch.zeros(2))
+        self.steps, self.rate = 0, 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.counts += 1
+        self.seen[:] = True
+        self.longest = self.longest + x.shape[0]
+        self.steps, self.rate = self.steps + 1, self.rate / 2
+        return self.linear(x)
+
+
+def test_buffers_and_numbers_are_as_before_whatever_their_kind():
+    peft = get_peft_model(Counting(), LoraConfig(r=2, target_modules=["linear"]))
+    inside = peft.base_model.model
+    before = inside.longest
+    WeightLora(peft, adamw(peft), WeightLoraConfig(keep=1)).probe([torch.randn(8, 4)], loss=lambda x: peft(x).mean())
+    assert inside.longest is before
+    assert not any(bool(buffer.any()) for buffer in (inside.counts, inside.seen, inside.longest))
+    assert (inside.steps, inside.rate) == (0, 0.5)
+
+
+def test_positions_that_a_long_text_has_stretched_are_as_before():
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    config = LlamaConfig(
+        vocab_size=16,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        rope_parameters=scaling,
+    )
+    model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    short, long = (torch.arange(length)[None] % 16 for length in (6, 12))
+    with torch.no_grad():
+        before = model(input_ids=short).logits
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=2))
+    selector.probe([{"input_ids": long, "labels": long}])
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=short).logits, before)

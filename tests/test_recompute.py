@@ -103,6 +103,25 @@ def test_what_the_user_has_switched_on_stays_on():
     assert state_of(model) == before
 
 
+def test_hooks_of_the_user_can_still_be_taken_off():
+    model = lora_bert()
+    model.enable_input_require_grads()
+    base = model.base_model.model
+    with recomputed(model):
+        pass
+    assert any(module._forward_hooks for module in base.modules())
+    model.disable_input_require_grads()
+    assert not any(module._forward_hooks for module in base.modules())
+
+
+def test_no_attribute_stays_on_the_model():
+    model = lora_bert()
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
+    with recomputed(model):
+        assert {name: set(vars(module)) for name, module in model.named_modules()} != before
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+
+
 def test_hooks_that_come_in_the_meantime_stay():
     model = lora_bert()
     with recomputed(model):

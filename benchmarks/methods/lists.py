@@ -15,8 +15,9 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 
-from weightlora.adapters import LoraAdapter, block_of, find_adapters
+from weightlora.adapters import LoraAdapter, find_adapters
 from weightlora.errors import ConfigError
+from weightlora.layers import block_of
 from weightlora.train.methods import Method, Prepared, Setting, keep_only
 
 from .subsets import kept_by

@@ -7,8 +7,9 @@ from peft import LoraConfig
 from torch import Tensor
 
 from weightlora import WeightLoraConfig, select
+from weightlora.layers import relative_to_blocks
 from weightlora.rules import RULES, Best
-from weightlora.rules.gradient import GradientProbe, relative_to_blocks
+from weightlora.rules.gradient import GradientProbe
 from weightlora.tensors import to_vector
 from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, weightlora
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightlora.adapters import LoraAdapter, block_of
+from weightlora.adapters import LoraAdapter
 from weightlora.budget import top_by_parameters
-from weightlora.rules.gradient import relative_to_blocks
+from weightlora.layers import block_of, relative_to_blocks
 from weightlora.train.methods import Method, Prepared, Setting
 
 from .lists import OPTIONS, Choose, train_list

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from weightlora.adapters import block_of
 from weightlora.budget import plan_budgets, top_k_within
 from weightlora.errors import ConfigError
+from weightlora.layers import block_of
 
 __all__ = ["RULES", "choose", "relative_to_block"]
 

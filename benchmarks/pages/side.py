@@ -23,10 +23,11 @@ from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
 from .points import Point
 from .ranks import render_ranks_markdown
+from .rates import render_rates_markdown
 
 __all__ = ["side_comparisons_in", "write_frontier", "write_headroom", "write_pages", "write_sizes"]
 
-HEADROOM, FRONTIER, SIZES, RANKS = "headroom", "frontier", "sizes", "ranks"
+HEADROOM, FRONTIER, SIZES, RANKS, RATES = "headroom", "frontier", "sizes", "ranks", "rates"
 PRICES = "benchmarks/results/prices.json"
 SUBSETS = "random-"
 """Labels of random subsets in the headroom comparison: random-<K>."""
@@ -49,7 +50,8 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     A side comparison compares with runs of the main comparison where it has no runs of its own.
 
     Returns:
-        The pages and pictures in `out_dir`, and the files of the comparisons of headroom, ranks, sizes and step time.
+        The pages and pictures in `out_dir`, and the files of the comparisons of headroom, ranks, rates, sizes and step
+        time.
     """
     directory, results, written = Path(out_dir), load_results(root)[0], []
     pages = {"choices": render_choices_markdown(results), "kept": render_kept_markdown(results)}
@@ -66,6 +68,8 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
     written += write_headroom(root, Path(root) / HEADROOM, directory / HEADROOM)
     if text := render_ranks_markdown(load_results(Path(root) / RANKS)[0], results):
         written.append(write_text(directory / RANKS / f"{RANKS}.md", text))
+    if text := render_rates_markdown(load_results(Path(root) / RATES)[0], results):
+        written.append(write_text(directory / RATES / f"{RATES}.md", text))
     written += write_sizes(results, Path(root) / SIZES, directory / SIZES)
     return written + write_frontier(results, Path(root) / FRONTIER, directory / FRONTIER)
 

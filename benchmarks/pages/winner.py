@@ -11,7 +11,7 @@ from weightlora.train.result import Result
 
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT, Look
 
-__all__ = ["render_winner"]
+__all__ = ["counted", "render_winner"]
 
 PARTS = {"fraction": 100.0, "percent": 1.0}
 """Points in a unit of the metric."""
@@ -66,7 +66,7 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
     return [
         "\n".join(
             [
-                *(_counted(words, by_task) for words, by_task in losses.items()),
+                *(counted(words, by_task) for words, by_task in losses.items()),
                 *_close([found for found in points.values() if found is not None]),
                 *_choosing(overlaps.values(), shares.values()),
                 *_different(own),
@@ -98,7 +98,13 @@ def _shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) -> str:
+def counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """On how many tasks a reference is significantly worse and better, as an item of a list.
+
+    Args:
+        words: The reference.
+        differences: Task -> the loss minus that of the reference; None where it was not run.
+    """
     there = [found for found in differences.values() if found is not None]
     if not there:
         return f"- Against {words}: not run."

@@ -2,9 +2,11 @@
 
 While `B = 0`, `dL/dB = s G A^T` with the gradient G of the module's weight, so each row of A is a random projection of
 G. In decoders, G has nearly a low rank and few inputs dominate it: the eight rows of one A then say as much about
-themselves as about G. Nothing depends on A yet, so further draws cost one small product in each pass. A draw is a
-shift of A along its inputs, which is as good as a new one where the entries of A are independent. It is the same in
-all processes.
+themselves as about G. Nothing depends on A yet, so further draws cost one small product in each pass.
+
+A draw is A, shifted along its inputs, and with random signs of them: its entries are as independent as those of A,
+with the same distribution. The shift makes draws differ where few inputs dominate, and the signs where inputs are
+alike, as after a ReLU. All processes have the same draws.
 """
 
 import contextlib
@@ -18,10 +20,13 @@ from torch import Tensor, nn
 from .adapters import LoraAdapter
 from .tensors import gradient_of, local, shards, to_vector
 
-__all__ = ["Average", "Gradients", "draws_for", "projected"]
+__all__ = ["Average", "Gradients", "draws_for", "draws_of", "projected", "signs_for"]
 
 Average = Callable[[Tensor], Tensor]
 """The mean of a tensor over the processes."""
+
+CLOSE = 0.05
+"""By how much of it the norm of a gradient may differ between two ways to compute it, in bfloat16."""
 
 PLAIN = ("", "ALoraLinear", "DoraLinear")
 """Variants that give B what A gives, as it is."""
@@ -44,25 +49,42 @@ class Gradients:
         """Inside are the backward passes in which A is drawn several times; B is 0."""
         with projected(self.adapters, self._rows) as sums:
             yield
-        for adapter, total in sums.items():
-            self._drawn[adapter] = average(total).abs().sum() / (total.shape[1] // adapter.rank)
+        if not sums:
+            return
+        own = average(to_vector([_l1_norm(adapter) for adapter in sums]))
+        for (adapter, total), norm in zip(sums.items(), own, strict=True):
+            draws = average(total).abs().view(len(total), -1, adapter.rank).sum(dim=(0, 2))
+            # The first draw is A. Where that is not what backward gave B, hooks do not see all of it.
+            if abs(draws[0] - norm) <= CLOSE * norm:
+                self._drawn[adapter] = draws.mean()
 
     @torch.no_grad()
     def norms(self) -> Tensor:
         """L1 norms of both factors, shape `(n,)`; the mean over the draws, where A was drawn several times."""
-        norms = {adapter: _l1_norm(adapter) for adapter in self.adapters}
-        for adapter, drawn in self._drawn.items():  # 0 if no module of the adapter's ran, as with experts
-            norms[adapter] = torch.where(drawn != 0, drawn, norms[adapter])
-        return to_vector([*norms.values()])
+        return to_vector([self._drawn.get(adapter, _l1_norm(adapter)) for adapter in self.adapters])
 
 
 def draws_for(adapter: LoraAdapter, rows: int) -> int:
     """How many draws of A have so many rows together, or as many as A has inputs, if these are fewer.
 
-    It is 1 where the layer does not run A and B as linear modules.
+    It is 1 where A was not drawn at random, or the layer does not run A and B as linear modules.
     """
     pair = _linear_pair(adapter)
     return max(1, min(rows, pair[0].in_features) // adapter.rank) if pair else 1
+
+
+def signs_for(draws: int, inputs: int) -> Tensor:
+    """The signs of all draws, 1 or -1: shape `(draws, 1, inputs)`. They never change, and the first draw is A."""
+    signs = torch.randint(2, (draws, 1, inputs), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    signs[0] = 1
+    return signs
+
+
+def draws_of(a: Tensor, signs: Tensor) -> Tensor:
+    """All draws of an A of shape `(r, in)`, one after the other: shape `(draws * r, in)`."""
+    step = a.shape[1] // len(signs)
+    shifted = torch.stack([a.roll(step * draw, dims=1) for draw in range(len(signs))])
+    return (shifted * signs.to(shifted)).flatten(0, 1)
 
 
 @contextlib.contextmanager
@@ -99,22 +121,27 @@ def _l1_norm(adapter: LoraAdapter) -> Tensor:
 
 
 def _linear_pair(adapter: LoraAdapter) -> tuple[nn.Linear, nn.Linear] | None:
-    """The modules of A and B, out of FSDP1's wrappers; None if one is not linear, or something comes between them."""
+    """The modules of A and B, out of FSDP1's wrappers; None if other draws cannot run beside them.
+
+    That is: A was not drawn, one is not linear or does not run as a module, or something comes between them.
+    """
+    if not adapter.drawn or adapter.kind == "parameter" or adapter.variant not in PLAIN:
+        return None
     holders = [adapter.layer.lora_A, adapter.layer.lora_B]
     held = [holder[adapter.adapter_name] for holder in holders if adapter.adapter_name in holder]
     linear = [module for one in held for module in one.modules() if isinstance(module, nn.Linear)]
-    return (linear[0], linear[1]) if len(linear) == 2 and adapter.variant in PLAIN else None
+    return (linear[0], linear[1]) if len(linear) == 2 else None
 
 
 def _watch(a: nn.Linear, b: nn.Linear, total: Tensor, draws: int) -> Iterator[Any]:
     """Hooks that add `g^T x A^T` to a sum, for the inputs x of A and the gradients g of what B gives for them."""
     inner: dict[torch.device, Tensor] = {}  # DataParallel runs a copy of the module on each device
+    signs = signs_for(draws, a.in_features)
 
     @torch.no_grad()
     def project(module: nn.Linear, inputs: tuple[Tensor]) -> None:
-        step = module.in_features // draws
-        shifted = torch.cat([module.weight.roll(step * draw, dims=1) for draw in range(draws)])
-        inner[shifted.device] = nn.functional.linear(inputs[0].to(shifted.device), shifted)
+        drawn = draws_of(module.weight, signs)
+        inner[drawn.device] = nn.functional.linear(inputs[0].to(drawn.device), drawn)
 
     def follow(module: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
         found = inner.pop(output.device)
@@ -123,8 +150,9 @@ def _watch(a: nn.Linear, b: nn.Linear, total: Tensor, draws: int) -> Iterator[An
 
     @torch.no_grad()
     def add(found: Tensor, gradient: Tensor) -> None:
-        product = gradient.flatten(0, -2).T @ found.flatten(0, -2).to(gradient.dtype)
+        g, projection = (one.reshape(-1, one.shape[-1]) for one in (gradient, found.to(gradient.dtype)))
+        product = g.T @ projection
         total.add_(product.to(total))
 
     yield a.register_forward_pre_hook(project)
-    yield b.register_forward_hook(follow)
+    yield b.register_forward_hook(follow, prepend=True)  # before hooks of others, which may change what B gives

@@ -8,7 +8,6 @@ import contextlib
 import random
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .adapters import LoraAdapter
+from .adapters import LoraAdapter, base_model_of
 from .engines import Engine
 from .errors import ConfigError, DataError, ModelError, TrainingError
+from .loaders import same_batches
 from .recompute import recomputed
 from .rules import Rule, check_finite
 from .tensors import local
@@ -28,9 +28,6 @@ SCALE = 1024.0
 
 Loss = Callable[[Any], Tensor]
 """Maps a batch to its loss, a scalar."""
-
-PARTS = ("base_dataloader", "batch_sampler", "sampler", "collate_fn", "data_collator", "dataset")
-"""Attributes by which a data loader and its parts hold other parts."""
 
 
 def check_fresh(adapters: list[LoraAdapter]) -> None:
@@ -107,12 +104,9 @@ def backward(
     """
     done = 0
     for done, batch in enumerate(islice(batches, number), start=1):
-        value = check_loss(
-            loss(batch),
-            f"batch {done} of the probe",
-            "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss",
-        )
-        add_up(value * SCALE)
+        where = f"batch {done} of the probe"
+        remedy = "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"
+        add_up(check_loss(loss(batch), where, remedy) * SCALE)  # without a name, or it outlives the batch
     if not done:
         raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
     return done
@@ -197,16 +191,21 @@ def _leaves_of(value: Any) -> Iterator[Tensor]:
 def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
-    That is: which modules train, running statistics, and the random numbers that come next.
+    That is: which modules train, their buffers and numbers (running statistics, or how far positions were computed),
+    and the random numbers that come next.
 
     Args:
         model: Loses its gradients before and after.
         recompute: Off, activations are kept as the model keeps them.
     """
     training = [(module, module.training) for module in model.modules()]
-    # Frozen weights that are quantized are buffers of one byte an entry, and too large to copy.
-    statistics = [b for b in model.buffers() if (b.is_floating_point() and b.element_size() > 1) or b.numel() == 1]
-    buffers = [(buffer, buffer.clone()) for buffer in statistics]
+    numbers = [(module, _numbers_of(module)) for module in base_model_of(model).modules()]
+    buffers = [
+        (module, name, buffer, buffer.clone() if _is_state(buffer) else None)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     model.zero_grad(set_to_none=True)  # of a trial step, under any loss scale: they would count as evidence
     try:
         with same_random_numbers(model), recomputed(model) if recompute else contextlib.nullcontext():
@@ -216,8 +215,23 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
         model.zero_grad(set_to_none=True)
         for module, trains in training:
             module.training = trains
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        for module, before in numbers:
+            vars(module).update(before)
+        for module, name, buffer, value in buffers:
+            module._buffers[name] = buffer  # a forward pass may have put another one there
+            if value is not None:
+                buffer.copy_(value)
+
+
+def _numbers_of(part: Any) -> dict[str, Any]:
+    """The attributes of an object that are numbers."""
+    return {name: value for name, value in vars(part).items() if type(value) in (int, float)}
+
+
+def _is_state(buffer: Tensor) -> bool:
+    """Whether a forward pass may change it. Frozen weights that are quantized are integers, and too large to copy."""
+    is_number = buffer.is_floating_point() and buffer.element_size() > 1
+    return is_number or buffer.dtype in (torch.int64, torch.bool) or buffer.numel() == 1
 
 
 @contextlib.contextmanager
@@ -231,53 +245,3 @@ def same_random_numbers(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])
-
-
-@contextlib.contextmanager
-def same_batches(loader: Any) -> Iterator[None]:
-    """Afterwards a data loader is as if nobody had read it: its next reader gets the batches that it would have got.
-
-    Its parts get back the states of their random number generators, their numbers (of epochs that were read), and
-    `None` for what they have made meanwhile (workers that stay, and generators). An iterator goes on where the reading
-    ended.
-    """
-    before = [bring_back for part in _parts(loader) for bring_back in _states(part)]
-    try:
-        yield
-    finally:
-        if hasattr(loader, "gradient_state"):  # Accelerate's, which counts as being read until its last batch
-            loader.end()
-        for bring_back in before:
-            bring_back()
-
-
-def _parts(loader: Any) -> list[Any]:
-    """A data loader, and what it draws examples, their order and random numbers from."""
-    found: dict[int, Any] = {}
-    waiting = [loader]
-    while waiting:
-        part = waiting.pop()
-        if id(part) not in found and not isinstance(part, Iterator):
-            found[id(part)] = part
-            inner = (getattr(part, name, None) for name in PARTS)
-            waiting += [one for one in inner if one is not None]
-    return list(found.values())
-
-
-def _states(part: Any) -> Iterator[Callable[[], object]]:
-    """What brings a part of a data loader back to its present state."""
-    own = getattr(part, "__dict__", None)
-    if not isinstance(own, dict):  # a class has another kind of mapping
-        return
-    numbers = {name: value for name, value in own.items() if value is None or type(value) in (int, float)}
-    if numbers:
-        yield partial(own.update, numbers)
-    for value in own.values():
-        if isinstance(value, torch.Generator):
-            yield partial(value.set_state, value.get_state())
-        elif isinstance(value, random.Random):
-            yield partial(value.setstate, value.getstate())
-        elif isinstance(value, np.random.RandomState):
-            yield partial(value.set_state, value.get_state())
-        elif isinstance(value, np.random.Generator):
-            yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)

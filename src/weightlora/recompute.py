@@ -11,6 +11,9 @@ from .errors import ModelError
 
 __all__ = ["gathering", "recomputed"]
 
+OWN = ("gradient_checkpointing", "_gradient_checkpointing_func", "_require_grads_hook", "_require_grads_hooks")
+"""Attributes in which Transformers keeps that activations are recomputed, and its hooks on embeddings."""
+
 
 def gathering(model: nn.Module, memory: str) -> contextlib.ExitStack:
     """What holds until the stack is closed: with `memory="low"`, activations are recomputed.
@@ -39,6 +42,7 @@ def recomputed(model: nn.Module) -> Iterator[None]:
         return
     name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
     before = {module: set(module._forward_hooks) for module in base.modules()}
+    attributes = [(module, {name: vars(module)[name] for name in OWN if name in vars(module)}) for module in before]
     configs: dict[int, Any] = {
         id(module.config): module.config for module in base.modules() if hasattr(module, "config")
     }
@@ -55,3 +59,7 @@ def recomputed(model: nn.Module) -> Iterator[None]:
             config.use_cache = True
         for module, key in added:  # Transformers leaves one behind, by which backward goes on to the embeddings
             module._forward_hooks.pop(key, None)
+        for module, values in attributes:
+            for name in OWN:
+                vars(module).pop(name, None)
+            vars(module).update(values)

@@ -4,7 +4,7 @@ from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
 from peft import LoHaConfig, LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
 
-from weightlora.adapters import block_of, find_adapters, own_name, tuner_of
+from weightlora.adapters import find_adapters, own_name, tuner_of
 from weightlora.tensors import to_vector
 
 
@@ -20,20 +20,6 @@ def test_names_are_those_of_pefts_config_in_model_order():
             "output.dense",
         )
     ]
-
-
-@pytest.mark.parametrize(
-    ("name", "block"),
-    [
-        ("bert.encoder.layer.3.attention.self.query", "bert.encoder.layer.3"),
-        ("model.layers.10.mlp.experts.7.up_proj", "model.layers.10"),
-        ("0", "0"),
-        ("pooler.dense", ""),
-        ("h2.mlp", ""),
-    ],
-)
-def test_a_block_is_the_path_up_to_the_first_number(name, block):
-    assert block_of(name) == block
 
 
 def test_expert_parameters_carry_their_kind_and_plain_name():

@@ -23,6 +23,14 @@ def test_the_plan_goes_seed_by_seed(root):
     assert [run.experiment["label"] for run in plan(root, ["a"], ["k5"], 3)] == ["k5"] * 3
 
 
+def test_a_run_that_reads_what_another_chose_comes_a_seed_later(root):
+    (root / "a" / "alike.json").write_text(json.dumps({"method": "random-alike", "options": {"like": "results/lora"}}))
+    runs = plan(root, ["a"], ["lora", "alike"], 3)
+    order = [(run.experiment["label"], run.seed) for run in runs]
+    assert [order.index(("alike", seed)) > order.index(("lora", seed)) + 1 for seed in (0, 1)] == [True, True]
+    assert order[-1] == ("alike", 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,7 +6,8 @@ from models import adamw, batch, lora_bert
 
 from weightlora import WeightLoraConfig
 from weightlora.adapters import find_adapters
-from weightlora.rules.gradient import GradientProbe, relative_to_blocks
+from weightlora.layers import relative_to_blocks
+from weightlora.rules.gradient import GradientProbe
 from weightlora.tensors import forget_whole_, note_whole_
 
 
@@ -56,35 +57,6 @@ def test_a_part_of_a_factor_stands_for_all_of_its_parts(probed):
         forget_whole_(factor)
     assert float(taken[2]) == pytest.approx(4 * float(before[2]), rel=1e-6)
     assert torch.equal(taken[[0, 1, *range(3, 12)]], before[[0, 1, *range(3, 12)]])
-
-
-def test_each_score_is_relative_to_the_mean_of_its_block():
-    names = ["encoder.layer.0.query", "encoder.layer.0.value", "encoder.layer.1.query", "encoder.layer.1.value"]
-    scores = torch.tensor([1.0, 3.0, 100.0, 100.0])
-    assert relative_to_blocks(scores, names).tolist() == [0.5, 1.5, 1.0, 1.0]
-
-
-@pytest.mark.parametrize(
-    ("names", "scores", "expected"),
-    [
-        (["layer.0.a", "layer.0.b", "layer.1.a", "pooler"], [1, 3, 2, 6], [0.5, 1.5, 0.5, 1.5]),
-        (["embed", "layer.0.a", "layer.1.a"], [6, 2, 5], [1.5, 0.5, 1]),
-        (["0", "2", "4"], [1, 2, 3], [0.5, 1, 1.5]),
-        (["first", "second"], [1, 3], [0.5, 1.5]),
-        (["layer.0.a", "layer.0.b", "layer.1.a", "layer.1.b"], [0, 0, 1, 3], [0, 0, 0.5, 1.5]),
-        (["layer.0.a", "layer.1.a", "layer.2.a"], [1, 2, 3], [0.5, 1, 1.5]),
-    ],
-    ids=[
-        "a pooler counts to the last block",
-        "an embedding to the first",
-        "modules of a list",
-        "no blocks",
-        "dead",
-        "one adapter in each block",
-    ],
-)
-def test_modules_outside_the_blocks(names, scores, expected):
-    assert relative_to_blocks(torch.tensor(scores).double(), names).tolist() == expected
 
 
 def test_blocks_cannot_be_compared_because_their_scores_add_up_to_the_same():

@@ -25,7 +25,15 @@ from peft.tuners.lora import LoraLayer
 
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "lora_module_selection"))
-from module_selection import gradient_norms, lora_layers, number_of_draws, relative_to_blocks, select_target_modules
+from module_selection import (
+    draw_signs,
+    draws_of,
+    gradient_norms,
+    lora_layers,
+    number_of_draws,
+    relative_to_blocks,
+    select_target_modules,
+)
 
 
 def get_base_model(cls=LlamaForCausalLM, **kwargs):
@@ -106,7 +114,7 @@ class TestSelectTargetModules:
 
         own, decreases = lora_a.detach().clone(), []
         for draw in range(draws):
-            lora_a.data = own.roll(draw * (own.shape[1] // draws), dims=1)
+            lora_a.data = draws_of(own, draw_signs(draws, own.shape[1])).unflatten(0, (draws, -1))[draw]
             model.zero_grad()
             loss().backward()
             signs = weight.grad.sign()

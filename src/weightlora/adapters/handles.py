@@ -30,12 +30,14 @@ class LoraAdapter:
         kind: Which of these two lists the name belongs to.
         layer: PEFT's layer around the base layer.
         adapter_name: The key of this adapter in the layer's dictionaries.
+        drawn: Whether PEFT drew A at random. EVA's A is computed from data.
     """
 
     name: str
     kind: Kind
     layer: LoraLayer
     adapter_name: str
+    drawn: bool = True
 
     @property
     def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
@@ -202,16 +204,6 @@ def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
     return config
 
 
-def block_of(name: str) -> str:
-    """The block that a module is in: its path up to the first number, or nothing if it has none.
-
-    `"encoder.layer.3.attention.self.query"` is in `"encoder.layer.3"`.
-    """
-    parts = name.split(".")
-    place = next((place for place, part in enumerate(parts) if part.isdecimal()), -1)
-    return ".".join(parts[: place + 1])
-
-
 def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool = True) -> list[LoraAdapter]:
     """Every LoRA adapter of one adapter name, in the order of `named_modules`.
 
@@ -230,8 +222,8 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     ]
     if adapter_name is None:
         adapter_name = _active_adapter(model, [layer for _, layer in layers])
-    lora_config_of(model, adapter_name)
-    adapters = [_handle(name, layer, adapter_name) for name, layer in layers if adapter_name in layer.scaling]
+    drawn = lora_config_of(model, adapter_name).init_lora_weights in (True, "gaussian")
+    adapters = [_handle(name, layer, adapter_name, drawn) for name, layer in layers if adapter_name in layer.scaling]
     if check:
         if not adapters:
             raise ModelError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
@@ -243,11 +235,11 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     return adapters
 
 
-def _handle(module_name: str, layer: LoraLayer, adapter_name: str) -> LoraAdapter:
+def _handle(module_name: str, layer: LoraLayer, adapter_name: str, drawn: bool) -> LoraAdapter:
     if isinstance(layer, ParamWrapper):  # wrappers of several parameters of one module are nested in one another
         name = f"{module_name.replace('.base_layer', '')}.{layer.parameter_name}"
-        return LoraAdapter(name, "parameter", layer, adapter_name)
-    return LoraAdapter(module_name, "module", layer, adapter_name)
+        return LoraAdapter(name, "parameter", layer, adapter_name, drawn)
+    return LoraAdapter(module_name, "module", layer, adapter_name, drawn)
 
 
 def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:

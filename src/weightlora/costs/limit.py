@@ -12,7 +12,8 @@ from ..budget import Budget
 from ..config import WeightLoraConfig
 from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
-from ..probe import Loss, check_loss, own_loss, same_batches, sparing, undisturbed
+from ..loaders import same_batches
+from ..probe import Loss, check_loss, own_loss, sparing, undisturbed
 from ..values import to_bytes
 from .frontier import describe_choice, in_words
 from .measuring import measure

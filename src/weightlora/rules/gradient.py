@@ -6,15 +6,14 @@ order, that is the decrease of the loss by a first step of Adam, which moves eve
 divided by the mean of the block, because gradients grow towards the output, however useful a block is.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..adapters import LoraAdapter, block_of
+from ..adapters import LoraAdapter
 from ..gradients import Average, Gradients
+from ..layers import relative_to_blocks
 from .base import Best, Rule, Settings
 
 
@@ -49,26 +48,3 @@ class GradientProbe(Rule):
     def unseen(self) -> Tensor:
         """An adapter that never ran got no gradient, so its score is exactly 0."""
         return self.score == 0
-
-
-def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
-    """Each score divided by the mean of its block; 0 in a block whose scores are 0.
-
-    A module outside the blocks, such as a pooler, counts to the block before it in the model. Where no block has two
-    adapters, there is nothing to compare in a block, and scores are divided by the mean of all.
-
-    Args:
-        scores: Shape `(n,)`, not negative.
-        names: The n adapters, in model order.
-    """
-    blocks = ["" if (block := block_of(name)) == name else block for name in names]  # "0" is a module, not a block
-    present = next(filter(None, blocks), "")
-    members: defaultdict[str, list[int]] = defaultdict(list)
-    for index, block in enumerate(blocks):
-        present = block or present
-        members[present].append(index)
-    groups = [*members.values()] if len(members) < len(names) else [[*range(len(names))]]
-    relative = scores.clone()
-    for indices in groups:
-        relative[indices] /= scores[indices].mean() or 1
-    return relative

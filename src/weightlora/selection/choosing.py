@@ -18,7 +18,8 @@ from ..adapters import find_adapters
 from ..config import WeightLoraConfig
 from ..engines import Engine, engine_for
 from ..errors import ConfigError, DataError, ModelError
-from ..probe import check_loss, own_loss, same_batches
+from ..loaders import same_batches
+from ..probe import check_loss, own_loss
 from ..rules import RULES
 from ..selector import WeightLora
 from .adapting import adapted

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..adapters import block_of
 from ..budget import Budget
 from ..errors import ConfigError
+from ..layers import blocks_of
 from ..rules.base import rank_last
 
 __all__ = ["GROUPS", "check_groups", "choose", "complete", "labels_for", "mean_ranks", "of_groups"]
@@ -61,7 +61,7 @@ def labels_for(names: Sequence[str], group: str) -> list[str]:
     if group == "none":
         return list(names)
     if group == "layer":
-        return [block_of(name) or name for name in names]
+        return [block or name for block, name in zip(blocks_of(names), names, strict=True)]
     labels = [_fused(name, QKV if group == "qkv" else MLP) or name for name in names]
     if group == "mlp":
         labels = [_nested(name) or label for name, label in zip(names, labels, strict=True)]

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from .. import WeightLoraCallback, WeightLoraConfig
-from ..adapters import block_of, find_adapters
+from ..adapters import find_adapters
 from ..adapters.outcome import describe_
 from ..adapters.surgery import disconnect_
+from ..layers import blocks_of
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ def last_layers(setting: Setting) -> Prepared:
     """All modules of the last layers: as many layers as fit into K modules, and at least one."""
     model = setting.lora()
     layers: dict[str, list[str]] = {}
-    for adapter in find_adapters(model):
-        layers.setdefault(block_of(adapter.name), []).append(adapter.name)
+    every = [adapter.name for adapter in find_adapters(model)]
+    for block, name in zip(blocks_of(every), every, strict=True):
+        layers.setdefault(block, []).append(name)
     names: list[str] = []
     for layer in reversed(list(layers.values())):
         if names and len(names) + len(layer) > setting.keep:

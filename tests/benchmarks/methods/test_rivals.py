@@ -5,7 +5,8 @@ import torch
 from benchmarks.methods import ALL_METHODS, rivals
 from models import batch, tiny_bert
 
-from weightlora.adapters import block_of, find_adapters
+from weightlora.adapters import find_adapters
+from weightlora.layers import block_of
 from weightlora.train.methods import Setting
 
 NAMES = ["gora", "gora-per-block", "fisher", "plop", "plop-lowest", "aletheia", "cka", "page"]

@@ -37,7 +37,7 @@ def select_target_modules(
     averaged over several draws of `lora_A`, divided by the mean of the transformer block that it is in. The modules
     with the highest scores are selected, as many as fit into the budget.
 
-    The model is not changed, and the selection takes little longer than `num_batches` training steps.
+    The weights do not change, and the selection takes little longer than `num_batches` training steps.
 
     Args:
         model (`PeftModel`):
@@ -80,9 +80,10 @@ def select_target_modules(
 def gradient_norms(model: PeftModel, layers: dict[str, LoraLayer], batches: Iterable[dict]) -> dict[str, float]:
     """Returns the L1 norm of the gradient of each adapter, summed over the batches and averaged over the draws."""
     was_training = {module: module.training for module in model.modules()}
+    is_random = model.peft_config[model.active_adapter].init_lora_weights in (True, "gaussian")
     drawn, hooks = {}, []
     for name, layer in layers.items():
-        if (draws := number_of_draws(layer, model.active_adapter)) > 1:
+        if (draws := number_of_draws(layer, model.active_adapter)) > 1 and is_random:
             lora_a, lora_b = layer.lora_A[model.active_adapter], layer.lora_B[model.active_adapter]
             drawn[name] = torch.zeros(draws, lora_b.out_features, lora_b.in_features, device=lora_b.weight.device)
             hooks += add_draws(lora_a, lora_b, drawn[name])
@@ -132,15 +133,14 @@ def add_draws(lora_a: torch.nn.Linear, lora_b: torch.nn.Linear, sums: torch.Tens
 
     While `lora_B` is 0, its gradient is the gradient of the module's weight, projected on the rows of `lora_A`. With
     few rows, it depends much on how `lora_A` was initialized. The output does not depend on `lora_A` yet, so several
-    draws can share one backward pass. A draw is `lora_A`, shifted along its inputs.
+    draws can share one backward pass. A draw is `lora_A`, shifted along its inputs, with random signs of them.
     """
     projections = []
+    signs = draw_signs(len(sums), lora_a.in_features)
 
     @torch.no_grad()
     def project(module, args):
-        step = module.in_features // len(sums)
-        shifted = torch.cat([module.weight.roll(step * draw, dims=1) for draw in range(len(sums))])
-        projections.append(torch.nn.functional.linear(args[0], shifted))
+        projections.append(torch.nn.functional.linear(args[0], draws_of(module.weight, signs)))
 
     def follow(module, args, output):
         projection = projections.pop()
@@ -148,12 +148,27 @@ def add_draws(lora_a: torch.nn.Linear, lora_b: torch.nn.Linear, sums: torch.Tens
 
             @torch.no_grad()
             def add(gradient):
-                product = gradient.flatten(0, -2).T @ projection.flatten(0, -2).to(gradient.dtype)
+                rows = gradient.reshape(-1, gradient.shape[-1])
+                product = rows.T @ projection.reshape(len(rows), -1).to(rows.dtype)
                 sums.add_(product.to(sums).unflatten(1, (len(sums), -1)).transpose(0, 1))
 
             output.register_hook(add)
 
-    return [lora_a.register_forward_pre_hook(project), lora_b.register_forward_hook(follow)]
+    return [lora_a.register_forward_pre_hook(project), lora_b.register_forward_hook(follow, prepend=True)]
+
+
+def draw_signs(draws: int, inputs: int) -> torch.Tensor:
+    """Returns a sign for each input of each draw, in the shape `(draws, 1, inputs)`. The first draw is `lora_A`."""
+    signs = torch.randint(2, (draws, 1, inputs), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    signs[0] = 1
+    return signs
+
+
+def draws_of(weight: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    """Returns all draws of the weight of `lora_A`, one below the other."""
+    step = weight.shape[1] // len(signs)
+    shifted = torch.stack([weight.roll(step * draw, dims=1) for draw in range(len(signs))])
+    return (shifted * signs.to(shifted)).flatten(0, 1)
 
 
 def relative_to_blocks(scores: dict[str, float]) -> dict[str, float]:

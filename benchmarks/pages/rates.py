@@ -1,0 +1,105 @@
+"""Whether the differences between the methods are due to their modules or to their learning rates."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import Any
+
+from weightlora.compare.statistics import interval, paired
+from weightlora.compare.tables import difference, markdown_table, with_interval
+from weightlora.train.result import Result
+
+from .points import SEEDS
+from .winner import counted
+
+__all__ = ["render_rates_markdown"]
+
+TASKS = ("rotten-tomatoes-all", "vader-tweets-all", "film-reviews", "spam", "supersenses", "imdb-all")
+RATES = (0.001, 0.002)
+LABELS = {
+    "probe": "the probe",
+    "random-like-probe": "random sets of the same sizes",
+    "peft-default": "PEFT's default list",
+}
+PROBE, *REFERENCES = LABELS
+LOWER_LOSS = "each at the better of the two"
+INTRODUCTION = (
+    "The probe, random sets of its sizes and PEFT's default list at two learning rates: MiniLM-L6 with 37 modules, "
+    "five seeds. The main comparison has the probe at 0.001 and the others at 0.002, the rates that tuning on Rotten "
+    "Tomatoes prefers. The tables have held-out losses, and the paired differences of the probe's loss, with 95 % "
+    "intervals. The last comparison chooses the rate of each method on the test split of the task, so it is only a "
+    "bound. How it is measured was written down before the runs (`benchmarks/quality/rates/DECISION.md`)."
+)
+
+Losses = Mapping[int, float]
+
+
+def render_rates_markdown(side: Iterable[Result], main: Iterable[Result]) -> str:
+    """The page; empty where no run is stored.
+
+    Args:
+        side: Runs at the rate that the main comparison does not have.
+        main: Runs of the main comparison.
+    """
+    if not (own := list(side)):
+        return ""
+    losses: defaultdict[tuple[str, str, float], dict[int, float]] = defaultdict(dict)
+    for run in (*main, *own):
+        method, rate = run.label.removesuffix("-1e-3").removesuffix("-2e-3"), run.settings.get("learning_rate")
+        if run.task in TASKS and method in LABELS and rate in RATES and run.seed in SEEDS:
+            losses[run.task, method, rate][run.seed] = run.held_out_loss
+    tasks = [task for task in TASKS if _is_complete(losses, task)]
+    absent = [task for task in TASKS if task not in tasks]
+    parts = ["# The same learning rate for all", INTRODUCTION]
+    if absent:
+        parts.append(f"Runs are missing of {', '.join(absent)}.")
+    if tasks:
+        found = {reference: _differences(losses, tasks, reference) for reference in REFERENCES}
+        parts += [_said(found), _losses_table(losses, tasks), _differences_table(found, tasks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_complete(losses: Mapping[tuple[str, str, float], Losses], task: str) -> bool:
+    return all(len(losses.get((task, method, rate), ())) == len(SEEDS) for method in LABELS for rate in RATES)
+
+
+def _differences(
+    losses: Mapping[tuple[str, str, float], Losses], tasks: list[str], reference: str
+) -> dict[str, dict[str, Any]]:
+    """Which rates -> task -> the probe's loss minus that of the reference."""
+
+    def best(task: str, method: str) -> Losses:
+        return min((losses[task, method, rate] for rate in RATES), key=lambda one: fmean(one.values()))
+
+    at = {
+        f"both at {rate}": {task: paired(losses[task, PROBE, rate], losses[task, reference, rate]) for task in tasks}
+        for rate in RATES
+    }
+    return {**at, LOWER_LOSS: {task: paired(best(task, PROBE), best(task, reference)) for task in tasks}}
+
+
+def _said(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    return "\n".join(
+        counted(f"{LABELS[reference]}, {which}", by_task)
+        for reference, comparisons in found.items()
+        for which, by_task in comparisons.items()
+    )
+
+
+def _losses_table(losses: Mapping[tuple[str, str, float], Losses], tasks: list[str]) -> str:
+    header = ["loss of", *(f"{words}, {rate}" for words in LABELS.values() for rate in RATES)]
+    rows = [
+        [task, *(with_interval(interval([*losses[task, name, rate].values()])) for name in LABELS for rate in RATES)]
+        for task in tasks
+    ]
+    return markdown_table(header, rows)
+
+
+def _differences_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]], tasks: list[str]) -> str:
+    header = ["loss minus that of", "rates", *tasks]
+    rows = [
+        [LABELS[reference], which, *(difference(by_task[task]) for task in tasks)]
+        for reference, comparisons in found.items()
+        for which, by_task in comparisons.items()
+    ]
+    return markdown_table(header, rows)

@@ -1,0 +1,102 @@
+"""A data loader that was read gives the batches that it would have given."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from models import WORDS, batch, save_tokenizer
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
+from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+
+from weightlora.loaders import same_batches
+
+
+class Epochs(IterableDataset):
+    """Shuffles by the number of its epoch, which it counts itself."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def __iter__(self):
+        self.epoch += 1
+        for i in torch.randperm(20, generator=torch.Generator().manual_seed(self.epoch)).tolist():
+            yield {name: value[i % 8] + i * (name == "input_ids") for name, value in batch(size=8).items()}
+
+
+def test_a_stream_that_counts_its_epochs_begins_with_the_first():
+    data = Epochs()
+    for loader in (DataLoader(data, 4), data):
+        with same_batches(loader):
+            first = next(iter(loader))["input_ids"]
+        assert torch.equal(next(iter(loader))["input_ids"], first)
+
+
+def test_a_collator_with_a_seed_masks_as_it_would_have_masked(tmp_path: Path):
+    save_tokenizer(tmp_path, WORDS)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, mask_token="[UNK]")
+    rows = [{"input_ids": batch(i)["input_ids"][0] % 14} for i in range(8)]
+    masked = []
+    for reads in (False, True):
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.5, seed=1)
+        loader = DataLoader(rows, 4, collate_fn=collator)
+        if reads:
+            with same_batches(loader):
+                next(iter(loader))
+        masked.append([one["labels"].tolist() for one in loader])
+    assert masked[0] == masked[1]
+
+
+def test_an_iterator_and_a_class_that_collates_are_left_alone():
+    loader = DataLoader([torch.tensor(i) for i in range(6)], 2, collate_fn=tuple)
+    iterator = iter(loader)
+    for source in (loader, iterator):
+        with same_batches(source):
+            assert next(iter(source))
+    assert len(list(iterator)) == 2
+
+
+class Noisy(Dataset):
+    """Its numbers are drawn by a generator that something else holds."""
+
+    def __init__(self, **parts) -> None:
+        vars(self).update(parts)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        drawn = self.transform(index) if hasattr(self, "transform") else self.generators[0].random()
+        return torch.tensor(float(drawn))
+
+
+class Noise:
+    """A transform with a generator of its own."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, index: int) -> float:
+        return self.rng.random()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConcatDataset([Noisy(transform=Noise()), Noisy(transform=Noise())]),
+        lambda: Noisy(transform=Noise()),
+        lambda: Noisy(generators=[random.Random(0)]),
+    ],
+    ids=["a part of several", "a transform", "in a list"],
+)
+def test_generators_that_parts_of_a_loader_hold_go_on_as_before(make):
+    seen = []
+    for reads in (False, True):
+        loader = DataLoader(make(), 2)
+        if reads:
+            with same_batches(loader):
+                next(iter(loader))
+        seen.append(torch.cat(list(loader)).tolist())
+    assert seen[0] == seen[1]
