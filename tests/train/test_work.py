@@ -50,8 +50,8 @@ def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):
         ([0, 1, 2**70], "the label 1180591620717411303424 in train would make"),
         (
             [0, 1, 0.5],
-            f"the label 0.5 in row 2 of train {FIRST} is neither a whole number nor a name: mend the row, leave it out, or "
-            "use --task regression.",
+            f"the label 0.5 in row 2 of train {FIRST} is neither a whole number nor a name: mend the row, leave it "
+            "out, or use --task regression.",
         ),
         ([0, 1, None], f"row 2 of train {FIRST} has an empty field as its label: mend the row, or"),
         ([[0], [1]], f"the label [0] in row 0 of train {FIRST} is neither a whole number nor a name"),

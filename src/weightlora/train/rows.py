@@ -57,10 +57,10 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
                 continue
             for row, value in enumerate(rows[name]):
                 if not _fits(value, kind):
-                    place = name_row(rows, split, row)
+                    what = "an empty field" if value is None else shown(value)
                     raise DataError(
-                        f"{place} has {'an empty field' if value is None else shown(value)} as its {name}, which must be {RULES[kind]}: mend the row, or "
-                        "leave it out."
+                        f"{name_row(rows, split, row)} has {what} as its {name}, which must be {RULES[kind]}: mend "
+                        "the row, or leave it out."
                     )
 
 

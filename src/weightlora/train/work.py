@@ -162,7 +162,8 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         if not named and split != "train" and (more := _with_class(names, label)):
             example = shlex.join(more[:MOST_SHOWN]) + (" ..." if len(more) > MOST_SHOWN else "")
             raise DataError(
-                f"{what} is that of no training row: add such a row, or give all classes, as in --class_names {example}."
+                f"{what} is that of no training row: add such a row, or give all classes, as in --class_names "
+                f"{example}."
             )
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
         raise DataError(f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}).")
