@@ -160,8 +160,8 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"keep": -1}, r"^keep=-1 must be a number of adapters of at least 1"),
         ({"keep": True}, r"^keep=True must be a number of adapters"),
         ({"keep": "3"}, r"^keep='3' must be a number of adapters"),
-        ({"keep": 0.0}, r"^keep=0\.0 is not a fraction in \(0, 1\): for a number of adapters pass an int\.$"),
-        ({"keep": 1.0}, r"^keep=1\.0 is not a fraction in \(0, 1\): for a number of adapters pass an int\.$"),
+        ({"keep": 0.0}, r"^keep=0\.0 is not a fraction in \(0, 1\): for a number of adapters write a whole number\.$"),
+        ({"keep": 1.0}, r"^keep=1\.0 is not a fraction in \(0, 1\): for a number of adapters write 1\.$"),
         ({"keep": -0.5}, r"^keep=-0\.5 is not a fraction"),
         ({"keep": float("nan")}, r"^keep=nan is not a fraction"),
         ({"keep_parameters": 0}, r"^keep_parameters=0 must be a whole number of at least 1\.$"),
@@ -342,7 +342,7 @@ def test_a_number_of_steps_that_cannot_be_is_refused(config, total, message):
 
 @pytest.mark.parametrize("select_steps", [0.0, 1.0, 1.5, -0.2])
 def test_a_fraction_lies_between_0_and_1(select_steps):
-    with pytest.raises(ConfigError, match=r"is not a fraction in \(0, 1\): for a number of steps pass an int"):
+    with pytest.raises(ConfigError, match=r"is not a fraction in \(0, 1\): for a number of steps write"):
         WeightLoraConfig(select_steps=select_steps)
 
 

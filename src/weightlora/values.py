@@ -20,7 +20,8 @@ def check_int(name: str, value: object, smallest: int) -> None:
 def check_fraction(name: str, value: float, of: str) -> None:
     """Raise a `ConfigError` unless a setting is in (0, 1)."""
     if not 0 < value < 1:
-        raise ConfigError(f"{name}={value} is not a fraction in (0, 1): for a number of {of} pass an int.")
+        whole = f"{value:.0f}" if value >= 1 and float(value).is_integer() else "a whole number"
+        raise ConfigError(f"{name}={value} is not a fraction in (0, 1): for a number of {of} write {whole}.")
 
 
 def check_keep(keep: object) -> None:

@@ -23,6 +23,12 @@ def given(place: Path, tmp_path: Path) -> Callable[..., list[str]]:
     return lambda *more: list(map(str, [*data, "--output_dir", tmp_path / "run", *QUICK, *more]))
 
 
+def without(name: str, flags: list[str]) -> list[str]:
+    """The flags without one and its value."""
+    at = flags.index(name)
+    return flags[:at] + flags[at + 2 :]
+
+
 def files(directory: Path) -> list[str]:
     return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
 
@@ -68,7 +74,7 @@ def prepared(recipe):
 
 def test_flags_of_the_selection(given, tmp_path: Path, capsys):
     flags = ["--selection", "random", "--seeds", "2", "--group", "qkv", "--keep", "7", "--format", "json"]
-    assert main(["select", *given(*flags)]) == 0
+    assert main(["select", *without("--select_steps", given(*flags))]) == 0
     out, err = capsys.readouterr()
     found, shown = json.loads(out), " ".join(err.split())
     assert found["rule"] == "random" and found["grouping"]["group"] == "qkv" and len(found["seeds"]) == 13
@@ -88,19 +94,14 @@ def test_layers_are_chosen_by_a_rule_that_compares_them(given, tmp_path: Path, c
 
 def test_layers_are_not_chosen_by_the_probe(given, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setattr("weightlora.train.choosing.load_prepared", lambda *_: pytest.fail("the model was loaded"))
-    flags = given("--group", "layer", "--keep", "7")
-    at = flags.index("--select_steps")
-    del flags[at : at + 2]
-    assert main(["select", *flags]) == 2
+    assert main(["select", *without("--select_steps", given("--group", "layer", "--keep", "7"))]) == 2
     assert "group='layer' compares layers, and selection='gradient'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("bound", "most"), [("700", 700), ("0.2", 716)])
 def test_a_budget_of_parameters(given, place: Path, tmp_path: Path, capsys, bound, most):
     flags = given("--selection", "random", "--keep_parameters", bound, "--format", "json")
-    place_of_keep = flags.index("--keep")
-    del flags[place_of_keep : place_of_keep + 2]
-    assert main(["select", *flags]) == 0
+    assert main(["select", *without("--keep", without("--select_steps", flags))]) == 0
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["trainable_parameters"]["after"] <= most and found["trainable_parameters"]["before"] == 3584
     assert Selection.load(tmp_path / "run").config["keep"] is None
@@ -109,9 +110,7 @@ def test_a_budget_of_parameters(given, place: Path, tmp_path: Path, capsys, boun
 def test_without_a_place_nothing_is_written(given, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = given("--selection", "random", "--format", "json")
-    at = flags.index("--output_dir")
-    del flags[at : at + 2]
-    assert main(["select", *flags]) == 0
+    assert main(["select", *without("--output_dir", without("--select_steps", flags))]) == 0
     out, err = capsys.readouterr()
     assert len(json.loads(out)["target_modules"]) == 3
     assert "train_runtime" not in err  # a dict of Transformers, of a training that is not the user's
@@ -119,7 +118,7 @@ def test_without_a_place_nothing_is_written(given, tmp_path: Path, capsys, monke
 
 
 def test_an_earlier_run_is_replaced_only_if_asked(given, tmp_path: Path, capsys):
-    flags = given("--selection", "random")
+    flags = without("--select_steps", given("--selection", "random"))
     assert main(["select", *flags]) == 0
     assert main(["select", *flags]) == 2
     assert "is not empty" in capsys.readouterr().err
@@ -151,7 +150,10 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         (["--group", "qk"], "group='qk' is not known"),
         (["--seeds", "0"], "seeds=0 must be"),
         (["--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
-        (["--selection", "gradients"], "selection='gradients' is not known"),
+        (["--selection", "gradients"], "selection='gradients' is not known: did you mean gradient."),
+        (["--selection", "best"], "selection='best' is not known: choose one of credit, gradient, stoiht, random."),
+        (["--selection", "random"], "--selection random chooses before the first step: drop it, or set --selection"),
+        (["--method", "random"], "--select_steps 2 is a setting of methods that choose while training, and --method"),
         (["--keep_parameters", "few"], "keep_parameters='few' is not a number"),
         (["--keep_parameters", "10"], "keep_parameters=10 is less than"),
         (["--method", "lora"], "--method lora makes no choice"),

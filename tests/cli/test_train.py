@@ -26,6 +26,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def without(names: str, flags: list[str]) -> list[str]:
+    """The flags without these, each with its value."""
+    return [flag for i, flag in enumerate(flags) if flag not in names.split() and flags[i - 1] not in names.split()]
+
+
 @pytest.fixture
 def given(world: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def make(*more: object) -> list[str]:
@@ -69,10 +74,7 @@ def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: P
     ],
 )
 def test_the_plan_says_what_is_known_before_the_choice(given, capsys: pytest.CaptureFixture, budget, shown):
-    flags = given(*budget, "--dry_run")
-    for name in ("--select_steps", "--keep"):
-        at = flags.index(name)
-        del flags[at : at + 2]
+    flags = [*without("--select_steps --keep", given()), *budget, "--dry_run"]
     assert main(["train", *flags]) == 0
     assert f"trainable 3,618 parameters {shown}" in " ".join(capsys.readouterr().out.split())
 
@@ -97,9 +99,10 @@ def test_the_choice_is_printed_once(given, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_choice_before_the_first_step_is_printed_and_no_choice_is_not(given, tmp_path: Path, capsys):
-    assert main(["train", *given("--method", "random")]) == 0
+    assert main(["train", *without("--select_steps", given("--method", "random"))]) == 0
     assert capsys.readouterr().out.count("WeightLoRA kept 3 of 13 adapters") == 1
-    assert main(["train", *given("--method", "lora", "--output_dir", tmp_path / "lora")]) == 0
+    plain = given("--method", "lora", "--output_dir", tmp_path / "lora")
+    assert main(["train", *without("--select_steps --keep", plain)]) == 0
     assert "WeightLoRA kept" not in capsys.readouterr().out
 
 
@@ -108,7 +111,7 @@ def test_the_learning_rate_fits_the_method(given, tmp_path: Path, capsys: pytest
     assert prepare(parse(given("--learning_rate", "3e-3"))).recipe.training.learning_rate == 3e-3
     job = prepare(parse(given("--method", "lora")))
     assert job.plan.learning_rate == job.recipe.training.learning_rate == LORA_RATE == 5e-4
-    assert main(["train", *given("--method", "lora")]) == 0
+    assert main(["train", *without("--select_steps --keep", given("--method", "lora"))]) == 0
     shown = capsys.readouterr().out
     assert shown.count("learning rate") == 2 and shown.count("0.0005") == 2, "in the plan, and with the result"
     result = read_result(tmp_path / "out")
@@ -126,7 +129,8 @@ def test_the_learning_rate_fits_the_method(given, tmp_path: Path, capsys: pytest
     ],
 )
 def test_an_option_that_the_method_does_not_read_is_refused(given, capsys, method: str, options: str, message: str):
-    assert main(["train", *given("--method", method, "--method_options", options)]) == 2
+    flags = without("--select_steps --keep", given("--method", method, "--method_options", options))
+    assert main(["train", *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -148,3 +152,35 @@ def test_arguments_of_the_trainer_that_do_not_fit_are_one_sentence(given, capsys
         == 2
     )
     assert capsys.readouterr().err.startswith("weightlora train: the arguments do not fit together: ")
+
+
+def test_a_finished_run_is_refused_before_the_data_is_read(given, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("weightlora.train.plan.read_splits", lambda *_: pytest.fail("the data was read"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").write_text("{}")
+    assert main(["train", *given()]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "has the result of a finished run: give another --output_dir, or delete it." in err
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "message"),
+    [
+        ("lora", ["--keep", "3"], "--keep 3 is a setting of the choice, and --method lora makes no choice: drop it"),
+        ("full", ["--select_steps", "2"], "--select_steps 2 is a setting of the choice, and --method full makes no"),
+        (
+            "random",
+            ["--select_steps", "2"],
+            "--select_steps 2 is a setting of methods that choose while training, and",
+        ),
+        ("top", ["--keep", "3", "--select_steps", "2"], "--select_steps 2 is a setting of methods that choose while"),
+    ],
+)
+def test_a_setting_of_another_method_is_refused(given, tmp_path: Path, capsys, method: str, flags, message: str):
+    typed = [*without("--select_steps --keep", given("--method", method)), *flags]
+    assert main(["train", *typed]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.endswith("drop it, or set --method weightlora.\n")
+    (tmp_path / "recipe.yaml").write_text("keep: 3\nselect_steps: 2\n")  # it is for several methods
+    shared = [*without("--select_steps --keep", given("--method", method)), "--config", str(tmp_path / "recipe.yaml")]
+    assert main(["train", *shared, "--dry_run"]) == 0

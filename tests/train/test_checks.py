@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from weightlora.train import parse
-from weightlora.train.checks import options_of
+from weightlora.train.checks import number_to_keep, options_of
 from weightlora.values import to_bytes
 
 
@@ -33,7 +33,33 @@ from weightlora.values import to_bytes
 )
 def test_settings_that_cannot_be_right(world: Path, refused, more: list[object], message: str):
     base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "llama", "--pad_token", "</s>"]
-    assert message in refused(*base, "--max_steps", 4, "--max_length", 64, "--keep", 1, "--use_cpu", *more)
+    assert message in refused(*base, "--max_steps", 4, "--max_length", 64, "--use_cpu", *more)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--keep", 0], "keep=0 must be a number of adapters of at least 1"),
+        (["--keep", "5.0"], "keep=5.0 is not a fraction in (0, 1): for a number of adapters write 5."),
+        (["--keep", "1.5"], "for a number of adapters write a whole number."),
+        (["--keep", "inf"], "keep='inf' is not a number"),
+        (["--keep_parameters", "2.0e3"], "for a number of parameters write 2000."),
+        (["--keep_parameters", "0.5e1"], "for a number of parameters write 5."),
+        (["--keep_memory", "6gb"], "keep_memory='6gb' is no amount of memory"),
+        (["--keep_step_time", 2], "keep_step_time=2.0 must be a fraction"),
+        (["--prompt", "Review: {text}"], "prompt='Review: {text}' is a setting of --verbalised: drop it, or add"),
+        (["--label_words", " no", " yes"], "label_words=[' no', ' yes'] is a setting of --verbalised: drop it"),
+    ],
+)
+def test_settings_are_checked_before_the_data_is_read(world: Path, refused, monkeypatch, more, message: str):
+    monkeypatch.setattr("weightlora.train.plan.read_splits", lambda *_: pytest.fail("the data was read"))
+    assert message in refused("--task", "cola", "--dataset", world / "glue", "--model", world / "llama", *more)
+
+
+@pytest.mark.parametrize(("text", "number"), [("9", 9), ("1e3", 1000), ("0.25", 0.25), ("25e-2", 0.25)])
+def test_whole_numbers_may_have_an_exponent(text: str, number: float):
+    found = number_to_keep(text)
+    assert found == number and type(found) is type(number)
 
 
 @pytest.mark.parametrize("below", ["", "more"])

@@ -20,7 +20,10 @@ def test_a_wrong_column(world: Path, rows: Path, refused):
     assert message.startswith("columns has 'words', which text-classification does not read")
     assert message.endswith("""as in --columns '{"text": "your_column"}'.""")
     message = refused(*classified(world, rows), "--columns", "text=txt")
-    assert message.endswith("""--columns '{"text": "your_column"}'.""")
+    assert message.endswith(""": write --columns '{"text": "your_column"}'.""")
+    given = '{"text": "txt", "label": "lable"}'
+    message = refused(*classified(world, rows), "--columns", given)
+    assert message.endswith("""name the right one, as in --columns '{"text": "txt", "label": "label"}'.""")
     message = refused("--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>", *files_of(rows))
     assert message.startswith("train has neither messages, nor prompt and completion, nor text: it has txt, label")
 
@@ -28,9 +31,19 @@ def test_a_wrong_column(world: Path, rows: Path, refused):
 def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
     empty = write_rows(tmp_path / "empty.jsonl", [])
     message = refused(*classified(world, write_rows(rows, LABELLED), empty))
-    assert message == f"the split validation is empty: {empty} has no rows."
+    assert message == f"the split validation is empty: {empty} has no rows; add some, or give another file."
     (table := tmp_path / "empty.csv").write_text("text,label\n")
-    assert "the split validation is empty" in refused(*classified(world, rows, table))
+    message = refused(*classified(world, rows, table))
+    assert message == f"the split validation is empty: {table} has no rows; add some, or give another file."
+
+
+def test_one_text_cannot_be_split(world: Path, rows: Path, refused):
+    write_rows(rows, [{"text": "fine", "label": i % 2} for i in range(4)])
+    message = refused("--task", "text-classification", "--model", world / "deberta", "--train_file", rows)
+    assert message == (
+        f"{rows} has one distinct text, and a part for validation can be split off from 2 or more: add rows, or give "
+        "--validation_file."
+    )
 
 
 def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Path, refused):

@@ -12,6 +12,7 @@ from weightlora.train import rows as reading
 from weightlora.train.rows import MARGIN, head_of, tail_of, words_of
 
 SHORT, LONGEST = 2**12, 2**17
+FIRST = "(the first is row 0)"
 QUESTION = {"id": "q", "question": "who?", "context": "Ann did it.", "answers": {"text": ["Ann"], "answer_start": [0]}}
 
 
@@ -39,7 +40,8 @@ def test_a_text_must_be_a_string(world: Path, rows: Path, refused, value: Any, p
     content = [{"text": f"fine {i}", "label": i % 2} for i in range(4)]
     content[place_of_it]["text"] = value
     message = refused(*classified(world, write_rows(rows, content)))
-    assert message.startswith(f"row {place_of_it} of train has {value!r} as its text, which must be a string")
+    what = "an empty field" if value is None else repr(value)
+    assert message.startswith(f"row {place_of_it} of train {FIRST} has {what} as its text, which must be a string")
 
 
 @pytest.mark.parametrize(
@@ -68,24 +70,28 @@ def test_each_column_has_what_its_family_reads(
     pad = ["--pad_token", "</s>"] if model == "llama" else []
     arguments = ["--task", task, "--model", world / model, *pad, "--max_length", "64", "--stride", "8"]
     message = refused(*arguments, *files_of(write_rows(rows, [row, row, {**row, name: value}])))
-    assert message.startswith("row 2 of train has ") and f" as its {name}, which must be " in message
+    assert message.startswith(f"row 2 of train {FIRST} has ") and f" as its {name}, which must be " in message
 
 
 @pytest.mark.parametrize(
     ("task", "wrong", "message"),
     [
-        ("text-classification", {"text": None}, "row {} of train has None as its text"),
+        ("text-classification", {"text": None}, "row {} of train (the first is row 0) has an empty field as its text"),
         (
             "text-classification",
             {"label": 1.5},
-            "the label 1.5 in row {} of train is neither a whole number nor a name",
+            "the label 1.5 in row {} of train (the first is row 0) is neither a whole number nor a name",
         ),
-        ("text-classification", {"label": -1}, "the label -1 in row {} of train is out of range"),
-        ("regression", {"label": None}, "the label None in row {} of train is not a number"),
-        ("token-classification", {"tags": ["O"]}, "row {} of train has 2 tokens and 1 tags"),
-        ("causal-lm", {"completion": ""}, "row {} of train has nothing to learn"),
-        ("seq2seq", {"target": " "}, "row {} of train has no target text"),
-        ("question-answering", {"answers": {"text": ["Bob"], "answer_start": [0]}}, "(row {} of train) is not in its"),
+        ("text-classification", {"label": -1}, "the label -1 in row {} of train (the first is row 0) is out of range"),
+        ("regression", {"label": None}, "row {} of train (the first is row 0) has an empty field as its label"),
+        ("token-classification", {"tags": ["O"]}, "row {} of train (the first is row 0) has 2 tokens and 1 tags"),
+        ("causal-lm", {"completion": ""}, "row {} of train (the first is row 0) has nothing to learn"),
+        ("seq2seq", {"target": " "}, "row {} of train (the first is row 0) has no target text"),
+        (
+            "question-answering",
+            {"answers": {"text": ["Bob"], "answer_start": [0]}},
+            "in row {} of train (the first is row 0) is not in its",
+        ),
     ],
 )
 def test_a_row_is_named_by_its_place_in_the_file_where_validation_rows_are_split_off(

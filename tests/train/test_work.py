@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -5,19 +6,25 @@ import pytest
 from recipes import LABELLED, classified, family_arguments, files_of, write_rows
 
 from weightlora.train import parse, prepare
+from weightlora.train.splitting import hold_out
+
+FIRST = "(the first is row 0)"
 
 
 def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
     more = write_rows(tmp_path / "more.jsonl", [*LABELLED, {"text": "odd", "label": 2}])
-    message = refused(*classified(world, write_rows(rows, LABELLED), more))
-    assert message.startswith("the label 2 in row 2 of validation is out of range: there are 2 classes, 0 to 1")
+    message = refused(*classified(world, write_rows(rows, LABELLED), more), "--class_names", "no", "yes")
+    assert message.startswith(
+        f"the label 2 in row 2 of validation {FIRST} is out of range: there are 2 classes, 0 to 1"
+    )
     assert "the label -1 in row 0" in refused(
         *classified(world, write_rows(rows, [{"text": "a", "label": -1}, *LABELLED]))
     )
     message = refused(*classified(world, write_rows(rows, [{"text": "a", "label": "x"}] * 2)))
     assert message.startswith("train has only the label 'x'")
     message = refused("--task", "regression", "--model", world / "deberta", *files_of(rows))
-    assert message.startswith("the label 'x' in row 0 of train is not a number")
+    assert message.startswith(f"the label 'x' in row 0 of train {FIRST} is not a number, and regression needs numbers")
+    assert message.endswith("mend the row, leave it out, or use --task text-classification.")
 
 
 def test_a_text_longer_than_the_model(world: Path, refused):
@@ -41,10 +48,14 @@ def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):
     [
         ([0, 1, 10**9], "the label 1000000000 in train would make 1000000001 classes for 3 labels"),
         ([0, 1, 2**70], "the label 1180591620717411303424 in train would make"),
-        ([0, 1, 0.5], "the label 0.5 in row 2 of train is neither a whole number nor a name"),
-        ([0, 1, None], "the label None in row 2 of train is neither a whole number nor a name"),
-        ([[0], [1]], "the label [0] in row 0 of train is neither a whole number nor a name"),
-        ([0, 1, -1], "the label -1 in row 2 of train is out of range"),
+        (
+            [0, 1, 0.5],
+            f"the label 0.5 in row 2 of train {FIRST} is neither a whole number nor a name: mend the row, leave it "
+            "out, or use --task regression.",
+        ),
+        ([0, 1, None], f"row 2 of train {FIRST} has an empty field as its label: mend the row, or"),
+        ([[0], [1]], f"the label [0] in row 0 of train {FIRST} is neither a whole number nor a name"),
+        ([0, 1, -1], f"the label -1 in row 2 of train {FIRST} is out of range"),
         ([0, 0], "train has only the label 0: give rows of at least two classes"),
     ],
 )
@@ -77,3 +88,43 @@ def test_truth_values_are_two_classes(world: Path, rows: Path, tmp_path: Path, k
 def test_a_class_name_twice(world: Path, rows: Path, refused):
     write_rows(rows, LABELLED)
     assert "has a name twice" in refused(*classified(world, rows), "--class_names", "a", "a")
+
+
+def test_a_class_that_only_rows_split_off_have_is_a_class(world: Path, rows: Path, tmp_path: Path):
+    texts = [f"text {i}" for i in range(20)]
+    _, held = hold_out([json.dumps([text]) for text in texts], 0.1)
+    write_rows(rows, [{"text": text, "label": "c" if i in held else "ab"[i % 2]} for i, text in enumerate(texts)])
+    given = ["--task", "text-classification", "--model", world / "deberta", "--train_file", rows, "--max_length", 32]
+    given += ["--max_steps", 8, "--use_cpu", "--output_dir", tmp_path / "out"]
+    work = prepare(parse(list(map(str, given)))).work
+    assert list(work.config["label2id"]) == ["a", "b", "c"]
+    assert set(work.train["labels"]) == {0, 1} and set(work.evaluation["validation"]["labels"]) == {2}
+
+
+@pytest.mark.parametrize(("label", "names"), [("c", "a b c"), ("so so", "a b 'so so'"), (3, "0 1 2 3")])
+def test_a_class_that_only_the_validation_file_has(
+    world: Path, rows: Path, tmp_path: Path, refused, label, names: str
+):
+    known = "ab" if isinstance(label, str) else (0, 1)
+    write_rows(rows, [{"text": f"text {i}", "label": known[i % 2]} for i in range(4)])
+    more = write_rows(tmp_path / "more.jsonl", [{"text": "fine", "label": known[0]}, {"text": "odd", "label": label}])
+    assert refused(*classified(world, rows, more)) == (
+        f"the label {label!r} in row 1 of validation {FIRST} is that of no training row: add such a row, or give all "
+        f"classes, as in --class_names {names}."
+    )
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_names_of_classes_that_pandas_takes_for_empty_fields(
+    world: Path, tmp_path: Path, ending: str, refused, capsys
+):
+    names, between = ["None", "NA", "null", "n/a", "nan"], {"csv": ",", "tsv": "\t"}[ending]
+    lines = [f"text {i}{between}{name}\n" for i, name in enumerate(names)]
+    (rows := tmp_path / f"rows.{ending}").write_text(f"text{between}label\n" + "".join(lines))
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    work = prepare(parse([*map(str, given), "--max_steps", "8"])).work
+    assert list(work.config["label2id"]) == sorted(names)
+    rows.write_text(f"text{between}label\n" + "".join(lines) + f"more{between}\n")
+    capsys.readouterr()  # of the first reading
+    message = refused(*classified(world, rows))
+    assert message == f"row 5 of train {FIRST} has an empty field as its label: mend the row, or leave it out."

@@ -108,7 +108,9 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from ..run import check_empty
     from ..selection.formats import check_format
     from ..train import parse, prepare
+    from ..train.checks import check_typed
     from ..train.choosing import check_chooses, choose
+    from ..train.methods import METHODS
     from .progress import choice_progress
     from .train import method_of, show_plan, show_prices
 
@@ -118,6 +120,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     output = str(recipe.training.output_dir) if "output_dir" in recipe.given else None
     if output is not None:
         check_empty(Path(output), own.overwrite)
+    check_typed(recipe, METHODS)
     job = prepare(recipe)
     check_chooses(job, own.group, own.seeds)
     first = recipe.training.process_index == 0
@@ -144,11 +147,21 @@ def with_selection(recipe: "Recipe", own: argparse.Namespace) -> "Recipe":
     """The recipe with what the flags of this command say about the selection."""
     import json
 
-    from ..train.arguments import parse_json
+    from ..errors import ConfigError
+    from ..rules import RULES
+    from ..train.arguments import nearest, parse_json
 
     arguments, training = recipe.method, recipe.training
     options = parse_json("method_options", arguments.method_options)
+    if own.selection not in (None, "auto", *RULES):
+        hint = nearest(own.selection, RULES) or f": choose one of {', '.join(RULES)}"
+        raise ConfigError(f"selection={own.selection!r} is not known{hint}.")
     if own.selection == "random":  # which needs no training
+        if "select_steps" in recipe.typed:
+            raise ConfigError(
+                f"--select_steps {arguments.select_steps} is a setting of rules that choose while training, and "
+                "--selection random chooses before the first step: drop it, or set --selection credit."
+            )
         arguments.method = "random"
     elif own.selection is not None:
         options["selection"] = own.selection

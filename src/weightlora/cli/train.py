@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def full_parser() -> argparse.ArgumentParser:
 
 
 def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
-    from ..train.fitting import fit
+    from ..train.checks import check_typed
+    from ..train.fitting import check_unfinished, fit
     from ..train.methods import METHODS
     from ..train.plan import prepare
     from .progress import show_choice
@@ -59,6 +61,9 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
         arguments.disable_tqdm = not sys.stderr.isatty()
+    check_typed(recipe, methods or METHODS)
+    if not recipe.method.dry_run:  # before the data is read, which may take long
+        check_unfinished(Path(str(arguments.output_dir)), arguments.resume_from_checkpoint is not None)
     job = prepare(recipe, methods or METHODS)
     if first:
         show_plan(console, job.plan, method_of(recipe))

@@ -126,13 +126,18 @@ GROUPS: Any = (DataArguments, ModelArguments, MethodArguments, Seq2SeqTrainingAr
 
 @dataclass(frozen=True)
 class Recipe:
-    """The arguments of a run. `given` has those that were set in files or on the command line, as plain values."""
+    """The arguments of a run.
+
+    `given` has those that were set in files or on the command line, as plain values, and `typed` the names of those on
+    the command line.
+    """
 
     data: DataArguments
     model: ModelArguments
     method: MethodArguments
     training: Seq2SeqTrainingArguments
     given: dict[str, Any]
+    typed: frozenset[str] = frozenset()
 
 
 class SentenceParser(HfArgumentParser):
@@ -179,11 +184,12 @@ def parse(arguments: Sequence[str]) -> Recipe:
         if not name.startswith("--"):
             raise ConfigError(f"{short!r} has no --name in front of it: write --name {short}.")
         raise ConfigError(f"{short} is not an argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
-    given = {action.dest for action in parser._actions if set(action.option_strings) & {a.split("=")[0] for a in rest}}
+    typed = {action.dest for action in parser._actions if set(action.option_strings) & {a.split("=")[0] for a in rest}}
     values = {name: value for group in groups for name, value in vars(group).items()}
-    names = sorted(given | settings.keys())
+    names = sorted(typed | settings.keys())
     data, model, method, training = groups
-    return Recipe(data, model, method, training, {name: _plain(values[name]) for name in names})
+    given = {name: _plain(values[name]) for name in names}
+    return Recipe(data, model, method, training, given, frozenset(typed))
 
 
 def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[str]) -> dict[str, Any]:

@@ -2,16 +2,19 @@
 
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..config import WeightLoraConfig
 from ..errors import ConfigError, DataError
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
 from .arguments import MethodArguments, Recipe, nearest, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
+from .wording import shown
 
-__all__ = ["check_recipe", "number_to_keep", "options_of"]
+__all__ = ["check_recipe", "check_typed", "number_to_keep", "options_of"]
 
 BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 """Arguments that bound the choice, beside K."""
@@ -59,19 +62,45 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for group, bounds in BOUNDS.items():
         for name, (least, most) in bounds.items():
             _check_number(name, getattr(getattr(recipe, group), name), least, most)
-    number_to_keep(recipe.method.keep)
+    for name in () if recipe.data.verbalised else ("prompt", "label_words"):
+        if (value := getattr(recipe.data, name)) is not None:
+            raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
+    WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     options_of(recipe)
     _check_options(recipe.method, methods[recipe.method.method])
     _check_prefix(recipe.method, methods[recipe.method.method])
     _check_output(str(recipe.training.output_dir))
 
 
+def check_typed(recipe: Recipe, methods: Methods) -> None:
+    """Raise a `ConfigError` if an argument of the command line has no effect with the method.
+
+    A recipe file may have such settings: it is for several methods.
+    """
+    arguments = recipe.method
+    method = methods.get(arguments.method)
+    if method is None or arguments.modules_from is not None:  # other checks say what is wrong
+        return
+    for name in sorted(method.unused & recipe.typed):
+        what = (
+            "the choice, and --method {} makes no choice"
+            if "keep" in method.unused
+            else "methods that choose while training, and --method {} is none of them"
+        ).format(arguments.method)
+        raise ConfigError(
+            f"--{name} {getattr(arguments, name)} is a setting of {what}: drop it, or set --method weightlora."
+        )
+
+
 def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:
-    """K as a number of adapters, or as a fraction; or another budget that is either."""
-    try:
-        return float(keep) if "." in keep else int(keep)
-    except ValueError:
-        raise ConfigError(f"{name}={keep!r} is not a number: give a number of {of} or a fraction (0.25).") from None
+    """K as a number of adapters, or as a fraction; or another budget that is either. `1e3` is a whole number."""
+    with suppress(ValueError):
+        return int(keep)
+    with suppress(ValueError):
+        number = float(keep)
+        if math.isfinite(number):
+            return int(number) if "." not in keep and number.is_integer() else number
+    raise ConfigError(f"{name}={keep!r} is not a number: give a number of {of} or a fraction (0.25).")
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
@@ -80,14 +109,17 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
     Raises:
         ConfigError: `method_options` is not JSON, or a budget is not a number.
     """
-    arguments = recipe.method
-    options: dict[str, Any] = parse_json("method_options", arguments.method_options)
-    given = {name: value for name in BUDGETS if (value := getattr(arguments, name)) is not None}
+    options: dict[str, Any] = parse_json("method_options", recipe.method.method_options)
+    return options | _budgets_of(recipe.method)
+
+
+def _budgets_of(arguments: MethodArguments) -> dict[str, Any]:
+    given: dict[str, Any] = {name: value for name in BUDGETS if (value := getattr(arguments, name)) is not None}
     if re.fullmatch(r"\d{1,15}", memory := str(given.get("keep_memory"))):
         given["keep_memory"] = int(memory)  # bytes, which an argument and a file hand over as a text
     if "keep_parameters" in given:
         given["keep_parameters"] = number_to_keep(given["keep_parameters"], "keep_parameters", "parameters (100000)")
-    return options | given
+    return given
 
 
 def _check_number(name: str, value: Any, least: float, most: float) -> None:

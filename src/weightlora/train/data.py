@@ -3,7 +3,7 @@
 import difflib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from .wording import first_line, shown
 
 __all__ = ["lacks_evaluation", "read_splits"]
 
+NAMES_ARE_TEXT = {"keep_default_na": False, "na_values": [""]}
+"""For pandas, which else takes `None`, `NA`, `null` and others for empty fields: they may be names of classes."""
+
 # How `datasets` reads a file, by its ending. GLUE's TSV files have bare quotation marks in their texts.
 BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"delimiter": "\t", "quoting": 3}),
+    ".csv": ("csv", NAMES_ARE_TEXT),
+    ".tsv": ("csv", {"delimiter": "\t", "quoting": 3, **NAMES_ARE_TEXT}),
     ".parquet": ("parquet", {}),
 }
 ALIASES = {
@@ -61,13 +64,15 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     wanted = ("train",) if split_off else ("train", *task.evaluation)
     splits = {name: _read(name, arguments, task, cache_dir) for name in wanted}
     columns = _mapping(arguments, task)
-    named = {name: _rename(name, rows, columns, task.family) for name, rows in splits.items()}
+    given = parse_json("columns", arguments.columns)
+    named = {name: _rename(name, rows, columns, task.family, given) for name, rows in splits.items()}
     if split_off:
-        named = _split_off(named["train"], task.family)
+        place = str(arguments.train_file or arguments.dataset or task.dataset)
+        named = _split_off(named["train"], task.family, place)
     limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in named}
     for name, rows in named.items():
         if len(rows) == 0:
-            raise DataError(f"the split {name} is empty: there is nothing to {_use(name)}.")
+            raise DataError(f"the split {name} is empty, so there is nothing to {_use(name)}: give rows.")
     return {
         name: rows if (limit := limits[name]) is None else rows.select(range(min(limit, len(rows))))
         for name, rows in named.items()
@@ -107,12 +112,12 @@ def _hub_splits(name: str, config: str | None, cache_dir: str | None) -> list[st
         return []
 
 
-def _split_off(rows: Dataset, family: str) -> dict[str, Dataset]:
+def _split_off(rows: Dataset, family: str, place: str) -> dict[str, Dataset]:
     """A tenth of the rows as `validation`, chosen by the hash of what the model reads."""
     rows = numbered(rows)
     columns = [name for name in READ[family] if name in rows.column_names]
     texts = [json.dumps([row[name] for name in columns], default=str) for row in rows.select_columns(columns)]
-    train, validation = hold_out(texts, SHARE)
+    train, validation = hold_out(texts, SHARE, place)
     return {"train": rows.select(train), "validation": rows.select(validation)}
 
 
@@ -168,7 +173,7 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
         if path.suffix not in BUILDERS:
             raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
         if path.stat().st_size == 0:
-            raise DataError(f"the split {split} is empty: {path} has no rows.")
+            raise DataError(f"the split {split} is empty: {path} has no rows; add some, or give another file.")
         if BUILDERS[path.suffix][0] == "json" and is_too_deep(path):
             raise DataError(f"the file {path} has lists or objects that are nested more than 64 deep: flatten them.")
     builder, settings = BUILDERS[paths[0].suffix]
@@ -181,7 +186,9 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
         )
     except Exception as error:  # of many kinds, also those of pandas and Arrow
         if "corresponds to no data" in str(error):  # it has only a header
-            raise DataError(f"the split {split} is empty: {paths[0]} has no rows.") from error
+            raise DataError(
+                f"the split {split} is empty: {paths[0]} has no rows; add some, or give another file."
+            ) from error
         raise DataError(f"the file {paths[0]} cannot be read: {first_line(error.__cause__ or error)}.") from error
     try:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
@@ -225,7 +232,7 @@ def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) 
 def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
     """Name in the family -> column. The user's names override those of the task, and these override the defaults."""
     known = COLUMNS[task.family]
-    given = parse_json("columns", arguments.columns, _example(task.family))
+    given = parse_json("columns", arguments.columns, f"write {_example(task.family)}")
     for name in given:
         if name not in known:
             raise DataError(
@@ -235,17 +242,21 @@ def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
     for name, column in given.items():
         if not isinstance(column, str | None) or (column is None and name not in OPTIONAL):
             raise DataError(
-                f"columns has {shown(column)} for {name}, which is no column: {_example(task.family, name)}."
+                f"columns has {shown(column)} for {name}, which is no column: write {_example(task.family, name)}."
             )
     return {**known, **task.columns, **given}
 
 
-def _example(family: str, name: str | None = None, column: str = "your_column") -> str:
-    """An example of `--columns` for a family."""
-    return f"--columns '{json.dumps({name or next(iter(COLUMNS[family])): column})}'"
+def _example(
+    family: str, name: str | None = None, column: str = "your_column", given: Mapping[str, Any] | None = None
+) -> str:
+    """An example of `--columns` for a family: what was given, with another column for one name."""
+    return f"--columns '{json.dumps({**(given or {}), name or next(iter(COLUMNS[family])): column})}'"
 
 
-def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: str) -> Dataset:
+def _rename(
+    split: str, rows: Dataset, columns: dict[str, str | None], family: str, given: Mapping[str, Any]
+) -> Dataset:
     if family == "causal-lm":  # it has one of three forms
         columns = _form(split, rows, columns)
     chosen: dict[str, str] = {}
@@ -259,7 +270,7 @@ def _rename(split: str, rows: Dataset, columns: dict[str, str | None], family: s
             hint = f", did you mean {close[0]}" if close else ""
             raise DataError(
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
-                f"the right one, as in {_example(family, name, close[0] if close else rows.column_names[0])}."
+                f"the right one, as in {_example(family, name, close[0] if close else rows.column_names[0], given)}."
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")

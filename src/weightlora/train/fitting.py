@@ -23,7 +23,7 @@ from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, ve
 from .loading import load_model
 from .methods import Prepared
 from .plan import Job, setting_for
-from .reading import is_directory
+from .reading import is_directory, is_file
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 from .resuming import checkpoint_of
 
@@ -133,7 +133,7 @@ def check_unfinished(output: Path, resumes: bool) -> None:
         resumes: Whether the run continues from a checkpoint.
     """
     for name in (RESULT, OLD_RESULT):
-        if (output / name).exists():
+        if is_file(output / name):
             raise DataError(f"{output} has the result of a finished run: give another --output_dir, or delete it.")
     if not resumes and is_directory(output) and get_last_checkpoint(str(output)) is not None:
         raise DataError(

@@ -188,6 +188,7 @@ class Method:
         reads_weights: Whether `prepare` runs the model or looks at its weights. The plan has no weights, so it takes
             LoRA on all modules instead.
         keeps: Whether a method that reads weights keeps K adapters.
+        unused: Arguments of a choice that have no effect with this method.
     """
 
     prepare: Callable[[Setting], Prepared]
@@ -196,6 +197,7 @@ class Method:
     adapts: bool = True
     reads_weights: bool = False
     keeps: bool = False
+    unused: frozenset[str] = frozenset()
 
     def __call__(self, setting: Setting) -> Prepared:
         """Prepare the model, in the plan and in the run."""
@@ -213,19 +215,21 @@ LORA_OPTIONS = frozenset(field.name for field in fields(LoraConfig) if field.ini
 CONFIG_OPTIONS = frozenset(field.name for field in fields(WeightLoraConfig)) - {"select_steps", "adapter_name"}
 """Fields of `WeightLoraConfig` that `method_options` may set. With `keep_parameters`, set `keep` to `null`."""
 
+STEPS, CHOICE = frozenset({"select_steps"}), frozenset({"keep", "select_steps"})
+
 METHODS: dict[str, Method] = {
-    "lora": Method(lora, LORA_OPTIONS),
-    "lora-equal": Method(lora_equal),
-    "random": Method(random, CONFIG_OPTIONS - {"selection"}),
-    "top": Method(top),
-    "last-layers": Method(last_layers),
+    "lora": Method(lora, LORA_OPTIONS, unused=CHOICE),
+    "lora-equal": Method(lora_equal, unused=STEPS),
+    "random": Method(random, CONFIG_OPTIONS - {"selection"}, unused=STEPS),
+    "top": Method(top, unused=STEPS),
+    "last-layers": Method(last_layers, unused=STEPS),
     "weightlora": Method(weightlora, CONFIG_OPTIONS),
     "weightlora-plus": Method(weightlora_plus, CONFIG_OPTIONS),
     "weightlora-paper": Method(weightlora_paper, CONFIG_OPTIONS),
     "weightlora-paper-plus": Method(weightlora_paper_plus, CONFIG_OPTIONS),
-    "dora": Method(dora),
-    "rslora": Method(rslora),
-    "full": Method(full, learning_rate=FULL_RATE, adapts=False),
+    "dora": Method(dora, unused=CHOICE),
+    "rslora": Method(rslora, unused=CHOICE),
+    "full": Method(full, learning_rate=FULL_RATE, adapts=False, unused=CHOICE),
 }
 
 IN_BENCHMARKS = ("adalora", "eva", "grad-norm", "kappa", "loha", "lokr", "vera")

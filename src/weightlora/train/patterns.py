@@ -15,10 +15,13 @@ from ..errors import ConfigError
 from .arguments import nearest
 from .wording import shown
 
-__all__ = ["check_names", "check_patterns", "patterns_in"]
+__all__ = ["check_names", "check_patterns", "fits", "patterns_in"]
 
 LIMIT = 5.0
 """Seconds for all expressions on all names of a model. An expression without nested repetition takes milliseconds."""
+
+ALL = "all-linear"
+"""PEFT's name for all linear modules, which is no expression."""
 
 FORMS = {
     "target_modules": "(?:{})$",
@@ -61,13 +64,23 @@ def check_names(targets: Sequence[str], names: Sequence[str]) -> None:
         names: The names of the model's modules.
     """
     for target in targets:
-        if not any(f".{name}".endswith(f".{target}") for name in names):
-            hint = nearest(target, {name.rpartition(".")[2] for name in names}) or ": give the end of a module's name"
+        if not fits(target, names):
+            hint = _nearest_end(target, names) or ": give the end of a module's name"
             raise ConfigError(f"target_modules has {shown(target)}, which no module of the model is named{hint}.")
 
 
-def check_patterns(patterns: Sequence[tuple[str, str]], names: Iterable[str]) -> None:
-    """Raise a `ConfigError` if an expression is not valid, or takes too long on one of the names.
+def fits(target: str, names: Iterable[str]) -> bool:
+    """Whether a module has this name, or a name that ends in it after a dot."""
+    return any(f".{name}".endswith(f".{target}") for name in names)
+
+
+def _nearest_end(target: str, names: Iterable[str]) -> str:
+    """The hint at an end of a module's name, with as many dots as the target."""
+    return nearest(target, {".".join(name.split(".")[-1 - target.count(".") :]) for name in names})
+
+
+def check_patterns(patterns: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
+    """Raise a `ConfigError` if an expression is not valid, takes too long on one of the names, or targets no module.
 
     Args:
         patterns: Pairs of the setting and its expression.
@@ -78,9 +91,19 @@ def check_patterns(patterns: Sequence[tuple[str, str]], names: Iterable[str]) ->
             re.compile(FORMS[setting].format(pattern))
         except (re.error, RecursionError, OverflowError) as error:
             raise ConfigError(f"{setting}={shown(pattern)} is not a regular expression: {error}.") from error
-    tried = [(setting, pattern) for setting, pattern in patterns if REPEATS & set(pattern)]
-    if not tried:
-        return
+    if tried := [(setting, pattern) for setting, pattern in patterns if REPEATS & set(pattern)]:
+        _check_time(tried, names)
+    for setting, pattern in patterns:
+        form = FORMS[setting].format(pattern)
+        if setting == "target_modules" and pattern != ALL and not any(re.match(form, name) for name in names):
+            hint = _nearest_end(pattern, names) or ": give the end of a module's name, or another expression"
+            raise ConfigError(
+                f"target_modules has {shown(pattern)}, which is neither the end of a module's name nor a regular "
+                f"expression for a whole name{hint}."
+            )
+
+
+def _check_time(tried: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
     asked = json.dumps([[FORMS[setting].format(pattern) for setting, pattern in tried], list(names)])
     command = [sys.executable, "-I", "-S", "-c", MATCH]
     try:

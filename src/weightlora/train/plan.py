@@ -24,7 +24,7 @@ from .data import lacks_evaluation, read_splits
 from .families import make_work
 from .loading import empty_model, fit_config_, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters, lora
-from .patterns import check_names, check_patterns, patterns_in
+from .patterns import check_names, check_patterns, fits, patterns_in
 from .tasks import find_task
 from .wording import first_line
 from .work import Source, Work
@@ -144,10 +144,11 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     targets: Any = arguments.target_modules
     if targets == ["all-linear"] and work.task_type in HEADS:
         targets = linear_names(model, HEADS[work.task_type])
-    elif len(targets) == 1 and not targets[0].isidentifier():
+    names = [name for name, _ in model.named_modules()]
+    if len(targets) == 1 and not targets[0].isidentifier() and not fits(targets[0], names):
         targets = targets[0]  # all-linear or a regular expression
     if isinstance(targets, list):
-        check_names(targets, [name for name, _ in model.named_modules()])
+        check_names(targets, names)
     options = options_of(recipe)
     if "keep" not in recipe.given and "keep" in method.options:
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
@@ -175,7 +176,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     )
     if not method.adapts:
         return setting
-    check_patterns(patterns_in(targets, setting.options), (name for name, _ in model.named_modules()))
+    check_patterns(patterns_in(targets, setting.options), names)
     try:
         n = count_adapters(setting)
     except (ValueError, TypeError, re.error) as error:

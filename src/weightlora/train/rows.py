@@ -57,10 +57,10 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
                 continue
             for row, value in enumerate(rows[name]):
                 if not _fits(value, kind):
-                    place = name_row(rows, split, row)
+                    what = "an empty field" if value is None else shown(value)
                     raise DataError(
-                        f"{place} has {shown(value)} as its {name}, which must be {RULES[kind]}: mend the row, or "
-                        "leave it out."
+                        f"{name_row(rows, split, row)} has {what} as its {name}, which must be {RULES[kind]}: mend "
+                        "the row, or leave it out."
                     )
 
 
@@ -70,8 +70,9 @@ def numbered(rows: Dataset) -> Dataset:
 
 
 def name_row(rows: Dataset, split: str, row: int) -> str:
-    """How an error names a row of a split: `"row 7 of train"`, with its number in the file."""
-    return f"row {rows[row][NUMBER]} of train" if NUMBER in rows.column_names else f"row {row} of {split}"
+    """How an error names a row of a split: `"row 7 of train (the first is row 0)"`, with its number in the file."""
+    number, split = (rows[row][NUMBER], "train") if NUMBER in rows.column_names else (row, split)
+    return f"row {number} of {split} (the first is row 0)"
 
 
 def _all_texts(rows: Dataset, name: str) -> bool:

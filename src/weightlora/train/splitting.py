@@ -38,17 +38,23 @@ def split(rows: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str,
     return splits
 
 
-def hold_out(texts: Sequence[str], share: float) -> tuple[list[int], list[int]]:
+def hold_out(texts: Sequence[str], share: float, place: str = "the data") -> tuple[list[int], list[int]]:
     """Indices of the texts to train on and of the texts to evaluate on. Equal texts are on the same side.
 
+    Args:
+        texts: The texts.
+        share: The share of the distinct texts to evaluate on.
+        place: Where they come from, for the error.
+
     Raises:
-        DataError: There are fewer than two different texts.
+        DataError: There are fewer than two distinct texts.
     """
     keys = [hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest() for text in texts]
     different = sorted(set(keys))
     if len(different) < 2:
         raise DataError(
-            f"{len(different)} different texts cannot be split into training and validation: give --validation_file."
+            f"{place} has {'one distinct text' if different else 'no text'}, and a part for validation can be split "
+            "off from 2 or more: add rows, or give --validation_file."
         )
     held = set(different[: max(1, round(share * len(different)))])
     train = [index for index, key in enumerate(keys) if key not in held]

@@ -1,5 +1,7 @@
 """What a family makes from rows for a Trainer, and the checks that all families share."""
 
+import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +12,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
 from .arguments import DataArguments
-from .rows import name_row
+from .rows import NUMBER, name_row
 from .tasks import TaskInfo
 from .wording import shown
 
@@ -18,6 +20,9 @@ __all__ = ["Family", "Source", "Work", "class_ids", "classes_in", "names_of", "p
 
 MOST_EMPTY = 1000
 """Classes that numbers may make in a file with fewer labels: a part of a data set may lack most of its classes."""
+
+MOST_SHOWN = 12
+"""Classes that an error lists."""
 
 LONGEST = 2**24
 """Tokens of an input where the model has no limit."""
@@ -111,7 +116,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
     """Names of the classes, and by split each row's class, or list of classes for the column `tags`.
 
     Labels are whole numbers or names; `true` and `false` are names. The names are given, or those of the data set, of
-    the task, or all in `train`.
+    the task, or all in `train`, and in the rows that were split off it.
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
@@ -127,14 +132,22 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
             for label in labels if column == "tags" else [labels]:
                 if not isinstance(label, str) and _whole(label) is None:
                     raise DataError(
-                        f"the label {shown(label)} in {place(split, row)} is neither a whole number nor a name: mend "
-                        "the row, or leave it out."
+                        f"{place(split, row)} has an empty field as its label: mend the row, or leave it out."
+                        if label is None
+                        else f"the label {shown(label)} in {place(split, row)} is neither a whole number nor a name: "
+                        "mend the row, leave it out" + (", or use --task regression." if _is_fraction(label) else ".")
                     )
-    flat = _flat(values["train"], column)
+    flat = [
+        label
+        for split, rows in values.items()
+        if split == "train" or NUMBER in source.splits[split].column_names
+        for label in _flat(rows, column)
+    ]
     names = list(source.arguments.class_names or names_of(source.splits["train"].features[column], source.task) or ())
     if len(set(names)) < len(names):
         raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
-    if not names:
+    named = bool(names)
+    if not named:
         names = classes_in(flat, "train")
     if len(names) < 2:
         only = f"only the label {shown(flat[0])}" if flat else "no label"
@@ -146,6 +159,12 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         if number is not None and 0 <= number < len(names):
             return number
         what = f"the label {shown(label)} in {place(split, row)}"
+        if not named and split != "train" and (more := _with_class(names, label)):
+            example = shlex.join(more[:MOST_SHOWN]) + (" ..." if len(more) > MOST_SHOWN else "")
+            raise DataError(
+                f"{what} is that of no training row: add such a row, or give all classes, as in --class_names "
+                f"{example}."
+            )
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
         raise DataError(f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}).")
 
@@ -187,6 +206,14 @@ def classes_in(labels: Sequence[Any], place: str) -> list[str]:
     return [str(number) for number in range(largest + 1)]
 
 
+def _with_class(names: list[str], label: Any) -> list[str]:
+    """The classes with that of a label, for an example; empty if it can be none."""
+    if isinstance(label, str):
+        return sorted({*names, label})
+    number = _whole(label) or 0
+    return [str(one) for one in range(number + 1)] if len(names) <= number < MOST_EMPTY else []
+
+
 def _flat(values: Sequence[Any], column: str) -> list[Any]:
     return [label for row in values for label in row] if column == "tags" else list(values)
 
@@ -194,6 +221,10 @@ def _flat(values: Sequence[Any], column: str) -> list[Any]:
 def _named(label: Any) -> Any:
     """What readers of JSON and CSV take for a truth value is a name."""
     return str(label).lower() if isinstance(label, bool) else label
+
+
+def _is_fraction(label: Any) -> bool:
+    return isinstance(label, float) and math.isfinite(label)
 
 
 def _whole(label: Any) -> int | None:

@@ -2,9 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recipes import BAD, GOOD, arguments, family_arguments, write_parquet
+from recipes import BAD, GOOD, arguments, family_arguments, files_of, write_parquet, write_rows
+from transformers import AutoConfig, BertConfig
 
+from weightlora.errors import ModelError
 from weightlora.train import fit, parse, prepare
+from weightlora.train.families.causal import check_causal
 
 CHATS = [
     {"messages": [{"role": "user", "content": "a film"}, {"role": "assistant", "content": text}]}
@@ -43,3 +46,25 @@ def test_texts_may_be_packed_into_blocks(world: Path, tmp_path: Path):
     assert [row["input_ids"] for row in job.work.train] == [stream[i : i + 16] for i in range(0, len(stream) - 15, 16)]
     found = fit(job, write=False).metrics["validation"]
     assert found["perplexity"] == pytest.approx(np.exp(found["held_out_loss"]))
+
+
+@pytest.mark.parametrize("form", [["--task", "causal-lm"], ["--task", "causal-lm", "--packing"], ["--verbalised"]])
+def test_an_encoder_is_refused(world: Path, rows: Path, tmp_path: Path, refused, form: list[str]):
+    """Its tokens see those that they are to predict, so whatever is chosen by the loss means nothing."""
+    BertConfig(vocab_size=99, max_position_embeddings=128).save_pretrained(tmp_path / "bert")
+    write_rows(rows, [{"text": text, "label": i} for i, text in enumerate((GOOD, BAD))] * 4)
+    given = ["--tokenizer", world / "deberta", "--max_length", 64, "--task", "text-classification", *form]
+    message = refused("--model", tmp_path / "bert", *files_of(rows), *given)
+    assert message == "bert models see the tokens that a causal LM predicts: give a decoder, or another --task."
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "xlm", "xlm-roberta", "camembert"])
+def test_encoders_are_refused_and_decoders_of_the_same_kind_are_not(kind: str):
+    with pytest.raises(ModelError, match=f"^{kind} models see the tokens"):
+        check_causal(AutoConfig.for_model(kind))
+    check_causal(AutoConfig.for_model(kind, **{"causal" if kind == "xlm" else "is_decoder": True}))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "opt", "bart", "mbart", "mvp", "marian", "trocr"])
+def test_decoders_are_no_encoders(kind: str):
+    check_causal(AutoConfig.for_model(kind))

@@ -60,7 +60,7 @@ def _check_answers(source: Source) -> None:
                 if context[start : start + len(text)] != text:
                     place = name_row(rows, split, row)
                     raise DataError(
-                        f"the answer {text!r} of question {name!r} ({place}) is not in its context at character "
+                        f"the answer {text!r} of question {name!r} in {place} is not in its context at character "
                         f"{start}: it has {context[start : start + len(text)]!r} there."
                     )
 

@@ -9,15 +9,15 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, EvalPrediction
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, EvalPrediction
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, ModelError
 from ..result import HELD_OUT_LOSS
 from ..rows import NUMBER, head_of, name_row, tail_of
 from ..wording import first_line, shown
 from ..work import Source, Work, padding, room_for
 
-__all__ = ["IGNORED", "causal_lm", "collator", "first_token", "packed"]
+__all__ = ["IGNORED", "causal_lm", "check_causal", "collator", "first_token", "packed"]
 
 IGNORED = -100
 Tokens = tuple[list[int], list[int]]
@@ -31,7 +31,9 @@ def causal_lm(source: Source) -> Work:
     Raises:
         ConfigError: The tokenizer has no chat template, `max_length` is too long, or there is no text to pack.
         DataError: A row has nothing to learn.
+        ModelError: The model is an encoder.
     """
+    check_causal(source.config)
     length = room_for(source)
     columns = [name for name in source.splits["train"].column_names if name != NUMBER]
     if source.arguments.packing:
@@ -71,6 +73,19 @@ def causal_lm(source: Source) -> Work:
         units={"token_accuracy": "fraction"},
         preprocess=_token_scores,
     )
+
+
+def check_causal(config: Any) -> None:
+    """Raise a `ModelError` for an encoder.
+
+    `AutoModelForCausalLM` loads encoders, too, and in these a token sees the tokens that it is to predict. They are
+    the models that also have a masked LM, unless their config makes them decoders or has a decoder (BART).
+    """
+    causal = any(getattr(config, name, False) for name in ("is_decoder", "causal", "is_encoder_decoder"))
+    if not causal and type(config) in AutoModelForMaskedLM._model_mapping:
+        raise ModelError(
+            f"{config.model_type} models see the tokens that a causal LM predicts: give a decoder, or another --task."
+        )
 
 
 def packed(source: Source, blocks: Mapping[str, int] | None = None) -> Work:

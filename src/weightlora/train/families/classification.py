@@ -13,6 +13,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 from ...errors import DataError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
+from ..wording import shown
 from ..work import Metrics, Source, Work, class_ids, padding, room_for
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
@@ -91,7 +92,13 @@ def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
     if isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label):
         return float(label)
     place = name_row(rows, split, row)
-    raise DataError(f"the label {label!r} in {place} is not a number, and regression needs numbers.")
+    if label is None:
+        raise DataError(f"{place} has an empty field as its label: mend the row, or leave it out.")
+    classes = ", or use --task text-classification" if isinstance(label, str | bool) else ""
+    raise DataError(
+        f"the label {shown(label)} in {place} is not a number, and regression needs numbers: mend the row, leave it "
+        f"out{classes}."
+    )
 
 
 def _logits(prediction: EvalPrediction) -> Any:

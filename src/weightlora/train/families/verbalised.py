@@ -14,7 +14,7 @@ from ...errors import ConfigError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of
 from ..work import Source, Work, class_ids, room_for
-from .causal import IGNORED, collator, first_token
+from .causal import IGNORED, check_causal, collator, first_token
 from .classification import score_classes
 
 __all__ = ["verbalised"]
@@ -35,7 +35,9 @@ def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: b
     Raises:
         ConfigError: There is no prompt, a class has no word, or two words begin with the same token.
         DataError: A label is out of range.
+        ModelError: The model is an encoder.
     """
+    check_causal(source.config)
     names, ids = class_ids(source)
     prompt_ids = prompt_ids or _template(source)
     answers = _answers(source, names)
