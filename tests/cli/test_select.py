@@ -122,7 +122,7 @@ def test_an_earlier_run_is_replaced_only_if_asked(given, tmp_path: Path, capsys)
     flags = given("--selection", "random")
     assert main(["select", *flags]) == 0
     assert main(["select", *flags]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is not empty: give another directory, or add --overwrite." in capsys.readouterr().err
     assert main(["select", *flags, "--keep", "2", "--overwrite"]) == 0
     assert len(Selection.load(tmp_path / "run").kept) == 2
 

@@ -113,7 +113,7 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         )
     if config.keep is not None:
         config.number_to_keep(MODULES)
-    check_empty(Path(args.output_dir), args.overwrite)
+    check_empty(Path(args.output_dir), args.overwrite, remedy="add --overwrite")
     check_writable(Path(args.output_dir))
     return config
 

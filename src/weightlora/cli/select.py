@@ -117,7 +117,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     recipe = with_selection(parse(rest), own)
     output = str(recipe.training.output_dir) if "output_dir" in recipe.given else None
     if output is not None:
-        check_empty(Path(output), own.overwrite)
+        check_empty(Path(output), own.overwrite, remedy="add --overwrite")
     job = prepare(recipe)
     check_chooses(job, own.group, own.seeds)
     first = recipe.training.process_index == 0
