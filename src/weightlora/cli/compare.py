@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..compare.spec import Comparison
 
-DESCRIPTION = (
-    "Compare methods over seeds on your own model and data. Runs that are finished are not repeated: the same command "
-    "continues a comparison that was interrupted, and more --methods or --seeds add to it."
-)
-EPILOG = (
-    "All other arguments are those of `weightlora train` (`weightlora train --help` lists them): --model, --task, "
-    "--train_file, --validation_file, --dataset, --max_steps, --keep, --config and so on. A single data file is split "
-    "into 70 % train, 10 % validation and 20 % test. With --validation_file, that file is the test."
-)
+DESCRIPTION = """\
+Compare methods over seeds on your own model and data. Runs that are finished are not repeated: the same command
+continues a comparison that was interrupted, and more --methods or --seeds add to it.
+"""
+EPILOG = """\
+All other arguments are those of `weightlora train` (`weightlora train --help` lists them): --model, --task,
+--train_file, --validation_file, --dataset, --max_steps, --keep, --config and so on. A single data file is split into
+70 % train, 10 % validation and 20 % test. With --validation_file, that file is the test.
+
+examples:
+  weightlora compare --model roberta-base --train_file reviews.jsonl --output_dir runs/reviews
+  weightlora compare --model roberta-base --train_file reviews.jsonl --methods lora,dora --output_dir runs/dora
+  weightlora compare --output_dir runs/reviews --summarize
+
+exit codes: 0 done; 1 a run failed; 2 something in the input is wrong (one sentence says what); 130 interrupted
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
         help="compare methods over seeds on your own model and data",
         description=DESCRIPTION,
         epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
