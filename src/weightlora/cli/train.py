@@ -51,11 +51,14 @@ def full_parser() -> argparse.ArgumentParser:
 
 
 def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
+    from ..errors import ConfigError
     from ..train.fitting import fit
     from ..train.methods import METHODS
     from ..train.plan import prepare
     from .progress import show_choice
 
+    if "output_dir" not in recipe.given and not recipe.method.dry_run:
+        raise ConfigError("--output_dir is missing: give a directory, such as runs/NAME.")
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
         arguments.disable_tqdm = not sys.stderr.isatty()
