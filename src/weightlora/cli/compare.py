@@ -82,16 +82,16 @@ def _compare(args: argparse.Namespace) -> int:
     from ..compare.runner import usable_cores
     from ..compare.session import carry_out
     from ..compare.spec import METHODS_BY_DEFAULT, make_comparison
+    from ..train import parse
 
     disable_progress_bars()
     methods = METHODS_BY_DEFAULT if args.methods is None else args.methods
     seeds = 3 if args.seeds is None else args.seeds
-    arguments = [argument for argument in args.rest if argument != "--dry_run"]
-    comparison = make_comparison(args.output_dir, methods, seeds, args.learning_rates, arguments)
+    comparison = make_comparison(args.output_dir, methods, seeds, args.learning_rates, args.rest)
     console = Console(stderr=True, highlight=False)
     plans = comparison.plans()
     _show_plan(console, comparison, plans)
-    if len(arguments) < len(args.rest):
+    if parse([*args.rest, "--output_dir", str(args.output_dir)]).method.dry_run:
         return 0
     comparison.claim()
     jobs = args.jobs or (1 if _on_gpu(comparison) else usable_cores())
