@@ -131,6 +131,8 @@ def _show(comparison: "Comparison", as_json: bool) -> int:
 
 def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
     """Print what will run, before the first run."""
+    from .train import at_most
+
     first = plans[comparison.methods[0]]
     rows = ", ".join(f"{name} {count:,}" for name, count in first.rows.items())
     lines = [f"{first.model}, {first.parameters:,} parameters; rows: {rows}; {first.steps:,} steps a run"]
@@ -140,7 +142,7 @@ def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
             keep = f"as many of {plan.adapters} adapters as fit"
         rates = ", ".join(f"{rate:g}" for rate in comparison.rates[method])
         after = plan.trainable[1]
-        trainable = "" if after is None else f"{after:,} trainable parameters, "
+        trainable = "" if after is None else f"{at_most(plan)}{after:,} trainable parameters, "
         lines.append(f"{method}: {keep}, {trainable}rate {rates}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
