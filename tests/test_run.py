@@ -164,7 +164,7 @@ def test_a_choice_that_is_not_final_is_not_written(tmp_path):
 def test_a_directory_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".hidden").write_text("mine")
-    with pytest.raises(ValueError, match=r"run is not empty: give another directory, or ask for it to be overwritten"):
+    with pytest.raises(ValueError, match=r"run is not empty: give another directory, or pass overwrite=True"):
         save_run(selected(), tmp_path / "run")
     assert tree(tmp_path) == {"run": None, "run/.hidden": b"mine"}
 

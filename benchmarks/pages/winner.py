@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from weightlora.compare.statistics import excludes_zero, jaccard, paired
@@ -118,8 +118,8 @@ def _close(points: list[float]) -> list[str]:
         return []
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return [
-        f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average, not below -{CLOSE} on "
-        f"{close} of {len(points)} tasks."
+        f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average "
+        f"(median {median(points):+.1f}), not below -{CLOSE} on {close} of {len(points)} tasks."
     ]
 
 

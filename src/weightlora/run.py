@@ -196,7 +196,13 @@ def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:
     return lora.base_model_name_or_path or getattr(config, "_name_or_path", None) or None
 
 
-def check_empty(directory: Path, overwrite: bool, record: str = SELECTION, what: str = "run") -> None:
+def check_empty(
+    directory: Path,
+    overwrite: bool,
+    record: str = SELECTION,
+    what: str = "run",
+    remedy: str = "pass overwrite=True",
+) -> None:
     """Raise a `DataError` if the directory may not be written to: it is a file, or it is not empty.
 
     Args:
@@ -204,12 +210,13 @@ def check_empty(directory: Path, overwrite: bool, record: str = SELECTION, what:
         overwrite: Whether an earlier one may be replaced.
         record: The file by which an earlier one is known.
         what: What an earlier one is called.
+        remedy: How to replace it.
     """
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file: give a directory.")
     if not directory.is_dir() or not any(directory.iterdir()):
         return
     if not overwrite:
-        raise DataError(f"{directory} is not empty: give another directory, or ask for it to be overwritten.")
+        raise DataError(f"{directory} is not empty: give another directory, or {remedy}.")
     if not (directory / record).is_file():
         raise DataError(f"{directory} holds no earlier {what} (no {record}), so it is not overwritten: give another.")

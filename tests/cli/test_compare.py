@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,13 +37,20 @@ def test_a_comparison_in_processes_of_its_own(place, films, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == summary
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, capsys):
+@pytest.mark.parametrize("asked", [["--dry_run"], ["--dry-run"], ["--dry_run=true"], ["--config", "plan.yaml"]])
+def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, monkeypatch, capsys, asked):
+    monkeypatch.chdir(tmp_path)
+    Path("plan.yaml").write_text("dry_run: true\n")
+    monkeypatch.setattr("weightlora.compare.session.carry_out", lambda *_: pytest.fail("the runs began"))
     out = tmp_path / "out"
-    assert main(["compare", *films, "--output_dir", str(out), "--dry_run"]) == 0
+    assert main(["compare", *films, "--output_dir", str(out), *asked]) == 0
     printed, said = capsys.readouterr()
     assert printed == "" and not out.exists()
     assert "rows: train 45, test 13; 2 steps a run" in said
-    assert "weightlora: as many of 13 adapters as fit, " in said and "rate 0.0005, 0.001, 0.002" in said
+    assert (
+        "weightlora: as many of 13 adapters as fit, at most 258 trainable parameters, " in said
+        and "rate 0.0005, 0.001, 0.002" in said
+    )
 
 
 @pytest.mark.parametrize(

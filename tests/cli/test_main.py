@@ -1,5 +1,6 @@
 """The command line as a whole: errors, exit codes, and what it takes to start."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -58,6 +59,14 @@ def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture,
     output, error = capsys.readouterr()
     assert stop.value.code == 2 and output == ""
     assert error.count("\n") == 1 and error.startswith("weightlora")
+
+
+@pytest.mark.parametrize("command", ["quickstart", "select", "show", "export", "compare"])
+def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture, command: str):
+    with contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert f"examples:\n  weightlora {command}" in shown and "\nexit codes: 0 " in shown and "None)" not in shown
 
 
 def test_flags_have_both_spellings():

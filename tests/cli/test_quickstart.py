@@ -64,7 +64,7 @@ def test_a_number_of_adapters_that_is_none_is_named(tmp_path, capsys, keep: str)
 def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "mine.txt").write_text("precious")
     assert main(["quickstart", "--output-dir", str(tmp_path)]) == 2
-    assert f"{tmp_path} is not empty" in capsys.readouterr().err
+    assert f"{tmp_path} is not empty: give another directory, or add --overwrite." in capsys.readouterr().err
     assert main(["quickstart", "--output-dir", str(tmp_path / "mine.txt"), "--overwrite"]) == 2
     assert "mine.txt is a file" in capsys.readouterr().err
     assert main(["quickstart", "--output-dir", str(tmp_path / "mine.txt" / "run")]) == 2

@@ -121,7 +121,7 @@ def test_an_earlier_run_is_replaced_only_if_asked(given, tmp_path: Path, capsys)
     flags = without("--select_steps", given("--selection", "random"))
     assert main(["select", *flags]) == 0
     assert main(["select", *flags]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    assert "is not empty: give another directory, or add --overwrite." in capsys.readouterr().err
     assert main(["select", *flags, "--keep", "2", "--overwrite"]) == 0
     assert len(Selection.load(tmp_path / "run").kept) == 2
 
@@ -182,6 +182,7 @@ def test_help_has_examples_and_the_exit_codes(capsys):
     assert main(["select", "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("  weightlora select --model") >= 3 and "--group" in shown and "130 interrupted" in shown
+    assert "--output_dir DIR" in shown
     assert "--learning_rate_" not in shown and len(shown.splitlines()) < 190
 
 

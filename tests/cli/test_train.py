@@ -67,16 +67,40 @@ def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("budget", "shown"),
     [
-        ([], "before, about 930 after optimizer about 7.5 kB steps 4, after the choice"),
+        ([], "before, at most 930 after optimizer at most 7.5 kB steps 4, after the choice"),
         (["--keep_memory", "1GiB"], "before, what fits is measured optimizer what fits is measured steps 4, after"),
-        (["--keep_step_time", "0.9", "--keep", "3"], "before, about 994 after optimizer about 8.0 kB steps 4, after"),
-        (["--select_steps", "2"], "before, about 802 after optimizer 29.1 kB before, about 6.4 kB after steps 4: 2"),
+        (
+            ["--keep_step_time", "0.9", "--keep", "3"],
+            "before, at most 994 after optimizer at most 8.0 kB steps 4, after",
+        ),
+        (
+            ["--select_steps", "2"],
+            "before, at most 861 after optimizer 29.1 kB before, at most 6.9 kB after steps 4: 2",
+        ),
     ],
 )
 def test_the_plan_says_what_is_known_before_the_choice(given, capsys: pytest.CaptureFixture, budget, shown):
     flags = [*without("--select_steps --keep", given()), *budget, "--dry_run"]
     assert main(["train", *flags]) == 0
     assert f"trainable 3,618 parameters {shown}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_without_an_output_directory_it_says_so_before_it_reads_anything(given, capsys: pytest.CaptureFixture):
+    flags = given("--model", "./nowhere")
+    at = flags.index("--output_dir")
+    del flags[at : at + 2]
+    assert main(["train", *flags]) == 2
+    message = "--output_dir is missing: give a directory, such as runs/NAME."
+    assert capsys.readouterr().err == f"weightlora train: {message}\n"
+    flags[flags.index("./nowhere")] = flags[flags.index("--model") + 1]
+    assert main(["train", *flags, "--dry_run"]) == 0
+
+
+def test_the_default_of_keep_is_given_once(capsys: pytest.CaptureFixture):
+    for command in ("train", "select"):
+        assert main([command, "--help"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "for lora-equal, top and last-layers 0.25)" in shown and "(default: 0.25)" not in shown
 
 
 def test_the_choice_is_printed_once(given, tmp_path: Path, capsys: pytest.CaptureFixture):

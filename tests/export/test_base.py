@@ -82,9 +82,13 @@ def test_the_base_says_where_experts_are():
 
 
 def test_a_base_without_a_name_is_one_sentence():
-    with pytest.raises(ModelError, match=r"does not name its base model: give it with --base DIR_OR_ID\.$"):
+    with pytest.raises(
+        ModelError, match=r"does not name its base model: give it with --base DIR_OR_ID \(in Python base=\.\.\.\)\.$"
+    ):
         Base(CAUSAL).load()
-    with pytest.raises(ModelError, match=r"--base DIR_OR_ID, or compare the tensors alone with --check tensors\.$"):
+    with pytest.raises(
+        ModelError, match=r"or compare the tensors alone with --check tensors \(in Python check=\"tensors\"\)\.$"
+    ):
         Base(CAUSAL, optional=True).load()
 
 

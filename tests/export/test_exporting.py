@@ -104,7 +104,7 @@ def test_an_existing_directory_is_refused_unless_it_is_an_export_and_asked_for(t
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     for overwrite, message in (
-        (False, "is not empty: give another"),
+        (False, r"is not empty: give another directory, or add --overwrite \(in Python overwrite=True\)"),
         (True, r"holds no earlier export \(no export.json"),
     ):
         with pytest.raises(DataError, match=message):
@@ -131,7 +131,8 @@ def test_without_its_base_an_adapter_is_exported_by_tensors_only(tmp_path):
     adapter = save(CASES["gates"], tmp_path / "source")
     shutil.rmtree(tmp_path / "source" / "base")
     with pytest.raises(
-        ModelError, match=r"cannot be found \(.*\): give it with --base DIR_OR_ID, or compare the tensors"
+        ModelError,
+        match=r"cannot be found \(.*\): give it with --base DIR_OR_ID \(in Python base=\.\.\.\), or compare",
     ):
         export_adapter(adapter, tmp_path / "out")
     assert not (tmp_path / "out").exists()

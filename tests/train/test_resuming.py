@@ -52,7 +52,9 @@ def test_another_rank_is_refused(resumed, world: Path, tmp_path: Path):
         ("nothing", "lora", "nothing is not a directory: name a checkpoint that is there"),
         ("nothing", "full", "nothing is not a directory: name a checkpoint that is there"),
         ("saved", "full", "has no model.safetensors, so it is not of a run that trained the whole model"),
-        ("empty", "lora", "trainer_state.json is missing, damaged"),
+        ("empty", "lora", "has no trainer_state.json, so it is no checkpoint"),
+        ("run", "lora", "is no checkpoint; it holds checkpoint-2: name one of them, or pass True"),
+        ("run", "weightlora", "is no checkpoint; it holds checkpoint-2: name one of them, or pass True"),
         ("bare", "lora", "has no adapter_model.safetensors, so it is not of a run that trained adapters"),
         ("cut", "lora", "adapter_model.safetensors cannot be read"),
     ],
@@ -63,7 +65,7 @@ def test_what_cannot_be_resumed_is_one_sentence(resumed, saved: Path, tmp_path: 
     (tmp_path / "bare" / "adapter_model.safetensors").unlink()
     (tmp_path / "cut" / "adapter_model.safetensors").write_bytes(b"cut short")
     (tmp_path / "empty").mkdir()
-    there = {"saved": saved, **{name: tmp_path / name for name in ("empty", "bare", "cut")}}
+    there = {"saved": saved, "run": saved.parent, **{name: tmp_path / name for name in ("empty", "bare", "cut")}}
     job = prepare(parse(resumed(there.get(checkpoint, checkpoint), "--method", method)))
     with pytest.raises(StateError, match=message):
         fit(job)

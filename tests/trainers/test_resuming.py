@@ -9,7 +9,15 @@ from transformers import TrainerState
 
 from weightlora.errors import StateError
 from weightlora.manifest import MANIFEST, check_manifest
-from weightlora.trainers.resuming import TRAINER_STATE_NAME, check_places, manifest_last, stay_finished, step_of
+from weightlora.state import STATE_FILE
+from weightlora.trainers.resuming import (
+    TRAINER_STATE_NAME,
+    check_places,
+    manifest_last,
+    read_checkpoint,
+    stay_finished,
+    step_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,23 @@ def test_a_trainers_state_that_cannot_be_read_is_named(tmp_path, content, messag
     (tmp_path / TRAINER_STATE_NAME).write_text(content)
     with pytest.raises(StateError, match=message):
         step_of(tmp_path)
+
+
+def test_a_directory_that_is_no_checkpoint_is_not_called_a_broken_one(tmp_path):
+    message = "has no trainer_state.json, so it is no checkpoint, or was cut short while it was written: name another"
+    with pytest.raises(StateError, match=message):
+        read_checkpoint(tmp_path)
+    for name in ("checkpoint-12", "checkpoint-3", "checkpoint-best"):
+        (tmp_path / name).mkdir()
+    for _ in range(2):
+        with pytest.raises(
+            StateError, match="is no checkpoint; it holds checkpoint-3, checkpoint-12: name one of them, or"
+        ):
+            read_checkpoint(tmp_path)
+        (tmp_path / TRAINER_STATE_NAME).write_text("{}")  # trainer.save_state()
+    (tmp_path / "checkpoint-3" / STATE_FILE).write_text("{}")  # which comes first
+    with pytest.raises(StateError, match="is missing, so this checkpoint was cut short"):
+        read_checkpoint(tmp_path / "checkpoint-3")
 
 
 def test_the_step_is_that_of_the_trainers_state(tmp_path):

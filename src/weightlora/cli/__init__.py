@@ -20,7 +20,7 @@ from ..errors import WeightLoraError
 from ..extras import missing_package
 from .quiet import silence_bitsandbytes
 
-__all__ = ["build_parser", "main", "run_command", "spellings"]
+__all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 
 COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion", "bench")
 DEBUG = "--debug"
@@ -31,6 +31,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that there are, and examples as they are written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def spellings(name: str) -> list[str]:

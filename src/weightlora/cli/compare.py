@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..compare.spec import Comparison
 
-DESCRIPTION = (
-    "Compare methods over seeds on your own model and data. Runs that are finished are not repeated: the same command "
-    "continues a comparison that was interrupted, and more --methods or --seeds add to it."
-)
-EPILOG = (
-    "All other arguments are those of `weightlora train` (`weightlora train --help` lists them): --model, --task, "
-    "--train_file, --validation_file, --dataset, --max_steps, --keep, --config and so on. A single data file is split "
-    "into 70 % train, 10 % validation and 20 % test. With --validation_file, that file is the test."
-)
+DESCRIPTION = """\
+Compare methods over seeds on your own model and data. Runs that are finished are not repeated: the same command
+continues a comparison that was interrupted, and more --methods or --seeds add to it.
+"""
+EPILOG = """\
+All other arguments are those of `weightlora train` (`weightlora train --help` lists them): --model, --task,
+--train_file, --validation_file, --dataset, --max_steps, --keep, --config and so on. A single data file is split into
+70 % train, 10 % validation and 20 % test. With --validation_file, that file is the test.
+
+examples:
+  weightlora compare --model roberta-base --train_file reviews.jsonl --output_dir runs/reviews
+  weightlora compare --model roberta-base --train_file reviews.jsonl --methods lora,dora --output_dir runs/dora
+  weightlora compare --output_dir runs/reviews --summarize
+
+exit codes: 0 done; 1 a run failed; 2 something in the input is wrong (one sentence says what); 130 interrupted
+"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
         help="compare methods over seeds on your own model and data",
         description=DESCRIPTION,
         epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -74,16 +82,16 @@ def _compare(args: argparse.Namespace) -> int:
     from ..compare.runner import usable_cores
     from ..compare.session import carry_out
     from ..compare.spec import METHODS_BY_DEFAULT, make_comparison
+    from ..train import parse
 
     disable_progress_bars()
     methods = METHODS_BY_DEFAULT if args.methods is None else args.methods
     seeds = 3 if args.seeds is None else args.seeds
-    arguments = [argument for argument in args.rest if argument != "--dry_run"]
-    comparison = make_comparison(args.output_dir, methods, seeds, args.learning_rates, arguments)
+    comparison = make_comparison(args.output_dir, methods, seeds, args.learning_rates, args.rest)
     console = Console(stderr=True, highlight=False)
     plans = comparison.plans()
     _show_plan(console, comparison, plans)
-    if len(arguments) < len(args.rest):
+    if parse([*args.rest, "--output_dir", str(args.output_dir)]).method.dry_run:
         return 0
     comparison.claim()
     jobs = args.jobs or (1 if _on_gpu(comparison) else usable_cores())
@@ -123,6 +131,8 @@ def _show(comparison: "Comparison", as_json: bool) -> int:
 
 def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
     """Print what will run, before the first run."""
+    from .train import at_most
+
     first = plans[comparison.methods[0]]
     rows = ", ".join(f"{name} {count:,}" for name, count in first.rows.items())
     lines = [f"{first.model}, {first.parameters:,} parameters; rows: {rows}; {first.steps:,} steps a run"]
@@ -132,7 +142,7 @@ def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
             keep = f"as many of {plan.adapters} adapters as fit"
         rates = ", ".join(f"{rate:g}" for rate in comparison.rates[method])
         after = plan.trainable[1]
-        trainable = "" if after is None else f"{after:,} trainable parameters, "
+        trainable = "" if after is None else f"{at_most(plan)}{after:,} trainable parameters, "
         lines.append(f"{method}: {keep}, {trainable}rate {rates}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

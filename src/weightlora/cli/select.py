@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import spellings
+from . import HelpFormatter, spellings
 
 if TYPE_CHECKING:
     from ..selection.record import Selection
@@ -84,21 +84,16 @@ def full_parser() -> argparse.ArgumentParser:
     """The parser of all flags, for `--help` and for completion."""
     from ..train.arguments import DataArguments, MethodArguments, ModelArguments, make_parser
 
-    return make_parser(
+    parser = make_parser(
         (DataArguments, ModelArguments, MethodArguments),
         prog="weightlora select",
         description=DESCRIPTION,
         epilog=EPILOG,
         parents=[own_parser()],
-        formatter_class=_Help,
+        formatter_class=HelpFormatter,
     )
-
-
-class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults where there are some, and examples as they are written."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+    parser.add_argument(*spellings("output_dir"), metavar="DIR", help="where the run is written; without it, nowhere")
+    return parser
 
 
 def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
@@ -119,7 +114,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     recipe = with_selection(parse(rest), own)
     output = str(recipe.training.output_dir) if "output_dir" in recipe.given else None
     if output is not None:
-        check_empty(Path(output), own.overwrite)
+        check_empty(Path(output), own.overwrite, remedy="add --overwrite")
     check_typed(recipe, METHODS)
     job = prepare(recipe)
     check_chooses(job, own.group, own.seeds)

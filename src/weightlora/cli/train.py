@@ -52,12 +52,15 @@ def full_parser() -> argparse.ArgumentParser:
 
 
 def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
+    from ..errors import ConfigError
     from ..train.checks import check_typed
     from ..train.fitting import check_unfinished, fit
     from ..train.methods import METHODS
     from ..train.plan import prepare
     from .progress import show_choice
 
+    if "output_dir" not in recipe.given and not recipe.method.dry_run:
+        raise ConfigError("--output_dir is missing: give a directory, such as runs/NAME.")
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn
         arguments.disable_tqdm = not sys.stderr.isatty()
@@ -99,8 +102,7 @@ def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) 
     lines["trainable"], lines["optimizer"] = f"{plan.trainable[0]:,} parameters", _state(plan)
     if plan.keep is not None or plan.select_steps is not None:
         after = plan.trainable[1]
-        about = "" if plan.select_steps is None else "about "
-        lines["trainable"] += " before, " + (MEASURED if after is None else f"{about}{after:,} after")
+        lines["trainable"] += " before, " + (MEASURED if after is None else f"{at_most(plan)}{after:,} after")
     lines["steps"] = f"{plan.steps:,}"
     if plan.select_steps:
         lines["steps"] += f": {plan.select_steps:,} before the choice, {plan.steps - plan.select_steps:,} after it"
@@ -117,11 +119,15 @@ def _state(plan: "Plan") -> str:
     if before is None:
         return "not known without a GPU"
     if plan.select_steps == 0:
-        return MEASURED if after is None else f"about {after}"
+        return MEASURED if after is None else f"{at_most(plan)}{after}"
     if plan.keep is None and plan.select_steps is None:
         return before
-    about = "" if plan.select_steps is None else "about "
-    return f"{before} before, " + (MEASURED if after is None else f"{about}{after} after")
+    return f"{before} before, " + (MEASURED if after is None else f"{at_most(plan)}{after} after")
+
+
+def at_most(plan: "Plan") -> str:
+    """What stands before the figures after a choice: they are upper bounds, as the choice is not known yet."""
+    return "" if plan.select_steps is None else "at most "
 
 
 def show_prices(console: Any, job: "Job") -> None:

@@ -36,6 +36,8 @@ FOR_BENCHMARKS = (*IN_BENCHMARKS, "subset", "rival", "random-without", "by-gradi
 """Methods of the repository's own experiments, which this package does not have."""
 OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
+OF_THE_CALL = ("output_dir", "disable_tqdm", "dry_run")
+"""Arguments that are no settings of the runs."""
 OF_ALL = (*ON_A_LIST, "full")
 """Methods that train all modules. A budget is one of the others' choice, and does not concern them."""
 PLAIN = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"}
@@ -232,7 +234,7 @@ def check_methods(methods: Sequence[str]) -> None:
 def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The arguments of one method, those of recipe files included, as plain values."""
     recipe = parse([*arguments, "--method", method, "--output_dir", "."])
-    given = {name: value for name, value in recipe.given.items() if name not in ("output_dir", "disable_tqdm")}
+    given = {name: value for name, value in recipe.given.items() if name not in OF_THE_CALL}
     for name, instead in OURS.items():
         if name != "method" and name in given:
             remedy = f"give {instead}" if instead else "run the same command again, which continues"

@@ -16,7 +16,7 @@ from ..adapters import base_model_of, find_adapters
 from ..errors import ModelError
 from .source import Place
 
-__all__ = ["Base"]
+__all__ = ["TENSORS", "Base"]
 
 TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
@@ -27,6 +27,10 @@ TASKS = {
     "TOKEN_CLS": "AutoModelForTokenClassification",
 }
 """PEFT's `task_type` -> the class of Transformers that loads the base."""
+
+BASE = "--base DIR_OR_ID (in Python base=...)"
+TENSORS = '--check tensors (in Python check="tensors")'
+"""Settings that errors name, for both ways of calling."""
 
 HEADS = ("classifier.weight", "score.weight", "out_proj.weight")
 
@@ -62,7 +66,7 @@ class Base:
         from transformers import AutoConfig
 
         if not self.name:
-            raise ModelError(f"the adapter does not name its base model: give it with --base DIR_OR_ID{self._or()}.")
+            raise ModelError(f"the adapter does not name its base model: give it with {BASE}{self._or()}.")
         try:
             config = AutoConfig.from_pretrained(self.name, revision=self.revision, **self._labels())
         except Exception as error:  # a broken config fails wherever it is used
@@ -77,9 +81,7 @@ class Base:
         """
         config, labels = self.config(), self._labels()
         if getattr(config, "quantization_config", None) is not None:
-            raise ModelError(
-                f"the base model {self.name} is quantized: give the original weights with --base DIR_OR_ID."
-            )
+            raise ModelError(f"the base model {self.name} is quantized: give the original weights with {BASE}.")
         auto = self._class(config)
         try:
             model: nn.Module = auto.from_pretrained(
@@ -155,11 +157,11 @@ class Base:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         what = "cannot be found" if self._is_missing() else "cannot be loaded"
         return ModelError(
-            f"the base model {self.name} {what} ({lines[0].rstrip('.')}): give it with --base DIR_OR_ID{self._or()}."
+            f"the base model {self.name} {what} ({lines[0].rstrip('.')}): give it with {BASE}{self._or()}."
         )
 
     def _or(self) -> str:
-        return ", or compare the tensors alone with --check tensors" if self.optional else ""
+        return f", or compare the tensors alone with {TENSORS}" if self.optional else ""
 
     def _is_missing(self) -> bool:
         name = str(self.name)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..adapters import find_adapters
 from ..errors import ModelError
+from .base import TENSORS
 from .pairs import Pair, difference
 
 __all__ = ["Outputs", "compare_outputs", "compare_pairs", "loaded", "outputs", "probe_batch"]
@@ -80,7 +81,7 @@ def probe_batch(model: nn.Module) -> dict[str, Tensor]:
     if name != "input_ids" or not vocabulary:
         raise ModelError(
             f"the base model takes {name}, and outputs are compared on random tokens: compare the tensors alone, with "
-            "--check tensors."
+            f"{TENSORS}."
         )
     length = min(TOKENS, getattr(config.get_text_config(), "max_position_embeddings", None) or TOKENS)
     generator = torch.Generator().manual_seed(SEED)

@@ -124,7 +124,7 @@ def export_adapter(
     """
     _check_settings(profile, dtype, check, complete_fused)
     target = Path(out_dir).resolve()
-    check_empty(target, overwrite, RECORD, "export")
+    check_empty(target, overwrite, RECORD, "export", "add --overwrite (in Python overwrite=True)")
     directory = find_adapter(adapter_dir)
     if target in (directory.resolve(), *directory.resolve().parents):
         raise DataError(f"{out_dir} is the adapter itself, or holds it: give another directory.")

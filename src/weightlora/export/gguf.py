@@ -100,7 +100,7 @@ def convert(portable: Path, directory: Path, dtype: torch.dtype, base: str, llam
         known = ", ".join(sorted(ARCHITECTURES))
         raise ConfigError(
             f"profile 'gguf' writes adapters for {known} by itself, and this base is another one: give the sources of "
-            "llama.cpp, which convert it, with --llama_cpp DIR."
+            "llama.cpp, which convert it, with --llama_cpp DIR (in Python llama_cpp=...)."
         )
     script = llama_cpp / CONVERTER
     if not script.is_file():

@@ -60,7 +60,8 @@ def _zeros(name: str, module: nn.Module, like: Pair) -> Pair:
         width_in, width_out = module.nx, module.nf
     else:
         raise ModelError(
-            f"{name} is a {type(module).__name__}, so zeros cannot complete its group: leave out --complete_fused."
+            f"{name} is a {type(module).__name__}, so zeros cannot complete its group: leave out "
+            "--complete_fused (in Python complete_fused=True)."
         )
     a = torch.zeros(like.rank, width_in, dtype=like.a.dtype)
     b = torch.zeros(width_out, like.rank, dtype=like.b.dtype)

@@ -52,6 +52,8 @@ def adapted(model: nn.Module, lora: LoraConfig | None) -> nn.Module:
         return get_peft_model(base, config)
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
+        if lora is not None:
+            raise ModelError(f"PEFT cannot add this lora to {type(base).__name__}: {reason}.") from error
         raise ModelError(
             f"PEFT cannot add LoRA to {type(base).__name__} ({reason}): pass lora=LoraConfig(target_modules=[...]) "
             "with modules that it can adapt."

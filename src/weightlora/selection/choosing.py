@@ -59,7 +59,8 @@ def select(
     Args:
         model: A base model or a PEFT model, on the device to work on.
         loader: Batches for `model(**batch).loss`: mappings from names to tensors, which are moved to the model's
-            device. A data loader or a list is read as often as needed.
+            device. A rule that trains reads a data loader or a list as often as needed. The default reads
+            `config.probe_batches`, or all if there are fewer, with a warning.
         config: The budget and the rule. None takes the defaults.
         lora: The adapters to add to a base model. None adds rank 8 to all linear modules, and for a classifier of
             Transformers the task type with which PEFT trains the head, too.
@@ -78,7 +79,8 @@ def select(
 
     Raises:
         ConfigError: If the settings do not fit one another or the model.
-        DataError: If the loader has no batch, too few of them, or batches without a loss.
+        DataError: If the loader has no batch or batches without a loss, or if it can be read only once and has fewer
+            batches than `select_steps`.
         ModelError: If the model cannot be adapted or chosen from.
         TrainingError: If the loss or a gradient is NaN or infinite.
 
@@ -155,7 +157,7 @@ def _run(
         check_wishes(config, group, seeds, starts)
         selector = WeightLora(ready, optimizer, config)
         if selector.needs_probe:
-            selector.probe(_counted(loader, config.probe_batches, bar))
+            selector.probe(_probed(loader, config.probe_batches, bar))
         if selector.phase != "train":
             _train_to_decision(selector, loader, bar)
         return Selection.of(selector), starts
@@ -202,6 +204,18 @@ def _cycled(loader: Iterable[Any], steps: int) -> Iterator[Any]:
                 f"the loader ended after {done} of {steps} steps, and a {type(loader).__name__} can be read once: "
                 "pass a data loader or a list, or lower select_steps."
             )
+
+
+def _probed(loader: Iterable[Any], number: int, bar: Any) -> Iterator[Any]:
+    """The batches of a probe, with a warning if there are fewer than it asks for."""
+    done = 0
+    for batch in _counted(loader, number, bar):
+        done += 1
+        yield batch
+    if 0 < done < number:
+        warnings.warn(
+            f"the loader gave {done} of probe_batches={number} batches: the choice is made from these.", stacklevel=2
+        )
 
 
 def _counted(batches: Iterable[Any], total: int, bar: Any) -> Iterator[Any]:

@@ -96,8 +96,8 @@ class MethodArguments:
     alpha: int = _argument("lora_alpha", 32)
     dropout: float = _argument("lora_dropout", 0.0)
     keep: str = _argument(
-        "K, the adapters to keep: a number, or a fraction of all; without a budget, weightlora and random keep what "
-        "fits into a quarter of the parameters",
+        "K, the adapters to keep: a number, or a fraction of all (default without another budget: what fits into a "
+        "quarter of the parameters; for lora-equal, top and last-layers %(default)s)",
         "0.25",
     )
     keep_parameters: str | None = _argument("the most parameters of the kept adapters: a number, or a fraction of all")

@@ -34,7 +34,7 @@ __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
 
 @dataclass(frozen=True)
 class Plan:
-    """The figures of a run. Those after the choice assume the largest adapters that the budget allows.
+    """The figures of a run. Those after the choice are upper bounds: adapters that use the whole budget.
 
     Attributes:
         model: Class of the model.
@@ -252,7 +252,10 @@ def _count(model: nn.Module) -> int:
 
 
 def _filling(model: nn.Module, trainable: list[nn.Parameter], config: WeightLoraConfig) -> list[nn.Parameter]:
-    """The parameters that stay if the choice takes the largest adapters that fit. With WeightLoRA+ all stay."""
+    """As many parameters as stay at most: the largest adapters that fit, and one more for the rest of the budget.
+
+    With WeightLoRA+ all stay.
+    """
     if config.expand != "none":
         return trainable
     adapters = find_adapters(model)
@@ -260,7 +263,11 @@ def _filling(model: nn.Module, trainable: list[nn.Parameter], config: WeightLora
     budget = replace(config, rounds=1, warmup_steps=0).budget_for(sizes)
     mask = budget.best(torch.tensor(sizes, dtype=torch.float64), sizes, 0)
     gone = {id(p) for adapter, stays in zip(adapters, mask, strict=True) if not stays for p in adapter.parameters}
-    return [parameter for parameter in trainable if id(parameter) not in gone]
+    number, parameters = budget.rounds[0]
+    most = min(parameters, sum(sorted(sizes, reverse=True)[:number]))
+    rest = most - sum(size for size, stays in zip(sizes, mask, strict=True) if stays)
+    filler = [nn.Parameter(adapters[0].parameters[0].new_empty(rest, device="meta"))] if rest else []
+    return [*(parameter for parameter in trainable if id(parameter) not in gone), *filler]
 
 
 def _bytes(parameters: list[nn.Parameter], recipe: Recipe) -> int | None:

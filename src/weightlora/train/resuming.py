@@ -10,7 +10,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..errors import StateError
-from ..trainers.resuming import step_of
+from ..trainers.resuming import refuse_other_directories, step_of
 from .reading import is_directory
 from .wording import first_line, shortened
 
@@ -49,6 +49,7 @@ def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bo
     place = Path(found)
     if not is_directory(place):
         raise StateError(f"{shortened(found)} is not a directory: name a checkpoint that is there.")
+    refuse_other_directories(place)
     step_of(place)
     if sharded:
         return found

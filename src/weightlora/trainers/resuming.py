@@ -14,9 +14,9 @@ from transformers.utils import logging
 
 from ..checkpoint import check_whole, last_whole
 from ..errors import StateError
-from ..manifest import write_manifest
+from ..manifest import MANIFEST, write_manifest
 from ..schema import Rule, or_none
-from ..state import State
+from ..state import STATE_FILE, State
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, which imports much more
 
@@ -49,7 +49,29 @@ def read_checkpoint(checkpoint: str | Path) -> State:
     Raises:
         StateError: If it is not.
     """
+    refuse_other_directories(checkpoint)
     return check_whole(checkpoint, step_of)
+
+
+def refuse_other_directories(directory: str | Path) -> None:
+    """Raise a `StateError` if a directory is no checkpoint, such as the output directory that holds checkpoints.
+
+    A Trainer writes `trainer_state.json` into each checkpoint, and `save_state()` writes it into the output directory.
+    A checkpoint that was cut short may have the selection's state only.
+    """
+    folder = Path(directory)
+    steps = [path.name.rpartition("-")[2] for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
+    if (steps := sorted(filter(str.isdecimal, steps), key=int)) and not (folder / MANIFEST).exists():
+        held = ", ".join(f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in steps)
+        raise StateError(
+            f"{folder} is no checkpoint; it holds {held}: name one of them, or pass True (on the command line: true) "
+            "for the newest one in the output directory."
+        )
+    if folder.is_dir() and not any((folder / name).exists() for name in (TRAINER_STATE_NAME, MANIFEST, STATE_FILE)):
+        raise StateError(
+            f"{folder} has no {TRAINER_STATE_NAME}, so it is no checkpoint, or was cut short while it was written: "
+            "name another directory."
+        )
 
 
 def last_checkpoint(directory: str | Path) -> tuple[Path, State]:

@@ -178,9 +178,14 @@ def _check_arguments(weightlora: Any, callbacks: Any) -> None:
 
 def _warn_unfinished(callback: WeightLoraCallback | None, directory: str) -> None:
     selector = None if callback is None else callback.selector
-    if selector is not None and selector.phase != "train":
-        warnings.warn(
-            f"{directory} is saved after {selector.step_count} of {selector.config.select_steps} selection steps: it "
-            f"holds all {len(selector.adapters)} adapters, for the choice is not made yet. Save again after it.",
-            stacklevel=3,
-        )
+    if callback is None or (selector is not None and selector.phase == "train"):
+        return
+    when, count = "before training", ""
+    if selector is not None:
+        when = f"after {selector.step_count} of {selector.config.select_steps} selection steps"
+        count = f" {len(selector.adapters)}"
+    warnings.warn(
+        f"{directory} is saved {when}: it holds all{count} adapters, for the choice is not made yet. Save again after "
+        "it.",
+        stacklevel=3,
+    )
