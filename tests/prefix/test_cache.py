@@ -122,6 +122,29 @@ def test_under_gradient_checkpointing_too(kind, reentrant, tmp_path):
     assert max(moved) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_frequencies_that_depend_on_the_length_of_the_batch(kind, tmp_path):
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "original_max_position_embeddings": 8}
+    shape = DECODER | LAYERS | {"rope_parameters": rope, "max_position_embeddings": 8, "initializer_range": 0.5}
+    torch.manual_seed(0)
+    model = upper(t.LlamaForCausalLM(t.LlamaConfig(**shape)), task_type="CAUSAL_LM")
+    plain = copy.deepcopy(model)
+    rows = [torch.arange(4, 4 + length) for length in (5, 9, 10, 7)]
+    batches = [
+        padded([rows[a], rows[b]], causal=True) for a, b in ((0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2)) * 3
+    ]
+
+    def train(model) -> list[float]:
+        model.train()
+        return [model(**batch).loss.item() for batch in batches]
+
+    expected = train(plain)
+    with PrefixCache(model, tmp_path) as cache:
+        assert train(model) == pytest.approx(expected, abs=1e-6) and cache.reads > 1
+
+
 def test_left_padding_of_a_fixed_length_is_read_and_of_another_length_is_not(tmp_path):
     rows = examples()[:4]
     model = build("GPT-2")

@@ -1,12 +1,13 @@
 """Keys of examples: the same content gives the same key in any batch, and other content another one."""
 
 import inspect
+import types
 
 import pytest
 import torch
 from prefixes import examples, padded
 
-from weightlora.prefix.rows import rows_of
+from weightlora.prefix.rows import ropes_of, rows_of
 
 
 def forward(input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, cache=None, **kwargs): ...
@@ -106,3 +107,47 @@ def test_calls_that_are_not_about_single_examples(call):
 def test_what_changes_nothing_is_ignored():
     call = {"num_items_in_batch": torch.tensor(7), "return_dict": True, "use_cache": False, "output_attentions": None}
     assert rows(input_ids=IDS, **call) == rows(input_ids=IDS)
+
+
+def test_the_length_is_a_part_of_the_key_if_frequencies_depend_on_it():
+    ropes = {"longrope": 8}
+
+    def found(length: int, ropes=ropes, **more):
+        batch = padded([torch.arange(4, 9), torch.arange(4, 4 + length)])
+        return rows_of(
+            inspect.signature(forward), (), {k: batch[k] for k in ("input_ids", "attention_mask")}, "", ropes
+        )
+
+    assert found(6).keys[0] == found(6).keys[0] != found(10).keys[0]
+    assert found(6, {}).keys[0] == found(10, {}).keys[0], "without longrope"
+    dynamic = {"dynamic": 8}
+    assert found(6, dynamic).keys[0] == found(8, dynamic).keys[0], "up to the original length nothing depends on it"
+    assert found(10, dynamic) is None, "beyond it, on the batches before"
+
+
+def test_with_position_ids_their_highest_one_is_the_length():
+    batch = {"input_ids": torch.ones(2, 5, dtype=torch.long), "position_ids": torch.arange(5).repeat(2, 1)}
+    alone, beside = (
+        rows_of(inspect.signature(forward), (), batch | {"position_ids": batch["position_ids"] * scale}, "", ropes)
+        for scale, ropes in ((torch.tensor([[1], [1]]), {"longrope": 8}), (torch.tensor([[1], [3]]), {"longrope": 8}))
+    )
+    assert alone.keys[0] != beside.keys[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"rope_type": "longrope", "rope_theta": 1.0}, {"longrope": 32}),
+        ({"rope_type": "dynamic", "factor": 2.0}, {"dynamic": 32}),
+        (
+            {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "longrope"}},
+            {"longrope": 32},
+        ),
+        ({"rope_type": "default"}, {}),
+        (None, {}),
+    ],
+)
+def test_which_rotary_embeddings_depend_on_the_length(settings, expected):
+    for name in ("rope_parameters", "rope_scaling"):
+        assert ropes_of(types.SimpleNamespace(**{name: settings, "max_position_embeddings": 32})) == expected
+    assert ropes_of(None) == {}

@@ -18,7 +18,7 @@ from ..errors import ModelError, TrainingError
 from .checks import check_prefix, room_in
 from .cut import adapters_in, identity_of
 from .places import BARE, entering, passed_over, without_dropout
-from .rows import Rows, rows_of
+from .rows import Rows, ropes_of, rows_of
 from .store import Store
 
 __all__ = ["PrefixCache"]
@@ -80,7 +80,7 @@ class PrefixCache:
         self._store: Store | None = None
         self._idle, self._missed, self._due = False, 0, True
         self._seen: set[bytes] = set()
-        self._form = BARE
+        self._form, self._ropes = BARE, ropes_of(getattr(self._cut.backbone, "config", None))
         self._padding_checked = False
 
     @property
@@ -147,7 +147,7 @@ class PrefixCache:
             if training and torch.is_grad_enabled():
                 self._stop(f"something below block {self.first} trains now")
             return None
-        return rows_of(self._signature, args, kwargs, adapters)
+        return rows_of(self._signature, args, kwargs, adapters, self._ropes)
 
     def _has_all(self, store: Store, rows: Rows) -> bool:
         if not all(key in store for key in rows.keys):

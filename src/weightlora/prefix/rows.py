@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "rows_of"]
+__all__ = ["Rows", "ropes_of", "rows_of"]
 
 IGNORED = frozenset({"num_items_in_batch", "return_dict"})
 """Arguments that change nothing of what the blocks compute."""
@@ -38,7 +38,11 @@ class Rows:
 
 
 def rows_of(
-    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], adapters: str = ""
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    adapters: str = "",
+    ropes: Mapping[str, int] | None = None,
 ) -> Rows | None:
     """The examples of a call; None if hidden states of single examples cannot be told from its arguments.
 
@@ -51,6 +55,7 @@ def rows_of(
         args: Positional arguments.
         kwargs: The others.
         adapters: Those that are switched on below the cut. They are a part of the keys.
+        ropes: Of the model, from `ropes_of`.
     """
     try:
         given = dict(signature.bind(*args, **kwargs).arguments)
@@ -67,10 +72,37 @@ def rows_of(
             return None
         if value.shape[0] not in (1, len(ids)) or (name == "attention_mask" and value.shape != ids.shape):
             return None
-    return _rows(columns, len(ids), adapters)
+    length = ""
+    if ropes:
+        reach = int(columns["position_ids"].max()) + 1 if "position_ids" in columns else ids.shape[1]
+        if reach > ropes.get("dynamic", reach):
+            return None
+        length = str(reach) if "longrope" in ropes else ""
+    return _rows(columns, len(ids), adapters + length)
 
 
-def _rows(columns: Mapping[str, Tensor], size: int, adapters: str) -> Rows | None:
+def ropes_of(config: Any) -> dict[str, int]:
+    """The rotary embeddings of a model whose frequencies depend on the length of the batch, by type.
+
+    With `"longrope"`, frequencies change beyond the original length. With `"dynamic"`, they change there with each
+    longer batch, and stay changed for the next ones.
+
+    Returns:
+        Type -> original length.
+    """
+    found: dict[str, int] = {}
+    settings = [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")]
+    while settings:
+        one = settings.pop()
+        if isinstance(one, Mapping):  # of the model, or of a type of layers
+            settings += one.values()
+            kind = str(one.get("rope_type", one.get("type")))
+            if kind == "longrope" or "dynamic" in kind:
+                found["longrope" if kind == "longrope" else "dynamic"] = int(config.max_position_embeddings)
+    return found
+
+
+def _rows(columns: Mapping[str, Tensor], size: int, heading: str) -> Rows | None:
     arrays = {name: value.detach().cpu().expand(size, *value.shape[1:]) for name, value in columns.items()}
     length = arrays["input_ids"].shape[1]
     spans = [(0, length)] * size
@@ -83,11 +115,11 @@ def _rows(columns: Mapping[str, Tensor], size: int, adapters: str) -> Rows | Non
         spans = list(zip(starts, ends, strict=True))
     kind = columns["input_ids"].device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    heading = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}{adapters}".encode()
+    head = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}{heading}".encode()
     numpy = [value.contiguous().view(torch.uint8).numpy() for _, value in sorted(arrays.items())]
     keys = []
     for row, (_, end) in enumerate(spans):
-        digest = hashlib.blake2b(heading, digest_size=16)
+        digest = hashlib.blake2b(head, digest_size=16)
         for array in numpy:  # the last dimension holds bytes
             digest.update(array[row].reshape(length, -1)[:end].tobytes())
         keys.append(digest.digest())
