@@ -14,7 +14,7 @@ from prefixes import EXAMPLES, STEPS, count_runs, epoch, examples, losses_of, pa
 from torch import nn
 
 from weightlora import PrefixCache
-from weightlora.errors import DataError, ModelError, TrainingError
+from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
 
 LAYERS = {"num_hidden_layers": 4}
 KINDS = {
@@ -100,7 +100,7 @@ def test_the_training_is_the_same_and_lower_blocks_run_once_for_each_example(kin
         cache._cut.blocks[1]._forward_hooks.clear()
     assert found == pytest.approx(expected, abs=1e-5)
     assert (cache.first, cache.fills, cache.reads) == (2, STEPS, 2 * STEPS)
-    assert len(runs) == STEPS + 2, "and once in each pass to compare"
+    assert len(runs) == STEPS + 1 + 2, "and once in the trial, and once in each pass to compare"
     assert state_of(model) == before
     bytes_of_all = sum(map(len, examples())) * 16 * 4
     assert (tmp_path / "block-2/process-0/states.bin").stat().st_size == bytes_of_all
@@ -122,6 +122,29 @@ def test_under_gradient_checkpointing_too(kind, reentrant, tmp_path):
     assert max(moved) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_frequencies_that_depend_on_the_length_of_the_batch(kind, tmp_path):
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "original_max_position_embeddings": 8}
+    shape = DECODER | LAYERS | {"rope_parameters": rope, "max_position_embeddings": 8, "initializer_range": 0.5}
+    torch.manual_seed(0)
+    model = upper(t.LlamaForCausalLM(t.LlamaConfig(**shape)), task_type="CAUSAL_LM")
+    plain = copy.deepcopy(model)
+    rows = [torch.arange(4, 4 + length) for length in (5, 9, 10, 7)]
+    batches = [
+        padded([rows[a], rows[b]], causal=True) for a, b in ((0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2)) * 3
+    ]
+
+    def train(model) -> list[float]:
+        model.train()
+        return [model(**batch).loss.item() for batch in batches]
+
+    expected = train(plain)
+    with PrefixCache(model, tmp_path) as cache:
+        assert train(model) == pytest.approx(expected, abs=1e-6) and cache.reads > 1
+
+
 def test_left_padding_of_a_fixed_length_is_read_and_of_another_length_is_not(tmp_path):
     rows = examples()[:4]
     model = build("GPT-2")
@@ -132,6 +155,26 @@ def test_left_padding_of_a_fixed_length_is_read_and_of_another_length_is_not(tmp
         assert (cache.fills, cache.reads) == (1, 1)
         model(**padded([*rows[:3], torch.arange(4, 20)], True, left=True))
         assert (cache.fills, cache.reads) == (2, 1)
+
+
+def test_left_padding_in_a_causal_model_is_read(tmp_path):
+    model = build("Llama")
+    plain, rows = copy.deepcopy(model), examples()
+    batches = [padded([*rows[place : place + 3], torch.arange(4, 16)], True, left=True) for place in (0, 3)] * 3
+
+    def train(model) -> list[float]:
+        optimizer, found = adamw(model.train()), []
+        for batch in batches:
+            loss = model(**batch).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            found.append(loss.item())
+        return found
+
+    expected = train(plain)
+    with PrefixCache(model, tmp_path) as cache:
+        assert train(model) == pytest.approx(expected, abs=1e-5) and (cache.fills, cache.reads) == (2, 4)
 
 
 def test_dropout_below_the_cut_is_off_and_above_it_draws_the_same_numbers(tmp_path):
@@ -241,17 +284,50 @@ def test_block_0_that_trains_is_refused(tmp_path):
         PrefixCache(upper_bert(0), tmp_path)
 
 
-def test_examples_that_never_come_again_switch_it_off(tmp_path):
+@pytest.mark.parametrize("early", [False, True])
+def test_examples_that_never_come_again_switch_it_off(early, tmp_path):
     model = upper_bert()
     model.train()
+    batches = [torch.randint(4, 50, (4, 8), generator=torch.Generator().manual_seed(step)) for step in range(7)]
+    if early:
+        batches[1] = batches[0]
     with (
         PrefixCache(model, tmp_path, examples=EXAMPLES) as cache,
-        pytest.warns(UserWarning, match="no batch came again after 16 examples of 12: packing or augm") as told,
+        pytest.warns(UserWarning, match="0 of 12 rows of an epoch came again: packing, augmentation or left") as told,
     ):
-        for step in range(6):
-            rows = torch.randint(4, 50, (4, 8), generator=torch.Generator().manual_seed(step))
+        for rows in batches:
             model(input_ids=rows)
-        assert len(told) == 1 and (cache.fills, cache.reads) == (4, 0)
+        assert len(told) == 1 and (cache.fills, cache.reads) == (6 - early, early)
+
+
+def test_an_epoch_that_began_before_the_cache_is_not_a_whole_one(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path) as cache, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.train()(**next(iter(epoch(0))))
+        for number in range(1, 4):
+            cache.end_epoch()
+            losses_of(model, number + 1, start=number)
+        assert cache.reads >= STEPS
+
+
+def test_several_rows_for_each_example_are_counted_by_epochs(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path) as cache, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in range(3):
+            losses_of(model, number + 1, start=number)
+            cache.end_epoch()
+        assert (cache.fills, cache.reads) == (STEPS, 2 * STEPS)
+
+
+def test_a_call_without_examples_says_why_at_once_and_only_once(tmp_path):
+    model = build("Llama")
+    message = r"^the cache of the prefix is not used for some batches, because use_cache=True may change what the bl"
+    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match=message) as told:
+        for batch in [*epoch(0, causal=True)] * 2:
+            model.train()(**batch, use_cache=True)
+        assert len(told) == 1 and (cache.fills, cache.reads) == (0, 0)
 
 
 def test_a_cache_that_is_full_says_so_once_and_keeps_to_its_size(tmp_path):
@@ -427,3 +503,23 @@ def test_a_pooler_that_trains_is_above_the_blocks(tmp_path):
     model = get_peft_model(tiny_bert(4), LoraConfig(target_modules=r".*(3\.output\.dense|pooler\.dense)"))
     with PrefixCache(model, tmp_path) as cache:
         assert cache.first == 3
+
+
+def test_a_copy_on_disk_is_a_plain_model(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path / "cache"):
+        losses_of(model, 2)
+        torch.save(model, tmp_path / "model.pt")
+    copied = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert losses_of(copied) == losses_of(model)
+
+
+def test_a_second_open_is_refused(tmp_path):
+    model = upper_bert()
+    cache = PrefixCache(model, tmp_path)
+    cache.open()
+    with pytest.raises(ConfigError, match=r"block-2 is open: call open\(\), or use `with`, but not both\.$"), cache:
+        pass
+    losses_of(model, 1)
+    cache.close()
+    assert "forward" not in vars(model.get_base_model().bert)

@@ -24,7 +24,8 @@ def test_the_cut_is_below_the_lowest_block_that_trains(first):
     cut, bert = find_cut(model), model.get_base_model().bert
     assert cut.first == first and cut.backbone is bert and cut.blocks is bert.encoder.layer
     assert cut.before == (bert.embeddings,) and cut.holders == (bert, bert.encoder)
-    assert cut.prefix == (bert.embeddings, *list(bert.encoder.layer)[:first])
+    outside = [bert, *bert.embeddings.modules(), bert.encoder, *bert.pooler.modules()]
+    assert cut.prefix == [*outside, *(module for block in bert.encoder.layer[:first] for module in block.modules())]
 
 
 def test_a_head_alone_runs_the_last_block():
@@ -80,10 +81,10 @@ def test_what_trains_below():
     )
 
 
-def test_what_all_blocks_share():
+def test_what_trains_and_is_registered_after_the_blocks_is_left_to_the_first_batch():
     model = upper(ARCHITECTURES["DeBERTa-v2 and v3"].build(), 1)
     model.get_base_model().deberta.encoder.rel_embeddings.requires_grad_(True)
-    refused(model, r"^deberta\.encoder\.rel_embeddings\.weight trains")
+    assert find_cut(model).first == 1
 
 
 def test_prompt_tuning():
@@ -141,6 +142,14 @@ def test_the_identity_is_the_same_before_and_after_the_choice():
     assert before["dtype"] == "torch.float32" and before["model"] == "BertModel"
 
 
+def test_the_identity_sees_what_is_registered_after_the_blocks_and_runs_before_them():
+    model = upper(ARCHITECTURES["DeBERTa-v2 and v3"].build(), 1)
+    before = identity_of(find_cut(model))
+    with torch.no_grad():
+        model.get_base_model().deberta.encoder.rel_embeddings.weight.mul_(2)
+    assert identity_of(find_cut(model))["weights"] != before["weights"]
+
+
 def test_the_identity_sees_what_the_prefix_depends_on_and_nothing_else():
     model = upper_bert()
     identity = identity_of(find_cut(model))
@@ -153,7 +162,9 @@ def test_the_identity_sees_what_the_prefix_depends_on_and_nothing_else():
         return {name for name in identity if identity[name] != found[name]}
 
     assert differs(lambda base: base.bert.encoder.layer[2].output.dense.weight.mul_(2)) == set()
-    assert differs(lambda base: base.bert.pooler.dense.weight.mul_(2)) == set()
+    assert differs(lambda base: base.classifier.weight.mul_(2)) == set()
+    assert differs(lambda base: base.bert.pooler.dense.weight.mul_(2)) == {"weights"}, "it is in no block"
+    assert differs(lambda base: base.bert.embeddings.position_ids.add_(1)) == set(), "not saved, and changes in some"
     assert differs(lambda base: vars(base.config).update(problem_type="regression", use_cache=False)) == set()
     assert differs(lambda base: base.bert.encoder.layer[1].output.dense.weight.mul_(2)) == {"weights"}
     assert differs(lambda base: base.bert.embeddings.position_embeddings.weight.mul_(2)) == {"weights"}

@@ -68,11 +68,15 @@ def test_an_error_leaves_the_blocks_as_they_were():
         assert list(blocks) == real
 
 
-def test_evaluation_mode_for_a_part_only():
-    model = nn.Sequential(nn.Sequential(nn.Dropout(), nn.Dropout()), nn.Dropout())
+def test_evaluation_mode_for_a_part_only_until_a_block_is_called():
+    model = nn.Sequential(nn.Sequential(nn.Dropout(), nn.Dropout()), nn.Dropout(), nn.Identity())
     model[0][1].eval()
     before = [module.training for module in model.modules()]
-    with pytest.raises(ZeroDivisionError), without_dropout([model[0]]):
-        assert [module.training for module in model.modules()] == [True, False, False, False, True]
+    with pytest.raises(ZeroDivisionError), without_dropout([*model[0].modules()], model[2]):
+        assert [module.training for module in model.modules()] == [True, False, False, False, True, True]
         raise ZeroDivisionError
-    assert [module.training for module in model.modules()] == before == [True, True, True, False, True]
+    assert [module.training for module in model.modules()] == before == [True, True, True, False, True, True]
+    with without_dropout([*model[0].modules()], model[2]):
+        model[2](torch.zeros(1))
+        assert [module.training for module in model.modules()] == before
+    assert not model[2]._forward_pre_hooks

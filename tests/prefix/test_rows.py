@@ -1,12 +1,14 @@
 """Keys of examples: the same content gives the same key in any batch, and other content another one."""
 
 import inspect
+import re
+import types
 
 import pytest
 import torch
 from prefixes import examples, padded
 
-from weightlora.prefix.rows import rows_of
+from weightlora.prefix.rows import ropes_of, rows_of
 
 
 def forward(input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, cache=None, **kwargs): ...
@@ -50,8 +52,8 @@ def test_left_padding_is_a_part_of_the_key_and_right_padding_is_not():
     alone = rows(**padded(texts[:1])).keys
     with_right, with_left = (rows(**padded([texts[0], torch.arange(4, 20)], left=left)) for left in (False, True))
     assert with_right.keys[0] == alone[0] != with_left.keys[0]
-    assert with_left.spans[0] == (16 - len(texts[0]), 16)
-    assert with_left.padding()[0].tolist() == [True] * (16 - len(texts[0])) + [False] * len(texts[0])
+    assert with_left.spans[0] == (0, 16) and not with_left.padding().any(), "the last place of padding has a loss"
+    assert with_right.padding()[0].tolist() == [False] * len(texts[0]) + [True] * (16 - len(texts[0]))
 
 
 def test_a_hole_in_the_mask_is_a_part_of_the_key():
@@ -82,27 +84,76 @@ IDS = torch.ones(2, 5, dtype=torch.long)
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "why"),
     [
-        {},
-        {"input_ids": None, "inputs_embeds": torch.ones(2, 5, 8)},
-        {"input_ids": IDS[0]},
-        {"input_ids": IDS[:0]},
-        {"input_ids": IDS, "attention_mask": torch.ones(2, 1, 5, 5)},
-        {"input_ids": IDS, "attention_mask": torch.ones(1, 5)},
-        {"input_ids": IDS, "attention_mask": torch.zeros(2, 5)},
-        {"input_ids": IDS, "cache": object()},
-        {"input_ids": IDS, "use_cache": True},
-        {"input_ids": IDS, "output_hidden_states": True},
-        {"input_ids": IDS, "output_hidden_states": [1]},
-        {"input_ids": IDS, "cu_seq_lens_q": torch.ones(3)},
-        {"input_ids": IDS, "position_ids": torch.ones(3, 5)},
+        ({}, "no input_ids of shape"),
+        ({"input_ids": None, "inputs_embeds": torch.ones(2, 5, 8)}, "no input_ids of shape"),
+        ({"input_ids": IDS[0]}, "no input_ids of shape"),
+        ({"input_ids": IDS[:0]}, "no input_ids of shape"),
+        ({"input_ids": IDS, "attention_mask": torch.ones(2, 1, 5, 5)}, "attention_mask does not have a value for"),
+        ({"input_ids": IDS, "attention_mask": torch.ones(1, 5)}, "attention_mask is not of the shape of input_ids"),
+        ({"input_ids": IDS, "attention_mask": torch.zeros(2, 5)}, "or masks all of an example"),
+        ({"input_ids": IDS, "cache": object()}, "^cache, a object, may change what the blocks compute$"),
+        ({"input_ids": IDS, "use_cache": True}, "^use_cache=True may change what the blocks compute$"),
+        ({"input_ids": IDS, "output_hidden_states": True}, "^output_hidden_states=True may"),
+        ({"input_ids": IDS, "output_hidden_states": [1]}, "^output_hidden_states, a list, may"),
+        ({"input_ids": IDS, "cu_seq_lens_q": torch.ones(3)}, "^cu_seq_lens_q does not have a value for each"),
+        ({"input_ids": IDS, "position_ids": torch.ones(3, 5)}, "^position_ids does not have"),
     ],
 )
-def test_calls_that_are_not_about_single_examples(call):
-    assert rows(**call) is None
+def test_calls_that_are_not_about_single_examples_give_the_reason(call, why):
+    found = rows(**call)
+    assert isinstance(found, str) and re.search(why, found)
 
 
 def test_what_changes_nothing_is_ignored():
     call = {"num_items_in_batch": torch.tensor(7), "return_dict": True, "use_cache": False, "output_attentions": None}
+    call |= {"logits_to_keep": 0}
     assert rows(input_ids=IDS, **call) == rows(input_ids=IDS)
+
+
+def test_the_length_is_a_part_of_the_key_if_frequencies_depend_on_it():
+    ropes = {"longrope ": 8}
+
+    def found(length: int, ropes=ropes, **more):
+        batch = padded([torch.arange(4, 9), torch.arange(4, 4 + length)])
+        return rows_of(
+            inspect.signature(forward), (), {k: batch[k] for k in ("input_ids", "attention_mask")}, "", ropes
+        )
+
+    assert found(6).keys[0] == found(8).keys[0] != found(10).keys[0] == found(12).keys[0]
+    assert found(6, {}).keys[0] == found(10, {}).keys[0], "without longrope"
+    dynamic = {"dynamic": 8}
+    assert found(6, dynamic).keys[0] == found(8, dynamic).keys[0], "up to the original length nothing depends on it"
+    assert found(10, dynamic) == "with rope_type 'dynamic', texts beyond 8 tokens depend on the batches before"
+
+
+def test_with_position_ids_their_highest_one_is_the_length():
+    batch = {"input_ids": torch.ones(2, 5, dtype=torch.long), "position_ids": torch.arange(5).repeat(2, 1)}
+    alone, beside = (
+        rows_of(inspect.signature(forward), (), batch | {"position_ids": batch["position_ids"] * scale}, "", ropes)
+        for scale, ropes in (
+            (torch.tensor([[1], [1]]), {"longrope ": 8}),
+            (torch.tensor([[1], [3]]), {"longrope ": 8}),
+        )
+    )
+    assert alone.keys[0] != beside.keys[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"rope_type": "longrope", "original_max_position_embeddings": 8}, {"longrope ": 8}),
+        ({"rope_type": "dynamic", "factor": 2.0}, {"dynamic": 32}),
+        (
+            {"full_attention": {"rope_type": "default"}, "sliding_attention": {"type": "longrope"}},
+            {"longrope sliding_attention": 32},
+        ),
+        ({"rope_type": "default"}, {}),
+        (None, {}),
+    ],
+)
+def test_which_rotary_embeddings_depend_on_the_length(settings, expected):
+    for name in ("rope_parameters", "rope_scaling"):
+        assert ropes_of(types.SimpleNamespace(**{name: settings, "max_position_embeddings": 32})) == expected
+    assert ropes_of(None) == {}

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, IterableDataset, List, Value
 from huggingface_hub.utils import filter_repo_objects
 from models import lora_bert
 from prefixes import SIZE, STEPS, examples, padded, upper_bert
@@ -103,6 +103,63 @@ def test_block_0_that_keeps_an_adapter_is_a_warning_and_the_training_goes_on(tmp
     with pytest.warns(UserWarning, match=r"^The training goes on without the cache of the prefix: block 0 trains"):
         run.train()
     assert caching.cache is None and run.state.global_step == EPOCHS * STEPS
+
+
+def test_a_model_that_the_first_batch_shows_to_be_unfit_is_a_warning_and_the_training_goes_on(tmp_path):
+    def noisy():
+        model = upper_bert()
+        layer = model.get_base_model().bert.encoder.layer[0]
+        layer.register_forward_hook(lambda _, __, out: out + 0.1 * torch.randn_like(out))
+        return model
+
+    plain, caching = build(tmp_path / "plain", model=noisy()), PrefixCacheCallback()
+    plain.train()
+    run = build(tmp_path / "cached", caching, model=noisy())
+    with pytest.warns(
+        UserWarning, match=r"without the cache of the prefix: the hidden states at block 2 differ by 0\."
+    ):
+        run.train()
+    assert losses(run) == losses(plain) and (caching.cache.fills, caching.cache.reads) == (0, 0)
+
+
+def test_several_rows_for_each_example_are_read(tmp_path):
+    def pairs(rows: list[dict]) -> dict[str, torch.Tensor]:
+        texts = [torch.tensor(row["input_ids"]) for row in rows]
+        return padded(texts + [text.flip(0) for text in texts])
+
+    caching = PrefixCacheCallback()
+    run = build(tmp_path, caching, model=upper_bert())
+    run.data_collator = pairs
+    run.train()
+    assert (caching.cache.fills, caching.cache.reads) == (STEPS, (EPOCHS - 1) * STEPS)
+
+
+def test_rows_that_change_in_each_epoch_switch_it_off_after_the_second_one(tmp_path):
+    caching, calls = PrefixCacheCallback(), []
+
+    def changing(rows: list[dict]) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        return padded([torch.randint(4, 50, (8,), generator=torch.Generator().manual_seed(len(calls))) for _ in rows])
+
+    run = build(tmp_path, caching, model=upper_bert())
+    run.data_collator = changing
+    with pytest.warns(UserWarning, match="0 of 12 rows of an epoch came again"):
+        run.train()
+    assert (caching.cache.fills, caching.cache.reads) == (2 * STEPS, 0)
+
+
+def test_a_stream_is_not_read_before_it_trains(tmp_path):
+    read = []
+
+    def rows():
+        for row in examples() * 50:
+            read.append(1)
+            yield {"input_ids": row.tolist()}
+
+    run = build(tmp_path, PrefixCacheCallback(), model=upper_bert(), max_steps=3)
+    run.train_dataset = IterableDataset.from_generator(rows, features=Features({"input_ids": List(Value("int64"))}))
+    run.train()
+    assert len(read) < 50
 
 
 def test_bad_input_is_refused_before_the_first_step(tmp_path):

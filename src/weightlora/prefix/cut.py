@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from typing import Any
 
 from peft import PeftModel
@@ -17,9 +18,9 @@ from ..errors import ModelError
 from ..tensors import shards
 from .store import bits_of
 
-__all__ = ["Cut", "adapters_in", "check_dropout", "find_cut", "identity_of"]
+__all__ = ["LEAVE_OUT", "Cut", "adapters_in", "check_dropout", "find_cut", "identity_of", "trains"]
 
-FORMAT = 1
+FORMAT = 2
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 LEAVE_OUT = "leave the cache of the prefix out."
 
@@ -33,7 +34,7 @@ class Cut:
         blocks: Its list of blocks.
         first: Place of the lowest block with a trainable parameter; the last block if none has one.
         holders: The backbone and the modules between it and the list.
-        before: Modules of the backbone that run before the list, such as the embeddings.
+        before: Children of the holders that are registered before the list, such as the embeddings.
     """
 
     backbone: nn.Module
@@ -43,9 +44,15 @@ class Cut:
     before: tuple[nn.Module, ...]
 
     @property
-    def prefix(self) -> tuple[nn.Module, ...]:
-        """What is not run for cached examples, and the embeddings."""
-        return (*self.before, *list(self.blocks)[: self.first])
+    def prefix(self) -> list[nn.Module]:
+        """Every module that hidden states at the cut may depend on, so also what runs above, but is in no block."""
+        return list(self.below(self.first))
+
+    def below(self, first: int) -> Iterator[nn.Module]:
+        """As `prefix`, for a cut at block `first`."""
+        yield from _outside(self.backbone, self.blocks)
+        for block in list(self.blocks)[:first]:
+            yield from block.modules()
 
 
 def find_cut(model: nn.Module) -> Cut:
@@ -73,11 +80,10 @@ def find_cut(model: nn.Module) -> Cut:
     if not taking:
         raise ModelError(f"no module of {type(base).__name__} takes input_ids and runs {path}: {LEAVE_OUT}")
     holders = tuple(above[taking[-1] :])
-    children = list(holders[0].children())
-    place = next(place for place, child in enumerate(children) if child is (*holders, blocks)[1])
+    before = [child for pair in pairwise((*holders, blocks)) for child in _registered_before(*pair)]
     trained = [place for place, block in enumerate(blocks) if any(p.requires_grad for p in block.parameters())]
-    cut = Cut(holders[0], blocks, min(trained, default=len(blocks) - 1), holders, tuple(children[:place]))
-    _check_frozen(base, cut, children[place + 1 :])
+    cut = Cut(holders[0], blocks, min(trained, default=len(blocks) - 1), holders, tuple(before))
+    _check_frozen(base, cut)
     return cut
 
 
@@ -111,8 +117,7 @@ def identity_of(cut: Cut, first: int | None = None) -> dict[str, Any]:
         first: Take this place instead of the cut's own.
     """
     first = cut.first if first is None else first
-    parts = (*cut.before, *list(cut.blocks)[:first])
-    tensors = [tensor for part in parts for tensor in _frozen(part)]
+    tensors = [tensor for module in cut.below(first) for tensor in _frozen(module)]
     weights = hashlib.sha256()
     for tensor in tensors:
         weights.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -132,11 +137,16 @@ def adapters_in(cut: Cut) -> str | None:
 
     Empty without PEFT's layers there, which is usual after the choice.
     """
-    modules = [module for part in cut.prefix for module in part.modules()]
-    if any(parameter.requires_grad for module in modules for parameter in module.parameters(recurse=False)):
+    parts = (*cut.before, *list(cut.blocks)[: cut.first])
+    if any(parameter.requires_grad for part in parts for parameter in part.parameters()):
         return None
-    layers: list[Any] = [module for module in modules if isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper))]
+    layers: list[Any] = [one for one in cut.prefix if isinstance(one, (BaseTunerLayer, ModulesToSaveWrapper))]
     return " ".join("-" if layer.disable_adapters else ",".join(layer.active_adapters) for layer in layers)
+
+
+def trains(name: str) -> str:
+    """The message about a parameter below the cut that trains."""
+    return f"{name} trains, and the blocks compute with it, so what they give changes: freeze it, or {LEAVE_OUT}"
 
 
 def _settings(backbone: nn.Module) -> list[tuple[str, Any]]:
@@ -148,10 +158,26 @@ def _settings(backbone: nn.Module) -> list[tuple[str, Any]]:
     return [] if config is None else sorted((k, v) for k, v in config.to_dict().items() if k not in of_all)
 
 
-def _frozen(part: nn.Module) -> Iterator[Tensor]:
-    """Frozen tensors in the order of the model. Their names would differ while PEFT's layers are around them."""
-    yield from (parameter for parameter in part.parameters() if not parameter.requires_grad)
-    yield from part.buffers()
+def _frozen(module: nn.Module) -> Iterator[Tensor]:
+    """Its own frozen tensors, without names, which would differ while PEFT's layers are around them.
+
+    Buffers that are not saved follow from the config, and some change while the model runs.
+    """
+    yield from (parameter for parameter in module.parameters(recurse=False) if not parameter.requires_grad)
+    derived = module._non_persistent_buffers_set
+    yield from (buffer for name, buffer in module.named_buffers(recurse=False) if name not in derived)
+
+
+def _outside(module: nn.Module, blocks: nn.ModuleList) -> Iterator[nn.Module]:
+    """A module and all in it but the blocks."""
+    yield module
+    for child in module.children():
+        if child is not blocks:
+            yield from _outside(child, blocks)
+
+
+def _registered_before(module: nn.Module, child: nn.Module) -> list[nn.Module]:
+    return list(takewhile(lambda one: one is not child, module.children()))
 
 
 def _outermost_lists(model: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
@@ -198,15 +224,17 @@ def _check_wrappers(model: nn.Module) -> None:
         raise ModelError(f"{getattr(kind, 'value', kind)} trains what goes into the first block: {LEAVE_OUT}")
 
 
-def _check_frozen(base: nn.Module, cut: Cut, after: list[nn.Module]) -> None:
-    """Raise a `ModelError` if something outside the blocks that may run before them trains, or is elsewhere."""
-    elsewhere = {id(p) for module in (*after, cut.blocks) for p in module.parameters()}
+def _check_frozen(base: nn.Module, cut: Cut) -> None:
+    """Raise a `ModelError` if something registered before the blocks trains, or something is elsewhere.
+
+    What is registered after the list may run before it. The first batch shows that.
+    """
+    below = {id(p) for part in cut.before for p in part.parameters()}
+    below |= {id(p) for holder in cut.holders for p in holder.parameters(recurse=False)}
     names = {id(parameter): name for name, parameter in base.named_parameters()}
     for parameter in cut.backbone.parameters():
         name = names.get(id(parameter), "a parameter")
         if parameter.is_meta or hasattr(parameter, "ds_id") or shards(parameter) > 1:
             raise ModelError(f"{name} is not whole in this process (FSDP, ZeRO stage 3, offloading): {LEAVE_OUT}")
-        if parameter.requires_grad and id(parameter) not in elsewhere:
-            raise ModelError(
-                f"{name} trains, and the blocks compute with it, so what they give changes: freeze it, or {LEAVE_OUT}"
-            )
+        if parameter.requires_grad and id(parameter) in below:
+            raise ModelError(trains(name))

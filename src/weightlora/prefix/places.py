@@ -1,12 +1,14 @@
 """What stands in a model's list of blocks while one forward pass runs."""
 
 import contextlib
+import functools
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["BARE", "entering", "passed_over", "without_dropout"]
+__all__ = ["BARE", "Attached", "entering", "passed_over", "without_dropout"]
 
 BARE = -1
 """The form of a block that returns its hidden states alone."""
@@ -53,6 +55,24 @@ class _Entry(_Place):
         return self.block(**(kwargs | {"hidden_states": self.swap(kwargs["hidden_states"])}))
 
 
+class Attached:
+    """Stands for a module's `forward`. A copy of the module gets its own class's one back."""
+
+    def __init__(self, module: nn.Module, run: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, module.forward)
+        self._module, self._run = module, run
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self._module)]
+        return types.MethodType(type(copied).forward, copied)
+
+    def __reduce__(self) -> Any:
+        return getattr, (self._module, "forward")  # of its class: it is loaded before its attributes
+
+
 @contextlib.contextmanager
 def entering(blocks: nn.ModuleList, first: int, swap: Swap) -> Iterator[list[int]]:
     """Give block `first` what `swap` makes of its hidden states, while the blocks below run as usual.
@@ -92,16 +112,22 @@ def passed_over(blocks: nn.ModuleList, first: int, form: int, swap: Swap) -> Ite
 
 
 @contextlib.contextmanager
-def without_dropout(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Evaluation mode for these parts of a model, and for nothing else."""
-    training = [module for part in parts for module in part.modules() if module.training]
+def without_dropout(modules: Iterable[nn.Module], until: nn.Module) -> Iterator[None]:
+    """Evaluation mode for these modules, and for nothing else, until another one is called."""
+    training = [module for module in modules if module.training]
+
+    def restore(*_: Any) -> None:
+        for module in training:
+            module.training = True
+
     for module in training:
         module.training = False
+    hook = until.register_forward_pre_hook(restore)
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        hook.remove()
+        restore()
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "rows_of"]
+__all__ = ["Rows", "ropes_of", "rows_of"]
 
-IGNORED = frozenset({"num_items_in_batch", "return_dict"})
+IGNORED = frozenset({"logits_to_keep", "num_items_in_batch", "return_dict"})
 """Arguments that change nothing of what the blocks compute."""
 
 
@@ -38,56 +38,91 @@ class Rows:
 
 
 def rows_of(
-    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], adapters: str = ""
-) -> Rows | None:
-    """The examples of a call; None if hidden states of single examples cannot be told from its arguments.
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    adapters: str = "",
+    ropes: Mapping[str, int] | None = None,
+) -> Rows | str:
+    """The examples of a call; the reason, if hidden states of single examples cannot be told from its arguments.
 
     Besides `input_ids` of shape `(examples, length)`, a call may have a mask of that shape, and anything else with a
     value for each token, such as `token_type_ids`. Generation, embeddings instead of tokens, masks of more dimensions
-    and calls that ask for hidden states or attentions of all blocks give None.
+    and calls that ask for hidden states or attentions of all blocks give a reason.
 
     Args:
         signature: Of the module's forward.
         args: Positional arguments.
         kwargs: The others.
         adapters: Those that are switched on below the cut. They are a part of the keys.
+        ropes: Of the model, from `ropes_of`.
     """
     try:
         given = dict(signature.bind(*args, **kwargs).arguments)
-    except TypeError:
-        return None
+    except TypeError as error:
+        return str(error)
     given |= next((given.pop(p.name, {}) for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), {})
     ids, mask = given.pop("input_ids", None), given.pop("attention_mask", None)
     if not isinstance(ids, Tensor) or ids.dim() != 2 or not ids.numel():
-        return None
+        return "they have no input_ids of shape (examples, tokens)"
     columns = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
     columns |= {k: v for k, v in given.items() if v is not None and v is not False and k not in IGNORED}
     for name, value in columns.items():
-        if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[1] != ids.shape[1]:
-            return None
-        if value.shape[0] not in (1, len(ids)) or (name == "attention_mask" and value.shape != ids.shape):
-            return None
-    return _rows(columns, len(ids), adapters)
+        if not isinstance(value, Tensor):
+            what = f"={value}" if isinstance(value, (bool, int, float, str)) else f", a {type(value).__name__},"
+            return f"{name}{what} may change what the blocks compute"
+        if value.dim() < 2 or value.shape[1] != ids.shape[1] or value.shape[0] not in (1, len(ids)):
+            return f"{name} does not have a value for each token of an example"
+    if mask is not None and (mask.shape != ids.shape or not (mask != 0).any(1).all()):
+        return "attention_mask is not of the shape of input_ids, or masks all of an example"
+    stretched = []
+    if ropes:
+        reach = int(columns["position_ids"].max()) + 1 if "position_ids" in columns else ids.shape[1]
+        stretched = [kind for kind, length in ropes.items() if reach > length]
+        if "dynamic" in stretched:
+            return f"with rope_type 'dynamic', texts beyond {ropes['dynamic']} tokens depend on the batches before"
+    return _rows(columns, len(ids), f"{adapters}{stretched}")
 
 
-def _rows(columns: Mapping[str, Tensor], size: int, adapters: str) -> Rows | None:
+def ropes_of(config: Any) -> dict[str, int]:
+    """The rotary embeddings of a model whose frequencies depend on the length of the batch.
+
+    Beyond the original length, `"longrope"` has other frequencies. With `"dynamic"`, they change there with each
+    longer batch, and stay changed for the next ones.
+
+    Returns:
+        Type, or type and kind of layers -> original length.
+    """
+    found: dict[str, int] = {}
+    todo = [("", getattr(config, name, None)) for name in ("rope_parameters", "rope_scaling")]
+    while todo:
+        layers, settings = todo.pop()
+        if not isinstance(settings, Mapping):
+            continue
+        todo += [(str(name), value) for name, value in settings.items()]
+        kind, most = str(settings.get("rope_type", settings.get("type"))), config.max_position_embeddings
+        if "dynamic" in kind:
+            found["dynamic"] = most
+        elif kind == "longrope":
+            name = "original_max_position_embeddings"
+            found[f"longrope {layers}"] = settings.get(name) or getattr(config, name, None) or most
+    return found
+
+
+def _rows(columns: Mapping[str, Tensor], size: int, heading: str) -> Rows:
     arrays = {name: value.detach().cpu().expand(size, *value.shape[1:]) for name, value in columns.items()}
     length = arrays["input_ids"].shape[1]
     spans = [(0, length)] * size
     if "attention_mask" in arrays:
         real = arrays["attention_mask"] != 0
-        if not real.any(1).all():
-            return None
-        starts = real.int().argmax(1).tolist()
-        ends = (length - real.flip(1).int().argmax(1)).tolist()
-        spans = list(zip(starts, ends, strict=True))
+        spans = [(0, end) for end in (length - real.flip(1).int().argmax(1)).tolist()]
     kind = columns["input_ids"].device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    heading = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}{adapters}".encode()
+    head = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}{heading}".encode()
     numpy = [value.contiguous().view(torch.uint8).numpy() for _, value in sorted(arrays.items())]
     keys = []
     for row, (_, end) in enumerate(spans):
-        digest = hashlib.blake2b(heading, digest_size=16)
+        digest = hashlib.blake2b(head, digest_size=16)
         for array in numpy:  # the last dimension holds bytes
             digest.update(array[row].reshape(length, -1)[:end].tobytes())
         keys.append(digest.digest())

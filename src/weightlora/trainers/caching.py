@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
-from ..errors import ConfigError, WeightLoraError
+from ..errors import ConfigError, ModelError, WeightLoraError
 from ..prefix import PrefixCache
 from ..prefix.checks import check_prefix, most_bytes
 from ..prefix.store import IDENTITY
@@ -63,7 +63,6 @@ class PrefixCacheCallback(TrainerCallback):
         self._directory, self._max_bytes, self._dropout = directory, max_bytes, prefix_dropout
         self.cache: PrefixCache | None = None
         self._waiting = False
-        self._sizes: dict[str, int | None] = {}
 
     def close(self) -> None:
         """Give the model its own forward pass back."""
@@ -77,8 +76,7 @@ class PrefixCacheCallback(TrainerCallback):
         self.close()
         self.cache = None
         _check_engine(args)
-        self._sizes = _sizes_of(getattr(kwargs.get("train_dataloader"), "dataset", None))
-        place, tokens = self._place(args), self._sizes["tokens"]
+        place, tokens = self._place(args), _tokens_of(getattr(kwargs.get("train_dataloader"), "dataset", None))
         cut = check_prefix(kwargs["model"], place, self._max_bytes, self._dropout, tokens)
         need = most_bytes(cut, tokens)
         logger.info(f"The cache of the prefix takes up to {'?' if need is None else f'{need:,}'} bytes in {place}.")
@@ -90,21 +88,21 @@ class PrefixCacheCallback(TrainerCallback):
         if not self._waiting or not _is_chosen():
             return
         self._waiting = False
-        place, sizes = self._place(args), self._sizes
+        place = self._place(args)
         try:
-            cache = PrefixCache(
-                kwargs["model"],
-                place,
-                self._max_bytes,
-                prefix_dropout=self._dropout,
-                examples=sizes["examples"],
-            )
+            cache = _Cache(kwargs["model"], place, self._max_bytes, prefix_dropout=self._dropout)
             cache.open()
-        except WeightLoraError as error:  # the choice is made: it must not be lost
-            warnings.warn(f"The training goes on without the cache of the prefix: {error}", stacklevel=2)
+        except WeightLoraError as error:
+            _go_on(error)
             return
         self.cache = cache
         logger.info(f"Blocks below block {cache.first} run once for each example: {cache.directory} has their output.")
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.cache is not None:
+            self.cache.end_epoch()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -119,6 +117,18 @@ class PrefixCacheCallback(TrainerCallback):
 
     def _place(self, args: TrainingArguments) -> Path:
         return Path(args.output_dir or "") / FOLDER if self._directory is None else Path(self._directory)
+
+
+class _Cache(PrefixCache):
+    """Once the choice is made, a model that cannot be cached does not end the training."""
+
+    def _refuse(self, error: ModelError) -> None:
+        _go_on(error)
+        self._idle = True
+
+
+def _go_on(error: WeightLoraError) -> None:
+    warnings.warn(f"The training goes on without the cache of the prefix: {error}", stacklevel=2)
 
 
 def _remove(place: Path) -> None:
@@ -154,10 +164,8 @@ def _check_engine(args: TrainingArguments) -> None:
         raise ConfigError(f"DataParallel on {args.n_gpu} GPUs copies the model for each step: start with torchrun.")
 
 
-def _sizes_of(dataset: Any) -> dict[str, int | None]:
-    """Examples and tokens of a training set; None for what it does not tell cheaply."""
-    examples = len(dataset) if hasattr(dataset, "__len__") else None
-    tokens = None
-    if "input_ids" in (getattr(dataset, "column_names", None) or ()):
-        tokens = sum(map(len, dataset["input_ids"]))
-    return {"examples": examples, "tokens": tokens}
+def _tokens_of(dataset: Any) -> int | None:
+    """Tokens of a training set; None if they cannot be counted without running it."""
+    if not hasattr(dataset, "__len__") or "input_ids" not in (getattr(dataset, "column_names", None) or ()):
+        return None
+    return sum(map(len, dataset["input_ids"]))

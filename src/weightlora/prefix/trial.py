@@ -1,0 +1,166 @@
+"""What the first batch shows: whether a model's prefix gives the same again, and the blocks above need no more."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError, TrainingError
+from .cut import LEAVE_OUT, Cut, trains
+from .places import entering, passed_over
+from .rows import Rows
+
+__all__ = ["check_kept", "check_model"]
+
+FEW, REPEATS = 4, 8
+LEAST = 3e-4
+"""Of a token's size: what the order of sums explains in float32, also where a GPU rounds its factors (TF32)."""
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """The root mean square, over tokens, of the distance of their hidden states, relative to their size in `one`."""
+    one, other = one.float(), other.float()
+    relative = (one - other).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-12)
+    return float(relative.square().mean().sqrt())
+
+
+def rounding(*precisions: torch.dtype | None) -> float:
+    """The largest `distance` that rounding explains."""
+    return max(LEAST, *(FEW * torch.finfo(precision).eps for precision in precisions if precision is not None))
+
+
+def check_kept(states: Tensor, kept: Tensor, rows: Rows, first: int, directory: Path) -> None:
+    """Check that hidden states which were read are those that were computed.
+
+    Raises:
+        TrainingError: They differ by more than rounding.
+    """
+    real = ~rows.padding()
+    far, allowed = distance(states[real], kept[real]), rounding(states.dtype, rows.precision)
+    if not far <= allowed:
+        raise TrainingError(
+            f"the hidden states at block {first} differ from those in {directory} by {far:.2g} of their size "
+            f"(rounding explains {allowed:.2g}): something below that block has changed since, so delete the "
+            "directory, and leave everything below the lowest adapter as it is."
+        )
+
+
+def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, rows: Rows, off: bool) -> None:
+    """Check by more passes over the first batch, without gradients, that the model can be cached.
+
+    Args:
+        run: A forward pass over the batch.
+        cut: Of the model.
+        form: In which a block returns hidden states, from `entering`.
+        entered: What block `cut.first` got in the forward pass that trains.
+        rows: The batch.
+        off: Whether dropout below the cut is off.
+
+    Raises:
+        ModelError: Something below trains, draws random numbers, or hands on more than hidden states.
+    """
+    _check_graph(entered, cut.backbone)
+    device = entered.device
+    padding = rows.padding().to(device)
+    real, allowed = ~padding, rounding(entered.dtype, rows.precision)
+    met: list[Tensor] = []
+
+    def watch(hidden: Tensor) -> Tensor:
+        met.append(hidden)
+        numbers.append(_random_state(device))
+        torch.manual_seed(0)  # the dropout of the blocks above is the same in all passes
+        return hidden
+
+    def swap(_: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return entered.masked_fill(padding[..., None], 0)
+
+    with _without_traces(device):
+        numbers = [_random_state(device)]
+        with entering(cut.blocks, cut.first, watch):
+            output = run()
+            _check_repeat(distance(entered[real], met[0][real]), allowed, cut, off)
+            if not torch.equal(*numbers):  # some draw and do not use it; some draw, and it seldom makes a difference
+                for seed in range(1, REPEATS):
+                    torch.manual_seed(seed)
+                    run()
+                    _check_repeat(distance(met[0][real], met[-1][real]), LEAST, cut, off)
+        try:
+            with passed_over(cut.blocks, cut.first, form, swap):
+                far = _apart(output, run(), real)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of any kind: the model looks for what blocks that did not run hand on
+            raise ModelError(_more(cut, f"{type(error).__name__}: {error}")) from error
+    if not far <= allowed:
+        raise ModelError(_more(cut, f"it differs by {far:.2g} of its size"))
+
+
+def _check_graph(entered: Tensor, backbone: nn.Module) -> None:
+    """Raise a `ModelError` if hidden states come from a parameter that trains."""
+    names = {id(parameter): name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    todo, met = [entered.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        if (name := names.get(id(getattr(node, "variable", None)))) is not None:
+            raise ModelError(trains(f"{name} of {type(backbone).__name__}"))
+        todo += [following for following, _ in node.next_functions]
+
+
+def _check_repeat(far: float, allowed: float, cut: Cut, off: bool) -> None:
+    if not far <= allowed:
+        accept = "" if off else "accept by prefix_dropout='off' that they train without it, "
+        raise ModelError(
+            f"the hidden states at block {cut.first} differ by {far:.2g} of their size between two passes over the "
+            "same batch, so the blocks below draw random numbers, for dropout or the noise of a router: set it to 0, "
+            f"{accept}or {LEAVE_OUT}"
+        )
+
+
+def _random_state(device: torch.device) -> Tensor:
+    state = torch.get_rng_state()
+    return state if device.type == "cpu" else torch.cat([state, getattr(torch, device.type).get_rng_state(device)])
+
+
+def _more(cut: Cut, what: str) -> str:
+    return (
+        f"the output of {type(cut.backbone).__name__} is not the same without the blocks below block {cut.first} "
+        f"({what}), so those above need more than the hidden states of tokens: {LEAVE_OUT}"
+    )
+
+
+def _apart(one: Any, other: Any, real: Tensor) -> float:
+    """The largest `distance` of two outputs at real tokens; infinite if they have other shapes."""
+    ones, others = _tensors_in(one), _tensors_in(other)
+    if [tensor.shape for tensor in ones] != [tensor.shape for tensor in others]:
+        return float("inf")
+    pairs = [(a, b) for a, b in zip(ones, others, strict=True) if a.shape[:2] == real.shape and a.is_floating_point()]
+    return max((distance(a[real.to(a.device)], b[real.to(b.device)]) for a, b in pairs), default=0.0)
+
+
+@contextlib.contextmanager
+def _without_traces(device: torch.device) -> Iterator[None]:
+    """For forward passes that leave no trace: no gradients, and random numbers go on as if nothing had run.
+
+    Autocast keeps no copies of weights meanwhile: those made without gradients would serve the training, too.
+    """
+    kind = device.type
+    autocast = torch.autocast(
+        kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind), cache_enabled=False
+    )
+    devices = [] if kind == "cpu" else [device]
+    with torch.no_grad(), autocast, torch.random.fork_rng(devices, device_type=kind):
+        yield
+
+
+def _tensors_in(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in _tensors_in(part)]
