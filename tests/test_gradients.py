@@ -98,6 +98,12 @@ def test_a_single_vector_is_an_input_too():
     assert 0 < drawn != own
 
 
+def test_a_default_device_of_the_user_changes_no_draw():
+    signs = signs_for(4, 16)
+    with torch.device("meta"):
+        assert torch.equal(signs_for(4, 16), signs)
+
+
 def penalty(model) -> Tensor:
     x = torch.randn(4, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
     (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)

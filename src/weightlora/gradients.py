@@ -75,7 +75,7 @@ def draws_for(adapter: LoraAdapter, rows: int) -> int:
 
 def signs_for(draws: int, inputs: int) -> Tensor:
     """The signs of all draws, 1 or -1: shape `(draws, 1, inputs)`. They never change, and the first draw is A."""
-    signs = torch.randint(2, (draws, 1, inputs), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    signs = torch.randint(2, (draws, 1, inputs), generator=torch.Generator().manual_seed(0), device="cpu") * 2 - 1
     signs[0] = 1
     return signs
 

@@ -149,7 +149,7 @@ def add_draws(lora_a: torch.nn.Linear, lora_b: torch.nn.Linear, sums: torch.Tens
             @torch.no_grad()
             def add(gradient):
                 rows = gradient.reshape(-1, gradient.shape[-1])
-                product = rows.T @ projection.reshape(len(rows), -1).to(rows.dtype)
+                product = rows.T @ projection.reshape(-1, projection.shape[-1]).to(rows.dtype)
                 sums.add_(product.to(sums).unflatten(1, (len(sums), -1)).transpose(0, 1))
 
             output.register_hook(add)
@@ -159,7 +159,7 @@ def add_draws(lora_a: torch.nn.Linear, lora_b: torch.nn.Linear, sums: torch.Tens
 
 def draw_signs(draws: int, inputs: int) -> torch.Tensor:
     """Returns a sign for each input of each draw, in the shape `(draws, 1, inputs)`. The first draw is `lora_A`."""
-    signs = torch.randint(2, (draws, 1, inputs), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    signs = torch.randint(2, (draws, 1, inputs), generator=torch.Generator().manual_seed(0), device="cpu") * 2 - 1
     signs[0] = 1
     return signs
 
