@@ -1,6 +1,7 @@
 """Models whose lower blocks are frozen, and batches of examples of several lengths in a new order each epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from models import adamw, tiny_bert
@@ -51,19 +52,23 @@ def epoch(number: int, **how) -> Iterator[dict[str, Tensor]]:
         yield padded([rows[place] for place in order[start : start + SIZE]], **how)
 
 
-def losses_of(model: nn.Module, epochs: int = 3, start: int = 0, optimizer=None, **how) -> list[float]:
-    """Train, and return the loss of each step."""
+def losses_on(model: nn.Module, batches: Iterable[dict[str, Any]], optimizer=None) -> list[float]:
+    """Train on batches, and return the loss of each step."""
     optimizer = adamw(model) if optimizer is None else optimizer
     model.train()
     losses = []
-    for number in range(start, epochs):
-        for batch in epoch(number, **how):
-            loss = model(**batch).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
+    for batch in batches:
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
     return losses
+
+
+def losses_of(model: nn.Module, epochs: int = 3, start: int = 0, optimizer=None, **how) -> list[float]:
+    """Train, and return the loss of each step."""
+    return losses_on(model, (batch for number in range(start, epochs) for batch in epoch(number, **how)), optimizer)
 
 
 def count_runs(module: nn.Module) -> list[int]:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from models import adamw, batch, lora_bert
+from models import adamw, batch, lora_bert, tiny_llama
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader, Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from weightlora import WeightLora, WeightLoraConfig
 
@@ -134,16 +134,9 @@ def test_buffers_and_numbers_are_as_before_whatever_their_kind():
 
 
 def test_positions_that_a_long_text_has_stretched_are_as_before():
-    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    config = LlamaConfig(
-        vocab_size=16,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=8,
-        rope_parameters=scaling,
-    )
+    config = tiny_llama(layers=1).config
+    config.max_position_embeddings = 8
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     short, long = (torch.arange(length)[None] % 16 for length in (6, 12))
     with torch.no_grad():

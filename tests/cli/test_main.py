@@ -67,6 +67,8 @@ def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture, command
         main([command, "--help"])
     shown = capsys.readouterr().out
     assert f"examples:\n  weightlora {command}" in shown and "\nexit codes: 0 " in shown and "None)" not in shown
+    if command == "quickstart":
+        assert "order of the data (default: 0)" in " ".join(shown.split())
 
 
 def test_flags_have_both_spellings():

@@ -10,7 +10,7 @@ import transformers as t
 from architectures import DECODER, ENCODER, NO_DROPOUT
 from models import adamw, tiny_bert
 from peft import LoraConfig, get_peft_model
-from prefixes import EXAMPLES, STEPS, count_runs, epoch, examples, losses_of, padded, upper, upper_bert
+from prefixes import EXAMPLES, STEPS, count_runs, epoch, examples, losses_of, losses_on, padded, upper, upper_bert
 from torch import nn
 
 from weightlora import PrefixCache
@@ -162,19 +162,9 @@ def test_left_padding_in_a_causal_model_is_read(tmp_path):
     plain, rows = copy.deepcopy(model), examples()
     batches = [padded([*rows[place : place + 3], torch.arange(4, 16)], True, left=True) for place in (0, 3)] * 3
 
-    def train(model) -> list[float]:
-        optimizer, found = adamw(model.train()), []
-        for batch in batches:
-            loss = model(**batch).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            found.append(loss.item())
-        return found
-
-    expected = train(plain)
+    expected = losses_on(plain, batches)
     with PrefixCache(model, tmp_path) as cache:
-        assert train(model) == pytest.approx(expected, abs=1e-5) and (cache.fills, cache.reads) == (2, 4)
+        assert losses_on(model, batches) == pytest.approx(expected, abs=1e-5) and (cache.fills, cache.reads) == (2, 4)
 
 
 def test_dropout_below_the_cut_is_off_and_above_it_draws_the_same_numbers(tmp_path):
@@ -325,8 +315,8 @@ def test_a_call_without_examples_says_why_at_once_and_only_once(tmp_path):
     model = build("Llama")
     message = r"^the cache of the prefix is not used for some batches, because use_cache=True may change what the bl"
     with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match=message) as told:
-        for batch in [*epoch(0, causal=True)] * 2:
-            model.train()(**batch, use_cache=True)
+        for number, batch in enumerate([*epoch(0, causal=True)] * 2):
+            model.train()(**batch, use_cache=number or True)  # in each batch another value
         assert len(told) == 1 and (cache.fills, cache.reads) == (0, 0)
 
 

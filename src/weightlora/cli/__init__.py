@@ -37,7 +37,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
     """Shows the defaults that there are, and examples as they are written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        none = action.default is None or action.default is False  # 0 is a default to show
+        return action.help if none else super()._get_help_string(action)
 
 
 def spellings(name: str) -> list[str]:

@@ -177,8 +177,9 @@ class PrefixCache:
         return rows_of(self._signature, args, kwargs, adapters, self._ropes)
 
     def _tell(self, why: str, training: bool) -> None:
-        if why and why not in self._told and training and torch.is_grad_enabled():
-            self._told.add(why)
+        kind = why.partition("=")[0]  # a value may be another one in each batch
+        if why and kind not in self._told and training and torch.is_grad_enabled():
+            self._told.add(kind)
             _warn(f"the cache of the prefix is not used for some batches, because {why}.")
 
     def _count(self, rows: Rows) -> None:

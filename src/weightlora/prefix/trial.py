@@ -154,7 +154,7 @@ def _without_traces(device: torch.device) -> Iterator[None]:
     autocast = torch.autocast(
         kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind), cache_enabled=False
     )
-    devices = [] if kind == "cpu" else [device]
+    devices = [] if kind == "cpu" else [*range(getattr(torch, kind).device_count())]  # all of them get the seeds
     with torch.no_grad(), autocast, torch.random.fork_rng(devices, device_type=kind):
         yield
 
