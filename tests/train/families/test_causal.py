@@ -30,12 +30,29 @@ def test_a_causal_lm_learns_the_answer_alone(world: Path, tmp_path: Path, form: 
     job = prepare(parse(arguments(world, "causal-lm", "llama", tmp_path / "out", *more)))
     batch = job.work.collate([job.work.train[i] for i in range(2)])
     learned = [job.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
-    expected = {"messages": "assistant: {}</s>", "completion": "{}</s>", "text": "<s>{}</s>"}[form]
+    expected = {"messages": "assistant: {}</s>", "completion": "{}</s>", "text": "{}</s>"}[form]
     start = "" if form != "messages" else "assistant: "
     assert learned == [expected.format(text).removeprefix(start) for text in (GOOD, BAD)]
     result = fit(job)
     found = result.metrics["validation"]
     assert found["perplexity"] == pytest.approx(2.718281828 ** found["held_out_loss"], rel=0.02)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_padding_changes_no_loss(world: Path, tmp_path: Path, form: str):
+    """The first token of a text has only padding before it, and only where another text of its batch is longer."""
+    file = tmp_path / "rows.jsonl"
+    texts = [" ".join([GOOD] * (1 + i % 3)) for i in range(6)]
+    write_rows(file, [{"text": text} for text in texts])
+    if form != "text":
+        write_rows(file, [FORMS[form][i % 2] for i in range(6)])
+    losses = []
+    for more in (["1"], ["6"], ["6", "--pad_to_max_length"]):
+        more = ["--method", "lora", *files_of(file), "--per_device_eval_batch_size", *more]
+        job = prepare(parse(arguments(world, "causal-lm", "llama", tmp_path / "out", *more, "--max_steps", "1")))
+        job.recipe.training.learning_rate = 0.0
+        losses.append(fit(job, write=False).metrics["validation"]["held_out_loss"])
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
 
 
 def test_texts_may_be_packed_into_blocks(world: Path, tmp_path: Path):

@@ -51,12 +51,13 @@ def causal_lm(source: Source) -> Work:
 
         def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
             prompt, answer = form(source, row, length)
-            if not answer:
+            if not answer or len(prompt) + len(answer) < 2:
                 place = name_row(rows, split, index)
-                raise DataError(f"{place} has nothing to learn: its text or answer is empty.")
+                raise DataError(f"{place} has nothing to learn: its text or answer is empty, or is a single token.")
             answer = answer[:length]
             prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
-            return {"input_ids": [*prompt, *answer], "labels": [*[IGNORED] * len(prompt), *answer]}
+            given = max(1, len(prompt))  # nothing but padding is before the first token to predict it from
+            return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * given + [*prompt, *answer][given:]}
 
         return rows.map(tokenize, with_indices=True, remove_columns=rows.column_names)
 
