@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -32,14 +31,18 @@ def test_an_error_of_ours_is_one_line(run, monkeypatch, capsys):
     assert capsys.readouterr().err == "the loss diverged.\n"
 
 
-def test_a_loss_that_is_no_number_is_no_result(run, films, monkeypatch):
-    settings = dict(zip([name.lstrip("-") for name in films[:-1:2]], films[1:-1:2], strict=True))
-    run = replace(run, settings={**settings, "task": "text-classification", "learning_rate": 1e-3})
-    found = SimpleNamespace(split="test", metrics={"test": {"held_out_loss": float("nan")}})
-    monkeypatch.setattr("weightlora.train.fit", lambda *args, **kwargs: found, raising=False)
-    with pytest.raises(TrainingError, match=r"lora seed 0: the loss diverged at the learning rate 0\.001"):
-        worker.execute_run(run)
-    assert not run.output.exists()
+@pytest.mark.parametrize("task", ["text-classification", "regression"])
+def test_a_run_that_diverges_is_no_result(place, task, tmp_path, capsys, monkeypatch):
+    given = {"task": task, "model": place / "deberta", "train_file": tmp_path / "rows.jsonl", "learning_rate": 1e6}
+    rows = [{"text": f"film number {i}", "label": i % 2} for i in range(60)]
+    given["train_file"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {name: str(value) for name, value in given.items()} | {"max_steps": 20, "method": "full"}
+    settings |= {"max_length": 16, "per_device_train_batch_size": 4, "use_cpu": True, "logging_strategy": "no"}
+    run = Run("full", 0, "test", False, settings, {}, tmp_path / "seed-0.json")
+    monkeypatch.setattr(worker, "tell_progress", lambda *steps: None)
+    assert worker.main([worker.command_of(run)[-1]]) == 2 and not run.output.exists()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("the loss diverged at the learning rate 1e+06, and ") and said.endswith("a lower rate.")
 
 
 def test_the_steps_before_and_after_a_removal_are_timed(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Train a prepared run with a Trainer, evaluate it, and write its directory."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .. import PrefixCacheCallback, WeightLora, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
 from ..adapters import find_adapters
-from ..errors import DataError
+from ..errors import DataError, TrainingError
 from ..files import write_json, write_text
 from ..measure import optimizer_state_bytes, trainable_parameters
 from ..run import describe_selection
@@ -67,6 +68,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
 
     Raises:
         DataError: The output directory has the result of a finished run, or checkpoints that are not continued.
+        TrainingError: The loss diverged.
         WeightLoraError: A setting does not fit the model.
     """
     recipe, work, arguments = job.recipe, job.work, job.recipe.training
@@ -89,6 +91,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     outcome = trainer.train(_checkpoint(job, prepared, trainer))
     selector = next((c.selector for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
     metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
+    _check_finite(metrics, arguments.learning_rate)
     kept = _adapter_sizes(prepared.model)
     result = Result(
         task=str(recipe.data.task),
@@ -233,6 +236,16 @@ def _evaluate(trainer: Any, job: Job, split: str) -> dict[str, float]:
         trainer.args.predict_with_generate, trainer.preprocess_logits_for_metrics = True, work.preprocess
     values = {name.removeprefix(f"{split}_"): value for name, value in found.items()}
     return {name: float(values[name]) for name in (HELD_OUT_LOSS, *work.reported) if name in values}
+
+
+def _check_finite(metrics: dict[str, dict[str, float]], rate: float) -> None:
+    for split, values in metrics.items():
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss diverged at the learning rate {rate:g}, and {name} is {value} on {split}: give a lower "
+                    "rate."
+                )
 
 
 def _write(trainer: Any, selector: WeightLora | None, output: Path, result: Result) -> None:

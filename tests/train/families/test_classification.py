@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from weightlora.cli import main
 from weightlora.train import parse, prepare
-from weightlora.train.families.classification import score_classes, score_numbers
+from weightlora.train.families.classification import class_loss, score_classes, score_numbers
 
 FILMS = [{"text": (GOOD, BAD)[i % 2], "label": ("good", "bad")[i % 2]} for i in range(12)]
 
@@ -31,6 +31,13 @@ def test_text_files_with_names_as_labels(world: Path, tmp_path: Path, capsys: py
         if "'loss'" in line
     ]
     assert len(losses) == 3 and losses[2] < losses[0]
+
+
+def test_the_loss_of_a_row_has_no_bound():
+    labels, logits = np.array([0, 1, 1]), np.array([[0.0, 100.0], [0.0, 2.0], [1.0, 0.0]])
+    expected = [100.0, np.log1p(np.exp(-2.0)), np.log1p(np.exp(1.0))]
+    assert class_loss(labels, logits) == pytest.approx(np.mean(expected))
+    assert np.isnan(class_loss(labels, logits * np.nan))
 
 
 def test_glue_metrics_are_scikit_learns_and_scipys():
