@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from recipes import LABELLED, classified, family_arguments, files_of, write_rows
 
 from weightlora.train import parse, prepare
@@ -112,6 +113,54 @@ def test_a_class_that_only_the_validation_file_has(
         f"the label {label!r} in row 1 of validation {FIRST} is that of no training row: add such a row, or give all "
         f"classes, as in --class_names {names}."
     )
+
+
+def labels_of(world: Path, train: Path, validation: Path, tmp_path: Path, *more: str) -> tuple[list[str], list[int]]:
+    """The names of the classes, and the classes of the validation rows."""
+    given = [*classified(world, train, validation), "--max_length", "32", "--output_dir", tmp_path / "out", *more]
+    work = prepare(parse([*map(str, given), "--max_steps", "8", "--use_cpu"])).work
+    return list(work.config["label2id"]), list(work.evaluation["validation"]["labels"])
+
+
+def test_numbers_in_one_file_and_names_in_the_other(world: Path, tmp_path: Path, refused, capsys):
+    """Readers of CSV make numbers of a column that has nothing else, so the same label may be either."""
+    train, more = tmp_path / "train.csv", tmp_path / "more.csv"
+    train.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate([1, 2, 3, "other"])))
+    more.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate([1, 2, 3])))
+    assert labels_of(world, train, more, tmp_path) == (["1", "2", "3", "other"], [0, 1, 2])
+    train.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate(["True", "False", "?"])))
+    more.write_text("text,label\nfine,False\nodd,True\n")
+    assert labels_of(world, train, more, tmp_path) == (["?", "False", "True"], [1, 2])
+    assert labels_of(world, more, train, tmp_path, "--eval_examples", "2") == (["false", "true"], [1, 0])
+    train.write_text("text,label\nfine,0\nodd,1\n")
+    assert labels_of(world, more, train, tmp_path) == (["false", "true"], [0, 1])
+    train.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate([1, 2, 3, "other"])))
+    more.write_text("text,label\nfine,1\nodd,4\n")
+    capsys.readouterr()  # of the reading above
+    assert "the label 4 in row 1 of validation" in (message := refused(*classified(world, train, more)))
+    assert message.endswith("as in --class_names 1 2 3 4 other.")
+
+
+def test_given_names_that_are_numbers_are_the_labels(world: Path, rows: Path, tmp_path: Path, refused, capsys):
+    write_rows(rows, [{"text": f"text {i}", "label": 1 + i % 4} for i in range(8)])
+    names = ["--class_names", "1", "2", "3", "4", "5"]
+    assert labels_of(world, rows, rows, tmp_path, *names) == (names[1:], [0, 1, 2, 3] * 2)
+    write_rows(rows, [{"text": f"text {i}", "label": i % 4 - 1} for i in range(8)])
+    capsys.readouterr()  # of the reading above
+    assert refused(*classified(world, rows), "--class_names", "-1", "0", "1") == (
+        f"the label 2 in row 3 of train {FIRST} is none of the 3 classes (-1, 0, 1): mend the row, or leave it out."
+    )
+
+
+def test_two_files_may_number_the_same_classes_differently(world: Path, tmp_path: Path):
+    files = []
+    for names, labels in ((["a", "b", "c"], [0, 1, 2, 0]), (["b", "c"], [0, 1, 1, 0])):
+        columns = {"text": [f"text {i}" for i in range(4)], "label": labels}
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        files.append(tmp_path / f"{len(names)}.parquet")
+        Dataset.from_dict(columns, features).to_parquet(files[-1])
+    assert labels_of(world, *files, tmp_path) == (["a", "b", "c"], [1, 2, 2, 1])
+    assert labels_of(world, *files, tmp_path, "--class_names", "x", "y", "z") == (["x", "y", "z"], [0, 1, 1, 0])
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])

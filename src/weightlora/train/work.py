@@ -24,6 +24,9 @@ MOST_EMPTY = 1000
 MOST_SHOWN = 12
 """Classes that an error lists."""
 
+TRUTHS = ("false", "true")
+"""Names of the two classes that truth values make."""
+
 LONGEST = 2**24
 """Tokens of an input where the model has no limit."""
 
@@ -116,7 +119,8 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
     """Names of the classes, and by split each row's class, or list of classes for the column `tags`.
 
     Labels are whole numbers or names; `true` and `false` are names. The names are given, or those of the data set, of
-    the task, or all in `train`, and in the rows that were split off it.
+    the task, or all in `train`, and in the rows that were split off it. A whole number is a place among names that are
+    given or of a data set or a task, unless such a name is a number, too. Otherwise it is the name itself.
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
@@ -143,7 +147,8 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         if split == "train" or NUMBER in source.splits[split].column_names
         for label in _flat(rows, column)
     ]
-    names = list(source.arguments.class_names or names_of(source.splits["train"].features[column], source.task) or ())
+    given, own = source.arguments.class_names, {n: _own_names(r.features[column]) for n, r in source.splits.items()}
+    names = list(given or names_of(source.splits["train"].features[column], source.task) or ())
     if len(set(names)) < len(names):
         raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
     named = bool(names)
@@ -153,9 +158,19 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         only = f"only the label {shown(flat[0])}" if flat else "no label"
         raise DataError(f"train has {only}: give rows of at least two classes.")
     numbers = {name: number for number, name in enumerate(names)}
+    counted = names == [str(number) for number in range(len(names))]
+    numbered = not given and (bool(own["train"]) or not (named or counted))  # each file may number its own classes
+    truths = {name.lower(): number for name, number in numbers.items() if name.lower() in TRUTHS}
+    ordered = (named and not any(map(str.isdecimal, names))) or tuple(names) == TRUTHS
+    places = {split: bool(mine) or ordered for split, mine in own.items()}
 
     def number_of(label: Any, split: str, row: int) -> int:
-        number = numbers.get(label) if isinstance(label, str) else _whole(label)
+        mine = own[split]
+        if mine and numbered and not isinstance(label, str) and 0 <= label < len(mine):
+            label = mine[label]
+        whole = None if isinstance(label, str) else _whole(label)
+        name = str(label if whole is None else whole)
+        number = whole if whole is not None and places[split] else numbers.get(name, truths.get(name.lower()))
         if number is not None and 0 <= number < len(names):
             return number
         what = f"the label {shown(label)} in {place(split, row)}"
@@ -166,6 +181,8 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
                 f"{example}."
             )
         known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
+        if not counted and not places[split]:
+            raise DataError(f"{what} is none of the {len(names)} classes ({known}): mend the row, or leave it out.")
         raise DataError(f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}).")
 
     ids = {
@@ -180,8 +197,11 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
 
 def names_of(feature: Any, task: TaskInfo) -> Sequence[str] | None:
     """The names of the classes, if the data set or the task has them."""
-    inner = getattr(feature, "feature", None)
-    return getattr(feature, "names", None) or getattr(inner, "names", None) or task.class_names or None
+    return _own_names(feature) or task.class_names or None
+
+
+def _own_names(feature: Any) -> Sequence[str] | None:
+    return getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
 
 
 def classes_in(labels: Sequence[Any], place: str) -> list[str]:
@@ -208,9 +228,9 @@ def classes_in(labels: Sequence[Any], place: str) -> list[str]:
 
 def _with_class(names: list[str], label: Any) -> list[str]:
     """The classes with that of a label, for an example; empty if it can be none."""
-    if isinstance(label, str):
-        return sorted({*names, label})
-    number = _whole(label) or 0
+    number = None if isinstance(label, str) else _whole(label)
+    if number is None or not all(map(str.isdecimal, names)):
+        return sorted({*names, str(label if number is None else number)})
     return [str(one) for one in range(number + 1)] if len(names) <= number < MOST_EMPTY else []
 
 
