@@ -1,14 +1,20 @@
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from recipes import arguments, save_model
+from peft import AutoPeftModelForSequenceClassification
+from recipes import arguments, glue_rows, save_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from weightlora.errors import ConfigError, ModelError
 from weightlora.train import fit, loading, parse, prepare
 from weightlora.train.arguments import ModelArguments, Recipe
+from weightlora.train.result import Result
+
+FULL = ["--method", "full", "--max_steps", "1"]
 
 
 def recipe_with(world: Path, *more: object) -> Recipe:
@@ -53,6 +59,36 @@ def test_an_empty_model_has_the_head_of_the_task_and_no_weights(world: Path):
     assert model.classifier.out_features == 3 and {p.device.type for p in model.parameters()} == {"meta"}
     with pytest.raises(ModelError, match="deberta-v2 models have no AutoModelForSeq2SeqLM: choose another model"):
         loading.empty_model(SimpleNamespace(auto_class="AutoModelForSeq2SeqLM"), config)
+
+
+def test_weights_that_neither_the_checkpoint_nor_the_adapter_has(world: Path, tmp_path: Path):
+    """A tiny DeBERTa has no pooler before its head, like the real one. The advice of the warning makes it whole."""
+
+    def train(model: Path, output: str) -> Result:
+        given = arguments(world, "mnli", "deberta", tmp_path / output, "--dataset", world / "glue", "--method", "lora")
+        return fit(prepare(parse([*given, "--model", str(model), "--max_steps", "2"])))
+
+    with pytest.warns(UserWarning, match=r"has no weights of pooler\.dense, .* and num_labels=3, save it and the tok"):
+        train(world / "deberta", "first")
+    whole = AutoModelForSequenceClassification.from_pretrained(world / "deberta", num_labels=3)
+    for part in (whole, AutoTokenizer.from_pretrained(world / "deberta")):
+        part.save_pretrained(tmp_path / "whole")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the checkpoint has no weights")
+        result = train(tmp_path / "whole", "second")
+        fit(
+            prepare(
+                parse([*arguments(world, "cola", "deberta", tmp_path / "full", "--dataset", world / "glue"), *FULL])
+            )
+        )
+    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "second" / "adapter", num_labels=3)
+    rows = glue_rows("mnli", 12)
+    batch = AutoTokenizer.from_pretrained(tmp_path / "whole")(
+        *([row[name] for row in rows] for name in ("premise", "hypothesis")), padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        loss = loaded.eval()(**batch, labels=torch.tensor([row["label"] for row in rows])).loss
+    assert float(loss) == pytest.approx(result.metrics["validation_matched"]["held_out_loss"], rel=1e-5)
 
 
 def test_a_model_must_be_given():

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from .wording import first_line, shortened
 from .work import Work
 
 __all__ = ["check_gguf", "empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
+
+SAVED = {
+    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), {"classifier", "score"}),
+    "QUESTION_ANS": {"qa_outputs"},
+}
+"""Task type of PEFT -> the modules that PEFT trains and saves beside the adapters."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -132,7 +139,10 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
         )
         settings["device_map"] = {"": recipe.training.device}
     with _in_one_sentence("model", str(arguments.model)):
-        model: Any = auto.from_pretrained(arguments.model, **settings, **_where(arguments))
+        model: Any
+        model, found = auto.from_pretrained(arguments.model, output_loading_info=True, **settings, **_where(arguments))
+    if recipe.method.method != "full":
+        _warn_of_missing(model, found["missing_keys"], work)
     if arguments.gguf_file is not None:
         model = without_quantization(model)
     if recipe.training.gradient_checkpointing:
@@ -141,6 +151,23 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
         model.enable_input_require_grads()
     loaded: nn.Module = model
     return loaded
+
+
+def _warn_of_missing(model: Any, missing: Iterable[str], work: Work) -> None:
+    """Warn of weights that were drawn at random because the checkpoint lacks them, and that no adapter contains.
+
+    Whoever loads the adapter draws others: the pooler of DeBERTa, or `pre_classifier` of DistilBERT.
+    """
+    known, saved = dict(model.named_parameters()), SAVED.get(work.task_type, set())
+    lost = [name for name in missing if name in known and saved.isdisjoint(name.split("."))]
+    if lost:
+        modules = ", ".join(sorted({name.rpartition(".")[0] for name in lost}))
+        warnings.warn(
+            f"the checkpoint has no weights of {modules}, so they are random, and an adapter does not contain them: "
+            f"load the checkpoint with {work.auto_class} and num_labels={model.config.num_labels}, save it and the "
+            "tokenizer to a directory, and give that as --model.",
+            stacklevel=2,
+        )
 
 
 def without_quantization(loaded: Any) -> Any:
