@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from weightlora.train.arguments import parse
+from weightlora.train.arguments import as_arguments, parse
 
 
 def write(path: Path, text: str) -> str:
@@ -77,3 +77,13 @@ def test_wrong_arguments_are_one_sentence(arguments: list[str], message: str):
     with pytest.raises(ValueError) as error:
         parse(arguments)
     assert message in str(error.value)
+
+
+def test_given_arguments_are_read_back_from_a_command_line():
+    """A comparison and a sweep hand them to processes of their own."""
+    arguments = ["--output_dir", "out", "--report_to", "none", "--accelerator_config", '{"even_batches": false}']
+    arguments += ["--lr_scheduler_kwargs", '{"num_cycles": 0.5}', "--class_names", "a b", "--eval_strategy", "steps"]
+    recipe = parse(arguments)
+    again = parse(as_arguments(recipe.given))
+    assert again.given == recipe.given and again.training.report_to == []
+    assert again.training.accelerator_config.even_batches is False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..errors import ConfigError
 from .reading import is_file, read_yaml
@@ -189,6 +190,8 @@ def parse(arguments: Sequence[str]) -> Recipe:
     names = sorted(typed | settings.keys())
     data, model, method, training = groups
     given = {name: _plain(values[name]) for name in names}
+    if given.get("report_to") == []:  # what Transformers makes of it
+        given["report_to"] = "none"
     return Recipe(data, model, method, training, given, frozenset(typed))
 
 
@@ -266,8 +269,8 @@ def as_arguments(settings: dict[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value for JSON. An enum becomes its value."""
-    value = getattr(value, "value", value)
+    """A value for JSON. An enum becomes its value, and an object of settings a mapping."""
+    value = value.to_dict() if isinstance(value, AcceleratorConfig) else getattr(value, "value", value)
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 

@@ -50,6 +50,9 @@ BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
 }
 """Group of arguments -> argument -> the smallest and the largest value. An argument that is None is not checked."""
 
+NEEDED = {"prediction_loss_only": False, "batch_eval_metrics": False, "eval_do_concat_batches": True}
+"""Arguments of the Trainer's evaluation -> the value with which it gives the metrics of the task."""
+
 
 def check_recipe(recipe: Recipe, methods: Methods) -> None:
     """Raise an error for the first setting that cannot be right.
@@ -65,6 +68,9 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for name in () if recipe.data.verbalised else ("prompt", "label_words"):
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
+    for name, needed in NEEDED.items():
+        if (value := getattr(recipe.training, name)) != needed:
+            raise ConfigError(f"{name}={value} leaves the evaluation without the metrics of the task: leave it out.")
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     options_of(recipe)
     _check_options(recipe.method, methods[recipe.method.method])
