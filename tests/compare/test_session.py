@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from weightlora.cli import main
 from weightlora.compare import worker
 from weightlora.compare.session import carry_out
 from weightlora.compare.spec import make_comparison
@@ -118,7 +119,19 @@ def test_a_run_that_fails_leaves_the_others(tmp_path, films, in_process, monkeyp
     ((run, error),) = carry_out(comparison, 1, Watcher())
     assert (run.name, error) == ("lora seed 0", "the loss diverged: give a lower rate.")
     assert list(read_summary(comparison)["methods"]) == ["last-layers"]
-    assert "lora has no result at seed 0: run the same command again." in read_summary(comparison)["notes"]
+    note = "lora has no result at seed 0: run the same command again, with lora in --methods and --seeds 1."
+    assert note in read_summary(comparison)["notes"]
+
+
+def test_a_second_command_adds_to_the_summary(tmp_path, films, in_process, capsys):
+    given = ["compare", *films, "--output_dir", str(tmp_path / "out"), "--learning_rates", "1e-3", "--json"]
+    assert main([*given, "--methods", "lora,random", "--seeds", "2"]) == 0
+    capsys.readouterr()
+    assert main([*given, "--methods", "top", "--seeds", "1"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert in_process[4:] == ["top seed 0"] and set(summary["methods"]) == {"lora", "random", "top"}
+    assert summary["methods"]["top"]["vs_lora"] is not None
+    assert "with top in --methods and --seeds 2." in summary["notes"][0]
 
 
 def test_a_comparison_without_results_has_no_summary(tmp_path, films):

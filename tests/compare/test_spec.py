@@ -82,6 +82,10 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
         ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
         ({"arguments": ["--seed", "3"]}, "--seed is set by the comparison itself: give --seeds"),
+        (
+            {"arguments": ["--load_best_model_at_end", "--eval_strategy", "steps"]},
+            "--load_best_model_at_end needs checkpoints, and a comparison keeps none: leave it out",
+        ),
         ({"arguments": ["--stepz", "3"]}, "--stepz is not an argument"),
         ({"arguments": ["--train_file", "nowhere.jsonl"]}, "nowhere.jsonl is not a file"),
     ],
@@ -123,6 +127,23 @@ def test_changed_data_is_another_comparison(tmp_path, place):
     data.write_text(data.read_text() + '{"text": "one more", "label": "pos"}\n')
     fingerprint.cache_clear()
     with pytest.raises(DataError, match="differs in train_file"):
+        make(tmp_path / "out", arguments).claim()
+
+
+def test_changed_files_in_a_directory_are_another_comparison(tmp_path, place):
+    (data := tmp_path / "films" / "train.jsonl").parent.mkdir()
+    data.write_text((place / "films.jsonl").read_text())
+    arguments = ["--model", str(place / "deberta"), "--dataset", str(data.parent)]
+    make(tmp_path / "out", arguments).claim()
+    make(tmp_path / "out", arguments).claim()
+    from weightlora.compare.runs import fingerprint
+
+    data.write_text(data.read_text() + '{"text": "one more", "label": "pos"}\n')
+    fingerprint.cache_clear()
+    with pytest.raises(DataError, match=r"differs in train\.jsonl: give"):
+        make(tmp_path / "out", arguments).claim()
+    (data.parent / "validation.jsonl").write_text(data.read_text())
+    with pytest.raises(DataError, match=r"differs in train\.jsonl, validation\.jsonl"):
         make(tmp_path / "out", arguments).claim()
 
 

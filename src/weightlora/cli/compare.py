@@ -81,7 +81,7 @@ def _compare(args: argparse.Namespace) -> int:
     from ..compare.progress import make_watcher
     from ..compare.runner import usable_cores
     from ..compare.session import carry_out
-    from ..compare.spec import METHODS_BY_DEFAULT, make_comparison
+    from ..compare.spec import METHODS_BY_DEFAULT, make_comparison, read_comparison
     from ..train import parse
 
     disable_progress_bars()
@@ -99,7 +99,9 @@ def _compare(args: argparse.Namespace) -> int:
         failed = carry_out(comparison, jobs, watcher)
     for failure, error in failed:
         console.print(f"failed: {failure.name}: {error}", markup=False, soft_wrap=True)
-    return max(_show(comparison, args.json), 1 if failed else 0)
+    every = read_comparison(args.output_dir)  # earlier commands may have made runs of other methods and seeds
+    same_rows = every.tunes == comparison.tunes
+    return max(_show(every if same_rows else comparison, args.json), 1 if failed else 0)
 
 
 def _summarize(args: argparse.Namespace) -> int:

@@ -13,9 +13,11 @@ from ..train import parse, prepare
 from ..train.arguments import nearest
 from ..train.checks import BUDGETS
 from ..train.chosen import ON_A_LIST
+from ..train.data import files_of
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
 from ..train.reading import is_directory, is_file
+from ..train.tasks import find_task
 from .rows import make_for
 from .runs import PLACES, Run, fingerprint
 from .settings import FORMAT, MOST_SEEDS, SETTINGS, read_settings
@@ -53,7 +55,7 @@ class Comparison:
         settings: Method -> its arguments for `weightlora train`, without a rate and a seed.
         rates: Method -> the learning rates to choose from. A method with one rate is not tuned.
         seeds: Number of seeds: 0 to `seeds - 1`.
-        data: Argument -> SHA-256 of the data file.
+        data: Argument, or name in the directory of a data set -> SHA-256 of the data file.
         shared: The arguments that do not depend on the method. Two comparisons in one directory must agree in them.
     """
 
@@ -199,7 +201,7 @@ def make_comparison(
     for settings in given.values():
         settings.pop("learning_rate", None)
     first = given[methods[0]]
-    data = {name: fingerprint(Path(first[name])) for name in FILES if first.get(name)}
+    data = {name: fingerprint(path) for name, path in _data_files(first).items()}
     shared = {name: value for name, value in given["lora"].items() if name != "method"}
     if rates is not None:
         shared["learning_rates"] = list(grids["lora"])
@@ -239,6 +241,8 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
         if name != "method" and name in given:
             remedy = f"give {instead}" if instead else "run the same command again, which continues"
             raise ConfigError(f"--{name} is set by the comparison itself: {remedy}.")
+    if given.get("load_best_model_at_end"):
+        raise ConfigError("--load_best_model_at_end needs checkpoints, and a comparison keeps none: leave it out.")
     given.setdefault("task", "text-classification")
     for name in FILES:
         if (value := given.get(name)) and not is_file(Path(value)):
@@ -248,6 +252,17 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
         if (value := given.get(name)) and (is_file(Path(value)) or is_directory(Path(value))):
             given[name] = str(Path(value).resolve())
     return {**PLAIN, **given}
+
+
+def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
+    """The files that a comparison reads: argument, or name in the directory of the data set -> path."""
+    found = {name: Path(given[name]) for name in FILES if given.get(name)}
+    task, directory = find_task(given["task"]), Path(given.get("dataset") or "")
+    if given.get("dataset") and is_directory(directory):
+        for split in ("train", *task.evaluation):
+            files = files_of(directory, given.get("dataset_config") or task.config, split)
+            found |= {str(file.relative_to(directory)): file for file in files}
+    return found
 
 
 def _grid(rates: Sequence[float] | None, given: Mapping[str, Any]) -> tuple[float, ...]:

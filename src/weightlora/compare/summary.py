@@ -199,7 +199,10 @@ def _missing(comparison: Comparison, found: Sequence[tuple[Run, Result]], rates:
         if method not in rates:
             notes.append(f"{method} has no learning rate yet: its runs on the validation split are missing.")
         elif gone := [str(seed) for seed in range(comparison.seeds) if (method, seed) not in done]:
-            notes.append(f"{method} has no result at seed {', '.join(gone)}: run the same command again.")
+            notes.append(
+                f"{method} has no result at seed {', '.join(gone)}: run the same command again, with {method} in "
+                f"--methods and --seeds {comparison.seeds}."
+            )
     return notes
 
 

@@ -18,7 +18,7 @@ from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 from .wording import first_line, shown
 
-__all__ = ["lacks_evaluation", "read_splits"]
+__all__ = ["files_of", "lacks_evaluation", "read_splits"]
 
 NAMES_ARE_TEXT = {"keep_default_na": False, "na_values": [""]}
 """For pandas, which else takes `None`, `NA`, `null` and others for empty fields: they may be names of classes."""
@@ -94,7 +94,7 @@ def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | 
         return False
     wanted = ("train", *task.evaluation)
     if is_directory(Path(source)):
-        found = [name for name in wanted if _files_of(Path(source), config, name)]
+        found = [name for name in wanted if files_of(Path(source), config, name)]
     elif source == task.dataset or source.startswith(LOCAL):
         return False
     else:
@@ -147,7 +147,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
 
 
 def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
-    if found := _files_of(directory, config, split):
+    if found := files_of(directory, config, split):
         return found
     endings = ", ".join(BUILDERS)
     raise DataError(
@@ -155,7 +155,7 @@ def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
     )
 
 
-def _files_of(directory: Path, config: str | None, split: str) -> list[Path]:
+def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
     """`<split>.<ending>` or shards `<split>-*.<ending>`, in the directory or in its folder of the configuration."""
     folders = [directory / config, directory] if config else [directory]
     for folder in folders:
