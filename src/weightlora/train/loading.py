@@ -17,6 +17,7 @@ from transformers.utils.versions import require_version
 
 from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
+from ..selection.adapting import HEADS
 from .arguments import ModelArguments, Recipe
 from .reading import is_directory
 from .wording import first_line, shortened
@@ -24,10 +25,7 @@ from .work import Work
 
 __all__ = ["check_gguf", "empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
 
-SAVED = {
-    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), {"classifier", "score"}),
-    "QUESTION_ANS": {"qa_outputs"},
-}
+SAVED = {"SEQ_CLS": HEADS["TOKEN_CLS"], **HEADS}
 """Task type of PEFT -> the modules that PEFT trains and saves beside the adapters."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
