@@ -11,12 +11,13 @@ from ..errors import DataError
 from ..train.arguments import DataArguments, Recipe
 from ..train.data import lacks_evaluation, read_splits
 from ..train.families import make_work
+from ..train.labels import classes_in, names_of
 from ..train.plan import MakeWork
 from ..train.rows import numbered
 from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
 from ..train.wording import shown
-from ..train.work import Source, Work, classes_in, names_of
+from ..train.work import Source, Work
 
 __all__ = ["FEWEST_ROWS", "TEST", "VALIDATION", "make_for", "partition", "split_rows"]
 

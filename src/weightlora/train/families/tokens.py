@@ -7,9 +7,10 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from transformers import DataCollatorForTokenClassification, EvalPrediction
 
 from ...errors import ConfigError, DataError
+from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import name_row, words_of
-from ..work import Source, Work, class_ids, padding, room_for
+from ..work import Source, Work, padding, room_for
 from .classification import class_loss
 
 __all__ = ["score_tokens", "token_classification"]

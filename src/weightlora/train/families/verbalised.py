@@ -11,9 +11,10 @@ from torch.nn import functional
 from transformers import EvalPrediction
 
 from ...errors import ConfigError
+from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of
-from ..work import Source, Work, class_ids, room_for
+from ..work import Source, Work, room_for
 from .causal import IGNORED, check_causal, collator, first_token
 from .classification import score_classes
 

@@ -1,0 +1,179 @@
+"""Labels of classes, and the class that each label is."""
+
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import ConfigError, DataError
+from .rows import NUMBER, name_row
+from .tasks import TaskInfo
+from .wording import shown
+from .work import Source
+
+__all__ = ["class_ids", "classes_in", "names_of"]
+
+MOST_EMPTY = 1000
+"""Classes that numbers may make in a file with fewer labels: a part of a data set may lack most of its classes."""
+
+MOST_SHOWN = 12
+"""Classes that an error lists."""
+
+TRUTHS = ["false", "true"]
+"""Names of the two classes that truth values make."""
+
+
+def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[str, list[Any]]]:
+    """Names of the classes, and by split each row's class, or list of classes for the column `tags`.
+
+    The names are given, or those of the data set, of the task, or all labels in `train` and in the rows that were
+    split off it. Labels are names, which `true` and `false` are, too, or whole numbers (`_finder`).
+
+    Raises:
+        DataError: A label is missing or is not one of the classes, or there is only one class.
+        ConfigError: A class name is given twice.
+    """
+    values = {name: [_named(label) for label in rows[column]] for name, rows in source.splits.items()}
+    for split, rows in values.items():
+        for row, labels in enumerate(rows):
+            for label in labels if column == "tags" else [labels]:
+                if not isinstance(label, str) and _whole(label) is None:
+                    place = name_row(source.splits[split], split, row)
+                    raise DataError(
+                        f"{place} has an empty field as its label: mend the row, or leave it out."
+                        if label is None
+                        else f"the label {shown(label)} in {place} is neither a whole number nor a name: "
+                        "mend the row, leave it out" + (", or use --task regression." if _is_fraction(label) else ".")
+                    )
+    known = source.arguments.class_names or names_of(source.splits["train"].features[column], source.task)
+    names = list(known or classes_in(_training_labels(source, values, column), "train"))
+    if len(set(names)) < len(names):
+        raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
+    if len(names) < 2:
+        flat = _training_labels(source, values, column)
+        only = f"only the label {shown(flat[0])}" if flat else "no label"
+        raise DataError(f"train has {only}: give rows of at least two classes.")
+
+    ids: dict[str, list[Any]] = {}
+    for split, rows in values.items():
+        own = _own_names(source.splits[split].features[column]) or ()
+        find = _finder(names, own, places=bool(known))
+
+        def class_of(label: Any, row: int, split: str = split, find: Callable[[Any], int | None] = find) -> int:
+            if (number := find(label)) is None:
+                what = f"the label {shown(label)} in {name_row(source.splits[split], split, row)}"
+                raise DataError(_unknown(what, label, names, told=bool(known) or split == "train"))
+            return number
+
+        ids[split] = [
+            [class_of(label, row) for label in labels] if column == "tags" else class_of(labels, row)
+            for row, labels in enumerate(rows)
+        ]
+    return names, ids
+
+
+def _finder(names: Sequence[str], own: Sequence[str], places: bool) -> Callable[[Any], int | None]:
+    """A function that says which of the names a label is, or None.
+
+    A number in a file that names its classes is the name that the file has there, if the two have a name in common:
+    files may number the same classes differently. Without a common name, it is the place of the class. In another
+    file, too, it is a place, where the names are known and are no numbers; otherwise it is a name itself.
+    """
+    by_name = {name: number for number, name in enumerate(names)}
+    truths = {name.lower(): number for name, number in by_name.items() if name.lower() in TRUTHS}
+    same_classes = not by_name.keys().isdisjoint(own)
+    places = (places and not any(map(str.isdecimal, names))) or list(names) == TRUTHS or bool(own)
+
+    def find(label: Any) -> int | None:
+        if not isinstance(label, str):
+            number = _whole(label)
+            if number is None or (same_classes and not 0 <= number < len(own)):
+                return None
+            if places and not same_classes:
+                return number if 0 <= number < len(names) else None
+            label = own[number] if same_classes else str(number)
+        return by_name.get(label, truths.get(label.lower()))
+
+    return find
+
+
+def _unknown(what: str, label: Any, names: list[str], told: bool) -> str:
+    """The error about a label that is none of the classes. `told`: whether the names come from more than the rows."""
+    if not told and (more := _with_class(names, label)):
+        example = shlex.join(more[:MOST_SHOWN]) + (" ..." if len(more) > MOST_SHOWN else "")
+        return (
+            f"{what} is that of no training row: add such a row, or give all classes, as in --class_names {example}."
+        )
+    known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
+    if isinstance(label, str) or (any(map(str.isdecimal, names)) and names[0] != "0"):
+        return f"{what} is none of the {len(names)} classes ({known}): mend the row, or leave it out."
+    return f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known})."
+
+
+def _training_labels(source: Source, values: dict[str, list[Any]], column: str) -> list[Any]:
+    """The labels of `train`, and of the rows that were split off it."""
+    return [
+        label
+        for split, rows in values.items()
+        if split == "train" or NUMBER in source.splits[split].column_names
+        for label in _flat(rows, column)
+    ]
+
+
+def names_of(feature: Any, task: TaskInfo) -> Sequence[str] | None:
+    """The names of the classes, if the data set or the task has them."""
+    return _own_names(feature) or task.class_names or None
+
+
+def _own_names(feature: Any) -> Sequence[str] | None:
+    return getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+
+
+def classes_in(labels: Sequence[Any], place: str) -> list[str]:
+    """The names of the classes that labels tell: all names in alphabetical order, or 0 to the largest number.
+
+    Args:
+        labels: Names, whole numbers, or `true` and `false`. Others are not looked at.
+        place: Where they come from, for the error.
+
+    Raises:
+        DataError: The largest number is far above the number of labels.
+    """
+    labels = [_named(label) for label in labels]
+    if labels and all(isinstance(label, str) for label in labels):
+        return sorted(set(labels))
+    largest = max((number for label in labels if (number := _whole(label)) is not None), default=0)
+    if largest >= max(MOST_EMPTY, len(labels)):  # the head and the config have something for each class
+        raise DataError(
+            f"the label {shown(largest)} in {place} would make {largest + 1:.10g} classes for {len(labels):,} labels: "
+            "number the classes from 0 without gaps, or give their names as labels."
+        )
+    return [str(number) for number in range(largest + 1)]
+
+
+def _with_class(names: list[str], label: Any) -> list[str]:
+    """The classes with that of a label, for an example; empty if it can be none."""
+    number = None if isinstance(label, str) else _whole(label)
+    if number is None or not all(map(str.isdecimal, names)):
+        return sorted({*names, str(label if number is None else number)})
+    return [str(one) for one in range(number + 1)] if len(names) <= number < MOST_EMPTY else []
+
+
+def _flat(values: Sequence[Any], column: str) -> list[Any]:
+    return [label for row in values for label in row] if column == "tags" else list(values)
+
+
+def _named(label: Any) -> Any:
+    """What readers of JSON and CSV take for a truth value is a name."""
+    return str(label).lower() if isinstance(label, bool) else label
+
+
+def _is_fraction(label: Any) -> bool:
+    return isinstance(label, float) and math.isfinite(label)
+
+
+def _whole(label: Any) -> int | None:
+    """A label as a number. A column with a missing or a broken number has all its numbers as floats."""
+    if isinstance(label, int):
+        return label
+    return int(label) if isinstance(label, float) and label.is_integer() else None

@@ -1,0 +1,164 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+from recipes import LABELLED, classified, files_of, write_rows
+
+from weightlora.train import parse, prepare
+from weightlora.train.splitting import hold_out
+
+FIRST = "(the first is row 0)"
+
+
+def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
+    more = write_rows(tmp_path / "more.jsonl", [*LABELLED, {"text": "odd", "label": 2}])
+    message = refused(*classified(world, write_rows(rows, LABELLED), more), "--class_names", "no", "yes")
+    assert message.startswith(
+        f"the label 2 in row 2 of validation {FIRST} is out of range: there are 2 classes, 0 to 1"
+    )
+    assert "the label -1 in row 0" in refused(
+        *classified(world, write_rows(rows, [{"text": "a", "label": -1}, *LABELLED]))
+    )
+    message = refused(*classified(world, write_rows(rows, [{"text": "a", "label": "x"}] * 2)))
+    assert message.startswith("train has only the label 'x'")
+    message = refused("--task", "regression", "--model", world / "deberta", *files_of(rows))
+    assert message.startswith(f"the label 'x' in row 0 of train {FIRST} is not a number, and regression needs numbers")
+    assert message.endswith("mend the row, leave it out, or use --task text-classification.")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 10**9], "the label 1000000000 in train would make 1000000001 classes for 3 labels"),
+        ([0, 1, 2**70], "the label 1180591620717411303424 in train would make"),
+        (
+            [0, 1, 0.5],
+            f"the label 0.5 in row 2 of train {FIRST} is neither a whole number nor a name: mend the row, leave it "
+            "out, or use --task regression.",
+        ),
+        ([0, 1, None], f"row 2 of train {FIRST} has an empty field as its label: mend the row, or"),
+        ([[0], [1]], f"the label [0] in row 0 of train {FIRST} is neither a whole number nor a name"),
+        ([0, 1, -1], f"the label -1 in row 2 of train {FIRST} is out of range"),
+        ([0, 0], "train has only the label 0: give rows of at least two classes"),
+    ],
+)
+def test_labels_that_are_no_classes(world: Path, rows: Path, refused, labels: list[Any], message: str):
+    write_rows(rows, [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)])
+    assert message in refused(*classified(world, rows))
+
+
+def test_whole_numbers_of_a_column_of_floats_are_classes(world: Path, rows: Path, tmp_path: Path):
+    write_rows(rows, [{"text": f"text {i}", "label": float(i % 3)} for i in range(6)])
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    job = prepare(parse([*map(str, given), "--max_steps", "8"]))
+    assert job.work.train["labels"][:4] == [0, 1, 2, 0] and list(job.work.config["label2id"]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_truth_values_are_two_classes(world: Path, rows: Path, tmp_path: Path, kind: str):
+    """Readers of both formats make truth values of `true` and `false`."""
+    labels = [True, False, False, True]
+    if kind == "csv":
+        rows = rows.with_suffix(".csv")
+        rows.write_text("text,label\n" + "".join(f"text {i},{str(one).lower()}\n" for i, one in enumerate(labels)))
+    else:
+        write_rows(rows, [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)])
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    work = prepare(parse([*map(str, given), "--max_steps", "8"])).work
+    assert list(work.train["labels"]) == [1, 0, 0, 1] and list(work.config["label2id"]) == ["false", "true"]
+
+
+def test_a_class_name_twice(world: Path, rows: Path, refused):
+    write_rows(rows, LABELLED)
+    assert "has a name twice" in refused(*classified(world, rows), "--class_names", "a", "a")
+
+
+def test_a_class_that_only_rows_split_off_have_is_a_class(world: Path, rows: Path, tmp_path: Path):
+    texts = [f"text {i}" for i in range(20)]
+    _, held = hold_out([json.dumps([text]) for text in texts], 0.1)
+    write_rows(rows, [{"text": text, "label": "c" if i in held else "ab"[i % 2]} for i, text in enumerate(texts)])
+    given = ["--task", "text-classification", "--model", world / "deberta", "--train_file", rows, "--max_length", 32]
+    given += ["--max_steps", 8, "--use_cpu", "--output_dir", tmp_path / "out"]
+    work = prepare(parse(list(map(str, given)))).work
+    assert list(work.config["label2id"]) == ["a", "b", "c"]
+    assert set(work.train["labels"]) == {0, 1} and set(work.evaluation["validation"]["labels"]) == {2}
+
+
+@pytest.mark.parametrize(("label", "names"), [("c", "a b c"), ("so so", "a b 'so so'"), (3, "0 1 2 3")])
+def test_a_class_that_only_the_validation_file_has(
+    world: Path, rows: Path, tmp_path: Path, refused, label, names: str
+):
+    known = "ab" if isinstance(label, str) else (0, 1)
+    write_rows(rows, [{"text": f"text {i}", "label": known[i % 2]} for i in range(4)])
+    more = write_rows(tmp_path / "more.jsonl", [{"text": "fine", "label": known[0]}, {"text": "odd", "label": label}])
+    assert refused(*classified(world, rows, more)) == (
+        f"the label {label!r} in row 1 of validation {FIRST} is that of no training row: add such a row, or give all "
+        f"classes, as in --class_names {names}."
+    )
+
+
+def labels_of(world: Path, train: Path, validation: Path, tmp_path: Path, *more: str) -> tuple[list[str], list[int]]:
+    """The names of the classes, and the classes of the validation rows."""
+    given = [*classified(world, train, validation), "--max_length", "32", "--output_dir", tmp_path / "out", *more]
+    work = prepare(parse([*map(str, given), "--max_steps", "8", "--use_cpu"])).work
+    return list(work.config["label2id"]), list(work.evaluation["validation"]["labels"])
+
+
+def test_numbers_in_one_file_and_names_in_the_other(world: Path, tmp_path: Path, refused, capsys):
+    """Readers of CSV make numbers of a column that has nothing else, so the same label may be either."""
+    train, more = tmp_path / "train.csv", tmp_path / "more.csv"
+    train.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate([1, 2, 3, "other"])))
+    more.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate([1, 2, 3])))
+    assert labels_of(world, train, more, tmp_path) == (["1", "2", "3", "other"], [0, 1, 2])
+    train.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate(["True", "False", "?"])))
+    more.write_text("text,label\nfine,False\nodd,True\n")
+    assert labels_of(world, train, more, tmp_path) == (["?", "False", "True"], [1, 2])
+    assert labels_of(world, more, train, tmp_path, "--eval_examples", "2") == (["false", "true"], [1, 0])
+    train.write_text("text,label\nfine,0\nodd,1\n")
+    assert labels_of(world, more, train, tmp_path) == (["false", "true"], [0, 1])
+    train.write_text("text,label\n" + "".join(f"text {i},{label}\n" for i, label in enumerate([1, 2, 3, "other"])))
+    more.write_text("text,label\nfine,1\nodd,4\n")
+    capsys.readouterr()  # of the reading above
+    assert "the label 4 in row 1 of validation" in (message := refused(*classified(world, train, more)))
+    assert message.endswith("as in --class_names 1 2 3 4 other.")
+
+
+def test_given_names_that_are_numbers_are_the_labels(world: Path, rows: Path, tmp_path: Path, refused, capsys):
+    write_rows(rows, [{"text": f"text {i}", "label": 1 + i % 4} for i in range(8)])
+    names = ["--class_names", "1", "2", "3", "4", "5"]
+    assert labels_of(world, rows, rows, tmp_path, *names) == (names[1:], [0, 1, 2, 3] * 2)
+    write_rows(rows, [{"text": f"text {i}", "label": i % 4 - 1} for i in range(8)])
+    capsys.readouterr()  # of the reading above
+    assert refused(*classified(world, rows), "--class_names", "-1", "0", "1") == (
+        f"the label 2 in row 3 of train {FIRST} is none of the 3 classes (-1, 0, 1): mend the row, or leave it out."
+    )
+
+
+def test_two_files_may_number_the_same_classes_differently(world: Path, tmp_path: Path):
+    files = []
+    for names, labels in ((["a", "b", "c"], [0, 1, 2, 0]), (["b", "c"], [0, 1, 1, 0])):
+        columns = {"text": [f"text {i}" for i in range(4)], "label": labels}
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        files.append(tmp_path / f"{len(names)}.parquet")
+        Dataset.from_dict(columns, features).to_parquet(files[-1])
+    assert labels_of(world, *files, tmp_path) == (["a", "b", "c"], [1, 2, 2, 1])
+    assert labels_of(world, *files, tmp_path, "--class_names", "x", "y", "z") == (["x", "y", "z"], [0, 1, 1, 0])
+    assert labels_of(world, *files, tmp_path, "--class_names", "c", "b", "a") == (["c", "b", "a"], [1, 0, 0, 1])
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_names_of_classes_that_pandas_takes_for_empty_fields(
+    world: Path, tmp_path: Path, ending: str, refused, capsys
+):
+    names, between = ["None", "NA", "null", "n/a", "nan"], {"csv": ",", "tsv": "\t"}[ending]
+    lines = [f"text {i}{between}{name}\n" for i, name in enumerate(names)]
+    (rows := tmp_path / f"rows.{ending}").write_text(f"text{between}label\n" + "".join(lines))
+    given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
+    work = prepare(parse([*map(str, given), "--max_steps", "8"])).work
+    assert list(work.config["label2id"]) == sorted(names)
+    rows.write_text(f"text{between}label\n" + "".join(lines) + f"more{between}\n")
+    capsys.readouterr()  # of the first reading
+    message = refused(*classified(world, rows))
+    assert message == f"row 5 of train {FIRST} has an empty field as its label: mend the row, or leave it out."
