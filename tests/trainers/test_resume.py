@@ -67,10 +67,11 @@ def test_a_plain_trainer_with_the_callback_resumes_bit_for_bit_too(whole, tmp_pa
     assert trainer.model.get_base_model().model_tags == ["weightlora"]
 
 
-def test_it_resumes_where_the_model_comes_from_model_init(whole, tmp_path):
+@pytest.mark.parametrize("kind", [Trainer, WeightLoraTrainer])
+def test_it_resumes_where_the_model_comes_from_model_init(whole, tmp_path, kind):
     """Not bit for bit: to make the model takes random numbers, so the data come in another order."""
     directory, settings, _ = whole
-    trainer = build(tmp_path, settings, kind=Trainer)
+    trainer = build(tmp_path, settings, kind=kind)
     trainer.model_init = lambda: lora_bert(dropout=0.1)
     trainer.train(resume_from_checkpoint=str(directory / "checkpoint-7"))
     assert len(find_adapters(trainer.model)) == 3 and trainer.state.global_step == 8

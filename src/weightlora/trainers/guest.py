@@ -108,16 +108,17 @@ class Guest:
                 stacklevel=3,
             )
 
-    def start_over(self, finds_batch_size: bool) -> dict[str, Any] | None:
+    def start_over(self, model: nn.Module, finds_batch_size: bool) -> dict[str, Any] | None:
         """Get ready to begin again on the same model, if the library gave up a training to try smaller batches.
 
         Args:
+            model: That is about to train. A new one (`model_init`) has a selection of its own.
             finds_batch_size: Whether the library does that.
 
         Returns:
             The state of the selection, which goes on; None if it has seen nothing yet, or if no training was given up.
         """
-        if self.selector is None or not (finds_batch_size and self._trains):
+        if self.selector is None or not (finds_batch_size and self._trains and self._has_seen(model)):
             return None
         selector, self.selector = self.selector, None
         selector._close()
@@ -192,8 +193,11 @@ class Guest:
     def _go_back(self) -> str:
         return START_AGAIN if self.checkpoint is None else f"resume from {self.checkpoint}"
 
+    def _has_seen(self, model: nn.Module) -> bool:
+        return self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model)
+
     def _refuse_second(self, model: nn.Module) -> None:
-        if self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model):
+        if self.selector is not None and self._has_seen(model):
             raise ModelError(
                 f"this callback has chosen {len(self.selector.kept)} adapters of this model in an earlier "
                 f"{self._host.train}: to train them on, call {self._host.leave_out} first; to choose again, build a "
