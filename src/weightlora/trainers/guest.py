@@ -83,10 +83,13 @@ class Guest:
             probe: Gives a selection that looks at batches before training the library's own first ones.
 
         Raises:
-            ModelError: If this guest has chosen adapters of the same model before.
+            ModelError: If this guest has selected from the same model before, and training does not resume.
             WeightLoraError: If the settings, the model and the training do not fit one another.
         """
-        self._refuse_second(model)
+        if self.selector is not None and self._has_seen(model):
+            if state is None:
+                self._refuse_second(self.selector)
+            self.selector._close()  # it goes on from a checkpoint, after an interruption
         self._trains = True
         self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
@@ -196,13 +199,17 @@ class Guest:
     def _has_seen(self, model: nn.Module) -> bool:
         return self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model)
 
-    def _refuse_second(self, model: nn.Module) -> None:
-        if self.selector is not None and self._has_seen(model):
+    def _refuse_second(self, selector: WeightLora) -> None:
+        train, again = self._host.train, "build a new model and a new Trainer."
+        if selector.phase != "train":
             raise ModelError(
-                f"this callback has chosen {len(self.selector.kept)} adapters of this model in an earlier "
-                f"{self._host.train}: to train them on, call {self._host.leave_out} first; to choose again, build a "
-                "new model and a new Trainer."
+                f"an earlier {train} ended after {selector.step_count} of {selector.config.select_steps} selection "
+                f"steps of this model: resume from a checkpoint of it, or {again}"
             )
+        raise ModelError(
+            f"this callback has chosen {len(selector.kept)} adapters of this model in an earlier {train}: to train "
+            f"them on, call {self._host.leave_out} first; to choose again, {again}"
+        )
 
     def _announce(self) -> None:
         """Tag the model, and print what was kept."""
