@@ -221,10 +221,13 @@ def foreign_state(name: str, parameter: nn.Parameter) -> dict:
         "quantized moments": {"step": 3, "state1": torch.ones(parameter.shape, dtype=torch.uint8)},
         "moments in blocks": {"step": 3, "exp_avg": torch.ones_like(parameter), "absmax": torch.ones(2)},
         "a list of factors": {"step": torch.tensor(3.0), "row": torch.ones(2), "col": torch.ones(3)},
+        "a copy of the weights": {"step": 3, "z": torch.ones_like(parameter)},  # as of schedule-free optimizers
     }[name]
 
 
-@pytest.mark.parametrize("state", ["quantized moments", "moments in blocks", "a list of factors"])
+@pytest.mark.parametrize(
+    "state", ["quantized moments", "moments in blocks", "a list of factors", "a copy of the weights"]
+)
 def test_state_of_another_form_is_not_carried(state):
     p = parameters()
     optimizer = make("SGD", in_groups(p))
@@ -232,6 +235,16 @@ def test_state_of_another_form_is_not_carried(state):
     new = nn.Parameter(torch.zeros(5, 3))
     replace_parameter_(optimizer, p[1], new, pad)
     assert not optimizer.state
+
+
+def test_step_sizes_start_afresh_or_new_rows_would_stay_where_they_are():
+    p = parameters()
+    optimizer = torch.optim.Rprop(in_groups(p), lr=0.1)
+    take_steps(optimizer, p, 2)
+    new = nn.Parameter(torch.ones(5, 3))
+    replace_parameter_(optimizer, p[1], new, pad)
+    take_steps(optimizer, [new])
+    assert torch.allclose((new - 1).abs(), torch.tensor(0.1))
 
 
 @every_kind

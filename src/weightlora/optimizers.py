@@ -10,6 +10,12 @@ from torch.optim import LBFGS, Adagrad, Optimizer
 
 from .errors import ConfigError, ModelError
 
+MOMENTS = {
+    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "acc_delta"),
+    *("sum", "state1", "state2"),  # of Adagrad, and of bitsandbytes
+}
+"""State that is 0 where a parameter is new. Not so a copy of the weights (schedule-free), or step sizes (Rprop)."""
+
 NOT_PARALLEL = {"params", "betas", "eps"}  # lists of a group that are not one entry a parameter
 
 
@@ -82,9 +88,9 @@ def replace_parameter_(
         optimizer: Holds `old`, or not (then nothing happens).
         old: Leaves the optimizer with its state.
         new: Takes its position.
-        carry: Maps a moment of the shape of `old` to one of the shape of `new`. State that is neither a float tensor
-            of that shape nor a scalar (factored or quantized moments) cannot be carried, and `new` starts afresh;
-            so it does without `carry`.
+        carry: Maps a moment of the shape of `old` to one of the shape of `new`. State that is neither one of the
+            `MOMENTS`, of that shape, nor a scalar (factored or quantized moments, copies of weights) cannot be
+            carried, and `new` starts afresh; so it does without `carry`.
     """
     for group in optimizer.param_groups:
         stays = [parameter is not old for parameter in group["params"]]
@@ -95,7 +101,7 @@ def replace_parameter_(
     state = optimizer.state.pop(old, None)
     if not state:
         return
-    moments = {key for key, value in state.items() if _is_moment(value, old)}
+    moments = {key for key, value in state.items() if key in MOMENTS and _is_moment(value, old)}
     if carry is not None and all(key in moments or _is_scalar(value) for key, value in state.items()):
         optimizer.state[new] = {key: carry(value) if key in moments else value for key, value in state.items()}
     elif isinstance(optimizer, Adagrad):  # which, in older PyTorch, makes state when it is built, and never again

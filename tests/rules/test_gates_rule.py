@@ -126,6 +126,20 @@ def test_the_step_size_follows_the_learning_rate_where_a_scheduler_has_set_it(fo
     assert rule.score.tolist() == pytest.approx([1 - 0.1 * share * number for number in range(12)], abs=1e-12)
 
 
+def test_the_step_size_is_never_above_its_own_under_one_cycle():
+    """OneCycleLR calls a 25th of its highest rate the initial one."""
+    rule, optimizer = rule_and_optimizer(omega_follows_lr=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3.0, total_steps=10)
+    shares = []
+    for _ in range(9):
+        before = rule.score.clone()
+        rule.update(torch.ones(12, dtype=torch.float64), 1, all_of)
+        shares.append(float(before[0] - rule.score[0]) / 0.1)
+        optimizer.step()
+        schedule.step()
+    assert shares[0] == pytest.approx(1 / 25) and max(shares) == pytest.approx(1, abs=0.05)
+
+
 def test_gates_act_after_the_warm_up_and_not_before():
     rule, _ = rule_and_optimizer(warmup_steps=2)
     evidence = torch.arange(12.0, dtype=torch.float64)

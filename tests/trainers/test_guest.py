@@ -9,7 +9,7 @@ import torch
 from loops import CREDIT, GATES, RULES, STEPS, make_trainer
 from models import lora_bert, tiny_bert
 from runs import At
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
 from weightlora.adapters import find_adapters
@@ -112,6 +112,23 @@ def test_a_second_training_says_how_to_train_the_kept_adapters_on_and_that_works
     after = find_adapters(run.model)
     assert [adapter.name for adapter in after] == kept and run.state.global_step == STEPS
     assert not any(torch.equal(one, other.factors[1]) for one, other in zip(before, after, strict=True))
+
+
+def test_a_second_training_after_an_interruption_does_not_claim_a_choice(tmp_path):
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)), Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    message = (
+        r"^an earlier train\(\) ended after 2 of 4 selection steps of this model: resume from a checkpoint of it, or "
+        r"build a new model and a new Trainer\.$"
+    )
+    with pytest.raises(ModelError, match=message):
+        run.train()
 
 
 @pytest.mark.parametrize("kind", KINDS)

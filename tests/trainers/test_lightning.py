@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -260,6 +260,57 @@ def test_the_advice_after_a_second_fit_works(tmp_path):
     after = find_adapters(module.model)
     assert [adapter.name for adapter in after] == callback.selector.kept and len(module.losses) == STEPS + 4
     assert not any(torch.equal(one, other.factors[1]) for one, other in zip(before, after, strict=True))
+
+
+class Sized(Module):
+    batch_size = 8
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "tuner",
+    [
+        lambda: LearningRateFinder(num_training_steps=3, update_attr=False),
+        lambda: BatchSizeFinder(max_trials=1, steps_per_trial=1),
+    ],
+)
+def test_a_tuner_that_brings_the_module_back_changes_no_choice(tmp_path, tuner, first):
+    """Also for a second model, which is not brought back to what was chosen of the first one."""
+    for settings in (RULES["credit"], {"keep": 3}):
+        callback = WeightLoraLightningCallback(WeightLoraConfig(**settings))
+        _, expected, _ = fit(tmp_path, settings)
+        for seed in (0, 1):
+            module = Sized()
+            if seed:
+                for adapter in find_adapters(module.model):
+                    torch.nn.init.normal_(adapter.factors[0])
+            trainer = Trainer(
+                max_epochs=STEPS,
+                accelerator="cpu",
+                devices=1,
+                logger=False,
+                callbacks=[tuner(), callback] if first else [callback, tuner()],
+                default_root_dir=tmp_path,
+                reload_dataloaders_every_n_epochs=1,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(module)
+            same = callback.selector.history == expected.selector.history
+            assert same == (not seed) and len(callback.selector.history) == len(expected.selector.history)
+
+
+def test_averages_of_a_module_that_still_has_all_adapters_are_refused_in_one_sentence(tmp_path):
+    message = r"^StochasticWeightAveraging averages a copy of the module that has all adapters: choose them in a fit "
+    with pytest.raises(ConfigError, match=message):
+        fit(tmp_path, RULES["credit"], callbacks=[StochasticWeightAveraging(1e-3)])
+    module, callback, trainer = fit(tmp_path, RULES["credit"])
+    trainer.callbacks.remove(callback)  # as the message advises
+    trainer.callbacks.append(StochasticWeightAveraging(1e-3, swa_epoch_start=1))
+    trainer.fit_loop.max_epochs = STEPS + 4
+    trainer.fit(module)
+    assert [adapter.name for adapter in find_adapters(module.model)] == callback.selector.kept
 
 
 def test_a_new_model_is_selected_anew_by_the_same_callback(tmp_path):

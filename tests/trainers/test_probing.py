@@ -110,19 +110,30 @@ def test_a_stream_that_can_be_read_again_is_probed(tmp_path):
     assert run.seen == [batch(step)["input_ids"][:, 0].tolist() for step in range(6)]
 
 
-def test_data_that_can_be_read_once_only_is_refused(tmp_path):
-    class Once(IterableDataset):
-        def __iter__(self):
-            return self
+class Once(IterableDataset):
+    def __iter__(self):
+        return self
 
-        def __next__(self):
-            raise StopIteration
+    def __next__(self):
+        raise StopIteration
 
+
+class Around(IterableDataset):
+    """Around an iterator: the batches of the probe would be missing from the training."""
+
+    def __init__(self):
+        self.rows = iter(samples())
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+@pytest.mark.parametrize("data", [Once, Around])
+def test_data_that_can_be_read_once_only_is_refused(tmp_path, data):
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
-    run.train_dataset = Once()
-    with pytest.raises(
-        ConfigError, match=r"^the training set is a Once, which can be read once only, and selection='gradient' reads"
-    ):
+    run.train_dataset = data()
+    message = f"^the training set is a {data.__name__}, which can be read once only, and selection='gradient' reads"
+    with pytest.raises(ConfigError, match=message):
         run.train()
 
 

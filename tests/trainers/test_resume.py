@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from models import lora_bert
 from runs import ROUNDS, build, outcome, same
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 import weightlora.state
 from weightlora import WeightLoraCallback, WeightLoraTrainer, restore
@@ -67,13 +67,36 @@ def test_a_plain_trainer_with_the_callback_resumes_bit_for_bit_too(whole, tmp_pa
     assert trainer.model.get_base_model().model_tags == ["weightlora"]
 
 
-def test_it_resumes_where_the_model_comes_from_model_init(whole, tmp_path):
+@pytest.mark.parametrize("kind", [Trainer, WeightLoraTrainer])
+def test_it_resumes_where_the_model_comes_from_model_init(whole, tmp_path, kind):
     """Not bit for bit: to make the model takes random numbers, so the data come in another order."""
     directory, settings, _ = whole
-    trainer = build(tmp_path, settings, kind=Trainer)
+    trainer = build(tmp_path, settings, kind=kind)
     trainer.model_init = lambda: lora_bert(dropout=0.1)
     trainer.train(resume_from_checkpoint=str(directory / "checkpoint-7"))
     assert len(find_adapters(trainer.model)) == 3 and trainer.state.global_step == 8
+
+
+@pytest.mark.parametrize("kind", [Trainer, WeightLoraTrainer])
+@pytest.mark.parametrize(("cut", "at"), [(1, 2), (7, 8)], ids=["before the choice", "after it"])
+def test_an_interrupted_trainer_resumes_itself(whole, tmp_path, kind, cut, at):
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == at and not interrupted:
+                interrupted.append(at)
+                raise KeyboardInterrupt
+
+    interrupted: list[int] = []
+    _, settings, expected = whole
+    trainer = build(tmp_path, settings, Interrupt(), kind=kind, save_steps=cut)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{cut}"))
+    if kind is Trainer:
+        handler = trainer.callback_handler
+        trainer.weightlora = next(c for c in handler.callbacks if isinstance(c, WeightLoraCallback))
+    same(outcome(trainer), expected)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in trainer.model.modules())
 
 
 def test_a_plain_trainer_refuses_a_checkpoint_without_our_state(whole, tmp_path):

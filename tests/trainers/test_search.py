@@ -8,7 +8,7 @@ import transformers.integrations
 import transformers.trainer
 from loops import CREDIT, make_trainer
 from models import lora_bert
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import BestRun, HPSearchBackend
 
 from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
@@ -59,6 +59,33 @@ def test_every_trial_chooses_anew_and_is_judged_by_its_loss(tmp_path, search, ki
     assert callback.selector.step_count == 4 and len(callback.selector.kept) == 3
     states = sorted(path.parent.parent.name for path in tmp_path.rglob(STATE_FILE))
     assert states == ["run-0", "run-1", "run-2"], "beside the checkpoint of each trial"
+
+
+def test_a_trial_after_one_that_was_cut_short_chooses_anew_where_batch_sizes_are_searched_too(tmp_path):
+    class Pruned(Exception):
+        pass
+
+    class Prune(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3 and not pruned:
+                pruned.append(state.global_step)
+                raise Pruned
+
+    pruned: list[int] = []
+    callback = WeightLoraCallback(WeightLoraConfig(**CREDIT))
+    run = make_trainer(
+        tmp_path,
+        None,
+        callback,
+        Prune(),
+        model_init=lambda: lora_bert(),
+        auto_find_batch_size=True,
+        save_strategy="no",
+    )
+    with pytest.raises(Pruned):
+        run.train()
+    run.train()
+    assert [entry["step"] for entry in callback.selector.history] == [1, 2, 3, 4, 4], "its own evidence alone"
 
 
 def test_a_callback_begins_anew_for_a_new_model_in_a_new_trainer(tmp_path):

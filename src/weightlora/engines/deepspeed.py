@@ -240,7 +240,7 @@ class StandIn(Optimizer):
 
     def follow_(self, group: dict[str, Any]) -> None:
         """Take over the learning rate of the next step."""
-        self.param_groups[0].update({key: group[key] for key in ("lr", "initial_lr") if key in group})
+        self.param_groups[0].update({key: group[key] for key in ("lr", "initial_lr", "max_lr") if key in group})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Run the hooks."""

@@ -63,8 +63,8 @@ class StoIHT(Rule):
         eta = settings.omega_lr
         if settings.omega_follows_lr:
             group = self._optimizer.param_groups[0]
-            if "initial_lr" in group:  # set by LR schedulers
-                eta *= float(group["lr"]) / float(group["initial_lr"])
+            if "initial_lr" in group:  # set by LR schedulers; OneCycleLR begins far below the rate that it is given
+                eta *= float(group["lr"]) / float(group.get("max_lr", group["initial_lr"]))
         moved = self.score - eta * evidence
         if not bool(moved.float().isfinite().all()):  # which the gates are on the model
             raise TrainingError(f"a gate would become infinite under omega_lr={settings.omega_lr}: lower it.")

@@ -122,7 +122,8 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
-        saved, self._resumed = self._resumed or self._guest.start_over(args.auto_find_batch_size), None
+        saved = self._resumed or self._guest.start_over(kwargs["model"], args.auto_find_batch_size)
+        self._resumed = None
         if saved is None and state.global_step:
             saved = _saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None
@@ -134,8 +135,7 @@ class WeightLoraCallback(TrainerCallback):
         self._logbook = Logbook(run_dir, state.global_step)
         if saved is None:
             self._report(state)
-        trainer = _calling_trainer() if saved is not None else None
-        if trainer is not None and stay_finished(trainer):
+        if saved is not None and (trainer := _calling_trainer()) is not None and stay_finished(trainer):
             control.should_training_stop = True
 
     def on_step_begin(

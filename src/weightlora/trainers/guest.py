@@ -83,10 +83,13 @@ class Guest:
             probe: Gives a selection that looks at batches before training the library's own first ones.
 
         Raises:
-            ModelError: If this guest has chosen adapters of the same model before.
+            ModelError: If this guest has selected from the same model before, and training does not resume.
             WeightLoraError: If the settings, the model and the training do not fit one another.
         """
-        self._refuse_second(model)
+        if self.selector is not None and self._has_seen(model):
+            if state is None:
+                self._refuse_second(self.selector)
+            self.selector._close()  # it goes on from a checkpoint, after an interruption
         self._trains = True
         self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
@@ -108,16 +111,17 @@ class Guest:
                 stacklevel=3,
             )
 
-    def start_over(self, finds_batch_size: bool) -> dict[str, Any] | None:
+    def start_over(self, model: nn.Module, finds_batch_size: bool) -> dict[str, Any] | None:
         """Get ready to begin again on the same model, if the library gave up a training to try smaller batches.
 
         Args:
+            model: That is about to train. A new one (`model_init`) has a selection of its own.
             finds_batch_size: Whether the library does that.
 
         Returns:
             The state of the selection, which goes on; None if it has seen nothing yet, or if no training was given up.
         """
-        if self.selector is None or not (finds_batch_size and self._trains):
+        if self.selector is None or not (finds_batch_size and self._trains and self._has_seen(model)):
             return None
         selector, self.selector = self.selector, None
         selector._close()
@@ -192,13 +196,20 @@ class Guest:
     def _go_back(self) -> str:
         return START_AGAIN if self.checkpoint is None else f"resume from {self.checkpoint}"
 
-    def _refuse_second(self, model: nn.Module) -> None:
-        if self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model):
+    def _has_seen(self, model: nn.Module) -> bool:
+        return self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model)
+
+    def _refuse_second(self, selector: WeightLora) -> None:
+        train, again = self._host.train, "build a new model and a new Trainer."
+        if selector.phase != "train":
             raise ModelError(
-                f"this callback has chosen {len(self.selector.kept)} adapters of this model in an earlier "
-                f"{self._host.train}: to train them on, call {self._host.leave_out} first; to choose again, build a "
-                "new model and a new Trainer."
+                f"an earlier {train} ended after {selector.step_count} of {selector.config.select_steps} selection "
+                f"steps of this model: resume from a checkpoint of it, or {again}"
             )
+        raise ModelError(
+            f"this callback has chosen {len(selector.kept)} adapters of this model in an earlier {train}: to train "
+            f"them on, call {self._host.leave_out} first; to choose again, {again}"
+        )
 
     def _announce(self) -> None:
         """Tag the model, and print what was kept."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
@@ -10,13 +10,22 @@ from torch.optim import Optimizer
 from ..adapters import find_adapters
 from ..checkpoint import bring_to_
 from ..config import WeightLoraConfig
-from ..errors import ModelError, StateError
+from ..errors import ConfigError, ModelError, StateError
 from ..selector import WeightLora
 from ..state import State, check_config
 from .guest import Guest, Host
 from .probing import probe_in_lightning
 
 HOST = Host(train="fit()", leave_out="trainer.callbacks.remove(callback)")
+
+NOT_BEGUN = {"begun": False}
+"""The state before the first step, as in the checkpoints to which Lightning's tuners bring a module back."""
+
+AVERAGES = tuple(
+    getattr(callbacks, name)
+    for name in ("StochasticWeightAveraging", "WeightAveraging")  # the second since Lightning 2.6
+    if hasattr(callbacks, name)
+)
 
 
 class WeightLoraLightningCallback(Callback):
@@ -46,6 +55,7 @@ class WeightLoraLightningCallback(Callback):
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
         self._guest = Guest(config, HOST, rank_zero_info)
         self._saved: dict[str, Any] = {}
+        self._begun = False
 
     @property
     def config(self) -> WeightLoraConfig:
@@ -62,6 +72,9 @@ class WeightLoraLightningCallback(Callback):
                 f"{type(trainer.strategy).__name__} fixes the layout of all parameters before training, so no adapter "
                 "can leave: choose the adapters on one device or with strategy='ddp', and train the chosen ones here."
             )
+        if stage == "fit":
+            _refuse_averages(trainer)
+            self._saved, self._begun = {}, False
 
         # Lightning calls callbacks after it loaded the weights. That is too late: they fit other adapters.
         def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
@@ -79,6 +92,8 @@ class WeightLoraLightningCallback(Callback):
             raise StateError(
                 "this checkpoint holds no selection: resume from one that was saved with this callback, or without it."
             )
+        if state == NOT_BEGUN:
+            return
         parsed = State.from_dict(state)
         check_config(parsed, self.config)
         model = _peft_model_of(pl_module)
@@ -95,6 +110,7 @@ class WeightLoraLightningCallback(Callback):
 
         steps = trainer.estimated_stepping_batches
         self._guest.begin(model, optimizer, steps, saved or None, run_dir=run_dir, probe=probe)
+        self._begun = True
         # on_train_batch_end comes after the LR schedule has moved on, and the gates may follow the schedule.
         self._hook = optimizer.register_step_post_hook(lambda *_: self._guest.observe())
 
@@ -113,10 +129,21 @@ class WeightLoraLightningCallback(Callback):
         self._guest.end()
 
     def state_dict(self) -> dict[str, Any]:
-        return self._saved if self.selector is None else self.selector.state_dict()
+        if self._begun and self.selector is not None:
+            return self.selector.state_dict()
+        return self._saved or NOT_BEGUN
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._saved = state_dict
+        self._saved = {} if state_dict == NOT_BEGUN else state_dict
+
+
+def _refuse_averages(trainer: Trainer) -> None:
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(other, AVERAGES):
+            raise ConfigError(
+                f"{type(other).__name__} averages a copy of the module that has all adapters: choose them in a fit "
+                "without it, then remove the WeightLoraLightningCallback and average while you train the chosen ones."
+            )
 
 
 def _last_checkpoint_of(trainer: Trainer) -> str | None:

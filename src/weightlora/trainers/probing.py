@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 from ..errors import ConfigError
 from ..selector import WeightLora
@@ -102,7 +103,7 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
 
 def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> None:
     data = getattr(loader, "dataset", loader)
-    if isinstance(data, Iterator):
+    if isinstance(data, Iterator) or (isinstance(data, IterableDataset) and iter(data) is iter(data)):
         setting, remedy = _wish(selector)
         raise ConfigError(
             f"the training set is a {type(data).__name__}, which can be read once only, and {setting} reads its first "

@@ -94,12 +94,13 @@ class WeightLoraTrainerMixin:
         again = lambda checkpoint: whole(checkpoint, *args, **kwargs)  # noqa: E731
         return train_in_phases(self, callback, engine, again, resume_from_checkpoint or None)
 
-    def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
+    def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
         callback = self._selection()
-        if (
-            callback is None or callback.engine is None
-        ):  # otherwise the model had its weights before the engine took it
-            super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        if callback is not None and callback.engine is not None:  # the model had its weights before the engine took it
+            return
+        if callback is not None and self.model_init is not None and not self.is_fsdp_enabled:
+            callback.resume(self.model, resume_from_checkpoint)  # another model than the one that `train` has prepared
+        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as the Trainer does, and warn if the choice is not made yet."""
