@@ -73,6 +73,15 @@ class Base:
             raise self._missing(error) from error
         return config
 
+    def is_tied(self) -> bool:
+        """Whether the output layer has the weights of the input embeddings.
+
+        Raises:
+            ModelError: If the config cannot be found or read.
+        """
+        config = self.config()
+        return any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config()))
+
     def load(self) -> nn.Module:
         """The base with its weights, in float32, for evaluation.
 

@@ -80,7 +80,11 @@ def find_adapter(directory: str | os.PathLike[str]) -> Path:
     given = Path(directory)
     place = given if (given / CONFIG).is_file() else given / "adapter"
     if not (place / CONFIG).is_file():
-        raise DataError(f"{directory} holds no PEFT adapter (no {CONFIG}): give the directory of a saved adapter.")
+        inside = min(given.glob(f"*/{CONFIG}"), default=None)  # of a name other than "default", or of a checkpoint
+        such = "" if inside is None else f", such as {inside.parent}"
+        raise DataError(
+            f"{directory} holds no PEFT adapter (no {CONFIG}): give the directory of a saved adapter{such}."
+        )
     if not (place / WEIGHTS).is_file():
         raise DataError(
             f"{place} has no {WEIGHTS}: save the adapter in safetensors, with model.save_pretrained(directory)."
