@@ -4,6 +4,7 @@ import pytest
 from exports import CASES, randomize_, saved
 from models import lora_bert, lora_gpt2, lora_zoo, tiny_llama
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import BdLoraConfig
 
 from weightlora.errors import ModelError
 from weightlora.export.base import Base
@@ -23,6 +24,10 @@ ODD = {
     "lora_bias": (lambda: llama(lora_bias=True), {"merged"}),
     "bias": (lambda: lora_bert(1, bias="all", modules_to_save=None), {"merged"}),
     "trainable_token_indices": (lambda: llama(trainable_token_indices=[1, 2]), {"merged"}),
+    "use_bdlora": (
+        lambda: llama(use_bdlora=BdLoraConfig(target_modules_bd_b=["q_proj"], nblocks=2)),
+        {"merged"},
+    ),
     "alora_invocation_tokens": (lambda: llama(alora_invocation_tokens=[7]), set()),
     "layer_replication": (lambda: llama(layer_replication=[(0, 2), (1, 2)]), set()),
     "init_lora_weights": (lambda: llama(init_lora_weights="pissa"), set()),

@@ -90,7 +90,9 @@ class Base:
         """
         config, labels = self.config(), self._labels()
         if getattr(config, "quantization_config", None) is not None:
-            raise ModelError(f"the base model {self.name} is quantized: give the original weights with {BASE}.")
+            raise ModelError(
+                f"the base model {self.name} is quantized: give the original weights with {BASE}{self._or()}."
+            )
         auto = self._class(config)
         try:
             model: nn.Module = auto.from_pretrained(

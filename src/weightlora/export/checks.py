@@ -113,8 +113,18 @@ def probe_batch(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """All outputs of floating type, in one vector."""
-    found = model.eval()(**batch)
+    """All outputs of floating type, in one vector.
+
+    Raises:
+        ModelError: If the model does not run on the batch.
+    """
+    try:
+        found = model.eval()(**batch)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(
+            f"the base model does not run on random tokens alone ({reason}): compare the tensors alone, with {TENSORS}."
+        ) from error
     values = found.values() if isinstance(found, Mapping) else [found]
     return torch.cat([v.flatten().double() for v in values if isinstance(v, Tensor) and v.is_floating_point()])
 

@@ -186,7 +186,7 @@ def _pair(
         raise DataError(f"{directory / CONFIG} has rank {rank!r} for {name!r}: a rank is at least 1.")
     blocks = place.experts if place else rank // b.shape[1] if kind == "convolution" and b.shape[1] else 1
     stored = (a.shape[0] // blocks, b.shape[1] // blocks) if place else (a.shape[0], b.shape[1] * blocks)
-    if stored != (rank, rank):
+    if stored != (rank, rank) and not config.use_bdlora:  # which stores the blocks of a block-diagonal matrix
         raise DataError(
             f"the tensors of the adapter {name!r} have shapes {tuple(a.shape)} and {tuple(b.shape)}, and rank {rank} "
             f"is in {CONFIG}: give a directory whose files belong together."
