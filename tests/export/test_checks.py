@@ -123,5 +123,5 @@ def test_a_model_that_needs_more_than_tokens_is_one_sentence():
     text = sizes | {"vocab_size": 50, "max_position_embeddings": 16}
     vision = sizes | {"image_size": 8, "patch_size": 4}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-    with pytest.raises(ModelError, match=r"does not run on random tokens alone \(.+\): compare .* --check tensors"):
+    with pytest.raises(ModelError, match=r"does not run on random tokens \(.+\): compare .* --check tensors"):
         outputs(model, probe_batch(model))

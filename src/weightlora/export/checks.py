@@ -123,7 +123,7 @@ def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
-            f"the base model does not run on random tokens alone ({reason}): compare the tensors alone, with {TENSORS}."
+            f"the base model does not run on random tokens ({reason}): compare the tensors alone, with {TENSORS}."
         ) from error
     values = found.values() if isinstance(found, Mapping) else [found]
     return torch.cat([v.flatten().double() for v in values if isinstance(v, Tensor) and v.is_floating_point()])
