@@ -35,6 +35,14 @@ def test_several_runs_have_a_directory_each(runs, tmp_path: Path, monkeypatch: p
     }
 
 
+def test_runs_of_one_name_have_a_directory_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    places = [write_run(tmp_path / name / "seed0", layers=1, steps=3, keep=2, train_steps=9) for name in ("a", "b")]
+    monkeypatch.setattr("weightlora.report.pictures.draw_pictures", lambda run, kind: {"loss": run.name.encode()})
+    planned = plan_outputs(read_runs(places), [tmp_path / "all"], False)
+    assert sorted(set(planned.values())) == [str(place).encode() for place in places] and len(planned) == 4
+    assert all(path.parents[1] == tmp_path / "all" for path in planned)
+
+
 def test_what_is_there_is_left_alone_unless_asked(runs, tmp_path: Path):
     (tmp_path / "data.json").write_text("mine")
     with pytest.raises(DataError, match=r"data\.json is there already: give another name, or --overwrite"):

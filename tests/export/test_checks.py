@@ -7,6 +7,7 @@ import torch
 from exports import saved
 from models import tiny_bert, tiny_llama
 from torch import nn
+from transformers import CLIPConfig, CLIPModel
 
 from weightlora.errors import ModelError
 from weightlora.export.checks import compare_outputs, compare_pairs, loaded, outputs, probe_batch
@@ -86,7 +87,7 @@ def test_an_adapter_that_peft_puts_elsewhere_is_found():
 
 
 def test_another_base_is_one_sentence():
-    message = r"PEFT cannot load .*, so it may be another one: "
+    message = r"PEFT cannot load .*, which may be another one \(.*\): give the one that it was trained on with --base"
     with pytest.raises(ModelError, match=message), loaded(tiny_bert(), saved("gates"), []):
         pass
 
@@ -115,3 +116,12 @@ def test_outputs_are_all_tensors_of_floating_type():
             }
 
     assert outputs(Two(), {"input_ids": torch.ones(1)}).tolist() == [1, 1, 0]
+
+
+def test_a_model_that_needs_more_than_tokens_is_one_sentence():
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = sizes | {"vocab_size": 50, "max_position_embeddings": 16}
+    vision = sizes | {"image_size": 8, "patch_size": 4}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+    with pytest.raises(ModelError, match=r"does not run on random tokens \(.+\): compare .* --check tensors"):
+        outputs(model, probe_batch(model))

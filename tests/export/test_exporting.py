@@ -5,11 +5,14 @@ import shutil
 
 import pytest
 import torch
-from exports import CASES, EXPERTS_AND_HEADS, logits, save, saved, tree
+from exports import CASES, EXPERTS_AND_HEADS, logits, randomize_, save, saved, tree
 from models import lora_zoo, tiny_llama
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import weightlora
+from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError, DataError, ModelError
 from weightlora.export import PROFILES, exporting
 from weightlora.export.exporting import export_adapter
@@ -82,6 +85,39 @@ def test_a_dtype_is_kept_where_nothing_is_lost_and_else_float32(tmp_path):
         assert export_adapter(adapter, tmp_path / f"{name} out", check="tensors").dtype == dtype
     exported = export_adapter(saved("gates"), tmp_path / "cast", dtype="float16")
     assert exported.dtype == "float16" and 1e-5 < exported.difference < 2e-3
+
+
+@pytest.mark.parametrize(("scaling", "size"), [(1 / 16, 1e-5), (256, 1e3)])
+def test_float16_is_left_where_the_scaled_adapter_is_not_exact_in_it(scaling, size, tmp_path):
+    model = get_peft_model(tiny_llama(), LoraConfig(r=4, lora_alpha=4 * scaling, target_modules=["q_proj"]))
+    randomize_(model)
+    for adapter in find_adapters(model):
+        a, b = adapter.factors
+        a.data, b.data = a.data.half(), (size * b.data).half()
+    model.save_pretrained(tmp_path / "adapter")
+    exported = export_adapter(tmp_path / "adapter", tmp_path / "out", check="tensors")
+    assert exported.dtype == "float32" and exported.difference < 1e-7
+
+
+def test_embeddings_of_the_base_that_were_changed_are_not_lost(tmp_path):
+    tiny_llama().save_pretrained(tmp_path / "base")
+    base = tiny_llama()
+    base.model.embed_tokens.weight.data[40:] += 1  # as for new tokens
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["embed_tokens"], task_type="CAUSAL_LM"))
+    randomize_(model)
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    with pytest.raises(
+        ModelError, match=r"beside another 'model.embed_tokens.weight' than the base's, .* with --base"
+    ):
+        export_adapter(tmp_path / "adapter", tmp_path / "out")
+    PeftModel.from_pretrained(tiny_llama(), tmp_path / "adapter").unload().save_pretrained(tmp_path / "new")
+    assert export_adapter(tmp_path / "adapter", tmp_path / "out", base=str(tmp_path / "new")).outputs.difference < 1e-6
+    with torch.no_grad():
+        torch.testing.assert_close(
+            logits(tmp_path / "out", AutoModelForCausalLM.from_pretrained(tmp_path / "new")),
+            model.eval()(input_ids=torch.arange(3, 15)[None]).logits,
+        )
 
 
 @pytest.mark.parametrize(

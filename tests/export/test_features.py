@@ -4,10 +4,11 @@ import pytest
 from exports import CASES, randomize_, saved
 from models import lora_bert, lora_gpt2, lora_zoo, tiny_llama
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import BdLoraConfig
 
 from weightlora.errors import ModelError
 from weightlora.export.base import Base
-from weightlora.export.features import FEATURES, check_features
+from weightlora.export.features import FEATURES, check_features, check_tied
 from weightlora.export.source import read_source
 
 LLAMA = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
@@ -23,6 +24,10 @@ ODD = {
     "lora_bias": (lambda: llama(lora_bias=True), {"merged"}),
     "bias": (lambda: lora_bert(1, bias="all", modules_to_save=None), {"merged"}),
     "trainable_token_indices": (lambda: llama(trainable_token_indices=[1, 2]), {"merged"}),
+    "use_bdlora": (
+        lambda: llama(use_bdlora=BdLoraConfig(target_modules_bd_b=["q_proj"], nblocks=2)),
+        {"merged"},
+    ),
     "alora_invocation_tokens": (lambda: llama(alora_invocation_tokens=[7]), set()),
     "layer_replication": (lambda: llama(layer_replication=[(0, 2), (1, 2)]), set()),
     "init_lora_weights": (lambda: llama(init_lora_weights="pissa"), set()),
@@ -73,3 +78,26 @@ def test_the_message_names_the_profiles_that_keep_it(tmp_path):
 def test_every_feature_says_why():
     assert all(feature.why and feature.profiles <= set(PROFILES) for feature in FEATURES.values())
     assert set(ODD) <= set(FEATURES) and CASES
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_an_adapter_on_tied_weights_is_only_for_servers_that_know_two_layers(target, tmp_path):
+    adapters = {}
+    for tied in (True, False):
+        base = str(tmp_path / f"base {tied}")
+        tiny_llama(tied=tied).save_pretrained(base)
+        model = get_peft_model(tiny_llama(tied=tied), LoraConfig(**LLAMA | {"target_modules": [target, "q_proj"]}))
+        model.peft_config["default"].base_model_name_or_path = base
+        model.save_pretrained(tmp_path / str(tied))
+        adapters[tied] = read_source(tmp_path / str(tied))
+    for profile in PROFILES:
+        check_tied(adapters[False], Base(adapters[False].config), profile)
+        if profile in ("mlx", "gguf"):
+            with pytest.raises(ModelError, match=rf"{target}' cannot be exported to profile '{profile}': .* one of"):
+                check_tied(adapters[True], Base(adapters[True].config), profile)
+        else:
+            check_tied(adapters[True], Base(adapters[True].config), profile)
+
+
+def test_without_such_an_adapter_no_base_is_needed():
+    check_tied(read_source(saved("gates")), Base(LoraConfig(base_model_name_or_path="./none")), "mlx")

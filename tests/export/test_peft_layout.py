@@ -1,12 +1,14 @@
 """What `portable` and `compact` write: exact ranks, alphas and names, and the same product by PEFT's own rule."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from exports import CASES, deltas, saved
 from safetensors.torch import load_file
 
+from weightlora.adapters.outcome import EXPORT
 from weightlora.export.base import Base
 from weightlora.export.peft_layout import write_compact, write_portable
 from weightlora.export.source import CONFIG, WEIGHTS, read_source
@@ -72,3 +74,12 @@ def test_names_are_in_the_order_of_the_layers_whatever_the_hash_seed(tmp_path):
 def test_factors_are_cast(dtype, tmp_path):
     _, tensors = written("gates", "compact", tmp_path, dtype)
     assert {tensor.dtype for tensor in tensors.values()} == {dtype}
+
+
+def test_the_card_of_an_exported_adapter_does_not_ask_for_an_export(tmp_path):
+    source = replace(read("gates"), directory=tmp_path / "source")
+    source.directory.mkdir()
+    (source.directory / "README.md").write_text(f"A row\n\n{EXPORT}\nthe end\n")
+    (tmp_path / "portable").mkdir()
+    write_portable(source, source.pairs, tmp_path / "portable", torch.float32)
+    assert (tmp_path / "portable" / "README.md").read_text() == "A row\nthe end\n"

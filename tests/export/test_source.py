@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 from exports import CASES, saved
-from models import adamw, lora_bert, lora_zoo, train
-from peft import PeftModel
+from models import adamw, lora_bert, lora_zoo, tiny_bert, train
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from weightlora import WeightLora, WeightLoraConfig
@@ -97,6 +97,9 @@ def test_gates_that_are_not_in_the_adapter_yet_are_refused(selection, steps, ref
 
 def test_a_directory_without_an_adapter_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"holds no PEFT adapter \(no adapter_config.json\): give the directory"):
+        find_adapter(tmp_path)
+    get_peft_model(tiny_bert(), LoraConfig(target_modules=["query"]), adapter_name="mine").save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"give the directory of a saved adapter, such as .*/mine\.$"):
         find_adapter(tmp_path)
     (tmp_path / CONFIG).write_text("{}")
     with pytest.raises(DataError, match=r"has no adapter_model.safetensors: save the adapter in safetensors"):

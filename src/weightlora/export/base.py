@@ -73,6 +73,15 @@ class Base:
             raise self._missing(error) from error
         return config
 
+    def is_tied(self) -> bool:
+        """Whether the output layer has the weights of the input embeddings.
+
+        Raises:
+            ModelError: If the config cannot be found or read.
+        """
+        config = self.config()
+        return any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config()))
+
     def load(self) -> nn.Module:
         """The base with its weights, in float32, for evaluation.
 
@@ -81,7 +90,9 @@ class Base:
         """
         config, labels = self.config(), self._labels()
         if getattr(config, "quantization_config", None) is not None:
-            raise ModelError(f"the base model {self.name} is quantized: give the original weights with {BASE}.")
+            raise ModelError(
+                f"the base model {self.name} is quantized: give the original weights with {BASE}{self._or()}."
+            )
         auto = self._class(config)
         try:
             model: nn.Module = auto.from_pretrained(

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ..adapters import find_adapters
 from ..errors import ModelError
-from .base import TENSORS
+from .base import BASE, TENSORS
 from .pairs import Pair, difference
+from .source import PREFIX
 
-__all__ = ["Outputs", "compare_outputs", "compare_pairs", "loaded", "outputs", "probe_batch"]
+__all__ = ["Outputs", "check_tables", "compare_outputs", "compare_pairs", "loaded", "outputs", "probe_batch"]
 
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """How far the product of a pair may be from the source's, by the dtype that it is written in: relative, in norm."""
@@ -69,6 +70,26 @@ def compare_pairs(source: Iterable[Pair], written: Iterable[Pair], dtype: torch.
     return largest
 
 
+def check_tables(tables: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raise a `ModelError` if base embeddings beside the adapter are not those of the base: no server would read them.
+
+    Args:
+        tables: From `Source.tables`. Rounding to another dtype is no difference.
+        model: The base.
+    """
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    for key, table in tables.items():
+        name = key.removeprefix(PREFIX).replace(".base_layer.", ".")
+        weight, rows = weights.get(name), table.to(torch.float32)
+        if weight is None or weight.shape != rows.shape:
+            continue  # PEFT says so
+        if ((rows - weight).norm(dim=1) > TOLERANCES[torch.bfloat16] * weight.norm(dim=1)).any():
+            raise ModelError(
+                f"the adapter was trained beside another {name!r} than the base's, and servers read the base's: save "
+                f"PeftModel.from_pretrained(base, ADAPTER_DIR).unload() as a base, and give it with {BASE}."
+            )
+
+
 def probe_batch(model: nn.Module) -> dict[str, Tensor]:
     """One row of random tokens of the model's vocabulary, the same ones each time.
 
@@ -92,8 +113,18 @@ def probe_batch(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """All outputs of floating type, in one vector."""
-    found = model.eval()(**batch)
+    """All outputs of floating type, in one vector.
+
+    Raises:
+        ModelError: If the model does not run on the batch.
+    """
+    try:
+        found = model.eval()(**batch)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(
+            f"the base model does not run on random tokens ({reason}): compare the tensors alone, with {TENSORS}."
+        ) from error
     values = found.values() if isinstance(found, Mapping) else [found]
     return torch.cat([v.flatten().double() for v in values if isinstance(v, Tensor) and v.is_floating_point()])
 
@@ -137,7 +168,8 @@ def attach(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip().rstrip(".")
         raise ModelError(
-            f"PEFT cannot load {directory} on the base model, so it may be another one: {reason}."
+            f"PEFT cannot load {directory} on the base model, which may be another one ({reason}): give the one that "
+            f"it was trained on with {BASE}."
         ) from error
     adapted = {adapter.name for adapter in find_adapters(model, "default", check=False)}
     if wrong := adapted.symmetric_difference(names):

@@ -16,8 +16,8 @@ from ..extras import require
 from ..files import replacing_directory, write_json
 from ..run import check_empty
 from .base import Base
-from .checks import Outputs, compare_outputs, compare_pairs, loaded, outputs, probe_batch
-from .features import check_features
+from .checks import Outputs, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
+from .features import check_features, check_tied
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
@@ -133,6 +133,7 @@ def export_adapter(
     check_features(source, profile)
     optional = profile in ("portable", "compact") and not complete_fused
     model = Base(source.config, base, source.heads, optional)
+    check_tied(source, model, profile)
     with _in_one_sentence(target), replacing_directory(target) as staging:
         found = _export(
             source, model, staging, profile, DTYPES[dtype] if dtype else None, complete_fused, check, llama_cpp
@@ -201,6 +202,7 @@ def _gguf(
 def _compare(source: Source, again: Source, base: Base, dtype: torch.dtype) -> Outputs:
     """Compare the outputs of the base with the source adapter and with the export, both by plain PEFT."""
     model = base.load()
+    check_tables(source.tables, model)
     batch = probe_batch(model)
     without = outputs(model, batch)
     with loaded(model, source.directory, [pair.name for pair in source.pairs]) as adapted:
@@ -212,8 +214,11 @@ def _compare(source: Source, again: Source, base: Base, dtype: torch.dtype) -> O
 def _dtype_of(source: Source) -> torch.dtype:
     """The adapter's own dtype where folding the scalings into B loses nothing; else float32."""
     own = {tensor.dtype for pair in source.pairs for tensor in (pair.a, pair.b)}
-    exact = all(abs(torch.frexp(torch.tensor(pair.scaling)).mantissa) == 0.5 for pair in source.pairs)
-    return own.pop() if len(own) == 1 and exact and own <= set(DTYPES.values()) else torch.float32
+    dtype = own.pop()
+    if own or dtype not in DTYPES.values():
+        return torch.float32
+    scaled = (pair.b.double() * pair.scaling for pair in source.pairs)
+    return dtype if all(torch.equal(b.to(dtype).double(), b) for b in scaled) else torch.float32
 
 
 def _modules(source: Source) -> set[str]:

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from ..adapters.variants import UNSERVED_INITS
 from ..errors import ModelError
+from .base import Base
 from .source import Source
 
-__all__ = ["FEATURES", "check_features"]
+__all__ = ["FEATURES", "check_features", "check_tied"]
 
 PEFT_LAYOUT = frozenset({"portable", "compact", "merged"})
 MERGED, NONE = frozenset({"merged"}), frozenset[str]()
@@ -90,4 +91,18 @@ def check_features(source: Source, profile: str) -> None:
         raise ModelError(
             f"the adapter has a tensor {key!r}, which is no part of LoRA, so servers refuse it: "
             "choose profile 'merged', or remove what trains it."
+        )
+
+
+def check_tied(source: Source, base: Base, profile: str) -> None:
+    """Raise a `ModelError` if mlx-lm or llama.cpp would use an adapter in two places, or in none.
+
+    Where the input embeddings are the output layer, too, both apply an adapter on the embeddings to the output as
+    well, and have no layer for one on the output. PEFT adapts the one that it names.
+    """
+    ends = [pair.name for pair in source.pairs if pair.kind == "embedding" or f".{pair.name}".endswith(".lm_head")]
+    if profile in ("mlx", "gguf") and ends and base.is_tied():
+        raise ModelError(
+            f"the adapter on {ends[0]!r} cannot be exported to profile {profile!r}: the base has the same weights as "
+            "embeddings and as output layer, and PEFT adapts one of the two. Choose profile 'portable'."
         )

@@ -1,12 +1,13 @@
 """The profile `merged`: the adapter in the weights of the base, as an ordinary Transformers model."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..errors import ModelError
-from .base import Base
+from .base import BASE, Base
 from .checks import Outputs, attach, compare_outputs, outputs, probe_batch
 from .source import Source
 
@@ -33,7 +34,9 @@ def write_merged(
     Raises:
         ModelError: If the base cannot be loaded, PEFT cannot merge the adapter, or the saved model differs.
     """
-    model = attach(base.load(), source.directory, [pair.name for pair in source.pairs])
+    loaded = base.load()
+    _refuse_shared(loaded, [pair.path for pair in source.pairs])
+    model = attach(loaded, source.directory, [pair.name for pair in source.pairs])
     before = without = batch = None
     if compare:
         batch = probe_batch(model.get_base_model())
@@ -58,6 +61,21 @@ def write_merged(
     if batch is None or before is None:
         return kind, None
     return kind, compare_outputs(before, outputs(again.float(), batch), kind, without)
+
+
+def _refuse_shared(model: nn.Module, paths: Iterable[str]) -> None:
+    """Raise a `ModelError` if an adapted weight is another module's, too: PEFT would merge the adapter into both."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    for path in paths:
+        for found in owners.values():
+            if path in found and (others := [name for name in found if name != path]):
+                raise ModelError(
+                    f"{path!r} and {others[0]!r} share a weight, and merging the adapter of one would change both: "
+                    f"choose profile 'portable', or give a base in which they are untied with {BASE}."
+                )
 
 
 def _save_tokenizer(source: Source, base: Base, directory: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..adapters.outcome import default_and_exceptions
+from ..adapters.outcome import EXPORT, default_and_exceptions
 from ..files import write_json
 from .pairs import Pair, common_rank, fold
 from .source import CONFIG, PREFIX, WEIGHTS, Source
@@ -43,6 +43,9 @@ def write_portable(source: Source, pairs: Sequence[Pair], directory: Path, dtype
     """
     rank = common_rank(pairs)
     _write(source, [fold(pair, rank, dtype) for pair in pairs], directory, {"r": rank, "lora_alpha": rank})
+    card = directory / "README.md"
+    if card.is_file():  # every server scales this one alike
+        card.write_bytes(card.read_bytes().replace(f"\n{EXPORT}\n".encode(), b""))
 
 
 def write_compact(source: Source, pairs: Sequence[Pair], directory: Path, dtype: torch.dtype) -> None:

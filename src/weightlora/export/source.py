@@ -80,7 +80,11 @@ def find_adapter(directory: str | os.PathLike[str]) -> Path:
     given = Path(directory)
     place = given if (given / CONFIG).is_file() else given / "adapter"
     if not (place / CONFIG).is_file():
-        raise DataError(f"{directory} holds no PEFT adapter (no {CONFIG}): give the directory of a saved adapter.")
+        inside = min(given.glob(f"*/{CONFIG}"), default=None)  # of a name other than "default", or of a checkpoint
+        such = "" if inside is None else f", such as {inside.parent}"
+        raise DataError(
+            f"{directory} holds no PEFT adapter (no {CONFIG}): give the directory of a saved adapter{such}."
+        )
     if not (place / WEIGHTS).is_file():
         raise DataError(
             f"{place} has no {WEIGHTS}: save the adapter in safetensors, with model.save_pretrained(directory)."
@@ -182,7 +186,7 @@ def _pair(
         raise DataError(f"{directory / CONFIG} has rank {rank!r} for {name!r}: a rank is at least 1.")
     blocks = place.experts if place else rank // b.shape[1] if kind == "convolution" and b.shape[1] else 1
     stored = (a.shape[0] // blocks, b.shape[1] // blocks) if place else (a.shape[0], b.shape[1] * blocks)
-    if stored != (rank, rank):
+    if stored != (rank, rank) and not config.use_bdlora:  # which stores the blocks of a block-diagonal matrix
         raise DataError(
             f"the tensors of the adapter {name!r} have shapes {tuple(a.shape)} and {tuple(b.shape)}, and rank {rank} "
             f"is in {CONFIG}: give a directory whose files belong together."

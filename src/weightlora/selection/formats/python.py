@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .targets import short_form, split_groups, targets_of
+from .targets import expression_note, short_form, split_groups, targets_of
 from .wording import alternatives, comments, gates_note, header, names_in, python_value, quoted
 
 __all__ = ["to_peft", "to_regex", "to_unsloth"]
@@ -70,6 +70,8 @@ def to_regex(selection: Any) -> str:
     lines = [alternatives(names)] if names else comments("No module was chosen, but parameters:")
     if parameters:
         lines += comments(f"target_parameters: {', '.join(map(quoted, parameters))}")
+    if names:
+        lines += comments(expression_note(selection))
     return "\n".join(lines) + "\n"
 
 

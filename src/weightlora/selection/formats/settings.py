@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .targets import one_for_all, short_form, split_groups, targets_of, whole_numbers
+from .targets import expression_note, one_for_all, short_form, split_groups, targets_of, whole_numbers
 from .wording import alternatives, comments, gates_note, header, names_in, quoted, yaml_list, yaml_text
 
 __all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
@@ -20,10 +20,12 @@ def to_trl(selection: Any) -> str:
     targets = targets_of(selection)
     if isinstance(targets, list) and len(targets) == 1 and not re.fullmatch(r"[\w.-]+", targets[0]):
         targets = alternatives(targets)  # TRL takes a list of one as an expression
-    python = "In Python, pass peft_config=LoraConfig(...): --format peft prints it." if one.notes else None
+    expression = expression_note(selection) if isinstance(targets, str) or len(targets) == 1 else None
+    remedy = one.notes or expression
+    python = "In Python, pass peft_config=LoraConfig(...): --format peft prints it." if remedy else None
     task = selection.lora.get("task_type")
     return _block(
-        comments(header(selection), gates_note(selection), *one.notes, python, alpha.note),
+        comments(header(selection), gates_note(selection), *one.notes, expression, python, alpha.note),
         ["use_peft: true", f"lora_r: {one.rank}", f"lora_alpha: {alpha.alpha}"],
         ["use_rslora: true"] if selection.use_rslora else [],
         [] if task is None else [f"lora_task_type: {yaml_text(task)}"],

@@ -10,7 +10,16 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from ...layout import layer_and_type
 from .wording import alternatives, how_many
 
-__all__ = ["One", "Whole", "one_for_all", "short_form", "split_groups", "targets_of", "whole_numbers"]
+__all__ = [
+    "One",
+    "Whole",
+    "expression_note",
+    "one_for_all",
+    "short_form",
+    "split_groups",
+    "targets_of",
+    "whole_numbers",
+]
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj"))
 
@@ -19,6 +28,15 @@ def targets_of(selection: Any) -> list[str] | str:
     """PEFT's `target_modules`: full names, or one expression where a name would match more than its own module."""
     names = selection.target_modules
     return names if selection.unambiguous or not names else alternatives(names)
+
+
+def expression_note(selection: Any) -> str | None:
+    """What PEFT 0.21 does with an expression on models with fused experts; None for others."""
+    if all(module.kind == "module" for module in selection.modules):
+        return None
+    return (
+        "On Mixtral, Qwen MoE and their kin, PEFT 0.21 adapts what an expression matches in all layers: give a list."
+    )
 
 
 class One(NamedTuple):
