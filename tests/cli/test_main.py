@@ -89,3 +89,10 @@ def test_no_command_prints_what_bitsandbytes_could_not_load(tmp_path):
     done = run("-c", f"from weightlora.cli import main; code = main({arguments!r}); import peft; exit(code)")
     assert done.returncode == 2
     assert done.stderr.startswith("weightlora train: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "weightlora", "completion", "bash"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # as `| head` does
+    assert (process.communicate()[1], process.returncode) == (b"", 141)

@@ -8,6 +8,7 @@ exit code 2, and `--debug` shows its traceback, too. Any other error is a traceb
 
 import argparse
 import contextlib
+import os
 import sys
 import traceback
 import warnings
@@ -101,6 +102,7 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     try:
         with _one_line_warnings(command):
             code: int = args.run(args)
+            sys.stdout.flush()
             return code
     except WeightLoraError as error:
         if debug:
@@ -114,6 +116,10 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         return _fail(command, str(missing), 2)
     except KeyboardInterrupt:
         return _fail(command, "interrupted", 130)
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        return 141  # as of programs that SIGPIPE ends
 
 
 @contextlib.contextmanager
@@ -125,6 +131,16 @@ def _one_line_warnings(command: str) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads stdout any more, as after `| head`. If so, what is left to write goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _fail(command: str, message: str, code: int) -> int:
