@@ -24,6 +24,15 @@ def test_rows_are_sorted_and_filled_where_the_interval_excludes_zero(figure_of):
     assert means(losses) == [(0, 0.45, True), (1, 0.46, False), (2, 0.49, False), (3, 0.50, False)]
 
 
+def test_without_random_the_means_are_compared_with_lora(figure_of):
+    better = entry(0.45) | {"vs_lora": {"mean": -0.05, "ci": 0.01}}
+    figure = figure_of(draw_comparison, "t", {"lora": entry(0.50), "better": better}, {})
+    assert means(figure.axes[0]) == [(0, 0.45, True), (1, 0.50, False)]
+    assert figure.legends[0].get_texts()[-1].get_text() == "differs from lora (paired by seed, 95 %)"
+    alone = figure_of(draw_comparison, "t", {"better": better}, {})
+    assert means(alone.axes[0]) == [(0, 0.45, False)] and len(alone.legends[0].get_texts()) == 2
+
+
 def test_every_seed_of_a_row_is_drawn(figure_of):
     seeds = {"a": [0.44, 0.46], "unknown": [8.0]}
     losses, _ = figure_of(draw_comparison, "t", {"a": entry(0.45, ci=None)}, seeds).axes

@@ -34,7 +34,8 @@ def draw_comparison(
     """Draw the held-out loss and the trainable parameters of each method, one row per method, the best on top.
 
     Left: every seed as a faint dot, the mean and its 95 % interval. The mean is filled where the interval of the
-    paired difference from `random` excludes 0. A value far outside the others becomes an arrow at the edge.
+    paired difference from `random` (from `lora` without it) excludes 0. A value far outside the
+    others becomes an arrow at the edge.
     Right: trainable parameters on a logarithmic axis.
 
     Args:
@@ -52,13 +53,14 @@ def draw_comparison(
     figure = new_figure(9.5, ROW * len(names) + 1.9)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
     set_rows(left, names)
-    found = [(rows[name]["loss"], losses.get(name, ()), excludes_zero(rows[name].get("vs_random"))) for name in names]
+    base = "lora" if "random" not in rows and "lora" in rows else "random"
+    found = [(rows[name]["loss"], losses.get(name, ()), excludes_zero(rows[name].get(f"vs_{base}"))) for name in names]
     draw_means(left, found)
     left.set_xlabel("held-out loss (lower is better)", fontsize=10)
     _draw_references(left, rows)
     _draw_parameters(right, [rows[name]["trainable_parameters"] for name in names])
     figure.suptitle(title, fontsize=12, parse_math=False)
-    draw_legend(figure, "differs from random (paired by seed, 95 %)")
+    draw_legend(figure, f"differs from {base} (paired by seed, 95 %)" if base in rows else None)
     return save(figure, path)
 
 

@@ -138,13 +138,14 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def draw_legend(figure: Any, filled: str) -> None:
+def draw_legend(figure: Any, filled: str | None) -> None:
+    """What the marks mean. `filled`: what a filled mean says; None if nothing is filled."""
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=BLUE, marker="o", alpha=0.35, linestyle="", markersize=4, label="one seed"),
         mean_marker("mean, 95 % interval", "white", linewidth=1.6),
-        mean_marker(filled, BLUE, linewidth=1.6),
+        *([] if filled is None else [mean_marker(filled, BLUE, linewidth=1.6)]),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
