@@ -129,7 +129,7 @@ def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
     if value.numel() != 1:
         raise DataError(f"{batch} gave a loss of shape {tuple(value.shape)}, and a scalar is needed: give its mean.")
     if not bool(value.isfinite().all()):
-        raise TrainingError(f"the loss of {batch} is {float(value)}: check the data.")
+        raise TrainingError(f"the loss of {batch} is {value.item()}: check the data.")
     return value
 
 

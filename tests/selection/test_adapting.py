@@ -56,6 +56,13 @@ def test_modules_that_are_not_of_transformers():
     assert names(adapted(model, None)) == ["0", "2"]
 
 
+@pytest.mark.parametrize("other", [nn.LayerNorm(4), nn.Conv1d(4, 4, 1)])
+def test_a_module_that_is_not_linear_gets_none_whatever_its_name_ends_in(other):
+    """PEFT refuses a norm, and adapts a convolution."""
+    model = nn.ModuleDict({"fc": nn.Linear(4, 4), "inner": nn.ModuleDict({"fc": other, "out": nn.Linear(4, 4)})})
+    assert names(adapted(model, None)) == ["fc", "inner.out"]
+
+
 def test_the_given_config_stays_as_it_is():
     lora = LoraConfig(r=2, target_modules=["query", "value"])
     before = dict(vars(lora))

@@ -180,6 +180,30 @@ def test_a_loss_gets_the_number_of_items_of_its_batch(tmp_path, by):
     assert counts == [8, 8, 16, 16]
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_without_labels_adds_nothing_to_steps_that_accumulate(tmp_path, accumulation):
+    """Alone, its loss is 0 / 0, as in a training step of this batch."""
+
+    def mean(outputs, labels, num_items_in_batch=None):
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    callback = WeightLoraCallback(GRADIENT)
+    run = make_trainer(tmp_path, lora_bert(), callback, max_steps=1, gradient_accumulation_steps=accumulation)
+    run.compute_loss_func = mean
+    for row in run.train_dataset[:8]:
+        row["labels"] = torch.tensor(-100)
+    if accumulation == 1:
+        with pytest.raises(TrainingError, match="the loss of batch 1 of the probe is nan"):
+            run.train()
+        return
+    run.train()
+    model = lora_bert()
+    other = WeightLora(model, adamw(model), GRADIENT)
+    other.probe([batch(1)])
+    assert callback.selector.kept == other.kept
+    assert callback.selector.scores == pytest.approx(other.scores, rel=1e-4)
+
+
 def test_under_data_parallel_the_loss_is_the_mean_over_the_gpus(tmp_path):
     """Without a GPU, DataParallel calls the model once, so the losses of two are made here."""
 

@@ -1,6 +1,7 @@
 """The LoRA adapters that a selection works on: those of the model, or fresh ones on all of its linear modules."""
 
 import copy
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -68,7 +69,18 @@ def _default(base: nn.Module) -> LoraConfig:
             f"{type(base).__name__} has no linear modules to adapt: pass lora=LoraConfig(target_modules=[...]) with "
             "the modules to choose from."
         )
-    return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, task_type=task_type)
+    return LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=targets, exclude_modules=_others(base, targets), task_type=task_type
+    )
+
+
+def _others(model: nn.Module, targets: Any) -> str | None:
+    """An expression for the modules that are not linear, and whose names end in one of a list; None without them."""
+    if isinstance(targets, str):
+        return None
+    ends, linear = tuple(f".{name}" for name in targets), set(_linears(model))
+    others = [name for name, _ in model.named_modules() if f".{name}".endswith(ends) and name not in linear]
+    return "|".join(map(re.escape, others)) or None
 
 
 def task_type_of(model: nn.Module) -> str | None:

@@ -48,6 +48,8 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     def loss(batch: Any) -> Tensor:
         # As in a training step of this batch alone: a loss may need the number of its items.
         batches, items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
+        if items is not None and trainer.args.gradient_accumulation_steps > 1:
+            items = items.clamp(min=1)  # a batch without labels adds 0 to a step that has others
         inputs = trainer._prepare_inputs(batches[0])
         with same_records(trainer), trainer.compute_loss_context_manager():
             # DeepSpeed's engine would take the pass for one of the training.
