@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 STEPS = 8
 RULES = {
     "credit": {"keep": 3, "select_steps": 4},
+    "credit of DoRA": {"keep": 3, "select_steps": 4},
     "gates": {"keep": 3, "select_steps": 4, "selection": "stoiht", "omega_lr": 1.0, "warmup_steps": 2},
     "chance": {"keep": 3, "select_steps": 4, "selection": "random", "seed": 3},
     "gradient": {"keep": 3, "selection": "gradient", "probe_batches": 2},

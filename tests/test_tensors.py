@@ -14,6 +14,7 @@ from weightlora.tensors import (
     shards,
     show_,
     to_vector,
+    whole,
 )
 
 
@@ -23,6 +24,11 @@ def test_a_part_of_a_parameter_says_how_large_the_whole_is():
     assert (numel(part), shards(part), numel(other), shards(other)) == (12, 4, 3, 1)
     forget_whole_(part)
     assert (numel(part), shards(part)) == (3, 1)
+
+
+def test_a_tensor_that_is_not_cut_up_is_whole_as_it_is():
+    tensor = torch.zeros(3)
+    assert whole(tensor) is tensor
 
 
 def test_what_an_engine_shows_stands_for_what_a_parameter_holds_until_it_is_hidden():

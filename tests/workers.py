@@ -60,11 +60,12 @@ def loop(rules: str, directory: str, unused: str) -> None:
     """A plain loop under DDP, for each of the rules."""
     found = {}
     for name, settings in json.loads(Path(rules).read_text()).items():
-        model = lora_bert()
+        model = lora_bert(use_dora="DoRA" in name)
         ddp = wrap(model, unused)
         optimizer = adamw(model)
         entry = {"reduced_before": reduced_parameters(ddp), "trainable_before": trainable(model), "losses": []}
-        selector = WeightLora(ddp, optimizer, WeightLoraConfig(**settings))
+        seed = settings.get("seed", 0) + rank()  # that of the first process counts
+        selector = WeightLora(ddp, optimizer, WeightLoraConfig(**settings | {"seed": seed}))
         probe(selector)
         for step in range(8):
             loss = ddp(**share(step)).loss
@@ -231,7 +232,7 @@ def sharded(rules: str, directory: str, unused: str) -> None:
     mesh = init_device_mesh("cpu", (world(),))
     found = {}
     for name, settings in json.loads(Path(rules).read_text()).items():
-        model = lora_bert()
+        model = lora_bert(use_dora="DoRA" in name)
         for layer in model.base_model.model.bert.encoder.layer:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
@@ -253,6 +254,14 @@ def sharded(rules: str, directory: str, unused: str) -> None:
             entry["losses"].append(loss.item())
         entry |= {"bytes_after": shard_bytes(model), "kept": selector.kept}
         found[name] = entry | {"scores": list(selector.scores.values())}
+    model = lora_bert()
+    for layer in model.base_model.model.bert.encoder.layer:
+        fully_shard(layer.attention.self.query, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    try:
+        WeightLora(model, adamw(model))
+    except ValueError as error:
+        found["a layer of LoRA by itself"] = str(error)
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 
 

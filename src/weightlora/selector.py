@@ -239,7 +239,7 @@ class WeightLora(Described):
         if self.config.expand != "none":
             ranks, share = self._start.column("start_ranks"), self.rounds_over / self.config.rounds
             start = {name: (ranks[name], self.sizes[name]) for name in self.names}
-            seed = self.config.seed * 1000 + self.rounds_over
+            seed = int(self.engine.agree(torch.tensor(self.config.seed))) * 1000 + self.rounds_over
             how = self.config.expand, self.config.expand_rank
             expansion.grow_(self.adapters, *how, start, share, self.optimizer, seed)
         if self.rounds_over == self.config.rounds:

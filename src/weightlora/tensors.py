@@ -68,6 +68,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All of a DTensor, which all of its processes ask for together; any other tensor as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def numel(tensor: Tensor) -> int:
     """Entries of the whole tensor, also where FSDP1 has left this process a part of it."""
     entries: int = _WHOLE.get(tensor, (tensor.numel(), 1))[0]

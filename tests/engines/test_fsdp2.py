@@ -24,3 +24,4 @@ def test_fsdp2_chooses_and_trains_as_one_process_does_and_holds_only_survivors(t
         gone = alone[rule]["trainable_before"] - alone[rule]["trainable_after"]
         assert sharded[0] - sharded[1] == 4 * gone
         assert first[rule]["refused"].startswith("expand cannot grow what FSDP or DeepSpeed has cut up")
+    assert first["a layer of LoRA by itself"].startswith("fully_shard was called on 'base_model.model.bert.encoder")

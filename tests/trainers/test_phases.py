@@ -15,14 +15,14 @@ ARGUMENTS = {"save_only_model": False, "load_best_model_at_end": False, "ignore_
 def trainer(version: int | None = 1, state_dict_type: str = "StateDictType.FULL_STATE_DICT", **arguments):
     plugin = None if version is None else SimpleNamespace(fsdp_version=version, state_dict_type=state_dict_type)
     accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
-    return SimpleNamespace(accelerator=accelerator, args=SimpleNamespace(**ARGUMENTS | arguments))
+    return SimpleNamespace(accelerator=accelerator, args=SimpleNamespace(**ARGUMENTS | arguments), model_init=None)
 
 
 def zero(stage: int, config: dict | None = None, **arguments):
     told = {"zero_optimization": {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}} | (config or {})
     plugin = SimpleNamespace(zero_stage=stage, hf_ds_config=HfDeepSpeedConfig(told))
     accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
-    return SimpleNamespace(accelerator=accelerator, args=SimpleNamespace(**ARGUMENTS | arguments))
+    return SimpleNamespace(accelerator=accelerator, args=SimpleNamespace(**ARGUMENTS | arguments), model_init=None)
 
 
 @pytest.mark.parametrize(("version", "kind"), [(None, type(None)), (1, Fsdp1), (2, type(None))])
@@ -41,6 +41,16 @@ def test_a_trainer_whose_checkpoints_cannot_carry_a_run_over_is_refused(setting)
         with pytest.raises(ConfigError, match=rf"^{setting}=True does not go with {name}, .*: set it to False\.$"):
             phased_engine(build(1, **{setting: True}))
     assert phased_engine(trainer(2, **{setting: True})) is None
+
+
+def test_a_trainer_that_would_build_all_adapters_again_for_the_second_phase_is_refused():
+    for one, name in ((trainer(1), r"FSDP \(version 1\)"), (zero(2), "DeepSpeed"), (trainer(2), None)):
+        one.model_init = object
+        if name is None:
+            assert phased_engine(one) is None
+            continue
+        with pytest.raises(ConfigError, match=rf"^model_init does not go with {name}: .* so pass the model itself\.$"):
+            phased_engine(one)
 
 
 def test_a_layout_of_checkpoints_without_an_adapter_is_refused():

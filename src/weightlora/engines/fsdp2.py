@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.optim import Optimizer
 
 from ..adapters import unwrap_model
+from ..errors import ModelError
 from .base import Engine, cannot_rewire
 
 
@@ -18,6 +20,14 @@ class Fsdp2(Engine):
     @classmethod
     def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
         return any(True for _ in _shard_groups(model))
+
+    def attach(self, model: nn.Module) -> None:
+        for name, module in unwrap_model(model).named_modules():
+            if isinstance(module, LoraLayer) and hasattr(module, "_get_fsdp_state"):
+                raise ModelError(
+                    f"fully_shard was called on {name!r}, which leaves the model with its adapter, and its base "
+                    "weights would stay cut up: call fully_shard on the blocks instead, and on the whole model."
+                )
 
     def rewire_(self, model: nn.Module) -> None:
         super().rewire_(model)

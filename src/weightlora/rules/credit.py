@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
 from ..errors import TrainingError
-from ..tensors import gradient_of, local, row_dots, shards, to_vector
+from ..tensors import gradient_of, local, row_dots, shards, to_vector, whole
 from .base import Best, Rule, Settings
 
 
@@ -180,4 +180,4 @@ def _credit_of_norm(adapter: LoraAdapter, norm: Tensor, magnitude: Tensor) -> Te
     if gradient is None:
         return None
     slope = gradient.float() * magnitude.float() / norm.float()
-    return (slope * (adapter.weight_norm() - norm).float()).sum()
+    return whole((slope * (adapter.weight_norm() - norm).float()).sum())

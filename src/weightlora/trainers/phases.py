@@ -77,6 +77,11 @@ def phased_engine(trainer: Any) -> Phased | None:
             )
     else:
         return None
+    if trainer.model_init is not None:
+        raise ConfigError(
+            f"model_init does not go with {engine.title}: the Trainer would build a model with all adapters again "
+            "after the selection, so pass the model itself."
+        )
     for setting in ("save_only_model", "load_best_model_at_end", "ignore_data_skip"):
         if getattr(trainer.args, setting):
             raise ConfigError(
