@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from models import adamw, batch, tiny_bert
+from models import adamw, batch, tiny_bert, tiny_llama
 from peft import LoraConfig, get_peft_model
 
 from weightlora.adapters import find_adapters
+from weightlora.adapters.surgery import disconnect_
 from weightlora.costs import best_within, measure
 from weightlora.measure import model_bytes, optimizer_state_bytes, peak_allocated_bytes
 
@@ -21,12 +22,11 @@ def all_modules() -> list[str]:
     return [name for name, m in tiny_bert(4).named_modules() if isinstance(m, torch.nn.Linear) and "encoder" in name]
 
 
-def peak_of(names: list[str]) -> int:
-    model = plain(names)
+def peak_of(model, inputs=BIG) -> int:
     optimizer = adamw(model)
 
     def step() -> None:
-        model(**BIG).loss.backward()
+        model(**inputs).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -42,7 +42,11 @@ def costs():
 
 
 def test_all_adapters(costs):
-    assert costs.predict([True] * 24) == pytest.approx(costs.whole) == pytest.approx(peak_of(all_modules()), rel=0.05)
+    assert (
+        costs.predict([True] * 24)
+        == pytest.approx(costs.whole)
+        == pytest.approx(peak_of(plain(all_modules())), rel=0.05)
+    )
 
 
 @pytest.mark.parametrize("share", [0.5, 0.65, 0.8])
@@ -53,4 +57,20 @@ def test_what_was_asked_for_is_predicted_and_kept(costs, share: float):
     predicted = costs.predict(mask)
     names = [name for name, kept in zip(all_modules(), mask, strict=True) if kept]
     assert 0.8 * share * costs.whole < predicted <= share * costs.whole
-    assert peak_of(names) == pytest.approx(predicted, rel=0.1)
+    assert peak_of(plain(names)) == pytest.approx(predicted, rel=0.1)
+
+
+def test_another_active_adapter_stays_where_one_is_dropped():
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.1)
+    model = get_peft_model(tiny_llama(layers=4), lora).train()
+    model.add_adapter("style", lora)
+    model.base_model.set_adapter(["default", "style"])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("default" in name)
+    adapters, inputs = find_adapters(model, "default"), dict.fromkeys(("input_ids", "labels"), BIG["input_ids"])
+    costs = measure("memory", model, adapters, lambda: model(**inputs).loss)
+    assert all(adapter.layer.active_adapters == ["default", "style"] for adapter in adapters)
+    assert not any(parameter.requires_grad for name, parameter in model.named_parameters() if "style" in name)
+    disconnect_(model, adapters[1:])
+    lowest = [adapter is adapters[0] for adapter in adapters]
+    assert costs.predict(lowest) == pytest.approx(peak_of(model, inputs), rel=0.1)

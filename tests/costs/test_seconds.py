@@ -92,7 +92,7 @@ def test_prices_of_adapters_add_up_to_what_they_add_to_a_step(clock, monkeypatch
 def test_one_adapter_of_each_kind_is_timed_alone(monkeypatch):
     timed = []
     monkeypatch.setattr(seconds, "STEPS", 1)
-    monkeypatch.setattr(seconds, "_added", lambda layer, *_: timed.append(layer) or 1.0)
+    monkeypatch.setattr(seconds, "_added", lambda adapter, *_: timed.append(adapter) or 1.0)
     measured()
     assert len(timed) == 3  # square, widening and narrowing layers
 

@@ -10,6 +10,7 @@ import transformers as t
 from architectures import DECODER, ENCODER, NO_DROPOUT
 from models import adamw, tiny_bert
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from prefixes import EXAMPLES, STEPS, count_runs, epoch, examples, losses_of, losses_on, padded, upper, upper_bert
 from torch import nn
 
@@ -411,6 +412,62 @@ def test_another_adapter_below_the_cut_that_is_switched_off_for_some_passes(tmp_
     with PrefixCache(model, tmp_path) as cache:
         assert train(model) == pytest.approx(expected, rel=1e-4)
     assert (cache.fills, cache.reads) == (2 * STEPS, 2 * STEPS)
+
+
+def styled(**lora) -> nn.Module:
+    """A second adapter, which is frozen, on all blocks."""
+    model = build("Llama")
+    settings = {"r": 2, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+    model.add_adapter("style", LoraConfig(**settings, **lora))
+    model.base_model.set_adapter(["default", "style"])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("default" in name)
+    return model
+
+
+def test_another_scaling_of_a_frozen_adapter_below_the_cut_has_examples_of_its_own(tmp_path):
+    def train(model) -> list[float]:
+        optimizer, found = adamw(model), []
+        for number, scale in enumerate((1.0, 8.0, 1.0)):
+            for layer in model.modules():
+                if isinstance(layer, LoraLayer) and "style" in layer.scaling:
+                    layer.set_scale("style", scale)
+            found += losses_of(model, number + 1, number, optimizer, causal=True)
+        return found
+
+    model = styled()
+    expected = train(copy.deepcopy(model))
+    with PrefixCache(model, tmp_path) as cache:
+        assert train(model) == pytest.approx(expected, abs=1e-5)
+    assert (cache.fills, cache.reads) == (2 * STEPS, STEPS)
+    model = styled(use_rslora=True)
+    expected = losses_of(copy.deepcopy(model), 1, causal=True)
+    with PrefixCache(model, tmp_path) as cache:
+        assert losses_of(model, 1, causal=True) == pytest.approx(expected, abs=1e-5)
+    assert (cache.fills, cache.reads) == (STEPS, 0)
+
+
+def test_adapters_that_a_call_names_for_each_row_are_not_those_that_were_kept(tmp_path):
+    model, batch = styled(), next(iter(epoch(0, causal=True)))
+    with PrefixCache(model, tmp_path):
+        losses_of(model, 2, causal=True)
+        model.eval()
+        found = model(**batch, adapter_names=["__base__"] * 4).logits
+    torch.testing.assert_close(found, model(**batch, adapter_names=["__base__"] * 4).logits)
+
+
+def test_passes_of_a_reference_do_not_count_as_another_epoch(tmp_path):
+    model = build("Llama").train()
+    with PrefixCache(model, tmp_path) as cache:
+        runs = count_runs(cache._cut.blocks[0])
+        for number in range(3):
+            for batch in epoch(number, causal=True):
+                with torch.no_grad(), model.disable_adapter():
+                    model(**batch)
+                model(**batch).loss.backward()
+                model.zero_grad()
+    assert (cache.fills, cache.reads) == (STEPS, 5 * STEPS)
+    assert len(runs) == STEPS + 1 + 1 + 2, "as without a reference, and the first batch after its own reference"
 
 
 def test_what_is_unfrozen_below_the_cut_later_switches_it_off(tmp_path):

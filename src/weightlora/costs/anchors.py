@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import accumulate
 
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from ..adapters import LoraAdapter
@@ -18,12 +17,11 @@ def ends(seen: Trace) -> tuple[int, int]:
     return max(ran, key=lambda index: seen.groups[index]), min(ran, key=lambda index: seen.groups[index])
 
 
-def subsets(adapters: list[LoraAdapter], seen: Trace) -> dict[str, list[LoraLayer]]:
-    """Which layers are switched off where all adapters, the lowest alone or the highest alone are on."""
+def subsets(adapters: list[LoraAdapter], seen: Trace) -> dict[str, list[LoraAdapter]]:
+    """Which adapters are switched off where all adapters, the lowest alone or the highest alone are on."""
     low, high = ends(seen)
     alone = {
-        name: [a.layer for i, a in enumerate(adapters) if i != one]
-        for name, one in (("lowest", low), ("highest", high))
+        name: [a for i, a in enumerate(adapters) if i != one] for name, one in (("lowest", low), ("highest", high))
     }
     return {"all": [], **alone}
 

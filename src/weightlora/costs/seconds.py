@@ -78,13 +78,14 @@ def _alone(adapters: list[LoraAdapter], inputs: list[Given | None], device: torc
     for adapter, given in zip(adapters, inputs, strict=True):
         kind = type(adapter.layer), tuple(parameter.shape for parameter in adapter.parameters), given
         if kind not in times:
-            times[kind] = 0.0 if given is None else _added(adapter.layer, given, device)
+            times[kind] = 0.0 if given is None else _added(adapter, given, device)
         found.append(times[kind])
     return found
 
 
-def _added(layer: Any, given: Given, device: torch.device) -> float:
+def _added(adapter: LoraAdapter, given: Given, device: torch.device) -> float:
     """Seconds by which an adapter makes forward and backward of its layer longer, under the autocast of the model."""
+    layer: Any = adapter.layer
     sample = torch.zeros(given.shape, dtype=given.dtype, device=device)
 
     def run() -> None:
@@ -96,7 +97,7 @@ def _added(layer: Any, given: Given, device: torch.device) -> float:
     differences = []
     for _ in range(1 + STEPS):
         with_it = _timed(run, device)
-        with without([layer]):
+        with without([adapter]):
             differences.append(with_it - _timed(run, device))
     return max(0.0, statistics.median(differences[1:]))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from ..adapters import LoraAdapter
@@ -137,16 +136,23 @@ class _Looking:
 
 
 @contextlib.contextmanager
-def without(layers: Iterable[LoraLayer]) -> Iterator[None]:
-    """Inside, these layers compute what their base layers compute."""
-    out: list[Any] = list(layers)
-    trained = [(parameter, parameter.requires_grad) for layer in out for parameter in layer.parameters()]
+def without(adapters: Iterable[LoraAdapter]) -> Iterator[None]:
+    """Inside, layers compute what they compute without these adapters; other active adapters stay."""
+    out = list(adapters)
+    layers: list[Any] = [adapter.layer for adapter in out]
+    trained = [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.parameters()]
+    active = [layer._active_adapter for layer in layers]
     try:
-        for layer in out:
-            layer.enable_adapters(False)
+        for layer, adapter in zip(layers, out, strict=True):
+            others = [name for name in layer.active_adapters if name != adapter.adapter_name and name in layer.r]
+            if others:
+                layer._active_adapter = others
+            else:
+                layer.enable_adapters(False)
         yield
     finally:
-        for layer in out:
+        for layer, names in zip(layers, active, strict=True):
+            layer._active_adapter = names
             layer.enable_adapters(True)
         for parameter, trains in trained:
             parameter.requires_grad_(trains)

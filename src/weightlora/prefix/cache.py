@@ -145,7 +145,7 @@ class PrefixCache:
             self._tell(rows, training)
             return self._forward(args, kwargs)
         kept = self._has_all(store, rows)
-        if training:
+        if training and torch.is_grad_enabled():  # not a pass of a reference, which has the same rows
             self._count(rows)
         if kept and not self._due and (states := _read(store, rows)) is not None:
             self.reads += training
@@ -183,7 +183,7 @@ class PrefixCache:
             _warn(f"the cache of the prefix is not used for some batches, because {why}.")
 
     def _count(self, rows: Rows) -> None:
-        self._met += len(rows.keys) if torch.is_grad_enabled() else 0
+        self._met += len(rows.keys)
         if self._seen.issuperset(rows.keys):  # another pass over the data
             self._seen, self._due, self._padding_checked = set(), True, False
         self._seen.update(rows.keys)

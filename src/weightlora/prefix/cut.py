@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, takewhile
 from typing import Any
 
@@ -133,7 +134,7 @@ def identity_of(cut: Cut, first: int | None = None) -> dict[str, Any]:
 
 
 def adapters_in(cut: Cut) -> str | None:
-    """Which adapters are switched on in the prefix now; None if something in it trains.
+    """Which adapters are switched on in the prefix now, and how they are scaled; None if something in it trains.
 
     Empty without PEFT's layers there, which is usual after the choice.
     """
@@ -141,7 +142,17 @@ def adapters_in(cut: Cut) -> str | None:
     if any(parameter.requires_grad for part in parts for parameter in part.parameters()):
         return None
     layers: list[Any] = [one for one in cut.prefix if isinstance(one, (BaseTunerLayer, ModulesToSaveWrapper))]
-    return " ".join("-" if layer.disable_adapters else ",".join(layer.active_adapters) for layer in layers)
+    return " ".join(map(_switched_on, layers))
+
+
+def _switched_on(layer: Any) -> str:
+    """The active adapters of a layer of PEFT with their scaling, and the ones that a call has named for its rows."""
+    if layer.disable_adapters:
+        return "-"
+    scaling = getattr(layer, "scaling", {})
+    hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, partial)]
+    of_rows = [hook.keywords.get("adapter_names", "") for hook in hooks]
+    return ",".join([*(f"{name}*{scaling.get(name)}" for name in layer.active_adapters), *map(str, of_rows)])
 
 
 def trains(name: str) -> str:
