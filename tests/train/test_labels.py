@@ -136,7 +136,7 @@ def test_given_names_that_are_numbers_are_the_labels(world: Path, rows: Path, tm
     )
 
 
-def test_two_files_may_number_the_same_classes_differently(world: Path, tmp_path: Path):
+def test_two_files_may_number_the_same_classes_differently(world: Path, tmp_path: Path, refused, capsys):
     files = []
     for names, labels in ((["a", "b", "c"], [0, 1, 2, 0]), (["b", "c"], [0, 1, 1, 0])):
         columns = {"text": [f"text {i}" for i in range(4)], "label": labels}
@@ -146,6 +146,12 @@ def test_two_files_may_number_the_same_classes_differently(world: Path, tmp_path
     assert labels_of(world, *files, tmp_path) == (["a", "b", "c"], [1, 2, 2, 1])
     assert labels_of(world, *files, tmp_path, "--class_names", "x", "y", "z") == (["x", "y", "z"], [0, 1, 1, 0])
     assert labels_of(world, *files, tmp_path, "--class_names", "c", "b", "a") == (["c", "b", "a"], [1, 0, 0, 1])
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["d", "e"])})
+    Dataset.from_dict(columns, features).to_parquet(files[1])
+    capsys.readouterr()  # of the files that were written
+    message = refused(*classified(world, files[0]), "--validation_file", files[1])
+    assert message.startswith("validation names its classes d, e, and train a, b, c: give the files the same names")
+    assert labels_of(world, *files, tmp_path, "--class_names", "x", "y", "z") == (["x", "y", "z"], [0, 1, 1, 0])
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])

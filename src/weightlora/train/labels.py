@@ -57,6 +57,13 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
     ids: dict[str, list[Any]] = {}
     for split, rows in values.items():
         own = _own_names(source.splits[split].features[column]) or ()
+        of_train = _own_names(source.splits["train"].features[column]) or ()
+        if own and of_train and not source.arguments.class_names and set(own).isdisjoint(of_train):
+            raise DataError(
+                f"{split} names its classes {', '.join(own[:MOST_SHOWN])}, and train "
+                f"{', '.join(of_train[:MOST_SHOWN])}: give the files the same names, or the names in the order of the "
+                "numbers with --class_names."
+            )
         find = _finder(names, own, places=bool(known))
 
         def class_of(label: Any, row: int, split: str = split, find: Callable[[Any], int | None] = find) -> int:
