@@ -73,8 +73,8 @@ def _make(runs: "Sequence[RunReport]", path: Path) -> dict[Path, bytes]:
         return {path: draw_pictures(runs[0], path.suffix[1:], ("selection",))["selection"]}
     contents: dict[Path, bytes] = {}
     for run in runs:
-        name = Path(run.name)  # the whole path where two runs have one name
-        folder = path if len(runs) == 1 else path / "-".join(part for part in name.parts if part != name.anchor)
+        of_run = Path(run.name)  # the whole path where two runs have one name
+        folder = path if len(runs) == 1 else path / "-".join(part for part in of_run.parts if part != of_run.anchor)
         for kind in ("png", "svg"):
             contents |= {folder / f"{name}.{kind}": data for name, data in draw_pictures(run, kind).items()}
     return contents

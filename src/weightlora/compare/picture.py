@@ -34,7 +34,7 @@ def draw_comparison(
     """Draw the held-out loss and the trainable parameters of each method, one row per method, the best on top.
 
     Left: every seed as a faint dot, the mean and its 95 % interval. The mean is filled where the interval of the
-    paired difference from `random` (from `lora` without it) excludes 0. A value far outside the
+    paired difference from `random` excludes 0; from `lora`, where no method is `random`. A value far outside the
     others becomes an arrow at the edge.
     Right: trainable parameters on a logarithmic axis.
 

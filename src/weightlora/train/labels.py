@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, DataError
@@ -54,17 +54,12 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
         only = f"only the label {shown(flat[0])}" if flat else "no label"
         raise DataError(f"train has {only}: give rows of at least two classes.")
 
+    own = {name: _own_names(rows.features[column]) or () for name, rows in source.splits.items()}
+    if not source.arguments.class_names:
+        _check_common(own)
     ids: dict[str, list[Any]] = {}
     for split, rows in values.items():
-        own = _own_names(source.splits[split].features[column]) or ()
-        of_train = _own_names(source.splits["train"].features[column]) or ()
-        if own and of_train and not source.arguments.class_names and set(own).isdisjoint(of_train):
-            raise DataError(
-                f"{split} names its classes {', '.join(own[:MOST_SHOWN])}, and train "
-                f"{', '.join(of_train[:MOST_SHOWN])}: give the files the same names, or the names in the order of the "
-                "numbers with --class_names."
-            )
-        find = _finder(names, own, places=bool(known))
+        find = _finder(names, own[split], places=bool(known))
 
         def class_of(label: Any, row: int, split: str = split, find: Callable[[Any], int | None] = find) -> int:
             if (number := find(label)) is None:
@@ -77,6 +72,17 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
             for row, labels in enumerate(rows)
         ]
     return names, ids
+
+
+def _check_common(own: Mapping[str, Sequence[str]]) -> None:
+    """Raise a `DataError` if two files name their classes, and have no name in common: whose numbers are whose?"""
+    for split, names in own.items():
+        if names and own["train"] and set(names).isdisjoint(own["train"]):
+            raise DataError(
+                f"{split} names its classes {', '.join(names[:MOST_SHOWN])}, and train "
+                f"{', '.join(own['train'][:MOST_SHOWN])}: give the files the same names, or the names in the order of "
+                "the numbers with --class_names."
+            )
 
 
 def _finder(names: Sequence[str], own: Sequence[str], places: bool) -> Callable[[Any], int | None]:
