@@ -174,4 +174,9 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
             del experiment["seeds"]
             directory = root / task / "results" / label
             runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
-    return sorted(runs, key=lambda run: run.seed + ("like" in run.experiment.get("options", {})))
+    return sorted(runs, key=lambda run: run.seed + reads_another(run))
+
+
+def reads_another(run: Run) -> bool:
+    """Whether a run reads what the run of another method chose, at the same seed."""
+    return not {"like", "of"}.isdisjoint(run.experiment.get("options", {}))

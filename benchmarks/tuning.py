@@ -12,7 +12,7 @@ from weightlora.compare.tables import escape_markdown, markdown_table
 from weightlora.files import write_text
 from weightlora.train.result import Result, read_result
 
-from .experiments import Run, resolve
+from .experiments import Run, reads_another, resolve
 
 __all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
 
@@ -32,6 +32,8 @@ def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], see
 
     Each run is as long as those that it chooses the rate for, because shorter ones prefer rates at which longer ones
     diverge. No result uses the seeds of these runs.
+
+    A run that reads what another one chose comes after those that read nothing.
     """
     runs = []
     for label, rate, seed in itertools.product(labels, grid, range(FIRST_SEED, FIRST_SEED + seeds)):
@@ -39,7 +41,7 @@ def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], see
         del experiment["seeds"]
         name = f"lr-{rate:g}" + ("" if seed == FIRST_SEED else f"-seed-{seed}")
         runs.append(Run(experiment, seed, root / task / "tuning" / label / f"{name}.json"))
-    return runs
+    return sorted(runs, key=reads_another)
 
 
 def settle_tuning(root: Path, task: str, labels: list[str]) -> dict[str, float]:

@@ -91,7 +91,7 @@ def _fill(costs: Costs, order: list[int], budget: float) -> list[int]:
 
 
 METHODS = {
-    "within": Method(partial(within, by_probe), frozenset({"prices", "share"})),
+    "within": Method(partial(within, by_probe), frozenset({"prices", "share"}), reads_weights=True),
     "within-nearest": Method(partial(within, nearest), frozenset({"prices", "share"})),
     "within-random": Method(partial(within, random_as_deep), frozenset({"prices", "share", "like"})),
 }
