@@ -16,6 +16,9 @@ from transformers import (
     BartForConditionalGeneration,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
+    DebertaV2ForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -184,7 +187,7 @@ def corpus() -> list[str]:
 
 def save_model(kind: str, directory: Path, width: int = 16) -> Path:
     """A tiny checkpoint of the real class, with its tokenizer; the width is the Llama's."""
-    tokenizer = train_tokenizer(kind, corpus())
+    tokenizer, pooler = train_tokenizer(kind, corpus()), {}
     torch.manual_seed(0)
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 128}
     model: Any
@@ -197,13 +200,20 @@ def save_model(kind: str, directory: Path, width: int = 16) -> Path:
         }
         v3 = {"relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True}
         v3 |= {"pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0}
-        model = DebertaV2ForMaskedLM(DebertaV2Config(**size, **shape, **v3, pad_token_id=0))
+        config = DebertaV2Config(**size, **shape, **v3, pad_token_id=0)
+        model = DebertaV2ForMaskedLM(config)
+        pooler = DebertaV2ForSequenceClassification(config).pooler.state_dict(
+            prefix="pooler."
+        )  # released ones lack it
     elif kind == "bart":
         shape = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
         shape |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_start_token_id": 2}
         model = BartForConditionalGeneration(
             BartConfig(**size, **shape, pad_token_id=0, bos_token_id=1, eos_token_id=2, forced_eos_token_id=2)
         )
+    elif kind == "distilbert":
+        shape = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
+        model = DistilBertForMaskedLM(DistilBertConfig(**size, **shape, pad_token_id=0))
     else:
         shape = {
             "hidden_size": width,
@@ -213,6 +223,6 @@ def save_model(kind: str, directory: Path, width: int = 16) -> Path:
         }
         tokenizer.chat_template = CHAT
         model = LlamaForCausalLM(LlamaConfig(**size, **shape, num_key_value_heads=1, bos_token_id=1, eos_token_id=2))
-    model.save_pretrained(directory)
+    model.save_pretrained(directory, state_dict=model.state_dict() | pooler)
     tokenizer.save_pretrained(directory)
     return directory

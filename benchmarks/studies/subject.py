@@ -31,6 +31,6 @@ class Subject:
 
 def load_subject(job: Job) -> Subject:
     """Load the weights of a prepared run of LoRA."""
-    model = load_model(job.work, job.config, job.recipe)
-    target = setting_for(job.recipe, job.work, model, job.methods["lora"]).target
+    model, fresh = load_model(job.work, job.config, job.recipe)
+    target = setting_for(job.recipe, job.work, model, job.methods["lora"], fresh).target
     return Subject(model, target, [job.work.train[index] for index in range(len(job.work.train))], job.work.collate)

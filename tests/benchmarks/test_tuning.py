@@ -24,6 +24,12 @@ def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(r
     assert "| lora | 1 | 0.5000 | 0.4000 | 0.001 |" in table and "| k5 | 1 | 0.3000 | 0.6000 | 0.0001 |" in table
 
 
+def test_a_run_that_reads_the_choice_of_another_comes_after_it(root):
+    (root / "a" / "alike.json").write_text('{"method": "random-alike", "options": {"like": "runs/k5"}}')
+    runs = plan_tuning(root, "a", ["alike", "k5", "lora"], [1e-4, 1e-3])
+    assert [run.experiment["label"] for run in runs] == ["k5", "k5", "lora", "lora", "alike", "alike"]
+
+
 def test_without_tuning_there_is_no_table(root):
     assert render_tuning_markdown(root) == ""
 

@@ -7,7 +7,13 @@ import torch
 from models import lora_bert, tiny_bert, tiny_llama
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from torch import nn
-from transformers import BertConfig, BertForQuestionAnswering, BertForTokenClassification
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
 from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError, ModelError
@@ -49,6 +55,15 @@ def test_all_linear_modules_but_the_head_get_adapters(make, task_type, head):
     assert (config.r, config.lora_alpha, config.task_type) == (8, 32, task_type)
     trains = {n for n, p in ready.named_parameters() if p.requires_grad and "lora_" not in n}
     assert bool(trains) == (task_type is not None) and all(head in n for n in trains)
+
+
+def test_a_module_whose_name_ends_as_the_head_is_trained_in_full():
+    """PEFT would adapt `pre_classifier`, and then refuse to save it in full as it does a `classifier`."""
+    config = DistilBertConfig(vocab_size=20, dim=8, n_layers=1, n_heads=1, hidden_dim=8)
+    ready = adapted(DistilBertForSequenceClassification(config), None)
+    assert len(names(ready)) == 6 and "pre_classifier" not in names(ready)
+    trains = {n.split(".")[2] for n, p in ready.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert trains == {"pre_classifier", "classifier"}
 
 
 def test_modules_that_are_not_of_transformers():

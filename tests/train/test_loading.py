@@ -7,14 +7,12 @@ import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification
 from recipes import arguments, glue_rows, save_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from torch import nn
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from weightlora.errors import ConfigError, ModelError
 from weightlora.train import fit, loading, parse, prepare
 from weightlora.train.arguments import ModelArguments, Recipe
-from weightlora.train.result import Result
-
-FULL = ["--method", "full", "--max_steps", "1"]
 
 
 def recipe_with(world: Path, *more: object) -> Recipe:
@@ -61,34 +59,63 @@ def test_an_empty_model_has_the_head_of_the_task_and_no_weights(world: Path):
         loading.empty_model(SimpleNamespace(auto_class="AutoModelForSeq2SeqLM"), config)
 
 
-def test_weights_that_neither_the_checkpoint_nor_the_adapter_has(world: Path, tmp_path: Path):
-    """A tiny DeBERTa has no pooler before its head, like the real one. The advice of the warning makes it whole."""
+HEADS = {
+    "deberta": ["pooler.dense"],
+    "distilbert": ["pre_classifier"],
+    "bart": [f"classification_head.{x}" for x in ("dense", "out_proj")],
+}
 
-    def train(model: Path, output: str) -> Result:
-        given = arguments(world, "mnli", "deberta", tmp_path / output, "--dataset", world / "glue", "--method", "lora")
-        return fit(prepare(parse([*given, "--model", str(model), "--max_steps", "2"])))
 
-    with pytest.warns(UserWarning, match=r"has no weights of pooler\.dense, .* and num_labels=3, save it and the tok"):
-        train(world / "deberta", "first")
-    whole = AutoModelForSequenceClassification.from_pretrained(world / "deberta", num_labels=3)
-    for part in (whole, AutoTokenizer.from_pretrained(world / "deberta")):
-        part.save_pretrained(tmp_path / "whole")
+@pytest.mark.parametrize("kind", HEADS)
+def test_weights_that_the_checkpoint_lacks_are_trained_in_full_and_are_in_the_adapter(
+    kind: str, world: Path, tmp_path: Path
+):
+    """The heads of these models have more modules than PEFT knows, and their checkpoints lack them all."""
+    base = save_model(kind, tmp_path / kind)
+    AutoModel.from_pretrained(base).save_pretrained(base)
+    given = arguments(world, "mnli", kind, tmp_path / "run", "--dataset", world / "glue", "--model", base)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the checkpoint has no weights")
-        result = train(tmp_path / "whole", "second")
-        fit(
-            prepare(
-                parse([*arguments(world, "cola", "deberta", tmp_path / "full", "--dataset", world / "glue"), *FULL])
-            )
-        )
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "second" / "adapter", num_labels=3)
+        job = prepare(parse(given))
+    with pytest.warns(UserWarning, match=f"has no weights of {', '.join(HEADS[kind])}, so they are random: they are"):
+        result = fit(job)
+    assert result.adapters_before == job.plan.adapters and not {*HEADS[kind]} & {*(result.names or ())}
+    assert result.trainable_parameters_before == job.plan.trainable[0]
+    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "run" / "adapter", num_labels=3)
+    assert result.metrics["validation_matched"]["held_out_loss"] == pytest.approx(loss_on_mnli(loaded, base), rel=1e-5)
+
+
+def loss_on_mnli(model: nn.Module, base: Path) -> float:
     rows = glue_rows("mnli", 12)
-    batch = AutoTokenizer.from_pretrained(tmp_path / "whole")(
+    batch = AutoTokenizer.from_pretrained(base)(
         *([row[name] for row in rows] for name in ("premise", "hypothesis")), padding=True, return_tensors="pt"
     )
     with torch.no_grad():
-        loss = loaded.eval()(**batch, labels=torch.tensor([row["label"] for row in rows])).loss
-    assert float(loss) == pytest.approx(result.metrics["validation_matched"]["held_out_loss"], rel=1e-5)
+        return float(model.eval()(**batch, labels=torch.tensor([row["label"] for row in rows])).loss)
+
+
+def test_weights_that_no_adapter_can_contain(world: Path):
+    """A module with parts cannot be saved in full, nor can a quantized one."""
+    whole = AutoModelForSequenceClassification.from_pretrained(world / "deberta", num_labels=3)
+    whole.pooler.register_parameter("scale", nn.Parameter(torch.ones(2)))
+    work = SimpleNamespace(task_type="SEQ_CLS", auto_class="AutoModelForSequenceClassification")
+    match = r"of pooler, so they are random, and an adapter does not contain them: .* and num_labels=3, save it and"
+    with pytest.warns(UserWarning, match=match):
+        assert loading._fresh(whole, ["pooler.scale", "classifier.weight"], work, quantized=False) == []
+    match = r"of pooler\.dense, so they are random, and an adapter does not contain them"
+    with pytest.warns(UserWarning, match=match):
+        assert loading._fresh(whole, ["pooler.dense.weight"], work, quantized=True) == []
+
+
+def test_a_checkpoint_with_all_weights_and_full_fine_tuning_bring_no_warning(world: Path, tmp_path: Path):
+    more = ["--dataset", world / "glue", "--max_steps", 1]
+    AutoModel.from_pretrained(world / "deberta").save_pretrained(bare := tmp_path / "bare")
+    full = [*more, "--method", "full", "--model", bare, "--tokenizer", world / "deberta"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the checkpoint has no weights")
+        result = fit(prepare(parse(arguments(world, "mnli", "deberta", tmp_path / "lora", *more, "--method", "lora"))))
+        fit(prepare(parse(arguments(world, "mnli", "deberta", tmp_path / "full", *full))))
+    assert "pooler.dense" in (result.names or ())
 
 
 def test_a_model_must_be_given():

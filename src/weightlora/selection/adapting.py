@@ -13,13 +13,16 @@ from transformers.pytorch_utils import Conv1D
 from ..adapters import unwrap_model
 from ..errors import ConfigError, ModelError
 
-__all__ = ["ALPHA", "HEADS", "RANK", "adapted", "all_linear", "linear_names", "task_type_of"]
+__all__ = ["ALPHA", "HEADS", "RANK", "SAVED", "adapted", "all_linear", "ends_as_head", "linear_names", "task_type_of"]
 
 RANK, ALPHA = 8, 32
 """r and `lora_alpha` of the adapters that are added here."""
 
 HEADS = {"QUESTION_ANS": {"qa_outputs"}, "TOKEN_CLS": {"classifier", "score"}}
 """Linear heads, which are trained in full. PEFT's all-linear would adapt them, too."""
+
+SAVED = {"SEQ_CLS": HEADS["TOKEN_CLS"], **HEADS}
+"""PEFT's task type -> the ends of the names of the modules that PEFT trains in full, and saves beside the adapters."""
 
 TASK_TYPES = {
     "ForSequenceClassification": "SEQ_CLS",
@@ -70,7 +73,12 @@ def _default(base: nn.Module) -> LoraConfig:
             "the modules to choose from."
         )
     return LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=targets, exclude_modules=_others(base, targets), task_type=task_type
+        r=RANK,
+        lora_alpha=ALPHA,
+        target_modules=targets,
+        exclude_modules=_others(base, targets),
+        modules_to_save=ends_as_head(base, task_type) or None,
+        task_type=task_type,
     )
 
 
@@ -87,6 +95,15 @@ def task_type_of(model: nn.Module) -> str | None:
     """PEFT's task type for a model of Transformers whose head is trained in full; None for others."""
     name = type(model).__name__
     return next((task_type for end, task_type in TASK_TYPES.items() if name.endswith(end)), None)
+
+
+def ends_as_head(model: nn.Module, task_type: str | None) -> list[str]:
+    """Modules that PEFT trains in full because their names end as a head's does: `pre_classifier` of DistilBERT.
+
+    As targets they would be adapted first, and PEFT would then fail. In `modules_to_save` they are not targets.
+    """
+    ends = SAVED.get(str(task_type), set())
+    return [name for name in _linears(model) if name.endswith(tuple(ends)) and ends.isdisjoint(name.split("."))]
 
 
 def all_linear(model: nn.Module, task_type: str | None) -> Any:

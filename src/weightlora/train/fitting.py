@@ -149,12 +149,12 @@ def load_prepared(job: Job) -> Prepared:
     """The model with its weights, prepared by the method."""
     recipe, arguments = job.recipe, job.recipe.training
     method = job.methods[recipe.method.method]
-    model = load_model(job.work, job.config, recipe)
+    model, fresh = load_model(job.work, job.config, recipe)
     if recipe.model.load_in_4bit:
         model = prepare_model_for_kbit_training(model, arguments.gradient_checkpointing)
     elif method.reads_weights:  # it runs the model before the Trainer moves it
         model.to(arguments.device)
-    prepared = method(setting_for(recipe, job.work, model, method))
+    prepared = method(setting_for(recipe, job.work, model, method, fresh))
     for parameter in prepared.model.parameters():
         if parameter.requires_grad:  # PEFT casts its adapters, but not a head that was loaded in 16 bits
             parameter.data = parameter.data.float()

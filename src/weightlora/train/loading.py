@@ -1,6 +1,7 @@
 """Load config, tokenizer and model. If one cannot be loaded, one sentence says why."""
 
 import contextlib
+import copy
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -17,16 +18,21 @@ from transformers.utils.versions import require_version
 
 from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
-from ..selection.adapting import HEADS
+from ..selection.adapting import SAVED
 from .arguments import ModelArguments, Recipe
 from .reading import is_directory
 from .wording import first_line, shortened
 from .work import Work
 
-__all__ = ["check_gguf", "empty_model", "load_config", "load_model", "load_tokenizer", "without_quantization"]
-
-SAVED = {"SEQ_CLS": HEADS["TOKEN_CLS"], **HEADS}
-"""Task type of PEFT -> the modules that PEFT trains and saves beside the adapters."""
+__all__ = [
+    "check_gguf",
+    "empty_model",
+    "fresh_modules",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "without_quantization",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -115,8 +121,11 @@ def empty_model(work: Work, config: Any) -> nn.Module:
         raise ModelError(f"the config of the model makes no {work.auto_class}: {first_line(error)}.") from error
 
 
-def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
+def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list[str]]:
     """The model with its weights, quantized and with gradient checkpointing if asked for.
+
+    Returns:
+        The model, and the modules that have to be trained in full, because the checkpoint lacks their weights.
 
     Raises:
         ModelError: The weights cannot be loaded, or a setting is unknown.
@@ -139,33 +148,67 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> nn.Module:
     with _in_one_sentence("model", str(arguments.model)):
         model: Any
         model, found = auto.from_pretrained(arguments.model, output_loading_info=True, **settings, **_where(arguments))
-    if recipe.method.method != "full":
-        _warn_of_missing(model, found["missing_keys"], work)
+    fresh = (
+        [] if recipe.method.method == "full" else _fresh(model, found["missing_keys"], work, arguments.load_in_4bit)
+    )
     if arguments.gguf_file is not None:
         model = without_quantization(model)
     if recipe.training.gradient_checkpointing:
         kwargs = recipe.training.gradient_checkpointing_kwargs or {"use_reentrant": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
         model.enable_input_require_grads()
-    loaded: nn.Module = model
-    return loaded
+    return model, fresh
 
 
-def _warn_of_missing(model: Any, missing: Iterable[str], work: Work) -> None:
-    """Warn of weights that were drawn at random because the checkpoint lacks them, and that no adapter contains.
+def fresh_modules(work: Work, config: Any, arguments: ModelArguments) -> list[str]:
+    """The modules that `load_model` will name, from the names in the checkpoint alone; no weight is read.
 
-    Whoever loads the adapter draws others: the pooler of DeBERTa, or `pre_classifier` of DistilBERT.
+    Empty where the checkpoint is not on this machine yet, and for a GGUF file.
+    """
+    if arguments.gguf_file is not None or arguments.load_in_4bit:
+        return []
+    settings = {"config": copy.deepcopy(config), "device_map": "meta", "local_files_only": True, **_where(arguments)}
+    try:
+        auto = getattr(transformers, work.auto_class)
+        model, found = auto.from_pretrained(arguments.model, output_loading_info=True, **settings)
+    except Exception:  # `load_model` says what is wrong
+        return []
+    return [name for name in _missing(model, found["missing_keys"], work) if not _has_parts(model, name)]
+
+
+def _fresh(model: Any, missing: Iterable[str], work: Work, quantized: bool) -> list[str]:
+    """The modules to train in full. Warns of them, and of those that no adapter can contain."""
+    names = _missing(model, missing, work)
+    lost = [name for name in names if quantized or _has_parts(model, name)]
+    fresh = [name for name in names if name not in lost]
+    if fresh:
+        warnings.warn(
+            f"the checkpoint has no weights of {', '.join(fresh)}, so they are random: they are trained in full, and "
+            "saved with the adapter.",
+            stacklevel=3,
+        )
+    if lost:
+        warnings.warn(
+            f"the checkpoint has no weights of {', '.join(lost)}, so they are random, and an adapter does not contain "
+            f"them: load the checkpoint with {work.auto_class} and num_labels={model.config.num_labels}, save it and "
+            "the tokenizer to a directory, and give that as --model.",
+            stacklevel=3,
+        )
+    return fresh
+
+
+def _missing(model: Any, missing: Iterable[str], work: Work) -> list[str]:
+    """The modules whose weights the checkpoint lacks, but for the head that PEFT trains and saves anyway.
+
+    Examples are the pooler of DeBERTa, `pre_classifier` of DistilBERT and `classification_head` of BART.
     """
     known, saved = dict(model.named_parameters()), SAVED.get(work.task_type, set())
     lost = [name for name in missing if name in known and saved.isdisjoint(name.split("."))]
-    if lost:
-        modules = ", ".join(sorted({name.rpartition(".")[0] for name in lost}))
-        warnings.warn(
-            f"the checkpoint has no weights of {modules}, so they are random, and an adapter does not contain them: "
-            f"load the checkpoint with {work.auto_class} and num_labels={model.config.num_labels}, save it and the "
-            "tokenizer to a directory, and give that as --model.",
-            stacklevel=2,
-        )
+    return sorted({name.rpartition(".")[0] for name in lost})
+
+
+def _has_parts(model: nn.Module, name: str) -> bool:
+    return next(model.get_submodule(name).children(), None) is not None
 
 
 def without_quantization(loaded: Any) -> Any:

@@ -54,8 +54,9 @@ class Setting:
         """LoRA on all modules, at the given rank and the setting's scaling."""
         rank = rank or self.rank
         alpha = self.alpha * rank / self.rank
-        base = {"r": rank, "lora_alpha": alpha, "lora_dropout": self.dropout, **self.target}
-        return get_peft_model(self.model, LoraConfig(**(base | settings)))
+        base = {"r": rank, "lora_alpha": alpha, "lora_dropout": self.dropout, **self.target} | settings
+        saved = {*self.target.get("modules_to_save", ()), *(settings.get("modules_to_save") or ())}
+        return get_peft_model(self.model, LoraConfig(**(base | {"modules_to_save": sorted(saved) or None})))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,13 @@ from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import find_adapters
 from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
-from ..selection.adapting import HEADS, linear_names
+from ..selection.adapting import HEADS, ends_as_head, linear_names
 from .arguments import Recipe
 from .checks import check_recipe, number_to_keep, options_of
 from .chosen import chosen_targets, with_chosen_modules
 from .data import lacks_evaluation, read_splits
 from .families import make_work
-from .loading import empty_model, fit_config_, load_config, load_tokenizer
+from .loading import empty_model, fit_config_, fresh_modules, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters, lora
 from .patterns import check_names, check_patterns, fits, patterns_in
 from .tasks import find_task
@@ -133,8 +133,15 @@ def steps_of(arguments: Seq2SeqTrainingArguments, rows: int) -> int:
     return steps
 
 
-def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) -> Setting:
+def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fresh: Sequence[str]) -> Setting:
     """The settings of this run for its method, with K as a number of adapters.
+
+    Args:
+        recipe: The recipe of the run.
+        work: What its task makes of the data.
+        model: The model, with or without weights.
+        method: The method.
+        fresh: Modules to train in full, because the checkpoint lacks their weights.
 
     Raises:
         ConfigError: The target modules do not fit the model, or K is not between 1 and the number of adapters.
@@ -153,6 +160,8 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
     if "keep" not in recipe.given and "keep" in method.options:
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
     chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model)
+    whole = sorted({*fresh, *ends_as_head(model, work.task_type)})
+    saved = {"modules_to_save": whole} if whole else {}
     revision = recipe.model.revision if recipe.model.revision != "main" else None  # of the base, for AutoPeftModel
 
     def batches() -> Iterable[dict[str, Any]]:
@@ -163,7 +172,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method) ->
 
     setting = Setting(
         model=model,
-        target={"target_modules": targets, "task_type": work.task_type, "revision": revision, **chosen},
+        target={"target_modules": targets, "task_type": work.task_type, "revision": revision, **saved, **chosen},
         rank=arguments.rank,
         alpha=arguments.alpha,
         dropout=arguments.dropout,
@@ -196,7 +205,8 @@ def _plan(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = type(model).__name__
     method = methods[recipe.method.method]
-    setting = setting_for(recipe, work, model, method)
+    fresh = fresh_modules(work, config, recipe.model) if method.adapts else []
+    setting = setting_for(recipe, work, model, method, fresh)
     with torch.random.fork_rng(devices=[]):
         prepared = lora(replace(setting, options={})) if method.reads_weights else _prepared(setting, method)
     selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+from accelerate import init_empty_weights
 from benchmarks.methods import ALL_METHODS
 from benchmarks.methods.within import read_prices
 from models import BERT_TARGETS, batch, tiny_bert
 
 from weightlora.adapters import find_adapters
 from weightlora.costs import Costs
-from weightlora.errors import ConfigError, DataError
+from weightlora.errors import ConfigError, DataError, ModelError
 from weightlora.train.methods import Setting
 
 NAMES = [
@@ -76,3 +77,14 @@ def test_what_is_wrong_with_the_options(prices, tmp_path):
         kept("within", prices=str(tmp_path / "no.json"), share=0.5)
     with pytest.raises(DataError, match="has the prices of other modules"):
         read_prices(prices, NAMES[1:])
+
+
+@pytest.mark.parametrize("method", [name for name in ALL_METHODS if name.startswith("within")])
+def test_the_plan_runs_every_method_that_needs_no_weights(method, prices, monkeypatch):
+    monkeypatch.setattr("benchmarks.methods.within.kept_by", lambda folder, seed: [NAMES[5], NAMES[10]])
+    if not ALL_METHODS[method].reads_weights:
+        with init_empty_weights():
+            assert kept(method, prices=prices, share=0.57, like="folder")
+    else:
+        with init_empty_weights(), pytest.raises(ModelError, match="is on the meta device"):
+            kept(method, prices=prices, share=0.57)
