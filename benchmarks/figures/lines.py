@@ -46,7 +46,7 @@ def draw_lines(
     """
     if not panels:
         raise DataError("no runs to draw.")
-    figure = new_figure(max(2.9 * len(panels) + 0.8, 5.5), 3.9)
+    figure = new_figure(max(2.9 * len(panels) + 0.8, 6.6), 3.9)
     handles: dict[str, Any] = {}
     for axes, (title, (lines, points)) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -73,7 +73,7 @@ def draw_lines(
         handles=[*handles.values()],
         labels=[*handles],
         loc="outside lower center",
-        ncols=3 if len(panels) > 1 else 2,
+        ncols=3 if len(panels) > 2 else 2,
         frameon=False,
         fontsize=9,
     )

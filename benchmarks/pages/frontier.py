@@ -12,8 +12,9 @@ from weightlora.train.result import Result
 from ..methods.within import read_prices
 from .points import LORA, SEEDS, Differences, Point, Points, absent, points_of_tasks
 
-__all__ = ["MEAN", "PLAIN", "SHARES", "WAYS", "Frontier", "gather_frontier", "render_frontier_markdown"]
+__all__ = ["MEAN", "PLAIN", "SHARES", "TASKS", "WAYS", "Frontier", "gather_frontier", "render_frontier_markdown"]
 
+TASKS = ("film-reviews", "rotten-tomatoes-all", "vader-tweets-all")
 SHARES = (50, 60, 75, 90)
 """Budgets, in hundredths of the step time of LoRA on all modules."""
 WAYS = {
@@ -21,11 +22,16 @@ WAYS = {
     "random": "random, with the same lowest module",
     "nearest": "the modules nearest to the output",
 }
-PLAIN = {LORA: "LoRA on all modules", "peft-default": "PEFT's default list", "widening": "the widening layers"}
+PLAIN = {
+    LORA: "LoRA on all modules",
+    "peft-default": "PEFT's default list",
+    "widening": "the widening layers",
+    "probe": "the default",
+}
 MEAN = "mean of the tasks"
 Frontier = Points
-"""What a point costs is the step time of its sets, in parts of LoRA on all modules, by the stored prices. The last of
-the tasks is their mean."""
+"""What a point costs is the step time of its sets, in parts of LoRA on all modules, by the stored prices. Once all
+tasks have runs, the last one is their mean."""
 
 
 def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str) -> Frontier:
@@ -40,7 +46,7 @@ def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str)
         DataError: The prices are missing, or those of other modules.
     """
     found = points_of_tasks(side, main, _labels(), PLAIN, partial(_step_time, prices=prices))
-    return found and found | {MEAN: _mean(found)}
+    return found | ({MEAN: _mean(found)} if found.keys() == set(TASKS) else {})
 
 
 def _labels() -> list[str]:
@@ -75,15 +81,17 @@ def render_frontier_markdown(frontier: Frontier) -> str:
 INTRODUCTION = (
     "MiniLM-L6, three tasks, five seeds. A budget is a part of the step time of LoRA on all modules. The probe's best "
     "set within it is compared with random modules that reach as deep, with the modules nearest to the output, and "
-    "with fixed lists. Losses are held-out losses minus that of LoRA on all modules at the same seed, with 95 % "
-    "intervals. Step times follow from the measured prices by which the sets were chosen; these are of rank 8. How it "
-    "is measured was written down before the runs (`benchmarks/quality/frontier/DECISION.md`)."
+    "with fixed lists. The default has a budget of parameters instead: a quarter. Losses are held-out losses minus "
+    "that of LoRA on all modules at the same seed, with 95 % intervals. Step times follow from the measured prices by "
+    "which the sets were chosen; these are of rank 8. How it is measured was written down before the runs "
+    "(`benchmarks/quality/frontier/DECISION.md`)."
 )
 
 
 def _said(frontier: Frontier) -> str:
     tasks = {task: points for task, points in frontier.items() if task != MEAN}
-    if count := absent(tasks, (*_labels(), *PLAIN)):
+    later: Frontier = {task: {} for task in TASKS if task not in tasks}
+    if count := absent(tasks, (*_labels(), *PLAIN)) + absent(later, _labels()):
         return f"Nothing is said yet: {count} {'run is' if count == 1 else 'runs are'} missing."
     versus = {share: _versus(frontier, MEAN, share, "nearest") for share in SHARES}
     told = {share: found for share, found in versus.items() if found is not None and excludes_zero(found)}

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from benchmarks.pages.frontier import MEAN, SHARES, gather_frontier, render_frontier_markdown
+from benchmarks.pages.frontier import MEAN, SHARES, TASKS, gather_frontier, render_frontier_markdown
 from stored import NAMES, result
 
 from weightlora.costs import Costs
 from weightlora.errors import DataError
 
 COSTS = Costs("step_time", [5, 4, 3, 2, 1, 0], [2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [0.0] * 6, [0.5] * 6, 10.0)
-TASKS = ("a", "b", "c")
+A, B, C = TASKS
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def runs(within: float = 0.5, nearest: float = 0.55) -> tuple[list, list]:
             ("lora", 0.4, NAMES),
             ("peft-default", 0.5, NAMES[1::2]),
             ("widening", 0.5, NAMES[::2]),
+            ("probe", 0.45, NAMES[::3]),
             ("gates", 0.1, NAMES),
         )
     ]
@@ -49,19 +50,19 @@ def runs(within: float = 0.5, nearest: float = 0.55) -> tuple[list, list]:
 def test_step_times_follow_from_the_prices_and_losses_from_lora_at_the_same_seed(prices):
     frontier = gather_frontier(*runs(), prices)
     assert [*frontier] == [*TASKS, MEAN]
-    assert frontier["a"]["lora"].x == pytest.approx(1.0) and frontier["a"]["lora"].loss["mean"] == 0
-    assert frontier["b"]["within-50"].x == pytest.approx((4 + 3 * 0.5) / 10)
-    assert frontier["b"]["peft-default"].x == pytest.approx((6 + 3 * 0.5) / 10)
+    assert frontier[A]["lora"].x == pytest.approx(1.0) and frontier[A]["lora"].loss["mean"] == 0
+    assert frontier[B]["within-50"].x == pytest.approx((4 + 3 * 0.5) / 10)
+    assert frontier[B]["peft-default"].x == pytest.approx((6 + 3 * 0.5) / 10)
     assert frontier[MEAN]["within-50"].loss["mean"] == pytest.approx(0.1, abs=0.005)
-    assert "gates" not in frontier["a"] and "elsewhere" not in frontier
+    assert "gates" not in frontier[A] and "elsewhere" not in frontier
 
 
 def test_the_mean_has_only_the_seeds_that_all_tasks_have(prices):
     side, main = runs()
-    some = [one for one in side if not (one.task == "b" and one.label == "within-60" and one.seed > 2)]
+    some = [one for one in side if not (one.task == B and one.label == "within-60" and one.seed > 2)]
     frontier = gather_frontier(some, main, prices)
     assert [*frontier[MEAN]["within-60"].differences] == [0, 1, 2]
-    none = [one for one in side if not (one.task == "b" and one.label == "within-60")]
+    none = [one for one in side if not (one.task == B and one.label == "within-60")]
     assert "within-60" not in gather_frontier(none, main, prices)[MEAN]
 
 
@@ -89,9 +90,17 @@ def test_with_a_run_missing_the_page_says_how_many(prices):
     assert "Nothing is said yet: 1 run is missing." in page and "**" not in page
 
 
+def test_a_task_without_runs_is_missing_and_there_is_no_mean_of_the_others(prices):
+    side, main = runs()
+    frontier = gather_frontier([one for one in side if one.task == A], main, prices)
+    assert [*frontier] == [A]
+    page = render_frontier_markdown(frontier)
+    assert "Nothing is said yet: 120 runs are missing." in page and "**" not in page and MEAN not in page
+
+
 def test_without_runs_within_budgets_there_is_nothing_and_prices_must_be_of_the_same_modules(prices):
     side, main = runs()
     assert gather_frontier([], main, prices) == {}
-    other = [*side, result("within-50", 0, task="a", names=["x"], kept=["x"])]
+    other = [*side, result("within-50", 0, task=A, names=["x"], kept=["x"])]
     with pytest.raises(DataError, match="prices of other modules"):
         gather_frontier(other, main, prices)
