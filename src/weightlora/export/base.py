@@ -2,7 +2,7 @@
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..adapters import base_model_of, find_adapters
 from ..errors import ModelError
-from .source import Place
+from .source import PREFIX, Place
 
 __all__ = ["TENSORS", "Base"]
 
@@ -31,6 +31,9 @@ TASKS = {
 BASE = "--base DIR_OR_ID (in Python base=...)"
 TENSORS = '--check tensors (in Python check="tensors")'
 """Settings that errors name, for both ways of calling."""
+
+HEADED = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+"""Tasks whose models have a head that the checkpoint of a base lacks."""
 
 HEADS = ("classifier.weight", "score.weight", "out_proj.weight")
 
@@ -95,16 +98,31 @@ class Base:
             )
         auto = self._class(config)
         try:
-            model: nn.Module = auto.from_pretrained(
+            model, found = auto.from_pretrained(
                 self.name,
                 revision=self.revision,
                 config=config,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=bool(labels),
+                output_loading_info=True,
             )
         except Exception as error:
             raise self._missing(error) from error
-        return model.eval()
+        self._refuse_lost(model, found["missing_keys"])
+        base: nn.Module = model.eval()
+        return base
+
+    def _refuse_lost(self, model: nn.Module, missing: Iterable[str]) -> None:
+        """Raise if neither the base nor the adapter has some weights of the head: Transformers has drawn others."""
+        known = dict(model.named_parameters())
+        lost = {name.rpartition(".")[0] for name in missing if name in known and PREFIX + name not in self.heads}
+        if lost and self.adapter.task_type in HEADED:
+            names = ", ".join(sorted(lost))
+            raise ModelError(
+                f"neither the base model {self.name} nor the adapter has the weights of {names}, which were random in "
+                f"training: give the base that it was trained on with {BASE}, or train again with "
+                f"modules_to_save={sorted(lost)}{self._or()}."
+            )
 
     def skeleton(self) -> nn.Module:
         """The base without weights, on the meta device.
@@ -145,7 +163,9 @@ class Base:
     def _labels(self) -> dict[str, int]:
         if self.adapter.task_type not in ("SEQ_CLS", "TOKEN_CLS"):
             return {}
-        rows = [t.shape[0] for end in HEADS for key, t in self.heads.items() if key.endswith(end) and t.dim() == 2]
+        rows = [
+            t.shape[0] for end in HEADS for key, t in self.heads.items() if key.endswith(f".{end}") and t.dim() == 2
+        ]
         return {"num_labels": rows[0]} if rows else {}
 
     def _class(self, config: Any) -> Any:

@@ -108,7 +108,12 @@ def probe_batch(model: nn.Module) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(SEED)
     ids = torch.randint(vocabulary, (1, length), generator=generator)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return batch | {"decoder_input_ids": ids} if getattr(config, "is_encoder_decoder", False) else batch
+    if not getattr(config, "is_encoder_decoder", False):
+        return batch
+    if isinstance(end := config.eos_token_id, int):  # a classifier reads the one end of the text
+        ids[ids == end] = (end + 1) % vocabulary
+        ids[0, -1] = end
+    return batch | {"decoder_input_ids": ids}
 
 
 @torch.no_grad()

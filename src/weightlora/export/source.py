@@ -199,7 +199,10 @@ def _pair(
 
 
 def _is_of(key: str, modules: "list[str] | tuple[str, ...]") -> bool:
-    return any(f".{module}." in f".{key}." for module in modules)
+    """Whether a tensor belongs to one of the modules, which PEFT finds by the ends of their names."""
+    parts = key.split(".")
+    paths = [".".join(parts[:length]) for length in range(1, len(parts))]
+    return any(path.endswith(tuple(modules)) for path in paths)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -1,0 +1,75 @@
+"""Heads with more modules than PEFT knows, and bases whose checkpoints lack them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    PretrainedConfig,
+)
+
+from weightlora.errors import ModelError
+from weightlora.export.exporting import export_adapter
+
+BART = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "distilbert": DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=24),
+    "bart": BartConfig(vocab_size=50, d_model=16, encoder_ffn_dim=24, decoder_ffn_dim=24, **BART),
+    "deberta": DebertaV2Config(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    ),
+}
+MORE = {"distilbert": ["pre_classifier"], "bart": ["classification_head"], "deberta": ["pooler"]}
+TARGETS = {"distilbert": ["q_lin"], "bart": ["q_proj"], "deberta": ["query_proj"]}
+
+
+def saved(kind: str, directory: Path, **lora: Any) -> nn.Module:
+    """An adapter for three classes in `adapter/`, of a base in `base/` that has no head at all."""
+    AutoModel.from_config(CONFIGS[kind]).save_pretrained(directory / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(directory / "base", num_labels=3)
+    model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", target_modules=TARGETS[kind], **lora)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    model.save_pretrained(directory / "adapter")
+    return model
+
+
+@torch.no_grad()
+def logits(model: nn.Module) -> Tensor:
+    result: Tensor = model(input_ids=torch.tensor([[5, 6, 7, 2]])).logits
+    return result
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_head_that_is_in_the_adapter_is_in_the_merged_model(kind, tmp_path):
+    model = saved(kind, tmp_path, modules_to_save=list(MORE[kind]))
+    export_adapter(tmp_path / "adapter", tmp_path / "out", profile="merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert merged.config.num_labels == 3 and torch.allclose(logits(merged), logits(model), atol=1e-5)
+
+
+def test_peft_saves_what_ends_as_a_head_without_being_told(tmp_path):
+    model = saved("distilbert", tmp_path)
+    export_adapter(tmp_path / "adapter", tmp_path / "out", profile="merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert torch.allclose(logits(merged), logits(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bart", "deberta"])
+def test_a_head_that_nobody_saved_is_one_sentence(kind, tmp_path):
+    """Transformers would draw another one, and the merged model would guess."""
+    saved(kind, tmp_path)
+    with pytest.raises(
+        ModelError, match=rf"^neither the base model .* has the weights of {MORE[kind][0]}\.dense.* or train"
+    ):
+        export_adapter(tmp_path / "adapter", tmp_path / "out", profile="merged")
+    assert not (tmp_path / "out").exists()
