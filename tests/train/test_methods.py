@@ -35,6 +35,20 @@ def names(prepared: Prepared) -> list[str]:
     return [adapter.name for adapter in find_adapters(prepared.model)]
 
 
+def test_modules_to_train_in_full_of_the_run_and_of_the_options():
+    """PEFT adds the head to the list that it gets, so each model needs its own."""
+    target = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS", "modules_to_save": ["bert.pooler.dense"]}
+    setting = setting_with(3, target=target, options={"modules_to_save": ["word_embeddings"]})
+    assert count_adapters(setting) == 12
+    trained = {n for n, p in METHODS["lora"](setting).model.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert {n.split(".modules_to_save")[0].rpartition(".")[2] for n in trained} == {
+        "dense",
+        "word_embeddings",
+        "classifier",
+    }
+    assert target["modules_to_save"] == ["bert.pooler.dense"]
+
+
 def test_equal_rank_has_the_parameters_of_k_adapters():
     setting = setting_with(3)
     assert count_adapters(setting) == 12 and not any("lora" in name for name, _ in setting.model.named_modules())
