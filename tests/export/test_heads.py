@@ -1,6 +1,7 @@
 """Heads with more modules than PEFT knows, and bases whose checkpoints lack them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from transformers import (
 )
 
 from weightlora.errors import ModelError
+from weightlora.export.checks import probe_batch
 from weightlora.export.exporting import export_adapter
 
 BART = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
@@ -77,3 +79,13 @@ def test_a_head_that_nobody_saved_is_one_sentence(kind, task_type, tmp_path):
     ):
         export_adapter(tmp_path / "adapter", tmp_path / "out", profile="merged")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_batch_of_an_encoder_and_decoder_has_one_end_if_the_config_names_it():
+    config = BartConfig(vocab_size=50, d_model=16, encoder_ffn_dim=24, decoder_ffn_dim=24, **BART)
+    model = AutoModel.from_config(config)
+    ids = probe_batch(model)["input_ids"]
+    assert int((ids == 2).sum()) == 1 and int(ids[0, -1]) == 2
+    text = SimpleNamespace(vocab_size=50)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text, is_encoder_decoder=True))
+    assert "decoder_input_ids" in probe_batch(model), "a config of two parts may have no end of its own"

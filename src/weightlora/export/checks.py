@@ -110,7 +110,7 @@ def probe_batch(model: nn.Module) -> dict[str, Tensor]:
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if not getattr(config, "is_encoder_decoder", False):
         return batch
-    if isinstance(end := config.eos_token_id, int):  # a classifier reads the one end of the text
+    if isinstance(end := getattr(config, "eos_token_id", None), int):  # a classifier reads the one end of the text
         ids[ids == end] = (end + 1) % vocabulary
         ids[0, -1] = end
     return batch | {"decoder_input_ids": ids}

@@ -173,14 +173,14 @@ def fresh_modules(work: Work, config: Any, arguments: ModelArguments) -> list[st
         model, found = auto.from_pretrained(arguments.model, output_loading_info=True, **settings)
     except Exception:  # `load_model` says what is wrong
         return []
-    return [name for name in _missing(model, found["missing_keys"], work) if not _has_parts(model, name)]
+    return _missing(model, found["missing_keys"], work)[0]
 
 
 def _fresh(model: Any, missing: Iterable[str], work: Work, quantized: bool) -> list[str]:
     """The modules to train in full. Warns of them, and of those that no adapter can contain."""
-    names = _missing(model, missing, work)
-    lost = [name for name in names if quantized or _has_parts(model, name)]
-    fresh = [name for name in names if name not in lost]
+    fresh, lost = _missing(model, missing, work)
+    if quantized:
+        fresh, lost = [], sorted([*fresh, *lost])
     if fresh:
         warnings.warn(
             f"the checkpoint has no weights of {', '.join(fresh)}, so they are random: they are trained in full, and "
@@ -197,18 +197,17 @@ def _fresh(model: Any, missing: Iterable[str], work: Work, quantized: bool) -> l
     return fresh
 
 
-def _missing(model: Any, missing: Iterable[str], work: Work) -> list[str]:
+def _missing(model: Any, missing: Iterable[str], work: Work) -> tuple[list[str], list[str]]:
     """The modules whose weights the checkpoint lacks, but for the head that PEFT trains and saves anyway.
 
-    Examples are the pooler of DeBERTa, `pre_classifier` of DistilBERT and `classification_head` of BART.
+    Examples are the pooler of DeBERTa, `pre_classifier` of DistilBERT and `classification_head` of BART. First come
+    those that PEFT can save in full, then those with parts of their own.
     """
     known, saved = dict(model.named_parameters()), SAVED.get(work.task_type, set())
     lost = [name for name in missing if name in known and saved.isdisjoint(name.split("."))]
-    return sorted({name.rpartition(".")[0] for name in lost})
-
-
-def _has_parts(model: nn.Module, name: str) -> bool:
-    return next(model.get_submodule(name).children(), None) is not None
+    names = sorted({name.rpartition(".")[0] for name in lost})
+    with_parts = [name for name in names if [*model.get_submodule(name).children()]]
+    return [name for name in names if name not in with_parts], with_parts
 
 
 def without_quantization(loaded: Any) -> Any:
