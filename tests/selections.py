@@ -97,6 +97,7 @@ CASES: dict[str, Callable[[], tuple[Selection, nn.Module]]] = {
         "experts": (lora_mixtral, 5),
         "a name that ends another's": (lora_twins, 3),
         "odd names": (lora_odd, 10),
+        "a head trained in full": (lambda: lora_llama(modules_to_save=["lm_head"]), 5),
     }.items()
 }
 """Kind of model -> a choice on it, and its base model."""

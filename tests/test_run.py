@@ -89,6 +89,7 @@ def test_selection_json_says_what_became_of_every_adapter(tmp_path):
             "lora_alpha": selector.model.peft_config["default"].lora_alpha,
             "use_rslora": False,
             "task_type": "SEQ_CLS",
+            "modules_to_save": ["classifier", "score"],
         },
         "unambiguous": True,
         "config": asdict(selector.config),

@@ -25,7 +25,9 @@ def test_a_selection_is_what_selection_json_says(tmp_path):
     assert selection.scores == selector.scores
     assert (selection.rule, selection.final, selection.step) == ("credit", True, 2)
     assert (selection.rank, selection.alpha, selection.rank_pattern, selection.alpha_pattern) == (4, 8, {}, {})
-    assert selection.lora == {"r": 4, "lora_alpha": 8, "use_rslora": False, "task_type": "SEQ_CLS"}
+    heads = ["classifier", "score"]
+    settings = {"r": 4, "lora_alpha": 8, "use_rslora": False, "task_type": "SEQ_CLS", "modules_to_save": heads}
+    assert selection.lora == settings
     assert selection.model is None and selection.seeds is None
 
 

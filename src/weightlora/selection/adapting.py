@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from peft import LoraConfig, get_peft_model
@@ -13,7 +13,18 @@ from transformers.pytorch_utils import Conv1D
 from ..adapters import unwrap_model
 from ..errors import ConfigError, ModelError
 
-__all__ = ["ALPHA", "HEADS", "RANK", "SAVED", "adapted", "all_linear", "ends_as_head", "linear_names", "task_type_of"]
+__all__ = [
+    "ALPHA",
+    "HEADS",
+    "RANK",
+    "SAVED",
+    "adapted",
+    "all_linear",
+    "ends_as_head",
+    "linear_names",
+    "saved_in_full",
+    "task_type_of",
+]
 
 RANK, ALPHA = 8, 32
 """r and `lora_alpha` of the adapters that are added here."""
@@ -104,6 +115,12 @@ def ends_as_head(model: nn.Module, task_type: str | None) -> list[str]:
     """
     ends = SAVED.get(str(task_type), set())
     return [name for name in _linears(model) if name.endswith(tuple(ends)) and ends.isdisjoint(name.split("."))]
+
+
+def saved_in_full(lora: Mapping[str, Any]) -> list[str]:
+    """PEFT's `modules_to_save` without the heads that PEFT adds for the `task_type`. Both are entries of `lora`."""
+    heads = SAVED.get(str(lora.get("task_type")), set())
+    return [name for name in lora.get("modules_to_save") or () if name not in heads]
 
 
 def all_linear(model: nn.Module, task_type: str | None) -> Any:

@@ -27,7 +27,9 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _lora(value: Mapping[str, Any]) -> bool:
-    return _whole(value.get("r")) and value["r"] > 0 and _number(value.get("lora_alpha"))
+    saved = value.get("modules_to_save", [])
+    names = isinstance(saved, list) and all(isinstance(name, str) for name in saved)
+    return _whole(value.get("r")) and value["r"] > 0 and _number(value.get("lora_alpha")) and names
 
 
 def _costs(value: Any) -> bool:
@@ -55,7 +57,10 @@ ROW: dict[str, Check] = {
 REST: dict[str, Check] = {
     "adapter_name": (lambda value: isinstance(value, str), "a name"),
     "model": (_or_none(lambda value: isinstance(value, str)), "a name or null"),
-    "lora": (lambda value: isinstance(value, dict) and _lora(value), "an object with a positive r and a lora_alpha"),
+    "lora": (
+        lambda value: isinstance(value, dict) and _lora(value),
+        "an object with a positive r, a lora_alpha and names as modules_to_save",
+    ),
     "unambiguous": (lambda value: isinstance(value, bool), "true or false"),
     "config": (lambda value: isinstance(value, dict), "an object"),
     "phase": (lambda value: value in ("warmup", "select", "train"), "'warmup', 'select' or 'train'"),

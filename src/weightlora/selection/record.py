@@ -4,7 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..costs import in_words
 from ..files import append_lines, read_lines, replacing_directory, write_json
 from ..run import HISTORY, SELECTION, SELECTION_FORMAT, check_empty, describe_selection
 from ..summary import Summary, by_kind
+from .adapting import saved_in_full
 from .formats import to_text
 from .module import Module
 from .reading import read_values
@@ -33,7 +34,7 @@ class Selection:
         phase: `"train"` once the choice is final.
         step: Optimizer steps before the choice; 0 for a choice before the first step.
         model: Name or path of the base model, if it has one.
-        lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`.
+        lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
             both.
         adapter_name: PEFT's name of the adapter.
@@ -159,6 +160,11 @@ class Selection:
         return [module.name for module in self.kept if module.kind == "parameter"]
 
     @property
+    def modules_to_save(self) -> list[str]:
+        """For PEFT's `modules_to_save`: what the run trained in full, but for the heads that PEFT adds itself."""
+        return saved_in_full(self.lora)
+
+    @property
     def scores(self) -> dict[str, float | None]:
         """The score of every module that could be chosen."""
         return {module.name: module.score for module in self.modules}
@@ -271,20 +277,7 @@ class Selection:
         return self.summary()._repr_html_()
 
 
-KEYS = (
-    "adapter_name",
-    "model",
-    "lora",
-    "unambiguous",
-    "config",
-    "phase",
-    "step",
-    "seeds",
-    "grouping",
-    "costs",
-    "trainable_parameters",
-    "versions",
-)
+KEYS = tuple(one.name for one in fields(Selection) if one.name not in {"modules", "history", "directory"})
 """What a `selection.json` holds under the names of the fields."""
 
 OPTIONAL = ("seeds", "grouping", "costs")

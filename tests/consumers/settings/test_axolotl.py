@@ -35,7 +35,9 @@ def config_of(block: str, model: nn.Module) -> peft.LoraConfig:
 @pytest.mark.parametrize("case", CASES)
 def test_axolotl_adapts_the_chosen_modules(case):
     selection, base = CASES[case]()
-    found = adapted(get_peft_model(base, config_of(selection.to("axolotl"), base)))
+    config = config_of(selection.to("axolotl"), base)
+    assert (config.modules_to_save or []) == selection.modules_to_save
+    found = adapted(get_peft_model(base, config))
     assert {name: rank for name, (rank, _) in found.items()} == selection.ranks
     strengths = {name: scaling for name, (_, scaling) in found.items()}
     # alpha is a whole number, and with rsLoRA at rank 6 it was none

@@ -62,7 +62,9 @@ def config_on_every_model(monkeypatch):
 @pytest.mark.parametrize("case", [case for case in CASES if case != "a name that ends another's"])
 def test_llamafactory_adapts_the_chosen_modules(case, tmp_path):
     selection, base = CASES[case]()
-    found = adapted(adapt(selection.to("llamafactory"), base, tmp_path))
+    model = adapt(selection.to("llamafactory"), base, tmp_path)
+    assert (model.peft_config["default"].modules_to_save or []) == selection.modules_to_save
+    found = adapted(model)
     one = one_for_all(selection, "LLaMA-Factory")
     assert set(found) == set(selection.target_modules)
     assert {rank for rank, _ in found.values()} == {one.rank}

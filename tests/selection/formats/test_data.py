@@ -18,6 +18,7 @@ def test_one_object_with_all_that_a_program_needs():
         "rule": "credit",
         "target_modules": selector.kept,
         "target_parameters": [],
+        "modules_to_save": [],
         "rank": 4,
         "alpha": 8,
         "use_rslora": False,

@@ -1,5 +1,6 @@
 """The settings for torchtune and mlx-lm. Both run them in `tests/consumers`."""
 
+import pytest
 import yaml
 from models import lora_mixtral
 from selections import chosen, edited, lora_llama, selected
@@ -65,3 +66,10 @@ def test_mlx_has_other_names_for_experts():
     assert yaml.safe_load(both)["lora_parameters"]["keys"] == ["model.layers.0.self_attn.q_proj"]
     assert "switch_mlp modules in place of the parameters model.layers.1.mlp.experts.gate_up_proj" in both
     assert yaml.safe_load(edited(chosen(lora_mixtral()), parameters).to("mlx")) is None
+
+
+@pytest.mark.parametrize("tool", ["torchtune", "mlx"])
+def test_what_was_trained_in_full_is_said_where_a_tool_cannot(tool):
+    selection = chosen(lora_llama(modules_to_save=["lm_head"]))
+    assert '# That run trained "lm_head" in full, and ' in selection.to(tool)
+    assert "in full" not in chosen(lora_llama()).to(tool)

@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from models import lora_mixtral
+from models import lora_bert, lora_mixtral
 from peft import LoraConfig, get_peft_model
 from selections import CASES, adapted, chosen, edited, lora_llama, lora_twins, selected, wanted
 
@@ -20,7 +20,9 @@ def config_in(block: str) -> LoraConfig:
 @pytest.mark.parametrize("case", CASES)
 def test_peft_adapts_the_chosen_modules(case):
     selection, base = CASES[case]()
-    model = get_peft_model(base, config_in(selection.to("peft")))
+    config = config_in(selection.to("peft"))
+    assert (config.modules_to_save or []) == selection.modules_to_save
+    model = get_peft_model(base, config)
     assert adapted(model) == wanted(selection) and len(wanted(selection)) == len(selection.kept)
 
 
@@ -49,6 +51,21 @@ def test_the_block_for_peft():
         "    ],\n"
         ")\n"
     )
+
+
+def test_modules_trained_in_full_are_named_and_the_heads_that_peft_adds_are_not():
+    base = lora_bert().unload()
+    lora = LoraConfig(r=4, target_modules=["query"], task_type="SEQ_CLS", modules_to_save=["pooler"])
+    selection = chosen(get_peft_model(base, lora), 1)
+    assert selection.lora["modules_to_save"] == ["pooler", "classifier", "score"]
+    assert selection.modules_to_save == ["pooler"]
+    again = get_peft_model(base, config_in(selection.to("peft")))
+    trained = {
+        name.split(".modules_to_save")[0].split(".")[-1]
+        for name, p in again.named_parameters()
+        if p.requires_grad and "modules_to_save" in name
+    }
+    assert trained == {"pooler", "classifier"}
 
 
 def test_names_that_end_others_are_written_as_one_expression():

@@ -28,6 +28,7 @@ def test_trl_adapts_the_chosen_modules(case, tmp_path):
     from trl import get_peft_config
 
     config = get_peft_config(parsed)
+    assert (config.modules_to_save or []) == selection.modules_to_save
     config.task_type = None  # a model of another kind than its task is no concern here
     one = one_for_all(selection, "TRL")
     found = adapted(get_peft_model(base, config))

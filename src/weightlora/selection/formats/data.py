@@ -19,6 +19,7 @@ def describe(selection: Any) -> dict[str, Any]:
         "rule": selection.rule,
         "target_modules": selection.target_modules,
         "target_parameters": selection.target_parameters,
+        "modules_to_save": selection.modules_to_save,
         "rank": selection.rank,
         "alpha": selection.alpha,
         "use_rslora": selection.use_rslora,

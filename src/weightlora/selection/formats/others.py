@@ -3,7 +3,7 @@
 from typing import Any
 
 from .targets import one_for_all
-from .wording import comments, gates_note, header, names_in, yaml_list
+from .wording import comments, gates_note, header, names_in, saved_note, yaml_list
 
 __all__ = ["to_mlx", "to_torchtune"]
 
@@ -20,7 +20,7 @@ def to_torchtune(selection: Any) -> str:
     known = {*ATTENTION, *MLP, OUTPUT}
     strange = [name for name, leaf in zip(selection.target_modules, leaves, strict=True) if leaf not in known]
     strange += selection.target_parameters
-    notes = [header(selection), gates_note(selection), *one.notes]
+    notes = [header(selection), gates_note(selection), *one.notes, saved_note(selection, "torchtune")]
     if strange:
         notes.append(f"torchtune has no adapter for {names_in(strange)}.")
     if len(strange) == len(selection.kept):
@@ -58,7 +58,7 @@ def to_mlx(selection: Any) -> str:
     """Settings for `mlx_lm.lora --config FILE`."""
     one = one_for_all(selection, "mlx-lm")
     names, parameters = selection.target_modules, selection.target_parameters
-    notes = [header(selection), gates_note(selection), *one.notes]
+    notes = [header(selection), gates_note(selection), *one.notes, saved_note(selection, "mlx-lm")]
     if parameters:
         notes.append(
             f"mlx-lm has switch_mlp modules in place of the parameters {names_in(parameters)}, left out here."

@@ -82,6 +82,7 @@ def _lora_arguments(selection: Any) -> dict[str, Any]:
     arguments["target_modules"] = targets_of(selection)
     optional = {
         "target_parameters": selection.target_parameters,
+        "modules_to_save": selection.modules_to_save,
         "rank_pattern": selection.rank_pattern,
         "alpha_pattern": selection.alpha_pattern,
     }

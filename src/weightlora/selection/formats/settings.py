@@ -31,6 +31,7 @@ def to_trl(selection: Any) -> str:
         [] if task is None else [f"lora_task_type: {yaml_text(task)}"],
         _list("lora_target_modules", [targets] if isinstance(targets, str) else targets),
         _parameters("lora_target_parameters", selection),
+        _list("lora_modules_to_save", selection.modules_to_save),
     )
 
 
@@ -58,6 +59,7 @@ def to_axolotl(selection: Any) -> str:
         if isinstance(targets, str)
         else _list("lora_target_modules", targets),
         _parameters("lora_target_parameters", selection),
+        _list("lora_modules_to_save", selection.modules_to_save),
         _pattern("lora_rank_pattern", selection.rank_pattern),
         _pattern("lora_alpha_pattern", alpha.pattern),
     )
@@ -91,6 +93,7 @@ def to_llamafactory(selection: Any) -> str:
         ["finetuning_type: lora", f"lora_rank: {one.rank}", f"lora_alpha: {alpha.alpha}"],
         ["use_rslora: true"] if selection.use_rslora else [],
         [f"lora_target: {quoted(','.join(names))}"],
+        [f"additional_target: {quoted(','.join(saved))}"] if (saved := selection.modules_to_save) else [],
     )
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "names_in",
     "python_value",
     "quoted",
+    "saved_note",
     "yaml_list",
     "yaml_text",
 ]
@@ -88,6 +89,12 @@ def gates_note(selection: Any) -> str | None:
     """What to know of a choice by gates; None if it has none."""
     gated = any(module.omega != 1 for module in selection.kept)
     return "That run scaled each module by a gate, too. A new training begins without gates." if gated else None
+
+
+def saved_note(selection: Any, tool: str) -> str | None:
+    """That a tool cannot train in full what the run did; None if the run trained nothing in full."""
+    saved = selection.modules_to_save
+    return f"That run trained {names_in(saved)} in full, and {tool} has no setting for it." if saved else None
 
 
 def names_in(names: Sequence[str]) -> str:
