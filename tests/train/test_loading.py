@@ -10,6 +10,7 @@ from recipes import arguments, glue_rows, save_model
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from weightlora import Selection
 from weightlora.errors import ConfigError, ModelError
 from weightlora.train import fit, loading, parse, prepare
 from weightlora.train.arguments import ModelArguments, Recipe
@@ -81,6 +82,7 @@ def test_weights_that_the_checkpoint_lacks_are_trained_in_full_and_are_in_the_ad
         result = fit(job)
     assert result.adapters_before == job.plan.adapters and not {*HEADS[kind]} & {*(result.names or ())}
     assert result.trainable_parameters_before == job.plan.trainable[0]
+    assert Selection.load(tmp_path / "run").modules_to_save == HEADS[kind], "other tools read it there"
     loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "run" / "adapter", num_labels=3)
     assert result.metrics["validation_matched"]["held_out_loss"] == pytest.approx(loss_on_mnli(loaded, base), rel=1e-5)
 
