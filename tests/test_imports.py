@@ -33,7 +33,7 @@ LAYERS = (
     {"schema"},
     {"costs"},
     {"config", "probe", "drawing"},
-    {"rules", "engines", "recompute", "prefix"},
+    {"rules", "engines", "recompute", "prefix", "fresh"},
     {"gradients"},
     {"adapters", "budget"},
     {"optimizers", "guard"},

@@ -18,6 +18,7 @@ from .config import WeightLoraConfig
 from .costs import limit_for
 from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
+from .fresh import warn_of_fresh
 from .guard import StepGuard
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather
@@ -49,8 +50,7 @@ class WeightLora(Described):
     Attributes:
         adapters: Those still on the model, in model order.
         names: All n adapters in model order, as PEFT's config names them.
-        kinds: Whether each name is of a `"module"` or of a `"parameter"`.
-        sizes: Their parameters at the start, by name.
+        kinds, sizes: By name, whether it is a `"module"` or a `"parameter"`, and its parameters at the start.
         step_count: Optimizer steps seen in the selection phase.
         rounds_over: Rounds that ended with a decision.
         guard: Refuses optimizer steps along gradients that are NaN or infinite, during the whole training.
@@ -113,6 +113,7 @@ class WeightLora(Described):
 
     def _begin(self) -> None:
         self._rule.warn_of_few_steps(self.config.steps)
+        warn_of_fresh(self.model)
         if self.run is not None:
             self.run.begin(self)
         if self.config.steps == 0 and not self.needs_probe:

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..adapters import unwrap_model
 from ..errors import ConfigError, ModelError
+from ..fresh import fresh_modules
 
 __all__ = [
     "ALPHA",
@@ -88,9 +89,16 @@ def _default(base: nn.Module) -> LoraConfig:
         lora_alpha=ALPHA,
         target_modules=targets,
         exclude_modules=_others(base, targets),
-        modules_to_save=ends_as_head(base, task_type) or None,
+        modules_to_save=_saved(base, task_type) or None,
         task_type=task_type,
     )
+
+
+def _saved(base: nn.Module, task_type: str | None) -> list[str]:
+    """What to train in full beside the head of the task, which PEFT trains: all random weights."""
+    heads = SAVED.get(str(task_type), set())
+    fresh = [name for name in fresh_modules(base) if heads.isdisjoint(name.split("."))]
+    return [*dict.fromkeys([*ends_as_head(base, task_type), *fresh])]
 
 
 def _others(model: nn.Module, targets: Any) -> str | None:

@@ -1,0 +1,55 @@
+"""Weights that a model's checkpoint lacked: they are random, and only in the adapter where PEFT is told so."""
+
+import warnings
+from typing import Any
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+from .adapters import base_model_of, own_name
+
+__all__ = ["fresh_modules", "warn_of_fresh"]
+
+
+WRAPPERS: tuple[Any, ...] = (AuxiliaryTrainingWrapper, BaseTunerLayer)
+"""PEFT's: around a module that it trains in full, and around one that it adapts."""
+
+
+def fresh_modules(model: nn.Module) -> list[str]:
+    """Linear modules whose weights Transformers drew at random, because the checkpoint lacks them.
+
+    Those in `modules_to_save` of an adapter are left out, because PEFT saves them. Transformers marks what it loads,
+    and without marks the list is empty: the model was not loaded, or copied since.
+    """
+    base, linear, inside = base_model_of(model), {}, set[int]()
+    for name, module in base.named_modules():
+        if id(module) in inside:
+            continue
+        if isinstance(module, WRAPPERS):
+            inside.update(map(id, module.modules()))
+        found: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+        if isinstance(found, nn.Linear) and _is_plain(found.weight):
+            linear[own_name(name)] = found.weight
+    fresh = [name for name, weight in linear.items() if not _is_loaded(weight)]
+    return fresh if len(fresh) < sum(map(_is_loaded, base.parameters())) else []
+
+
+def warn_of_fresh(model: nn.Module) -> None:
+    """Warn of random weights that PEFT will not save."""
+    if fresh := fresh_modules(model):
+        warnings.warn(
+            f"the checkpoint of the model has no weights of {', '.join(fresh)}, so they are random, and PEFT does not "
+            "save them: whoever loads the adapter gets others. Give LoraConfig the task_type, or these names as "
+            "modules_to_save.",
+            stacklevel=4,
+        )
+
+
+def _is_plain(weight: Any) -> bool:
+    """Whether a weight is one that Transformers can have drawn: neither quantized nor left out of memory."""
+    return type(weight) is nn.Parameter and weight.is_floating_point() and weight.device.type != "meta"
+
+
+def _is_loaded(parameter: Any) -> bool:
+    return getattr(parameter, "_is_hf_initialized", False)
