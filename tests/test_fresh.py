@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import adamw
+from models import adamw, tiny_llama
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, BertModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
 
 from weightlora import WeightLora, WeightLoraConfig, select
 from weightlora.fresh import fresh_modules
@@ -60,6 +66,15 @@ def test_models_without_random_weights(checkpoint: Path, tmp_path: Path):
     assert fresh_modules(BertForSequenceClassification(SHAPE)) == [], "no checkpoint, so nothing is missing"
     assert fresh_modules(copy.deepcopy(loaded(checkpoint))) == [], "copies have no marks"
     assert fresh_modules(nn.Sequential(nn.Linear(2, 2))) == []
+
+
+def test_an_output_layer_that_grew_with_the_vocabulary_is_left_to_peft(tmp_path: Path):
+    tiny_llama().save_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path)
+    model.resize_token_embeddings(60)
+    assert model.lm_head.weight is not model.model.embed_tokens.weight
+    assert fresh_modules(model) == fresh_modules(adapted(model, target_modules=["lm_head", "q_proj"])) == []
+    assert fresh_modules(LlamaForSequenceClassification.from_pretrained(tmp_path)) == ["score"]
 
 
 def test_a_selection_warns_of_what_the_next_one_who_loads_the_adapter_lacks(checkpoint: Path, tmp_path: Path):

@@ -11,7 +11,6 @@ from .adapters import base_model_of, own_name
 
 __all__ = ["fresh_modules", "warn_of_fresh"]
 
-
 WRAPPERS: tuple[Any, ...] = (AuxiliaryTrainingWrapper, BaseTunerLayer)
 """PEFT's: around a module that it trains in full, and around one that it adapts."""
 
@@ -19,10 +18,15 @@ WRAPPERS: tuple[Any, ...] = (AuxiliaryTrainingWrapper, BaseTunerLayer)
 def fresh_modules(model: nn.Module) -> list[str]:
     """Linear modules whose weights Transformers drew at random, because the checkpoint lacks them.
 
-    Those in `modules_to_save` of an adapter are left out, because PEFT saves them. Transformers marks what it loads,
-    and without marks the list is empty: the model was not loaded, or copied since.
+    Those in `modules_to_save` of an adapter are left out, because PEFT saves them, and so is the output layer of a
+    language model, which it saves where the vocabulary has grown. Transformers marks what it loads, and without marks
+    the list is empty: the model was not loaded, or copied since.
     """
-    base, linear, inside = base_model_of(model), {}, set[int]()
+    base: Any = base_model_of(model)
+    linear, inside = {}, set[int]()
+    output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    if isinstance(output, nn.Module):
+        inside.update(map(id, output.modules()))
     for name, module in base.named_modules():
         if id(module) in inside:
             continue
