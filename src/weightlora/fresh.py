@@ -33,8 +33,9 @@ def fresh_modules(model: nn.Module) -> list[str]:
         if isinstance(module, WRAPPERS):
             inside.update(map(id, module.modules()))
         found: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-        if isinstance(found, nn.Linear) and _is_plain(found.weight):
-            linear[own_name(name)] = found.weight
+        weight = found._parameters.get("weight")  # to ask for `.weight` runs what computes it, such as spectral_norm
+        if isinstance(found, nn.Linear) and _is_plain(weight):
+            linear[own_name(name)] = weight
     fresh = [name for name, weight in linear.items() if not _is_loaded(weight)]
     return fresh if len(fresh) < sum(map(_is_loaded, base.parameters())) else []
 

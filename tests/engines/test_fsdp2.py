@@ -1,10 +1,15 @@
 """FSDP2 on two processes: the choice of one process, and no shard of a dead parameter."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from processes import RULES, launch, outcomes
+from torch import nn
+
+from weightlora.engines import fsdp2
+from weightlora.engines.fsdp2 import Fsdp2
 
 
 @pytest.mark.slow
@@ -25,3 +30,32 @@ def test_fsdp2_chooses_and_trains_as_one_process_does_and_holds_only_survivors(t
         assert sharded[0] - sharded[1] == 4 * gone
         assert first[rule]["refused"].startswith("expand cannot grow what FSDP or DeepSpeed has cut up")
     assert first["a layer of LoRA by itself"].startswith("fully_shard was called on 'base_model.model.bert.encoder")
+
+
+class Group:
+    """The lists of a group of torch 2.15: the whole, a part of it, and an order of places."""
+
+    def __init__(self) -> None:
+        self.fsdp_params = [
+            SimpleNamespace(sharded_param=nn.Parameter(torch.tensor([x]))) for x in (1.0, 2.0, 3.0, 4.0)
+        ]
+        self._fsdp_params_with_wider_grad_dtype = self.fsdp_params[:2]
+        self._reduce_scatter_param_indices: list[int] = []
+
+    def _init_reduce_scatter_param_order(self) -> None:
+        self._reduce_scatter_param_indices = list(range(len(self.fsdp_params)))[::-1]
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_what_torch_derives_from_its_list_of_shards_follows_it(ran, monkeypatch):
+    """Before the first forward pass, torch has no order yet, and what it is made of is not there."""
+    group = Group()
+    if ran:
+        group._init_reduce_scatter_param_order()
+    model = nn.Linear(1, 1)
+    first, _, third, _ = group.fsdp_params
+    model.weight, model.bias = first.sharded_param, third.sharded_param
+    monkeypatch.setattr(fsdp2, "_shard_groups", lambda model: iter([group]))
+    Fsdp2().rewire_(model)
+    assert group.fsdp_params == [first, third] and group._fsdp_params_with_wider_grad_dtype == [first]
+    assert group._reduce_scatter_param_indices == ([1, 0] if ran else [])

@@ -11,6 +11,9 @@ from ..adapters import unwrap_model
 from ..errors import ModelError
 from .base import Engine, cannot_rewire
 
+DERIVED = {"_fsdp_params_with_wider_grad_dtype"}
+"""Parts of a group's list of shards, which torch 2.15 makes once. It makes an order of places once, too."""
+
 
 class Fsdp2(Engine):
     """Serves a model whose parameters are DTensors. FSDP2 has no public way to remove one: its lists are edited."""
@@ -34,7 +37,13 @@ class Fsdp2(Engine):
         try:
             alive = {id(parameter) for parameter in unwrap_model(model).parameters()}
             for group in _shard_groups(model):
-                group.fsdp_params = [shard for shard in group.fsdp_params if id(shard.sharded_param) in alive]
+                for name in ("fsdp_params", *DERIVED & vars(group).keys()):
+                    shards = getattr(group, name)
+                    setattr(group, name, [shard for shard in shards if id(shard.sharded_param) in alive])
+                if getattr(
+                    group, "_reduce_scatter_param_indices", None
+                ):  # there is none before the first forward pass
+                    group._init_reduce_scatter_param_order()
         except (AttributeError, TypeError) as error:
             raise cannot_rewire(error) from error
 
