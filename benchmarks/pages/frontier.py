@@ -96,14 +96,20 @@ def _said(frontier: Frontier) -> str:
     versus = {share: _versus(frontier, MEAN, share, "nearest") for share in SHARES}
     told = {share: found for share, found in versus.items() if found is not None and excludes_zero(found)}
     better, worse = ([share for share in told if (told[share]["mean"] < 0) is lower] for lower in (True, False))
-    if better and not worse:
-        where = _in_words(better)
-        return (
-            f"**The choice is worth it** at {where}: better than the modules nearest to the output, and worse nowhere."
-        )
+    even = [share for share in SHARES if share not in told]
     if worse:
-        return f"**The modules nearest to the output do better** at {_in_words(worse)}."
-    return "**The modules nearest to the output do as well** at every budget."
+        words = f"**The modules nearest to the output do better** at {_in_words(worse)}."
+    elif better:
+        words = (
+            f"**By the rule, the choice is worth it** at {_in_words(better)}: significantly better than the modules "
+            "nearest to the output, and significantly worse at no budget."
+        )
+        words += f" At {_in_words(even)}, the difference is not significant." if even else ""
+    else:
+        words = "**The modules nearest to the output do as well** at every budget."
+    losses = [(share, frontier[MEAN][f"within-{share}"].loss) for share in SHARES]
+    costs = ", ".join(f"{difference(loss).rstrip(' ▲▼')} at {share / 100:g}" for share, loss in losses)
+    return f"{words} Against LoRA on all modules, the loss of the choice is {costs}."
 
 
 def _in_words(shares: list[int]) -> str:

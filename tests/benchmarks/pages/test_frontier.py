@@ -71,7 +71,8 @@ def test_the_rule_asks_for_better_at_one_budget_and_worse_at_none(prices):
         return render_frontier_markdown(gather_frontier(*runs(*losses), prices))
 
     good = said(0.5, 0.55)
-    assert "**The choice is worth it** at 0.5, 0.6, 0.75 and 0.9 of the step time" in good and "▼" in good
+    words = "**By the rule, the choice is worth it** at 0.5, 0.6, 0.75 and 0.9 of the step time: significantly better"
+    assert words in good and "▼" in good and "not significant" not in good
     assert "**The modules nearest to the output do better** at 0.5, 0.6, 0.75 and 0.9 of the" in said(0.6, 0.55)
     assert "**The modules nearest to the output do as well** at every budget." in said(0.55, 0.55)
 
@@ -82,6 +83,15 @@ def test_one_budget_at_which_it_is_worse_counts_more_than_those_at_which_it_is_b
     worse += [run(task, "within-90", seed, 0.7, NAMES) for task in TASKS for seed in range(5)]
     page = render_frontier_markdown(gather_frontier(worse, main, prices))
     assert "**The modules nearest to the output do better** at 0.9 of the step time." in page
+
+
+def test_a_budget_at_which_the_difference_is_not_significant_is_named_and_what_each_budget_costs(prices):
+    side, main = runs(0.5, 0.55)
+    even = [one for one in side if one.label != "within-90"]
+    even += [run(task, "within-90", seed, 0.55, NAMES) for task in TASKS for seed in range(5)]
+    page = render_frontier_markdown(gather_frontier(even, main, prices))
+    assert "at 0.5, 0.6 and 0.75 of the step time: significantly better" in page
+    assert "At 0.9 of the step time, the difference is not significant. Against LoRA on all modules, the loss" in page
 
 
 def test_with_a_run_missing_the_page_says_how_many(prices):
