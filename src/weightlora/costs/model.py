@@ -1,5 +1,6 @@
 """The cost of a training step as a function of the adapters that are on the model. Pure: numbers in, numbers out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -50,7 +51,8 @@ class Costs:
         """The cost in seconds or bytes of a step with the adapters in a mask of shape `(n,)`, of which one is true."""
         chosen = [i for i, kept in enumerate(mask) if kept]
         groups = {self.groups[i] for i in chosen}
-        return self.depth[max(groups)] + sum(self.shared[g] for g in groups) + sum(self.own[i] for i in chosen)
+        # rounded once: sum() gives other last digits since Python 3.12, and a budget that just fits would not
+        return math.fsum([self.depth[max(groups)], *(self.shared[g] for g in groups), *(self.own[i] for i in chosen)])
 
     def shown(self, cost: float) -> str:
         """A cost in words: GiB, or the share of the step time of LoRA on all modules."""
