@@ -27,10 +27,12 @@ def adapt(block: str, model: nn.Module) -> nn.Module:
     return namespace["model"]
 
 
-def restated(model: nn.Module, target_modules: Any, target_parameters: Any = None, **arguments: Any) -> nn.Module:
+def restated(
+    model: nn.Module, target_modules: Any, target_parameters: Any = None, modules_to_save: Any = None, **arguments: Any
+) -> nn.Module:
     """`FastLlamaModel.get_peft_model`, restated."""
     rules = unsloth_rules()
-    targets, saved, moved = rules["_redirect_embedding_targets"](target_modules, None)
+    targets, saved, moved = rules["_redirect_embedding_targets"](target_modules, modules_to_save)
     rules["_raise_if_no_lora_targets_left"](targets, moved, target_parameters)
     targets = targets if isinstance(targets, str) else list(targets)
     targets = rules["add_moe_target_modules"](targets, rules["get_moe_target_modules"](model, target_modules))
@@ -72,6 +74,8 @@ def test_what_is_restated_is_in_the_file():
         "final_modules = add_moe_target_modules(final_modules, _moe_module_targets)",
         "target_modules=final_modules",
         "target_parameters=target_parameters",
+        "modules_to_save=modules_to_save",
+        "elif not _norm_modules_to_save(model, module):",
         "**kwargs)",
         "lora_config = LoraConfig(**arguments)",
     ):

@@ -68,6 +68,13 @@ def test_modules_trained_in_full_are_named_and_the_heads_that_peft_adds_are_not(
     assert trained == {"pooler", "classifier"}
 
 
+def test_unsloth_is_asked_for_what_it_trains_in_full_and_refuses_the_rest():
+    block = chosen(lora_llama(modules_to_save=["lm_head", "input_layernorm", "norm"])).to("unsloth")
+    assert '        "input_layernorm",' in block and "FastLanguageModel refuses" not in block
+    other = get_peft_model(lora_bert().unload(), LoraConfig(target_modules=["query"], modules_to_save=["pooler"]))
+    assert '# FastLanguageModel refuses "pooler" in modules_to_save: take FastModel.' in chosen(other, 1).to("unsloth")
+
+
 def test_names_that_end_others_are_written_as_one_expression():
     selection = chosen(lora_twins(), 3)
     assert not selection.unambiguous

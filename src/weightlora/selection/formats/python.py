@@ -1,5 +1,6 @@
 """Blocks of Python: PEFT's `LoraConfig`, and Unsloth's `get_peft_model`."""
 
+import re
 from typing import Any
 
 from .targets import expression_note, short_form, split_groups, targets_of
@@ -8,6 +9,8 @@ from .wording import alternatives, comments, gates_note, header, names_in, pytho
 __all__ = ["to_peft", "to_regex", "to_unsloth"]
 
 WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
+TRAINED_BY_UNSLOTH = re.compile(r"(^|\.)(embed_tokens|lm_head|[^.]*norm)$")
+"""Modules that its FastLanguageModel trains in full."""
 
 
 def to_peft(selection: Any) -> str:
@@ -36,6 +39,7 @@ def to_unsloth(selection: Any) -> str:
     targets = targets_of(selection)
     arguments = _lora_arguments(selection)
     whole = [name for name in selection.target_modules if name.rpartition(".")[2] in WHOLE_IN_UNSLOTH]
+    others = [name for name in selection.modules_to_save if not TRAINED_BY_UNSLOTH.search(name)]
     split = split_groups(selection)
     if isinstance(targets, str):
         arguments.setdefault("target_parameters", [])  # or Unsloth looks for experts that the expression might mean
@@ -50,6 +54,7 @@ def to_unsloth(selection: Any) -> str:
             gates_note(selection),
             form,
             f"Unsloth trains all weights of {names_in(whole)}, without an adapter." if whole else None,
+            f"FastLanguageModel refuses {names_in(others)} in modules_to_save: take FastModel." if others else None,
             f"{split} blocks with a part of q, k, v or of gate, up, down run without Unsloth's fused kernels."
             if split
             else None,
