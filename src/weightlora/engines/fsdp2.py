@@ -40,9 +40,8 @@ class Fsdp2(Engine):
                 for name in ("fsdp_params", *DERIVED & vars(group).keys()):
                     shards = getattr(group, name)
                     setattr(group, name, [shard for shard in shards if id(shard.sharded_param) in alive])
-                if getattr(
-                    group, "_reduce_scatter_param_indices", None
-                ):  # there is none before the first forward pass
+                # before the first forward pass it is empty, and cannot be made
+                if getattr(group, "_reduce_scatter_param_indices", None):
                     group._init_reduce_scatter_param_order()
         except (AttributeError, TypeError) as error:
             raise cannot_rewire(error) from error
