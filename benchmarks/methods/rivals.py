@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft.helpers import KappaTuneSelector
 from torch import Tensor
 
 from weightlora.adapters import LoraAdapter
@@ -128,6 +129,13 @@ def feature_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
     return _means((sums / counts).tolist(), [adapter.name.rpartition(".")[2] for adapter in adapters])
 
 
+def condition_numbers(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
+    """The place of each frozen weight in the order of PEFT's KappaTune: the lowest condition number comes first."""
+    order = KappaTuneSelector(setting.model, show_progress=False).get_best_targets()
+    places = {name.removesuffix(".base_layer"): float(place) for place, name in enumerate(order)}
+    return [places[adapter.name] for adapter in adapters]
+
+
 @torch.no_grad()
 def similarities(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
     """Linear CKA between what enters the first and what leaves the last adapted module of a layer, for each layer."""
@@ -214,6 +222,7 @@ CHOICES: Mapping[str, Choose] = {
     "gora": partial(best_modules, gora, 1),
     "gora-per-block": partial(best_modules, gora_per_block, 1),
     "fisher": partial(best_modules, fisher, 1),
+    "kappatune": partial(best_modules, condition_numbers, -1),
     "plop": partial(best_modules, feature_norms, 1),
     "plop-lowest": partial(best_modules, feature_norms, -1),
     "aletheia": partial(best_layers, gradient_norms, 1),

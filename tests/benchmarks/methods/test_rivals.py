@@ -9,7 +9,7 @@ from weightlora.adapters import find_adapters
 from weightlora.layers import block_of
 from weightlora.train.methods import Setting
 
-NAMES = ["gora", "gora-per-block", "fisher", "plop", "plop-lowest", "aletheia", "cka", "page"]
+NAMES = ["gora", "gora-per-block", "fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page"]
 
 
 @pytest.fixture
@@ -103,3 +103,12 @@ def test_each_keeps_its_share_of_the_parameters(setting, name):
 def test_the_lowest_are_the_opposite_end(setting):
     names = [{a.name for a in find_adapters(ALL_METHODS[name](setting()).model)} for name in ("plop", "plop-lowest")]
     assert not names[0] & names[1]
+
+
+def test_condition_numbers_are_in_the_order_of_those_of_the_frozen_weights(ready):
+    made, adapters = ready
+    places = rivals.condition_numbers(made, adapters)
+    by_hand = [float(torch.linalg.cond(rivals.weight_of(adapter).detach())) for adapter in adapters]
+    assert sorted(range(len(adapters)), key=places.__getitem__) == sorted(
+        range(len(adapters)), key=by_hand.__getitem__
+    )
