@@ -14,6 +14,10 @@ from weightlora.train.rows import MARGIN, head_of, tail_of, words_of
 SHORT, LONGEST = 2**12, 2**17
 FIRST = "(the first is row 0)"
 QUESTION = {"id": "q", "question": "who?", "context": "Ann did it.", "answers": {"text": ["Ann"], "answer_start": [0]}}
+CHAT_ROW = {
+    "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+    "tools": [{"name": "add"}],
+}
 
 
 @pytest.fixture
@@ -62,6 +66,9 @@ def test_a_text_must_be_a_string(world: Path, rows: Path, refused, value: Any, p
         ("causal-lm", "llama", {"prompt": "a", "completion": "b"}, "prompt", None),
         ("causal-lm", "llama", {"messages": [{"role": "assistant", "content": "b"}]}, "messages", [3]),
         ("causal-lm", "llama", {"messages": [{"role": "assistant", "content": "b"}]}, "messages", [{"content": "b"}]),
+        ("causal-lm", "llama", CHAT_ROW, "tools", ["add"]),
+        ("causal-lm", "llama", CHAT_ROW, "tools", "add"),
+        ("causal-lm", "llama", CHAT_ROW, "tools", "[1]"),
     ],
 )
 def test_each_column_has_what_its_family_reads(

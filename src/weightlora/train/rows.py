@@ -3,6 +3,7 @@
 `datasets` gives a column any type that its file happens to have: numbers, lists or nothing where a text belongs.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -12,14 +13,25 @@ from datasets import Dataset, Value
 from ..errors import DataError
 from .wording import shown
 
-__all__ = ["MARGIN", "NUMBER", "check_rows", "head_of", "name_row", "numbered", "tail_of", "words_of"]
+__all__ = [
+    "MARGIN",
+    "NUMBER",
+    "as_written",
+    "check_rows",
+    "head_of",
+    "name_row",
+    "numbered",
+    "tail_of",
+    "tools_of",
+    "words_of",
+]
 
 Part = TypeVar("Part", str, list[str])
 
-TEXT, WORDS, LABELS, ANSWERS, MESSAGES = "text", "words", "labels", "answers", "messages"
+TEXT, WORDS, LABELS, ANSWERS, MESSAGES, TOOLS = "text", "words", "labels", "answers", "messages", "tools"
 KINDS = {
     **dict.fromkeys(("text", "pair", "source", "target", "prompt", "completion", "question", "context"), TEXT),
-    **{"tokens": WORDS, "tags": LABELS, "answers": ANSWERS, "messages": MESSAGES},
+    **{"tokens": WORDS, "tags": LABELS, "answers": ANSWERS, "messages": MESSAGES, "tools": TOOLS},
 }
 """Name in a family -> what each row must have there. A column that is not listed may have anything."""
 
@@ -29,6 +41,7 @@ RULES = {
     LABELS: "a list of labels",
     ANSWERS: "an object with the lists text (texts) and answer_start (whole numbers), both of the same length",
     MESSAGES: "a list of messages, each an object with a role and a content",
+    TOOLS: "a list of objects, each the description of a function, or such a list written as JSON",
 }
 
 NUMBER = "number of the row"
@@ -86,6 +99,9 @@ def _fits(value: Any, kind: str) -> bool:
         return isinstance(value, str)
     if kind is ANSWERS:
         return isinstance(value, dict) and _are_answers(value.get("text"), value.get("answer_start"))
+    if kind is TOOLS:
+        tools = tools_of(value)
+        return tools is None or (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools))
     if not isinstance(value, list):
         return False
     if kind is WORDS:
@@ -101,6 +117,33 @@ def _are_answers(texts: Any, starts: Any) -> bool:
         and all(isinstance(text, str) for text in texts)
         and all(isinstance(start, int) and not isinstance(start, bool) and start >= 0 for start in starts)
     )
+
+
+def tools_of(value: Any, feature: Any = None) -> Any:
+    """The tools of a chat, which a file has as objects or as JSON. A text that is no JSON is returned as it is."""
+    if not isinstance(value, str):
+        return as_written(value, feature)
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def as_written(value: Any, feature: Any) -> Any:
+    """A value without the fields that only other rows have: Arrow adds them, as None.
+
+    Chat templates ask whether a message has a field, and write a tool's fields as they are.
+
+    Args:
+        value: Of a row.
+        feature: Its type, from `Dataset.features`.
+    """
+    if isinstance(value, dict) and isinstance(feature, Mapping):
+        return {name: as_written(part, feature.get(name)) for name, part in value.items() if part is not None}
+    if isinstance(value, list):
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        return [as_written(part, inner) for part in value]
+    return value
 
 
 def head_of(tokenizer: Any, text: str, tokens: int) -> str:

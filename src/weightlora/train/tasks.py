@@ -15,10 +15,10 @@ COLUMNS = {
     "token-classification": {"tokens": "tokens", "tags": "tags"},
     "question-answering": {"id": "id", "question": "question", "context": "context", "answers": "answers"},
     "seq2seq": {"source": "source", "target": "target"},
-    "causal-lm": {"text": "text", "prompt": "prompt", "completion": "completion", "messages": "messages"},
+    "causal-lm": {name: name for name in ("text", "prompt", "completion", "messages", "tools")},
 }
 """What each family reads -> the default name of that column. A task or the user may give another name."""
-OPTIONAL = {"pair"}
+OPTIONAL = {"pair", "tools"}
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,53 @@ def test_a_causal_lm_learns_the_answer_alone(world: Path, tmp_path: Path, form: 
     result = fit(job)
     found = result.metrics["validation"]
     assert found["perplexity"] == pytest.approx(2.718281828 ** found["held_out_loss"], rel=0.02)
+
+
+def function(name: str, **properties: str) -> dict:
+    described = {key: {"type": kind} for key, kind in properties.items()}
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": described}}}
+
+
+def call(name: str, **values: object) -> dict:
+    return {"type": "function", "function": {"name": name, "arguments": values}}
+
+
+def asks(question: str, used: dict, *, ends: str | None) -> list[dict]:
+    """A chat in which the assistant calls a tool, and ends with an answer or with the call."""
+    begins = [{"role": "user", "content": question}, {"role": "assistant", "tool_calls": [used]}]
+    more = [{"role": "tool", "content": "seen"}, {"role": "assistant", "content": ends}]
+    return [*begins, *(more if ends else [])]
+
+
+TOOL_CHATS = [
+    {
+        "messages": asks("Rome?", call("weather", city="Rome"), ends="fine"),
+        "tools": [function("weather", city="string")],
+    },
+    {"messages": asks("1+2?", call("add", a=1, b=2), ends=None), "tools": [function("add", a="integer", b="integer")]},
+    {"messages": CHATS[0]["messages"], "tools": None},
+]
+TOOL_TEMPLATE = (
+    "{% for t in tools or [] %}{{ t.function.parameters.properties | tojson }}{% endfor %}"
+    "{% for m in messages %}<s>{{ m.role }}<s>{% if 'tool_calls' in m %}"
+    "{{ m.tool_calls[0].function.arguments | tojson }}{% else %}{{ m.content }}{% endif %}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant<s>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "text"])
+def test_a_chat_has_its_tools_and_its_calls_and_no_fields_of_other_rows(world: Path, tmp_path: Path, form: str):
+    """Arrow gives the rows of a file the fields of all of them."""
+    file = tmp_path / f"rows.{'parquet' if form == 'parquet' else 'jsonl'}"
+    rows = [{**row, "tools": json.dumps(row["tools"])} for row in TOOL_CHATS] if form == "text" else TOOL_CHATS
+    (write_parquet if form == "parquet" else write_rows)(file, rows)
+    shutil.copytree(world / "llama", tmp_path / "llama")
+    (tmp_path / "llama" / "chat_template.jinja").write_text(TOOL_TEMPLATE)
+    given = arguments(tmp_path, "causal-lm", "llama", tmp_path / "out", *files_of(file), "--max_length", "128")
+    job = prepare(parse(given))
+    for row, found in zip(TOOL_CHATS, job.work.train, strict=True):
+        ids = job.tokenizer.apply_chat_template(row["messages"], tools=row["tools"], return_dict=False)
+        assert len(ids) < 128 and found["input_ids"] == ids
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -5,7 +5,7 @@ import pytest
 from recipes import arguments, files_of, write_parquet
 
 from weightlora.train import fit, parse, prepare
-from weightlora.train.families.tokens import score_tokens
+from weightlora.train.families.tokens import _first_pieces, score_tokens
 
 
 def test_words_of_a_sentence_have_classes(world: Path, tmp_path: Path):
@@ -37,3 +37,9 @@ def test_words_outside_count_in_accuracy_alone():
         "recall": pytest.approx(1 / 3),
         "accuracy": 0.4,
     }
+
+
+def test_an_empty_sentence_has_no_labels_where_the_tokenizer_adds_no_tokens():
+    assert _first_pieces([], []) == []
+    assert _first_pieces([None, None], []) == [-100, -100]
+    assert _first_pieces([0, 0, 1], [5, 6]) == [5, -100, 6]

@@ -1,12 +1,12 @@
 """Extractive question answering: predict where the answer starts and ends. Long contexts are cut into windows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from scipy.special import log_softmax
-from transformers import DataCollatorWithPadding, EvalPrediction
+from transformers import EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
@@ -44,13 +44,23 @@ def question_answering(source: Source) -> Work:
         task_type="QUESTION_ANS",
         train=features["train"].remove_columns(list(ASIDE)),
         evaluation=evaluation,
-        collate=DataCollatorWithPadding(tokenizer, **padding(source)),
+        collate=_collator(source),
         metrics={split: _metrics(source, split, features[split], nullable) for split in evaluation},
         metric=source.task.metrics[0],
         reported=reported,
         units=dict.fromkeys(reported, "percent"),
         label_names=("start_positions", "end_positions"),
     )
+
+
+def _collator(source: Source) -> Callable[[list[dict[str, Any]]], Any]:
+    """Make batches that are padded on the right, where no position in a window changes."""
+    settings = padding(source)
+
+    def collate(rows: list[dict[str, Any]]) -> Any:
+        return source.tokenizer.pad(rows, padding_side="right", return_tensors="pt", **settings)
+
+    return collate
 
 
 def _check_answers(source: Source) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, EvalPredict
 
 from ...errors import ConfigError, DataError, ModelError
 from ..result import HELD_OUT_LOSS
-from ..rows import NUMBER, head_of, name_row, tail_of
+from ..rows import NUMBER, as_written, head_of, name_row, tail_of, tools_of
 from ..wording import first_line, shown
 from ..work import Source, Work, padding, room_for
 
@@ -25,6 +25,8 @@ Tokens = tuple[list[int], list[int]]
 
 def causal_lm(source: Source) -> Work:
     """Next-token prediction: of a `text`, of a `completion` after its `prompt`, or of the last message of a chat.
+
+    The chat template writes the `tools` of a chat, if it has any.
 
     With `packing`, texts are joined and cut into blocks of `max_length` tokens.
 
@@ -169,14 +171,17 @@ def _completion(source: Source, row: dict[str, Any], length: int) -> Tokens:
 
 def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
     render: Any = source.tokenizer.apply_chat_template
-    messages = row["messages"]
-    if not messages or messages[-1]["role"] != "assistant" or not messages[-1].get("content"):
+    features = source.splits["train"].features
+    messages = as_written(row["messages"], features["messages"])
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant" or not (last.get("content") or last.get("tool_calls")):
         return [], []
+    tools = tools_of(row.get("tools"), features.get("tools"))
     before = [_shortened(source, message, tail_of, length) for message in messages[:-1]]
     messages = [*before, _shortened(source, messages[-1], head_of, length)]
     try:
-        prompt = render(before, add_generation_prompt=True, return_dict=False)
-        whole = render(messages, return_dict=False)
+        prompt = render(before, tools=tools, add_generation_prompt=True, return_dict=False)
+        whole = render(messages, tools=tools, return_dict=False)
     except Exception as error:  # templates are programs, and each refuses messages in its own way
         raise DataError(
             f"the chat template cannot write the messages {shown(messages)}: {first_line(error)}; mend the row, or "

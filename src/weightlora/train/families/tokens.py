@@ -83,7 +83,7 @@ def score_tokens(names: list[str], labels: Any, chosen: Any) -> dict[str, float]
 
 
 def _first_pieces(words: list[int | None], labels: list[int]) -> list[int]:
-    before = [None, *words[:-1]]
+    before = [None, *words][: len(words)]  # without special tokens, an empty sentence has none
     return [
         IGNORED if word is None or word == last else labels[word] for word, last in zip(words, before, strict=True)
     ]
