@@ -235,6 +235,27 @@ def test_two_layers_by_one_name_are_refused():
         find_adapters(model)
 
 
+def test_two_adapters_on_several_parameters_of_a_module_are_refused():
+    """PEFT saves each by its place in the wrappers of both."""
+    model = lora_mixtral()
+    model.add_adapter(
+        "two", LoraConfig(r=2, target_modules=[], target_parameters=model.peft_config["default"].target_parameters)
+    )
+    model.set_adapter("default")
+    with pytest.raises(
+        ValueError, match=r"'default' and 'two' are both on several parameters of model\.layers\.0\.mlp"
+    ):
+        find_adapters(model)
+    model.delete_adapter("two")
+    assert len(find_adapters(model)) == 8
+
+
+def test_a_mixed_model_is_refused():
+    model = get_peft_model(tiny_bert(), LoraConfig(target_modules=["query"]), mixed=True)
+    with pytest.raises(ValueError, match="is a PeftMixedModel, which PEFT cannot save"):
+        find_adapters(model)
+
+
 def test_a_model_with_no_module_adapted_says_so():
     model = lora_bert()
     model.add_adapter("other", LoraConfig(target_modules=["query"]))

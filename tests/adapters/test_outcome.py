@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
+from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert, tiny_llama
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
@@ -15,6 +15,7 @@ from survivors import injected, remove
 from torch import nn
 
 from weightlora.adapters import base_model_of, find_adapters, outcome
+from weightlora.adapters.expansion import expand_
 from weightlora.adapters.outcome import describe_
 from weightlora.adapters.surgery import disconnect_, fold_gate_
 
@@ -71,6 +72,40 @@ def test_a_saved_adapter_rebuilds_the_same_model_with_plain_peft(case, tmp_path)
         a.name: a.rank for a in find_adapters(model, check=False)
     }
     torch.testing.assert_close(outputs(reloaded), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_base_embeddings_that_were_changed_are_saved_as_by_peft(tmp_path):
+    """PEFT saves them where it finds their last name among the targets."""
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["embed_tokens", "q_proj"], r=2))
+    model.base_model.model.model.embed_tokens.weight.data[16:] += 1  # as for new tokens
+    assert remove(model, [0, 2]) == ["model.embed_tokens", "model.layers.1.self_attn.q_proj"]
+    model.save_pretrained(tmp_path)
+    ids = torch.arange(16).reshape(2, 8) + 12
+    reloaded = PeftModel.from_pretrained(tiny_llama(), tmp_path)
+    assert torch.equal(reloaded.eval()(ids).logits, model.eval()(ids).logits)
+
+
+def test_an_embedding_is_named_in_full_where_another_has_its_last_name():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.text = nn.ModuleDict({"embed_tokens": nn.Embedding(4, 4)})
+            self.image = nn.ModuleDict({"embed_tokens": nn.Embedding(4, 4)})
+
+    for keep, expected in (([0], {"text.embed_tokens"}), ([0, 1], {"embed_tokens"})):
+        model = get_peft_model(Two(), LoraConfig(target_modules=["embed_tokens"], r=2))
+        remove(model, keep)
+        assert model.peft_config["default"].target_modules == expected
+
+
+def test_odd_ranks_can_be_loaded_after_an_orthogonal_start(tmp_path):
+    model = lora_bert(r=2, init_lora_weights="orthogonal")
+    expand_(find_adapters(model)[0], 5, "random", None, torch.Generator())
+    describe_(model, "default")
+    model.save_pretrained(tmp_path)
+    reloaded = PeftModel.from_pretrained(tiny_bert(), tmp_path)
+    assert {adapter.rank for adapter in find_adapters(reloaded, check=False)} == {2, 5}
+    torch.testing.assert_close(outputs(reloaded), outputs(model))
 
 
 def test_pefts_own_lists_name_what_is_left():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from accelerate.utils import extract_model_from_parallel
-from peft import LoraConfig, PeftModel, PeftType
+from peft import LoraConfig, PeftMixedModel, PeftModel, PeftType
 from peft.tuners.lora import Embedding, LoraLayer, ParamWrapper
 from peft.tuners.lora.layer import MultiheadAttention
 from peft.tuners.tuners_utils import BaseTuner
@@ -189,7 +189,11 @@ def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
     Raises:
         ModelError: If the model has no such adapter, or it is not LoRA.
     """
-    configs = getattr(unwrap_model(model), "peft_config", None)
+    configs = getattr(inside := unwrap_model(model), "peft_config", None)
+    if isinstance(inside, PeftMixedModel):
+        raise ModelError(
+            "the model is a PeftMixedModel, which PEFT cannot save: call get_peft_model without mixed=True."
+        )
     if not configs:
         raise ModelError(
             f"{type(model).__name__} has no PEFT adapters: call model = get_peft_model(base, LoraConfig(...)) first."
@@ -231,6 +235,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
         refuse_kinds(adapters)
         for adapter in adapters:
             _refuse_state(adapter)
+            _refuse_nested(adapter)
         _refuse_shared(adapters)
     return adapters
 
@@ -264,6 +269,19 @@ def _refuse_state(adapter: LoraAdapter) -> None:
         raise ModelError(
             f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
         )
+
+
+def _refuse_nested(adapter: LoraAdapter) -> None:
+    """PEFT nests the wrappers of several parameters of one module, and saves an adapter by its place among them."""
+    inner = adapter.layer.base_layer
+    while isinstance(inner, ParamWrapper):
+        if others := sorted((inner.scaling.keys() | adapter.layer.scaling.keys()) - {adapter.adapter_name}):
+            raise ModelError(
+                f"adapters {adapter.adapter_name!r} and {others[0]!r} are both on several parameters of "
+                f"{adapter.name.rpartition('.')[0]}, so none can be disconnected and saved alone: call "
+                f"model.delete_adapter({others[0]!r}) first, and load it again after training."
+            )
+        inner = inner.base_layer
 
 
 def _refuse_shared(adapters: list[LoraAdapter]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
 
 from .handles import LoraAdapter, base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
@@ -45,13 +46,15 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     parameters = [adapter.name for adapter in adapters if adapter.kind == "parameter"]
 
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
-    config.target_modules = set(modules)  # type: ignore[assignment]  # as PEFT has it, to unite adapters
+    config.target_modules = _with_embeddings(model, modules)  # type: ignore[assignment]  # a set, to unite adapters
     config.target_parameters = parameters or None
     longer = longer_names(model, modules) - set(modules)
     if any(check_target_module_exists(config, name) for name in longer):
         config.target_modules = "|".join(f"(?:{re.escape(name)})" for name in modules)
 
     ranks = {adapter.name: adapter.rank for adapter in adapters}
+    if config.init_lora_weights == "orthogonal" and any(rank % 2 for rank in ranks.values()):
+        config.init_lora_weights = True  # PEFT builds no odd rank with it; whoever loads the adapter overwrites it
     alphas = {adapter.name: adapter.layer.lora_alpha[adapter_name] for adapter in adapters}
     config.r, config.rank_pattern = default_and_exceptions(ranks, max)
     config.lora_alpha, config.alpha_pattern = default_and_exceptions(
@@ -63,6 +66,19 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
         left = {a.name for other in tuner.peft_config for a in find_adapters(model, other, check=False)}
         tuner.targeted_module_names = [name for name in tuner.targeted_module_names if name in left]
         tuner.targeted_parameter_names = [name for name in tuner.targeted_parameter_names if name in left]
+
+
+def _with_embeddings(model: nn.Module, modules: Iterable[str]) -> set[str]:
+    """The names, but an embedding by its last name, where this matches no other module.
+
+    PEFT saves the base weights of adapted embeddings, which may have new rows, if that name is among the targets.
+    """
+    names = set(modules)
+    for last in EMBEDDING_LAYER_NAMES:
+        found = longer_names(model, [last])
+        if found and found <= names:
+            names = names - found | {last}
+    return names
 
 
 def longer_names(model: nn.Module, names: Collection[str]) -> set[str]:

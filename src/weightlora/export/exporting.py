@@ -155,6 +155,8 @@ def _export(
     llama_cpp: str | os.PathLike[str] | None,
 ) -> tuple[Any, ...]:
     """Write and check; returns the fields of `Exported` from `adapters` on."""
+    if source.tables and profile != "merged":  # which writes them
+        check_tables(source.tables, base.load())
     if profile == "merged":
         kind, same = write_merged(source, base, staging, dtype, check == "logits")
         return 0, 0, common_rank(source.pairs), _name(kind), None, same, ()
@@ -202,7 +204,6 @@ def _gguf(
 def _compare(source: Source, again: Source, base: Base, dtype: torch.dtype) -> Outputs:
     """Compare the outputs of the base with the source adapter and with the export, both by plain PEFT."""
     model = base.load()
-    check_tables(source.tables, model)
     batch = probe_batch(model)
     without = outputs(model, batch)
     with loaded(model, source.directory, [pair.name for pair in source.pairs]) as adapted:
