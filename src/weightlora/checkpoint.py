@@ -152,7 +152,7 @@ def _entries(directory: Path) -> list[Path]:
 
 def _check_step(state: State, manifest: Manifest, folder: Path) -> None:
     """The selection counts the trainer's steps until its choice is final; a loss scaler may skip some."""
-    count, step = state.step_count, manifest.step
+    count, step = state.step_count - state.carried, manifest.step
     choosing = state.round < state.config.get("rounds", 1)
     may_skip = "optimizer.pt" not in manifest.files or "scaler.pt" in manifest.files
     if count > step or (choosing and count < step and not may_skip):

@@ -123,6 +123,9 @@ def _check_progress(values: Mapping[str, Any], config: WeightLoraConfig) -> None
     if not 0 <= begun <= steps:
         raise StateError(f"the state's step_count is {begun}, and the selection has {steps} steps: {REMEDY}")
     length = steps - config.warmup_steps
+    fits, what = _integer(0, begun)
+    if not fits(values.get("carried", 0)):
+        raise StateError(f"the state's carried is {short(values['carried'])}, and must be {what}: {REMEDY}")
     due = 0 if length == 0 else max(0, begun - config.warmup_steps) * config.rounds // length
     if over not in (due, config.rounds):
         raise StateError(

@@ -40,6 +40,7 @@ class State:
         ranks, scalings: Of the adapters on the model; None for one that left.
         waiting: Names of adapters that are switched off and still on the model (FSDP1).
         costs: What steps cost (`Costs.to_dict()`), where that bounds the choice and is measured.
+        carried: The part of `step_count` that a trainer does not count, because it gave up a training and began again.
     """
 
     config: dict[str, Any]
@@ -55,6 +56,7 @@ class State:
     scalings: list[float | None]
     waiting: list[str]
     costs: dict[str, Any] | None = None
+    carried: int = 0
 
     @classmethod
     def at_start(cls, config: dict[str, Any], adapters: list[LoraAdapter]) -> "State":

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import transformers as t
 from models import adamw, batch, tiny_bert, tiny_llama
 from peft import LoraConfig, get_peft_model
 
 from weightlora.adapters import find_adapters
 from weightlora.adapters.surgery import disconnect_
 from weightlora.costs import best_within, measure
+from weightlora.errors import ModelError
 from weightlora.measure import model_bytes, optimizer_state_bytes, peak_allocated_bytes
 
 BIG = batch(size=64)
@@ -58,6 +60,21 @@ def test_what_was_asked_for_is_predicted_and_kept(costs, share: float):
     names = [name for name, kept in zip(all_modules(), mask, strict=True) if kept]
     assert 0.8 * share * costs.whole < predicted <= share * costs.whole
     assert peak_of(plain(names)) == pytest.approx(predicted, rel=0.1)
+
+
+def test_two_towers_are_refused():
+    """The price of depth is that of a chain: with the lowest adapter alone, one tower keeps nothing."""
+    tower = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    text = {**tower, "vocab_size": 50, "max_position_embeddings": 16, "eos_token_id": 3, "bos_token_id": 2}
+    image = {**tower, "image_size": 16, "patch_size": 4}
+    model = get_peft_model(
+        t.CLIPModel(t.CLIPConfig(text_config=text, vision_config=image, projection_dim=16)),
+        LoraConfig(r=2, target_modules="all-linear"),
+    ).train()
+    ids = torch.arange(128).reshape(8, 16) % 46 + 4
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(8, 3, 16, 16), "return_loss": True}
+    with pytest.raises(ModelError, match=r"^CLIPModel has parts that do not run one after the other"):
+        measure("memory", model, find_adapters(model), lambda: model(**inputs).loss)
 
 
 def test_another_active_adapter_stays_where_one_is_dropped():

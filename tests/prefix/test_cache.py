@@ -101,7 +101,7 @@ def test_the_training_is_the_same_and_lower_blocks_run_once_for_each_example(kin
         cache._cut.blocks[1]._forward_hooks.clear()
     assert found == pytest.approx(expected, abs=1e-5)
     assert (cache.first, cache.fills, cache.reads) == (2, STEPS, 2 * STEPS)
-    assert len(runs) == STEPS + 1 + 2, "and once in the trial, and once in each pass to compare"
+    assert len(runs) == STEPS + 2 + 2, "and twice in the trial, and once in each pass to compare"
     assert state_of(model) == before
     bytes_of_all = sum(map(len, examples())) * 16 * 4
     assert (tmp_path / "block-2/process-0/states.bin").stat().st_size == bytes_of_all
@@ -467,7 +467,38 @@ def test_passes_of_a_reference_do_not_count_as_another_epoch(tmp_path):
                 model(**batch).loss.backward()
                 model.zero_grad()
     assert (cache.fills, cache.reads) == (STEPS, 5 * STEPS)
-    assert len(runs) == STEPS + 1 + 1 + 2, "as without a reference, and the first batch after its own reference"
+    assert len(runs) == STEPS + 1 + 2 + 2, "as without a reference, and the first batch after its own reference"
+
+
+def test_evaluation_does_not_read_where_the_blocks_below_compute_something_else_in_it(tmp_path):
+    """BigBird draws its random blocks anew in training, and has fixed ones in evaluation."""
+    torch.manual_seed(0)
+    shape = {**ENCODER, **NO_DROPOUT, "num_hidden_layers": 4, "max_position_embeddings": 128, "initializer_range": 0.6}
+    sparse = {"attention_type": "block_sparse", "block_size": 4, "num_random_blocks": 1}
+    model = upper(t.BigBirdForSequenceClassification(t.BigBirdConfig(**shape, **sparse)), task_type="SEQ_CLS")
+    ids = torch.randint(4, 50, (4, 64))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(4) % 2}
+    with torch.no_grad():
+        expected = model.eval()(**inputs).loss
+    with PrefixCache(model.train(), tmp_path) as cache:
+        losses_on(model, [inputs] * 3, torch.optim.SGD([torch.zeros(1, requires_grad=True)]))
+        assert (cache.fills, cache.reads) == (1, 2)
+        with torch.no_grad():
+            assert torch.equal(model.eval()(**inputs).loss, expected)
+
+
+def test_dropout_is_back_below_the_cut_where_the_training_goes_on_without_the_cache(tmp_path):
+    model, modes = upper_bert(dropout=0.1), []
+    lowest = model.get_base_model().bert.encoder.layer[0].output.dropout
+    lowest.register_forward_hook(lambda module, *_: modes.append(module.training))
+    with PrefixCache(model, tmp_path, prefix_dropout="off") as cache:
+        losses_of(model, 1)
+        assert modes and not any(modes)
+        model.get_base_model().bert.encoder.layer[1].requires_grad_(True)
+        modes.clear()
+        with pytest.warns(UserWarning, match="the training goes on without it: something below block 2 trains now"):
+            losses_of(model, 2, 1)
+    assert modes == [True] * STEPS and cache.reads == 0
 
 
 def test_what_is_unfrozen_below_the_cut_later_switches_it_off(tmp_path):

@@ -6,6 +6,7 @@ import types
 
 import pytest
 import torch
+import transformers as t
 from prefixes import examples, padded
 
 from weightlora.prefix.rows import ropes_of, rows_of
@@ -126,6 +127,10 @@ def test_the_length_is_a_part_of_the_key_if_frequencies_depend_on_it():
     dynamic = {"dynamic": 8}
     assert found(6, dynamic).keys[0] == found(8, dynamic).keys[0], "up to the original length nothing depends on it"
     assert found(10, dynamic) == "with rope_type 'dynamic', texts beyond 8 tokens depend on the batches before"
+
+
+def test_a_model_without_a_number_of_positions_has_no_such_embeddings():
+    assert ropes_of(t.RecurrentGemmaConfig()) == {}
 
 
 def test_with_position_ids_their_highest_one_is_the_length():

@@ -15,6 +15,7 @@ from weightlora.adapters import find_adapters
 from weightlora.errors import ModelError
 from weightlora.files import read_lines
 from weightlora.run import HISTORY, SELECTION, describe_selection
+from weightlora.state import STATE_FILE
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -208,3 +209,26 @@ def test_it_goes_on_where_the_trainer_tries_smaller_batches(tmp_path, settings, 
         assert all(kept == callback.selector.kept for kept in chosen), "the choice of the first attempt stays"
     with pytest.raises(ModelError, match="has chosen 3 adapters of this model in an earlier train"):
         run.train()
+
+
+class GivesUpOnce(Trainer):
+    """In its third step."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if self.state.global_step == 2 and len(inputs["labels"]) == 8:
+            raise RuntimeError("CUDA out of memory.")
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+def test_checkpoints_of_a_training_that_started_over_in_the_selection_are_whole(tmp_path):
+    """The selection has seen the steps of the first attempt, which the Trainer does not count."""
+    settings = {"auto_find_batch_size": True, "save_strategy": "steps", "save_steps": 1}
+    first = WeightLoraCallback(WeightLoraConfig(**CREDIT))
+    run = make_trainer(tmp_path, lora_bert(), first, kind=GivesUpOnce, **settings)
+    run.train()
+    begun = json.loads((tmp_path / "checkpoint-1" / STATE_FILE).read_text())["state"]
+    assert (begun["step_count"], begun["carried"]) == (3, 2)
+    again = WeightLoraCallback(WeightLoraConfig(**CREDIT))
+    later = make_trainer(tmp_path, lora_bert(), again, **settings)
+    later.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert again.selector.kept == first.selector.kept and later.state.global_step == STEPS

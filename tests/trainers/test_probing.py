@@ -110,6 +110,25 @@ def test_a_stream_that_can_be_read_again_is_probed(tmp_path):
     assert run.seen == [batch(step)["input_ids"][:, 0].tolist() for step in range(6)]
 
 
+class Handle(IterableDataset):
+    """Hides that its rows can be read once: each iterator is a new one."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        yield from self.rows
+
+
+def test_a_stream_that_holds_an_iterator_is_told_of(tmp_path):
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
+    run.train_dataset = Handle(iter([*samples(), *samples()]))
+    with pytest.warns(
+        UserWarning, match=r"^Handle\.rows can perhaps be read once only, .* set selection='credit', or"
+    ):
+        run.train()
+
+
 class Once(IterableDataset):
     def __iter__(self):
         return self

@@ -235,7 +235,6 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
         refuse_kinds(adapters)
         for adapter in adapters:
             _refuse_state(adapter)
-            _refuse_nested(adapter)
         _refuse_shared(adapters)
     return adapters
 
@@ -263,25 +262,20 @@ def _refuse_state(adapter: LoraAdapter) -> None:
             f"adapter {adapter.name!r} is on nn.MultiheadAttention, where two LoRA layers go by one name, so neither "
             "can be disconnected alone: leave it out of target_modules."
         )
+    inner, name = adapter.layer.base_layer, adapter.adapter_name
+    if isinstance(inner, ParamWrapper) and (others := sorted({*inner.scaling, *adapter.layer.scaling} - {name})):
+        # PEFT nests the wrappers of several parameters of one module, and saves an adapter by its place among them.
+        raise ModelError(
+            f"adapters {name!r} and {others[0]!r} are both on several parameters of "
+            f"{adapter.name.rpartition('.')[0]}, so none can be disconnected and saved alone: call "
+            f"model.delete_adapter({others[0]!r}) first, and load it again after training."
+        )
     if adapter.layer.merged:
         raise ModelError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")
     if not any(parameter.requires_grad for parameter in adapter.parameters):
         raise ModelError(
             f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
         )
-
-
-def _refuse_nested(adapter: LoraAdapter) -> None:
-    """PEFT nests the wrappers of several parameters of one module, and saves an adapter by its place among them."""
-    inner = adapter.layer.base_layer
-    while isinstance(inner, ParamWrapper):
-        if others := sorted((inner.scaling.keys() | adapter.layer.scaling.keys()) - {adapter.adapter_name}):
-            raise ModelError(
-                f"adapters {adapter.adapter_name!r} and {others[0]!r} are both on several parameters of "
-                f"{adapter.name.rpartition('.')[0]}, so none can be disconnected and saved alone: call "
-                f"model.delete_adapter({others[0]!r}) first, and load it again after training."
-            )
-        inner = inner.base_layer
 
 
 def _refuse_shared(adapters: list[LoraAdapter]) -> None:

@@ -75,8 +75,7 @@ def _with_embeddings(model: nn.Module, modules: Iterable[str]) -> set[str]:
     """
     names = set(modules)
     for last in EMBEDDING_LAYER_NAMES:
-        found = longer_names(model, [last])
-        if found and found <= names:
+        if (found := longer_names(model, [last])) and found <= names:
             names = names - found | {last}
     return names
 

@@ -27,7 +27,8 @@ def measure(resource: Resource, model: nn.Module, adapters: list[LoraAdapter], l
         loss: Runs the model forward on one batch, and returns its loss.
 
     Raises:
-        ModelError: An adapter is on a parameter and not on a module (experts).
+        ModelError: An adapter is on a parameter and not on a module (experts), or `"memory"` is asked of a model whose
+            layers are no chain (CLIP).
     """
     for adapter in adapters:
         if adapter.kind == "parameter":

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from ..adapters import LoraAdapter
+from ..adapters import LoraAdapter, base_model_of
+from ..errors import ModelError
 from ..measure import model_bytes, optimizer_state_bytes, peak_allocated_bytes
 from .anchors import between, ends, subsets, take_step
 from .model import Costs
 from .tracing import Trace, without
 
 __all__ = ["price_memory"]
+
+CHAIN = 0.9
+"""Of the activations of all layers, what a step with the lowest adapter alone keeps at the least in a chain."""
 
 
 def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[], Tensor], seen: Trace) -> Costs:
@@ -23,6 +27,9 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     Args:
         model, adapters, loss: See `measure`.
         seen: One forward pass.
+
+    Raises:
+        ModelError: The model is no chain of layers.
     """
     device, peaks = next(model.parameters()).device, {}
     for name, off in subsets(adapters, seen).items():
@@ -40,6 +47,12 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     top = peaks["highest"] - seen.own[high] - seen.shared[highest]
     depth = between(list(accumulate(seen.saved)), highest, lowest, top, bottom)
     known = depth[-1] + sum(seen.shared) + sum(seen.own)
+    if bottom < CHAIN * sum(seen.saved):
+        raise ModelError(
+            f"{type(base_model_of(model)).__name__} has parts that do not run one after the other: with its first "
+            "adapter alone, it keeps the activations of one part. So the memory of a choice cannot be predicted: set "
+            "keep or keep_parameters instead."
+        )
     rest = (peaks["all"] - known) / len(adapters)  # gradients that are there at the peak
     return Costs(
         resource="memory",

@@ -30,7 +30,7 @@ class PrefixCache:
     input of block `first`. Later epochs read it. Examples are identified by their content, so the order of the data
     may change. The first batch is run again, with and without the blocks below, to see that the model can be cached.
     In each pass over the data, the first batch that could be read is computed again and compared. Evaluation reads
-    what is stored, and writes nothing.
+    what is stored if the blocks below compute the same in evaluation mode, and writes nothing.
 
     Args:
         model: A model whose lowest blocks are frozen, such as a PEFT model after its adapters were chosen.
@@ -84,7 +84,7 @@ class PrefixCache:
         self._met, self._found, self._epoch = 0, 0, 0  # rows of this epoch, those that were read, rows of the last one
         self._seen: set[bytes] = set()
         self._told: set[str] = set()
-        self._padding_checked = False
+        self._padding_checked = self._in_eval = False
 
     @property
     def nbytes(self) -> int:
@@ -147,15 +147,15 @@ class PrefixCache:
         kept = self._has_all(store, rows)
         if training and torch.is_grad_enabled():  # not a pass of a reference, which has the same rows
             self._count(rows)
-        if kept and not self._due and (states := _read(store, rows)) is not None:
+        if kept and not self._due and (training or self._in_eval) and (states := _read(store, rows)) is not None:
             self.reads += training
             self._found += training * len(rows.keys)
             return self._read_run(states, args, kwargs)
         return self._fill_run(store, rows, args, kwargs) if training else self._forward(args, kwargs)
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The backbone's own forward pass, without dropout below the cut if that was accepted."""
-        off = self._off and self._cut.backbone.training
+        """The backbone's own forward pass, without dropout below the cut if that was accepted for the cache."""
+        off = self._off and not self._idle and self._cut.backbone.training
         until = self._cut.blocks[self.first]
         with without_dropout(self._cut.prefix, until) if off else contextlib.nullcontext():
             return self._original(*args, **kwargs)
@@ -233,8 +233,8 @@ class PrefixCache:
         self._form = form[0]
         if not self._tried and torch.is_grad_enabled():
             try:
-                kwargs = self._without_keys(args, kwargs)
-                check_model(lambda: self._forward(args, kwargs), self._cut, form[0], met[0], rows, self._off)
+                kwargs, cut = self._without_keys(args, kwargs), self._cut
+                self._in_eval = check_model(lambda: self._forward(args, kwargs), cut, form[0], met[0], rows, self._off)
             except ModelError as error:
                 self._refuse(error)
                 return output

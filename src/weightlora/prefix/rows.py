@@ -100,7 +100,8 @@ def ropes_of(config: Any) -> dict[str, int]:
         if not isinstance(settings, Mapping):
             continue
         todo += [(str(name), value) for name, value in settings.items()]
-        kind, most = str(settings.get("rope_type", settings.get("type"))), config.max_position_embeddings
+        kind = str(settings.get("rope_type", settings.get("type")))
+        most = getattr(config, "max_position_embeddings", 0)  # a model without a limit has none of the two
         if "dynamic" in kind:
             found["dynamic"] = most
         elif kind == "longrope":

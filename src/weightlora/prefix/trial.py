@@ -48,7 +48,7 @@ def check_kept(states: Tensor, kept: Tensor, rows: Rows, first: int, directory: 
         )
 
 
-def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, rows: Rows, off: bool) -> None:
+def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, rows: Rows, off: bool) -> bool:
     """Check by more passes over the first batch, without gradients, that the model can be cached.
 
     Args:
@@ -58,6 +58,9 @@ def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, ro
         entered: What block `cut.first` got in the forward pass that trains.
         rows: The batch.
         off: Whether dropout below the cut is off.
+
+    Returns:
+        Whether the blocks below compute the same in evaluation mode. BigBird looks at other tokens there.
 
     Raises:
         ModelError: Something below trains, draws random numbers, or hands on more than hidden states.
@@ -88,6 +91,9 @@ def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, ro
                     torch.manual_seed(seed)
                     run()
                     _check_repeat(distance(met[0][real], met[-1][real]), LEAST, cut, off)
+            with _evaluating(cut.backbone):
+                run()
+            same_in_eval = distance(entered[real], met[-1][real]) <= allowed
         try:
             with passed_over(cut.blocks, cut.first, form, swap):
                 far = _apart(output, run(), real)
@@ -97,6 +103,18 @@ def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, ro
             raise ModelError(_more(cut, f"{type(error).__name__}: {error}")) from error
     if not far <= allowed:
         raise ModelError(_more(cut, f"it differs by {far:.2g} of its size"))
+    return same_in_eval
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def _check_graph(entered: Tensor, backbone: nn.Module) -> None:

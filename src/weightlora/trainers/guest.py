@@ -127,7 +127,7 @@ class Guest:
         selector._close()
         continues = selector.step_count > 0 or selector.rounds_over > 0
         self._say(f"Training starts over, and the selection {'continues' if continues else 'starts over, too'}.")
-        return selector.state_dict() if continues else None
+        return selector.state_dict() | {"carried": selector.step_count} if continues else None
 
     def note_scale(self, scaler: Any) -> None:
         """Remember the loss scale that the gradients of this step carry. Call it before the optimizer's step.

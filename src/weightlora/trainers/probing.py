@@ -5,6 +5,7 @@ Training sees these batches again, in the order that it would have had without a
 
 import contextlib
 import copy
+import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -110,6 +111,14 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
         raise ConfigError(
             f"the training set is a {type(data).__name__}, which can be read once only, and {setting} reads its first "
             f"batches before training does: {remedy}."
+        )
+    fields = vars(data) if isinstance(data, IterableDataset) else {}
+    if held := [name for name, value in fields.items() if isinstance(value, Iterator)]:
+        setting, remedy = _wish(selector)
+        warnings.warn(
+            f"{type(data).__name__}.{held[0]} can perhaps be read once only, and {setting} reads the first batches "
+            f"before training does. If training would miss them, {remedy}, or begin anew in __iter__.",
+            stacklevel=2,
         )
     selector.probe(loader, loss)
 
