@@ -253,6 +253,8 @@ def test_the_settings_in_a_state_are_checked_as_settings_are(states, settings, m
         (5, {"round": 1}, "round is 1, and 2 of 2"),
         (3, {"step_count": 10**18}, "step_count is 1000000000000000000, and the selection has 4 steps"),
         (3, {"step_count": 1}, "round is 1, and 0 of 2"),
+        (3, {"carried": 4}, "carried is 4, and must be a whole number from 0 to 3"),
+        (3, {"carried": True}, "carried is True, and must be a whole number"),
         (1, {"ranks": [10**7] * 12}, "rank 10000000 after it began with 4"),
         (1, {"names": ["x"] * 12}, "names 12 adapters, 1 of them different"),
         (1, {"waiting": ["x"]}, "'x' among those that wait to leave, and it has not lost"),
