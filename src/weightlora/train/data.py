@@ -284,9 +284,9 @@ def _rename(
 
 
 def _form(split: str, rows: Dataset, columns: dict[str, str | None]) -> dict[str, str | None]:
-    for form in (("messages",), ("prompt", "completion"), ("text",)):
+    for form, more in ((("messages",), ("tools",)), (("prompt", "completion"), ()), (("text",), ())):
         if all(columns[name] in rows.column_names for name in form):
-            return {name: columns[name] for name in (*form, *(("tools",) if form == ("messages",) else ()))}
+            return {name: columns[name] for name in (*form, *more)}
     raise DataError(
         f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(rows.column_names)}; "
         f"name the right one, as in {_example('causal-lm', 'text', rows.column_names[0])}."

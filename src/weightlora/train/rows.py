@@ -119,12 +119,10 @@ def _are_answers(texts: Any, starts: Any) -> bool:
     )
 
 
-def tools_of(value: Any, feature: Any = None) -> Any:
-    """The tools of a chat, which a file has as objects or as JSON. A text that is no JSON is returned as it is."""
-    if not isinstance(value, str):
-        return as_written(value, feature)
+def tools_of(value: Any) -> Any:
+    """The tools of a chat, which a file has as objects or as JSON. What is no JSON is returned as it is."""
     try:
-        return json.loads(value)
+        return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return value
 
@@ -135,8 +133,8 @@ def as_written(value: Any, feature: Any) -> Any:
     Chat templates ask whether a message has a field, and write a tool's fields as they are.
 
     Args:
-        value: Of a row.
-        feature: Its type, from `Dataset.features`.
+        value: A row, or a part of one.
+        feature: Its type: `Dataset.features`, or a part of them. Those of another file would be wrong.
     """
     if isinstance(value, dict) and isinstance(feature, Mapping):
         return {name: as_written(part, feature.get(name)) for name, part in value.items() if part is not None}

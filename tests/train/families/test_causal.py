@@ -72,19 +72,26 @@ TOOL_TEMPLATE = (
 )
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet", "text"])
-def test_a_chat_has_its_tools_and_its_calls_and_no_fields_of_other_rows(world: Path, tmp_path: Path, form: str):
-    """Arrow gives the rows of a file the fields of all of them."""
-    file = tmp_path / f"rows.{'parquet' if form == 'parquet' else 'jsonl'}"
-    rows = [{**row, "tools": json.dumps(row["tools"])} for row in TOOL_CHATS] if form == "text" else TOOL_CHATS
-    (write_parquet if form == "parquet" else write_rows)(file, rows)
+@pytest.mark.parametrize("forms", [("jsonl", "parquet"), ("parquet", "text"), ("text", "jsonl")])
+def test_a_chat_has_its_tools_and_its_calls_and_no_fields_of_other_rows(
+    world: Path, tmp_path: Path, forms: tuple[str, str]
+):
+    """Arrow gives the rows of a file the fields of all of them, and each file has types of its own."""
+    files: list[object] = []
+    for split, form in zip(("train", "validation"), forms, strict=True):
+        file = tmp_path / f"{split}.{'parquet' if form == 'parquet' else 'jsonl'}"
+        rows = [{**row, "tools": json.dumps(row["tools"])} for row in TOOL_CHATS] if form == "text" else TOOL_CHATS
+        (write_parquet if form == "parquet" else write_rows)(file, rows)
+        files += [f"--{split}_file", file]
     shutil.copytree(world / "llama", tmp_path / "llama")
     (tmp_path / "llama" / "chat_template.jinja").write_text(TOOL_TEMPLATE)
-    given = arguments(tmp_path, "causal-lm", "llama", tmp_path / "out", *files_of(file), "--max_length", "128")
+    given = arguments(tmp_path, "causal-lm", "llama", tmp_path / "out", *files, "--max_length", "128")
     job = prepare(parse(given))
-    for row, found in zip(TOOL_CHATS, job.work.train, strict=True):
-        ids = job.tokenizer.apply_chat_template(row["messages"], tools=row["tools"], return_dict=False)
-        assert len(ids) < 128 and found["input_ids"] == ids
+    render = job.tokenizer.apply_chat_template
+    expected = [render(row["messages"], tools=row["tools"], return_dict=False) for row in TOOL_CHATS]
+    assert max(map(len, expected)) < 128
+    assert [row["input_ids"] for row in job.work.train] == expected
+    assert [row["input_ids"] for row in job.work.evaluation["validation"]] == expected
 
 
 @pytest.mark.parametrize("form", FORMS)

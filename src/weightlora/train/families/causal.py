@@ -52,7 +52,7 @@ def causal_lm(source: Source) -> Work:
         rows = source.splits[split]
 
         def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
-            prompt, answer = form(source, row, length)
+            prompt, answer = form(source, as_written(dict(row), rows.features), length)
             if not answer or len(prompt) + len(answer) < 2:
                 place = name_row(rows, split, index)
                 raise DataError(f"{place} has nothing to learn: its text or answer is empty, or is a single token.")
@@ -171,12 +171,10 @@ def _completion(source: Source, row: dict[str, Any], length: int) -> Tokens:
 
 def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
     render: Any = source.tokenizer.apply_chat_template
-    features = source.splits["train"].features
-    messages = as_written(row["messages"], features["messages"])
+    messages, tools = row["messages"], tools_of(row.get("tools"))
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or not (last.get("content") or last.get("tool_calls")):
         return [], []
-    tools = tools_of(row.get("tools"), features.get("tools"))
     before = [_shortened(source, message, tail_of, length) for message in messages[:-1]]
     messages = [*before, _shortened(source, messages[-1], head_of, length)]
     try:
