@@ -103,8 +103,9 @@ def test_the_exchange_that_costs_least_for_what_it_saves_is_made():
     assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [6, 5, 1], 8).tolist() == [True, False, True]
     assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [6, 5, 1], 11).tolist() == [True, True, False], "they fit"
     assert top_k_within(vector([5.0, 4.0, 3.0, 1.0]), 3, [1, 1, 2, 1], 3).tolist() == [True, True, False, True]
-    # 4.0 for 1.0 costs 3 and saves 6, 3.0 for 1.0 costs 2 and saves 2.
-    assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [7, 3, 1], 8).tolist() == [False, True, True]
+    # 4.0 for 1.0 costs 3 and saves 6, 3.0 for 1.0 costs 2 and saves 2. What is saved too much then buys 4.0 for 3.0.
+    assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [7, 3, 1], 7).tolist() == [False, True, True]
+    assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [7, 3, 1], 8).tolist() == [True, False, True]
 
 
 values = st.lists(st.floats(-100, 100) | st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=12)

@@ -87,6 +87,12 @@ def test_the_probe_and_its_control_keep_a_quarter_of_the_parameters_and_other_ru
     assert WeightLoraConfig(keep=0.5).budget_for(sizes).rounds == ((2, 100),)
 
 
+@pytest.mark.parametrize(("fraction", "n"), [(0.7, 10), (0.35, 20), (0.29, 100)])
+def test_a_fraction_of_the_parameters_has_room_for_that_fraction_of_equal_adapters(fraction, n):
+    [(_, most)] = WeightLoraConfig(keep_parameters=fraction).budget_for([4608] * n).rounds
+    assert most == round(fraction * n) * 4608
+
+
 @pytest.mark.parametrize("sizes", [[8], [30, 70], [26, 26, 40], [10, 10, 10]])
 @pytest.mark.parametrize("settings", [{}, {"selection": "random", "select_steps": 4, "rounds": 2}])
 def test_the_default_keeps_the_best_adapter_where_none_fits_into_a_quarter(sizes, settings):

@@ -11,6 +11,16 @@ ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
 SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per-root-60")
 WORSE = ("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30")
 LEVEL = ("gradient-60", "credit-per-parameter-60", "credit-times-update-60")
+CHOOSE_BEFORE = ("fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page")
+OTHERS = ("mlp-only", "attention-only", "eva", "adalora", "dora")
+
+
+def rivals() -> str:
+    """What other papers and fixed lists give, against the default."""
+    tasks = ("rotten-tomatoes-all", "vader-tweets-all")
+    return compared(
+        pair for task in tasks for label in CHOOSE_BEFORE + OTHERS for pair in pairs([task], label, ["probe"])
+    )
 
 
 def handful_choices() -> str:
@@ -164,6 +174,7 @@ def agreement() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "rivals": rivals,
     "chance": chance,
     "handful": handful,
     "handful-choices": handful_choices,

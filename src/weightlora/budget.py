@@ -120,10 +120,10 @@ def top_k(scores: Tensor, k: int) -> Tensor:
 
 
 def top_k_within(scores: Tensor, k: int, sizes: list[int], budget: int) -> Tensor:
-    """Mask of the `k` largest scores, a large adapter exchanged for a smaller one until they fit into the budget.
+    """Mask of `k` large scores that fit into the budget, found by exchanges from the `k` largest.
 
-    Each exchange is the one that costs least score per parameter saved. With two sizes that finds the best `k` that
-    fit; with more it may leave a little of the budget.
+    Until they fit, each exchange is the one that costs least score per parameter saved. With two sizes that finds the
+    best `k` that fit. With more, further exchanges raise the score, until no single one does.
 
     Args:
         scores: Shape `(n,)`, finite.
@@ -135,11 +135,14 @@ def top_k_within(scores: Tensor, k: int, sizes: list[int], budget: int) -> Tenso
         Bool tensor of shape `(n,)` with exactly `k` true entries, whose sizes add up to `budget` or less.
     """
     mask, size = top_k(scores, k), torch.tensor(sizes, dtype=torch.float64)
-    while float(size[mask].sum()) > budget:
+    while 0 < k < len(sizes):
         kept, left = mask.nonzero().flatten(), (~mask).nonzero().flatten()
         cost, saved = (values[kept, None] - values[None, left] for values in (scores, size))
-        price = torch.where(saved > 0, cost / saved, torch.inf)
+        over = float(size[mask].sum()) - budget
+        price = torch.where(saved > 0, cost / saved, torch.inf) if over > 0 else torch.where(saved >= over, cost, 0.0)
         exchange = int(price.argmin())
+        if over <= 0 and price.flatten()[exchange] >= 0:
+            break
         mask[kept[exchange // len(left)]] = False
         mask[left[exchange % len(left)]] = True
     return mask

@@ -280,7 +280,7 @@ class WeightLoraConfig:
         """
         number = None if self.keep is None else self.number_to_keep(len(sizes))
         given = self.keep_parameters if self.resource is None else sum(sizes)  # the resource is measured
-        most = int(given * sum(sizes)) if isinstance(given, float) else given
+        most = int(round(given * sum(sizes), 6)) if isinstance(given, float) else given  # 0.7 * 10 is below 7
         if number is None and given == DEFAULT_KEEP and (most or 0) < min(sizes):
             most = max(sizes)  # which has room for any one adapter, and never for two
         return Budget.plan(sizes, number, most, self.rounds, RULES[self.selection].shares_parameters)

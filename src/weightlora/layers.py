@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from posixpath import commonpath
 
 from torch import Tensor
 
@@ -23,23 +22,46 @@ def block_of(name: str, start: int = 0) -> str:
     return ".".join(parts[: place + 1])
 
 
-def blocks_of(names: Sequence[str]) -> list[str]:
+def blocks_of(names: Sequence[str], start: int = 0) -> list[str]:
     """The block of each module of a model.
 
-    A number that all paths share is the place of the model in a container, if there is a number after it:
-    `"0.encoder.layer.3.attention.self.query"` is in `"0.encoder.layer.3"`.
+    Blocks of a list are alike. A number is no block, but the place of a model in a container, if numbers follow it and
+    no other place of the container has modules of the same names, or there is no module elsewhere:
+    `"0.encoder.layer.3.attention.self.query"` beside `"1.linear"` is in `"0.encoder.layer.3"`.
+
+    Args:
+        names: Paths of the modules.
+        start: How many parts of each path are no block.
     """
-    paths = [name.replace(".", "/") for name in names]
-    shared = commonpath(paths).count("/") + 1 if len(paths) > 1 and commonpath(paths) else 0
-    is_container = any(block_of(name, shared) for name in names)
-    return [block_of(name, shared * is_container) for name in names]
+    blocks = [block_of(name, start) for name in names]
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for block, name in zip(blocks, names, strict=True):
+        members[block].append(name)
+    below = {block: {_without_numbers(name[len(block) :]) for name in several} for block, several in members.items()}
+    inner = dict(zip(names, blocks, strict=True))
+    for block, several in members.items():
+        if not block or not any("#" in path for path in below[block]):
+            continue
+        others = [other for other in members if other != block and _list_of(other) == _list_of(block)]
+        alone = len(members) == 1 < len(several)
+        if alone or (others and all(below[block].isdisjoint(below[other]) for other in others)):
+            inner |= zip(several, blocks_of(several, block.count(".") + 1), strict=True)
+    return [inner[name] for name in names]
+
+
+def _list_of(block: str) -> str:
+    return block.rpartition(".")[0]
+
+
+def _without_numbers(path: str) -> str:
+    return ".".join("#" if part.isdecimal() else part for part in path.split("."))
 
 
 def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
     """Each score divided by the mean of its block; 0 in a block whose scores are 0.
 
     A module outside the blocks, such as a pooler, counts to the block before it in the model. Where no block has two
-    adapters, there is nothing to compare in a block, and scores are divided by the mean of all.
+    adapters of its own, there is nothing to compare in a block, and scores are divided by the mean of all.
 
     Args:
         scores: Shape `(n,)`, not negative.
@@ -52,7 +74,8 @@ def relative_to_blocks(scores: Tensor, names: Sequence[str]) -> Tensor:
     for index, block in enumerate(blocks):
         present = block or present
         members[present].append(index)
-    groups = [*members.values()] if len(members) < len(names) else [[*range(len(names))]]
+    inside = [block for block in blocks if block]
+    groups = [*members.values()] if len({*inside}) < len(inside) else [[*range(len(names))]]
     relative = scores.clone()
     for indices in groups:
         relative[indices] /= scores[indices].mean() or 1

@@ -206,9 +206,16 @@ def test_a_config_that_two_adapters_have_is_changed_for_one_of_them_alone():
     remove(model, [0, 7], adapter_name="default")
     assert repr(model.peft_config["reference"]) == before
     assert len(model.peft_config["default"].target_modules) == 2
-    mine = model.peft_config["default"]
+
+
+def test_the_config_that_the_user_gave_builds_another_model_with_all_adapters():
+    mine = LoraConfig(r=4, target_modules=["query", "value"])
+    before = repr(mine)
+    model = get_peft_model(tiny_bert(), mine)
+    count = len(find_adapters(model))
     remove(model, [0], adapter_name="default")
-    assert model.peft_config["default"] is mine, "it has it alone by now"
+    assert repr(mine) == before
+    assert len(find_adapters(get_peft_model(tiny_bert(), mine))) == count
 
 
 def test_peft_combines_what_is_left_with_another_adapter():

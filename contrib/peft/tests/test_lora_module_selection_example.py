@@ -80,7 +80,28 @@ class Nested(nn.Module):
         return output
 
 
+class Normed(nn.Module):
+    """Batch norm has statistics, which training updates."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.first, self.second = nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.device = torch.device("cpu")
+
+    def forward(self, x):
+        output = type("Output", (), {})()
+        output.loss = self.second(self.first(self.norm(x))).square().mean()
+        return output
+
+
 class TestSelectTargetModules:
+    def test_buffers_stay_as_they_were(self):
+        model = get_peft_model(Normed(), LoraConfig(target_modules=["first", "second"]))
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        select_target_modules(model, [{"x": torch.rand(4, 8)}], budget=0.5)
+        assert len(before) == 3
+        assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
     def test_selects_the_best_scores_that_fit(self):
         model = get_model()
         scores = relative_to_blocks(gradient_norms(model, lora_layers(model), get_batches()))
@@ -236,13 +257,16 @@ class TestRelativeToBlocks:
         }
 
     def test_a_module_outside_counts_to_the_block_before_it(self):
-        scores = {"embed": 1.0, "layers.0.a": 3.0, "layers.1.a": 2.0, "head": 6.0}
-        assert relative_to_blocks(scores) == {"embed": 0.5, "layers.0.a": 1.5, "layers.1.a": 0.5, "head": 1.5}
+        scores = {"embed": 1.0, "layers.0.a": 2.0, "layers.0.b": 3.0, "layers.1.a": 2.0, "head": 6.0}
+        relative = {"embed": 0.5, "layers.0.a": 1.0, "layers.0.b": 1.5, "layers.1.a": 0.5, "head": 1.5}
+        assert relative_to_blocks(scores) == relative
 
     def test_without_blocks_all_modules_are_compared(self):
         assert relative_to_blocks({"a": 1.0, "b": 3.0}) == {"a": 0.5, "b": 1.5}
         assert relative_to_blocks({"0": 1.0, "1": 3.0}) == {"0": 0.5, "1": 1.5}
         assert relative_to_blocks({"layers.0.a": 1.0, "layers.1.a": 3.0}) == {"layers.0.a": 0.5, "layers.1.a": 1.5}
+        scores = {"layers.0.a": 1.0, "layers.1.a": 2.0, "head": 3.0}
+        assert list(relative_to_blocks(scores).values()) == [0.5, 1.0, 1.5]
 
     def test_a_block_without_gradients(self):
         scores = {"layers.0.a": 0.0, "layers.0.b": 0.0, "layers.1.a": 1.0, "layers.1.b": 3.0}

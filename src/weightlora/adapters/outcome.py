@@ -40,7 +40,7 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     Names are written in full. Where a full name would match more than its own module (PEFT also takes names as
     suffixes, and the keys of `rank_pattern` as regular expressions), an anchored pattern is written instead.
     """
-    config = _own_config(model, adapter_name)
+    config = _own_config_(model, adapter_name)
     adapters = find_adapters(model, adapter_name, check=False)
     modules = [adapter.name for adapter in adapters if adapter.kind == "module"]
     parameters = [adapter.name for adapter in adapters if adapter.kind == "parameter"]
@@ -87,12 +87,13 @@ def longer_names(model: nn.Module, names: Collection[str]) -> set[str]:
     return {name for name in plain if _has_suffix_in(name, targets)}
 
 
-def _own_config(model: nn.Module, adapter_name: str) -> LoraConfig:
-    """PEFT's config of the adapter, which no other adapter has, too (TRL's DPO gives its frozen copy the same one)."""
-    config = lora_config_of(model, adapter_name)
+def _own_config_(model: nn.Module, adapter_name: str) -> LoraConfig:
+    """A copy of PEFT's config of the adapter, in its place.
+
+    The one before may be the user's, who builds another model with it, or that of another adapter (TRL's DPO).
+    """
     configs: Any = unwrap_model(model).peft_config
-    if sum(other is config for other in configs.values()) > 1:
-        config = configs[adapter_name] = copy.deepcopy(config)
+    config = configs[adapter_name] = copy.deepcopy(lora_config_of(model, adapter_name))
     return config
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..adapters import unwrap_model
+from ..adapters.variants import refuse_config
 from ..errors import ConfigError, ModelError
 from ..fresh import fresh_modules
 
@@ -53,7 +54,7 @@ def adapted(model: nn.Module, lora: LoraConfig | None) -> nn.Module:
 
     Raises:
         ConfigError: If `lora` is given for a model that has adapters.
-        ModelError: If PEFT cannot adapt the model.
+        ModelError: If PEFT cannot adapt the model, or nothing can be chosen from such adapters.
     """
     if getattr(unwrap_model(model), "peft_config", None):
         if lora is not None:
@@ -64,6 +65,7 @@ def adapted(model: nn.Module, lora: LoraConfig | None) -> nn.Module:
     if lora is not None and not isinstance(lora, LoraConfig):
         raise ConfigError(f"lora={lora!r} is a {type(lora).__name__}: pass a peft.LoraConfig.")
     config = copy.deepcopy(lora) if lora is not None else _default(base)
+    refuse_config(config)  # some initialisations change the base weights at once
     try:
         return get_peft_model(base, config)
     except (ValueError, TypeError, RuntimeError, ImportError, AttributeError) as error:

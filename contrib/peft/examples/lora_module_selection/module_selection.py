@@ -37,7 +37,7 @@ def select_target_modules(
     averaged over several draws of `lora_A`, divided by the mean of the transformer block that it is in. The modules
     with the highest scores are selected, as many as fit into the budget.
 
-    The weights do not change, and the selection takes little longer than `num_batches` training steps.
+    The weights and buffers do not change, and the selection takes little longer than `num_batches` training steps.
 
     Args:
         model (`PeftModel`):
@@ -58,7 +58,7 @@ def select_target_modules(
         raise ValueError(f"`budget` is {budget}, but it must be between 0 and 1.")
     layers = lora_layers(model)
     sizes = {name: sum(p.numel() for p in adapter_parameters(layer)) for name, layer in layers.items()}
-    room = int(budget * sum(sizes.values()))
+    room = int(round(budget * sum(sizes.values()), 6))  # 0.7 * 10 is below 7
     if room < min(sizes.values()):
         raise ValueError(f"`budget` is {budget}, which is too small for any module: raise it.")
 
@@ -80,6 +80,7 @@ def select_target_modules(
 def gradient_norms(model: PeftModel, layers: dict[str, LoraLayer], batches: Iterable[dict]) -> dict[str, float]:
     """Returns the L1 norm of the gradient of each adapter, summed over the batches and averaged over the draws."""
     was_training = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # batch norm updates its statistics
     is_random = model.peft_config[model.active_adapter].init_lora_weights in (True, "gaussian")
     drawn, hooks = {}, []
     for name, layer in layers.items():
@@ -105,6 +106,8 @@ def gradient_norms(model: PeftModel, layers: dict[str, LoraLayer], batches: Iter
         model.zero_grad()
         for module, training in was_training.items():
             module.training = training
+        for buffer, value in buffers:
+            buffer.copy_(value)
     total = sum(norms.values())
     if not 0 < total < float("inf"):
         raise ValueError(
@@ -184,7 +187,8 @@ def relative_to_blocks(scores: dict[str, float]) -> dict[str, float]:
     for name, match in matches.items():
         block = match.group() if match else block
         blocks.setdefault(block, []).append(name)
-    if len(blocks) == len(scores):  # no block has two modules to compare
+    inside = [match.group() for match in matches.values() if match]
+    if len(set(inside)) == len(inside):  # no block has two modules to compare
         blocks = {"": list(scores)}
     means = {name: sum(scores[name] for name in names) / len(names) for names in blocks.values() for name in names}
     return {name: score / means[name] if means[name] else 0.0 for name, score in scores.items()}
