@@ -34,7 +34,7 @@ LAYERS = (
     {"costs"},
     {"config", "probe", "drawing"},
     {"rules", "engines", "recompute", "prefix", "fresh"},
-    {"gradients"},
+    {"gradients", "stacks"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
     {"extras", "files", "layers", "loaders", "tensors", "values"},

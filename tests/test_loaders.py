@@ -34,6 +34,28 @@ def test_a_stream_that_counts_its_epochs_begins_with_the_first():
         assert torch.equal(next(iter(loader))["input_ids"], first)
 
 
+@pytest.mark.parametrize("place", [{"row": 0}, torch.tensor(0)], ids=["a dictionary", "a tensor"])
+def test_a_stream_that_keeps_its_place_goes_on_from_there(place):
+    class Stream(IterableDataset):
+        place: object
+
+        def __iter__(self):
+            for _ in range(20):
+                if isinstance(self.place, dict):
+                    self.place["row"] += 1
+                    yield self.place["row"]
+                else:
+                    self.place += 1
+                    yield int(self.place)
+
+    data = Stream()
+    data.place = place
+    loader = DataLoader(data, 4)
+    with same_batches(loader):
+        assert next(iter(loader)).tolist() == [1, 2, 3, 4]
+    assert next(iter(loader)).tolist() == [1, 2, 3, 4]
+
+
 def test_a_collator_with_a_seed_masks_as_it_would_have_masked(tmp_path: Path):
     save_tokenizer(tmp_path, WORDS)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, mask_token="[UNK]")

@@ -79,6 +79,8 @@ def test_directories_and_links_in_the_places_of_files_make_room(checkpoint):
     (checkpoint / "scheduler.pt").unlink(missing_ok=True)
     (checkpoint / "scheduler.pt").symlink_to("nowhere")
     (checkpoint / "global_step2").mkdir()
+    (checkpoint / "ref").mkdir()  # an earlier run's adapter, which a Trainer would load
+    (checkpoint / "ref" / "adapter_config.json").touch()
     remove_manifest(checkpoint)
     assert {path.name for path in checkpoint.iterdir()} == {
         "other",

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from accelerate import Accelerator
-from models import lora_bert, train
+from models import adamw, lora_bert, train
 from optimizers import OPTIMIZERS
 from torch import nn
 from torch.optim import lr_scheduler
@@ -333,6 +333,17 @@ def test_an_optimizer_that_parameters_cannot_leave_is_refused():
     for one in (optimizer, Accelerator(cpu=True).prepare(optimizer)):
         with pytest.raises(ConfigError, match=r"^LBFGS keeps all parameters in one vector, .*: train with AdamW, or"):
             WeightLora(model, one, WeightLoraConfig(keep=2, select_steps=4))
+
+
+def test_an_optimizer_with_parameters_elsewhere_is_refused():
+    """As ZeroRedundancyOptimizer, which needs a process group."""
+    model = lora_bert()
+    optimizer = adamw(model)
+    optimizer.consolidate_state_dict = lambda: None
+    with pytest.raises(
+        ConfigError, match=r"^ZeroRedundancyOptimizer keeps its own lists of parameters, .*: train with"
+    ):
+        WeightLora(model, optimizer, WeightLoraConfig(keep=2))
 
 
 def test_what_a_group_lists_beside_its_parameters_is_shortened_with_them():

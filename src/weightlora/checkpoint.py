@@ -73,7 +73,8 @@ def bring_to_(
 ) -> list[LoraAdapter]:
     """Disconnect, expand and scale until the adapters on the model are those of the state; returns them.
 
-    What is in place already is left alone, so a model that was restored stays as it is.
+    What is in place already is left alone, so a model that was restored stays as it is. After a choice, the backward
+    pass stops at the lowest adapter again.
 
     Raises:
         StateError: If the model lacks an adapter of the state, has one that the state does not know, or has one of
@@ -82,6 +83,8 @@ def bring_to_(
     live = state.live
     _check_names({adapter.name for adapter in adapters}, state)
     _check_fit(adapters, state)
+    if state.round:
+        surgery.free_inputs_(model)
     losers = [adapter for adapter in adapters if adapter.name not in live]
     survivors = [adapter for adapter in adapters if adapter.name in live]
     if not losers and all((adapter.rank, adapter.scaling) == live[adapter.name] for adapter in survivors):

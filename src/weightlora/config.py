@@ -49,7 +49,7 @@ class WeightLoraConfig:
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
         rounds: Reach K in this many disconnects, each of which keeps the same ratio of the adapters.
         omega_lr: Step size eta of the gates' gradient step, `omega <- omega - eta * dL/domega`.
-        omega_follows_lr: Multiply `omega_lr` by the factor that the user's LR scheduler currently applies.
+        omega_follows_lr: Multiply `omega_lr` by the factor of the user's LR scheduler (not of `ReduceLROnPlateau`).
         constraint: `"l0"`: at most K gates differ from 0. `"simplex"`: the gates are also projected onto the
             probability simplex, and those that reach 0 are disconnected (so fewer than K may survive).
         rank_by: What the projection sorts: the gates' `"value"` (the paper's code) or their `"magnitude"`.

@@ -62,19 +62,7 @@ class StepGuard:
         if found is not None:
             self._stepped, self._skipped = True, found
             return None
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
-            self._check()
-            return None
-
-        def checked() -> Any:  # it brings the gradients
-            loss = closure()
-            self._check()
-            return loss
-
-        if len(args) > 1:
-            return (args[0], checked, *args[2:]), kwargs
-        return args, kwargs | {"closure": checked}
+        return after_closure(args, kwargs, self._check)
 
     def _check(self) -> None:
         """Note that the optimizer steps.
@@ -90,6 +78,32 @@ class StepGuard:
                 f"and {self.go_back()}."
             )
         self._stepped, self._skipped = True, None
+
+
+def after_closure(args: Any, kwargs: Any, look: Callable[[], None]) -> Any:
+    """Look at the gradients of a step: at once, or after its closure, which brings them (Lightning's loops have one).
+
+    Args:
+        args: Those of a step pre-hook of an optimizer, which is the first of them.
+        kwargs: Those of the hook.
+        look: Called once for each time that the gradients are there.
+
+    Returns:
+        What the hook returns.
+    """
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    if closure is None:
+        look()
+        return None
+
+    def looking() -> Any:
+        loss = closure()
+        look()
+        return loss
+
+    if len(args) > 1:
+        return (args[0], looking, *args[2:]), kwargs
+    return args, kwargs | {"closure": looking}
 
 
 @torch.no_grad()

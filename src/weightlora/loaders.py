@@ -24,9 +24,9 @@ FEW = 100
 def same_batches(loader: Any) -> Iterator[None]:
     """Afterwards a data loader is as if nobody had read it: its next reader gets the batches that it would have got.
 
-    Its parts get back the states of their random number generators, their numbers (of epochs that were read), and
-    `None` for what they have made meanwhile (workers that stay, and generators). An iterator goes on where the reading
-    ended.
+    Its parts get back the states of their random number generators, their numbers (of epochs that were read, also in a
+    dictionary or as a tensor), and `None` for what they have made meanwhile (workers that stay, and generators). An
+    iterator goes on where the reading ended.
     """
     before = [bring_back for part in _parts(loader) for bring_back in _states(part)]
     try:
@@ -59,7 +59,12 @@ def _states(part: Any) -> Iterator[Callable[[], object]]:
     if numbers:
         yield partial(own.update, numbers)
     for value in _flat(own.values()):
-        if isinstance(value, torch.Generator):
+        if type(value) is dict and len(value) <= FEW:
+            if numbers := {key: one for key, one in value.items() if one is None or type(one) in (int, float)}:
+                yield partial(value.update, numbers)
+        elif torch.is_tensor(value) and value.numel() == 1:
+            yield partial(value.copy_, value.detach().clone())
+        elif isinstance(value, torch.Generator):
             yield partial(value.set_state, value.get_state())
         elif isinstance(value, random.Random):
             yield partial(value.setstate, value.getstate())

@@ -70,7 +70,8 @@ def remove_manifest(directory: str | os.PathLike[str]) -> None:
         return
     for path in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):  # at no moment it looks whole
         if path.is_dir() and not path.is_symlink():
-            if path.suffix in FILES:  # damage: no file could be written there
+            # The suffix of a file is damage: none could be written there. Each adapter of another name has a folder.
+            if path.suffix in FILES or (path / "adapter_config.json").is_file():
                 shutil.rmtree(path)
         elif path.name == MANIFEST or LOADED.fullmatch(path.name):
             path.unlink()

@@ -38,6 +38,11 @@ def check_optimizer(optimizer: Any) -> None:
             "LBFGS keeps all parameters in one vector, which none can leave: train with AdamW, or choose with "
             "weightlora.select() before the training."
         )
+    if hasattr(unwrap_optimizer(optimizer), "consolidate_state_dict"):
+        raise ConfigError(
+            "ZeroRedundancyOptimizer keeps its own lists of parameters, which none can leave: train with DeepSpeed "
+            "(ZeRO) or FSDP2, or choose before the optimizer is built."
+        )
 
 
 def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> None:

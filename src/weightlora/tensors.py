@@ -32,9 +32,14 @@ def hide_(parameter: Tensor) -> None:
     _SHOWN.pop(parameter, None)
 
 
+def is_shown(parameter: Tensor) -> bool:
+    """Whether an engine shows copies of this parameter."""
+    return bool(_SHOWN.data) and parameter in _SHOWN
+
+
 def gradient_of(parameter: Tensor) -> Tensor | None:
     """The gradient of a parameter, or the copy that its engine shows of it; None if it has none."""
-    return _SHOWN[parameter][1] if _SHOWN.data and parameter in _SHOWN else parameter.grad
+    return _SHOWN[parameter][1] if is_shown(parameter) else parameter.grad
 
 
 def to_vector(tensors: list[Tensor]) -> Tensor:
@@ -62,7 +67,7 @@ def row_dots(first: Tensor, second: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a DTensor, or the copy that an engine shows; any other tensor as it is."""
-    if _SHOWN.data and tensor in _SHOWN:
+    if is_shown(tensor):
         shown: Tensor = _SHOWN[tensor][0]
         return shown
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

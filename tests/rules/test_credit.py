@@ -69,6 +69,33 @@ def test_one_step_by_hand():
     assert min(expected) > 0
 
 
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_an_optimizer_may_overwrite_the_gradients_in_its_step(with_closure, dora):
+    """As SGD with Nesterov does where it moves all parameters at once, and schedule-free optimizers do."""
+    taken = []
+    for foreach in (False, True):
+        model = lora_bert(layers=1, use_dora=dora)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, foreach=foreach)
+        credit = UpdateCredit(find_adapters(model), optimizer, WeightLoraConfig(keep=1, select_steps=4))
+
+        def closure(model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = model(**batch()).loss
+            loss.backward()
+            return loss
+
+        if not with_closure:
+            closure()
+        gradient = parameters[1].grad
+        before = None if gradient is None else gradient.clone()
+        optimizer.step(closure) if with_closure else optimizer.step()
+        assert before is None or torch.equal(parameters[1].grad, before) != foreach, "the test would show nothing"
+        taken.append(credit.take(1.0))
+    assert taken[1].tolist() == pytest.approx(taken[0].tolist(), rel=1e-5) and bool((taken[0] > 0).any())
+
+
 def test_only_adapters_that_take_part_get_credit():
     model, adapters, optimizer, credit = begun()
     model(**batch()).loss.backward()
@@ -119,9 +146,7 @@ def test_the_order_of_calls_is_checked():
     selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=5))
     with pytest.raises(ValueError, match=r"optimizer has not stepped since the last step\(\)"):
         selector.step()
-    model(**batch()).loss.backward()
     optimizer.step()
-    optimizer.zero_grad()
     with pytest.raises(ValueError, match=r"no adapter has a gradient: call step\(\) after .* and before zero_grad"):
         selector.step()
     assert selector.step_count == 0 and selector.history == []

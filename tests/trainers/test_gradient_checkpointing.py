@@ -48,6 +48,19 @@ def test_after_the_disconnect_backward_ends_at_the_lowest_survivor_under_checkpo
     assert all(adapter.factors[1].abs().sum() > 0 for adapter in callback.selector.adapters)
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+def test_it_ends_there_after_resuming_too(tmp_path):
+    settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    for checkpoint in (None, str(tmp_path / "checkpoint-4")):
+        model = lora_bert(layers=3, layers_to_transform=[1, 2], target_modules=["query", "value"])
+        model.enable_input_require_grads()
+        reached = watch_backward({"embeddings": model.base_model.model.bert.embeddings})
+        callback = WeightLoraCallback(WeightLoraConfig(keep=2, select_steps=3))
+        run = make_trainer(tmp_path, model, callback, save_strategy="steps", save_steps=4, **settings)
+        run.train(resume_from_checkpoint=checkpoint)
+    assert reached == [set()] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_it_ends_there_under_trls_sft_trainer_too(tmp_path):

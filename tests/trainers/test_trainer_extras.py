@@ -51,10 +51,19 @@ def test_stopping_after_it_counts_from_the_disconnect_and_ends_with_the_best_sin
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="training ended")
         trainer = run(tmp_path, {"keep": 3, "select_steps": 3}, patience=3)
-    assert "checkpoint-1 was the best checkpoint, and has adapters that are gone now" in caplog.text
+    assert "checkpoint-1 was the best checkpoint, and has adapters of before the choice" in caplog.text
     assert trainer.state.global_step == 6, "3 was the best one since; 4, 5 and 6 were worse"
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-3")
     assert_weights_of(tmp_path / "checkpoint-3", trainer)
+
+
+def test_a_round_in_which_no_adapter_leaves_begins_the_search_anew(tmp_path):
+    """Ranks grow in it, so an earlier checkpoint does not fit any more."""
+    settings = {"keep": 11, "rounds": 3, "select_steps": 6, "expand": "random", "expand_rank": 24}
+    trainer = run(tmp_path, settings, patience=4)
+    kept = [entry["kept"] for entry in trainer.weightlora.selector.history if "kept" in entry]
+    assert [len(names) for names in kept] == [12, 11, 11], "the test would show nothing"
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-6")
 
 
 class Hub:

@@ -42,7 +42,7 @@ class WeightLoraCallback(TrainerCallback):
 
     Every log entry gets `weightlora/active_adapters` and `weightlora/trainable_parameters`, and with
     `selection="stoiht"` the minimum, mean and maximum of the gates. Every checkpoint gets `weightlora_state.json`, and
-    `trainer.train(resume_from_checkpoint=...)` continues from it. If adapters are removed while training,
+    `trainer.train(resume_from_checkpoint=...)` continues from it. If the choice is made while training,
     the search for the best checkpoint starts again, because earlier ones have other adapters. The log is also written
     to `log.jsonl` in the run directory, and TensorBoard, W&B and trackio get the picture of the choice. To resume a
     run, pass the callback to the Trainer's constructor, not to `add_callback()`.
@@ -251,7 +251,7 @@ def _forget_best(state: TrainerState) -> None:
     """Forget the best checkpoint of before a disconnect: Trainer would load it at the end."""
     if state.best_model_checkpoint is not None:
         logger.warning(
-            f"{state.best_model_checkpoint} was the best checkpoint, and has adapters that are gone now: the "
+            f"{state.best_model_checkpoint} was the best checkpoint, and has adapters of before the choice: the "
             "search for the best one begins anew."
         )
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None

@@ -145,15 +145,15 @@ class Guest:
             self.selector.observe(self._grad_scale)
 
     def advance(self) -> bool:
-        """Disconnect adapters if a round of the selection is over; returns whether any left."""
+        """Disconnect adapters if a round of the selection is over; returns whether it was."""
         selector = self.selection()
         if selector.phase == "train":
             return False
-        adapters = len(selector.adapters)
+        rounds = selector.rounds_over
         selector.advance()
         if self.selection().phase == "train":  # by now
             self._announce()
-        return len(selector.adapters) < adapters
+        return selector.rounds_over > rounds
 
     def end(self, note: str = "") -> None:
         """Choose now if training ended before the selection did, and warn; `note` is added to the warning."""
