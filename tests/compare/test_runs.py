@@ -77,3 +77,14 @@ def test_a_result_that_is_cut_or_old_is_set_aside(run, spoil):
 def test_a_fingerprint_is_the_sha_256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert fingerprint(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+def test_large_weights_are_told_apart_by_their_size_and_ends(tmp_path):
+    found = set()
+    for number, (size, place) in enumerate([(65 << 20, 5), (65 << 20, (65 << 20) - 5), ((65 << 20) + 1, 5)]):
+        with (path := tmp_path / f"{number}.safetensors").open("wb") as file:
+            file.truncate(size)
+            file.seek(place)
+            file.write(b"x")
+        found.add(fingerprint(path))
+    assert len(found) == 3

@@ -1,9 +1,11 @@
 """A comparison from arguments: its runs, what it refuses, and that a directory has one comparison."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from weightlora.compare.spec import RATES, make_comparison, read_comparison
 from weightlora.errors import ConfigError, DataError
@@ -127,6 +129,20 @@ def test_changed_data_is_another_comparison(tmp_path, place):
     data.write_text(data.read_text() + '{"text": "one more", "label": "pos"}\n')
     fingerprint.cache_clear()
     with pytest.raises(DataError, match="differs in train_file"):
+        make(tmp_path / "out", arguments).claim()
+
+
+def test_a_changed_model_is_another_comparison(tmp_path, place):
+    model = shutil.copytree(place / "deberta", tmp_path / "model")
+    arguments = ["--model", str(model), "--train_file", str(place / "films.jsonl")]
+    make(tmp_path / "out", arguments).claim()
+    make(tmp_path / "out", arguments).claim()
+    from weightlora.compare.runs import fingerprint
+
+    weights = load_file(model / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    fingerprint.cache_clear()
+    with pytest.raises(DataError, match=r"differs in model/model\.safetensors: give another"):
         make(tmp_path / "out", arguments).claim()
 
 

@@ -1,10 +1,11 @@
 """What is said about a comparison: findings that claim no more than the interval allows."""
 
 import json
+from types import SimpleNamespace
 
 from rich.console import Console
 
-from weightlora.compare.summary import _findings, _step, print_summary, render_summary
+from weightlora.compare.summary import _findings, _missing_rates, _step, print_summary, render_summary
 
 
 def row(versus, adapters=3):
@@ -43,6 +44,14 @@ def test_a_finding_says_what_the_interval_allows():
         "interval contains 0).",
         "once against random: -0.1000 in loss; there is no interval, because one seed says nothing about the spread "
         "between seeds.",
+    ]
+
+
+def test_a_rate_without_a_result_is_named():
+    comparison = SimpleNamespace(rates={"lora": (5e-4, 1e-3, 2e-3), "random": (1e-3,), "dora": (1e-3, 2e-3)})
+    tuned = {"lora": {5e-4: 0.5}, "dora": {1e-3: 0.5, 2e-3: 0.4}}
+    assert _missing_rates(comparison, tuned) == [
+        "lora has no result at the learning rate 0.001, 0.002: its rate was chosen among the others."
     ]
 
 

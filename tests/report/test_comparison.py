@@ -22,7 +22,7 @@ def test_two_runs(tmp_path: Path):
     assert [cell["mark"] for cell in cells].count("1") == len(either - both)
     only = next(cell["text"] for cell in cells if cell["mark"] == "1")
     assert "Kept in 1 of 2 runs: " in only
-    assert values["lead"].startswith(f"All 2 runs keep the same {len(both)} modules, and {len(either)} of 21")
+    assert values["lead"].startswith(f"Of 21 modules, {len(both)} are kept in all 2 runs, and {len(either)} in")
     assert values["header"][:3] == ["run", "rule", "adapters"] and values["header"][-1] == "test accuracy"
     assert [(line["name"], line["cells"][-1]["text"]) for line in values["lines"]] == [("one", "0.75"), ("two", "")]
     assert ("select_steps", ["10", "12"]) in values["differences"]

@@ -13,7 +13,7 @@ from weightlora import PrefixCacheCallback
 from weightlora.cli import main
 from weightlora.train import fit, parse, prepare
 from weightlora.train.fitting import fit as fit_in
-from weightlora.train.fitting import make_trainer
+from weightlora.train.fitting import load_prepared, make_trainer
 from weightlora.train.result import Result, read_result
 
 
@@ -130,3 +130,21 @@ def test_fit_is_one_function_and_writes_what_it_returns(world: Path, tmp_path: P
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"adapter", "result.json"}
     assert result.peak_process_bytes > 1e7 and (result.peak_gpu_bytes is None) == (not torch.cuda.is_available())
     assert result.kept == result.names and len(result.sizes) == 13
+
+
+@pytest.mark.parametrize("task", ["cola", "xsum", "squad"])
+def test_rows_are_evaluated_in_order_and_whole_however_they_are_sampled(world: Path, tmp_path: Path, task: str):
+    """Answers and summaries are compared with the rows of the file."""
+    found = []
+    for number, more in enumerate(([], ["--train_sampling_strategy", "group_by_length", "--dataloader_drop_last"])):
+        given = family_arguments(world, task, tmp_path / str(number))
+        given = [*given, "--per_device_eval_batch_size", "7", *more]
+        job = prepare(parse(given))
+        trainer = make_trainer(job, load_prepared(job).model, ())
+        rows = [row for batch in trainer.get_eval_dataloader() for row in batch["input_ids"].tolist()]
+        found.append([[token for token in row if token != job.tokenizer.pad_token_id] for row in rows])
+        assert trainer.args.dataloader_drop_last == bool(more) and type(trainer).__name__ in {
+            "Trainer",
+            "Seq2SeqTrainer",
+        }
+    assert found[0] == found[1] and len(found[0]) % 7

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def test_whole_numbers_of_a_column_of_floats_are_classes(world: Path, rows: Path
     given = [*classified(world, rows), "--max_length", "32", "--output_dir", tmp_path / "out", "--use_cpu"]
     job = prepare(parse([*map(str, given), "--max_steps", "8"]))
     assert job.work.train["labels"][:4] == [0, 1, 2, 0] and list(job.work.config["label2id"]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("given", [[], ["--class_names", "neg", "pos"]])
+def test_classes_have_the_order_of_a_head_that_was_trained_on_them(world: Path, rows: Path, tmp_path: Path, given):
+    model = shutil.copytree(world / "deberta", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    write_rows(rows, [{"text": f"text {i}", "label": ["neg", "pos"][i % 2]} for i in range(6)])
+    for names, numbers in ((["pos", "neg"], [1, 0]), (["bad", "good"], [0, 1])):
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        (model / "config.json").write_text(json.dumps(config | labels))
+        asked = ["--task", "text-classification", "--model", model, "--train_file", rows, "--validation_file", rows]
+        job = prepare(parse([*map(str, asked), "--output_dir", str(tmp_path / "out"), "--max_length", "32", *given]))
+        assert job.work.train["labels"][:2] == numbers
+        assert job.work.config["label2id"] == {"neg": numbers[0], "pos": numbers[1]}
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from weightlora.errors import ConfigError
-from weightlora.train.reading import check_name, is_directory, is_file, read_json, read_yaml
+from weightlora.errors import ConfigError, DataError
+from weightlora.train.reading import check_columns, check_name, is_directory, is_file, read_json, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,36 @@ def test_names_that_do_not():
     for name in ("sst2", "weightlora-paper-r8-k0.25", "a b", "['q', 'v']", "é"):
         assert check_name(name, "it") == name
     assert not is_file(Path("a\0b")) and not is_directory(Path("x" * 5000)) and is_file(Path(__file__))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "text,label\nI liked it, really,pos\n",
+            "has 3 fields in its first row, and 2 columns: put texts with ',' in",
+        ),
+        ("\ufeff\n\nid,text,label\n1,a,b,c", "has 4 fields in its first row, and 3 columns"),
+        ("text,label,text\na,b,c\n", "has the column 'text' twice: rename one of them."),
+        ('text,label\n"I liked it, really",pos\na,b,c,d\n', ""),
+        ("text,label\nshort\n", ""),
+        ("text,label\n", ""),
+        ("", ""),
+    ],
+)
+def test_columns_of_a_csv_file(tmp_path: Path, text: str, message: str):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    if not message:
+        check_columns(tmp_path / "a.csv", {})
+        return
+    with pytest.raises(DataError) as error:
+        check_columns(tmp_path / "a.csv", {})
+    assert message in str(error.value)
+
+
+def test_a_tab_separates_and_quotes_are_text(tmp_path: Path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"a, b\tc\n', encoding="utf-8")
+    check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})
+    with pytest.raises(DataError, match=r"put texts with '\\t' in them"):
+        (tmp_path / "a.tsv").write_text("text\tlabel\na\tb\tc\n", encoding="utf-8")
+        check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})

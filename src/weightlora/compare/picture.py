@@ -1,4 +1,4 @@
-"""The picture of a comparison: the held-out loss of each method, and its trainable parameters."""
+"""The picture of a comparison: the held-out loss of each method, and its adapter parameters."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ def draw_comparison(
     losses: Mapping[str, Sequence[float]],
     path: str | os.PathLike[str],
 ) -> Path:
-    """Draw the held-out loss and the trainable parameters of each method, one row per method, the best on top.
+    """Draw the held-out loss and the adapter parameters of each method, one row per method, the best on top.
 
     Left: every seed as a faint dot, the mean and its 95 % interval. The mean is filled where the interval of the
     paired difference from `random` excludes 0; from `lora`, where no method is `random`. A value far outside the
     others becomes an arrow at the edge.
-    Right: trainable parameters on a logarithmic axis.
+    Right: adapter parameters (all trainable ones but the task head) on a logarithmic axis.
 
     Args:
         title: The title.
@@ -97,7 +97,7 @@ def _draw_parameters(axes: Any, counts: Sequence[int]) -> None:
         )
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("trainable parameters", fontsize=10)
+    axes.set_xlabel("adapter parameters", fontsize=10)
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
     strip_axes(axes)
 

@@ -47,7 +47,7 @@ class LineWatcher:
         self._clock, self._total, self._done = Clock(kinds, self._jobs), total, len(done)
         for run, result in done:
             self._clock.know(run.method, result.wall_seconds)
-        self._print(f"{total} runs, {len(done)} of them done, {self._jobs} at a time")
+        self._print(f"{total} run{'s' * (total != 1)}, {len(done)} of them done, {self._jobs} at a time")
 
     def aside(self, paths: Sequence[Path]) -> None:
         """Name the files that were renamed."""

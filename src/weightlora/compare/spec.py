@@ -44,6 +44,8 @@ OF_ALL = (*ON_A_LIST, "full")
 """Methods that train all modules. A budget is one of the others' choice, and does not concern them."""
 PLAIN = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"}
 FILES = ("train_file", "validation_file", "gguf_file")
+OF_MODELS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
+"""Files of a directory with a model or a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Comparison:
         settings: Method -> its arguments for `weightlora train`, without a rate and a seed.
         rates: Method -> the learning rates to choose from. A method with one rate is not tuned.
         seeds: Number of seeds: 0 to `seeds - 1`.
-        data: Argument, or name in the directory of a data set -> SHA-256 of the data file.
+        data: Argument, or name in the directory of a data set or a model -> SHA-256 of the file.
         shared: The arguments that do not depend on the method. Two comparisons in one directory must agree in them.
     """
 
@@ -255,13 +257,16 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
-    """The files that a comparison reads: argument, or name in the directory of the data set -> path."""
+    """The files that a comparison reads: argument, or name in the directory of the data set or the model -> path."""
     found = {name: Path(given[name]) for name in FILES if given.get(name)}
     task, directory = find_task(given["task"]), Path(given.get("dataset") or "")
     if given.get("dataset") and is_directory(directory):
         for split in ("train", *task.evaluation):
             files = files_of(directory, given.get("dataset_config") or task.config, split)
             found |= {str(file.relative_to(directory)): file for file in files}
+    for name in ("model", "tokenizer"):
+        if given.get(name) and is_directory(folder := Path(given[name])):
+            found |= {f"{name}/{file.name}": file for kind in OF_MODELS for file in sorted(folder.glob(kind))}
     return found
 
 

@@ -46,7 +46,13 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
     rates = choose_rates(comparison.rates, tuned)
     found = read_results(comparison.runs(rates))
     if not found:
-        raise DataError(f"{comparison.directory} has no results yet: run the comparison first.")
+        there = any(run.output.exists() for run in (*comparison.tuning_runs(), *comparison.runs(_first(comparison))))
+        raise DataError(
+            f"the results in {comparison.directory} are of another version than {__version__}, or damaged: run the "
+            "comparison again, which sets them aside."
+            if there
+            else f"{comparison.directory} has no results yet: run the comparison first."
+        )
     results = [result for _, result in found]
     rows = summarize(results, REFERENCES)["tasks"][comparison.task]
     first = results[0]
@@ -65,8 +71,17 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
         "losses": {label: [r.held_out_loss for r in results if r.label == label] for label in rows},
         "tuning": {method: {f"{rate:g}": loss for rate, loss in losses.items()} for method, losses in tuned.items()},
         "findings": _findings(rows),
-        "notes": [*_missing(comparison, found, rates), *remarks_on_rates(comparison.rates, rates), *_notes(rows)],
+        "notes": [
+            *_missing(comparison, found, rates),
+            *_missing_rates(comparison, tuned),
+            *remarks_on_rates(comparison.rates, rates),
+            *_notes(rows),
+        ],
     }
+
+
+def _first(comparison: Comparison) -> dict[str, float]:
+    return {method: rates[0] for method, rates in comparison.rates.items()}
 
 
 def write_summary(comparison: Comparison) -> tuple[dict[str, Any], list[Path]]:
@@ -204,6 +219,19 @@ def _missing(comparison: Comparison, found: Sequence[tuple[Run, Result]], rates:
                 f"--methods and --seeds {comparison.seeds}."
             )
     return notes
+
+
+def _missing_rates(comparison: Comparison, tuned: Mapping[str, Mapping[float, float]]) -> list[str]:
+    """Rates without a result, of methods that have one at another rate."""
+    gone = {
+        method: [f"{rate:g}" for rate in comparison.rates[method] if rate not in losses]
+        for method, losses in tuned.items()
+    }
+    return [
+        f"{method} has no result at the learning rate {', '.join(rates)}: its rate was chosen among the others."
+        for method, rates in gone.items()
+        if rates
+    ]
 
 
 def _notes(rows: Mapping[str, Any]) -> list[str]:

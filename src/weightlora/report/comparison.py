@@ -33,8 +33,8 @@ def compare_runs(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[
 def _lead(runs: Sequence[RunReport], counts: Sequence[int]) -> str:
     everywhere, somewhere = sum(count == len(runs) for count in counts), sum(count > 0 for count in counts)
     return (
-        f"All {len(runs)} runs keep the same {everywhere} modules, and {somewhere} of {len(counts)} are kept in at "
-        "least one of them."
+        f"Of {len(counts)} modules, {everywhere} {'is' if everywhere == 1 else 'are'} kept in all {len(runs)} runs, "
+        f"and {somewhere} in at least one of them."
     )
 
 
@@ -51,9 +51,11 @@ def _overview(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[str
         for name in costs:
             cost = known.get(name)
             found = {} if cost is None else format_cost(cost)
-            value = None if cost is None else cost.before if cost.after is None else cost.after
-            text = found.get("after") or found.get("before") or ""
-            cells.append({"value": "" if value is None else str(value), "text": text})
+            chosen = cost is not None and cost.after is not None
+            value = None if cost is None else cost.after if chosen else cost.before
+            before = found.get("before")
+            text = found.get("after") if chosen else f"{before} before" if before else ""
+            cells.append({"value": "" if value is None else str(value), "text": text or ""})
         for split, name in metrics:
             result = run.outcome.get(split, {}).get(name)
             cells.append({"value": _text(result), "text": "" if result is None else f"{result:.4g}"})

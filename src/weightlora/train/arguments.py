@@ -58,7 +58,11 @@ class DataArguments:
     verbalised: bool = _argument("classification by a causal LM that answers with a word", False)
     prompt: str | None = _argument('verbalised: the prompt, such as "Review: {text}\\nSentiment:"')
     label_words: list[str] | None = field(
-        default=None, metadata={"help": "verbalised: a word for each class, such as ' bad' ' good'"}
+        default=None,
+        metadata={
+            "help": "verbalised: a word for each class, such as ' bad' ' good', in the order of --class_names, else "
+            "of the data set or the alphabet"
+        },
     )
 
 

@@ -12,6 +12,7 @@ from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
 from .arguments import MethodArguments, Recipe, nearest, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
+from .tasks import find_task
 from .wording import shown
 
 __all__ = ["check_recipe", "check_typed", "number_to_keep", "options_of"]
@@ -21,6 +22,17 @@ BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 
 ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
 """Names in PEFT and in this package -> the argument with the same meaning."""
+
+READ_BY = {
+    "packing": ("causal-lm",),
+    "max_target_length": ("seq2seq",),
+    "class_names": ("text-classification", "token-classification", "verbalised"),
+    **dict.fromkeys(("stride", "max_answer_length", "n_best"), ("question-answering",)),
+}
+"""Argument -> the families that read it."""
+
+OF_ADAPTERS = {"rank", "alpha", "dropout", "target_modules"}
+OF_CACHE = {"prefix_dropout", "max_cache_bytes"}
 
 BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     "data": {
@@ -71,6 +83,11 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for name, needed in NEEDED.items():
         if (value := getattr(recipe.training, name)) != needed:
             raise ConfigError(f"{name}={value} leaves the evaluation without the metrics of the task: leave it out.")
+    for name in ("bf16_full_eval", "fp16_full_eval"):
+        if getattr(recipe.training, name):
+            raise ConfigError(
+                f"{name}=True would save the trained weights in 16 bits, after evaluating: leave it out."
+            )
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     options_of(recipe)
     _check_options(recipe.method, methods[recipe.method.method])
@@ -79,10 +96,11 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
 
 
 def check_typed(recipe: Recipe, methods: Methods) -> None:
-    """Raise a `ConfigError` if an argument of the command line has no effect with the method.
+    """Raise a `ConfigError` if an argument of the command line has no effect with the method or the task.
 
     A recipe file may have such settings: it is for several methods.
     """
+    _check_read(recipe)
     arguments = recipe.method
     method = methods.get(arguments.method)
     if method is None or arguments.modules_from is not None:  # other checks say what is wrong
@@ -96,6 +114,20 @@ def check_typed(recipe: Recipe, methods: Methods) -> None:
         raise ConfigError(
             f"--{name} {getattr(arguments, name)} is a setting of {what}: drop it, or set --method weightlora."
         )
+
+
+def _check_read(recipe: Recipe) -> None:
+    """Raise a `ConfigError` if an argument of the command line is one of another task, or of an adapter or a cache."""
+    for name in sorted(recipe.typed & READ_BY.keys() if (task := recipe.data.task) is not None else ()):
+        family = "verbalised" if recipe.data.verbalised else find_task(str(task)).family
+        if family not in READ_BY[name]:
+            raise ConfigError(
+                f"--{name} is a setting of {READ_BY[name][0]}, and --task {task} does not read it: drop it."
+            )
+    if recipe.method.method == "full" and (given := sorted(recipe.typed & OF_ADAPTERS)):
+        raise ConfigError(f"--{given[0]} is a setting of adapters, and --method full has none: drop one of the two.")
+    if not recipe.method.cache_prefix and (given := sorted(recipe.typed & OF_CACHE)):
+        raise ConfigError(f"--{given[0]} is a setting of the cache: drop it, or add --cache_prefix.")
 
 
 def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:

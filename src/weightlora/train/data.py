@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from ..errors import DataError
 from .arguments import DataArguments, parse_json
-from .reading import is_directory, is_file, is_too_deep
+from .reading import check_columns, is_directory, is_file, is_too_deep
 from .rows import numbered
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
@@ -177,6 +177,8 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
         if BUILDERS[path.suffix][0] == "json" and is_too_deep(path):
             raise DataError(f"the file {path} has lists or objects that are nested more than 64 deep: flatten them.")
     builder, settings = BUILDERS[paths[0].suffix]
+    for path in paths if builder == "csv" else ():
+        check_columns(path, settings)
     nested = paths[0].suffix == ".json" and _is_nested(paths[0])
     if nested:
         settings = {**settings, "field": "data"}

@@ -39,6 +39,22 @@ class WeightLoraSeq2SeqTrainer(WeightLoraTrainerMixin, Seq2SeqTrainer):
     """`transformers.Seq2SeqTrainer` that selects adapters, and resumes in the middle of it."""
 
 
+class _EvaluatesAll:
+    """Makes a Trainer evaluate all rows in their order, however it samples those that it trains on.
+
+    Transformers evaluates by length if it trains by length, and drops the last batch if it drops it in training.
+    """
+
+    def get_eval_dataloader(self: Any, eval_dataset: Any = None) -> Any:
+        usual = {"dataloader_drop_last": False, "group_by_length": False, "train_sampling_strategy": "random"}
+        before = {name: getattr(self.args, name) for name in usual if hasattr(self.args, name)}
+        vars(self.args).update({name: usual[name] for name in before})
+        try:
+            return super().get_eval_dataloader(eval_dataset)  # type: ignore[misc]
+        finally:
+            vars(self.args).update(before)
+
+
 class _AtStart(TrainerCallback):
     """Notes the size of the optimizer's state after the first step, before adapters are removed."""
 
@@ -200,7 +216,7 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
     """The Trainer of a run: of the kind that its work and its callbacks need."""
     work, arguments = job.work, job.recipe.training
     selects = any(isinstance(callback, WeightLoraCallback) for callback in callbacks)
-    kind: Callable[..., Trainer]
+    kind: type[Trainer]
     if work.generates:
         arguments.predict_with_generate = True
         arguments.generation_max_length = arguments.generation_max_length or job.recipe.data.max_target_length
@@ -211,7 +227,7 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
     arguments.remove_unused_columns = False  # the rows have no columns that the model does not take
     arguments.dataloader_pin_memory &= arguments.device.type != "cpu"
     first = next(iter(work.evaluation))
-    trainer: Any = kind(
+    trainer: Any = type(kind.__name__, (_EvaluatesAll, kind), {})(
         model=model,
         args=arguments,
         train_dataset=work.train,

@@ -27,7 +27,8 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
     """Names of the classes, and by split each row's class, or list of classes for the column `tags`.
 
     The names are given, or those of the data set, of the task, or all labels in `train` and in the rows that were
-    split off it. Labels are names, which `true` and `false` are, too, or whole numbers (`_finder`).
+    split off it. If the model's head was trained on classes of these names, they have its order. Labels are names,
+    which `true` and `false` are, too, or whole numbers (`_finder`).
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
@@ -71,7 +72,22 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
             [class_of(label, row) for label in labels] if column == "tags" else class_of(labels, row)
             for row, labels in enumerate(rows)
         ]
-    return names, ids
+    if column == "label" and "f1" in source.task.metrics:  # that of class 1
+        return names, ids
+    return _as_in_checkpoint(names, ids, source.config)
+
+
+def _as_in_checkpoint(names: list[str], ids: dict[str, list[Any]], config: Any) -> tuple[list[str], dict[str, Any]]:
+    """Names and classes in the order of the model's head, if it was trained on classes of these names."""
+    trained = [str(name) for _, name in sorted((getattr(config, "id2label", None) or {}).items())]
+    if sorted(trained) != sorted(names):
+        return names, ids
+    new = [trained.index(name) for name in names]
+
+    def moved(label: Any) -> Any:
+        return [new[one] for one in label] if isinstance(label, list) else new[label]
+
+    return trained, {split: [moved(label) for label in labels] for split, labels in ids.items()}
 
 
 def _check_common(own: Mapping[str, Sequence[str]]) -> None:

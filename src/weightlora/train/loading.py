@@ -257,6 +257,11 @@ def _in_one_sentence(what: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:  # a broken config fails wherever it is used
         reason, short = first_line(error), shortened(name)
+        if "ignore_mismatched_sizes" in str(error):
+            reason = (
+                "its weights have other shapes than this task needs, such as a head for another number of classes; "
+                "give a checkpoint without that head, or data with its classes"
+            )
         if is_directory(Path(name)):
             raise ModelError(f"the {what} {short} cannot be loaded: {reason}.") from error
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):

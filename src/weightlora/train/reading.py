@@ -1,17 +1,19 @@
 """Read YAML and JSON that a stranger may have written: a mapping of plain values of limited size, or one sentence."""
 
+import csv
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .wording import first_line, shown
 
-__all__ = ["check_name", "is_directory", "is_file", "is_too_deep", "read_json", "read_yaml"]
+__all__ = ["check_columns", "check_name", "is_directory", "is_file", "is_too_deep", "read_json", "read_yaml"]
 
 LARGEST = 2**20
 """Bytes of a file of settings."""
@@ -102,6 +104,30 @@ def is_too_deep(path: Path) -> bool:
             else:
                 depth = max(0, depth + opened - closed)
     return False
+
+
+def check_columns(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raise a `DataError` if the first row of a CSV file has more fields than its header, or a name is there twice.
+
+    pandas would silently take the first field of each row for its number, or read one of the columns.
+
+    Args:
+        path: The file.
+        settings: `delimiter` and `quoting`, as pandas takes them.
+    """
+    style = {"delimiter": settings.get("delimiter", ","), "quoting": settings.get("quoting", csv.QUOTE_MINIMAL)}
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            header, *rows = islice(filter(None, csv.reader(file, **style)), 2)
+    except (csv.Error, ValueError):  # pandas says what is wrong
+        return
+    if twice := [name for place, name in enumerate(header) if name in header[:place]]:
+        raise DataError(f"{path} has the column {shown(twice[0])} twice: rename one of them.")
+    if rows and len(rows[0]) > len(header):
+        raise DataError(
+            f"{path} has {len(rows[0])} fields in its first row, and {len(header)} columns: put texts with "
+            f"{shown(style['delimiter'])} in them in quotes, or name all columns."
+        )
 
 
 def check_name(name: Any, what: str) -> str:
