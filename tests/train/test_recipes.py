@@ -15,7 +15,8 @@ from weightlora.train.result import read_result
 
 MODELS = {"deberta-glue": "deberta", "deberta-squad": "deberta", "bart-summarization": "bart", "llama-glue": "llama"}
 SMALL = ["--max_steps", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1", "--use_cpu"]
-SMALL += ["--select_steps", "3", "--max_length", "96", "--max_target_length", "8", "--stride", "16", "--keep", "3"]
+SMALL += ["--select_steps", "3", "--max_length", "96", "--keep", "3"]
+OF_FAMILY = {"bart-summarization": ["--max_target_length", "8"], "deberta-squad": ["--stride", "16"]}
 SMALL += ["--generation_num_beams", "2", "--save_strategy", "no", "--logging_steps", "1", "--warmup_steps", "0"]
 PATHS = recipe_paths()
 
@@ -25,7 +26,17 @@ def tiny(path: Path, world: Path) -> list[str]:
     family = path.parent.name
     data = world / "glue" if family.endswith("glue") else world / str(task)
     pad = ["--pad_token", "</s>"] if family == "llama-glue" else []
-    return ["--config", str(path), "--model", str(world / MODELS[family]), "--dataset", str(data), *pad, *SMALL]
+    return [
+        "--config",
+        str(path),
+        "--model",
+        str(world / MODELS[family]),
+        "--dataset",
+        str(data),
+        *pad,
+        *SMALL,
+        *OF_FAMILY.get(family, []),
+    ]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}/{path.stem}")
