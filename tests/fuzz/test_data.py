@@ -41,7 +41,7 @@ FAMILIES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("llama", {"messages": CHAT}),
     ],
 }
-SMALL = ["--stride", "16", "--max_target_length", "8"]
+SMALL = {"question-answering": ["--stride", "16"], "seq2seq": ["--max_target_length", "8"]}
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -118,7 +118,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> bool:
 def plan_of(place: Path, task: str, model: str, file: Path) -> Plan | None:
     pad = ["--pad_token", "</s>"] if model == "llama" else []
     files = ["--train_file", file, "--validation_file", file, "--output_dir", file.parent / "out"]
-    given = ["--task", task, "--model", place / model, "--method", "lora", *files, *pad, *QUICK, *SMALL]
+    given = ["--task", task, "--model", place / model, "--method", "lora", *files, *pad, *QUICK, *SMALL.get(task, [])]
     plan = outcome_of(lambda: prepare(parse([str(word) for word in given])).plan)
     return plan
 
