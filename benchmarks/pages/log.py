@@ -16,11 +16,8 @@ OTHERS = ("mlp-only", "attention-only", "eva", "adalora", "dora")
 
 
 def rivals() -> str:
-    """What other papers and fixed lists give, against the default."""
-    tasks = ("rotten-tomatoes-all", "vader-tweets-all")
-    return compared(
-        pair for task in tasks for label in CHOOSE_BEFORE + OTHERS for pair in pairs([task], label, ["probe"])
-    )
+    """What other papers, fixed lists and other adapters give, against the default."""
+    return compared(Pair("rotten-tomatoes-all", label, "probe") for label in CHOOSE_BEFORE + OTHERS)
 
 
 def handful_choices() -> str:
