@@ -63,7 +63,7 @@ def _states(part: Any) -> Iterator[Callable[[], object]]:
             if numbers := {key: one for key, one in value.items() if one is None or type(one) in (int, float)}:
                 yield partial(value.update, numbers)
         elif torch.is_tensor(value) and value.numel() == 1:
-            yield partial(value.copy_, value.detach().clone())
+            yield partial(value.data.copy_, value.detach().clone())
         elif isinstance(value, torch.Generator):
             yield partial(value.set_state, value.get_state())
         elif isinstance(value, random.Random):

@@ -51,6 +51,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, monkeypat
         "weightlora: as many of 13 adapters as fit, at most 258 trainable parameters, " in said
         and "rate 0.0005, 0.001, 0.002" in said
     )
+    assert main(["compare", *films, "--output_dir", str(out), *asked, "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert list(plans) == ["lora", "random", "weightlora"] and plans["lora"]["adapters"] == 13
 
 
 @pytest.mark.parametrize(

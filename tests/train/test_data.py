@@ -14,7 +14,7 @@ from weightlora.train.tasks import find_task
 
 def test_a_wrong_column(world: Path, rows: Path, refused):
     message = refused(*classified(world, write_rows(rows, [{"txt": "fine", "label": 0}])))
-    assert message.startswith("the column 'text' (text) is not in train, did you mean txt: it has txt, label")
+    assert message.startswith("the column 'text' (text) is not in train, did you mean 'txt': it has txt, label")
     assert message.endswith("""name the right one, as in --columns '{"text": "txt"}'.""")
     message = refused(*classified(world, rows), "--columns", '{"words": "txt"}')
     assert message.startswith("columns has 'words', which text-classification does not read")

@@ -48,7 +48,11 @@ def add_parser(subparsers: Any) -> None:
     add("--output_dir", "--output-dir", type=Path, help="where results and the summary go")
     add("--jobs", type=int, help="runs at a time (one per core; one on a GPU)")
     add("--summarize", action="store_true", help="print the summary of --output_dir again, and run nothing")
-    add("--json", action="store_true", help="print one JSON object on stdout, everything else on stderr")
+    add(
+        "--json",
+        action="store_true",
+        help="print one JSON object on stdout (with --dry_run the plans), everything else on stderr",
+    )
     parser.set_defaults(run=run, takes_rest=True)
 
 
@@ -75,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
     from datasets import disable_progress_bars
     from rich.console import Console
 
@@ -92,6 +99,8 @@ def _compare(args: argparse.Namespace) -> int:
     plans = comparison.plans()
     _show_plan(console, comparison, plans)
     if parse([*args.rest, "--output_dir", str(args.output_dir)]).method.dry_run:
+        if args.json:
+            print(json.dumps({method: asdict(plan) for method, plan in plans.items()}, allow_nan=False))
         return 0
     comparison.claim()
     jobs = args.jobs or (1 if _on_gpu(comparison) else usable_cores())
@@ -108,7 +117,7 @@ def _summarize(args: argparse.Namespace) -> int:
     from ..compare.spec import read_comparison
     from ..errors import ConfigError
 
-    if args.rest or args.methods or args.seeds or args.learning_rates:
+    if args.rest or any(value is not None for value in (args.methods, args.seeds, args.learning_rates, args.jobs)):
         raise ConfigError("--summarize reads everything from --output_dir: leave out the other arguments.")
     return _show(read_comparison(args.output_dir), args.json)
 
