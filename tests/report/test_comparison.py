@@ -1,11 +1,13 @@
 """Several runs side by side."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from run_directories import write_run
 
 from weightlora.report import read_runs
 from weightlora.report.comparison import compare_runs
+from weightlora.report.costs import Cost
 
 
 def test_two_runs(tmp_path: Path):
@@ -28,6 +30,13 @@ def test_two_runs(tmp_path: Path):
     assert ("select_steps", ["10", "12"]) in values["differences"]
     assert "keep" not in dict(values["differences"])
     assert [chart["title"] for chart in values["charts"]] == ["Training loss"]
+
+
+def test_a_cost_of_before_the_choice_says_so(tmp_path: Path):
+    runs = read_runs([write_run(tmp_path / name, layers=2, steps=4, keep=2) for name in ("one", "two")])
+    known, cut = (replace(run, costs=[Cost("file", "bytes", 4e6, 1e6 if run is runs[0] else None)]) for run in runs)
+    cells = [line["cells"][1] for line in compare_runs([known, cut], ["a", "b"])["lines"]]
+    assert cells == [{"value": "1000000.0", "text": "1.0 MB"}, {"value": "4000000.0", "text": "4.0 MB before"}]
 
 
 def test_runs_of_other_models(tmp_path: Path):
