@@ -71,6 +71,21 @@ def test_classes_have_the_order_of_a_head_that_was_trained_on_them(world: Path, 
         assert job.work.config["label2id"] == {"neg": numbers[0], "pos": numbers[1]}
 
 
+def test_words_for_classes_do_not_move_with_the_names_in_a_config(world: Path, rows: Path, tmp_path: Path):
+    model = shutil.copytree(world / "llama", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    names = {"id2label": {0: "pos", 1: "neg"}, "label2id": {"pos": 0, "neg": 1}}
+    write_rows(rows, [{"text": f"text {i}", "label": ["neg", "pos"][i % 2]} for i in range(6)])
+    asked = ["--task", "text-classification", "--model", model, "--train_file", rows, "--validation_file", rows]
+    asked += ["--pad_token", "</s>", "--verbalised", "--prompt", "{text}:", "--label_words", "no", "yes"]
+    found = []
+    for more in ({}, names):
+        (model / "config.json").write_text(json.dumps(config | more))
+        job = prepare(parse([*map(str, asked), "--output_dir", str(tmp_path / "out"), "--max_length", "64"]))
+        found.append(job.work.train["labels"])
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_truth_values_are_two_classes(world: Path, rows: Path, tmp_path: Path, kind: str):
     """Readers of both formats make truth values of `true` and `false`."""

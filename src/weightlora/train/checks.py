@@ -118,8 +118,9 @@ def check_typed(recipe: Recipe, methods: Methods) -> None:
 
 def _check_read(recipe: Recipe) -> None:
     """Raise a `ConfigError` if an argument of the command line is one of another task, or of an adapter or a cache."""
-    for name in sorted(recipe.typed & READ_BY.keys() if (task := recipe.data.task) is not None else ()):
-        family = "verbalised" if recipe.data.verbalised else find_task(str(task)).family
+    task = recipe.data.task
+    for name in sorted(recipe.typed & READ_BY.keys()):
+        family = "verbalised" if recipe.data.verbalised else find_task(task).family
         if family not in READ_BY[name]:
             raise ConfigError(
                 f"--{name} is a setting of {READ_BY[name][0]}, and --task {task} does not read it: drop it."

@@ -23,12 +23,17 @@ TRUTHS = ["false", "true"]
 """Names of the two classes that truth values make."""
 
 
-def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[str, list[Any]]]:
+def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple[list[str], dict[str, list[Any]]]:
     """Names of the classes, and by split each row's class, or list of classes for the column `tags`.
 
     The names are given, or those of the data set, of the task, or all labels in `train` and in the rows that were
     split off it. If the model's head was trained on classes of these names, they have its order. Labels are names,
     which `true` and `false` are, too, or whole numbers (`_finder`).
+
+    Args:
+        source: The rows, and what was said of them.
+        column: Where the labels are.
+        head: Whether a head of the model has the classes. A model that answers with words has none.
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
@@ -72,7 +77,7 @@ def class_ids(source: Source, column: str = "label") -> tuple[list[str], dict[st
             [class_of(label, row) for label in labels] if column == "tags" else class_of(labels, row)
             for row, labels in enumerate(rows)
         ]
-    if column == "label" and "f1" in source.task.metrics:  # that of class 1
+    if not head or (column == "label" and "f1" in source.task.metrics):  # that of class 1
         return names, ids
     return _as_in_checkpoint(names, ids, source.config)
 

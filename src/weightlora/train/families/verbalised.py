@@ -39,7 +39,7 @@ def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: b
         ModelError: The model is an encoder.
     """
     check_causal(source.config)
-    names, ids = class_ids(source)
+    names, ids = class_ids(source, head=False)
     prompt_ids = prompt_ids or _template(source)
     answers = _answers(source, names)
 
