@@ -69,11 +69,11 @@ def points_of_tasks(
     }
 
 
-def absent(points: Points, labels: Iterable[str]) -> int:
-    """How many runs with these labels are missing."""
+def absent(points: Points, labels: Iterable[str], seeds: int = len(SEEDS)) -> int:
+    """How many runs with these labels are missing, of one at each of the first seeds."""
     names = list(labels)
     there = [of_task[label] for of_task in points.values() for label in names if label in of_task]
-    return len(points) * len(names) * len(SEEDS) - sum(len(point.differences) for point in there)
+    return len(points) * len(names) * seeds - sum(len(point.differences) for point in there)
 
 
 def _differences(runs: Mapping[int, Result], lora: Mapping[int, Result]) -> Differences:

@@ -135,10 +135,11 @@ def write_sizes(
         return []
     directory = Path(out_dir)
     written = [write_text(directory / "sizes.md", sizes.render_sizes_markdown(points))]
-    lines = {words: [line.format(count) for count in sizes.COUNTS] for line, words in sizes.LINES.items()}
     for task, of_task in points.items():
+        counts = sizes.PLANS[task].counts
+        lines = {words: [line.format(count) for count in counts] for line, words in sizes.LINES.items()}
         panels = {task: _panel(of_task, lines, sizes.PLAIN)}
-        ticks = sorted({*sizes.COUNTS, round(max(point.x for point in of_task.values()))})
+        ticks = sorted({*counts, round(max(point.x for point in of_task.values()))})
         written.append(draw_lines(panels, directory / f"{task}-sizes.png", "adapters", ticks))
     return written
 

@@ -1,7 +1,7 @@
 """Loss against the number of adapters: whether a handful of large adapters does what small ones on all modules do."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from weightlora.compare.statistics import excludes_zero, paired
 from weightlora.compare.tables import difference, markdown_table
@@ -9,9 +9,8 @@ from weightlora.train.result import Result
 
 from .points import LORA, Point, Points, absent, points_of_tasks
 
-__all__ = ["COUNTS", "LINES", "PLAIN", "gather_sizes", "render_sizes_markdown"]
+__all__ = ["LINES", "PLAIN", "PLANS", "Plan", "gather_sizes", "render_sizes_markdown"]
 
-COUNTS = (1, 3, 5, 9, 18)
 LINES = {
     "probe-{}-rank-8": "the probe, rank 8",
     "probe-{}-rank-32": "the probe, rank 32",
@@ -27,11 +26,45 @@ PLAIN = {
 SMALL, LARGE, RANDOM = LINES
 SHARE = "probe-9-share"
 """Nine within 9/37 of the parameters."""
+
+
+class Plan(NamedTuple):
+    """What runs on a task.
+
+    Attributes:
+        setting: The model, the steps and the seeds, in words.
+        counts: Numbers of adapters.
+        seeds: Number of seeds.
+        others: Labels without a line of their own.
+        plain: Labels of the main comparison.
+    """
+
+    setting: str
+    counts: tuple[int, ...]
+    seeds: int
+    others: tuple[str, ...]
+    plain: tuple[str, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of this comparison."""
+        return [*(line.format(count) for line in LINES for count in self.counts), *self.others]
+
+
+PLANS = {
+    "rotten-tomatoes-all": Plan(
+        "MiniLM-L6 with 37 modules, 300 steps, five seeds.", (1, 3, 5, 9, 18), 5, (SHARE,), tuple(PLAIN)
+    ),
+    "smollm2-imdb-lm-float32": Plan(
+        "SmolLM2-135M with 210 modules, 75 steps, three seeds.", (4, 10, 42), 3, (), (LORA, "peft-default")
+    ),
+}
+"""Task -> what runs on it, by `quality/sizes/DECISION.md`."""
 INTRODUCTION = (
-    "MiniLM-L6 with 37 modules, 300 steps, five seeds. The K modules with the highest scores of the probe, at rank 8 "
-    "and at rank 32, and K random modules, whatever their size. Losses are held-out losses minus that of LoRA of rank "
-    "8 on all modules at the same seed, with 95 % intervals. How it is measured, and what is said, was written down "
-    "before the runs (`benchmarks/quality/sizes/DECISION.md`)."
+    "The K modules with the highest scores of the probe, at rank 8 and at rank 32, and K random modules, whatever "
+    "their size. Losses are held-out losses minus that of LoRA of rank 8 on all modules at the same seed, with 95 % "
+    "intervals. How it is measured, and what is said, was written down before the runs "
+    "(`benchmarks/quality/sizes/DECISION.md`)."
 )
 
 
@@ -42,40 +75,42 @@ def gather_sizes(side: Iterable[Result], main: Iterable[Result]) -> Points:
         side: Runs with K adapters.
         main: Runs of the main comparison, which has the plain lists.
     """
-    return points_of_tasks(side, main, _labels(), PLAIN, lambda run: run.adapters_after)
+    labels = {label for plan in PLANS.values() for label in plan.labels}
+    planned = [run for run in side if run.task in PLANS]
+    return points_of_tasks(planned, main, labels, PLAIN, lambda run: run.adapters_after)
 
 
 def render_sizes_markdown(sizes: Points) -> str:
     """The page: what can be said, and all points."""
     parts = ["# How many adapters, and how large", INTRODUCTION]
     for task, points in sizes.items():
-        parts += [f"## {task}", _said(task, points), f"![loss against the number of adapters]({task}-sizes.png)"]
-        parts += [_table(points)]
+        plan = PLANS[task]
+        parts += [f"## {task}", plan.setting, _said(task, points, plan)]
+        parts += [f"![loss against the number of adapters]({task}-sizes.png)", _table(points, plan)]
     return "\n\n".join(parts) + "\n"
 
 
-def _labels() -> list[str]:
-    return [*(line.format(count) for line in LINES for count in COUNTS), SHARE]
-
-
-def _said(task: str, points: dict[str, Point]) -> str:
-    if count := absent({task: points}, (*_labels(), *PLAIN)):
+def _said(task: str, points: dict[str, Point], plan: Plan) -> str:
+    if count := absent({task: points}, (*plan.labels, *plan.plain), plan.seeds):
         return f"Nothing is said yet: {count} {'run is' if count == 1 else 'runs are'} missing."
-    level = {line: [n for n in COUNTS if not _is_worse(points[line.format(n)])] for line in (SMALL, LARGE)}
+    level = {line: [n for n in plan.counts if not _is_worse(points[line.format(n)])] for line in (SMALL, LARGE)}
     told = {line: f"{min(counts)} of {points[LORA].x:.0f}" if counts else "none" for line, counts in level.items()}
-    better = [str(count) for count in COUNTS if _beats_random(points, count)]
-    enough = [rank for line, rank in ((SMALL, "8"), (LARGE, "32")) if 1 in level[line]]
-    return "\n".join(
-        [
-            "- The smallest number of adapters at which the probe's set is not significantly worse than LoRA on all "
-            f"modules: {told[SMALL]} at rank 8, {told[LARGE]} at rank 32.",
-            f"- The probe's set is significantly better than random modules (rank 8) with "
-            f"{', '.join(better) or 'no number of'} adapters.",
-            "- Nine adapters within 9/37 of the parameters, minus nine whatever their size: "
-            f"{difference(paired(points[SHARE].differences, points[SMALL.format(9)].differences))}.",
-            f"- One adapter is {'enough at rank ' + ' and '.join(enough) if enough else 'not enough'}.",
+    better = [str(count) for count in plan.counts if _beats_random(points, count)]
+    said = [
+        "- The smallest number of adapters at which the probe's set is not significantly worse than LoRA on all "
+        f"modules: {told[SMALL]} at rank 8, {told[LARGE]} at rank 32.",
+        f"- The probe's set is significantly better than random modules (rank 8) with "
+        f"{', '.join(better) or 'no number of'} adapters.",
+    ]
+    if SHARE in plan.others:
+        share = paired(points[SHARE].differences, points[SMALL.format(9)].differences)
+        said += [
+            f"- Nine adapters within 9/37 of the parameters, minus nine whatever their size: {difference(share)}."
         ]
-    )
+    if 1 in plan.counts:
+        enough = [rank for line, rank in ((SMALL, "8"), (LARGE, "32")) if 1 in level[line]]
+        said += [f"- One adapter is {'enough at rank ' + ' and '.join(enough) if enough else 'not enough'}."]
+    return "\n".join(said)
 
 
 def _is_worse(point: Point) -> bool:
@@ -88,14 +123,14 @@ def _beats_random(points: dict[str, Point], count: int) -> bool:
     return excludes_zero(found := paired(own, random)) and found is not None and found["mean"] < 0
 
 
-def _table(points: dict[str, Point]) -> str:
+def _table(points: dict[str, Point], plan: Plan) -> str:
     rows = [
-        [words, *(difference(points[line.format(n)].loss) if line.format(n) in points else "" for n in COUNTS)]
+        [words, *(difference(points[line.format(n)].loss) if line.format(n) in points else "" for n in plan.counts)]
         for line, words in LINES.items()
     ]
     plain = [
-        f"{words} ({points[label].x:.0f}): {difference(points[label].loss)}"
-        for label, words in PLAIN.items()
+        f"{PLAIN[label]} ({points[label].x:.0f}): {difference(points[label].loss)}"
+        for label in plan.plain
         if label in points and label != LORA
     ]
-    return "\n\n".join([markdown_table(["adapters", *map(str, COUNTS)], rows), "; ".join(plain) + "."])
+    return "\n\n".join([markdown_table(["adapters", *map(str, plan.counts)], rows), "; ".join(plain) + "."])

@@ -62,9 +62,10 @@ def test_runs_within_budgets_have_a_page_and_a_picture_beside_the_lists_of_the_m
 def test_runs_with_few_adapters_have_a_page_and_a_picture(tmp_path):
     side, out = tmp_path / "sizes", tmp_path / "out"
     assert write_sizes([], side, out) == [] and not out.exists()
-    lora = [keep(tmp_path, "lora", seed, 0.4, NAMES) for seed in range(2)]
+    task = {"task": "rotten-tomatoes-all"}
+    lora = [keep(tmp_path, "lora", seed, 0.4, NAMES, **task) for seed in range(2)]
     for seed in range(2):
-        keep(side, "probe-3-rank-8", seed, 0.5 + 0.01 * seed, NAMES[-3:])
+        keep(side, "probe-3-rank-8", seed, 0.5 + 0.01 * seed, NAMES[-3:], **task)
     page, picture = write_sizes(lora, side, out)
     assert "| the probe, rank 8 |  | +0.1050" in page.read_text() and picture.read_bytes().startswith(PNG)
     assert f"]({picture.name})" in page.read_text()

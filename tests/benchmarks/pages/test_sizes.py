@@ -1,9 +1,10 @@
 """Loss against the number of adapters: points, and what is said."""
 
-from benchmarks.pages.sizes import COUNTS, LINES, PLAIN, SHARE, gather_sizes, render_sizes_markdown
+from benchmarks.pages.sizes import LINES, PLAIN, PLANS, SHARE, gather_sizes, render_sizes_markdown
 from stored import result
 
 TASK = "rotten-tomatoes-all"
+DECODER = "smollm2-imdb-lm-float32"
 SMALL, LARGE, RANDOM = LINES
 
 
@@ -17,7 +18,7 @@ def runs(small: float, large: float, random: float) -> tuple[list, list]:
     side = [
         run(line.format(count), seed, 0.5 + slope * max(0, 9 - count))
         for line, slope in losses.items()
-        for count in COUNTS
+        for count in PLANS[TASK].counts
         for seed in range(5)
     ]
     side += [run(SHARE, seed, 0.6) for seed in range(5)]
@@ -53,3 +54,25 @@ def test_all_points_are_in_the_table():
     text = render_sizes_markdown(gather_sizes(*runs(0.01, 0.0, 0.02)))
     assert "| adapters | 1 | 3 | 5 | 9 | 18 |" in text and "| the probe, rank 8 | +0.08" in text
     assert "a lower rank on all modules (37): " in text and f"({TASK}-sizes.png)" in text
+
+
+def test_every_task_has_its_own_numbers_and_seeds():
+    plan = PLANS[DECODER]
+
+    def run(label: str, seed: int, loss: float, adapters: int):
+        return result(label, seed, loss + 0.001 * seed, task=DECODER, adapters_after=adapters)
+
+    side = [run(label, seed, 3.8, int(label.split("-")[1])) for label in plan.labels for seed in range(3)]
+    main = [run(label, seed, 3.7, 210) for label in plan.plain for seed in range(3)]
+    text = render_sizes_markdown(gather_sizes(side, main))
+    assert plan.setting in text and "| adapters | 4 | 10 | 42 |" in text
+    assert [line for line in text.splitlines() if line.startswith("- ")] == [
+        "- The smallest number of adapters at which the probe's set is not significantly worse than LoRA on all "
+        "modules: none at rank 8, none at rank 32.",
+        "- The probe's set is significantly better than random modules (rank 8) with no number of adapters.",
+    ]
+    assert "1 run is missing" in render_sizes_markdown(gather_sizes(side[1:], main))
+
+
+def test_runs_of_other_tasks_are_left_out():
+    assert gather_sizes([result("probe-4-rank-8", 0, 0.5, task="spam")], []) == {}
