@@ -202,6 +202,8 @@ def _winner(regrets: Mapping[str, float], out: Collection[str], look: Look) -> t
     if left[winner] > min(left.values()):
         others = ", ".join(name for name in tied if name != winner)
         return winner, f"{winner} is tied with {others}, and is the cheapest of them."
+    if len(left) == 1:
+        return winner, f"{winner} is the only candidate that is left."
     return winner, f"{winner} has the smallest mean regret of those that are left."
 
 

@@ -56,7 +56,7 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
         [
             task,
             *(difference(by_task[task]) for by_task in losses.values()),
-            _shown(points[task], "+.1f"),
+            _shown(points[task], "+.2f"),
             _shown(overlaps[task], ".2f"),
             _shown(shares[task], ".1%"),
         ]
@@ -119,7 +119,8 @@ def _close(points: list[float]) -> list[str]:
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return [
         f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average "
-        f"(median {median(points):+.1f}), not below -{CLOSE} on {close} of {len(points)} tasks."
+        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), not below -{CLOSE} on {close} "
+        f"of {len(points)} tasks."
     ]
 
 

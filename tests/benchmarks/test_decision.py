@@ -63,6 +63,11 @@ def test_the_default_stays_where_nobody_is_left():
     assert len(verdict.out) == 4 and verdict.winner == "weightlora" and "no candidate is left" in verdict.reason
 
 
+def test_who_is_alone_wins_by_nothing_and_the_reason_says_so():
+    verdict = decide(losses(), Look(LOOK.seeds, None, candidates=("probe",)))
+    assert verdict.winner == "probe" and verdict.reason == "probe is the only candidate that is left."
+
+
 def test_a_look_may_ask_for_a_margin_over_todays_default():
     found = losses(probe=0.45, weightlora=0.46, widening=0.6, gora_per_block=0.6)
     assert decide(found, Look(LOOK.seeds, 0.009)).winner == "probe"

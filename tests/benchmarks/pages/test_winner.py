@@ -49,7 +49,7 @@ def test_what_the_runs_show_is_counted():
         "- Against PEFT's default list: significantly better on 1 of 2 tasks, worse on 0.",
         "- Against a lower rank on all modules: significantly better on 1 of 1 tasks, worse on 0.",
         "- Against LoRA on all modules: significantly better on 1 of 2 tasks, worse on 1.",
-        "- Its metric minus that of LoRA on all modules: +0.2 points on average (median +0.2), "
+        "- Its metric minus that of LoRA on all modules: +0.2 points on average (median +0.2, from -1.0 to +1.4), "
         "not below -0.5 on 1 of 2 tasks.",
         "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
         "- Choosing takes 4.0% to 4.0% of a run.",
@@ -77,7 +77,7 @@ def test_half_a_point_below_lora_is_close(accuracy: float, close: int):
     assert f"not below -0.5 on {close} of 2 tasks." in render_winner(runs, "probe", LOOK)[0]
 
 
-@pytest.mark.parametrize(("metric", "shown", "tasks"), [("perplexity", "", 1), ("f1", "-1.0", 2)])
+@pytest.mark.parametrize(("metric", "shown", "tasks"), [("perplexity", "", 1), ("f1", "-1.00", 2)])
 def test_only_metrics_that_are_parts_of_a_whole_have_points(metric: str, shown: str, tasks: int):
     """A difference of perplexities was called points, and a higher perplexity the better one."""
     runs = stored()
@@ -94,7 +94,7 @@ def test_only_metrics_that_are_parts_of_a_whole_have_points(metric: str, shown: 
 
 def test_each_task_has_a_row():
     first, second = [line.split(" | ") for line in render_winner(stored(), "probe", LOOK)[1].splitlines()[2:]]
-    assert first[0] == "| one" and first[1].startswith("-0.2900") and first[5:] == ["+1.4", "1.00", "4.0% |"]
+    assert first[0] == "| one" and first[1].startswith("-0.2900") and first[5:] == ["+1.40", "1.00", "4.0% |"]
     assert (
         second[0] == "| two"
         and second[3] == ""
