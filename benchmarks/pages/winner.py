@@ -119,8 +119,8 @@ def _close(points: list[float]) -> list[str]:
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return [
         f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average "
-        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), not below -{CLOSE} on {close} "
-        f"of {len(points)} tasks."
+        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), not below -{CLOSE} on "
+        f"{close} of {len(points)} tasks."
     ]
 
 

@@ -99,7 +99,7 @@ def test_each_task_has_a_row():
         second[0] == "| two"
         and second[3] == ""
         and second[4].endswith("▲")
-        and second[5:] == ["-1.0", "0.64", "4.0% |"]
+        and second[5:] == ["-1.00", "0.64", "4.0% |"]
     )
 
 
