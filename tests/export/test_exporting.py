@@ -121,6 +121,51 @@ def test_embeddings_of_the_base_that_were_changed_are_not_lost(tmp_path):
         )
 
 
+@pytest.mark.parametrize("profile", ["portable", "mlx", "gguf"])
+def test_embeddings_of_new_tokens_are_not_lost(profile, tmp_path):
+    tiny_llama().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(56)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["embed_tokens"], task_type="CAUSAL_LM"))
+    model.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelError, match=r"of shape \(56, 16\), and the base has \(50, 16\), as before new tokens"):
+        export_adapter(tmp_path / "adapter", tmp_path / "out", profile, check="tensors")
+    assert not (tmp_path / "out").exists()
+
+
+def test_gguf_asks_the_base_for_the_shapes(tmp_path):
+    config = tiny_llama().config
+    config.hidden_size, config.head_dim = 32, 16
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
+    with pytest.raises(ModelError, match=r"belongs to a weight of shape \(16, 24\), and the base has one of shape \(32, 24\)"):
+        export_adapter(saved("gates"), tmp_path / "out", "gguf", base=str(tmp_path / "wide"))
+
+
+def test_a_base_that_was_moved_is_named_where_it_is_now(tmp_path):
+    adapter = save(CASES["gates"], tmp_path / "source")
+    (tmp_path / "source" / "base").rename(tmp_path / "moved")
+    export_adapter(adapter, tmp_path / "out", base=str(tmp_path / "moved"))
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        tmp_path / "moved"
+    )
+    export_adapter(saved("gates"), tmp_path / "kept", base=str(tmp_path / "moved"))
+    config = json.loads((tmp_path / "kept" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(saved("gates").parent / "base"), "it is still there"
+
+
+def test_an_export_does_not_overwrite_its_base_or_a_directory_inside(tmp_path):
+    base = tmp_path / "merged"
+    export_adapter(save(CASES["gates"], tmp_path / "first"), base, "merged", check="tensors")
+    adapter = save(CASES["gates"], tmp_path / "second")
+    with pytest.raises(DataError, match=r"is, or holds, .*merged, which the export needs: give another directory"):
+        export_adapter(adapter, base, base=str(base), overwrite=True)
+    assert (base / "model.safetensors").is_file()
+    export_adapter(adapter, tmp_path / "out", check="tensors")
+    (tmp_path / "out" / "notes").mkdir()
+    with pytest.raises(DataError, match="notes is a directory, which no export makes"):
+        export_adapter(adapter, tmp_path / "out", check="tensors", overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -5,6 +5,7 @@ from exports import CASES, randomize_, saved
 from models import lora_bert, lora_gpt2, lora_zoo, tiny_llama
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import BdLoraConfig
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from weightlora.errors import ModelError
 from weightlora.export.base import Base
@@ -103,3 +104,15 @@ def test_an_adapter_on_tied_weights_is_only_for_servers_that_know_two_layers(tar
 
 def test_without_such_an_adapter_no_base_is_needed():
     check_tied(read_source(saved("gates")), Base(LoraConfig(base_model_name_or_path="./none")), "mlx")
+
+
+@pytest.mark.parametrize("profile", ["mlx", "gguf"])
+def test_conv1d_is_known_where_the_config_does_not_say_it(profile, tmp_path):
+    """PEFT sets `fan_in_fan_out` for all by the last linear layer."""
+    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=64, tie_word_embeddings=False)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    base = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=2, target_modules=["c_attn", "lm_head"], task_type="CAUSAL_LM")
+    get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelError, match="it adapts the Conv1D layers of GPT-2"):
+        export_adapter(tmp_path / "adapter", tmp_path / "out", profile)

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from models import tiny_bert, tiny_llama
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BartConfig,
+    BertModel,
     DebertaV2Config,
     DistilBertConfig,
     PretrainedConfig,
@@ -79,6 +82,34 @@ def test_a_head_that_nobody_saved_is_one_sentence(kind, task_type, tmp_path):
     ):
         export_adapter(tmp_path / "adapter", tmp_path / "out", profile="merged")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("profile", "check", "wrong"),
+    [("merged", "logits", True), ("merged", "tensors", True), ("portable", "logits", False)],
+)
+def test_no_weight_of_a_merged_model_is_random(profile, check, wrong, tmp_path):
+    """Both sides of the comparison would have the same random output layer."""
+    tiny_llama().model.save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(
+        tmp_path / "adapter"
+    )
+    if wrong:
+        with pytest.raises(
+            ModelError, match=r"^neither the base model .* has the weights of lm_head, which were rand"
+        ):
+            export_adapter(tmp_path / "adapter", tmp_path / "out", profile, check=check)
+    else:
+        export_adapter(tmp_path / "adapter", tmp_path / "out", profile, check=check)
+
+
+def test_an_encoder_without_a_pooler_is_merged(tmp_path):
+    BertModel(tiny_bert().config, add_pooling_layer=False).save_pretrained(tmp_path / "base")
+    base = AutoModel.from_pretrained(tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["query"], task_type="FEATURE_EXTRACTION")
+    get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
+    export_adapter(tmp_path / "adapter", tmp_path / "out", "merged")
 
 
 def test_the_batch_of_an_encoder_and_decoder_has_one_end_if_the_config_names_it():

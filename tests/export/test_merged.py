@@ -1,11 +1,14 @@
 """A merged model is an ordinary one with the outputs of the adapted base, and its tokenizer."""
 
+import shutil
+
 import pytest
 import torch
 from exports import CASES, logits, saved
 from models import save_tokenizer, tiny_llama
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from weightlora.errors import ModelError
 from weightlora.export.base import Base
@@ -52,6 +55,40 @@ def test_the_tokenizer_goes_along(tmp_path):
     (tmp_path / "out").mkdir()
     assert merge(adapter, tmp_path / "out", compare=False, base=str(tmp_path / "base"))[1] is None
     assert "film" in AutoTokenizer.from_pretrained(tmp_path / "out").get_vocab()
+
+
+def test_no_empty_tokenizer_is_made_of_a_base_without_one(tmp_path):
+    config = Qwen2Config(
+        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    base = Qwen2ForCausalLM(config)
+    base.save_pretrained(tmp_path / "base")
+    model = get_peft_model(
+        Qwen2ForCausalLM.from_pretrained(tmp_path / "base"),
+        LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    merge(tmp_path / "adapter", tmp_path / "out", compare=False)
+    assert not list((tmp_path / "out").glob("tokenizer*"))
+
+
+@pytest.mark.parametrize("compare", [True, False])
+def test_a_dtype_that_cannot_hold_a_weight_is_refused(compare, tmp_path):
+    base = tiny_llama()
+    base.model.layers[0].mlp.down_proj.weight.data[0, 0] = 7e4
+    base.save_pretrained(tmp_path / "base")
+    adapter = saved("gates")
+    with pytest.raises(ModelError, match=r"'model.layers.0.mlp.down_proj.weight' has values that float16 cannot hold"):
+        merge(adapter, tmp_path / "out", torch.float16, compare, base=str(tmp_path / "base"))
+
+
+def test_a_tensor_without_a_place_is_not_lost(tmp_path):
+    adapter = shutil.copytree(saved("gates"), tmp_path / "adapter")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_new_scale"] = torch.ones(1)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"no place for the tensor '.*lora_new_scale' of the adapter"):
+        merge(adapter, tmp_path / "out", compare=False, base=str(saved("gates").parent / "base"))
 
 
 @pytest.mark.parametrize("compare", [True, False])

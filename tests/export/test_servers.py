@@ -47,6 +47,26 @@ def test_who_reads_the_source_as_peft_does(name, servers):
     assert alike(read(saved(name))) == servers
 
 
+@pytest.mark.parametrize(
+    ("names", "server", "note"),
+    [
+        (["transformer.h.0.attn.c_attn"], SGLANG, "it leaves out transformer.h.0.attn.c_attn, which is in no layer"),
+        (
+            ["language_model.layers.0.mlp.down_proj", "vision_tower.layers.0.mlp.down_proj"],
+            SGLANG,
+            "for modules of the same layers",
+        ),
+        (["model.layers.0.mlp.down_proj", "model.vision_tower.layers.0.mlp.fc1"], NEW, "that read images or audio"),
+    ],
+)
+def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
+    source = read(saved("plain LoRA"))
+    pairs = [replace(pair, name=name) for pair, name in zip(source.pairs, names, strict=False)]
+    found = verdict(replace(source, pairs=pairs))
+    assert not found[server].alike and note in found[server].note
+    assert found[PEFT].alike
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_server_reads_a_portable_export_with_whole_groups(name, tmp_path):
     source = read(saved(name))

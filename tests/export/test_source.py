@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from exports import CASES, saved
-from models import adamw, lora_bert, lora_zoo, tiny_bert, train
+from models import adamw, lora_bert, lora_zoo, tiny_bert, tiny_llama, train
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -93,6 +93,43 @@ def test_gates_that_are_not_in_the_adapter_yet_are_refused(selection, steps, ref
             check_final(tmp_path)
     else:
         check_final(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("mine", True), ("other", False)])
+def test_the_state_of_an_adapter_of_another_name_is_above_it(name, refused, tmp_path):
+    model = get_peft_model(tiny_bert(), LoraConfig(r=2, target_modules="all-linear"), adapter_name="mine")
+    optimizer = adamw(model)
+    config = WeightLoraConfig(keep=2, select_steps=4, selection="stoiht", adapter_name="mine")
+    selector = WeightLora(model, optimizer, config)
+    train(model, optimizer, selector, steps=3)
+    model.save_pretrained(tmp_path)
+    write_state(selector.state_dict(), tmp_path)
+    (tmp_path / "mine").rename(tmp_path / name)  # an adapter of its own
+    if refused:
+        with pytest.raises(DataError, match="its gates are not in the adapter yet"):
+            check_final(tmp_path / name)
+    else:
+        check_final(tmp_path / name)
+
+
+def test_what_another_peft_wrote_into_the_config_is_not_passed_over(copy):
+    edit(copy, of_old=None, of_new=False)
+    read(copy)
+    edit(copy, use_future_variant=True)
+    with pytest.raises(
+        DataError, match=r"has use_future_variant=True, which this PEFT does not know and would ignore"
+    ):
+        read(copy)
+
+
+@pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
+def test_the_layer_that_is_tied_to_a_saved_one_is_no_stranger(saved, tmp_path):
+    config = LoraConfig(
+        r=2, target_modules=["q_proj"], modules_to_save=[saved], ensure_weight_tying=True, task_type="CAUSAL_LM"
+    )
+    get_peft_model(tiny_llama(tied=True), config).save_pretrained(tmp_path)
+    source = read(tmp_path)
+    assert len(source.heads) >= 1 and not source.others
 
 
 def test_a_directory_without_an_adapter_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from ..adapters import base_model_of, find_adapters
 from ..errors import ModelError
 from .source import PREFIX, Place
 
-__all__ = ["TENSORS", "Base"]
+__all__ = ["TENSORS", "Base", "is_lost"]
 
 TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
@@ -38,6 +38,11 @@ HEADED = tuple(TASKS[task].removeprefix("AutoModel") for task in ("QUESTION_ANS"
 HEADS = ("classifier.weight", "score.weight", "out_proj.weight")
 
 
+def is_lost(name: str | None) -> bool:
+    """Whether the name of a base is a path at which there is no directory."""
+    return str(name).startswith((".", "/", "~")) and not Path(str(name)).is_dir()
+
+
 class Base:
     """The base model of an adapter, loaded where it is asked for.
 
@@ -46,6 +51,8 @@ class Base:
         given: A directory or a hub id that takes the place of that name.
         heads: Tensors of `modules_to_save`, which tell the number of classes.
         optional: Whether the adapter can be exported without its base, by comparing tensors only.
+        written: Whether the weights of the base are written, too, so that none may be random. Otherwise only the head
+            of a classifier is asked for: random weights elsewhere are the same on both sides of a comparison.
     """
 
     def __init__(
@@ -54,8 +61,9 @@ class Base:
         given: str | None = None,
         heads: Mapping[str, Tensor] | None = None,
         optional: bool = False,
+        written: bool = False,
     ):
-        self.adapter, self.optional = adapter, optional
+        self.adapter, self.optional, self.written = adapter, optional, written
         self.name: str | None = given or adapter.base_model_name_or_path
         self.revision: str = "main" if given else adapter.revision or "main"
         self.heads = heads or {}
@@ -113,10 +121,16 @@ class Base:
         return base
 
     def _refuse_lost(self, model: nn.Module, missing: Iterable[str]) -> None:
-        """Raise if neither the base nor the adapter has some weights of the head: Transformers has drawn others."""
-        known = dict(model.named_parameters())
+        """Raise if neither the base nor the adapter has some weights: Transformers has drawn others.
+
+        A pooler of an encoder is let pass, because checkpoints of language models have none, and embeddings are
+        rarely taken from it.
+        """
+        known, kind = dict(model.named_parameters()), type(model).__name__
         lost = {name.rpartition(".")[0] for name in missing if name in known and PREFIX + name not in self.heads}
-        if lost and any(part in type(model).__name__ for part in HEADED):
+        if "For" not in kind:
+            lost = {name for name in lost if not f".{name}".partition(".pooler")[1]}
+        if lost and (self.written or any(part in kind for part in HEADED)):
             names = ", ".join(sorted(lost))
             raise ModelError(
                 f"neither the base model {self.name} nor the adapter has the weights of {names}, which were random in "
@@ -186,14 +200,10 @@ class Base:
 
     def _missing(self, error: Exception) -> ModelError:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        what = "cannot be found" if self._is_missing() else "cannot be loaded"
+        what = "cannot be found" if is_lost(self.name) else "cannot be loaded"
         return ModelError(
             f"the base model {self.name} {what} ({lines[0].rstrip('.')}): give it with {BASE}{self._or()}."
         )
 
     def _or(self) -> str:
         return f", or compare the tensors alone with {TENSORS}" if self.optional else ""
-
-    def _is_missing(self) -> bool:
-        name = str(self.name)
-        return name.startswith((".", "/", "~")) and not Path(name).is_dir()

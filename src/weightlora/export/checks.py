@@ -15,7 +15,16 @@ from .base import BASE, TENSORS
 from .pairs import Pair, difference
 from .source import PREFIX
 
-__all__ = ["Outputs", "check_tables", "compare_outputs", "compare_pairs", "loaded", "outputs", "probe_batch"]
+__all__ = [
+    "Outputs",
+    "check_shapes",
+    "check_tables",
+    "compare_outputs",
+    "compare_pairs",
+    "loaded",
+    "outputs",
+    "probe_batch",
+]
 
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """How far the product of a pair may be from the source's, by the dtype that it is written in: relative, in norm."""
@@ -73,6 +82,8 @@ def compare_pairs(source: Iterable[Pair], written: Iterable[Pair], dtype: torch.
 def check_tables(tables: Mapping[str, Tensor], model: nn.Module) -> None:
     """Raise a `ModelError` if base embeddings beside the adapter are not those of the base: no server would read them.
 
+    Embeddings of new tokens, which the base lacks, are refused, too.
+
     Args:
         tables: From `Source.tables`. Rounding to another dtype is no difference.
         model: The base.
@@ -81,12 +92,39 @@ def check_tables(tables: Mapping[str, Tensor], model: nn.Module) -> None:
     for key, table in tables.items():
         name = key.removeprefix(PREFIX).replace(".base_layer.", ".")
         weight, rows = weights.get(name), table.to(torch.float32)
-        if weight is None or weight.shape != rows.shape:
-            continue  # PEFT says so
+        if weight is None:
+            raise ModelError(f"the base has no {name!r}, beside which the adapter was trained: give it with {BASE}.")
+        if weight.shape != rows.shape:
+            raise ModelError(
+                f"the adapter was trained beside {name!r} of shape {tuple(rows.shape)}, and the base has "
+                f"{tuple(weight.shape)}, as before new tokens were added: save the model that was trained, with "
+                f"PeftModel.unload(), as a base, and give it with {BASE}."
+            )
         if ((rows - weight).norm(dim=1) > TOLERANCES[torch.bfloat16] * weight.norm(dim=1)).any():
             raise ModelError(
                 f"the adapter was trained beside another {name!r} than the base's, and servers read the base's: save "
                 f"PeftModel.from_pretrained(base, ADAPTER_DIR).unload() as a base, and give it with {BASE}."
+            )
+
+
+def check_shapes(pairs: Iterable[Pair], skeleton: nn.Module) -> None:
+    """Raise a `ModelError` if the base has no module of a pair's name and shape.
+
+    Args:
+        pairs: On linear layers and embeddings; others are passed over.
+        skeleton: The base without weights.
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in skeleton.named_parameters(remove_duplicate=False)}
+    for pair in pairs:
+        wanted = (pair.b.shape[0], pair.a.shape[-1])
+        if pair.kind == "embedding":
+            wanted = wanted[::-1]
+        found = shapes.get(f"{pair.name}.weight")
+        if pair.kind in ("linear", "embedding") and found != wanted:
+            has = "no such module" if found is None else f"one of shape {found}"
+            raise ModelError(
+                f"the adapter {pair.name!r} belongs to a weight of shape {wanted}, and the base has {has}: give the "
+                f"base that it was trained on with {BASE}."
             )
 
 
@@ -179,7 +217,10 @@ def attach(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
     adapted = {adapter.name for adapter in find_adapters(model, "default", check=False)}
     if wrong := adapted.symmetric_difference(names):
         verb = "also adapts" if (name := min(wrong)) in adapted else "does not adapt"
-        raise ModelError(f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model.")
+        raise ModelError(
+            f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model, or the adapter is of "
+            "a Transformers that named its modules otherwise; then load it with PEFT, and save it again."
+        )
     return model
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from ..errors import ConfigError, DataError
 from ..extras import require
 from ..files import replacing_directory, write_json
 from ..run import check_empty
-from .base import Base
-from .checks import Outputs, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
+from .base import Base, is_lost
+from .checks import Outputs, check_shapes, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
 from .features import check_features, check_tied
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
@@ -128,11 +128,20 @@ def export_adapter(
     directory = find_adapter(adapter_dir)
     if target in (directory.resolve(), *directory.resolve().parents):
         raise DataError(f"{out_dir} is the adapter itself, or holds it: give another directory.")
+    if target.is_dir() and (inside := min((path for path in target.iterdir() if path.is_dir()), default=None)):
+        raise DataError(
+            f"{inside} is a directory, which no export makes, so {out_dir} is not overwritten: move it away."
+        )
     check_final(directory)
     source = read_source(directory, lambda config: Base(config, base).places(config))
+    if base is not None and is_lost(source.config.base_model_name_or_path):  # readers look there for the base
+        source = replace(source, raw={**source.raw, "base_model_name_or_path": base, "revision": None})
     check_features(source, profile)
     optional = profile in ("portable", "compact") and not complete_fused
-    model = Base(source.config, base, source.heads, optional)
+    model = Base(source.config, base, source.heads, optional, written=profile == "merged")
+    for name in (model.name, llama_cpp):
+        if name and Path(name).is_dir() and target in (place := Path(name).resolve(), *place.parents):
+            raise DataError(f"{out_dir} is, or holds, {name}, which the export needs: give another directory.")
     check_tied(source, model, profile)
     with _in_one_sentence(target), replacing_directory(target) as staging:
         found = _export(
@@ -188,6 +197,7 @@ def _gguf(
     source: Source, base: Base, staging: Path, dtype: torch.dtype, llama_cpp: str | os.PathLike[str] | None
 ) -> list[Pair]:
     config = base.config()
+    check_shapes(source.pairs, base.skeleton())
     if llama_cpp is None and config.model_type in ARCHITECTURES:
         write_gguf(source.pairs, staging, dtype, config)
     else:

@@ -1,7 +1,7 @@
 """What each profile can hold of PEFT's features, and why an adapter that has another one is refused."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ..adapters.variants import UNSERVED_INITS
 from ..errors import ModelError
@@ -12,6 +12,9 @@ __all__ = ["FEATURES", "check_features", "check_tied"]
 
 PEFT_LAYOUT = frozenset({"portable", "compact", "merged"})
 MERGED, NONE = frozenset({"merged"}), frozenset[str]()
+CONV1D = (".c_attn", ".c_fc", ".c_proj")
+"""How the names of GPT-2's Conv1D layers end. Other models have linear layers of these names."""
+
 EVERY = frozenset({"portable", "compact", "merged", "mlx", "gguf"})
 
 
@@ -78,14 +81,19 @@ FEATURES: dict[str, Feature] = {
 }
 
 
+def _refuse(name: str, profile: str) -> NoReturn:
+    feature = FEATURES[name]
+    others = [other for other in ("portable", "compact", "merged") if other in feature.profiles]
+    remedy = f"choose profile {' or '.join(map(repr, others))}" if others else "no profile keeps it"
+    why = feature.why.replace("NAME", profile)
+    raise ModelError(f"{name} cannot be exported to profile {profile!r}: {why}. {remedy.capitalize()}.")
+
+
 def check_features(source: Source, profile: str) -> None:
     """Raise a `ModelError` if the adapter has something that the profile cannot hold, and name it."""
     for name, feature in FEATURES.items():
         if profile not in feature.profiles and feature.present(source):
-            others = [other for other in ("portable", "compact", "merged") if other in feature.profiles]
-            remedy = f"choose profile {' or '.join(map(repr, others))}" if others else "no profile keeps it"
-            why = feature.why.replace("NAME", profile)
-            raise ModelError(f"{name} cannot be exported to profile {profile!r}: {why}. {remedy.capitalize()}.")
+            _refuse(name, profile)
     if source.others and profile != "merged":
         key = next(iter(source.others))
         raise ModelError(
@@ -95,11 +103,18 @@ def check_features(source: Source, profile: str) -> None:
 
 
 def check_tied(source: Source, base: Base, profile: str) -> None:
-    """Raise a `ModelError` if mlx-lm or llama.cpp would use an adapter in two places, or in none.
+    """Raise a `ModelError` if mlx-lm or llama.cpp would use an adapter in two places or in none, or transposed.
 
+    The last linear layer decides what PEFT says of all in `fan_in_fan_out`, so the config alone does not tell Conv1D.
     Where the input embeddings are the output layer, too, both apply an adapter on the embeddings to the output as
     well, and have no layer for one on the output. PEFT adapts the one that it names.
     """
+    if (
+        profile in ("mlx", "gguf")
+        and any(pair.name.endswith(CONV1D) for pair in source.pairs)
+        and base.config().model_type == "gpt2"
+    ):
+        _refuse("fan_in_fan_out", profile)
     ends = [pair.name for pair in source.pairs if pair.kind == "embedding" or f".{pair.name}".endswith(".lm_head")]
     if profile in ("mlx", "gguf") and ends and base.is_tied():
         raise ModelError(

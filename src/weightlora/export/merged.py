@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from peft import get_peft_model_state_dict
 from torch import nn
 
 from ..errors import ModelError
@@ -37,6 +38,11 @@ def write_merged(
     loaded = base.load()
     _refuse_shared(loaded, [pair.path for pair in source.pairs])
     model = attach(loaded, source.directory, [pair.name for pair in source.pairs])
+    if lost := source.others.keys() - get_peft_model_state_dict(model).keys():
+        raise ModelError(
+            f"PEFT has no place for the tensor {min(lost)!r} of the adapter, and a merged model would lack it: "
+            "install the PEFT that wrote it, or remove what trains it."
+        )
     before = without = batch = None
     if compare:
         batch = probe_batch(model.get_base_model())
@@ -48,7 +54,15 @@ def write_merged(
     except (ValueError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"PEFT cannot merge this adapter into its base: {str(error).rstrip('.')}.") from error
     kind = dtype or getattr(base.config(), "dtype", None) or torch.float32
+    finite = {name for name, tensor in merged.state_dict().items() if tensor.isfinite().all()}
     merged.to(kind)
+    if lost := [
+        name for name, tensor in merged.state_dict().items() if name in finite and not tensor.isfinite().all()
+    ]:
+        raise ModelError(
+            f"{lost[0]!r} has values that {str(kind).removeprefix('torch.')} cannot hold, so nothing was written: "
+            "add --dtype float32 or bfloat16 (in Python dtype=...)."
+        )
     merged.save_pretrained(directory)  # type: ignore[operator]
     _save_tokenizer(source, base, directory)
     wanted = merged.state_dict()
@@ -79,12 +93,19 @@ def _refuse_shared(model: nn.Module, paths: Iterable[str]) -> None:
 
 
 def _save_tokenizer(source: Source, base: Base, directory: Path) -> None:
-    """Save the tokenizer beside the model, the adapter's own or else the base's, where there is one."""
+    """Save the tokenizer beside the model, the adapter's own or else the base's, where there is one.
+
+    Transformers makes an empty one of some kinds from a directory without any file of a tokenizer.
+    """
     from transformers import AutoTokenizer
 
     for place in (str(source.directory), base.name):
         try:
-            AutoTokenizer.from_pretrained(place, revision=base.revision).save_pretrained(directory)
+            tokenizer = AutoTokenizer.from_pretrained(place, revision=base.revision)
         except Exception:  # a model of images has none, and a broken one is no reason to lose the merged weights
             continue
-        return
+        files = {"tokenizer_config.json", *tokenizer.vocab_files_names.values()}
+        folder = Path(str(place))
+        if not folder.is_dir() or any((folder / name).is_file() for name in files):
+            tokenizer.save_pretrained(directory)
+            return

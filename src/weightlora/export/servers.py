@@ -4,6 +4,7 @@ The rules are restated from the servers' sources; each names the file and the ve
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,13 @@ __all__ = ["SERVERS", "Refused", "Server", "Verdict", "verdicts", "vllm_rank"]
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` takes (vllm/config/lora.py, 0.32.0)."""
+
+
+LAYER = re.compile(r"layers\.\d+\.")
+"""Where SGLang finds the number of a layer (sglang/srt/layers/utils/common.py 0.5.23, get_layer_id)."""
+
+TOWER = re.compile(r"vision|visual|audio")
+"""In the names of modules outside the language model, which vLLM adapts if told to (vllm/config/lora.py 0.32.0)."""
 
 
 class Refused(Exception):
@@ -109,6 +117,8 @@ def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
 
 def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
     _refuse_kinds(pairs, "convolution")
+    if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
+        raise Refused(f"it leaves out the parts of a model that read images or audio, such as {tower}")
     if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
         raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")
     rank = max(pair.rank for pair in pairs)
@@ -122,10 +132,20 @@ def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> 
         raise Refused(f"it does not read {heads[0]}, which was trained whole")
     if isinstance(config.target_modules, str):
         raise Refused("it reads no regular expression in target_modules")
-    if other := next((pair for pair in pairs if pair.rank != config.r), None):
-        raise Refused(f"it loads one rank only, {config.r}, and {other.name} has rank {other.rank}")
+    if odd := next((pair for pair in pairs if pair.rank != config.r), None):
+        raise Refused(f"it loads one rank only, {config.r}, and {odd.name} has rank {odd.rank}")
     names = {pair.name for pair in pairs}
-    for name in (pair.name for pair in pairs):
+    stacks: dict[str, str] = {}
+    for name in sorted(names):
+        layer = LAYER.search(name)
+        if layer is not None:
+            stacks.setdefault(name[: layer.start()], name)
+        elif name.rpartition(".")[2] not in ("embed_tokens", "lm_head"):
+            raise Refused(f"it leaves out {name}, which is in no layer of a list called layers")
+    if len(stacks) > 1:
+        one, other, *_ = stacks.values()
+        raise Refused(f"it takes {one} and {other} for modules of the same layers")
+    for name in sorted(names):
         parent, _, last = name.rpartition(".")
         needed = {**dict.fromkeys(GROUPS[0], ("q_proj", "v_proj")), "up_proj": ("gate_proj",)}.get(last, ())
         if missing := [one for one in needed if f"{parent}.{one}" not in names]:

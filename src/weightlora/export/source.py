@@ -4,10 +4,11 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
@@ -98,12 +99,17 @@ def check_final(directory: Path) -> None:
     The gates are in the scalings once the choice is final. Until then they are in the state beside the adapter, which
     PEFT and servers do not read.
 
+    PEFT saves an adapter of another name than "default" in a folder of its own, and the state is above it.
+
     Raises:
         StateError: If that state is damaged.
     """
-    if not (directory / STATE_FILE).is_file():
+    place = next((place for place in (directory, directory.parent) if (place / STATE_FILE).is_file()), None)
+    if place is None:
         return
-    state = State.from_dict(read_state(directory))
+    state = State.from_dict(read_state(place))
+    if place != directory and state.config["adapter_name"] != directory.name:
+        return  # of another adapter
     if state.round < state.config["rounds"] and any(omega not in (0, 1) for omega in state.omega):
         raise DataError(
             f"{directory} was saved after {state.step_count} of {state.config['select_steps']} selection steps, and "
@@ -126,6 +132,12 @@ def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Pla
     if not isinstance(raw, dict) or str(raw.get("peft_type", "")).upper() != "LORA":
         kind = raw.get("peft_type") if isinstance(raw, dict) else None
         raise DataError(f"{directory} holds a PEFT adapter of type {kind!r}, and only LORA is exported.")
+    unknown = sorted(raw.keys() - {field.name for field in fields(LoraConfig)})
+    if lost := [name for name in unknown if raw[name]]:
+        raise DataError(
+            f"{directory / CONFIG} has {lost[0]}={raw[lost[0]]!r}, which this PEFT does not know and would ignore: "
+            "install the PEFT that wrote it, or remove the entry if it changes no output."
+        )
     config = _config(directory)
     try:
         tensors = load_file(directory / WEIGHTS)
@@ -149,6 +161,8 @@ def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Pla
         for path, pair in sorted(factors.items(), key=lambda entry: _natural(entry[0]))
     ]
     heads = {key: t for key, t in others.items() if _is_of(key, config.modules_to_save or ())}
+    if config.ensure_weight_tying:  # PEFT saves the layer that is tied to one of these, too
+        heads |= {key: t for key, t in others.items() if any(torch.equal(t, head) for head in heads.values())}
     tables = {key: t for key, t in others.items() if key.endswith(".base_layer.weight")}
     rest = {key: t for key, t in others.items() if key not in heads and key not in tables}
     return Source(directory, config, raw, pairs, heads, tables, rest)
