@@ -246,6 +246,7 @@ def test_a_bad_value_is_told_its_rule_and_the_remedy(settings, message):
         {"constraint": "simplex"},
         {"rank_by": "magnitude"},
         {"omega_follows_lr": True},
+        {"omega_lr": 0.2},
     ],
     ids=str,
 )
@@ -353,9 +354,10 @@ def test_a_fraction_lies_between_0_and_1(select_steps):
 
 
 def test_numbers_of_numpy_do():
-    config = WeightLoraConfig(keep=np.int64(3), select_steps=np.int32(40), seed=np.uint8(5), omega_lr=np.float32(2))
+    odd = {"selection": "stoiht", "omega_lr": np.float32(2)}
+    config = WeightLoraConfig(keep=np.int64(3), select_steps=np.int32(40), seed=np.uint8(5), **odd)
     assert [type(value) for value in (config.keep, config.select_steps, config.seed)] == [int, int, int]
-    assert config == WeightLoraConfig(keep=3, select_steps=40, seed=5, omega_lr=2.0)
+    assert config == WeightLoraConfig(keep=3, select_steps=40, seed=5, selection="stoiht", omega_lr=2.0)
     json.dumps(asdict(config))
 
 

@@ -343,12 +343,15 @@ def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step():
     optimizer = adamw(model)
     selector = WeightLora(model, optimizer, WeightLoraConfig(**GRADIENT))
     model(**batch()).loss.backward()
-    optimizer.step()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
     with pytest.raises(
         TrainingError,
         match=r"^selection='gradient' chooses before the first step, .*: call probe\(batches\) before the loop, or",
     ):
-        selector.step()
+        optimizer.step()  # the loop needs no step() of the selector
+    assert all(map(torch.equal, before, model.parameters()))
+    selector.probe([batch()])
+    optimizer.step()
 
 
 def test_the_model_is_left_as_it_was_when_a_batch_fails():

@@ -17,7 +17,7 @@ Expand = Literal["none", "random", "qr", "restart"]
 
 DEFAULT_KEEP = 0.25
 DEFAULT_STEPS = 0.2
-OF_GATES = ("warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr")
+OF_GATES = ("omega_lr", "warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr")
 
 
 @dataclass(repr=False)
@@ -49,7 +49,7 @@ class WeightLoraConfig:
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
         rounds: Reach K in this many disconnects, each of which keeps the same ratio of the adapters.
         omega_lr: Step size eta of the gates' gradient step, `omega <- omega - eta * dL/domega`.
-        omega_follows_lr: Multiply `omega_lr` by the factor of the user's LR scheduler (not of `ReduceLROnPlateau`).
+        omega_follows_lr: Multiply `omega_lr` by the factor of the user's LR scheduler, at most by 1.
         constraint: `"l0"`: at most K gates differ from 0. `"simplex"`: the gates are also projected onto the
             probability simplex, and those that reach 0 are disconnected (so fewer than K may survive).
         rank_by: What the projection sorts: the gates' `"value"` (the paper's code) or their `"magnitude"`.

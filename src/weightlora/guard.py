@@ -27,6 +27,7 @@ class StepGuard:
 
     Attributes:
         go_back: What to do after such a step, where the caller knows a checkpoint.
+        before_step: Called first at each step. It may raise.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class StepGuard:
         average: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.go_back: Callable[[], str] = lambda: START_AGAIN
+        self.before_step: Callable[[], None] = lambda: None
         self._optimizer, self._named, self._average = optimizer, named, average
         self._stepped = False
         self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
@@ -58,6 +60,7 @@ class StepGuard:
         self._average = None
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        self.before_step()
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._stepped, self._skipped = True, found
@@ -78,6 +81,12 @@ class StepGuard:
                 f"and {self.go_back()}."
             )
         self._stepped, self._skipped = True, None
+
+
+def refuse_late_probe(selector: Any) -> None:
+    """Raise, at a step of the optimizer, if the selector needs a probe and had none: all adapters would train."""
+    if selector.needs_probe:
+        selector.finish()
 
 
 def after_closure(args: Any, kwargs: Any, look: Callable[[], None]) -> Any:

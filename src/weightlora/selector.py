@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from itertools import compress
 from typing import Any
 
@@ -19,7 +20,7 @@ from .costs import limit_for
 from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
 from .fresh import warn_of_fresh
-from .guard import StepGuard
+from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather
 from .recompute import gathering
@@ -53,7 +54,7 @@ class WeightLora(Described):
         kinds, sizes: By name, whether it is a `"module"` or a `"parameter"`, and its parameters at the start.
         step_count: Optimizer steps seen in the selection phase.
         rounds_over: Rounds that ended with a decision.
-        guard: Refuses optimizer steps along gradients that are NaN or infinite, during the whole training.
+        guard: Refuses optimizer steps before `probe()`, and along gradients that are NaN or infinite.
         limit: The measured bound that `keep_step_time` or `keep_memory` sets; else None.
         has_gates: Whether the rule multiplies adapters by gates.
         history: A dict per step (0 is the probe): `step`, `phase`, `active` (gates that are not 0), `score` and, with
@@ -109,6 +110,7 @@ class WeightLora(Described):
         self.history: list[dict[str, Any]] = []
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
         self.guard = StepGuard(self.optimizer, model.named_parameters, self.engine.average)
+        self.guard.before_step = partial(refuse_late_probe, self)
         self._begin() if saved is None else self._restore(saved)
 
     def _begin(self) -> None:
@@ -186,8 +188,6 @@ class WeightLora(Described):
     def observe(self, grad_scale: float | None = None) -> None:
         """The first half of `step()`: read gradients, move and project the gates. Changes no structure."""
         self.engine.compare(self.model)
-        if self.needs_probe:
-            self.finish()
         if (phase := self.phase) == "train":
             return
         taken = self._rule.take(1.0 if grad_scale is None else grad_scale)

@@ -137,7 +137,9 @@ def test_gguf_asks_the_base_for_the_shapes(tmp_path):
     config = tiny_llama().config
     config.hidden_size, config.head_dim = 32, 16
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
-    with pytest.raises(ModelError, match=r"belongs to a weight of shape \(16, 24\), and the base has one of shape \(32, 24\)"):
+    with pytest.raises(
+        ModelError, match=r"belongs to a weight of shape \(16, 24\), and the base has one of shape \(32, 24\)"
+    ):
         export_adapter(saved("gates"), tmp_path / "out", "gguf", base=str(tmp_path / "wide"))
 
 

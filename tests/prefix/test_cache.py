@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from weightlora import PrefixCache
 from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
+from weightlora.prefix.cut import find_cut
 
 LAYERS = {"num_hidden_layers": 4}
 KINDS = {
@@ -98,10 +100,10 @@ def test_the_training_is_the_same_and_lower_blocks_run_once_for_each_example(kin
     with PrefixCache(model, tmp_path) as cache:
         runs = count_runs(cache._cut.blocks[1])
         found = losses_of(model, causal=causal)
-        cache._cut.blocks[1]._forward_hooks.clear()
+        del cache._cut.blocks[1].forward
     assert found == pytest.approx(expected, abs=1e-5)
     assert (cache.first, cache.fills, cache.reads) == (2, STEPS, 2 * STEPS)
-    assert len(runs) == STEPS + 2 + 2, "and twice in the trial, and once in each pass to compare"
+    assert len(runs) == STEPS + 3 + 2, "and three times in the trial, and once in each pass to compare"
     assert state_of(model) == before
     bytes_of_all = sum(map(len, examples())) * 16 * 4
     assert (tmp_path / "block-2/process-0/states.bin").stat().st_size == bytes_of_all
@@ -467,7 +469,7 @@ def test_passes_of_a_reference_do_not_count_as_another_epoch(tmp_path):
                 model(**batch).loss.backward()
                 model.zero_grad()
     assert (cache.fills, cache.reads) == (STEPS, 5 * STEPS)
-    assert len(runs) == STEPS + 1 + 2 + 2, "as without a reference, and the first batch after its own reference"
+    assert len(runs) == STEPS + 1 + 3 + 2, "as without a reference, and the first batch after its own reference"
 
 
 def test_evaluation_does_not_read_where_the_blocks_below_compute_something_else_in_it(tmp_path):
@@ -601,3 +603,82 @@ def test_a_second_open_is_refused(tmp_path):
     losses_of(model, 1)
     cache.close()
     assert "forward" not in vars(model.get_base_model().bert)
+
+
+def test_a_hook_on_a_block_that_would_not_run_is_named(tmp_path):
+    model = build("BERT").train()
+    seen: list[Any] = []
+    with PrefixCache(model, tmp_path) as cache:
+        handle = cache._cut.blocks[0].register_forward_hook(lambda *_: seen.append(1))
+        with pytest.warns(UserWarning, match="because block 0 has a forward hook, which would not see examples"):
+            losses_of(model)
+        assert (cache.reads, len(seen)) == (0, 3 * STEPS)
+        handle.remove()
+        losses_of(model)
+        assert cache.reads
+
+
+def test_what_a_lower_block_leaves_on_a_module_is_not_taken_from_another_batch(tmp_path):
+    model = build("Llama").train()
+    backbone = find_cut(model).backbone
+    lower, last = backbone.layers[0], backbone.layers[-1]
+    before, after = type(lower).forward, type(last).forward
+    left: list[torch.Tensor] = []
+
+    def leave(*args, **kwargs):
+        left[:] = [before(lower, *args, **kwargs)]
+        return left[0]
+
+    lower.forward = leave
+    last.forward = lambda *args, **kwargs: after(last, *args, **kwargs) + left[0][:, :1].detach()
+    with PrefixCache(model, tmp_path), pytest.raises(ModelError, match="need more than the hidden states of tokens"):
+        losses_of(model, causal=True)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_packed_texts_are_read_only_if_they_do_not_see_each_other(use_cache, tmp_path):
+    model = build("Llama").train()
+    model.config.use_cache = use_cache
+    rows = examples()
+
+    def packed(several):
+        places = torch.cat([torch.arange(len(row)) for row in several])[None]
+        ids = torch.cat(several)[None]
+        return {"input_ids": ids, "position_ids": places, "labels": ids}
+
+    batches = [packed(rows[:1]), packed(rows[1:5]), packed(rows[5:9])] * 3
+    expected = losses_on(copy.deepcopy(model), batches)
+    with PrefixCache(model, tmp_path) as cache:
+        if use_cache:
+            with pytest.warns(UserWarning, match=r"see each other unless model.config.use_cache=False"):
+                found = losses_on(model, batches)
+        else:
+            found = losses_on(model, batches)
+        assert cache.reads == (2 if use_cache else 6)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_pass_that_compares_trains_on_what_is_stored(tmp_path):
+    """So that a resumed run is bit for bit the one that was not stopped."""
+    model = build("BERT").train()
+    with PrefixCache(model, tmp_path) as cache:
+        losses_of(model, 1)
+        cache._due = True
+        [batch] = [padded(examples()[:4])]
+        first = model(**batch).loss
+        assert not cache._due
+        assert torch.equal(first, model(**batch).loss)
+
+
+def test_all_caches_of_a_directory_have_max_bytes_together(tmp_path):
+    model = upper_bert(2)
+    with PrefixCache(model, tmp_path, max_bytes=4000):
+        losses_of(model, 2)
+    used = sum(path.stat().st_size for path in tmp_path.glob("**/*.bin"))
+    assert 3000 < used <= 4000
+    with pytest.raises(DataError, match=r"is no more than the [\d,]+ bytes of other caches in"):
+        PrefixCache(upper_bert(3), tmp_path, max_bytes=used)
+    model = upper_bert(3)
+    with PrefixCache(model, tmp_path, max_bytes=4000):
+        losses_of(model, 2)
+    assert sum(path.stat().st_size for path in tmp_path.glob("**/*.bin")) <= 4000

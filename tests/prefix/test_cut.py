@@ -110,6 +110,14 @@ def test_dropout_is_refused_by_name_unless_it_is_accepted():
     check_dropout(find_cut(upper_bert()), "refuse")
 
 
+def test_batch_normalization_is_refused_unless_its_statistics_are_fixed():
+    model = upper_bert()
+    model.get_base_model().bert.encoder.layer[0].output.dense = nn.Sequential(nn.Linear(32, 16), nn.BatchNorm1d(16))
+    with pytest.raises(ModelError, match=r"BertLayer.output.dense.1 normalizes by the batch, .* prefix_dropout='off'"):
+        check_dropout(find_cut(model), "refuse")
+    check_dropout(find_cut(model), "off")
+
+
 def test_dropout_that_is_a_number_of_a_module():
     model = upper(tiny_llama(layers=3), 2)
     cut = find_cut(model)

@@ -107,6 +107,12 @@ def test_calls_that_are_not_about_single_examples_give_the_reason(call, why):
     assert isinstance(found, str) and re.search(why, found)
 
 
+def test_an_argument_that_is_switched_off_is_a_part_of_the_key():
+    plain = rows(input_ids=IDS)
+    assert rows(input_ids=IDS, is_causal=False).keys != plain.keys
+    assert rows(input_ids=IDS, use_cache=False, output_attentions=False, return_dict=False) == plain
+
+
 def test_what_changes_nothing_is_ignored():
     call = {"num_items_in_batch": torch.tensor(7), "return_dict": True, "use_cache": False, "output_attentions": None}
     call |= {"logits_to_keep": 0}

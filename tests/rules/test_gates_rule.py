@@ -140,6 +140,19 @@ def test_the_step_size_is_never_above_its_own_under_one_cycle():
     assert shares[0] == pytest.approx(1 / 25) and max(shares) == pytest.approx(1, abs=0.05)
 
 
+def test_the_schedule_is_that_of_the_adapters_and_raises_nothing():
+    rule, optimizer = rule_and_optimizer(omega_follows_lr=True)
+    head = {"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0, "initial_lr": 4.0}
+    optimizer.param_groups.insert(0, head)  # a schedule of its own
+    ours = optimizer.param_groups[1]
+    ours["initial_lr"] = 2 * ours["lr"]
+    rule.update(torch.ones(12, dtype=torch.float64), 1, all_of)
+    assert rule.score.tolist() == pytest.approx([1 - 0.1 / 2] * 12)
+    ours["initial_lr"] = ours["lr"] / 100  # as CyclicLR has it
+    rule.update(torch.ones(12, dtype=torch.float64), 2, all_of)
+    assert rule.score.tolist() == pytest.approx([1 - 0.1 / 2 - 0.1] * 12)
+
+
 def test_gates_act_after_the_warm_up_and_not_before():
     rule, _ = rule_and_optimizer(warmup_steps=2)
     evidence = torch.arange(12.0, dtype=torch.float64)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from recipes import arguments
+from transformers import TrainerCallback
 
 from weightlora.errors import StateError
 from weightlora.train import fit, parse, prepare
+from weightlora.train.resuming import SETTINGS, begin_settings
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,39 @@ def test_what_cannot_be_resumed_is_one_sentence(resumed, saved: Path, tmp_path: 
     job = prepare(parse(resumed(there.get(checkpoint, checkpoint), "--method", method)))
     with pytest.raises(StateError, match=message):
         fit(job)
+
+
+class Killed(TrainerCallback):
+    def on_save(self, args, state, control, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_a_run_goes_on_with_the_settings_that_it_began_with(world: Path, tmp_path: Path):
+    more = ["--dataset", world / "glue", "--method", "lora", "--save_strategy", "steps", "--save_steps", "2"]
+
+    def job(*other):
+        return prepare(parse(arguments(world, "cola", "deberta", tmp_path / "run", *more, *other)))
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(job("--alpha", "8"), [Killed()])
+    again = ["--resume_from_checkpoint", "true"]
+    for changed, message in (
+        (["--alpha", "16"], r"began with alpha = 8\b.*, and 16\b.* is given: go on with the settings"),
+        ([], r"began with alpha = 8\b.*, and the default is given"),
+        (["--alpha", "8", "--learning_rate", "0.1"], r"began with learning_rate = .*, and 0.1 is given"),
+    ):
+        with pytest.raises(StateError, match=message):
+            fit(job(*again, *changed))
+    assert (tmp_path / "run" / SETTINGS).is_file()
+    assert fit(job(*again, "--alpha", "8", "--logging_steps", "1")).steps == 4
+    assert not (tmp_path / "run" / SETTINGS).exists(), "the result has them"
+
+
+def test_a_run_without_a_file_of_settings_goes_on(tmp_path: Path):
+    begin_settings({"alpha": 3}, tmp_path, "true", True)
+    begin_settings({"alpha": 3}, tmp_path, None, False)
+    assert not (tmp_path / SETTINGS).exists(), "another process writes it"
+    begin_settings({"alpha": 3}, tmp_path, None, True)
+    begin_settings({"alpha": 3, "save_steps": 7}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
+    with pytest.raises(StateError, match="began with alpha = 3, and the default is given"):
+        begin_settings({}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)

@@ -109,7 +109,13 @@ def test_a_model_that_the_first_batch_shows_to_be_unfit_is_a_warning_and_the_tra
     def noisy():
         model = upper_bert()
         layer = model.get_base_model().bert.encoder.layer[0]
-        layer.register_forward_hook(lambda _, __, out: out + 0.1 * torch.randn_like(out))
+        forward = layer.forward
+
+        def noise(*args, **kwargs):
+            out = forward(*args, **kwargs)
+            return out + 0.1 * torch.randn_like(out)
+
+        layer.forward = noise
         return model
 
     plain, caching = build(tmp_path / "plain", model=noisy()), PrefixCacheCallback()

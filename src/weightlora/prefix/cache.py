@@ -5,6 +5,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, TrainingError
 from .checks import check_prefix, room_in
-from .cut import adapters_in, identity_of
+from .cut import adapters_in, identity_of, watched
 from .places import BARE, Attached, entering, passed_over, without_dropout
-from .rows import Rows, ropes_of, rows_of
+from .rows import Rows, mixed, ropes_of, rows_of
 from .store import Store
 from .trial import check_kept, check_model
 
@@ -77,7 +78,8 @@ class PrefixCache:
         if self.first == 0:
             raise ModelError("block 0 trains, so nothing below it is frozen: leave the cache of the prefix out.")
         self.directory, self.reads, self.fills = Path(directory) / f"block-{self.first}", 0, 0
-        self._limit, self._examples, self._off = room_in(self.directory, max_bytes), examples, prefix_dropout == "off"
+        self._limit, self._examples = room_in(Path(directory), max_bytes, self.directory), examples
+        self._off = prefix_dropout == "off"
         self._ropes = ropes_of(getattr(self._cut.backbone, "config", None))
         self._store: Store | None = None
         self._idle, self._tried, self._due, self._form = False, False, True, BARE
@@ -147,7 +149,7 @@ class PrefixCache:
         kept = self._has_all(store, rows)
         if training and torch.is_grad_enabled():  # not a pass of a reference, which has the same rows
             self._count(rows)
-        if kept and not self._due and (training or self._in_eval) and (states := _read(store, rows)) is not None:
+        if kept and not self._due and (training or self._in_eval) and (states := store.read(rows)) is not None:
             self.reads += training
             self._found += training * len(rows.keys)
             return self._read_run(states, args, kwargs)
@@ -174,7 +176,9 @@ class PrefixCache:
             if training and torch.is_grad_enabled():
                 self._stop(f"something below block {self.first} trains now")
             return ""
-        return rows_of(self._signature, args, kwargs, adapters, self._ropes)
+        if (module := watched(self._cut)) is not None:
+            return f"{module} has a forward hook, which would not see examples that are read"
+        return rows_of(self._signature, args, kwargs, adapters, self._ropes, bool(getattr(config, "use_cache", False)))
 
     def _tell(self, why: str, training: bool) -> None:
         kind = why.partition("=")[0]  # a value may be another one in each batch
@@ -194,11 +198,7 @@ class PrefixCache:
         return all(key in store for key in rows.keys)
 
     def _read_run(self, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        def swap(hidden: Tensor) -> Tensor:
-            found = states.to(hidden.device, non_blocking=True)
-            return found.requires_grad_(hidden.requires_grad and torch.is_grad_enabled())
-
-        with passed_over(self._cut.blocks, self.first, self._form, swap):
+        with passed_over(self._cut.blocks, self.first, self._form, partial(_in_place_of, states=states)):
             return self._forward(args, self._without_keys(args, kwargs))
 
     def _without_keys(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -208,9 +208,14 @@ class PrefixCache:
     def _fill_run(self, store: Store, rows: Rows, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         met: list[Tensor] = []
         padding = rows.padding()
+        stored = store.read(rows) if all(key in store for key in rows.keys) else None
 
         def swap(hidden: Tensor) -> Tensor:
             met.append(hidden)
+            if (
+                stored is not None and stored.shape == hidden.shape
+            ):  # trained on as if it was read, once it is compared
+                hidden = _in_place_of(hidden, stored)
             fits = hidden.dim() == 3 and hidden.shape[:2] == padding.shape
             if fits and torch.is_grad_enabled() and not self._padding_checked and padding.any():
                 hidden = hidden if hidden.requires_grad else hidden.detach().requires_grad_()
@@ -233,8 +238,9 @@ class PrefixCache:
         self._form = form[0]
         if not self._tried and torch.is_grad_enabled():
             try:
-                kwargs, cut = self._without_keys(args, kwargs), self._cut
-                self._in_eval = check_model(lambda: self._forward(args, kwargs), cut, form[0], met[0], rows, self._off)
+                call = args, self._without_keys(args, kwargs)
+                run, other = (partial(self._forward, *one) for one in (call, mixed(self._signature, *call)))
+                self._in_eval = check_model(run, other, self._cut, form[0], met[0], rows, self._off)
             except ModelError as error:
                 self._refuse(error)
                 return output
@@ -242,8 +248,8 @@ class PrefixCache:
         states = met[0].detach().cpu()
         spans = enumerate(zip(rows.keys, rows.spans, strict=True))
         own = {key: states[row, start:end] for row, (key, (start, end)) in spans}
-        if all(key in store for key in own) and (kept := _read(store, rows)) is not None:
-            check_kept(states, kept, rows, self.first, self.directory)
+        if stored is not None:
+            check_kept(states, stored, rows, self.first, self.directory)
             self._due, self.reads, self._found = not self._tried, self.reads + 1, self._found + len(rows.keys)
         else:
             self.fills += 1
@@ -288,13 +294,6 @@ def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-def _read(store: Store, rows: Rows) -> Tensor | None:
-    """The hidden states of a batch with zeros at its padding; None if some are damaged."""
-    _, width, dtype = store.layout(rows.keys[0])
-    states = torch.zeros(len(rows.keys), rows.length, width, dtype=dtype)
-    for row, (key, (start, end)) in enumerate(zip(rows.keys, rows.spans, strict=True)):
-        if key not in store or store.layout(key) != (end - start, width, dtype):
-            return None
-        if not store.read_into(key, states[row, start:end]):
-            return None
-    return states
+def _in_place_of(hidden: Tensor, states: Tensor) -> Tensor:
+    found = states.to(hidden.device, non_blocking=True)
+    return found.requires_grad_(hidden.requires_grad and torch.is_grad_enabled())

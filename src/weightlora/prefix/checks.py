@@ -63,16 +63,35 @@ def most_bytes(cut: Cut, tokens: int | None) -> int | None:
     return None if tokens is None or width is None else tokens * width * dtype.itemsize
 
 
-def room_in(directory: Path, max_bytes: int | None) -> int:
-    """The most bytes that a cache may have, those that it has already included."""
+def room_in(directory: Path, max_bytes: int | None, own: Path | None = None) -> int:
+    """The most bytes that the caches in a directory may have, those that they have already included.
+
+    Args:
+        directory: Of the caches.
+        max_bytes: The most bytes of all together. None means 90 % of the free disk.
+        own: The folder of one of them, whose part is given instead.
+
+    Raises:
+        DataError: There is no room for so many, or for `own` beside the others.
+    """
     there = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
-    used = sum(path.stat().st_size for path in directory.glob("**/*.bin"))
+    used = _bytes_in(directory)
+    others = 0 if own is None else used - _bytes_in(own)
     if max_bytes is None:
-        return used + int(SHARE_OF_FREE * free)
+        return used - others + int(SHARE_OF_FREE * free)
     if max_bytes > used + free:
         raise DataError(
             f"max_bytes={max_bytes:,} is more than the {used + free:,} bytes that {directory} has room for: give "
             "fewer bytes, or a directory on a larger disk."
         )
-    return max_bytes
+    if others >= max_bytes:
+        raise DataError(
+            f"max_bytes={max_bytes:,} is no more than the {others:,} bytes of other caches in {directory}: delete "
+            "them, or give more bytes."
+        )
+    return max_bytes - others
+
+
+def _bytes_in(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.glob("**/*.bin"))

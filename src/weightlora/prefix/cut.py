@@ -19,10 +19,14 @@ from ..errors import ModelError
 from ..tensors import shards
 from .store import bits_of
 
-__all__ = ["LEAVE_OUT", "Cut", "adapters_in", "check_dropout", "find_cut", "identity_of", "trains"]
+__all__ = ["LEAVE_OUT", "Cut", "adapters_in", "check_dropout", "find_cut", "identity_of", "trains", "watched"]
 
 FORMAT = 2
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+OURS = ("accelerate", "peft", "transformers", "weightlora")
+"""Packages whose hooks may be on blocks that do not run."""
+
 LEAVE_OUT = "leave the cache of the prefix out."
 
 
@@ -92,7 +96,8 @@ def check_dropout(cut: Cut, prefix_dropout: str) -> None:
     """Check that the prefix computes the same for the same example.
 
     Raises:
-        ModelError: It has dropout, and `prefix_dropout` is not `"off"`, or dropout that cannot be switched off alone.
+        ModelError: It has dropout or batch normalization, and `prefix_dropout` is not `"off"`, or dropout that cannot
+            be switched off alone.
     """
     for module in cut.holders:
         for name, value in _dropouts(module):
@@ -102,6 +107,12 @@ def check_dropout(cut: Cut, prefix_dropout: str) -> None:
     for part in (*cut.before, *list(cut.blocks)[: max(1, cut.first)]):
         leaving = _of_trained_adapters(part)
         for path, module in part.named_modules():
+            if isinstance(module, NORMS):
+                raise ModelError(
+                    f"{type(part).__name__}.{path} normalizes by the batch, and below the lowest adapter an example "
+                    "must give the same in each: accept by prefix_dropout='off' that it uses its stored statistics, "
+                    f"or {LEAVE_OUT}"
+                )
             for name, value in [] if module in leaving else _dropouts(module):
                 where = f"{type(part).__name__}.{path}" if path else type(part).__name__
                 raise ModelError(
@@ -153,6 +164,17 @@ def _switched_on(layer: Any) -> str:
     hooks = [hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, partial)]
     of_rows = [hook.keywords.get("adapter_names", "") for hook in hooks]
     return ",".join([*(f"{name}*{scaling.get(name)}" for name in layer.active_adapters), *map(str, of_rows)])
+
+
+def watched(cut: Cut) -> str | None:
+    """A module of the blocks below with a hook of the user's own, which would not see examples that are read."""
+    for place, block in enumerate(list(cut.blocks)[: cut.first]):
+        for path, module in block.named_modules():
+            hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+            origins = [getattr(getattr(hook, "func", hook), "__module__", None) or "" for hook in hooks]
+            if any(origin.partition(".")[0] not in OURS for origin in origins):
+                return ".".join(filter(None, (f"block {place}", path)))
+    return None
 
 
 def trains(name: str) -> str:

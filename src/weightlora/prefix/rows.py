@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "ropes_of", "rows_of"]
+__all__ = ["Rows", "mixed", "ropes_of", "rows_of"]
 
 IGNORED = frozenset({"logits_to_keep", "num_items_in_batch", "return_dict"})
 """Arguments that change nothing of what the blocks compute."""
+
+USUAL = IGNORED | {"use_cache", "output_attentions", "output_hidden_states", "output_router_logits"}
+"""Arguments that say nothing where they are False."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def rows_of(
     kwargs: Mapping[str, Any],
     adapters: str = "",
     ropes: Mapping[str, int] | None = None,
+    use_cache: bool = False,
 ) -> Rows | str:
     """The examples of a call; the reason, if hidden states of single examples cannot be told from its arguments.
 
@@ -56,6 +60,7 @@ def rows_of(
         kwargs: The others.
         adapters: Those that are switched on below the cut. They are a part of the keys.
         ropes: Of the model, from `ropes_of`.
+        use_cache: Of its config, where the call says nothing.
     """
     try:
         given = dict(signature.bind(*args, **kwargs).arguments)
@@ -67,6 +72,7 @@ def rows_of(
         return "they have no input_ids of shape (examples, tokens)"
     columns = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
     columns |= {k: v for k, v in given.items() if v is not None and v is not False and k not in IGNORED}
+    off = sorted(k for k, v in given.items() if v is False and k not in USUAL)
     for name, value in columns.items():
         if not isinstance(value, Tensor):
             what = f"={value}" if isinstance(value, (bool, int, float, str)) else f", a {type(value).__name__},"
@@ -75,13 +81,30 @@ def rows_of(
             return f"{name} does not have a value for each token of an example"
     if mask is not None and (mask.shape != ids.shape or not (mask != 0).any(1).all()):
         return "attention_mask is not of the shape of input_ids, or masks all of an example"
+    places = columns.get("position_ids")
+    keeps = use_cache if given.get("use_cache") is None else given["use_cache"]
+    if mask is None and places is not None and keeps and (places.diff(dim=1) <= 0).any():
+        return "texts that are packed into a row see each other unless model.config.use_cache=False"
     stretched = []
     if ropes:
         reach = int(columns["position_ids"].max()) + 1 if "position_ids" in columns else ids.shape[1]
         stretched = [kind for kind, length in ropes.items() if reach > length]
         if "dynamic" in stretched:
             return f"with rope_type 'dynamic', texts beyond {ropes['dynamic']} tokens depend on the batches before"
-    return _rows(columns, len(ids), f"{adapters}{stretched}")
+    return _rows(columns, len(ids), f"{adapters}{stretched}{off or ''}")
+
+
+def mixed(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with the tokens of its `input_ids` in another order."""
+    place = list(signature.parameters).index("input_ids")
+    ids: Tensor = kwargs["input_ids"] if "input_ids" in kwargs else args[place]
+    order = torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(0))
+    ids = ids.flatten()[order.to(ids.device)].view_as(ids)
+    if "input_ids" in kwargs:
+        return args, {**kwargs, "input_ids": ids}
+    return (*args[:place], ids, *args[place + 1 :]), dict(kwargs)
 
 
 def ropes_of(config: Any) -> dict[str, int]:

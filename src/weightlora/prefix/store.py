@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..files import append_lines, read_json, write_json
+from .rows import Rows
 
 __all__ = ["Store", "bits_of", "check_identity"]
 
@@ -98,6 +99,20 @@ class Store:
         """Tokens, width and dtype of an example's hidden states."""
         entry = self._entries[key]
         return entry.tokens, entry.width, DTYPES[entry.dtype]
+
+    def read(self, rows: Rows) -> Tensor | None:
+        """The hidden states of a batch whose examples the store has, with zeros at its padding.
+
+        None if some are damaged.
+        """
+        _, width, dtype = self.layout(rows.keys[0])
+        states = torch.zeros(len(rows.keys), rows.length, width, dtype=dtype)
+        for row, (key, (start, end)) in enumerate(zip(rows.keys, rows.spans, strict=True)):
+            if key not in self or self.layout(key) != (end - start, width, dtype):
+                return None
+            if not self.read_into(key, states[row, start:end]):
+                return None
+        return states
 
     def read_into(self, key: bytes, out: Tensor) -> bool:
         """Read the hidden states of an example; returns whether they are whole. A damaged example is forgotten.

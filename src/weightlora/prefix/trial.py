@@ -48,11 +48,21 @@ def check_kept(states: Tensor, kept: Tensor, rows: Rows, first: int, directory: 
         )
 
 
-def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, rows: Rows, off: bool) -> bool:
+def check_model(
+    run: Callable[[], Any],
+    run_mixed: Callable[[], Any],
+    cut: Cut,
+    form: int,
+    entered: Tensor,
+    rows: Rows,
+    off: bool,
+) -> bool:
     """Check by more passes over the first batch, without gradients, that the model can be cached.
 
     Args:
         run: A forward pass over the batch.
+        run_mixed: One over its tokens in another order. What the blocks below leave on a module is then of no use to
+            those above.
         cut: Of the model.
         form: In which a block returns hidden states, from `entering`.
         entered: What block `cut.first` got in the forward pass that trains.
@@ -94,6 +104,7 @@ def check_model(run: Callable[[], Any], cut: Cut, form: int, entered: Tensor, ro
             with _evaluating(cut.backbone):
                 run()
             same_in_eval = distance(entered[real], met[-1][real]) <= allowed
+            run_mixed()
         try:
             with passed_over(cut.blocks, cut.first, form, swap):
                 far = _apart(output, run(), real)

@@ -46,6 +46,7 @@ class StoIHT(Rule):
         self.gates = [attach_gate(adapter) for adapter in adapters]
         self.score = self.omega.clone()
         self._optimizer, self._settings = optimizer, settings
+        self._adapters = adapters
 
     def take(self, grad_scale: float) -> Tensor:
         """The gates' gradients, without the loss scale."""
@@ -62,9 +63,7 @@ class StoIHT(Rule):
         settings = self._settings
         eta = settings.omega_lr
         if settings.omega_follows_lr:
-            group = self._optimizer.param_groups[0]
-            if "initial_lr" in group:  # set by LR schedulers; OneCycleLR begins far below the rate that it is given
-                eta *= float(group["lr"]) / float(group.get("max_lr", group["initial_lr"]))
+            eta *= self._part_of_lr()
         moved = self.score - eta * evidence
         if not bool(moved.float().isfinite().all()):  # which the gates are on the model
             raise TrainingError(f"a gate would become infinite under omega_lr={settings.omega_lr}: lower it.")
@@ -75,6 +74,19 @@ class StoIHT(Rule):
         if step > settings.warmup_steps:
             self.omega = self.score.clone()
             set_gates_(self.gates, self.omega)
+
+    def _part_of_lr(self) -> float:
+        """The learning rate of the adapters, as a part of the rate that their schedule begins or peaks at.
+
+        Schedulers that raise the rate above the one that they were given say nowhere where it ends, so 1 is the most.
+        OneCycleLR begins far below its peak, and says where that is.
+        """
+        trained = {id(parameter) for adapter in self._adapters for parameter in adapter.parameters}
+        groups = self._optimizer.param_groups
+        group = next((one for one in groups if any(id(p) in trained for p in one["params"])), groups[0])
+        if "initial_lr" not in group:  # no scheduler
+            return 1.0
+        return min(1.0, float(group["lr"]) / float(group.get("max_lr", group["initial_lr"])))
 
     def unseen(self) -> Tensor:
         """A gate that is exactly 1 never moved; one that is exactly 0 was switched off and has not moved since."""
@@ -107,6 +119,7 @@ class StoIHT(Rule):
             if not kept:
                 detach_gate(gate)
         self.gates = [gate for gate, kept in zip(self.gates, mask.tolist(), strict=True) if kept]
+        self._adapters = [adapter for adapter, kept in zip(self._adapters, mask.tolist(), strict=True) if kept]
         super().keep(mask)
 
     def restore(self, score: Tensor, omega: Tensor) -> None:

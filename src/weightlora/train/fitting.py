@@ -26,7 +26,7 @@ from .methods import Prepared
 from .plan import Job, setting_for
 from .reading import is_directory, is_file
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
-from .resuming import checkpoint_of
+from .resuming import SETTINGS, begin_settings, checkpoint_of
 
 __all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
 
@@ -91,6 +91,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     output = Path(str(arguments.output_dir))
     if write:
         check_unfinished(output, arguments.resume_from_checkpoint is not None)
+        begin_settings(recipe.given, output, arguments.resume_from_checkpoint, arguments.process_index == 0)
     began = time.perf_counter()
     set_seed(arguments.seed)
     prepared = load_prepared(job)
@@ -274,3 +275,4 @@ def _write(trainer: Any, selector: WeightLora | None, output: Path, result: Resu
         write_json(output / "selection.json", describe_selection(selector))
         write_text(output / "history.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in selector.history))
     write_result(output / RESULT, result)
+    (output / SETTINGS).unlink(missing_ok=True)  # the result has them

@@ -1,6 +1,9 @@
 """Check the checkpoint that a plain Trainer is to go on from. A trainer with a selection checks its own."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
@@ -10,14 +13,66 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..errors import StateError
+from ..files import read_json, write_json
 from ..trainers.resuming import refuse_other_directories, step_of
-from .reading import is_directory
+from .reading import is_directory, is_file
 from .wording import first_line, shortened
 
-__all__ = ["checkpoint_of"]
+__all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
+
+SETTINGS = "settings.json"
+"""File of the settings of a run, in its output directory until it is finished."""
+
+FREE = ("eval", "hub", "log", "per_device_eval", "push", "report", "resume", "save")
+OTHER_FREE = frozenset(
+    {
+        "dataloader_num_workers",
+        "disable_tqdm",
+        "load_best_model_at_end",
+        "max_steps",
+        "num_train_epochs",
+        "output_dir",
+        "overwrite_output_dir",
+        "run_name",
+    }
+)
+"""Settings that may differ in a run that goes on, and how the names of others begin."""
 
 WHOLE = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 """Files with the weights of a whole model."""
+
+
+def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, first: bool) -> None:
+    """Note the settings of a run that begins, or compare those of one that goes on.
+
+    An optimizer takes its learning rate and weight decay from a checkpoint, and other settings would make another run
+    of it, without a word.
+
+    Args:
+        given: The settings that were given.
+        output: The output directory.
+        resumed: `resume_from_checkpoint`.
+        first: Whether this is the first process, which writes.
+
+    Raises:
+        StateError: A setting that matters is not that of the run.
+    """
+    given = json.loads(json.dumps(dict(given), default=str))
+    place = output if resumed is None or resumed.lower() == "true" else Path(resumed).parent
+    if resumed is None:
+        if first:
+            write_json(output / SETTINGS, given)
+        return
+    if not is_file(place / SETTINGS):
+        return
+    before = read_json(place / SETTINGS)
+    for name in sorted(before.keys() | given.keys()):
+        if name not in OTHER_FREE and not name.startswith(FREE) and before.get(name) != given.get(name):
+            was, now = (repr(one[name]) if name in one else "the default" for one in (before, given))
+            raise StateError(
+                f"the run in {place} began with {name} = {was}, and {now} is given: go on with the settings that it "
+                "began with, or begin a run in another --output_dir."
+            )
 
 
 def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bool = False) -> str | None:
