@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from peft.helpers import KappaTuneSelector
 from torch import Tensor
+from torch.nn import Module
 
 from weightlora.adapters import LoraAdapter
 from weightlora.budget import top_by_parameters
@@ -90,27 +91,12 @@ def gradient_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
     return scores.tolist()
 
 
-@contextmanager
-def inputs_of(adapters: Sequence[LoraAdapter], see: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
-    """Inside, `see` gets the index of an adapter, and the rows that go into and come out of its frozen module."""
-
-    def hook(index: int, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        see(index, inputs[0].detach().flatten(0, -2), output.detach().flatten(0, -2))
-
-    layers = [adapter.layer.get_base_layer() for adapter in adapters]
-    handles = [layer.register_forward_hook(partial(hook, index)) for index, layer in enumerate(layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @torch.no_grad()
 def feature_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
     """PLoP's normalised feature norm: `||W' x'||` relative to its mean on Gaussian inputs; a mean by module type.
 
-    `x' = x / ||x||` and `W' = W / rms(W)`. On Gaussian inputs, `||W' x'||^2` is `out` in the mean.
+    `x' = x / ||x||` and `W' = W / rms(W)`. On Gaussian inputs, `||W' x'||^2` is `out` in the mean. The type of a
+    module is its path inside its block. Padding does not count.
     """
     sums, counts = torch.zeros(len(adapters)), torch.zeros(len(adapters))
 
@@ -123,10 +109,31 @@ def feature_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
         sums[index] += norms.sum() / weight.shape[0] ** 0.5
         counts[index] += len(rows)
 
-    with inputs_of(adapters, see):
+    run_seeing(setting, [adapter.layer.get_base_layer() for adapter in adapters], see)
+    types = [adapter.name.removeprefix(f"{block_of(adapter.name)}.") for adapter in adapters]
+    return _means((sums / counts).tolist(), types)
+
+
+def run_seeing(setting: Setting, modules: Sequence[Module], see: Callable[[int, Tensor, Tensor], None]) -> None:
+    """Run the model on all batches. `see` gets the index of a module, and the rows that go into it and come out.
+
+    A row is a token, or an example where a module reads no tokens. Padding is left out.
+    """
+    mask = torch.ones(0, dtype=torch.bool)
+
+    def hook(index: int, module: Module, inputs: tuple[Tensor, ...], named: dict[str, Any], output: Any) -> None:
+        before = inputs[0] if inputs else named["hidden_states"]
+        after = output if isinstance(output, Tensor) else output[0]
+        see(index, *(rows[mask] if rows.shape[:-1] == mask.shape else rows.flatten(0, -2) for rows in (before, after)))
+
+    handles = [m.register_forward_hook(partial(hook, index), with_kwargs=True) for index, m in enumerate(modules)]
+    try:
         for batch in setting.batches():
+            mask = batch["attention_mask"].bool()
             setting.model(**batch)
-    return _means((sums / counts).tolist(), [adapter.name.rpartition(".")[2] for adapter in adapters])
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def condition_numbers(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
@@ -138,25 +145,13 @@ def condition_numbers(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
 
 @torch.no_grad()
 def similarities(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
-    """Linear CKA between what enters the first and what leaves the last adapted module of a layer, for each layer."""
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for index, adapter in enumerate(adapters):
-        first.setdefault(block_of(adapter.name), index)
-        last[block_of(adapter.name)] = index
-    seen: defaultdict[tuple[str, int], list[Tensor]] = defaultdict(list)
-
-    def see(index: int, rows: Tensor, output: Tensor) -> None:
-        if index in first.values():
-            seen["in", index].append(rows)
-        if index in last.values():
-            seen["out", index].append(output)
-
-    with inputs_of(adapters, see):
-        for batch in setting.batches():
-            setting.model(**batch)
-    cka = {block: _cka(torch.cat(seen["in", first[block]]), torch.cat(seen["out", last[block]])) for block in first}
-    return [cka[block_of(adapter.name)] for adapter in adapters]
+    """Linear CKA between the hidden states before and after each layer, without padding; 0 outside the layers."""
+    blocks = [*dict.fromkeys(block for adapter in adapters if (block := block_of(adapter.name)))]
+    seen: defaultdict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    layers = [setting.model.get_submodule(block) for block in blocks]
+    run_seeing(setting, layers, lambda index, before, after: seen[blocks[index]].append((before, after)))
+    cka = {block: _cka(*map(torch.cat, zip(*pairs, strict=True))) for block, pairs in seen.items()}
+    return [cka.get(block_of(adapter.name), 0.0) for adapter in adapters]
 
 
 def _cka(one: Tensor, other: Tensor) -> float:
@@ -194,10 +189,10 @@ def best_layers(score: Score, sign: int, setting: Setting, adapters: list[LoraAd
     return [adapter.name for adapter in adapters if block_of(adapter.name) in half]
 
 
-def best_one(score: Score, setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
-    """The one module with the highest score."""
-    scores = score(setting, adapters)
-    return [adapters[scores.index(max(scores))].name]
+def best_one(score: Score, setting: Setting, adapters: list[LoraAdapter], within_blocks: bool = False) -> list[str]:
+    """The one module with the highest score, of all or of those in blocks."""
+    scores = zip(score(setting, adapters), (adapter.name for adapter in adapters), strict=True)
+    return [max(pair for pair in scores if block_of(pair[1]) or not within_blocks)[1]]
 
 
 @torch.enable_grad()
@@ -228,6 +223,7 @@ CHOICES: Mapping[str, Choose] = {
     "aletheia": partial(best_layers, gradient_norms, 1),
     "cka": partial(best_layers, similarities, -1),
     "page": partial(best_one, energies),
+    "page-in-blocks": partial(best_one, energies, within_blocks=True),
 }
 METHODS = {
     name: Method(partial(train_chosen, choose), OPTIONS, reads_weights=True) for name, choose in CHOICES.items()

@@ -12,12 +12,14 @@ SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per
 WORSE = ("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30")
 LEVEL = ("gradient-60", "credit-per-parameter-60", "credit-times-update-60")
 CHOOSE_BEFORE = ("fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page")
+RIVALS_ON = ("rotten-tomatoes-all", "vader-tweets-all")
 OTHERS = ("mlp-only", "attention-only", "eva", "adalora", "dora")
 
 
 def rivals() -> str:
     """What other papers, fixed lists and other adapters give, against the default."""
-    return compared(Pair("rotten-tomatoes-all", label, "probe") for label in CHOOSE_BEFORE + OTHERS)
+    labels = CHOOSE_BEFORE + OTHERS
+    return compared(Pair(task, label, "probe") for task in RIVALS_ON for label in labels)
 
 
 def handful_choices() -> str:

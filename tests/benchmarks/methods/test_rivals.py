@@ -1,5 +1,7 @@
 """Rules of other papers: each score by hand, and what is kept at which rank."""
 
+import dataclasses
+
 import pytest
 import torch
 from benchmarks.methods import ALL_METHODS, rivals
@@ -10,6 +12,7 @@ from weightlora.layers import block_of
 from weightlora.train.methods import Setting
 
 NAMES = ["gora", "gora-per-block", "fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page"]
+NAMES += ["page-in-blocks"]
 
 
 @pytest.fixture
@@ -74,9 +77,35 @@ def test_fisher_and_gradient_norms_add_up_over_batches(ready):
 def test_feature_norms_are_1_on_gaussian_inputs_and_one_number_for_each_type(ready):
     made, adapters = ready
     scores = rivals.feature_norms(made, adapters)
-    types = [adapter.name.rpartition(".")[2] for adapter in adapters]
-    assert len(set(scores)) == len(set(types)) > 2
+    assert len(adapters) == 13 and len(set(scores)) == 7, "six types in two blocks, and the pooler"
+    by_type = dict(zip((adapter.name.split(".", 4)[-1] for adapter in adapters), scores, strict=True))
+    assert by_type["attention.output.dense"] != by_type["output.dense"], "not every `dense` is of one type"
     assert all(0.3 < score < 3 for score in scores), "random weights hardly prefer a direction"
+
+
+def test_similarities_are_those_of_the_hidden_states_around_a_layer(ready):
+    made, adapters = ready
+    states = [made.model(**batch(step), output_hidden_states=True).hidden_states for step in range(2)]
+    scores = dict(
+        zip((block_of(adapter.name) for adapter in adapters), rivals.similarities(made, adapters), strict=True)
+    )
+    for layer in range(2):
+        before, after = (torch.cat([of[layer + more].flatten(0, 1) for of in states]) for more in range(2))
+        assert scores[f"bert.encoder.layer.{layer}"] == pytest.approx(rivals._cka(before, after), rel=1e-4)
+
+
+@pytest.mark.parametrize("score", [rivals.feature_norms, rivals.similarities])
+def test_padding_does_not_count(setting, score):
+    found = []
+    for padding in (0, 5):
+        made = setting()
+        padded = {
+            "input_ids": torch.nn.functional.pad(batch(0)["input_ids"], (0, padding)),
+            "attention_mask": torch.nn.functional.pad(torch.ones_like(batch(0)["input_ids"]), (0, padding)),
+        }
+        made = dataclasses.replace(made, batches=lambda padded=padded: iter([padded]))
+        found.append(score(made, find_adapters(made.lora())))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_linear_cka_is_1_for_a_rotation_and_small_for_noise():
@@ -94,7 +123,7 @@ def test_each_keeps_its_share_of_the_parameters(setting, name):
     total = sum(prepared.candidates.values()) * 4 // kept[0].rank
     assert sum(adapter.size for adapter in kept) == pytest.approx(total / 4, rel=0.35)
     assert not prepared.callbacks and len(prepared.candidates) == 13
-    if name == "page":
+    if name.startswith("page"):
         assert len(kept) == 1 and kept[0].rank > 4
     if name in ("aletheia", "cka"):
         assert len(kept) == 6 and len({block_of(adapter.name) for adapter in kept}) == 1
@@ -112,3 +141,12 @@ def test_condition_numbers_are_in_the_order_of_those_of_the_frozen_weights(ready
     assert sorted(range(len(adapters)), key=places.__getitem__) == sorted(
         range(len(adapters)), key=by_hand.__getitem__
     )
+
+
+def test_the_one_module_may_have_to_be_in_a_block(ready):
+    made, adapters = ready
+    (pooler,) = (adapter.name for adapter in adapters if not block_of(adapter.name))
+    assert rivals.best_one(lambda *_: [float(a.name == pooler) for a in adapters], made, adapters) == [pooler]
+    ascending = lambda *_: [*map(float, range(13))]  # noqa: E731
+    (inside,) = rivals.best_one(ascending, made, adapters, within_blocks=True)
+    assert inside == [adapter.name for adapter in adapters if block_of(adapter.name)][-1]
