@@ -198,3 +198,18 @@ def test_names_of_classes_that_pandas_takes_for_empty_fields(
     capsys.readouterr()  # of the first reading
     message = refused(*classified(world, rows))
     assert message == f"row 5 of train {FIRST} has an empty field as its label: mend the row, or leave it out."
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["pos", "neg", "pos "] * 4, r"the classes 'pos' and 'pos ' differ in case or white space alone, and are two"),
+        (["Pos", "neg", "pos"] * 4, r"the classes 'Pos' and 'pos' differ in case"),
+        ([1, 2, 1] * 4, r"no training row has the label 0: there are 3 classes, which count from 0"),
+    ],
+)
+def test_classes_that_may_be_a_slip_are_told(world: Path, tmp_path: Path, labels: list[Any], message: str):
+    rows = [{"text": f"film {place}", "label": label} for place, label in enumerate(labels)]
+    train = write_rows(tmp_path / "train.jsonl", rows)
+    with pytest.warns(UserWarning, match=message):
+        labels_of(world, train, train, tmp_path)

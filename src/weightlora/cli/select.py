@@ -55,7 +55,11 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
         group.add_argument(*spellings(name), **more)
 
     add("format", default="peft", metavar="NAME", help=f"what to print: {', '.join(FORMATS)}")
-    add("selection", metavar="RULE", help=f"the rule: {', '.join(RULES)} (default: gradient; with --select_steps, credit)")
+    add(
+        "selection",
+        metavar="RULE",
+        help=f"the rule: {', '.join(RULES)} (default: gradient; with --select_steps, credit)",
+    )
     add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
     add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean ranks")
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")

@@ -2,6 +2,8 @@
 
 import math
 import shlex
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -77,9 +79,29 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
             [class_of(label, row) for label in labels] if column == "tags" else class_of(labels, row)
             for row, labels in enumerate(rows)
         ]
+    _warn_of_odd(names, () if known or column == "tags" else ids["train"])
     if not head or (column == "label" and "f1" in source.task.metrics):  # that of class 1
         return names, ids
     return _as_in_checkpoint(names, ids, source.config)
+
+
+def _warn_of_odd(names: Sequence[str], ids: Sequence[int]) -> None:
+    """Warn of classes that may be one, and of those that `ids` skip, if there are any ids."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[name.strip().casefold()].append(name)
+    if one := next((several for several in alike.values() if len(several) > 1), None):
+        warnings.warn(
+            f"the classes {one[0]!r} and {one[1]!r} differ in case or white space alone, and are two: mend the labels "
+            "if they are one.",
+            stacklevel=2,
+        )
+    if ids and (empty := [name for place, name in enumerate(names) if place not in set(ids)]):
+        warnings.warn(
+            f"no training row has the label {', '.join(empty[:MOST_SHOWN])}: there are {len(names)} classes, which "
+            "count from 0. If that is wrong, give the true ones with --class_names.",
+            stacklevel=2,
+        )
 
 
 def _as_in_checkpoint(names: list[str], ids: dict[str, list[Any]], config: Any) -> tuple[list[str], dict[str, Any]]:
