@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from .errors import TrainingError
 from .tensors import gradient_of, local, to_vector
 
 START_AGAIN = "start again"
+_LATEST: "WeakKeyDictionary[Optimizer, ref[StepGuard]]" = WeakKeyDictionary()
+"""The last guard of each optimizer."""
 
 
 class StepGuard:
@@ -27,7 +30,7 @@ class StepGuard:
 
     Attributes:
         go_back: What to do after such a step, where the caller knows a checkpoint.
-        before_step: Called first at each step. It may raise.
+        before_step: Called first at each step, until the optimizer gets another guard. It may raise.
     """
 
     def __init__(
@@ -38,6 +41,9 @@ class StepGuard:
     ) -> None:
         self.go_back: Callable[[], str] = lambda: START_AGAIN
         self.before_step: Callable[[], None] = lambda: None
+        if optimizer in _LATEST and (earlier := _LATEST[optimizer]()) is not None:  # of a selector that was given up
+            earlier.before_step = lambda: None
+        _LATEST[optimizer] = ref(self)
         self._optimizer, self._named, self._average = optimizer, named, average
         self._stepped = False
         self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait

@@ -20,7 +20,7 @@ from .wording import first_line, shortened
 
 __all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
 
-SETTINGS = "settings.json"
+SETTINGS = "began_with.json"
 """File of the settings of a run, in its output directory until it is finished."""
 
 FREE = ("eval", "hub", "log", "per_device_eval", "push", "report", "resume", "save")
