@@ -87,3 +87,8 @@ def test_given_arguments_are_read_back_from_a_command_line():
     again = parse(as_arguments(recipe.given))
     assert again.given == recipe.given and again.training.report_to == []
     assert again.training.accelerator_config.even_batches is False
+
+
+def test_a_secret_is_used_and_written_nowhere():
+    recipe = parse(["--task", "cola", "--model", "m", "--output_dir", "o", "--hub_token", "hf_secret"])
+    assert recipe.training.hub_token == "hf_secret" and "hf_secret" not in str(recipe.given)

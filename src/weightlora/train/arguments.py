@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 BASE, BY_METHOD, CONFIG = "base", "by_method", "--config"
+SECRETS = frozenset({"hub_token", "push_to_hub_token"})
+"""Arguments that are written nowhere."""
 
 
 def _argument(help: str, default: Any = None) -> Any:
@@ -133,8 +135,8 @@ GROUPS: Any = (DataArguments, ModelArguments, MethodArguments, Seq2SeqTrainingAr
 class Recipe:
     """The arguments of a run.
 
-    `given` has those that were set in files or on the command line, as plain values, and `typed` the names of those on
-    the command line.
+    `given` has those that were set in files or on the command line, secrets aside, as plain values, and `typed` the
+    names of those on the command line.
     """
 
     data: DataArguments
@@ -191,7 +193,7 @@ def parse(arguments: Sequence[str]) -> Recipe:
         raise ConfigError(f"{short} is not an argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
     typed = {action.dest for action in parser._actions if set(action.option_strings) & {a.split("=")[0] for a in rest}}
     values = {name: value for group in groups for name, value in vars(group).items()}
-    names = sorted(typed | settings.keys())
+    names = sorted((typed | settings.keys()) - SECRETS)
     data, model, method, training = groups
     given = {name: _plain(values[name]) for name in names}
     if given.get("report_to") == []:  # what Transformers makes of it

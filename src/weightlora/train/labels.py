@@ -96,7 +96,8 @@ def _warn_of_odd(names: Sequence[str], ids: Sequence[int]) -> None:
             "if they are one.",
             stacklevel=2,
         )
-    if ids and (empty := [name for place, name in enumerate(names) if place not in set(ids)]):
+    there = set(ids)
+    if there and (empty := [name for place, name in enumerate(names) if place not in there]):
         warnings.warn(
             f"no training row has the label {', '.join(empty[:MOST_SHOWN])}: there are {len(names)} classes, which "
             "count from 0. If that is wrong, give the true ones with --class_names.",

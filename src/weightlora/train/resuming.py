@@ -23,10 +23,13 @@ __all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
 SETTINGS = "began_with.json"
 """File of the settings of a run, in its output directory until it is finished."""
 
-FREE = ("eval", "hub", "log", "per_device_eval", "push", "report", "resume", "save")
+FREE = ("ddp", "eval", "gradient_checkpointing", "hub", "log", "per_device_eval", "push", "report", "resume", "save")
 OTHER_FREE = frozenset(
     {
         "dataloader_num_workers",
+        "dataloader_persistent_workers",
+        "dataloader_pin_memory",
+        "dataloader_prefetch_factor",
         "disable_tqdm",
         "load_best_model_at_end",
         "max_steps",
@@ -34,6 +37,7 @@ OTHER_FREE = frozenset(
         "output_dir",
         "overwrite_output_dir",
         "run_name",
+        "use_cpu",
     }
 )
 """Settings that may differ in a run that goes on, and how the names of others begin."""
