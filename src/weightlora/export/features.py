@@ -15,8 +15,6 @@ MERGED, NONE = frozenset({"merged"}), frozenset[str]()
 CONV1D = (".c_attn", ".c_fc", ".c_proj")
 """How the names of GPT-2's Conv1D layers end. Other models have linear layers of these names."""
 
-EVERY = frozenset({"portable", "compact", "merged", "mlx", "gguf"})
-
 
 class Feature(NamedTuple):
     """Something that an adapter may have beside pairs on linear layers.

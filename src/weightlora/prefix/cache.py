@@ -212,10 +212,8 @@ class PrefixCache:
 
         def swap(hidden: Tensor) -> Tensor:
             met.append(hidden)
-            if (
-                stored is not None and stored.shape == hidden.shape
-            ):  # trained on as if it was read, once it is compared
-                hidden = _in_place_of(hidden, stored)
+            if stored is not None and stored.shape == hidden.shape:
+                hidden = _in_place_of(hidden, stored)  # what is trained on is what would have been read
             fits = hidden.dim() == 3 and hidden.shape[:2] == padding.shape
             if fits and torch.is_grad_enabled() and not self._padding_checked and padding.any():
                 hidden = hidden if hidden.requires_grad else hidden.detach().requires_grad_()
