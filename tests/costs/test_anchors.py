@@ -5,7 +5,7 @@ import torch
 from models import batch, lora_bert
 
 from weightlora.adapters import find_adapters
-from weightlora.costs.anchors import between, ends, subsets, take_step
+from weightlora.costs.anchors import between, ends, optimizer_of_copies, subsets, take_step
 from weightlora.costs.tracing import Given, Trace, trace
 
 
@@ -53,3 +53,11 @@ def test_a_step_leaves_no_gradient_and_says_when_backward_begins():
         lambda: moments.append(any(p.grad is not None for p in model.parameters())),
     )
     assert moments == [False] and all(p.grad is None for p in model.parameters())
+
+
+def test_the_update_that_is_measured_moves_no_weight():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = optimizer_of_copies([weight])
+    optimizer.step()
+    assert weight.grad is None and weight.tolist() == [1.0, 1.0, 1.0]
+    assert len(optimizer.state) == 1

@@ -15,20 +15,24 @@ from weightlora.measure import model_bytes, optimizer_state_bytes, peak_allocate
 BIG = batch(size=64)
 
 
-def plain(names: list[str]):
-    lora = LoraConfig(r=4, target_modules=names, task_type="SEQ_CLS")
-    return get_peft_model(tiny_bert(4), lora).train()
+def plain(names: list[str], **settings):
+    lora = LoraConfig(**{"r": 4, "target_modules": names, "task_type": "SEQ_CLS"} | settings)
+    base = tiny_bert(4)
+    if lora.modules_to_save:  # large beside what a small batch keeps
+        base.resize_token_embeddings(20_000)
+    return get_peft_model(base, lora).train()
 
 
 def all_modules() -> list[str]:
     return [name for name, m in tiny_bert(4).named_modules() if isinstance(m, torch.nn.Linear) and "encoder" in name]
 
 
-def peak_of(model, inputs=BIG) -> int:
+def peak_of(model, inputs=BIG, passes: int = 1) -> int:
     optimizer = adamw(model)
 
     def step() -> None:
-        model(**inputs).loss.backward()
+        for _ in range(passes):
+            model(**inputs).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -60,6 +64,27 @@ def test_what_was_asked_for_is_predicted_and_kept(costs, share: float):
     names = [name for name, kept in zip(all_modules(), mask, strict=True) if kept]
     assert 0.8 * share * costs.whole < predicted <= share * costs.whole
     assert peak_of(plain(names)) == pytest.approx(predicted, rel=0.1)
+
+
+EMBEDDINGS = {"modules_to_save": ["word_embeddings", "classifier"]}
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [(2, {"r": 32}), (64, {"r": 32}), (2, EMBEDDINGS), (200, EMBEDDINGS)],
+    ids=["rank", "rank, large batch", "the update is the peak", "embeddings, large batch"],
+)
+def test_gradients_of_an_earlier_pass_and_the_update_are_counted(size: int, settings):
+    inputs = batch(size=size)
+    model = plain(all_modules(), **settings)
+    costs = measure("memory", model, find_adapters(model), lambda: model(**inputs).loss)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for mask in ([index % 2 == 0 for index in range(24)], [True] * 24):
+        names = [name for name, kept in zip(all_modules(), mask, strict=True) if kept]
+        accumulated = peak_of(plain(names, **settings), inputs, passes=2)
+        assert accumulated == pytest.approx(costs.predict(mask), rel=0.03)
+        assert peak_of(plain(names, **settings), inputs) <= 1.03 * costs.predict(mask)
+    assert costs.predict([True] * 24) == pytest.approx(costs.whole)
 
 
 def test_two_towers_are_refused():

@@ -1,14 +1,16 @@
 """Steps with all adapters, with the lowest alone, and with the highest alone: what all prices are scaled to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 
+import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from ..adapters import LoraAdapter
 from .tracing import Trace
 
-__all__ = ["between", "ends", "subsets", "take_step"]
+__all__ = ["between", "ends", "optimizer_of_copies", "subsets", "take_step"]
 
 
 def ends(seen: Trace) -> tuple[int, int]:
@@ -45,3 +47,11 @@ def take_step(model: nn.Module, loss: Callable[[], Tensor], before_backward: Cal
         before_backward()
     value.backward()
     model.zero_grad(set_to_none=True)
+
+
+def optimizer_of_copies(parameters: Iterable[nn.Parameter]) -> AdamW:
+    """AdamW with copies of these parameters, which have gradients: its step is measured without moving a weight."""
+    copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+    for copy in copies:
+        copy.grad = torch.zeros_like(copy)
+    return AdamW(copies)

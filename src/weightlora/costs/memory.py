@@ -1,17 +1,15 @@
-"""The peak of a training step in bytes: weights, optimizer state, and what forward and backward take."""
+"""The peak of a training step in bytes: weights, gradients, optimizer state, and what passes or the update take."""
 
 from collections.abc import Callable
-from functools import partial
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from ..adapters import LoraAdapter, base_model_of
 from ..errors import ModelError
 from ..measure import model_bytes, optimizer_state_bytes, peak_allocated_bytes
-from .anchors import between, ends, subsets, take_step
+from .anchors import between, ends, optimizer_of_copies, subsets
 from .model import Costs
 from .tracing import Trace, without
 
@@ -22,7 +20,10 @@ CHAIN = 0.9
 
 
 def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[], Tensor], seen: Trace) -> Costs:
-    """What each part costs in bytes, with the state of AdamW.
+    """What each part costs in bytes, with AdamW, where all gradients are there at the peak (gradient accumulation).
+
+    The update of the optimizer takes memory for a moment, too. It is the peak if what trains beside the adapters is
+    large, and what the passes keep is small.
 
     Args:
         model, adapters, loss: See `measure`.
@@ -32,42 +33,49 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
         ModelError: The model is no chain of layers.
     """
     device, peaks = next(model.parameters()).device, {}
+
+    def accumulate_gradients() -> None:
+        loss().backward()
+
     for name, off in subsets(adapters, seen).items():
         with without(off):
-            take_step(model, loss)
-            peaks[name] = float(peak_allocated_bytes(partial(take_step, model, loss), device))
+            accumulate_gradients()
+            peaks[name] = float(peak_allocated_bytes(accumulate_gradients, device))
+        model.zero_grad(set_to_none=True)
     sizes = [float(sum(parameter.nbytes for parameter in adapter.parameters)) for adapter in adapters]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = _state_per_byte(trained[0].dtype)
+    states, update = _optimizer(trained, device)
     head = sum(parameter.nbytes for parameter in trained) - sum(sizes)
-    weights = model_bytes(model) - sum(sizes) + head * states
+    weights = model_bytes(model) - sum(sizes) + head * (1 + states)  # with gradients
     low, high = ends(seen)
     lowest, highest = seen.groups[low], seen.groups[high]
     bottom = peaks["lowest"] - seen.own[low] - seen.shared[lowest]
     top = peaks["highest"] - seen.own[high] - seen.shared[highest]
     depth = between(list(accumulate(seen.saved)), highest, lowest, top, bottom)
-    known = depth[-1] + sum(seen.shared) + sum(seen.own)
     if bottom < CHAIN * sum(seen.saved):
         raise ModelError(
             f"{type(base_model_of(model)).__name__} has parts that do not run one after the other: with its first "
             "adapter alone, it keeps the activations of one part. So the memory of a choice cannot be predicted: set "
             "keep or keep_parameters instead."
         )
-    rest = (peaks["all"] - known) / len(adapters)  # gradients that are there at the peak
+    shared, own = seen.shared, seen.own
+    if update > peaks["all"]:  # it decides, whatever is kept
+        shared, own = [0.0] * len(depth), [0.0] * len(adapters)
+    depth, peak = [max(price, update) for price in depth], max(peaks["all"], update)
+    rest = (peak - depth[-1] - sum(shared) - sum(own)) / len(adapters)
     return Costs(
         resource="memory",
         groups=seen.groups,
         depth=[weights + price for price in depth],
-        shared=seen.shared,
-        own=[max(0.0, own + size * (1 + states) + rest) for own, size in zip(seen.own, sizes, strict=True)],
-        whole=weights + sum(sizes) * (1 + states) + peaks["all"],
+        shared=shared,
+        own=[max(0.0, price + size * (2 + states) + rest) for price, size in zip(own, sizes, strict=True)],
+        whole=weights + sum(sizes) * (2 + states) + peak,
     )
 
 
-def _state_per_byte(dtype: torch.dtype) -> float:
-    """Bytes of AdamW's state for each byte of a parameter."""
-    sample = nn.Parameter(torch.zeros(2**16, dtype=dtype))  # so large that the counter of steps does not matter
-    sample.grad = torch.zeros_like(sample)
-    optimizer = AdamW([sample])
+def _optimizer(trained: list[nn.Parameter], device: torch.device) -> tuple[float, float]:
+    """Bytes of AdamW's state for each byte of the parameters, and bytes that its step takes and gives back."""
+    optimizer = optimizer_of_copies(trained)
     optimizer.step()
-    return optimizer_state_bytes(optimizer) / sample.nbytes
+    states = optimizer_state_bytes(optimizer) / sum(parameter.nbytes for parameter in trained)
+    return states, float(peak_allocated_bytes(optimizer.step, device))

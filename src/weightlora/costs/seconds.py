@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from ..adapters import LoraAdapter
-from .anchors import between, ends, subsets, take_step
+from .anchors import between, ends, optimizer_of_copies, subsets, take_step
 from .model import Costs
 from .tracing import Given, Trace, without
 
@@ -161,10 +160,7 @@ def _optimizer(parameters: list[nn.Parameter], device: torch.device) -> float:
     """Seconds of a step of AdamW with copies of these parameters."""
     if not parameters:
         return 0.0
-    copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
-    for copy in copies:
-        copy.grad = torch.zeros_like(copy)
-    optimizer = AdamW(copies)
+    optimizer = optimizer_of_copies(parameters)
     return statistics.median([_timed(optimizer.step, device) for _ in range(1 + STEPS)][1:])
 
 

@@ -18,7 +18,8 @@ def test_budgets_are_kept_and_memory_is_as_predicted(figures):
     assert memory["whole_measured"] == pytest.approx(memory["whole_predicted"], rel=0.1)
     for share, row in zip(SHARES, memory["budgets"], strict=True):
         assert row["asked"] == share * memory["whole_predicted"] and 0 < row["kept"] < 24
-        assert row["predicted"] <= row["asked"] and row["measured"] == pytest.approx(row["predicted"], rel=0.1)
+        assert row["predicted"] <= row["asked"] and row["measured"] == pytest.approx(row["predicted"], rel=0.05)
+        assert 0.9 * row["measured"] < row["one_pass"] < row["measured"]
     for share, row in zip(SHARES, figures["step_time"]["budgets"], strict=True):
         assert row["asked"] == pytest.approx(share) and row["measured"] > 0 and row["predicted"] <= row["asked"]
 
@@ -32,4 +33,4 @@ def test_the_figures_as_a_table(figures):
         text.startswith("Rank 8, float32; tiny on cpu, threads: 1; none on cpu, threads: 1.")
         and text.count("| tiny, memory |") == 3
     )
-    assert "| none, step time | 0.100 | 0 | no room | no room |  |" in text
+    assert "| none, step time | 0.100 | 0 | no room | no room |  |  |" in text
