@@ -86,7 +86,7 @@ class FasterCallback(TrainerCallback):
 
 def _steps(setting: Setting) -> int:
     """T, which every experiment gives."""
-    assert setting.select_steps is not None
+    assert isinstance(setting.select_steps, int)
     return setting.select_steps
 
 

@@ -103,6 +103,17 @@ def test_the_default_of_keep_is_given_once(capsys: pytest.CaptureFixture):
         assert "for lora-equal, top and last-layers 0.25)" in shown and "(default: 0.25)" not in shown
 
 
+def test_the_help_does_not_give_the_default_rate_of_transformers(capsys: pytest.CaptureFixture):
+    assert main(["train", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: that of the method)" in shown and "5e-05" not in shown
+
+
+def test_a_fraction_of_the_training_as_the_selection_phase(given, capsys: pytest.CaptureFixture):
+    assert main(["train", *without("--select_steps", given()), "--select_steps", "0.5", "--dry_run"]) == 0
+    assert "4: 2 before the choice, 2 after it" in capsys.readouterr().out
+
+
 def test_the_choice_is_printed_once(given, tmp_path: Path, capsys: pytest.CaptureFixture):
     """At the choice, between the steps, and not again by a run that resumes after it."""
     saving = ["--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "3"]

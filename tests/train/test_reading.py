@@ -82,6 +82,12 @@ def test_names_that_do_not():
         ("text,label,text\na,b,c\n", "has the column 'text' twice: rename one of them."),
         ('text,label\n"I liked it, really",pos\na,b,c,d\n', ""),
         ("text,label\nshort\n", ""),
+        (
+            "text;label\ngood, not bad;1\n",
+            "has one column, 'text;label', as if its fields were separated by ';': save it",
+        ),
+        ("text\tlabel\ngood\t1\n", "as if its fields were separated by '\\t': save it with ',' between them, or as"),
+        ("text\ngood; not bad\n", ""),
         ("text,label\n", ""),
         ("", ""),
     ],

@@ -48,7 +48,11 @@ def full_parser() -> argparse.ArgumentParser:
     """The parser of all flags, for `--help` and for completion."""
     from ..train.arguments import make_parser
 
-    return make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG)
+    parser = make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG)
+    for action in parser._actions:
+        if action.dest == "learning_rate":
+            action.default = "that of the method"  # instead of Transformers'
+    return parser
 
 
 def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:

@@ -110,8 +110,8 @@ class MethodArguments:
     keep_parameters: str | None = _argument("the most parameters of the kept adapters: a number, or a fraction of all")
     keep_step_time: float | None = _argument("the longest step after the choice: a fraction of LoRA on all modules")
     keep_memory: str | None = _argument("the most memory of a step after the choice, for example 6GiB")
-    select_steps: int | None = _argument(
-        "T, the optimizer steps before the choice, for a rule that chooses while training"
+    select_steps: str | None = _argument(
+        "T, the optimizer steps before the choice, for a rule that chooses while training: a number, or a fraction"
     )
     cache_prefix: bool = _argument(
         "run the frozen blocks below the lowest kept adapter once for each example, and read their output from disk",

@@ -13,9 +13,10 @@ from ..prefix.checks import PREFIX_DROPOUT
 from .arguments import MethodArguments, Recipe, nearest, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
 from .tasks import find_task
+from .training_checks import check_training
 from .wording import shown
 
-__all__ = ["check_recipe", "check_typed", "number_to_keep", "options_of"]
+__all__ = ["check_recipe", "check_typed", "number_to_keep", "options_of", "steps_to_select"]
 
 BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 """Arguments that bound the choice, beside K."""
@@ -27,6 +28,7 @@ READ_BY = {
     "packing": ("causal-lm",),
     "max_target_length": ("seq2seq",),
     "class_names": ("text-classification", "token-classification", "verbalised"),
+    "label_smoothing_factor": ("text-classification", "token-classification", "verbalised", "seq2seq", "causal-lm"),
     **dict.fromkeys(("stride", "max_answer_length", "n_best"), ("question-answering",)),
 }
 """Argument -> the families that read it."""
@@ -46,7 +48,6 @@ BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
         "rank": (1, 2**16),
         "alpha": (1, 2**31 - 1),
         "dropout": (0, 1),
-        "select_steps": (0, math.inf),
         "max_cache_bytes": (1, math.inf),
     },
     "training": {
@@ -61,9 +62,6 @@ BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     },
 }
 """Group of arguments -> argument -> the smallest and the largest value. An argument that is None is not checked."""
-
-NEEDED = {"prediction_loss_only": False, "batch_eval_metrics": False, "eval_do_concat_batches": True}
-"""Arguments of the Trainer's evaluation -> the value with which it gives the metrics of the task."""
 
 
 def check_recipe(recipe: Recipe, methods: Methods) -> None:
@@ -80,15 +78,10 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for name in () if recipe.data.verbalised else ("prompt", "label_words"):
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
-    for name, needed in NEEDED.items():
-        if (value := getattr(recipe.training, name)) != needed:
-            raise ConfigError(f"{name}={value} leaves the evaluation without the metrics of the task: leave it out.")
-    for name in ("bf16_full_eval", "fp16_full_eval"):
-        if getattr(recipe.training, name):
-            raise ConfigError(
-                f"{name}=True would save the trained weights in 16 bits, after evaluating: leave it out."
-            )
+    check_training(recipe.training, recipe.given)
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
+    if (steps := steps_to_select(recipe.method)) is not None:
+        WeightLoraConfig(select_steps=steps, selection="random")
     options_of(recipe)
     _check_options(recipe.method, methods[recipe.method.method])
     _check_prefix(recipe.method, methods[recipe.method.method])
@@ -140,6 +133,12 @@ def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> i
         if math.isfinite(number):
             return int(number) if "." not in keep and number.is_integer() else number
     raise ConfigError(f"{name}={keep!r} is not a number: give a number of {of} or a fraction (0.25).")
+
+
+def steps_to_select(arguments: MethodArguments) -> int | float | None:
+    """T as a number of steps, or as a fraction of the training; None if it is not given."""
+    given = arguments.select_steps
+    return None if given is None else number_to_keep(given, "select_steps", "steps (200)")
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Setting:
         alpha: Its `lora_alpha`. Methods with another rank keep the ratio `alpha / rank`.
         dropout: Its `lora_dropout`.
         keep: K.
-        select_steps: T; None if it is not given.
+        select_steps: T, or a fraction of the training; None if it is not given.
         steps: Optimizer steps of the whole run.
         seed: Seed of the run.
         batches: Yields training batches, for methods that look at data before training.
@@ -44,7 +44,7 @@ class Setting:
     alpha: int
     dropout: float
     keep: int
-    select_steps: int | None
+    select_steps: int | float | None
     steps: int
     seed: int
     batches: Callable[[], Iterable[dict[str, Tensor]]]

@@ -18,7 +18,7 @@ from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
 from ..selection.adapting import HEADS, ends_as_head, linear_names
 from .arguments import Recipe
-from .checks import check_recipe, number_to_keep, options_of
+from .checks import check_recipe, number_to_keep, options_of, steps_to_select
 from .chosen import chosen_targets, with_chosen_modules
 from .data import lacks_evaluation, read_splits
 from .families import make_work
@@ -26,6 +26,7 @@ from .loading import empty_model, fit_config_, fresh_modules, load_config, load_
 from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters, lora
 from .patterns import check_names, check_patterns, fits, patterns_in
 from .tasks import find_task
+from .training_checks import check_best_metric, check_optimizer
 from .wording import first_line
 from .work import Source, Work
 
@@ -109,6 +110,7 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
     else:
         assert make is not None
         work = make(recipe, tokenizer, config)
+    check_best_metric(recipe.training, work)
     fit_config_(config, work, tokenizer)
     plan, selection = _plan(recipe, work, config, methods, split_off)
     return Job(recipe, work, config, tokenizer, plan, methods, selection)
@@ -177,7 +179,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
         alpha=arguments.alpha,
         dropout=arguments.dropout,
         keep=0,
-        select_steps=arguments.select_steps,
+        select_steps=steps_to_select(arguments),
         steps=steps,
         seed=training.seed,
         batches=batches,
@@ -209,6 +211,8 @@ def _plan(
     setting = setting_for(recipe, work, model, method, fresh)
     with torch.random.fork_rng(devices=[]):
         prepared = lora(replace(setting, options={})) if method.reads_weights else _prepared(setting, method)
+    if not recipe.method.dry_run:  # a plan may be for another machine
+        check_optimizer(recipe.training, prepared.model)
     selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]
     before = [
         parameter

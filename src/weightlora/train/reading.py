@@ -121,6 +121,13 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> None:
             header, *rows = islice(filter(None, csv.reader(file, **style)), 2)
     except (csv.Error, ValueError):  # pandas says what is wrong
         return
+    if len(header) == 1 and (
+        other := next((one for one in ";\t" if one in header[0] and one != style["delimiter"]), None)
+    ):
+        raise DataError(
+            f"{path} has one column, {shown(header[0])}, as if its fields were separated by {shown(other)}: save it "
+            f"with {shown(style['delimiter'])} between them, or as .jsonl."
+        )
     if twice := [name for place, name in enumerate(header) if name in header[:place]]:
         raise DataError(f"{path} has the column {shown(twice[0])} twice: rename one of them.")
     if rows and len(rows[0]) > len(header):

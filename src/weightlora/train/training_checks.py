@@ -1,0 +1,82 @@
+"""Checks of the Trainer's own arguments, which it makes after the first steps, or not at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import Seq2SeqTrainingArguments, Trainer
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
+
+from ..errors import ConfigError
+from .result import HELD_OUT_LOSS
+from .wording import first_line
+from .work import Work
+
+__all__ = ["check_best_metric", "check_optimizer", "check_training"]
+
+NEEDED = {"prediction_loss_only": False, "batch_eval_metrics": False, "eval_do_concat_batches": True}
+"""Arguments of the Trainer's evaluation -> the value with which it gives the metrics of the task."""
+
+DECIDED: dict[str, tuple[Any, str]] = {
+    "do_train": (True, "it always trains"),
+    "do_eval": (True, "it always evaluates after the training"),
+    "do_predict": (False, "it writes metrics, and no predictions"),
+    "label_names": (None, "the task says what the labels are"),
+}
+"""Arguments that `weightlora train` decides -> what it decides, and why."""
+
+NOT_LISTED = frozenset({"azure_ml", "flyte"})
+"""Services of which Transformers does not always say whether their package is installed."""
+
+ALWAYS = ("loss", "runtime", "samples_per_second", "steps_per_second")
+"""What the Trainer adds to the metrics of an evaluation."""
+
+
+def check_training(arguments: Seq2SeqTrainingArguments, given: Mapping[str, Any]) -> None:
+    """Raise a `ConfigError` for an argument of the Trainer that a run cannot follow.
+
+    Args:
+        arguments: Of the Trainer.
+        given: Those that were set in files or on the command line.
+    """
+    for name, needed in NEEDED.items():
+        if (value := getattr(arguments, name)) != needed:
+            raise ConfigError(f"{name}={value} leaves the evaluation without the metrics of the task: leave it out.")
+    for name in ("bf16_full_eval", "fp16_full_eval"):
+        if getattr(arguments, name):
+            raise ConfigError(
+                f"{name}=True would save the trained weights in 16 bits, after evaluating: leave it out."
+            )
+    for name, (decided, why) in DECIDED.items():
+        if given.get(name, decided) != decided:
+            raise ConfigError(f"{name}={given[name]} has no effect on weightlora train, for {why}: leave it out.")
+    for service in arguments.report_to or ():  # a list, whatever was given
+        try:
+            get_reporting_integration_callbacks([service])
+        except ValueError as error:
+            raise ConfigError(f"report_to={service!r} is unknown: {first_line(error)}.") from error
+        if service not in NOT_LISTED and service not in get_available_reporting_integrations():
+            raise ConfigError(
+                f"report_to={service!r} needs its package, which is not installed: install it, or leave it out."
+            )
+
+
+def check_best_metric(arguments: Seq2SeqTrainingArguments, work: Work) -> None:
+    """Raise a `ConfigError` if the metric that chooses the best checkpoint is not among those of an evaluation."""
+    if (name := arguments.metric_for_best_model) is None:
+        return
+    known = [*work.reported, *ALWAYS, *([] if work.generates else [HELD_OUT_LOSS])]
+    if name.removeprefix("eval_") not in known:
+        raise ConfigError(
+            f"metric_for_best_model={name!r} is no metric of this task: choose one of loss, "
+            f"{', '.join(work.reported)}."
+        )
+
+
+def check_optimizer(arguments: Seq2SeqTrainingArguments, model: Any) -> None:
+    """Raise a `ConfigError` if the Trainer cannot make its optimizer for the model, such as without a package."""
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    except (ImportError, ValueError, RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"optim={getattr(arguments.optim, 'value', arguments.optim)} cannot be used: {first_line(error)}."
+        ) from error
