@@ -6,6 +6,7 @@ the chosen adapters has room to choose them.
 
 import contextlib
 import random
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -73,6 +74,10 @@ def gather(
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
+    if done < number:
+        warnings.warn(
+            f"the probe got {done} of probe_batches={number} batches: the choice is made from these.", stacklevel=4
+        )
     check_finite(evidence, adapters, "the probe: check the data, and the model's precision")
     if not bool(evidence.any()):
         raise TrainingError(

@@ -157,7 +157,7 @@ def _run(
         check_wishes(config, group, seeds, starts)
         selector = WeightLora(ready, optimizer, config)
         if selector.needs_probe:
-            selector.probe(_probed(loader, config.probe_batches, bar))
+            selector.probe(_counted(loader, config.probe_batches, bar))
         if selector.phase != "train":
             _train_to_decision(selector, loader, bar)
         return Selection.of(selector), starts
@@ -204,18 +204,6 @@ def _cycled(loader: Iterable[Any], steps: int) -> Iterator[Any]:
                 f"the loader ended after {done} of {steps} steps, and a {type(loader).__name__} can be read once: "
                 "pass a data loader or a list, or lower select_steps."
             )
-
-
-def _probed(loader: Iterable[Any], number: int, bar: Any) -> Iterator[Any]:
-    """The batches of a probe, with a warning if there are fewer than it asks for."""
-    done = 0
-    for batch in _counted(loader, number, bar):
-        done += 1
-        yield batch
-    if 0 < done < number:
-        warnings.warn(
-            f"the loader gave {done} of probe_batches={number} batches: the choice is made from these.", stacklevel=2
-        )
 
 
 def _counted(batches: Iterable[Any], total: int, bar: Any) -> Iterator[Any]:
