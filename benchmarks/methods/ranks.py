@@ -8,12 +8,13 @@ from torch import Tensor
 
 from weightlora.adapters import LoraAdapter, find_adapters
 from weightlora.budget import top_by_parameters
+from weightlora.selection.proportional import ranks_within
 from weightlora.train.methods import Method, Prepared, Setting
 
 from .lists import OPTIONS, train_list
 from .probes import probe_scores
 
-__all__ = ["METHODS", "proportional_ranks"]
+__all__ = ["METHODS"]
 
 CHOSEN = 0.25
 """The share into which the chosen modules fit at the setting's rank."""
@@ -36,25 +37,6 @@ def wide(setting: Setting) -> Prepared:
     return train_list(choose, setting)
 
 
-def proportional_ranks(scores: Tensor, per_rank: Tensor, most: int) -> list[int]:
-    """The largest ranks in proportion to scores with which all adapters together fit; 0 where one has no room.
-
-    Args:
-        scores: Shape `(n,)`, not negative, one of them positive.
-        per_rank: Parameters of each adapter at rank 1, shape `(n,)`.
-        most: The most parameters of all.
-    """
-    # Rounding takes half a rank from each adapter at most, so nothing fits at `high`.
-    low, high = 0.0, (most + float(per_rank.sum())) / float((scores * per_rank).sum())
-    for _ in range(100):
-        middle = (low + high) / 2
-        if int(((scores * middle).round() * per_rank).sum()) <= most:
-            low = middle
-        else:
-            high = middle
-    return [int(rank) for rank in (scores * low).round().tolist()]
-
-
 def proportional(setting: Setting) -> Prepared:
     """LoRA with ranks in proportion to the probe's scores: of all modules, or of the chosen ones."""
     by_name = probe_scores(setting)
@@ -66,7 +48,7 @@ def proportional(setting: Setting) -> Prepared:
     if setting.options.get("chosen"):
         scores = torch.where(in_a_quarter(scores, sizes), scores, 0.0)
     per_rank = torch.tensor(sizes, dtype=torch.float64) / setting.rank
-    ranks = proportional_ranks(scores, per_rank, int(setting.options.get("parameters", 1.0) * sum(sizes)))
+    ranks = ranks_within(scores, per_rank, int(setting.options.get("parameters", 1.0) * sum(sizes)))
     given = {name: rank for name, rank in zip(candidates, ranks, strict=True) if rank}
     alphas = {name: setting.alpha * rank / setting.rank for name, rank in given.items()}
     model = setting.lora(target_modules=list(given), rank_pattern=given, alpha_pattern=alphas)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from peft import PeftModel
 from recipes import save_model, write_rows
+from transformers import AutoModelForSequenceClassification
 
 from weightlora import Selection, WeightLoraConfig
+from weightlora.adapters import find_adapters
 from weightlora.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
@@ -70,6 +73,22 @@ def prepared(recipe):
         **{"adapters": 12, "keep": 3, "trainable": (1, 1), "optimizer_bytes": (1, 1), "steps": 6, "select_steps": 2},
     )
     return SimpleNamespace(plan=plan, recipe=recipe, selection=WeightLoraConfig(keep=3, select_steps=2))
+
+
+def test_ranks_in_proportion_and_their_training(given, tmp_path: Path, capsys):
+    flags = without("--select_steps", without("--keep", given("--ranks", "proportional", "--format", "json")))
+    assert main(["select", *flags]) == 0
+    out, err = capsys.readouterr()
+    found, selection = json.loads(out), Selection.load(tmp_path / "run")
+    ranks = selection.ranks
+    assert found["target_modules"] == list(ranks) and found["rank_pattern"] and len(set(ranks.values())) > 1
+    assert f"{len(ranks)} of 13 modules chosen by gradient" in " ".join(err.split())
+    flags[flags.index(str(tmp_path / "run"))] = str(tmp_path / "anew")
+    flags = without("--format", without("--ranks", flags))
+    assert main(["train", *flags, "--modules_from", str(tmp_path / "run"), "--report_to", "none"]) == 0
+    model = AutoModelForSequenceClassification.from_pretrained(flags[flags.index("--model") + 1], num_labels=2)
+    adapted = PeftModel.from_pretrained(model, tmp_path / "anew" / "adapter")
+    assert {adapter.name: adapter.rank for adapter in find_adapters(adapted, check=False)} == ranks
 
 
 def test_flags_of_the_selection(given, tmp_path: Path, capsys):
@@ -157,12 +176,16 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         (["--keep_parameters", "few"], "keep_parameters='few' is not a number"),
         (["--keep_parameters", "10"], "keep_parameters=10 is less than"),
         (["--method", "lora"], "--method lora makes no choice"),
-        (["--seeds", "2", "--keep_memory", "1GiB"], "leave keep_memory out"),
+        (["--seeds", "2", "--keep_memory", "1GiB"], "set keep_parameters instead of keep_memory"),
         (["--modules_from", "run"], "gives the modules, and --keep chooses among modules"),
         (["--keeps", "3"], "--keeps is not an argument: did you mean --keep"),
         (
             ["--seeds", "2", "--method", "weightlora-paper-plus", "--select_steps", "6"],
             "rounds=3 changes adapters before",
+        ),
+        (
+            ["--ranks", "alike"],
+            "ranks='alike' is not known: choose one of equal, proportional.",
         ),
         (
             ["--group", "layer", "--keep_parameters", "150", "--keep", "1"],

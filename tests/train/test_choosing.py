@@ -10,6 +10,7 @@ from transformers import Trainer
 
 from weightlora import Selection
 from weightlora.errors import ConfigError
+from weightlora.selection.combining import Wishes
 from weightlora.train import fit, parse, prepare
 from weightlora.train.choosing import check_chooses, choose
 
@@ -59,7 +60,7 @@ def test_no_step_is_made_after_the_choice(given, tmp_path: Path, monkeypatch):
 def test_several_seeds_have_a_directory_each(given, tmp_path: Path):
     job = prepare(parse(given("--method", "random", "--seed", "5", "--keep", "6")))
     seen = []
-    choice = choose(job, tmp_path / "chosen", lambda prepared, seed: seen.append(seed) or (), "qkv", 2)
+    choice = choose(job, tmp_path / "chosen", lambda prepared, seed: seen.append(seed) or (), Wishes("qkv", 2))
     assert seen == [5, 6]
     runs = [Selection.load(tmp_path / "chosen" / f"seed-{seed}") for seed in (5, 6)]
     assert runs[0].target_modules != runs[1].target_modules

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import lora_mixtral, tiny_bert
+from models import batch, lora_mixtral, tiny_bert
 from peft import LoraConfig, get_peft_model
 from recipes import BAD, GOOD, arguments, write_rows
 from selections import selected
@@ -15,8 +15,9 @@ from survivors import injected
 from torch import nn
 
 from weightlora import Selection, WeightLoraConfig, select
+from weightlora.adapters import find_adapters
 from weightlora.cli import main
-from weightlora.errors import DataError, ModelError
+from weightlora.errors import ConfigError, DataError, ModelError
 from weightlora.train import parse, prepare
 from weightlora.train.chosen import chosen_targets
 from weightlora.train.result import read_result
@@ -103,12 +104,26 @@ def test_names_are_exact_also_where_one_ends_like_another(chosen):
             self.bert, self.draft = tiny_bert().bert, tiny_bert()
 
     model = Two()
-    targets = chosen_targets(str(directory), model)
+    targets = chosen_targets(str(directory), model, {})
     assert isinstance(targets["target_modules"], str)
     adapted = get_peft_model(model, LoraConfig(**targets))
     assert sorted(injected(adapted)) == sorted(selection.target_modules)
-    plain = chosen_targets(str(directory), tiny_bert())
+    plain = chosen_targets(str(directory), tiny_bert(), {})
     assert plain == {"target_modules": selection.target_modules}
+
+
+def test_ranks_in_proportion_are_trained_as_they_are(given, tmp_path: Path):
+    loader = [batch(step) for step in range(4)]
+    choice = select(tiny_bert(), loader, ranks="proportional")
+    choice.save(tmp_path / "ranks")
+    targets = chosen_targets(str(tmp_path / "ranks"), tiny_bert(), {})
+    adapted = get_peft_model(tiny_bert(), LoraConfig(**targets))
+    found = {adapter.name: (adapter.rank, adapter.scaling) for adapter in find_adapters(adapted)}
+    assert found == {name: (rank, choice.scalings[name]) for name, rank in choice.ranks.items()}
+    assert len(set(choice.ranks.values())) > 1
+    for setting, message in (({"rank": 4}, "--rank sets one for all"), ({"method": "rslora"}, "--method rslora has")):
+        with pytest.raises(ConfigError, match=message):
+            chosen_targets(str(tmp_path / "ranks"), tiny_bert(), setting)
 
 
 def test_experts_are_parameters(tmp_path: Path):
@@ -116,16 +131,16 @@ def test_experts_are_parameters(tmp_path: Path):
     ids = torch.arange(8)[None]
     choice = select(model, [{"input_ids": ids, "labels": ids}], WeightLoraConfig(keep=4, selection="gradient"))
     choice.save(tmp_path / "run")
-    targets = chosen_targets(str(tmp_path / "run"), model.unload())
+    targets = chosen_targets(str(tmp_path / "run"), model.unload(), {})
     assert targets["target_parameters"] == choice.target_parameters != []
 
 
 def test_a_run_without_a_choice_is_refused(chosen, tmp_path: Path):
     directory, selection = chosen
     with pytest.raises(DataError, match=r"holds no selection\.json"):
-        chosen_targets(str(tmp_path), tiny_bert())
+        chosen_targets(str(tmp_path), tiny_bert(), {})
     replace(selection, phase="select", step=7).save(tmp_path / "early")
     with pytest.raises(DataError, match=r"early has made no choice yet \(step 7\)"):
-        chosen_targets(str(tmp_path / "early"), tiny_bert())
+        chosen_targets(str(tmp_path / "early"), tiny_bert(), {})
     with pytest.raises(ModelError, match="Sequential does not have"):
-        chosen_targets(str(directory), nn.Sequential())
+        chosen_targets(str(directory), nn.Sequential(), {})

@@ -62,6 +62,12 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
     )
     add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
     add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean ranks")
+    add(
+        "ranks",
+        default="equal",
+        metavar="HOW",
+        help="equal: one rank for the best modules; proportional: all modules, in proportion to the probe's scores",
+    )
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")
     return parser
 
@@ -105,6 +111,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from rich.console import Console
 
     from ..run import check_empty
+    from ..selection.combining import Wishes
     from ..selection.formats import check_format
     from ..train import parse, prepare
     from ..train.checks import check_typed
@@ -121,7 +128,8 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
         check_empty(Path(output), own.overwrite, remedy="add --overwrite")
     check_typed(recipe, METHODS)
     job = prepare(recipe)
-    check_chooses(job, own.group, own.seeds)
+    wishes = Wishes(own.group, own.seeds, own.ranks)
+    check_chooses(job, wishes)
     first = recipe.training.process_index == 0
     if first:
         show_plan(console, job.plan, method_of(recipe), to_choice=True)
@@ -133,7 +141,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
         return choice_progress(console, "selecting" if own.seeds == 1 else f"seed {seed}", prepared)
 
     with _place(output if first else None) as directory:
-        selection = choose(job, directory, watch, own.group, own.seeds)
+        selection = choose(job, directory, watch, wishes)
     if not first:
         return ""
     show_selection(console, selection, own.seeds)

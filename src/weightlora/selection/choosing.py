@@ -24,7 +24,7 @@ from ..rules import RULES
 from ..selector import WeightLora
 from .adapting import adapted
 from .borrowing import borrowed
-from .combining import Starts, check_wishes, combine, starts_of
+from .combining import Starts, Wishes, check_wishes, combine, starts_of
 from .record import Selection
 
 __all__ = ["LEARNING_RATE", "TOTAL_STEPS", "select"]
@@ -44,6 +44,7 @@ def select(
     total_steps: int | None = None,
     group: str = "none",
     seeds: int = 1,
+    ranks: str = "equal",
     progress: bool | None = None,
 ) -> Selection:
     """Choose which modules of a model should get a LoRA adapter, and leave the model as it was.
@@ -72,6 +73,8 @@ def select(
             what that costs.
         seeds: Choose this many times, with other adapters and another order of the data, and keep the modules with
             the best mean rank. `.seeds` of the result has for each module how many times it was chosen.
+        ranks: `"proportional"` gives all modules ranks in proportion to the probe's scores, which together fit into
+            `config.keep_parameters`. A module whose rank would be below a half is dropped.
         progress: Show a bar; None shows it in a terminal only.
 
     Returns:
@@ -95,7 +98,8 @@ def select(
     settings = _resolved(config, total_steps)
     if isinstance(learning_rate, bool) or not (isinstance(learning_rate, int | float) and 0 < learning_rate < 1e6):
         raise ConfigError(f"learning_rate={learning_rate!r} is no step size: give a positive number.")
-    check_wishes(settings, group, seeds)
+    wishes = Wishes(group, seeds, ranks)
+    check_wishes(settings, wishes)
     if seeds > 1 and isinstance(loader, Iterator):
         raise ConfigError(
             f"seeds={seeds} reads the batches {seeds} times, and a {type(loader).__name__} can be read once: pass a "
@@ -105,9 +109,9 @@ def select(
     for seed in range(settings.seed, settings.seed + seeds):
         one = replace(settings, seed=seed)
         title = "selecting" if seeds == 1 else f"selecting, seed {seed}"
-        run, starts = _run(model, loader, one, lora, learning_rate, group, seeds, _bar(title, progress))
+        run, starts = _run(model, loader, one, lora, learning_rate, wishes, _bar(title, progress))
         runs.append(run)
-    choice = combine(runs, starts, settings, group)
+    choice = combine(runs, starts, settings, wishes)
     if choice.target_modules and not choice.unambiguous:
         warnings.warn(
             "some modules have names that end in the name of another one, and PEFT may adapt them, too, if "
@@ -137,8 +141,7 @@ def _run(
     config: WeightLoraConfig,
     lora: LoraConfig | None,
     learning_rate: float,
-    group: str,
-    seeds: int,
+    wishes: Wishes,
     bar: Any,
 ) -> tuple[Selection, Starts]:
     """One selection, with the adapters before it."""
@@ -154,7 +157,7 @@ def _run(
                 "inside it."
             )
         starts = starts_of(find_adapters(ready, config.adapter_name))
-        check_wishes(config, group, seeds, starts)
+        check_wishes(config, wishes, starts)
         selector = WeightLora(ready, optimizer, config)
         if selector.needs_probe:
             selector.probe(_counted(loader, config.probe_batches, bar))

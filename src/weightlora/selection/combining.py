@@ -1,8 +1,8 @@
-"""Choose again from finished selections: by groups, and over several seeds."""
+"""Choose again from finished selections: by groups, over several seeds, and with ranks in proportion."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,18 +12,45 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..rules import RULES
 from .groups import check_groups, choose, complete, labels_for, mean_ranks, of_groups
+from .proportional import check_ranks, ranks_in_proportion
 from .record import Selection
 
-__all__ = ["Starts", "check_wishes", "combine", "starts_of"]
+__all__ = ["Starts", "Wishes", "check_wishes", "combine", "starts_of"]
+
+
+class Wishes(NamedTuple):
+    """How to choose, beside the budget and the rule.
+
+    Attributes:
+        group: Which modules are chosen together; one of `groups.GROUPS`.
+        seeds: How many times the selection runs.
+        ranks: How ranks are given out; one of `proportional.RANKS`.
+    """
+
+    group: str = "none"
+    seeds: int = 1
+    ranks: str = "equal"
+
+    @property
+    def usual(self) -> bool:
+        """Whether one run is the answer as it is."""
+        return self == Wishes()
+
+    def __str__(self) -> str:
+        """The first one that is not usual."""
+        if self.group != "none":
+            return f"group={self.group!r}"
+        return f"seeds={self.seeds}" if self.seeds > 1 else f"ranks={self.ranks!r}"
 
 
 @dataclass(frozen=True)
 class Starts:
-    """The adapters before a selection: name -> rank, scaling and parameters."""
+    """The adapters before a selection: name -> rank, scaling, parameters and kind."""
 
     ranks: Mapping[str, int]
     scalings: Mapping[str, float]
     sizes: Mapping[str, int]
+    kinds: Mapping[str, str]
 
 
 def starts_of(adapters: Iterable[LoraAdapter]) -> Starts:
@@ -33,34 +60,35 @@ def starts_of(adapters: Iterable[LoraAdapter]) -> Starts:
         {adapter.name: adapter.rank for adapter in found},
         {adapter.name: adapter.scaling for adapter in found},
         {adapter.name: adapter.size for adapter in found},
+        {adapter.name: adapter.kind for adapter in found},
     )
 
 
-def check_wishes(config: WeightLoraConfig, group: str, seeds: int, starts: Starts | None = None) -> None:
-    """Raise a `ConfigError` if modules cannot be chosen by these groups, or over so many seeds.
+def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Starts | None = None) -> None:
+    """Raise a `ConfigError` if modules cannot be chosen like this.
 
     Args:
         config: The settings of the selection.
-        group: One of `groups.GROUPS`.
-        seeds: How many times the selection runs.
+        wishes: How to choose.
         starts: The adapters, once they are known.
     """
+    group, seeds, ranks = wishes
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"seeds={seeds!r} must be a whole number of at least 1.")
     labels = labels_for([] if starts is None else list(starts.sizes), group)
-    if group == "none" and seeds == 1:
+    check_ranks(ranks, config, group, {} if starts is None else starts.kinds)
+    if wishes.usual:
         return
-    wish = f"group={group!r}" if group != "none" else f"seeds={seeds}"
     for name, usual in (("rounds", 1), ("expand", "none")):
         if (value := getattr(config, name)) != usual:
             raise ConfigError(
-                f"{wish} chooses from the scores at the end, and {name}={value!r} changes adapters before: leave "
+                f"{wishes} chooses from the scores at the end, and {name}={value!r} changes adapters before: leave "
                 f"{name} at {usual!r}."
             )
     if config.resource is not None:
         raise ConfigError(
-            f"{wish} is decided by numbers of modules and parameters: leave keep_{config.resource} out, and set keep "
-            "or keep_parameters."
+            f"{wishes} is decided by numbers of modules and parameters: set keep_parameters instead of "
+            f"keep_{config.resource}."
         )
     if group == "layer" and not RULES[config.selection].compares_blocks:
         raise ConfigError(
@@ -72,19 +100,20 @@ def check_wishes(config: WeightLoraConfig, group: str, seeds: int, starts: Start
         check_groups(labels, sizes, config.budget_for(sizes), group)
 
 
-def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig, group: str = "none") -> Selection:
-    """One selection of several: by groups, and by the mean rank over the seeds.
+def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig, wishes: Wishes) -> Selection:
+    """One selection of several: by groups, by the mean rank over the seeds, or with ranks in proportion to the scores.
 
     Args:
         runs: Finished selections of the same modules, one per seed.
         starts: The adapters before them.
         config: The settings that they share. The budget is read from them.
-        group: One of `groups.GROUPS`. The score of a group is the sum of those of its members.
+        wishes: How to choose. The score of a group is the sum of those of its members.
 
     Returns:
-        The only run as it is, without groups. Otherwise a selection whose scores are means over the seeds.
+        The only run as it is, without a wish. Otherwise a selection whose scores are means over the seeds.
     """
-    if len(runs) == 1 and group == "none":
+    group, _, ranks = wishes
+    if wishes.usual:
         return runs[0]
     names, sizes = list(starts.sizes), list(starts.sizes.values())
     scores = [torch.tensor([float(run.scores[name] or 0) for name in names], dtype=torch.float64) for run in runs]
@@ -94,15 +123,22 @@ def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig,
         sums = [of_groups(one, labels) for one in scores]
         return choose(sums[0] if len(sums) == 1 else -mean_ranks(sums), sizes, labels, budget)
 
-    mask = best(labels, scores)
-    made = _rewritten(runs[0], mask, torch.stack(scores).mean(0), starts)
+    def new_ranks(scores: Sequence[Tensor]) -> Tensor:
+        before = torch.tensor(list(starts.ranks.values()))
+        if ranks == "equal":
+            return torch.where(best(labels, scores), before, 0)
+        mean = torch.stack(list(scores)).mean(0)
+        return torch.tensor(ranks_in_proportion(mean.tolist(), before.tolist(), sizes, budget))
+
+    found = new_ranks(scores)
+    made = _rewritten(runs[0], found.tolist(), torch.stack(scores).mean(0), starts)
     if len(runs) > 1:
-        counts = torch.stack([best(labels, [one]) for one in scores]).sum(0).tolist()
+        counts = torch.stack([new_ranks([one]) > 0 for one in scores]).sum(0).tolist()
         made = replace(made, seeds=dict(zip(names, counts, strict=True)), history=())
     if group == "none":
         return made
     alone = best(names, scores)
-    return replace(made, grouping=_cost(group, mask, alone, complete(alone, labels), sizes))
+    return replace(made, grouping=_cost(group, found > 0, alone, complete(alone, labels), sizes))
 
 
 def _cost(group: str, mask: Tensor, alone: Tensor, completed: Tensor, sizes: Sequence[int]) -> dict[str, Any]:
@@ -114,24 +150,24 @@ def _cost(group: str, mask: Tensor, alone: Tensor, completed: Tensor, sizes: Seq
     return {"group": group, **figures(mask), "without_groups": figures(alone), "completed": figures(completed)}
 
 
-def _rewritten(run: Selection, mask: Tensor, scores: Tensor, starts: Starts) -> Selection:
-    """A selection with another choice, at the ranks and scalings of the start."""
+def _rewritten(run: Selection, ranks: Sequence[int], scores: Tensor, starts: Starts) -> Selection:
+    """A selection with other ranks (0 where a module is dropped), at the scalings of the start."""
     modules = tuple(
         replace(
             module,
-            kept=kept,
+            kept=rank > 0,
             score=score,
-            omega=float(kept),
-            rank=starts.ranks[module.name] if kept else None,
-            scaling=starts.scalings[module.name] if kept else None,
+            omega=float(rank > 0),
+            rank=rank or None,
+            scaling=starts.scalings[module.name] if rank else None,
         )
-        for module, kept, score in zip(run.modules, mask.tolist(), scores.tolist(), strict=True)
+        for module, rank, score in zip(run.modules, ranks, scores.tolist(), strict=True)
     )
-    ranks = {module.name: module.rank for module in modules if module.kept}
+    kept = {module.name: module.rank for module in modules if module.rank is not None}
     history = tuple(
-        {**entry, "kept": list(ranks), "ranks": ranks} if "kept" in entry else entry for entry in run.history
+        {**entry, "kept": list(kept), "ranks": kept} if "kept" in entry else entry for entry in run.history
     )
-    after = sum(starts.sizes[name] for name in ranks)
+    after = sum(starts.sizes[name] * rank // starts.ranks[name] for name, rank in kept.items())
     return replace(
         run,
         modules=modules,

@@ -15,23 +15,23 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..files import append_lines, write_json, write_text
 from ..run import HISTORY, SELECTION
-from ..selection.combining import Starts, check_wishes, combine, starts_of
+from ..selection.combining import Starts, Wishes, check_wishes, combine, starts_of
 from .fitting import load_prepared, make_trainer
 from .methods import Prepared
 from .plan import Job
 
 __all__ = ["check_chooses", "choose"]
 
+DEFAULT = Wishes()
 Watch = Callable[[Prepared, int], Sequence[TrainerCallback]]
 
 
-def check_chooses(job: Job, group: str = "none", seeds: int = 1) -> None:
+def check_chooses(job: Job, wishes: Wishes = DEFAULT) -> None:
     """Raise a `ConfigError` if the run makes no choice, or cannot be repeated and grouped like this.
 
     Args:
         job: From `prepare`.
-        group: Which modules are chosen together (`weightlora.select`).
-        seeds: How many times it is to run.
+        wishes: How it is to choose.
     """
     method = job.recipe.method
     if method.modules_from is not None:
@@ -42,10 +42,10 @@ def check_chooses(job: Job, group: str = "none", seeds: int = 1) -> None:
         )
     if job.recipe.training.resume_from_checkpoint is not None:
         raise ConfigError("--resume_from_checkpoint continues a training, and a selection keeps no checkpoints.")
-    check_wishes(job.selection, group, seeds)
+    check_wishes(job.selection, wishes)
 
 
-def choose(job: Job, directory: Path, watch: Watch | None = None, group: str = "none", seeds: int = 1) -> Selection:
+def choose(job: Job, directory: Path, watch: Watch | None = None, wishes: Wishes = DEFAULT) -> Selection:
     """Train a prepared run until its choice is final, and write the choice.
 
     At one seed, it is the choice that the whole training would make. No step is made after it. Nothing else is saved,
@@ -56,19 +56,18 @@ def choose(job: Job, directory: Path, watch: Watch | None = None, group: str = "
         directory: Where the run directory is written; with several seeds, each has a directory
             of its own in it, too.
         watch: Makes more callbacks for the Trainer from what the method prepared and from the seed.
-        group: Which modules are chosen together (`weightlora.select`).
-        seeds: How many times to choose: at the seed of the recipe, and at those that follow it.
+        wishes: How to choose. Several seeds are that of the recipe, and those that follow it.
 
     Raises:
         WeightLoraError: A setting does not fit the model or the data.
     """
-    check_chooses(job, group, seeds)
-    first, runs = job.recipe.training.seed, []
+    check_chooses(job, wishes)
+    first, seeds, runs = job.recipe.training.seed, wishes.seeds, []
     for seed in range(first, first + seeds):
         place = directory if seeds == 1 else directory / f"seed-{seed}"
-        run, starts, config = _run(job, seed, place, watch, group, seeds)
+        run, starts, config = _run(job, seed, place, watch, wishes)
         runs.append(run)
-    selection = combine(runs, starts, config, group)
+    selection = combine(runs, starts, config, wishes)
     if job.recipe.training.process_index == 0:
         write_json(directory / SELECTION, selection.to_dict())
         if selection.history:
@@ -78,7 +77,7 @@ def choose(job: Job, directory: Path, watch: Watch | None = None, group: str = "
 
 
 def _run(
-    job: Job, seed: int, place: Path, watch: Watch | None, group: str, seeds: int
+    job: Job, seed: int, place: Path, watch: Watch | None, wishes: Wishes
 ) -> tuple[Selection, Starts, WeightLoraConfig]:
     """The choice at one seed, the adapters before it, and the settings of the selection."""
     arguments: Any = job.recipe.training
@@ -89,7 +88,7 @@ def _run(
     prepared = load_prepared(job)
     selection = next(c for c in prepared.callbacks if isinstance(c, WeightLoraCallback))
     starts = starts_of(find_adapters(prepared.model))
-    check_wishes(selection.config, group, seeds, starts)
+    check_wishes(selection.config, wishes, starts)
     set_seed(seed)  # dropout starts the same, however many random numbers were used
     more = () if watch is None else watch(prepared, seed)
     stop = _StopAtDecision(selection)

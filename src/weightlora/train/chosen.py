@@ -1,12 +1,13 @@
 """Train the modules that an earlier run chose anew: `--modules_from RUN`."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from ..adapters.outcome import longer_names
+from ..adapters.outcome import default_and_exceptions, longer_names
 from ..errors import ConfigError, DataError, ModelError
 from ..selection.record import Selection
 from .arguments import Recipe
@@ -46,14 +47,18 @@ def with_chosen_modules(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def chosen_targets(run: str, model: nn.Module) -> dict[str, Any]:
+def chosen_targets(run: str, model: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
     """PEFT's `target_modules` and `target_parameters` for exactly the modules that a run chose.
+
+    If the run gave ranks in proportion, PEFT's patterns have them.
 
     Args:
         run: Its directory.
         model: The base model to train.
+        given: The settings of the recipe that were given.
 
     Raises:
+        ConfigError: If the run has ranks of its own, and the recipe another one.
         DataError: If the directory has no choice, or none that is final.
         ModelError: If the model lacks one of the modules.
     """
@@ -72,4 +77,16 @@ def chosen_targets(run: str, model: nn.Module) -> dict[str, Any]:
     targets: dict[str, Any] = {"target_modules": modules}
     if longer_names(model, modules):  # PEFT takes names as suffixes
         targets["target_modules"] = "|".join(f"(?:{re.escape(name)})" for name in modules)
+    if len(set(selection.ranks.values())) > 1:
+        for name in ("rank", "alpha"):
+            if name in given:
+                raise ConfigError(f"{run} has a rank for each module, and --{name} sets one for all: leave it out.")
+        if given.get("method") == "rslora":
+            raise ConfigError(f"{run} has ranks for the usual scaling, and --method rslora has another: give lora.")
+        targets["rank_pattern"] = default_and_exceptions(selection.ranks, _none_of)[1]
+        targets["alpha_pattern"] = default_and_exceptions(selection.alphas, _none_of)[1]
     return targets | ({"target_parameters": parameters} if parameters else {})
+
+
+def _none_of(values: Iterable[Any]) -> None:
+    """No default: each module has its own value."""

@@ -161,7 +161,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
     options = options_of(recipe)
     if "keep" not in recipe.given and "keep" in method.options:
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
-    chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model)
+    chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model, recipe.given)
     whole = sorted({*fresh, *ends_as_head(model, work.task_type)})
     saved = {"modules_to_save": whole} if whole else {}
     revision = recipe.model.revision if recipe.model.revision != "main" else None  # of the base, for AutoPeftModel

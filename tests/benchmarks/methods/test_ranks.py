@@ -3,11 +3,7 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from benchmarks.methods import ALL_METHODS
-from benchmarks.methods.ranks import proportional_ranks
-from hypothesis import example, given
-from hypothesis import strategies as st
 from models import batch
 
 from weightlora.adapters import find_adapters
@@ -37,19 +33,3 @@ def test_ranks_follow_the_scores_and_keep_the_scaling(setting):
     few = find_adapters(prepared(setting, "probe-ranks", parameters=0.5, chosen=True).model)
     names = {adapter.name for adapter in find_adapters(prepared(setting, "probe-wide").model)}
     assert {adapter.name for adapter in few} <= names and max(a.rank for a in few) > max(a.rank for a in found)
-
-
-@given(
-    st.lists(st.floats(0, 10), min_size=1, max_size=8).filter(lambda scores: max(scores) > 0.1),
-    st.integers(20, 10_000),
-)
-@example(scores=[3.0, 1.0, 10.0, 0.5, 0.0, 0.0, 0.625], most=124)  # rounding leaves room for a whole rank
-def test_ranks_are_the_largest_that_fit(scores, most):
-    score = torch.tensor(scores, dtype=torch.float64)
-    sizes = torch.tensor([3.0, 5.0, 3.0, 8.0, 5.0, 3.0, 13.0, 2.0][: len(scores)], dtype=torch.float64)
-    ranks = torch.tensor(proportional_ranks(score, sizes, most), dtype=torch.float64)
-    assert (ranks * sizes).sum() <= most and bool((ranks[score == 0] == 0).all())
-    order = score.argsort()
-    assert bool((ranks[order].diff() >= 0).all())
-    grown = min((rank + 0.5) / one for rank, one in zip(ranks.tolist(), scores, strict=True) if one)
-    assert ((score * grown * (1 + 1e-9)).round() * sizes).sum() > most  # the next rank that grows does not fit
