@@ -162,6 +162,13 @@ def test_a_choice_that_is_not_final_is_not_written(tmp_path):
     assert (save_run(selector, tmp_path / "run") / "selection.json").is_file()
 
 
+def test_before_the_probe_there_is_nothing_to_write(tmp_path):
+    model = lora_bert()
+    with pytest.raises(StateError, match=r"^no choice is made yet: call probe\(batches\) first\.$"):
+        save_run(WeightLora(model, adamw(model), WeightLoraConfig(keep=3)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_directory_that_is_not_empty_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".hidden").write_text("mine")

@@ -121,6 +121,8 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
         raise StateError(
             f"save_run takes a WeightLora, and got {selector!r}: a callback has it as .selector once training began."
         )
+    if selector.needs_probe:
+        raise StateError("no choice is made yet: call probe(batches) first.")
     if selector.phase != "train":
         raise StateError(
             f"the selection is at step {selector.step_count} of {selector.config.select_steps}: train on, or call "

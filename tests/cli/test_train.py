@@ -195,7 +195,9 @@ def test_a_finished_run_is_refused_before_the_data_is_read(given, tmp_path: Path
     (tmp_path / "out" / "result.json").write_text("{}")
     assert main(["train", *given()]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and "has the result of a finished run: give another --output_dir, or delete it." in err
+    assert (
+        out == "" and "has the result of a finished run: give another --output_dir, or delete that directory." in err
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,13 @@ def test_a_wrong_column(world: Path, rows: Path, refused):
     assert message.startswith("train has neither messages, nor prompt and completion, nor text: it has txt, label")
 
 
+def test_a_column_that_is_read_as_another_one_is_not_proposed(world: Path, rows: Path, refused):
+    message = refused(*classified(world, write_rows(rows, [{"text": "fine", "gold": 0}])))
+    assert message.endswith("""name the right one, as in --columns '{"label": "gold"}'.""")
+    message = refused(*classified(world, write_rows(rows, [{"text": "fine"}])))
+    assert message.endswith("""it has text; name the right one, as in --columns '{"label": "your_column"}'.""")
+
+
 def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
     empty = write_rows(tmp_path / "empty.jsonl", [])
     message = refused(*classified(world, write_rows(rows, LABELLED), empty))

@@ -252,7 +252,9 @@ def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
         lora_config_of(model, next(iter(configs), ""))
     active = list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
     if len(active) != 1:
-        raise ModelError(f"{len(active)} adapters are active ({active}), and one is gated: set adapter_name.")
+        raise ModelError(
+            f"{len(active)} adapters are active ({active}), and the modules of one are chosen: set adapter_name."
+        )
     return str(active[0])
 
 

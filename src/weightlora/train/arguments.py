@@ -42,7 +42,7 @@ class DataArguments:
     _argument_group_name: ClassVar[str] = "task and data"
 
     task: str | None = _argument("a task of the registry (cola, squad, xsum...) or a family (text-classification...)")
-    dataset: str | None = _argument("hub id, or a directory with <split>.jsonl, .csv, .tsv or .parquet files")
+    dataset: str | None = _argument("hub id, or a directory with <split>.jsonl, .json, .csv, .tsv or .parquet files")
     dataset_config: str | None = _argument("the hub data set's configuration, or a folder of the directory")
     train_file: str | None = _argument("a file instead of a data set")
     validation_file: str | None = _argument("a file instead of a data set")

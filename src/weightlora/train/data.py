@@ -268,11 +268,12 @@ def _rename(
         ):
             continue
         if column not in rows.column_names:
-            close = difflib.get_close_matches(column, rows.column_names, n=1)
+            free = [one for one in rows.column_names if one not in columns.values()]
+            close = difflib.get_close_matches(column, free, n=1)
             hint = f", did you mean {close[0]!r}" if close else ""
             raise DataError(
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
-                f"the right one, as in {_example(family, name, close[0] if close else rows.column_names[0], given)}."
+                f"the right one, as in {_example(family, name, [*close, *free, 'your_column'][0], given)}."
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")

@@ -154,7 +154,9 @@ def check_unfinished(output: Path, resumes: bool) -> None:
     """
     for name in (RESULT, OLD_RESULT):
         if is_file(output / name):
-            raise DataError(f"{output} has the result of a finished run: give another --output_dir, or delete it.")
+            raise DataError(
+                f"{output} has the result of a finished run: give another --output_dir, or delete that directory."
+            )
     if not resumes and is_directory(output) and get_last_checkpoint(str(output)) is not None:
         raise DataError(
             f"{output} has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it, or "

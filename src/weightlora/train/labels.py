@@ -47,11 +47,12 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
             for label in labels if column == "tags" else [labels]:
                 if not isinstance(label, str) and _whole(label) is None:
                     place = name_row(source.splits[split], split, row)
+                    if label is None:
+                        raise DataError(f"{place} has an empty field as its label: mend the row, or leave it out.")
+                    remedy = "leave it out, or use --task regression" if _is_fraction(label) else "or leave it out"
                     raise DataError(
-                        f"{place} has an empty field as its label: mend the row, or leave it out."
-                        if label is None
-                        else f"the label {shown(label)} in {place} is neither a whole number nor a name: "
-                        "mend the row, leave it out" + (", or use --task regression." if _is_fraction(label) else ".")
+                        f"the label {shown(label)} in {place} is neither a whole number nor a name: mend the row, "
+                        f"{remedy}."
                     )
     known = source.arguments.class_names or names_of(source.splits["train"].features[column], source.task)
     names = list(known or classes_in(_training_labels(source, values, column), "train"))

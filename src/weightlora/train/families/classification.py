@@ -95,11 +95,10 @@ def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
     place = name_row(rows, split, row)
     if label is None:
         raise DataError(f"{place} has an empty field as its label: mend the row, or leave it out.")
-    classes = ", or use --task text-classification" if isinstance(label, str | bool) else ""
-    raise DataError(
-        f"the label {shown(label)} in {place} is not a number, and regression needs numbers: mend the row, leave it "
-        f"out{classes}."
-    )
+    remedy = "mend the row, or leave it out"
+    if isinstance(label, str | bool):
+        remedy = "mend the row, leave it out, or use --task text-classification"
+    raise DataError(f"the label {shown(label)} in {place} is not a number, and regression needs numbers: {remedy}.")
 
 
 def _logits(prediction: EvalPrediction) -> Any:
