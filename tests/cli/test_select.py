@@ -72,7 +72,8 @@ def prepared(recipe):
         **{"model": "Bert", "parameters": 1, "rows": {"train": 1}, "split_off": False, "learning_rate": 0.1},
         **{"adapters": 12, "keep": 3, "trainable": (1, 1), "optimizer_bytes": (1, 1), "steps": 6, "select_steps": 2},
     )
-    return SimpleNamespace(plan=plan, recipe=recipe, selection=WeightLoraConfig(keep=3, select_steps=2))
+    work = SimpleNamespace(config={})
+    return SimpleNamespace(plan=plan, work=work, recipe=recipe, selection=WeightLoraConfig(keep=3, select_steps=2))
 
 
 def test_ranks_in_proportion_and_their_training(given, tmp_path: Path, capsys):

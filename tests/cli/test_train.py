@@ -109,6 +109,16 @@ def test_the_help_does_not_give_the_default_rate_of_transformers(capsys: pytest.
     assert "(default: that of the method)" in shown and "5e-05" not in shown
 
 
+def test_the_plan_names_the_classes(given, tmp_path: Path, capsys: pytest.CaptureFixture):
+    names = [f"[red]{number:02}" for number in range(11)]
+    (tmp_path / "many.jsonl").write_text("".join(f"{json.dumps({'text': name, 'label': name})}\n" for name in names))
+    flags = given("--dry_run")
+    flags[flags.index("--train_file") + 1] = str(tmp_path / "many.jsonl")
+    assert main(["train", *flags]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"classes {', '.join(names[:8])} and 3 more method" in shown
+
+
 def test_a_fraction_of_the_training_as_the_selection_phase(given, capsys: pytest.CaptureFixture):
     assert main(["train", *without("--select_steps", given()), "--select_steps", "0.5", "--dry_run"]) == 0
     assert "4: 2 before the choice, 2 after it" in capsys.readouterr().out

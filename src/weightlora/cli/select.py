@@ -118,7 +118,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from ..train.choosing import check_chooses, choose
     from ..train.methods import METHODS
     from .progress import choice_progress
-    from .train import method_of, show_plan, show_prices
+    from .train import show_plan, show_prices
 
     console = Console(highlight=False, stderr=True)
     check_format(own.format)
@@ -132,7 +132,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     check_chooses(job, wishes)
     first = recipe.training.process_index == 0
     if first:
-        show_plan(console, job.plan, method_of(recipe), to_choice=True)
+        show_plan(console, job, to_choice=True)
     if recipe.method.dry_run:
         show_prices(console, job)
         return ""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
 MEASURED = "what fits is measured"
+SHOWN_CLASSES, SHOWN_CHARACTERS = 8, 40
+"""Classes in a plan, and characters of each."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -73,7 +75,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
         check_unfinished(Path(str(arguments.output_dir)), arguments.resume_from_checkpoint is not None)
     job = prepare(recipe, methods or METHODS)
     if first:
-        show_plan(console, job.plan, method_of(recipe))
+        show_plan(console, job)
     if recipe.method.dry_run:
         show_prices(console, job)
         return 0
@@ -89,12 +91,19 @@ def method_of(recipe: "Recipe") -> str:
     return recipe.method.method if run is None else f"{recipe.method.method} on the modules that {run} chose"
 
 
-def show_plan(console: Any, plan: "Plan", method: str, to_choice: bool = False) -> None:
+def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     """Print what will happen; `to_choice` leaves out what comes after the choice."""
+    from ..train.wording import shortened
+
+    plan = job.plan
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
     if plan.split_off:
         rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
-    lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows, "method": method}
+    lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows}
+    if names := list(job.work.config.get("id2label", {}).values()):
+        more = f" and {len(names) - SHOWN_CLASSES:,} more" if len(names) > SHOWN_CLASSES else ""
+        lines["classes"] = ", ".join(shortened(name, SHOWN_CHARACTERS) for name in names[:SHOWN_CLASSES]) + more
+    lines["method"] = method_of(job.recipe)
     lines["learning rate"] = f"{plan.learning_rate:g}"
     fit = ", as many as fit are kept" if plan.select_steps is not None else ""
     lines["adapters"] = f"{plan.adapters} found" + (fit if plan.keep is None else f", {plan.keep} are kept")
@@ -168,10 +177,11 @@ def show_result(console: Any, result: "Result", output_dir: str) -> None:
 
 def _print(console: Any, lines: dict[str, str]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in lines.items():
-        table.add_row(name, text)
+        table.add_row(name, Text(text))
     console.print(table)
