@@ -31,9 +31,10 @@ rows = rows.map(lambda row: tokenizer(row["text"], truncation=True), remove_colu
 loader = DataLoader(rows, batch_size=8, shuffle=True, collate_fn=DataCollatorWithPadding(tokenizer))
 
 base = AutoModelForSequenceClassification.from_pretrained(model_id, num_labels=2)
-model = get_peft_model(base, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="SEQ_CLS"))
+model = get_peft_model(base, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="SEQ_CLS")).train()
 optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-schedule = get_linear_schedule_with_warmup(optimizer, steps // 20, steps)
+moves = steps * accelerator.num_processes  # a prepared schedule moves on by as many at each step
+schedule = get_linear_schedule_with_warmup(optimizer, moves // 20, moves)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
 WeightLora(model, optimizer, WeightLoraConfig(keep_parameters=0.25)).probe(loader)  # +
 

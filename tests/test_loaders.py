@@ -1,6 +1,7 @@
 """A data loader that was read gives the batches that it would have given."""
 
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,22 @@ class Noise:
 
     def __call__(self, index: int) -> float:
         return self.rng.random()
+
+
+@pytest.mark.parametrize(
+    "collate",
+    [lambda noise: noise.__call__, lambda noise: partial(Noise.__call__, noise), lambda noise: partial(noise)],
+    ids=["a method", "a partial with its object", "a partial of its object"],
+)
+def test_a_generator_behind_a_collator_goes_on_as_before(collate):
+    seen = []
+    for reads in (False, True):
+        loader = DataLoader(range(6), 2, collate_fn=collate(Noise()))
+        if reads:
+            with same_batches(loader):
+                next(iter(loader))
+        seen.append(list(loader))
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(

@@ -486,6 +486,51 @@ def test_states_that_do_not_fit_are_refused():
     train(*begun, steps=1)
     with pytest.raises(ValueError, match="this selection has made 1 steps"):
         begun[2].load_state_dict(state)
+    probed = start(keep=3)
+    probed[2].probe([batch(step) for step in range(4)])
+    with pytest.raises(ValueError, match="this selection has made 0 steps: load a state into a fresh one"):
+        probed[2].load_state_dict(probed[2].state_dict())
+
+
+def test_a_state_that_is_refused_changes_nothing():
+    model, optimizer, selector = start(keep=3, select_steps=4)
+    train(model, optimizer, selector, steps=6)
+    other = start(lora_bert(r=8), keep=3, select_steps=4)
+    with pytest.raises(ValueError, match="has rank 8 and 256 parameters, and had rank 4 and 128"):
+        other[2].load_state_dict(selector.state_dict())
+    assert (other[2].step_count, other[2].phase) == (0, "select") and str(other[2].summary())
+    train(*other, steps=5)
+    assert len(other[2].kept) == 3
+
+
+@pytest.mark.parametrize("settings", [{"selection": "stoiht"}, {"selection": "credit"}])
+def test_a_selector_that_refuses_a_state_leaves_nothing_behind(settings):
+    state = start(keep=3, select_steps=4, **settings)[2].state_dict()
+    model = lora_bert(r=8)
+    optimizer = adamw(model)
+    before = len(optimizer._optimizer_step_pre_hooks), sum(len(m._forward_hooks) for m in model.modules())
+    with pytest.raises(ValueError, match="had rank 4"):
+        WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=4, **settings), state)
+    assert before == (
+        len(optimizer._optimizer_step_pre_hooks),
+        sum(len(m._forward_hooks) for m in model.modules()),
+    )
+
+
+def test_a_state_after_restore_goes_to_the_constructor(tmp_path):
+    """A selection that was built on the reduced model takes the budget from what is left of it."""
+    settings = {"keep": 0.25, "select_steps": 6, "rounds": 2}
+    model, optimizer, selector = start(**settings)
+    train(model, optimizer, selector, steps=4)
+    write_state(selector.state_dict(), tmp_path)
+    again = lora_bert()
+    state = restore(again, tmp_path)
+    reduced = WeightLora(again, adamw(again), WeightLoraConfig(**settings))
+    with pytest.raises(
+        ValueError, match=r"^the model had 6 of the 12 adapters when this selection was built: pass the"
+    ):
+        reduced.load_state_dict(state)
+    assert WeightLora(again, adamw(again), WeightLoraConfig(**settings), state).names == selector.names
 
 
 # Bad input

@@ -16,12 +16,22 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery, unwrap_model
+from .config import WeightLoraConfig
 from .errors import StateError
 from .manifest import MANIFEST, Manifest, check_manifest
-from .state import STATE_FILE, State, read_state, write_state
+from .state import STATE_FILE, State, check_config, read_state, write_state
 from .tensors import numel
 
-__all__ = ["bring_to_", "check_whole", "last_whole", "read_state", "restore", "restore_", "write_state"]
+__all__ = [
+    "bring_to_",
+    "check_resumes",
+    "check_whole",
+    "last_whole",
+    "read_state",
+    "restore",
+    "restore_",
+    "write_state",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +106,29 @@ def bring_to_(
         adapter.set_scaling_(scaling)
     outcome.describe_(model, survivors[0].adapter_name)
     return survivors
+
+
+def check_resumes(
+    state: State | None, config: WeightLoraConfig, adapters: list[LoraAdapter], names: list[str] | None = None
+) -> None:
+    """Raise a `StateError` if a run cannot go on from a state.
+
+    Args:
+        state: Of the earlier run; None for a run that begins.
+        config: The settings.
+        adapters: Those on the model.
+        names: Those with which a selection began, if the state comes after it.
+    """
+    if state is None:
+        return
+    check_config(state, config)
+    _check_names({adapter.name for adapter in adapters}, state)
+    _check_fit(adapters, state)
+    if names is not None and names != state.names:
+        raise StateError(
+            f"the model had {len(names)} of the {len(state.names)} adapters when this selection was built: pass the "
+            "state to WeightLora(model, optimizer, config, state) instead."
+        )
 
 
 def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable[[Path], int]) -> tuple[Path, State]:

@@ -47,6 +47,9 @@ def _parts(loader: Any) -> list[Any]:
         if part is not None and id(part) not in found and not isinstance(part, Iterator):
             found[id(part)] = part
             waiting += _flat(getattr(part, name, None) for name in PARTS)
+            waiting.append(getattr(part, "__self__", None))  # of a method
+            if isinstance(part, partial):
+                waiting += [part.func, *part.args, *part.keywords.values()]
     return list(found.values())
 
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from . import budget
 from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery
-from .checkpoint import bring_to_
+from .checkpoint import bring_to_, check_resumes
 from .config import WeightLoraConfig
 from .costs import limit_for
 from .engines import Engine, engine_for, is_first
@@ -26,7 +26,7 @@ from .probe import Loss, gather
 from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
-from .state import State, check_config
+from .state import State
 from .summary import Described
 
 logger = logging.getLogger(__name__)
@@ -86,13 +86,15 @@ class WeightLora(Described):
     ) -> None:
         check_optimizer(optimizer)
         saved = None if state is None else State.from_dict(state)
-        earlier = None if saved is None else saved.config["select_steps"]
-        self.config = (config or WeightLoraConfig()).resolve(total_steps, earlier)
+        self.config = (config or WeightLoraConfig()).resolve(
+            total_steps, saved.config["select_steps"] if saved else None
+        )
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
         self.model, self.optimizer = model, self.engine.optimizer_of(optimizer)
         self.adapters: list[LoraAdapter] = find_adapters(model, self.config.adapter_name)
         self.adapter_name = self.adapters[0].adapter_name
+        check_resumes(saved, self.config, self.adapters)  # before anything is attached
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
         self._start = saved or State.at_start(asdict(self.config), self.adapters)
         self.names, self.kinds = list(self._start.names), self._start.column("kinds")
@@ -277,12 +279,12 @@ class WeightLora(Described):
         Raises:
             StateError: If this controller has made steps, or the state is of another format, config or model.
         """
-        self._restore(State.from_dict(state))
+        if self.step_count or self.rounds_over:
+            raise StateError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
+        check_resumes(parsed := State.from_dict(state), self.config, self.adapters, self.names)
+        self._restore(parsed)
 
     def _restore(self, state: State) -> None:
-        if self.step_count:
-            raise StateError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
-        check_config(state, self.config)
         live, before = state.live, len(self.adapters)
         if self.limit is not None:
             self.limit.restore(state.costs)

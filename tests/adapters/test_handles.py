@@ -115,6 +115,17 @@ def test_adapters_that_share_a_parameter_are_refused():
         find_adapters(model)
 
 
+def test_blocks_that_are_compiled_one_by_one_are_refused():
+    model = lora_bert()
+    layers = model.base_model.model.bert.encoder.layer
+    layers[1] = torch.compile(layers[1], backend="eager")
+    with pytest.raises(ValueError, match=r"^adapter 'bert.encoder.layer.1._orig_mod.* call block.compile\(\) instead"):
+        find_adapters(model)
+    layers[1] = layers[1]._orig_mod
+    layers[1].compile(backend="eager")
+    assert len(find_adapters(model)) == 12 and len(find_adapters(torch.compile(model, backend="eager"))) == 12
+
+
 def test_two_active_adapters_need_a_name():
     model = lora_bert(task_type=None)
     model.add_adapter("second", LoraConfig(target_modules=["query"]))

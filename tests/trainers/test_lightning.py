@@ -240,6 +240,34 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
         WeightLoraLightningCallback().setup(fake, module, "fit")
 
 
+def test_of_two_peft_models_the_one_that_trains_is_chosen_from(tmp_path):
+    module = Module()
+    module.teacher = module.model
+    module.teacher.requires_grad_(False)
+    module.model = lora_bert()
+    fit(tmp_path, {"keep": 3}, module, max_epochs=4)
+    assert len(find_adapters(module.model)) == 3 and len(find_adapters(module.teacher, check=False)) == 12
+    module = Module()
+    module.other = lora_bert()
+    with pytest.raises(ValueError, match=r"^Module has 2 PEFT models that train \(model, other\), and modules are"):
+        fit(tmp_path, {"keep": 3}, module, max_epochs=4)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_best_checkpoint_is_one_with_the_chosen_adapters(tmp_path, mode):
+    class Watched(Module):
+        def on_train_batch_end(self, *_):
+            self.log("watched", float(self.global_step) * (1 if mode == "min" else -1))
+
+    best = ModelCheckpoint(tmp_path / "best", "{step}", monitor="watched", mode=mode, every_n_train_steps=1)
+    with pytest.warns(
+        UserWarning, match=r"step=2\.ckpt was the best checkpoint, and has adapters of before the choice"
+    ):
+        fit(tmp_path, {"keep": 3, "select_steps": 4}, Watched(), callbacks=[best])
+    saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]
+    assert sum("lora_A" in name for name in saved) == 3
+
+
 def test_a_second_fit_with_the_same_callback_does_not_choose_again(tmp_path):
     module, _, trainer = fit(tmp_path, RULES["credit"])
     trainer.fit_loop.max_epochs = STEPS + 4

@@ -231,6 +231,11 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     if check:
         if not adapters:
             raise ModelError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
+        if compiled := [adapter.name for adapter in adapters if "_orig_mod" in adapter.name.split(".")]:
+            raise ModelError(
+                f"adapter {compiled[0]!r} is in a block that torch.compile() wraps, and PEFT would save it under this "
+                "name, which no other model has: call block.compile() instead, or compile the whole model."
+            )
         refuse_config(lora_config_of(model, adapter_name))
         refuse_kinds(adapters)
         for adapter in adapters:

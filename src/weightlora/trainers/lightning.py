@@ -1,9 +1,11 @@
 """The selection inside Lightning's Trainer, and resuming from Lightning's checkpoints."""
 
+from math import inf
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 
@@ -121,7 +123,8 @@ class WeightLoraLightningCallback(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._guest.observe()  # a step that the AMP scaler skipped did not reach the hook
-        self._guest.advance()
+        if self._guest.advance():
+            _forget_best(trainer)
         pl_module.log_dict({name: float(number) for name, number in self._guest.metrics().items()})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -153,12 +156,36 @@ def _last_checkpoint_of(trainer: Trainer) -> str | None:
 
 
 def _peft_model_of(module: nn.Module) -> nn.Module:
-    for child in module.modules():
-        if getattr(child, "peft_config", None):
-            return child
-    raise ModelError(
-        f"{type(module).__name__} has no PEFT adapters in it: make its model by get_peft_model(base, LoraConfig(...))."
-    )
+    """The PEFT model in a module whose adapters train; one that is frozen (a teacher) is left alone."""
+    found: dict[str, nn.Module] = {}
+    for name, child in module.named_modules():
+        if getattr(child, "peft_config", None) and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = child
+    if not found:
+        raise ModelError(
+            f"{type(module).__name__} has no PEFT adapters in it: make its model by get_peft_model(base, "
+            "LoraConfig(...))."
+        )
+    trained = {n: m for n, m in found.items() if any(p.requires_grad for p in m.parameters())} or found
+    if len(trained) > 1:
+        raise ModelError(
+            f"{type(module).__name__} has {len(trained)} PEFT models that train ({', '.join(trained)}), and modules "
+            "are chosen in one: put them into one PEFT model."
+        )
+    return next(iter(trained.values()))
+
+
+def _forget_best(trainer: Trainer) -> None:
+    """Forget the best checkpoints of before a disconnect: their adapters are not those of the module any more."""
+    for callback in trainer.checkpoint_callbacks:
+        if not (isinstance(callback, callbacks.ModelCheckpoint) and callback.monitor and callback.best_model_path):
+            continue
+        rank_zero_warn(
+            f"{callback.best_model_path} was the best checkpoint, and has adapters of before the choice: the search "
+            "for the best one begins anew."
+        )
+        callback.best_k_models, callback.best_model_path, callback.kth_best_model_path = {}, "", ""
+        callback.best_model_score, callback.kth_value = None, torch.tensor(inf if callback.mode == "min" else -inf)
 
 
 def _optimizer_of(trainer: Trainer, parameters: list[nn.Parameter]) -> Optimizer:
