@@ -44,7 +44,9 @@ def test_the_converter_writes_the_same_tensors(name, dtype, tmp_path):
     sources = llama_cpp()
     model = t.AutoModelForCausalLM.from_config(t.AutoConfig.for_model(name, **SIZES, **EXTRA.get(name, {})))
     model.save_pretrained(tmp_path / "base")
-    targets = FUSED if name == "phi3" else SPLIT
+    targets = list(FUSED if name == "phi3" else SPLIT)
+    if model.config.tie_word_embeddings:  # llama.cpp would use their adapter in the output, too, so it is refused
+        targets.remove("embed_tokens")
     ranks, alphas = {targets[0]: 2}, {targets[1]: 36.56}
     config = LoraConfig(r=4, lora_alpha=-7, rank_pattern=ranks, alpha_pattern=alphas, target_modules=targets)
     adapted = get_peft_model(model, config)
@@ -54,7 +56,7 @@ def test_the_converter_writes_the_same_tensors(name, dtype, tmp_path):
     export_adapter(tmp_path / "adapter", tmp_path / "ours", **settings)
     export_adapter(tmp_path / "adapter", tmp_path / "theirs", **settings, llama_cpp=sources)
     ours, theirs = (tensors_of(tmp_path / one / "adapter.gguf") for one in ("ours", "theirs"))
-    assert ours == theirs and len(ours) == 4 * len(targets) - 2
+    assert ours == theirs and len(ours) == 4 * len(targets) - 2 * ("embed_tokens" in targets)
 
 
 @pytest.fixture(scope="module")
