@@ -86,9 +86,8 @@ class WeightLora(Described):
     ) -> None:
         check_optimizer(optimizer)
         saved = None if state is None else State.from_dict(state)
-        self.config = (config or WeightLoraConfig()).resolve(
-            total_steps, saved.config["select_steps"] if saved else None
-        )
+        earlier = None if saved is None else saved.config["select_steps"]
+        self.config = (config or WeightLoraConfig()).resolve(total_steps, earlier)
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
         self.model, self.optimizer = model, self.engine.optimizer_of(optimizer)
@@ -128,9 +127,8 @@ class WeightLora(Described):
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
         if self.rounds_over == self.config.rounds:
             return "train"
-        return budget.phase_at(
-            min(self.step_count + 1, self.config.steps), self.config.warmup_steps, self.config.steps
-        )
+        warmup, steps = self.config.warmup_steps, self.config.steps
+        return budget.phase_at(min(self.step_count + 1, steps), warmup, steps)
 
     @property
     def omega(self) -> dict[str, float]:

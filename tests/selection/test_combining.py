@@ -6,6 +6,7 @@ from weightlora import Selection, WeightLoraConfig
 from weightlora.errors import ConfigError
 from weightlora.selection.combining import Starts, Wishes, check_wishes, combine
 from weightlora.selection.module import Module
+from weightlora.selection.proportional import Growth
 
 NAMES = ["0.q_proj", "0.k_proj", "0.v_proj", "0.o_proj", "1.o_proj"]
 STARTS = Starts(
@@ -13,6 +14,7 @@ STARTS = Starts(
     dict.fromkeys(NAMES, 2.0),
     dict(zip(NAMES, [40, 10, 20, 40, 40], strict=True)),
     dict.fromkeys(NAMES, "module"),
+    {name: Growth(cost, 0, 1, 100) for name, cost in zip(NAMES, [10, 5, 5, 10, 10], strict=True)},
 )
 CONFIG = WeightLoraConfig(keep=3, keep_parameters=120, select_steps=2)
 
@@ -113,6 +115,7 @@ def test_ranks_in_proportion_fill_the_budget_at_the_scaling_of_the_start():
     assert made.alphas == {"0.q_proj": 6, "0.k_proj": 4, "1.o_proj": 6} and set(made.scalings.values()) == {2.0}
     assert made.trainable_parameters == {"before": 150, "after": 70}
     assert made.history[-1] == {"step": 2, "kept": list(made.ranks), "ranks": made.ranks}
+    assert made.rank_rule == "proportional"
     several = combine([run(4, 2, 0.5, 0, 3), run(4, 2, 0.5, 9, 3)], STARTS, config, Wishes("none", 2, "proportional"))
     assert several.ranks["0.o_proj"] == 3 and several.seeds["0.o_proj"] == 1 and several.seeds["0.q_proj"] == 2
 
@@ -121,4 +124,4 @@ def test_a_budget_is_checked_once_the_adapters_are_known():
     config = WeightLoraConfig(keep=1, select_steps=9)
     check_wishes(config, Wishes("layer"))
     with pytest.raises(ConfigError, match="at least 4 modules in each group, and keep is 1"):
-        check_wishes(config, Wishes("layer"), Starts({}, {}, dict.fromkeys(NAMES[:4], 10), {}))
+        check_wishes(config, Wishes("layer"), Starts({}, {}, dict.fromkeys(NAMES[:4], 10), {}, {}))

@@ -1,15 +1,16 @@
 """Ranks in proportion to scores are the largest that fit, and what cannot have them is one sentence."""
 
 import pytest
-import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from models import batch, lora_bert, tiny_bert
+from peft import LoraConfig, get_peft_model
 
 from weightlora import WeightLoraConfig, select
+from weightlora.adapters import find_adapters
 from weightlora.budget import Budget
 from weightlora.errors import ConfigError
-from weightlora.selection.proportional import check_ranks, ranks_in_proportion, ranks_within
+from weightlora.selection.proportional import Growth, check_ranks, ranks_in_proportion
 
 BATCHES = [batch(step) for step in range(4)]
 
@@ -20,20 +21,32 @@ BATCHES = [batch(step) for step in range(4)]
 )
 @example(scores=[3.0, 1.0, 10.0, 0.5, 0.0, 0.0, 0.625], most=124)  # rounding leaves room for a whole rank
 def test_ranks_are_the_largest_that_fit(scores, most):
-    score = torch.tensor(scores, dtype=torch.float64)
-    sizes = torch.tensor([3.0, 5.0, 3.0, 8.0, 5.0, 3.0, 13.0, 2.0][: len(scores)], dtype=torch.float64)
-    ranks = torch.tensor(ranks_within(score, sizes, most), dtype=torch.float64)
-    assert (ranks * sizes).sum() <= most and bool((ranks[score == 0] == 0).all())
-    order = score.argsort()
-    assert bool((ranks[order].diff() >= 0).all())
-    grown = min((rank + 0.5) / one for rank, one in zip(ranks.tolist(), scores, strict=True) if one)
-    assert ((score * grown * (1 + 1e-9)).round() * sizes).sum() > most  # the next rank that grows does not fit
+    growth = [Growth(size, 0, 1, 10**6) for size in (3, 5, 3, 8, 5, 3, 13, 2)[: len(scores)]]
+    budget = Budget(((len(scores), most),))
+    ranks = ranks_in_proportion(scores, growth, budget)
+    assert spent(ranks, growth) <= most and not any(r for r, score in zip(ranks, scores, strict=True) if score == 0)
+    by_score = [rank for _, rank in sorted(zip(scores, ranks, strict=True))]
+    assert by_score == sorted(by_score)
+    grown = min((rank + 0.5) / one for rank, one in zip(ranks, scores, strict=True) if one) * (1 + 1e-9)
+    assert spent([round(score * grown) for score in scores], growth) > most, "the next rank that grows does not fit"
+
+
+def spent(ranks, growth) -> int:
+    return sum(one.cost(rank) for one, rank in zip(growth, ranks, strict=True))
+
+
+def test_ranks_are_multiples_of_the_unit_up_to_the_most_and_pay_what_does_not_grow():
+    growth = [Growth(10.0, 7, 2, 100), Growth(10.0, 7, 1, 3)]
+    assert ranks_in_proportion([1.0, 1.0], growth, Budget(((2, 1000),))) == [94, 3]
+    assert spent([94, 3], growth) == 984
+    assert ranks_in_proportion([1.0, 0.1], growth, Budget(((2, 27),))) == [2, 0]
 
 
 def test_a_budget_below_the_best_module_at_rank_1_is_refused():
-    assert ranks_in_proportion([3.0, 0.1], [1, 1], [40, 10], Budget(((2, 41),))) == [1, 0]
+    growth = [Growth(40.0, 0, 1, 8), Growth(10.0, 0, 1, 8)]
+    assert ranks_in_proportion([3.0, 0.1], growth, Budget(((2, 41),))) == [1, 0]
     with pytest.raises(ConfigError, match=r"^keep_parameters=39 has no room for one module at rank 1: raise it\.$"):
-        ranks_in_proportion([3.0, 0.1], [1, 1], [40, 10], Budget(((2, 39),)))
+        ranks_in_proportion([3.0, 0.1], growth, Budget(((2, 39),)))
 
 
 @pytest.mark.parametrize(
@@ -73,3 +86,24 @@ def test_all_modules_share_a_quarter_by_the_scores_of_the_probe():
     assert by_score == sorted(by_score) and len(set(by_score)) > 1
     assert {module.scaling for module in kept} == {module.scaling for module in equal.kept}
     assert "rank_pattern" in made.to("peft")
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}, {"use_rslora": True}, {}])
+def test_the_parameters_are_those_of_the_model_that_peft_builds(settings):
+    model = lora_bert(**settings)
+    made = select(model, BATCHES, WeightLoraConfig(keep_parameters=0.3), ranks="proportional")
+    built = get_peft_model(
+        tiny_bert(),
+        LoraConfig(
+            target_modules=made.target_modules,
+            r=made.rank,
+            rank_pattern=made.rank_pattern,
+            lora_alpha=made.alpha,
+            alpha_pattern=made.alpha_pattern,
+            **settings,
+        ),
+    )
+    adapters = find_adapters(built)
+    assert sum(adapter.size for adapter in adapters) == made.trainable_parameters["after"]
+    assert made.trainable_parameters["after"] <= 0.3 * made.trainable_parameters["before"]
+    assert {a.name: pytest.approx(a.scaling) for a in adapters} == made.scalings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import batch, lora_mixtral, tiny_bert
+from models import batch, lora_bert, lora_mixtral, tiny_bert
 from peft import LoraConfig, get_peft_model
 from recipes import BAD, GOOD, arguments, write_rows
 from selections import selected
@@ -112,18 +112,32 @@ def test_names_are_exact_also_where_one_ends_like_another(chosen):
     assert plain == {"target_modules": selection.target_modules}
 
 
-def test_ranks_in_proportion_are_trained_as_they_are(given, tmp_path: Path):
-    loader = [batch(step) for step in range(4)]
-    choice = select(tiny_bert(), loader, ranks="proportional")
+@pytest.mark.parametrize(("share", "rslora"), [(0.25, False), (0.1, False), (0.4, True)])
+def test_ranks_in_proportion_are_trained_as_they_are(tmp_path: Path, share, rslora):
+    model = lora_bert(use_rslora=rslora)
+    choice = select(
+        model, [batch(step) for step in range(4)], WeightLoraConfig(keep_parameters=share), ranks="proportional"
+    )
     choice.save(tmp_path / "ranks")
-    targets = chosen_targets(str(tmp_path / "ranks"), tiny_bert(), {})
-    adapted = get_peft_model(tiny_bert(), LoraConfig(**targets))
-    found = {adapter.name: (adapter.rank, adapter.scaling) for adapter in find_adapters(adapted)}
-    assert found == {name: (rank, choice.scalings[name]) for name, rank in choice.ranks.items()}
-    assert len(set(choice.ranks.values())) > 1
-    for setting, message in (({"rank": 4}, "--rank sets one for all"), ({"method": "rslora"}, "--method rslora has")):
-        with pytest.raises(ConfigError, match=message):
+    for method in ("lora", "rslora"):
+        targets = chosen_targets(str(tmp_path / "ranks"), tiny_bert(), {"method": method})
+        adapted = get_peft_model(tiny_bert(), LoraConfig(use_rslora=method == "rslora", **targets))
+        found = {adapter.name: (adapter.rank, pytest.approx(adapter.scaling)) for adapter in find_adapters(adapted)}
+        assert found == {name: (rank, choice.scalings[name]) for name, rank in choice.ranks.items()}
+    assert share == 0.1 or len(set(choice.ranks.values())) > 1
+    options = ({"method_options": '{"use_rslora": true}'}, {"method_options": '{"rank_pattern": {"query": 4}}'})
+    for setting in ({"rank": 4}, {"alpha": 4}, *options):
+        with pytest.raises(ConfigError, match=r"ranks has a rank for each module, and .* sets others: leave it out"):
             chosen_targets(str(tmp_path / "ranks"), tiny_bert(), setting)
+
+
+def test_other_runs_are_trained_at_any_rank(tmp_path: Path):
+    model = lora_bert(rank_pattern={"output.dense": 6}, alpha_pattern={"output.dense": 12})
+    choice = select(model, [batch(step) for step in range(4)], WeightLoraConfig(keep_parameters=0.6))
+    choice.save(tmp_path / "run")
+    assert len(set(choice.ranks.values())) == 2
+    targets = chosen_targets(str(tmp_path / "run"), tiny_bert(), {"rank": 16})
+    assert targets == {"target_modules": choice.target_modules}
 
 
 def test_experts_are_parameters(tmp_path: Path):

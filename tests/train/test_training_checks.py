@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from transformers import Seq2SeqTrainingArguments
+
+from weightlora.errors import ConfigError
+from weightlora.train.training_checks import check_training
 
 BASE = ("--task", "cola", "--max_steps", "4", "--max_length", "64", "--use_cpu")
 
@@ -18,7 +22,8 @@ BASE = ("--task", "cola", "--max_steps", "4", "--max_length", "64", "--use_cpu")
         (["--do_predict"], "do_predict=True has no effect on weightlora train, for it writes metrics, and no"),
         (["--label_names", "gold"], "label_names=['gold'] has no effect on weightlora train, for the task says what"),
         (["--report_to", "nowhere"], "report_to='nowhere' is unknown: nowhere is not supported, only azure_ml"),
-        (["--report_to", "clearml"], "report_to='clearml' needs its package, which is not installed: install it, or"),
+        (["--report_to", "clearml"], "report_to='clearml' is not ready here: install its package and set it up, or"),
+        (["--optim_args", "foo"], "optim_args='foo' must be pairs of name=value, with commas between them."),
         (
             ["--metric_for_best_model", "f2"],
             "metric_for_best_model='f2' is no metric of this task: choose one of loss,",
@@ -39,7 +44,10 @@ def test_refused_before_the_model_loads(world: Path, refused, monkeypatch: pytes
         ["--do_train", "--do_eval", "--do_predict", "false"],
         ["--metric_for_best_model", "eval_matthews"],
         ["--metric_for_best_model", "held_out_loss"],
+        ["--metric_for_best_model", "runtime"],
         ["--report_to", "none"],
+        ["--report_to", "azure_ml"],
+        ["--optim_args", "betas=0.9,eps=1e-8"],
     ],
 )
 def test_what_a_run_does_anyway_may_be_said(world: Path, no_weights: None, more: list[str]):
@@ -47,6 +55,26 @@ def test_what_a_run_does_anyway_may_be_said(world: Path, no_weights: None, more:
 
     arguments = [*BASE, "--dataset", str(world / "glue"), "--model", str(world / "deberta"), "--dry_run", *more]
     assert main(["train", *arguments]) == 0
+
+
+def test_a_service_that_is_not_always_listed_is_not_refused(world: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("weightlora.train.training_checks.get_available_reporting_integrations", list)
+    check_training(Seq2SeqTrainingArguments(report_to=["flyte"]), {})
+    with pytest.raises(ConfigError, match="report_to='wandb' is not ready here"):
+        check_training(Seq2SeqTrainingArguments(report_to=["wandb"]), {})
+    check_training(Seq2SeqTrainingArguments(report_to=["wandb"]), {}, here=False)
+
+
+def test_a_task_that_generates_has_its_loss_after_the_training_alone(world: Path, refused):
+    summaries = ["--task", "xsum", "--dataset", world / "xsum", "--model", world / "bart", "--use_cpu"]
+    message = refused(*summaries, "--max_length", "64", "--metric_for_best_model", "held_out_loss")
+    assert message.startswith("metric_for_best_model='held_out_loss' is no metric of this task: choose one of loss,")
+
+
+def test_smoothing_needs_classes(world: Path, refused):
+    scored = ["--task", "stsb", "--dataset", world / "glue", "--model", world / "deberta"]
+    message = refused(*scored, "--label_smoothing_factor", "0.1")
+    assert message.startswith("--label_smoothing_factor is a setting of text-classification and token-classification")
 
 
 def test_a_plan_may_be_for_a_machine_with_other_packages(world: Path, capsys: pytest.CaptureFixture):

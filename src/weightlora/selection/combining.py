@@ -12,7 +12,7 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..rules import RULES
 from .groups import check_groups, choose, complete, labels_for, mean_ranks, of_groups
-from .proportional import check_ranks, ranks_in_proportion
+from .proportional import Growth, check_ranks, ranks_in_proportion
 from .record import Selection
 
 __all__ = ["Starts", "Wishes", "check_wishes", "combine", "starts_of"]
@@ -45,12 +45,13 @@ class Wishes(NamedTuple):
 
 @dataclass(frozen=True)
 class Starts:
-    """The adapters before a selection: name -> rank, scaling, parameters and kind."""
+    """The adapters before a selection: name -> rank, scaling, parameters, kind, and what other ranks cost."""
 
     ranks: Mapping[str, int]
     scalings: Mapping[str, float]
     sizes: Mapping[str, int]
     kinds: Mapping[str, str]
+    growth: Mapping[str, Growth]
 
 
 def starts_of(adapters: Iterable[LoraAdapter]) -> Starts:
@@ -61,6 +62,7 @@ def starts_of(adapters: Iterable[LoraAdapter]) -> Starts:
         {adapter.name: adapter.scaling for adapter in found},
         {adapter.name: adapter.size for adapter in found},
         {adapter.name: adapter.kind for adapter in found},
+        {adapter.name: Growth.of(adapter) for adapter in found},
     )
 
 
@@ -128,10 +130,12 @@ def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig,
         if ranks == "equal":
             return torch.where(best(labels, scores), before, 0)
         mean = torch.stack(list(scores)).mean(0)
-        return torch.tensor(ranks_in_proportion(mean.tolist(), before.tolist(), sizes, budget))
+        return torch.tensor(ranks_in_proportion(mean.tolist(), list(starts.growth.values()), budget))
 
     found = new_ranks(scores)
     made = _rewritten(runs[0], found.tolist(), torch.stack(scores).mean(0), starts)
+    if ranks != "equal":
+        made = replace(made, rank_rule=ranks)
     if len(runs) > 1:
         counts = torch.stack([new_ranks([one]) > 0 for one in scores]).sum(0).tolist()
         made = replace(made, seeds=dict(zip(names, counts, strict=True)), history=())
@@ -167,7 +171,10 @@ def _rewritten(run: Selection, ranks: Sequence[int], scores: Tensor, starts: Sta
     history = tuple(
         {**entry, "kept": list(kept), "ranks": kept} if "kept" in entry else entry for entry in run.history
     )
-    after = sum(starts.sizes[name] * rank // starts.ranks[name] for name, rank in kept.items())
+    after = sum(
+        starts.sizes[name] if rank == starts.ranks[name] else starts.growth[name].cost(rank)
+        for name, rank in kept.items()
+    )
     return replace(
         run,
         modules=modules,

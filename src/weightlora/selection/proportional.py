@@ -1,19 +1,23 @@
 """Ranks in proportion to the probe's scores, of all modules: the other way to spend a budget of parameters."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
+from ..adapters import LoraAdapter
 from ..budget import Budget
 from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..rules import RULES
+from ..tensors import numel
 
-__all__ = ["RANKS", "check_ranks", "ranks_in_proportion", "ranks_within"]
+__all__ = ["RANKS", "Growth", "check_ranks", "ranks_in_proportion"]
 
 RANKS = ("equal", "proportional")
 """How ranks are given out: one rank for the best modules, or to all modules in proportion to their scores."""
+
+
+SMALLEST = 1e-9
+"""A score below this part of the largest one gets no rank."""
 
 
 def check_ranks(ranks: str, config: WeightLoraConfig, group: str, kinds: Mapping[str, str]) -> None:
@@ -47,44 +51,60 @@ def check_ranks(ranks: str, config: WeightLoraConfig, group: str, kinds: Mapping
         )
 
 
-def ranks_in_proportion(
-    scores: Sequence[float], ranks: Sequence[int], sizes: Sequence[int], budget: Budget
-) -> list[int]:
-    """The ranks of all modules for a budget of parameters.
+class Growth(NamedTuple):
+    """What an adapter costs at any rank, and which ranks it can have.
+
+    Attributes:
+        per_rank: Parameters of A and B at rank 1.
+        fixed: Other parameters, such as DoRA's magnitude.
+        unit: What the rank must be a multiple of.
+        most: Above this rank, `B A` gains nothing.
+    """
+
+    per_rank: float
+    fixed: int
+    unit: int
+    most: int
+
+    @classmethod
+    def of(cls, adapter: LoraAdapter) -> "Growth":
+        """That of an adapter."""
+        factors = sum(numel(factor) for factor in adapter.factors)
+        return cls(factors / adapter.rank, adapter.size - factors, adapter.rank_unit, adapter.max_rank)
+
+    def cost(self, rank: int) -> int:
+        """Parameters at a rank; none at rank 0, without an adapter."""
+        return round(self.fixed + rank * self.per_rank) if rank else 0
+
+    def rank(self, wanted: float) -> int:
+        """The possible rank that is nearest to a number."""
+        return min(round(wanted / self.unit) * self.unit, self.most)
+
+
+def ranks_in_proportion(scores: Sequence[float], growth: Sequence[Growth], budget: Budget) -> list[int]:
+    """The largest ranks in proportion to scores with which all adapters together fit; 0 where one has no room.
 
     Args:
-        scores: Of each adapter, not negative.
-        ranks, sizes: Rank and parameters of each adapter at the start.
+        scores: Of each adapter; not negative, one of them positive.
+        growth: What each adapter costs.
         budget: Bounds the parameters.
-
-    Returns:
-        New ranks; 0 where an adapter has no room.
 
     Raises:
         ConfigError: There is no room for one adapter of rank 1.
     """
-    per_rank = torch.tensor([size / rank for size, rank in zip(sizes, ranks, strict=True)], dtype=torch.float64)
     most = budget.rounds[-1][1]
-    found = ranks_within(torch.tensor(scores, dtype=torch.float64), per_rank, most)
-    if not any(found):
-        raise ConfigError(f"keep_parameters={most:,} has no room for one module at rank 1: raise it.")
-    return found
 
+    def ranks(factor: float) -> list[int]:
+        return [one.rank(score * factor) for score, one in zip(scores, growth, strict=True)]
 
-def ranks_within(scores: Tensor, per_rank: Tensor, most: int) -> list[int]:
-    """The largest ranks in proportion to scores with which all adapters together fit; 0 where one has no room.
-
-    Args:
-        scores: Shape `(n,)`, not negative, one of them positive.
-        per_rank: Parameters of each adapter at rank 1, shape `(n,)`.
-        most: The most parameters of all.
-    """
-    # Rounding takes half a rank from each adapter at most, so nothing fits at `high`.
-    low, high = 0.0, (most + float(per_rank.sum())) / float((scores * per_rank).sum())
+    least = SMALLEST * max(scores)
+    low, high = 0.0, max((one.most + one.unit) / s for s, one in zip(scores, growth, strict=True) if s > least)
     for _ in range(100):
         middle = (low + high) / 2
-        if int(((scores * middle).round() * per_rank).sum()) <= most:
+        if sum(one.cost(rank) for one, rank in zip(growth, ranks(middle), strict=True)) <= most:
             low = middle
         else:
             high = middle
-    return [int(rank) for rank in (scores * low).round().tolist()]
+    if not any(found := ranks(low)):
+        raise ConfigError(f"keep_parameters={most:,} has no room for one module at rank 1: raise it.")
+    return found

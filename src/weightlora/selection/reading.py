@@ -67,6 +67,7 @@ REST: dict[str, Check] = {
     "step": (_whole, "a whole number"),
     "seeds": (_or_none(lambda value: isinstance(value, dict) and all(map(_whole, value.values()))), "counts by name"),
     "grouping": (_or_none(lambda value: isinstance(value, dict)), "an object or null"),
+    "rank_rule": (_or_none(lambda value: value == "proportional"), "'proportional' or null"),
     "costs": (_or_none(_costs), "the costs of a choice, or null"),
     "trainable_parameters": (
         lambda value: isinstance(value, dict) and all(_whole(value.get(key)) for key in ("before", "after")),

@@ -43,6 +43,7 @@ class Selection:
         seeds: For a choice over several seeds, module -> number of seeds at which it was chosen; else None.
         grouping: For a choice by groups, what that costs: `group`, `modules`, `parameters`, and the same two figures
             `without_groups` and for these modules with their groups `completed`; else None.
+        rank_rule: `"proportional"` if the ranks are in proportion to the scores; else None.
         costs: For a choice within a budget of step time or memory: `resource`, and in seconds or bytes `budget`,
             `predicted` and `whole` (with all adapters); `score`, the sum of the kept ones; and `frontier`, what other
             budgets would have bought (`weightlora.costs.frontier`); else None.
@@ -70,6 +71,7 @@ class Selection:
     versions: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int] | None = None
     grouping: Mapping[str, Any] | None = None
+    rank_rule: str | None = None
     costs: Mapping[str, Any] | None = None
     history: Sequence[Mapping[str, Any]] = ()
     directory: Path | None = None
@@ -280,7 +282,7 @@ class Selection:
 KEYS = tuple(one.name for one in fields(Selection) if one.name not in {"modules", "history", "directory"})
 """What a `selection.json` holds under the names of the fields."""
 
-OPTIONAL = ("seeds", "grouping", "costs")
+OPTIONAL = ("seeds", "grouping", "rank_rule", "costs")
 """Fields that are written only where they are not None."""
 
 

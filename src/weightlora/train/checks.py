@@ -78,7 +78,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for name in () if recipe.data.verbalised else ("prompt", "label_words"):
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
-    check_training(recipe.training, recipe.given)
+    check_training(recipe.training, recipe.given, here=not recipe.method.dry_run)
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     if (steps := steps_to_select(recipe.method)) is not None:
         WeightLoraConfig(select_steps=steps, selection="random")
@@ -116,7 +116,7 @@ def _check_read(recipe: Recipe) -> None:
         family = "verbalised" if recipe.data.verbalised else find_task(task).family
         if family not in READ_BY[name]:
             raise ConfigError(
-                f"--{name} is a setting of {READ_BY[name][0]}, and --task {task} does not read it: drop it."
+                f"--{name} is a setting of {' and '.join(READ_BY[name])}, and --task {task} does not read it: drop it."
             )
     if recipe.method.method == "full" and (given := sorted(recipe.typed & OF_ADAPTERS)):
         raise ConfigError(f"--{given[0]} is a setting of adapters, and --method full has none: drop one of the two.")

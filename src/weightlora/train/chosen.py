@@ -1,5 +1,6 @@
 """Train the modules that an earlier run chose anew: `--modules_from RUN`."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -10,12 +11,15 @@ from torch import nn
 from ..adapters.outcome import default_and_exceptions, longer_names
 from ..errors import ConfigError, DataError, ModelError
 from ..selection.record import Selection
-from .arguments import Recipe
+from .arguments import Recipe, parse_json
 
 __all__ = ["ON_A_LIST", "chosen_targets", "with_chosen_modules"]
 
 ON_A_LIST = ("lora", "rslora", "dora")
 """Methods that train a fixed list of modules."""
+
+OWN_RANKS = ("rank_pattern", "alpha_pattern", "use_rslora")
+"""Options of PEFT that would change the ranks or the scalings of a run."""
 
 EXCLUDED = {
     "target_modules": "names modules, too",
@@ -77,15 +81,27 @@ def chosen_targets(run: str, model: nn.Module, given: Mapping[str, Any]) -> dict
     targets: dict[str, Any] = {"target_modules": modules}
     if longer_names(model, modules):  # PEFT takes names as suffixes
         targets["target_modules"] = "|".join(f"(?:{re.escape(name)})" for name in modules)
-    if len(set(selection.ranks.values())) > 1:
-        for name in ("rank", "alpha"):
-            if name in given:
-                raise ConfigError(f"{run} has a rank for each module, and --{name} sets one for all: leave it out.")
-        if given.get("method") == "rslora":
-            raise ConfigError(f"{run} has ranks for the usual scaling, and --method rslora has another: give lora.")
-        targets["rank_pattern"] = default_and_exceptions(selection.ranks, _none_of)[1]
-        targets["alpha_pattern"] = default_and_exceptions(selection.alphas, _none_of)[1]
+    if selection.rank_rule is not None:
+        targets |= _patterns(run, selection, given)
     return targets | ({"target_parameters": parameters} if parameters else {})
+
+
+def _patterns(run: str, selection: Selection, given: Mapping[str, Any]) -> dict[str, Any]:
+    """PEFT's patterns with the ranks of a run, and its scalings under the method that trains.
+
+    Raises:
+        ConfigError: If the recipe sets another rank or scaling.
+    """
+    options = parse_json("method_options", given.get("method_options"))
+    for name in ("rank", "alpha", *OWN_RANKS):
+        if name in (options if name in OWN_RANKS else given):
+            raise ConfigError(f"{run} has a rank for each module, and {name} sets others: leave it out.")
+    root = math.sqrt if given.get("method") == "rslora" else float
+    alphas = {name: selection.scalings[name] * root(rank) for name, rank in selection.ranks.items()}
+    return {
+        "rank_pattern": default_and_exceptions(selection.ranks, _none_of)[1],
+        "alpha_pattern": default_and_exceptions(alphas, _none_of)[1],
+    }
 
 
 def _none_of(values: Iterable[Any]) -> None:

@@ -31,12 +31,13 @@ ALWAYS = ("loss", "runtime", "samples_per_second", "steps_per_second")
 """What the Trainer adds to the metrics of an evaluation."""
 
 
-def check_training(arguments: Seq2SeqTrainingArguments, given: Mapping[str, Any]) -> None:
+def check_training(arguments: Seq2SeqTrainingArguments, given: Mapping[str, Any], here: bool = True) -> None:
     """Raise a `ConfigError` for an argument of the Trainer that a run cannot follow.
 
     Args:
         arguments: Of the Trainer.
         given: Those that were set in files or on the command line.
+        here: Whether the run is to begin on this machine.
     """
     for name, needed in NEEDED.items():
         if (value := getattr(arguments, name)) != needed:
@@ -54,9 +55,9 @@ def check_training(arguments: Seq2SeqTrainingArguments, given: Mapping[str, Any]
             get_reporting_integration_callbacks([service])
         except ValueError as error:
             raise ConfigError(f"report_to={service!r} is unknown: {first_line(error)}.") from error
-        if service not in NOT_LISTED and service not in get_available_reporting_integrations():
+        if here and service not in NOT_LISTED and service not in get_available_reporting_integrations():
             raise ConfigError(
-                f"report_to={service!r} needs its package, which is not installed: install it, or leave it out."
+                f"report_to={service!r} is not ready here: install its package and set it up, or leave it out."
             )
 
 
@@ -74,6 +75,9 @@ def check_best_metric(arguments: Seq2SeqTrainingArguments, work: Work) -> None:
 
 def check_optimizer(arguments: Seq2SeqTrainingArguments, model: Any) -> None:
     """Raise a `ConfigError` if the Trainer cannot make its optimizer for the model, such as without a package."""
+    given: Any = arguments.optim_args
+    if given and not all("=" in pair for pair in given.split(",")):
+        raise ConfigError(f"optim_args={given!r} must be pairs of name=value, with commas between them.")
     try:
         Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     except (ImportError, ValueError, RuntimeError, TypeError) as error:
