@@ -61,7 +61,7 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
         help=f"the rule: {', '.join(RULES)} (default: gradient; with --select_steps, credit)",
     )
     add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
-    add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean ranks")
+    add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean places")
     add(
         "ranks",
         default="equal",

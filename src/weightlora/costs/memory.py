@@ -23,7 +23,8 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     """What each part costs in bytes, with AdamW, where all gradients are there at the peak (gradient accumulation).
 
     The update of the optimizer takes memory for a moment, too. It is the peak if what trains beside the adapters is
-    large, and what the passes keep is small.
+    large, and what the passes keep is small. That of all adapters is counted for every choice, which is too much where
+    the adapters themselves are large.
 
     Args:
         model, adapters, loss: See `measure`.
@@ -58,17 +59,14 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
             "adapter alone, it keeps the activations of one part. So the memory of a choice cannot be predicted: set "
             "keep or keep_parameters instead."
         )
-    shared, own = seen.shared, seen.own
-    if update > peaks["all"]:  # it decides, whatever is kept
-        shared, own = [0.0] * len(depth), [0.0] * len(adapters)
     depth, peak = [max(price, update) for price in depth], max(peaks["all"], update)
-    rest = (peak - depth[-1] - sum(shared) - sum(own)) / len(adapters)
+    rest = (peak - depth[-1] - sum(seen.shared) - sum(seen.own)) / len(adapters)  # what comes and goes
     return Costs(
         resource="memory",
         groups=seen.groups,
         depth=[weights + price for price in depth],
-        shared=shared,
-        own=[max(0.0, price + size * (2 + states) + rest) for price, size in zip(own, sizes, strict=True)],
+        shared=seen.shared,
+        own=[max(0.0, price + size * (2 + states) + rest) for price, size in zip(seen.own, sizes, strict=True)],
         whole=weights + sum(sizes) * (2 + states) + peak,
     )
 

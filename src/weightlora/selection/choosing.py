@@ -72,7 +72,7 @@ def select(
             and value of an attention, the layers of an MLP, or all modules of a layer. `.grouping` of the result says
             what that costs.
         seeds: Choose this many times, with other adapters and another order of the data, and keep the modules with
-            the best mean rank. `.seeds` of the result has for each module how many times it was chosen.
+            the best mean place. `.seeds` of the result has for each module how many times it was chosen.
         ranks: `"proportional"` gives all modules ranks in proportion to the probe's scores, which together fit into
             `config.keep_parameters`. A module whose rank would be below a half is dropped.
         progress: Show a bar; None shows it in a terminal only.
