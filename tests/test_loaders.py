@@ -9,7 +9,7 @@ import pytest
 import torch
 from models import WORDS, batch, save_tokenizer
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
 from weightlora.loaders import same_batches
@@ -103,6 +103,38 @@ class Noise:
 
     def __call__(self, index: int) -> float:
         return self.rng.random()
+
+
+class Shuffled(Sampler):
+    """Shuffles its rows where they are, or puts others in their place."""
+
+    def __init__(self, rows, anew: bool) -> None:
+        self.rows, self.anew, self.rng = rows, anew, random.Random(0)
+
+    def __iter__(self):
+        if self.anew:
+            self.rows = self.rng.sample(list(self.rows), len(self.rows))
+        else:
+            self.rng.shuffle(self.rows)
+        return iter([int(row) for row in self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@pytest.mark.parametrize("make", [lambda: list(range(8)), lambda: np.arange(8)], ids=["list", "array"])
+@pytest.mark.parametrize("anew", [False, True], ids=["in place", "anew"])
+def test_a_sampler_that_shuffles_its_own_rows_gives_the_same_order(make, anew):
+    seen = []
+    for reads in (False, True):
+        rows = make()
+        loader = DataLoader(range(8), 2, sampler=Shuffled(rows, anew))
+        if reads:
+            with same_batches(loader):
+                next(iter(loader))
+            assert loader.sampler.rows is rows
+        seen.append(torch.cat(list(loader)).tolist())
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Data loaders that are read, and then are as if nobody had read them."""
 
 import contextlib
+import copy
 import random
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Sampler
 
 __all__ = ["same_batches"]
 
@@ -25,8 +27,8 @@ def same_batches(loader: Any) -> Iterator[None]:
     """Afterwards a data loader is as if nobody had read it: its next reader gets the batches that it would have got.
 
     Its parts get back the states of their random number generators, their numbers (of epochs that were read, also in a
-    dictionary or as a tensor), and `None` for what they have made meanwhile (workers that stay, and generators). An
-    iterator goes on where the reading ended.
+    dictionary or as a tensor), and `None` for what they have made meanwhile (workers that stay, and generators). A
+    sampler gets back the order of its rows. An iterator goes on where the reading ended.
     """
     before = [bring_back for part in _parts(loader) for bring_back in _states(part)]
     try:
@@ -61,6 +63,8 @@ def _states(part: Any) -> Iterator[Callable[[], object]]:
     numbers = {name: value for name, value in own.items() if value is None or type(value) in (int, float)}
     if numbers:
         yield partial(own.update, numbers)
+    if isinstance(part, Sampler):  # one may shuffle its list of rows in place
+        yield from (partial(_put_back, own, name, value, copy.copy(value)) for name, value in _orders(own))
     for value in _flat(own.values()):
         if type(value) is dict and len(value) <= FEW:
             if numbers := {key: one for key, one in value.items() if one is None or type(one) in (int, float)}:
@@ -82,3 +86,17 @@ def _flat(values: Iterable[Any]) -> list[Any]:
     return [
         one for value in values for one in (value if type(value) in (list, tuple) and len(value) <= FEW else [value])
     ]
+
+
+def _orders(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The attributes that are lists or arrays of whole numbers."""
+    for name, value in own.items():
+        listed = type(value) is list and all(type(one) is int for one in value)
+        if listed or (isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.integer)):
+            yield name, value
+
+
+def _put_back(own: dict[str, Any], name: str, value: Any, content: Any) -> None:
+    """An attribute and its content as before."""
+    value[:] = content
+    own[name] = value
