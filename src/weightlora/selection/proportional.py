@@ -15,7 +15,6 @@ __all__ = ["RANKS", "Growth", "check_ranks", "ranks_in_proportion"]
 RANKS = ("equal", "proportional")
 """How ranks are given out: one rank for the best modules, or to all modules in proportion to their scores."""
 
-
 SMALLEST = 1e-9
 """A score below this part of the largest one gets no rank."""
 
