@@ -130,7 +130,7 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monke
     result = read_result(directory)
     assert len(result.kept) == 3
     check_figures(result)
-    assert result.settings["select_steps"] == 2
+    assert result.settings["select_steps"] == "2"  # as `--select_steps` takes a fraction, too
     assert "selecting 36 adapters" in output
     check_output(output, result.kept, directory, [1, 2, 3, 4])
     check_adapter(directory / "adapter", result.kept)

@@ -170,6 +170,6 @@ def test_select_takes_a_budget_and_leaves_the_model(selection):
     assert 0 < len(choice.target_modules) < 12
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(
-        ConfigError, match=r"^seeds=2 is decided by numbers of modules and parameters: leave keep_memory"
+        ConfigError, match=r"^seeds=2 is decided by numbers of modules and parameters: set keep_parameters"
     ):
         select(model, LOADER, config, seeds=2)
