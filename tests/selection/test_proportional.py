@@ -19,6 +19,7 @@ BATCHES = [batch(step) for step in range(4)]
     st.lists(st.floats(0, 10), min_size=1, max_size=8).filter(lambda scores: max(scores) > 0.1),
     st.integers(20, 10_000),
 )
+@example(scores=[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0], most=20)  # equal scores, and room for one of them
 @example(scores=[3.0, 1.0, 10.0, 0.5, 0.0, 0.0, 0.625], most=124)  # rounding leaves room for a whole rank
 def test_ranks_are_the_largest_that_fit(scores, most):
     growth = [Growth(size, 0, 1, 10**6) for size in (3, 5, 3, 8, 5, 3, 13, 2)[: len(scores)]]

@@ -98,12 +98,17 @@ def ranks_in_proportion(scores: Sequence[float], growth: Sequence[Growth], budge
 
     least = SMALLEST * max(scores)
     low, high = 0.0, max((one.most + one.unit) / s for s, one in zip(scores, growth, strict=True) if s > least)
+
+    def fit(found: list[int]) -> bool:
+        return sum(one.cost(rank) for one, rank in zip(growth, found, strict=True)) <= most
+
     for _ in range(100):
         middle = (low + high) / 2
-        if sum(one.cost(rank) for one, rank in zip(growth, ranks(middle), strict=True)) <= most:
-            low = middle
-        else:
-            high = middle
-    if not any(found := ranks(low)):
+        low, high = (middle, high) if fit(ranks(middle)) else (low, middle)
+    found = ranks(low)
+    for place, rank in enumerate(ranks(high)):  # of equal scores, those that fit
+        grown = [*found[:place], rank, *found[place + 1 :]]
+        found = grown if fit(grown) else found
+    if not any(found):
         raise ConfigError(f"keep_parameters={most:,} has no room for one module at rank 1: raise it.")
     return found
