@@ -137,6 +137,15 @@ def test_a_sampler_that_shuffles_its_own_rows_gives_the_same_order(make, anew):
     assert seen[0] == seen[1]
 
 
+def test_a_sampler_with_an_array_that_is_read_only():
+    rows = np.arange(8)
+    rows.flags.writeable = False
+    loader = DataLoader(range(8), 2, sampler=Shuffled(rows, anew=True))
+    with same_batches(loader):
+        next(iter(loader))
+    assert loader.sampler.rows is rows
+
+
 @pytest.mark.parametrize(
     "collate",
     [lambda noise: noise.__call__, lambda noise: partial(Noise.__call__, noise), lambda noise: partial(noise)],

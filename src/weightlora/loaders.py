@@ -97,6 +97,7 @@ def _orders(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _put_back(own: dict[str, Any], name: str, value: Any, content: Any) -> None:
-    """An attribute and its content as before."""
-    value[:] = content
+    """An attribute and its content as before; nobody can have changed an array that is read-only."""
+    if type(value) is list or value.flags.writeable:
+        value[:] = content
     own[name] = value
