@@ -103,7 +103,7 @@ def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Starts | None
 
 
 def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig, wishes: Wishes) -> Selection:
-    """One selection of several: by groups, by the mean rank over the seeds, or with ranks in proportion to the scores.
+    """One selection of several: by groups, by the mean place over the seeds, or with ranks in proportion to scores.
 
     Args:
         runs: Finished selections of the same modules, one per seed.
