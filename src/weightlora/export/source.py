@@ -94,10 +94,10 @@ def find_adapter(directory: str | os.PathLike[str]) -> Path:
 
 
 def check_final(directory: Path) -> None:
-    """Raise a `DataError` if a selection by gates was under way when the adapter was saved.
+    """Raise a `DataError` if a selection by gates was under way when the adapter was saved; warn if another one was.
 
     The gates are in the scalings once the choice is final. Until then they are in the state beside the adapter, which
-    PEFT and servers do not read.
+    PEFT and servers do not read. Other rules change no output, so their adapters can be exported before the choice.
 
     PEFT saves an adapter of another name than "default" in a folder of its own, and the state is above it.
 
@@ -110,11 +110,16 @@ def check_final(directory: Path) -> None:
     state = State.from_dict(read_state(place))
     if place != directory and state.config["adapter_name"] != directory.name:
         return  # of another adapter
-    if state.round < state.config["rounds"] and any(omega not in (0, 1) for omega in state.omega):
+    if state.round == state.config["rounds"]:
+        return
+    when = f"{directory} was saved after {state.step_count} of {state.config['select_steps']} selection steps"
+    if any(omega not in (0, 1) for omega in state.omega):
         raise DataError(
-            f"{directory} was saved after {state.step_count} of {state.config['select_steps']} selection steps, and "
-            "its gates are not in the adapter yet: train on until the choice is made, and export the result."
+            f"{when}, and its gates are not in the adapter yet: train on until the choice is made, and export the "
+            "result."
         )
+    message = f"{when}, before the choice, so the export has all {len(state.live)} adapters that it was choosing from."
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Place]] | None = None) -> Source:
