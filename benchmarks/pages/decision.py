@@ -93,6 +93,11 @@ def _look(results: list[Result], losses: Losses, look: Look) -> list[str]:
 
 
 def _regrets(verdict: Verdict, look: Look) -> str:
+    if len(look.candidates) == 1:  # its regret is 0 on every task
+        return (
+            "It alone takes part, so only one question is open: whether it is significantly worse than a reference on "
+            "a task."
+        )
     rows = [
         [name, *(f"{verdict.regrets[name][task]:.4f}" for task in look.seeds), f"{verdict.mean_regret(name):.4f}"]
         for name in sorted(look.candidates, key=verdict.mean_regret)

@@ -83,8 +83,8 @@ INTRODUCTION = (
     "set within it is compared with random modules that reach as deep, with the modules nearest to the output, and "
     "with fixed lists. The default has a budget of parameters instead: a quarter. Losses are held-out losses minus "
     "that of LoRA on all modules at the same seed, with 95 % intervals. Step times follow from the measured prices by "
-    "which the sets were chosen; these are of rank 8. How it is measured was written down before the runs "
-    "(`benchmarks/quality/frontier/DECISION.md`)."
+    "which the sets were chosen; these are of rank 8. How it is measured was written down before the runs, and one "
+    "departure from it after them (`benchmarks/quality/frontier/DECISION.md`)."
 )
 
 

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from benchmarks.decision import CANDIDATES, FIRST
+from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look
 from benchmarks.pages.decision import render_decision_markdown
 
 LABELS = {"lora": 1.0, "peft-default": 0.9, **dict.fromkeys(CANDIDATES, 0.5), "probe": 0.4}
@@ -15,11 +15,11 @@ def run(task: str, label: str, seed: int, loss: float) -> SimpleNamespace:
     return SimpleNamespace(task=task, label=label, seed=seed, held_out_loss=loss, value=1 - loss / 2, **fixed)
 
 
-def stored() -> list[SimpleNamespace]:
-    """All runs of the first look."""
+def stored(look: Look = FIRST) -> list[SimpleNamespace]:
+    """All runs of a look."""
     return [
         run(task, label, seed, loss + 0.001 * ((seed * place) % 5))
-        for task, count in FIRST.seeds.items()
+        for task, count in look.seeds.items()
         for place, (label, loss) in enumerate(LABELS.items(), 1)
         for seed in range(count)
     ]
@@ -32,6 +32,12 @@ def test_the_first_look_is_decided_and_the_second_says_what_is_missing():
     assert first.count("| weightlora | peft-default |") == 1 and "▼" in first
     assert "- Against LoRA on all modules: significantly better on 5 of 5 tasks, worse on 0." in first
     assert "Nothing is decided yet: at least 63 runs are missing (imdb-all 15, film-reviews-long 15" in second
+
+
+def test_a_candidate_that_is_alone_has_no_table_of_regrets():
+    first, second = render_decision_markdown(stored(SECOND)).split("## The second look")
+    assert "| regret |" in first and "| regret |" not in second
+    assert "**probe** stays the default" in second and "It alone takes part" in second
 
 
 def test_one_missing_run_leaves_the_first_look_open():
