@@ -54,9 +54,9 @@ def write_text(path: Place, text: str) -> Path:
     return write(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Place, value: Any, indent: int | None = 2) -> Path:
+def write_json(path: Place, value: Any) -> Path:
     """Write a JSON file whole or not at all. NaN and infinity raise a `ValueError`: they are no JSON."""
-    return write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Place) -> Any:

@@ -47,7 +47,7 @@ def _rates(comparison: Comparison, tuning: Sequence[Run]) -> dict[str, float]:
 
 def _execute(runs: Sequence[Run], jobs: int, watcher: LineWatcher) -> list[tuple[Run, str]]:
     left = [run for run in runs if not run.is_done()]
-    processes = [Process(run.name, command_of(run), run.method) for run in left]
+    processes = [Process(run.name, command_of(run)) for run in left]
     of = {id(process): run for process, run in zip(processes, left, strict=True)}
     failures = execute(
         processes,
