@@ -11,7 +11,7 @@ from typing import Any
 
 from weightlora import __version__
 from weightlora.errors import ConfigError, DataError
-from weightlora.train.reading import read_json
+from weightlora.files import read_json
 from weightlora.train.result import Result, read_result
 from weightlora.train.wording import shown
 
@@ -105,7 +105,7 @@ def resolve(root: Path, task: str, label: str) -> dict[str, Any]:
     _check_task(root, task)
     if label not in labels_in(root, task):
         raise ConfigError(f"method {label!r} is unknown for {task}: choose one of {', '.join(labels_in(root, task))}.")
-    shared, own = (read_json(file := root / task / f"{name}.json", f"the file {file}") for name in ("task", label))
+    shared, own = (read_json(root / task / f"{name}.json") for name in ("task", label))
     _check_keys({**shared, **own}, f"{task}/{label}.json")
     if "workload" in own:
         raise ConfigError(
@@ -131,8 +131,7 @@ def _rate(root: Path, task: str, label: str, own: Mapping[str, Any], tuned: str)
             f"{task}/{label}.json has learning_rate={shown(own['learning_rate'])}, but {task}/task.json takes all "
             f"rates from {tuned}: drop one of the two."
         )
-    file = root / tuned / f"{label}.json"
-    return read_json(file, f"the file {file}").get("learning_rate", DEFAULTS["learning_rate"])
+    return read_json(root / tuned / f"{label}.json").get("learning_rate", DEFAULTS["learning_rate"])
 
 
 def _check_keys(settings: Mapping[str, Any], place: str) -> None:

@@ -100,7 +100,7 @@ def test_each_round_has_a_number_and_a_bound_on_the_parameters(number, parameter
 
 def test_a_round_keeps_the_best_that_fit_into_its_budget():
     scores, sizes = torch.tensor([6.0, 5.0, 4.0, 3.0, 2.0, 1.0]), [30, 10, 30, 10, 10, 10]
-    budget = Budget.plan(sizes, 2, None, 2, True)
+    budget = Budget(tuple(plan_budgets(sizes, 2, None, 2, True)))
     assert budget.rounds == ((3, 50), (2, 33))
     assert budget.best(scores, sizes, 0).tolist() == [True, True, False, True, False, False]
     assert budget.best(scores, sizes, 1).tolist() == [False, True, False, True, False, False]

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and a history that was cut short is read up to the cut."""
 
+import hashlib
 import json
 
 import pytest
@@ -89,3 +90,10 @@ def test_a_history_of_anything_is_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "history.jsonl").write_bytes(content)
     with pytest.raises(DataError, match="delete"):
         files.read_lines(tmp_path / "history.jsonl")
+
+
+def test_a_checksum_is_that_of_the_whole_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").write_bytes(bytes(2**20 + 1))
+    assert files.sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.sha256_of(tmp_path / "b") == hashlib.sha256(bytes(2**20 + 1)).hexdigest()

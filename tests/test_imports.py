@@ -38,7 +38,7 @@ LAYERS = (
     {"adapters", "budget"},
     {"optimizers", "guard"},
     {"extras", "files", "layers", "loaders", "tensors", "values"},
-    {"errors", "layout", "measure", "deprecation"},
+    {"errors", "layout", "measure"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # Measuring is no part of the method.

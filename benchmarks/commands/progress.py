@@ -62,7 +62,6 @@ def _process(run: Run, environment: Mapping[str, str]) -> Process:
     return Process(
         f"{run.kind} {run.output.stem}",
         python_module("benchmarks.worker", *arguments),
-        run.kind,
         {**offline, **environment},
     )
 

@@ -46,13 +46,6 @@ class Budget:
 
     rounds: tuple[tuple[int | None, int], ...]
 
-    @classmethod
-    def plan(
-        cls, sizes: Sequence[int], number: int | None, parameters: int | None, rounds: int, share: bool
-    ) -> "Budget":
-        """The budget of a run; the arguments are those of `plan_budgets`."""
-        return cls(tuple(plan_budgets(sizes, number, parameters, rounds, share)))
-
     def best(self, score: Tensor, sizes: list[int], round_: int) -> Tensor:
         """Mask of the adapters with the largest scores that a round keeps.
 

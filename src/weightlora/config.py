@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from .budget import Budget
+from .budget import Budget, plan_budgets
 from .errors import ConfigError
 from .rules import RULES
 from .values import check_fraction, check_int, check_keep, to_bytes
@@ -283,7 +283,7 @@ class WeightLoraConfig:
         most = int(round(given * sum(sizes), 6)) if isinstance(given, float) else given  # 0.7 * 10 is below 7
         if number is None and given == DEFAULT_KEEP and (most or 0) < min(sizes):
             most = max(sizes)  # which has room for any one adapter, and never for two
-        return Budget.plan(sizes, number, most, self.rounds, RULES[self.selection].shares_parameters)
+        return Budget(tuple(plan_budgets(sizes, number, most, self.rounds, RULES[self.selection].shares_parameters)))
 
     def number_to_keep(self, n: int) -> int:
         """K for a model with `n` adapters; a fraction is rounded, and gives 1 at the least.

@@ -1,6 +1,7 @@
 """Writing files and directories so that nobody ever reads half of one."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ __all__ = [
     "read_json",
     "read_lines",
     "replacing_directory",
+    "sha256_of",
     "write",
     "write_json",
     "write_text",
@@ -54,9 +56,9 @@ def write_text(path: Place, text: str) -> Path:
     return write(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Place, value: Any, indent: int | None = 2) -> Path:
+def write_json(path: Place, value: Any) -> Path:
     """Write a JSON file whole or not at all. NaN and infinity raise a `ValueError`: they are no JSON."""
-    return write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Place) -> Any:
@@ -108,6 +110,15 @@ def read_lines(path: Place) -> list[dict[str, Any]]:
             raise DataError(f"{path}, line {number} is not a JSON object: delete that line.")
         entries.append(entry)
     return entries
+
+
+def sha256_of(path: Place) -> str:
+    """The SHA-256 of a file, in hexadecimal digits. It may be larger than the memory."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,14 @@
-"""Moved: import `WeightLoraLightningCallback` from `weightlora`."""
+"""Moved: import `WeightLoraLightningCallback` from `weightlora`. This name leaves in version 0.3."""
 
-from .deprecation import announce
+import warnings
+
 from .trainers.lightning import WeightLoraLightningCallback
 
 __all__ = ["WeightLoraLightningCallback"]
 
-announce("weightlora.lightning", "`from weightlora import WeightLoraLightningCallback`", removed_in="0.3")
+warnings.warn(
+    "weightlora.lightning is deprecated and leaves in version 0.3: write `from weightlora import "
+    "WeightLoraLightningCallback`.",
+    DeprecationWarning,
+    stacklevel=2,
+)

@@ -1,6 +1,5 @@
 """A checkpoint is one thing: a list of its files with their sizes and checksums, written last and checked first."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -9,13 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import DataError, StateError
-from .files import read_json, write_json
+from .files import read_json, sha256_of, write_json
 
 __all__ = ["MANIFEST", "Manifest", "check_manifest", "remove_manifest", "write_manifest"]
 
 MANIFEST = "weightlora_manifest.json"
 MANIFEST_FORMAT = 1
-CHUNK = 2**20  # bytes that are hashed at a time
 # What a Trainer loads wherever it finds it. Such a file is part of the checkpoint, or it must not be there.
 LOADED = re.compile(r"(adapter_model|model|pytorch_model|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
 FILES = {".bin", ".json", ".pt", ".pth", ".safetensors"}
@@ -58,7 +56,7 @@ def write_manifest(directory: str | os.PathLike[str], step: int) -> Path:
     """
     folder = Path(directory)
     files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in _names(folder)
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in _names(folder)
     }
     return write_json(folder / MANIFEST, {"format": MANIFEST_FORMAT, "step": int(step), "files": files})
 
@@ -127,7 +125,7 @@ def _check_file(path: Path, size: Any, checksum: Any) -> None:
         raise DataError(f"{path} is missing")
     if path.stat().st_size != size:
         raise DataError(f"{path} has {path.stat().st_size} bytes, and had {size} when it was written")
-    if _sha256(path) != checksum:
+    if sha256_of(path) != checksum:
         raise DataError(f"{path} was changed after it was written (its checksum differs)")
 
 
@@ -136,11 +134,3 @@ def _names(folder: Path) -> list[str]:
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     needed = [p for p in paths if p.suffix != ".md" and not any(part.startswith(".") for part in p.parts)]
     return sorted(path.as_posix() for path in needed if path.as_posix() != MANIFEST)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -13,6 +13,7 @@ __all__ = [
     "optimizer_state_bytes",
     "peak_allocated_bytes",
     "saved_activation_bytes",
+    "storage_of",
     "trainable_parameters",
 ]
 
@@ -25,7 +26,7 @@ def trainable_parameters(model: nn.Module) -> int:
 def model_bytes(model: nn.Module) -> int:
     """Bytes of all parameters and buffers, frozen ones included; a storage that is shared counts once."""
     tensors = (*model.parameters(), *model.buffers())
-    return sum({_storage_key(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+    return sum({storage_of(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
 def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -57,11 +58,11 @@ def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
     Returns:
         Bytes, 0 when nothing in the model requires a gradient.
     """
-    own = {_storage_key(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    own = {storage_of(tensor) for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[tuple[torch.device, int], int] = {}
 
     def record(tensor: torch.Tensor) -> torch.Tensor:
-        key = _storage_key(tensor)
+        key = storage_of(tensor)
         if key not in own:
             saved[key] = tensor.untyped_storage().nbytes()
         return tensor.detach()  # a tensor with its grad_fn, saved by that very node, would hold the graph for ever
@@ -118,7 +119,8 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
-def _storage_key(tensor: torch.Tensor) -> tuple[torch.device, int]:
+def storage_of(tensor: torch.Tensor) -> tuple[torch.device, int]:
+    """What tells the storage of a tensor from others, as long as it lives."""
     return tensor.device, tensor.untyped_storage().data_ptr()
 
 

@@ -70,7 +70,7 @@ def gather(
     with undisturbed(model), same_batches(batches), sparing(model, loss) as spares:
         # A compiled model would be compiled for adapters that are about to leave it, and hide modules from the rule.
         with torch.compiler.set_stance("force_eager"), rule.watching(engine.average):
-            done = backward(model, batches, spares, number, engine.backward)
+            done = backward(batches, spares, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
@@ -88,7 +88,6 @@ def gather(
 
 
 def backward(
-    model: nn.Module,
     batches: Iterable[Any],
     loss: Loss,
     number: int,
@@ -97,7 +96,6 @@ def backward(
     """One backward pass after another; the gradients add up. Returns how many batches there were.
 
     Args:
-        model: Has no gradients yet.
         batches: Of which the first `number` are used.
         loss: From a batch to its loss.
         number: How many batches.

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from weightlora.errors import ConfigError, DataError
-from weightlora.train.reading import check_columns, check_name, is_directory, is_file, read_json, read_yaml
+from weightlora.train.reading import check_columns, check_name, is_directory, is_file, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,10 @@ def test_what_is_no_file_of_settings(tmp_path: Path, text: str, message: str):
 
 def test_files_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "a.yaml").write_bytes(b"a: \xff")
-    for read, kind in ((read_yaml, "YAML"), (read_json, "JSON")):
-        with pytest.raises(ConfigError, match="is not a text in UTF-8"):
-            read(tmp_path / "a.yaml", "it")
-        with pytest.raises(ConfigError, match="it cannot be read"):
-            read(tmp_path / "none", "it")
-        (tmp_path / "b").write_text('{"a": ')
-        with pytest.raises(ConfigError, match=f"it is not valid {kind}"):
-            read(tmp_path / "b", "it")
+    with pytest.raises(ConfigError, match="is not a text in UTF-8"):
+        read_yaml(tmp_path / "a.yaml", "it")
+    with pytest.raises(ConfigError, match="it cannot be read"):
+        read_yaml(tmp_path / "none", "it")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert read_yaml(tmp_path / "empty.yaml", "it") == {}
     (tmp_path / "merged.yaml").write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")

@@ -120,7 +120,7 @@ def expand_(
     swap = isinstance(adapter.layer, Embedding)
     first, second = _blocks(adapter, [factor.float() for factor in old], swap)
     new_rows = rank // adapter.rank_unit - (0 if method == "restart" else first.shape[1])
-    fresh = _draw(adapter, (first.shape[0], new_rows, first.shape[2]), rank, generator).to(first)
+    fresh = _draw(adapter, (first.shape[0], new_rows, first.shape[2]), generator).to(first)
     zeros = second.new_zeros(*second.shape[:2], new_rows)
     if method == "restart":
         first, second = fresh, zeros
@@ -153,7 +153,7 @@ def _blocks(adapter: LoraAdapter, tensors: list[Tensor], swap: bool) -> tuple[Te
     return (b.mT, a.mT) if swap else (a, b)
 
 
-def _draw(adapter: LoraAdapter, shape: tuple[int, ...], rank: int, generator: torch.Generator) -> Tensor:
+def _draw(adapter: LoraAdapter, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Rows as a fresh LoRA draws them: N(0, 1) on embeddings, else Kaiming-uniform with a = sqrt 5."""
     if isinstance(adapter.layer, Embedding):
         return torch.randn(shape, generator=generator)

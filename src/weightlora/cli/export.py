@@ -99,19 +99,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(exported: "Exported") -> None:
     """Print what was written: a table, or lines without rich."""
+    from .train import print_lines
+
     try:
         from rich.console import Console
-        from rich.table import Table
     except ModuleNotFoundError:
         print(*(f"{name}: {text}" for name, text in describe(exported).items()), f"in {exported.directory}", sep="\n")
         return
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, text in describe(exported).items():
-        table.add_row(name, text)
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    print_lines(console, describe(exported))
     console.print(f"in {exported.directory}", soft_wrap=True)
 
 

@@ -110,7 +110,7 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     if to_choice:
         lines["trainable"] = f"{plan.trainable[0]:,} parameters"
         lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}" if plan.select_steps else "none"
-        _print(console, lines)
+        print_lines(console, lines)
         return
     lines["trainable"], lines["optimizer"] = f"{plan.trainable[0]:,} parameters", _state(plan)
     if plan.keep is not None or plan.select_steps is not None:
@@ -121,7 +121,7 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
         lines["steps"] += f": {plan.select_steps:,} before the choice, {plan.steps - plan.select_steps:,} after it"
     elif plan.select_steps == 0:
         lines["steps"] += ", after the choice"
-    _print(console, lines)
+    print_lines(console, lines)
 
 
 def _state(plan: "Plan") -> str:
@@ -171,11 +171,12 @@ def show_result(console: Any, result: "Result", output_dir: str) -> None:
     if run := result.settings.get("modules_from"):
         lines["adapters"] = f"{result.adapters_after}, on the modules that {run} chose"
     lines["trainable"] = f"{result.trainable_parameters_after:,} parameters"
-    _print(console, lines)
+    print_lines(console, lines)
     console.print(f"in {output_dir}", soft_wrap=True)
 
 
-def _print(console: Any, lines: dict[str, str]) -> None:
+def print_lines(console: Any, lines: dict[str, str]) -> None:
+    """Print labels and texts in two columns."""
     from rich.table import Table
     from rich.text import Text
 

@@ -26,13 +26,11 @@ class Process:
     Attributes:
         name: What it is called in messages.
         command: The command line.
-        kind: Processes of one kind take about the same time.
         environment: Variables that win over those of this process.
     """
 
     name: str
     command: Sequence[str]
-    kind: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import DataError
+from ..files import sha256_of
 from ..train.result import Result, read_result
 
 __all__ = ["Run", "fingerprint", "read_results", "set_aside"]
@@ -86,16 +87,9 @@ def read_results(runs: Sequence[Run]) -> list[tuple[Run, Result]]:
 def fingerprint(path: Path) -> str:
     """The SHA-256 of a file; of one with weights above 64 MB, that of its size, its first and its last megabyte."""
     size = path.stat().st_size
+    if path.suffix not in WEIGHTS or size <= 64 << 20:
+        return sha256_of(path)
     with path.open("rb") as file:
-        if path.suffix in WEIGHTS and size > 64 << 20:
-            ends = file.read(1 << 20)
-            file.seek(-(1 << 20), 2)
-            return hashlib.sha256(b"%d " % size + ends + file.read()).hexdigest()
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:  # Python 3.10
-    found = hashlib.sha256()
-    while block := file.read(1 << 20):
-        found.update(block)
-    return found.hexdigest()
+        ends = file.read(1 << 20)
+        file.seek(-(1 << 20), 2)
+        return hashlib.sha256(b"%d " % size + ends + file.read()).hexdigest()

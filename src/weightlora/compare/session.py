@@ -1,36 +1,18 @@
 """Carry out a comparison: make the runs that have no result, first to choose learning rates, then at all seeds."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
-from ..train.result import Result
+from .progress import LineWatcher
 from .runner import Process, execute
 from .runs import Run, read_results, set_aside
 from .spec import Comparison
 from .tuning import choose_rates, losses_by_rate
 from .worker import command_of
 
-__all__ = ["Watcher", "carry_out"]
+__all__ = ["carry_out"]
 
 
-class Watcher(Protocol):
-    """Receives the events of a comparison."""
-
-    def begin(self, comparison: Comparison, done: Sequence[tuple[Run, Result]], total: int) -> None:
-        """The comparison begins. Of all its runs, these are done."""
-
-    def aside(self, paths: Sequence[Path]) -> None:
-        """These files were in the place of results, did not count, and were renamed."""
-
-    def step(self, run: Run, step: int, steps: int) -> None:
-        """A run made a step; 0 of 0 when it starts."""
-
-    def end(self, run: Run, seconds: float | None, error: str | None) -> None:
-        """A run ended."""
-
-
-def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
+def carry_out(comparison: Comparison, jobs: int, watcher: LineWatcher) -> list[tuple[Run, str]]:
     """Run what has no result yet.
 
     Args:
@@ -54,7 +36,7 @@ def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple
     return failed + _execute(runs, jobs, watcher)
 
 
-def _tell_aside(watcher: Watcher, runs: Sequence[Run]) -> None:
+def _tell_aside(watcher: LineWatcher, runs: Sequence[Run]) -> None:
     if moved := set_aside(runs):
         watcher.aside(moved)
 
@@ -63,9 +45,9 @@ def _rates(comparison: Comparison, tuning: Sequence[Run]) -> dict[str, float]:
     return choose_rates(comparison.rates, losses_by_rate(read_results(tuning)))
 
 
-def _execute(runs: Sequence[Run], jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
+def _execute(runs: Sequence[Run], jobs: int, watcher: LineWatcher) -> list[tuple[Run, str]]:
     left = [run for run in runs if not run.is_done()]
-    processes = [Process(run.name, command_of(run), run.method) for run in left]
+    processes = [Process(run.name, command_of(run)) for run in left]
     of = {id(process): run for process, run in zip(processes, left, strict=True)}
     failures = execute(
         processes,

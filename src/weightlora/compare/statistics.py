@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -10,45 +10,15 @@ from scipy.spatial.distance import pdist
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from ..errors import DataError
+from ..train.result import Result
 
-__all__ = ["REFERENCES", "Outcome", "excludes_zero", "interval", "jaccard", "paired", "summarize"]
+__all__ = ["REFERENCES", "excludes_zero", "interval", "jaccard", "paired", "summarize"]
 
 CONFIDENCE = 0.95
 REFERENCES = ("random", "lora", "weightlora")
 
 
-class Outcome(Protocol):
-    """What `summarize` reads of a run. `weightlora.train.result.Result` has these fields, among others.
-
-    Attributes:
-        task: Only runs of one task are compared.
-        label: Name of the row.
-        seed: Pairs the runs of two rows.
-        metric, value: The main metric.
-        held_out_loss: The loss that is compared.
-        adapter_parameters_after: Trainable parameters at the end, without a task head.
-        kept: Names of the adapters that were kept, where known.
-    """
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def metric(self) -> str: ...
-    @property
-    def value(self) -> float: ...
-    @property
-    def held_out_loss(self) -> float: ...
-    @property
-    def adapter_parameters_after(self) -> int: ...
-    @property
-    def kept(self) -> Sequence[str] | None: ...
-
-
-def summarize(results: Iterable[Outcome], references: Sequence[str] = REFERENCES) -> dict[str, Any]:
+def summarize(results: Iterable[Result], references: Sequence[str] = REFERENCES) -> dict[str, Any]:
     """Means, intervals and paired differences: `{"tasks": {task: {label: {...}}}}`, rows sorted by loss.
 
     `ci` is the half-width of the 95 % t-interval. It is None for one seed. `vs_<reference>` is the difference in loss
@@ -64,13 +34,13 @@ def summarize(results: Iterable[Outcome], references: Sequence[str] = REFERENCES
     Raises:
         DataError: If a seed occurs twice in a row, or runs of one task name different metrics.
     """
-    runs: defaultdict[str, defaultdict[str, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
+    runs: defaultdict[str, defaultdict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         runs[result.task][result.label].append(result)
     return {"tasks": {task: _summarize_task(task, rows, references) for task, rows in sorted(runs.items())}}
 
 
-def _summarize_task(task: str, rows: Mapping[str, Sequence[Outcome]], references: Sequence[str]) -> dict[str, Any]:
+def _summarize_task(task: str, rows: Mapping[str, Sequence[Result]], references: Sequence[str]) -> dict[str, Any]:
     losses = {label: {run.seed: run.held_out_loss for run in runs} for label, runs in rows.items()}
     if twice := [label for label, runs in rows.items() if len(losses[label]) < len(runs)]:
         raise DataError(f"{task}: two results of one seed of {', '.join(twice)}: delete one of them.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import LoraAdapter
+from ..measure import storage_of
 
 __all__ = ["Given", "Trace", "trace", "without"]
 
@@ -64,7 +65,7 @@ def trace(model: nn.Module, adapters: list[LoraAdapter], forward: Callable[[], o
 class _Looking:
     def __init__(self, model: nn.Module, adapters: list[LoraAdapter]) -> None:
         self._adapters = adapters
-        self._weights = {_place(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        self._weights = {storage_of(tensor) for tensor in (*model.parameters(), *model.buffers())}
         self._inputs: dict[int, Tensor] = {}  # by adapter, at its first call
         self._given: dict[int, Given] = {}
         self._order: list[list[int]] = []  # groups, in the order in which they run
@@ -103,7 +104,7 @@ class _Looking:
         return hook
 
     def _save(self, tensor: Tensor) -> Tensor:
-        place = _place(tensor)
+        place = storage_of(tensor)
         if place not in self._weights:
             bytes_, _, owners = self._saved.get(place, (tensor.untyped_storage().nbytes(), 0, set()))
             owners.add(self._inside[-1] if self._inside else None)
@@ -160,7 +161,3 @@ def without(adapters: Iterable[LoraAdapter]) -> Iterator[None]:
 
 def _autocast(device: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-
-def _place(tensor: Tensor) -> Any:
-    return tensor.device, tensor.untyped_storage().data_ptr()

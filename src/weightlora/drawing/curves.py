@@ -73,7 +73,6 @@ def scores_figure(
 def log_figure(
     curves: Mapping[str, Sequence[tuple[int, float]]],
     decisions: Sequence[int],
-    label: str = "loss",
     palette: Palette = PAPER,
 ) -> Any:
     """One curve per name, and a vertical line at each decision.
@@ -81,10 +80,9 @@ def log_figure(
     Args:
         curves: Name -> pairs of a step and a value. Up to seven colours, then they repeat.
         decisions: Steps of the decisions.
-        label: What a value is.
         palette: The colours.
     """
-    figure, axes = _new_axes(palette, label)
+    figure, axes = _new_axes(palette, "loss")
     handles = []
     for place, (name, points) in enumerate(curves.items()):
         colour = palette.series[place % len(palette.series)]
@@ -114,7 +112,7 @@ def frontier_figure(
     """
     figure, axes = _new_axes(palette, "part of all scores")
     axes.set_xlabel(label, color=palette.ink, fontsize=9)
-    axes.xaxis.set_major_locator(_ticks())
+    axes.locator_params("x", nbins=6, integer=False)
     costs, scores, counts = zip(*points, strict=True)
     axes.plot(costs, scores, color=palette.kept, linewidth=1.5, marker="o", markersize=3)
     for cost, score, count in zip(costs, scores, counts, strict=True):
@@ -125,12 +123,6 @@ def frontier_figure(
     handles += [_handle(palette.decision, "budget and choice", linestyle=(0, (4, 2)))]
     _draw_legend(axes, handles, palette)
     return figure
-
-
-def _ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(6)
 
 
 def _new_axes(palette: Palette, label: str) -> tuple[Any, Any]:

@@ -37,7 +37,7 @@ class Engine:
 
     @classmethod
     def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
-        """Whether this engine holds the model."""
+        """Whether this engine holds the model. Asked of those in `ENGINES` alone."""
         return True
 
     def attach(self, model: nn.Module) -> None:

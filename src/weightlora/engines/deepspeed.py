@@ -49,11 +49,6 @@ class DeepSpeed(Phased):
         self._watched: list[nn.Parameter] = []
         self._stand_in: StandIn | None = None
 
-    @classmethod
-    def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
-        kinds = (kind for thing in (*model.modules(), optimizer) for kind in type(thing).__mro__)
-        return any(kind.__name__ in ("DeepSpeedEngine", "DeepSpeedOptimizerWrapper") for kind in kinds)
-
     @contextlib.contextmanager
     def serving(self, accelerator: Any) -> Iterator[None]:
         prepare = accelerator.prepare

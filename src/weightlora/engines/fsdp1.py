@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from ..adapters import WRAPPED, unwrap_model
 from ..errors import ModelError
@@ -19,10 +18,6 @@ class Fsdp1(Phased):
     """Serves a model whose parameters FSDP1 has flattened."""
 
     title = "FSDP (version 1)"
-
-    @classmethod
-    def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
-        return bool(flat_units(model))
 
     def attach(self, model: nn.Module) -> None:
         """Note how large each parameter is as a whole, and into how many parts it is cut."""

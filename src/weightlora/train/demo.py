@@ -17,7 +17,6 @@ from .work import Source, Work
 
 __all__ = [
     "ENCODER_LINEARS",
-    "ENCODER_LINEAR_COUNT",
     "SPLIT_SIZES",
     "load_reviews",
     "minilm_path",
@@ -36,8 +35,6 @@ LABELS = {"0": 0, "1": 1}
 
 ENCODER_LINEARS = r".*encoder\.layer\.\d+\..*(query|key|value|dense)"
 """`target_modules` that match all 36 linear modules of MiniLM's encoder. `all-linear` would add the pooler."""
-
-ENCODER_LINEAR_COUNT = 36
 
 
 def load_reviews(name: str) -> dict[str, list[dict[str, Any]]]:

@@ -14,12 +14,10 @@ from transformers import Seq2SeqTrainer, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from .. import PrefixCacheCallback, WeightLora, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
+from .. import PrefixCacheCallback, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
 from ..adapters import find_adapters
 from ..errors import DataError, TrainingError
-from ..files import write_json, write_text
 from ..measure import optimizer_state_bytes, trainable_parameters
-from ..run import describe_selection
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
 from .methods import Prepared
@@ -78,8 +76,8 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
         job: From `prepare`.
         callbacks: More callbacks for the Trainer, or a function that makes them from what the method prepared. They
             run after the callbacks of the method.
-        write: Write `result.json`, `adapter/` and, if adapters were selected, `selection.json` and `history.jsonl` to
-            the output directory.
+        write: Write `result.json` and `adapter/` to the output directory. The callback of a selection writes
+            `selection.json` and `history.jsonl` there in any case.
         prints: Let the Trainer print what it logs, where it logs and shows no bar.
 
     Raises:
@@ -106,7 +104,6 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     if not prints or arguments.logging_strategy == "no":
         trainer.remove_callback(PrinterCallback)
     outcome = trainer.train(_checkpoint(job, prepared, trainer))
-    selector = next((c.selector for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
     metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
     _check_finite(metrics, arguments.learning_rate)
     kept = _adapter_sizes(prepared.model)
@@ -141,7 +138,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
         plan=json.loads(json.dumps(asdict(job.plan))),
     )
     if write and trainer.is_world_process_zero():
-        _write(trainer, selector, output, result)
+        _write(trainer, output, result)
     return result
 
 
@@ -267,14 +264,11 @@ def _check_finite(metrics: dict[str, dict[str, float]], rate: float) -> None:
                 )
 
 
-def _write(trainer: Any, selector: WeightLora | None, output: Path, result: Result) -> None:
-    """Write the adapter (the model after full fine-tuning), the selection, and the result last."""
+def _write(trainer: Any, output: Path, result: Result) -> None:
+    """Write the adapter (the model after full fine-tuning), and the result last."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     folder = str(output / ("adapter" if isinstance(model, PeftModel) else "model"))
     model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
     trainer.processing_class.save_pretrained(folder)
-    if selector is not None and selector.run is None:  # otherwise the callback has written both during training
-        write_json(output / "selection.json", describe_selection(selector))
-        write_text(output / "history.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in selector.history))
     write_result(output / RESULT, result)
     (output / SETTINGS).unlink(missing_ok=True)  # the result has them

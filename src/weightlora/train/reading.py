@@ -1,7 +1,6 @@
-"""Read YAML and JSON that a stranger may have written: a mapping of plain values of limited size, or one sentence."""
+"""Read YAML that a stranger may have written: a mapping of plain values of limited size, or one sentence."""
 
 import csv
-import json
 import re
 from collections.abc import Hashable, Mapping
 from itertools import islice
@@ -11,9 +10,9 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, DataError
-from .wording import first_line, shown
+from .wording import shown
 
-__all__ = ["check_columns", "check_name", "is_directory", "is_file", "is_too_deep", "read_json", "read_yaml"]
+__all__ = ["check_columns", "check_name", "is_directory", "is_file", "is_too_deep", "read_yaml"]
 
 LARGEST = 2**20
 """Bytes of a file of settings."""
@@ -54,20 +53,6 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{what} is not valid YAML: {' '.join(str(error).split())}.") from error
     return _checked({} if content is None else content, what)
-
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The object in a JSON file of settings.
-
-    Raises:
-        ConfigError: It cannot be read, is not JSON, is too large, or is not an object.
-    """
-    text = _text(path, what)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{what} is not valid JSON: {first_line(error)}.") from error
-    return _checked(content, what)
 
 
 def is_file(path: Path) -> bool:

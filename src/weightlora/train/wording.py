@@ -19,7 +19,7 @@ def shortened(name: str, most: int = 200) -> str:
     return name if len(name) <= most else f"{name[: most // 2]}...{name[-most // 4 :]}"
 
 
-def first_line(error: BaseException, most: int = 400) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error without its full stop, or the name of its class if it says nothing."""
     lines = str(error).strip().splitlines()
-    return lines[0][:most].rstrip(".") if lines else type(error).__name__
+    return lines[0][:400].rstrip(".") if lines else type(error).__name__

@@ -68,7 +68,6 @@ def test_a_run_is_one_process_with_its_settings(root, executed, tmp_path):
     for process, wanted in zip(executed, (run, recipe), strict=True):
         given = ["--experiment", json.dumps(wanted.experiment), "--seed", str(wanted.seed)]
         assert process.command == python_module("benchmarks.worker", *given, "--output", str(wanted.output))
-        assert process.kind == wanted.kind
     assert executed[0].environment == {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     assert executed[1].environment == {"OMP_NUM_THREADS": "1"}, "a recipe may load from the hub"
 
