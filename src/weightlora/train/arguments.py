@@ -235,13 +235,15 @@ def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
     if not is_file(path):
-        raise ConfigError(f"the recipe {path} is no file{nearest(path.name, _siblings(path))}.")
+        raise ConfigError(f"the recipe {path} is not a file{nearest(path.name, _siblings(path))}.")
     if path.resolve() in above:
         raise ConfigError(f"the recipe {path} is its own base: take {BASE!r} out of one of the files.")
     content = read_yaml(path, f"the recipe {path}")
     base = content.pop(BASE, None)
     if not isinstance(base, str | None):
-        raise ConfigError(f"the recipe {path} has {BASE}={shown(base)}, which is no file: give the path of a recipe.")
+        raise ConfigError(
+            f"the recipe {path} has {BASE}={shown(base)}, which is not a file: give the path of a recipe."
+        )
     before = [] if base is None else _with_bases(path.parent / base, (*above, path.resolve()))
     return [*before, (path, content)]
 
