@@ -65,7 +65,7 @@ class WeightLoraTrainerMixin:
         return next((callback for callback in callbacks if isinstance(callback, WeightLoraCallback)), None)
 
     def train(self: Any, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as the Trainer does. On resume, the model first gets the adapters and ranks that it had at the checkpoint.
+        """Train as the Trainer does. To resume, the model first gets the adapters and ranks of the checkpoint.
 
         Args:
             resume_from_checkpoint: `True` takes the newest complete checkpoint, and skips others with a warning.
