@@ -232,7 +232,7 @@ KINDS: dict[str, Kind] = {
     "Arrow": Kind(make=arrow, refused=f"{CANNOT_LEAVE} (ArrowLinear)"),
     "`nn.MultiheadAttention`": Kind(
         {"target_modules": ["attention"], "task_type": None},
-        refused="is on nn.MultiheadAttention, where two LoRA layers go by one name",
+        refused="is on nn.MultiheadAttention, where two LoRA layers share one name",
         base=attention,
     ),
 }

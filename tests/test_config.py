@@ -160,7 +160,7 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
     [
         (
             {"keep": 3, "keep_parameters": 9, "rounds": 2},
-            r"^keep=3 and keep_parameters=9 cannot be approached in rounds=2: leave rounds at 1, or .*\.$",
+            r"^keep=3 and keep_parameters=9 cannot be reached in rounds=2: leave rounds at 1, or .*\.$",
         ),
         ({"keep": 0}, r"^keep=0 must be a number of adapters of at least 1, or a fraction in \(0, 1\): PEFT cannot "),
         ({"keep": -1}, r"^keep=-1 must be a number of adapters of at least 1"),
@@ -180,16 +180,16 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"keep_step_time": "0.5"}, r"^keep_step_time='0\.5' must be a fraction"),
         (
             {"keep_memory": "6 gigs"},
-            r"^keep_memory='6 gigs' is no amount of memory: give bytes, or a number with one of ",
+            r"^keep_memory='6 gigs' is not an amount of memory: give bytes, or a number with one of ",
         ),
-        ({"keep_memory": 0}, r"^keep_memory='0' is no amount of memory"),
+        ({"keep_memory": 0}, r"^keep_memory='0' is not an amount of memory"),
         (
             {"keep_memory": "6GiB", "keep_step_time": 0.5},
-            r"^keep_step_time and keep_memory cannot both bound the choice: give one of them\.$",
+            r"^keep_step_time and keep_memory cannot both be set: give one of them\.$",
         ),
         (
             {"keep_step_time": 0.5, "rounds": 2},
-            r"^keep_step_time=0\.5 cannot be approached in rounds=2: leave rounds at 1\.$",
+            r"^keep_step_time=0\.5 cannot be reached in rounds=2: leave rounds at 1\.$",
         ),
         (
             {"keep_step_time": 0.5, "select_memory": "low"},
@@ -224,9 +224,9 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
             GATES | {"select_steps": 10, "warmup_steps": 10},
             r"^select_steps=10 leaves 0 steps after warmup_steps=10, too few for rounds=1: raise select_steps\.$",
         ),
-        ({"omega_lr": 0.0}, r"^omega_lr=0\.0 is no step size: give a positive number\.$"),
-        ({"omega_lr": float("inf")}, r"^omega_lr=inf is no step size"),
-        ({"omega_lr": float("nan")}, r"^omega_lr=nan is no step size"),
+        ({"omega_lr": 0.0}, r"^omega_lr=0\.0 is not a valid step size: give a positive number\.$"),
+        ({"omega_lr": float("inf")}, r"^omega_lr=inf is not a valid step size"),
+        ({"omega_lr": float("nan")}, r"^omega_lr=nan is not a valid step size"),
         ({"expand": "qr", "expand_rank": 0}, r"^expand_rank=0 must be a whole number of at least 1"),
         ({"expand": "qr", "expand_rank": "all"}, r"^expand_rank='all' must be a whole number of at least 1"),
     ],
@@ -303,8 +303,8 @@ def test_the_papers_settings_are_the_authors_and_can_be_overridden(arguments, se
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"omega_lr": "x", "selection": "stoiht"}, r"omega_lr='x' is no step size: give a positive number"),
-        ({"omega_lr": None, "selection": "stoiht"}, r"omega_lr=None is no step size"),
+        ({"omega_lr": "x", "selection": "stoiht"}, r"omega_lr='x' is not a valid step size: give a positive number"),
+        ({"omega_lr": None, "selection": "stoiht"}, r"omega_lr=None is not a valid step size"),
         ({"seed": -1}, r"seed=-1 must be a whole number of at least 0"),
         ({"seed": "x"}, r"seed='x' must be a whole number"),
         (

@@ -53,7 +53,7 @@ def test_kill_9_while_a_checkpoint_is_written(whole, killed, case, caplog):
     same(outcome(trainer), whole[1])
     rotated = "older checkpoints" in case  # then this one was whole
     assert steps[0] == (AT + 1 if rotated else AT)
-    assert (f"checkpoint-{AT} is passed over" in caplog.text) == (not rotated)
+    assert (f"checkpoint-{AT} is skipped" in caplog.text) == (not rotated)
     assert not list((killed / case).rglob("*.partial"))
 
 
@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over_otherwise(whole
     assert len(find_adapters(trainer.model)) == 12, "nothing was touched"
     assert all(torch.equal(value, weights[name]) for name, value in trainer.model.state_dict().items())
     assert last_checkpoint(tmp_path)[0] == tmp_path / "checkpoint-2"
-    assert "checkpoint-4 is passed over" in caplog.text and not steps
+    assert "checkpoint-4 is skipped" in caplog.text and not steps
 
 
 def test_only_what_a_trainer_calls_a_checkpoint_is_one(whole, tmp_path):
@@ -243,7 +243,7 @@ def test_weights_of_a_loop_are_checked_as_far_as_can_be_seen(whole, tmp_path, sp
 def test_a_checkpoint_of_the_model_alone_is_said_to_be_one(tmp_path, kind, caplog):
     build(tmp_path, ROUNDS, kind=kind, save_only_model=True).train()
     build(tmp_path, ROUNDS, kind=kind).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
-    assert "checkpoint-4 holds no optimizer, scheduler and random numbers (save_only_model=True)" in caplog.text
+    assert "checkpoint-4 has no state of optimizer, scheduler and random numbers (save_only_model=True)" in caplog.text
 
 
 def test_what_an_earlier_run_left_is_no_part_of_a_checkpoint(whole, tmp_path):

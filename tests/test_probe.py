@@ -256,9 +256,7 @@ def test_a_resumed_run_has_its_choice_and_needs_no_probe():
 def test_with_another_rule_there_is_nothing_to_probe():
     model = lora_bert()
     selector = WeightLora(model, adamw(model), WeightLoraConfig(select_steps=4))
-    with pytest.raises(
-        ConfigError, match=r"^selection='credit' finds its evidence while training: leave probe\(\) out"
-    ):
+    with pytest.raises(ConfigError, match=r"^selection='credit' chooses while training: leave probe\(\) out"):
         selector.probe([batch()])
 
 

@@ -35,7 +35,7 @@ def state_of(model: nn.Module) -> list:
     ]
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 @pytest.mark.parametrize("selection", RULES)
 def test_the_choice_and_every_weight_are_the_same(selection):
     usual, low = run("usual", selection), run("low", selection)
@@ -43,7 +43,7 @@ def test_the_choice_and_every_weight_are_the_same(selection):
     assert all(torch.equal(a, b) for a, b in zip(low[0].parameters(), usual[0].parameters(), strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 @pytest.mark.parametrize("selection", RULES)
 def test_checkpointing_is_on_until_the_decision_and_off_after_it(selection):
     before = state_of(lora_bert())
@@ -69,7 +69,7 @@ def test_no_cache_is_asked_for_while_activations_are_recomputed():
     assert model.config.use_cache is False
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 def test_a_run_that_resumes_recomputes_until_its_decision():
     _, selector = run("low", "credit", steps=2)
     state = selector.state_dict()
@@ -87,7 +87,7 @@ def test_a_trainer_keeps_the_same(tmp_path):
     for memory in ("usual", "low"):
         callback = WeightLoraCallback(WeightLoraConfig(keep=3, select_steps=4, select_memory=memory))
         model = lora_bert(dropout=0.1)
-        with pytest.warns(UserWarning, match="the adapters are chosen on the evidence"):
+        with pytest.warns(UserWarning, match="the adapters are chosen after only"):
             make_trainer(tmp_path / memory, model, callback).train()
         kept.append(callback.selector.scores)
         assert not any(checkpointing for checkpointing, *_ in state_of(model))
@@ -157,7 +157,7 @@ def test_a_selection_needs_no_more_memory_than_the_adapters_that_it_keeps():
             selector.finish()
         return found, selector.kept if selector is not None else []
 
-    with pytest.warns(UserWarning, match="the adapters are chosen on the evidence"):
+    with pytest.warns(UserWarning, match="the adapters are chosen after only"):
         low, kept = peak("all-linear", "low")
         usual, same = peak("all-linear", "usual")
     assert kept == same

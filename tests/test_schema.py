@@ -179,7 +179,7 @@ def test_no_round_is_over_before_the_first_step():
     check_values(of(keep=3, select_steps=2, rounds=2))
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 def test_a_choice_that_is_made_within_the_warm_up_moves_gates():
     model = lora_bert()
     optimizer = adamw(model)

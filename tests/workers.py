@@ -558,7 +558,7 @@ def die(directory: str) -> None:
 
 
 def caching(directory: str) -> None:
-    """A Trainer under DDP with and without a cache of the prefix; each epoch deals the examples anew."""
+    """A Trainer under DDP with and without a prefix cache; each epoch deals the examples anew."""
     sys.path.insert(0, str(Path(__file__).parent / "trainers"))
     from prefixes import upper_bert
     from test_caching import EPOCHS, build, losses

@@ -146,10 +146,10 @@ def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable
                 return path, state
             raise StateError(f"its content is of step {step_of(path)}, not of step {step}")
         except StateError as error:
-            logger.warning(f"{path} is passed over: {error}")
+            logger.warning(f"{path} is skipped: {error}")
     raise StateError(
-        f"there is no whole checkpoint in {directory} to resume from: train without resume_from_checkpoint, or name "
-        "one."
+        f"there is no complete checkpoint in {directory} to resume from: train without resume_from_checkpoint, or "
+        "name one."
     )
 
 
@@ -176,8 +176,8 @@ def check_whole(directory: str | os.PathLike[str], step_of: Callable[[Path], int
     _check_step(state, manifest, folder)
     if not manifest.has_optimizer:
         logger.warning(
-            f"{folder} holds no optimizer, scheduler and random numbers (save_only_model=True): the run goes on with "
-            "fresh ones, and ends in another model than without the interruption."
+            f"{folder} has no state of optimizer, scheduler and random numbers (save_only_model=True): the run starts "
+            "them again, so it ends with other weights than an uninterrupted run."
         )
     return state
 

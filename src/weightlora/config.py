@@ -125,12 +125,12 @@ class WeightLoraConfig:
         bounds = {name: value for name, value in given.items() if value is not None}
         if len(bounds) > 1:
             first, second = list(bounds)[:2]
-            raise ConfigError(f"{first} and {second} cannot both bound the choice: give one of them.")
+            raise ConfigError(f"{first} and {second} cannot both be set: give one of them.")
         for name, value in bounds.items():
             if self.rounds != 1 and (self.keep is not None or name != "keep_parameters"):
                 also = "" if self.keep is None else f"keep={self.keep} and "
                 raise ConfigError(
-                    f"{also}{name}={value} cannot be approached in rounds={self.rounds}: leave rounds at 1"
+                    f"{also}{name}={value} cannot be reached in rounds={self.rounds}: leave rounds at 1"
                     f"{', or give only one of the two' if also else ''}."
                 )
         if self.keep is None and not bounds:
@@ -159,7 +159,7 @@ class WeightLoraConfig:
 
     @property
     def resource(self) -> Literal["step_time", "memory"] | None:
-        """What bounds the choice and has to be measured first, if anything does."""
+        """The budget that has to be measured first: step time, memory or none."""
         if self.keep_step_time is not None:
             return "step_time"
         return None if self.keep_memory is None else "memory"
@@ -203,7 +203,7 @@ class WeightLoraConfig:
     def _check_gates(self) -> None:
         number = isinstance(self.omega_lr, int | float) and not isinstance(self.omega_lr, bool)
         if not (number and math.isfinite(self.omega_lr) and self.omega_lr > 0):
-            raise ConfigError(f"omega_lr={self.omega_lr!r} is no step size: give a positive number.")
+            raise ConfigError(f"omega_lr={self.omega_lr!r} is not a valid step size: give a positive number.")
         rule, usual = RULES[self.selection], type(self).__dataclass_fields__
         for has, names, what, other in (
             (rule.has_gates, OF_GATES, "gates", "stoiht"),

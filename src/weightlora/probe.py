@@ -62,7 +62,7 @@ def gather(
     """
     if not rule.probes:
         raise ConfigError(
-            f"selection={rule.name!r} finds its evidence while training: leave probe() out, and call step() after "
+            f"selection={rule.name!r} chooses while training: leave probe() out, and call step() after "
             "each optimizer step."
         )
     check_fresh(adapters)

@@ -49,12 +49,12 @@ class WeightLora(Described):
         run_dir: Directory to which the choice and the history are written during the run.
 
     Attributes:
-        adapters: Those still on the model, in model order.
+        adapters: The adapters that are still on the model, in model order.
         names: All n adapters in model order, as PEFT's config names them.
         kinds, sizes: By name, whether it is a `"module"` or a `"parameter"`, and its parameters at the start.
         step_count: Optimizer steps seen in the selection phase.
         rounds_over: Rounds that ended with a decision.
-        guard: Refuses optimizer steps before `probe()`, and along gradients that are NaN or infinite.
+        guard: Refuses optimizer steps before `probe()`, and steps with NaN or infinite gradients.
         limit: The measured bound that `keep_step_time` or `keep_memory` sets; else None.
         has_gates: Whether the rule multiplies adapters by gates.
         history: A dict per step (0 is the probe): `step`, `phase`, `active` (gates that are not 0), `score` and, with
@@ -172,7 +172,7 @@ class WeightLora(Described):
             self.finish()
 
     def step(self, grad_scale: float | None = None) -> None:
-        """Record the evidence of one optimizer step; at the end of a round, remove adapters.
+        """Record what one optimizer step says about each adapter; at the end of a round, remove adapters.
 
         Args:
             grad_scale: The AMP loss scale of the backward pass (`scaler.get_scale()` before `scaler.update()`). A step
@@ -270,12 +270,12 @@ class WeightLora(Described):
         return self._start.at(self).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Bring the model, its optimizer and this controller to where the state was taken.
+        """Bring the model, its optimizer and this selector to where the state was taken.
 
         Load the model's and the optimizer's own states after it. Then the run continues bit for bit.
 
         Raises:
-            StateError: If this controller has made steps, or the state is of another format, config or model.
+            StateError: If this selector has made steps, or the state is of another format, config or model.
         """
         if self.step_count or self.rounds_over:
             raise StateError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")

@@ -186,7 +186,7 @@ def test_a_target_below_a_rank_and_an_engine_that_cuts_parameters_up_are_refused
         check_growth(adapters, target)
     with pytest.raises(ModelError, match="expand_rank=5 is below the adapters' rank of 6: raise it, or drop expand"):
         check_growth(adapters, 5)
-    with pytest.raises(ModelError, match="cannot grow what FSDP or DeepSpeed has cut up: set expand='none'"):
+    with pytest.raises(ModelError, match="cannot grow what FSDP or DeepSpeed has sharded: set expand='none'"):
         check_growth(adapters, 8, can_grow=False)
     with pytest.raises(ModelError, match=r"'a' is of a kind whose rank cannot grow \(BdLoraLinear\): set expand"):
         check_growth([SimpleNamespace(name="a", variant="BdLoraLinear", rank=4)], "budget")

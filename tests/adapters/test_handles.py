@@ -283,7 +283,7 @@ def test_a_config_and_a_variant_that_cannot_be_taken_out_are_refused_unless_all_
 
     model = lora_bert()
     model.peft_config["default"].bias = "lora_only"
-    with pytest.raises(ValueError, match=r"bias='lora_only' cannot be selected from"):
+    with pytest.raises(ValueError, match=r"bias='lora_only' cannot be combined with a selection"):
         find_adapters(model)
     model = lora_bert()
     find_adapters(model)[0].layer.lora_variant["default"] = StrangeLinearVariant()

@@ -101,7 +101,7 @@ def test_a_sweep_runs_resumes_and_becomes_a_table(world: Path, tmp_path: Path, c
     ("text", "message"),
     [
         ("columns: {a: {config: b.yaml}}", "other keys than columns, grid, seeds and with"),
-        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "b.yaml is no file"),
+        ("{columns: {a: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "b.yaml is not a file"),
         ("{columns: {a: {config: b.yaml}}, grid: [{method: lora, rnk: 1}], seeds: [1]}", "'rnk' is not a setting"),
         ("{columns: {../../x: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "'../../x' cannot be the name"),
         ("{columns: {a/b: {config: b.yaml}}, grid: [{method: lora}], seeds: [1]}", "'a/b' cannot be the name"),

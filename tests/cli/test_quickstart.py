@@ -121,7 +121,7 @@ def test_the_quickstart_chooses_saves_and_compares(tmp_path: Path, capsys, monke
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 99.0, 99.0))
     directory = tmp_path / "runs" / "one"
     arguments = ["--steps", "4", "--select-steps", "2", "--keep", "3", "--seed", "1", "--compare"]
-    with pytest.warns(UserWarning, match="the adapters are chosen on the evidence of 2 steps"):
+    with pytest.warns(UserWarning, match="the adapters are chosen after only 2 steps"):
         assert main(["quickstart", "--output-dir", str(directory), *arguments]) == 0
     output, error = capsys.readouterr()
     assert error == ""

@@ -131,11 +131,11 @@ def test_the_largest_of_the_first_batches_is_measured():
     [
         (
             {"keep_memory": "1KiB"},
-            r"^keep_memory='1KiB' has no room: a step with one adapter takes \d+ KiB: raise it\.$",
+            r"^keep_memory='1KiB' is too small: a step with one adapter takes \d+ KiB\. Raise it\.$",
         ),
         (
             {"keep_memory": "1KiB", "keep": 5},
-            r"^keep_memory='1KiB' has no room: a step with the 5 adapters that cost least takes .*, or keep fewer\.$",
+            r"^keep_memory='1KiB' is too small: a step with the 5 adapters that cost least takes .*, or keep fewer\.$",
         ),
     ],
 )

@@ -29,6 +29,6 @@ def test_each_engine_is_complete(engine):
 def test_growing_is_refused_where_shapes_are_fixed(engine):
     assert not engine.can_grow and Ddp.can_grow
     model = lora_bert()
-    with pytest.raises(ModelError, match="expand cannot grow what FSDP or DeepSpeed has cut up"):
+    with pytest.raises(ModelError, match="expand cannot grow what FSDP or DeepSpeed has sharded"):
         config = WeightLoraConfig(keep=3, select_steps=4, expand="qr")
         WeightLora(model, adamw(model), config, engine=engine())

@@ -64,7 +64,7 @@ def test_deepspeed_in_two_phases_chooses_and_trains_as_one_process_does(tmp_path
         (tmp_path / name).mkdir()
         launch("zero", processes, str(tmp_path / "cases.json"), str(tmp_path / name))
     alone, (first, second) = outcomes(tmp_path / "alone", 1)[0], outcomes(tmp_path / "together", 2)
-    assert "expand cannot grow what FSDP or DeepSpeed has cut up" in first.pop("expand")["refused"]
+    assert "expand cannot grow what FSDP or DeepSpeed has sharded" in first.pop("expand")["refused"]
     for case, found in first.items():
         one = alone[case]
         assert found["kept"] == second[case]["kept"] == one["kept"] and len(one["kept"]) == 2, case

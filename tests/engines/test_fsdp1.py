@@ -53,5 +53,5 @@ def test_fsdp1_in_two_phases_chooses_and_trains_as_one_process_does(tmp_path, la
         losses = torch.tensor(first["credit"][resumed]["losses"])
         torch.testing.assert_close(losses, torch.tensor(alone["credit"]["losses"]), atol=1e-4, rtol=0)
     if launcher is TORCHRUN:
-        assert "cannot grow what FSDP or DeepSpeed has cut up" in first["credit"]["expand"]
+        assert "cannot grow what FSDP or DeepSpeed has sharded" in first["credit"]["expand"]
         assert "save_only_model=True does not go with FSDP" in first["credit"]["save_only"]

@@ -316,7 +316,7 @@ def test_several_rows_for_each_example_are_counted_by_epochs(tmp_path):
 
 def test_a_call_without_examples_says_why_at_once_and_only_once(tmp_path):
     model = build("Llama")
-    message = r"^the cache of the prefix is not used for some batches, because use_cache=True may change what the bl"
+    message = r"^the prefix cache is not used for some batches, because use_cache=True may change what the bl"
     with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match=message) as told:
         for number, batch in enumerate([*epoch(0, causal=True)] * 2):
             model.train()(**batch, use_cache=number or True)  # in each batch another value

@@ -50,7 +50,7 @@ def refused(model: nn.Module, directory, message: str, **how) -> None:
         with pytest.raises(ModelError, match=message) as error:
             losses_of(model, 1, causal=True)
         assert (cache.fills, cache.reads, cache.nbytes) == (0, 0, 0)
-    assert str(error.value).endswith("leave the cache of the prefix out.") and "\n" not in str(error.value)
+    assert str(error.value).endswith("leave the prefix cache out.") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("autocast", [False, True])

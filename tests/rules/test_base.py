@@ -97,9 +97,9 @@ def test_few_steps_warn_where_there_is_evidence(name):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         WeightLora(model, adamw(model), WeightLoraConfig(**settings_for(name)))
-    thin = [str(w.message) for w in caught if "which is thin: select for 30 steps or more" in str(w.message)]
-    assert len(thin) == bool(RULES[name].least_steps)
-    assert all("the evidence of 4 steps" in text for text in thin)
+    few = [str(w.message) for w in caught if "select for 30 steps or more" in str(w.message)]
+    assert len(few) == bool(RULES[name].least_steps)
+    assert all("chosen after only 4 steps" in text for text in few)
 
 
 def test_a_rule_of_somebody_else_is_one_entry(monkeypatch):
@@ -165,7 +165,7 @@ def test_what_is_not_seen_comes_last_and_warns_where_it_stays_all_the_same():
 
 def test_30_steps_are_enough():
     rule = Given([], None, None)
-    with pytest.warns(UserWarning, match="the evidence of 29 steps, which is thin: select for 30 steps or more"):
+    with pytest.warns(UserWarning, match="chosen after only 29 steps: select for 30 steps or more"):
         rule.warn_of_few_steps(29)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

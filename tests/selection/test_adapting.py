@@ -41,7 +41,7 @@ def test_a_model_with_adapters_is_taken_as_it_is():
 def test_an_initialisation_that_changes_the_weights_is_refused_before_it_does(init):
     model = tiny_bert()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ModelError, match=f"init_lora_weights='{init}' cannot be selected from"):
+    with pytest.raises(ModelError, match=f"init_lora_weights='{init}' cannot be combined with a selection"):
         adapted(model, LoraConfig(target_modules=["query"], init_lora_weights=init))
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())

@@ -18,7 +18,7 @@ from weightlora import Selection, WeightLora, WeightLoraConfig
 from weightlora.engines import Ddp
 from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
 
-pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 BATCHES = [batch(step) for step in range(3)]
 NAN = [{"inputs_embeds": torch.full((8, 10, 16), torch.nan), "labels": BATCHES[0]["labels"]}]
 RULES = {
@@ -180,7 +180,7 @@ def test_a_fraction_of_steps_is_one_of_total_steps():
         weightlora.select(lora_bert(), BATCHES, config(), total_steps=0.5)
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 def test_by_default_it_probes_and_a_rule_that_trains_takes_a_fifth_of_500_steps(monkeypatch):
     monkeypatch.setattr("weightlora.selection.choosing.TOTAL_STEPS", 15)
     choice = weightlora.select(tiny_bert(), BATCHES)

@@ -14,7 +14,7 @@ from weightlora.selection.combining import Wishes
 from weightlora.train import fit, parse, prepare
 from weightlora.train.choosing import check_chooses, choose
 
-pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Pa
     (tmp_path / "recipe.yaml").write_text("lerning_rate: 1e-3\n")
     message = refused("--config", tmp_path / "recipe.yaml")
     assert message.endswith("has 'lerning_rate', which is not a setting: did you mean learning_rate.")
-    assert refused("--config", tmp_path / "recip.yaml").endswith("is no file: did you mean recipe.yaml.")
+    assert refused("--config", tmp_path / "recip.yaml").endswith("is not a file: did you mean recipe.yaml.")
     message = refused(*classified(world, tmp_path / "none.csv"))
     assert message == f"the file {tmp_path / 'none.csv'} for train is missing."
     message = refused("--task", "cola", "--model", world / "deberta", "--dataset", tmp_path)

@@ -26,7 +26,7 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
     assert message.startswith("train has only the label 'x'")
     message = refused("--task", "regression", "--model", world / "deberta", *files_of(rows))
     assert message.startswith(f"the label 'x' in row 0 of train {FIRST} is not a number, and regression needs numbers")
-    assert message.endswith("mend the row, leave it out, or use --task text-classification.")
+    assert message.endswith("fix the row, leave it out, or use --task text-classification.")
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,10 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
         ([0, 1, 2**70], "the label 1180591620717411303424 in train would make"),
         (
             [0, 1, 0.5],
-            f"the label 0.5 in row 2 of train {FIRST} is neither a whole number nor a name: mend the row, leave it "
+            f"the label 0.5 in row 2 of train {FIRST} is neither a whole number nor a name: fix the row, leave it "
             "out, or use --task regression.",
         ),
-        ([0, 1, None], f"row 2 of train {FIRST} has an empty field as its label: mend the row, or"),
+        ([0, 1, None], f"row 2 of train {FIRST} has an empty field as its label: fix the row, or"),
         ([[0], [1]], f"the label [0] in row 0 of train {FIRST} is neither a whole number nor a name"),
         ([0, 1, -1], f"the label -1 in row 2 of train {FIRST} is out of range"),
         ([0, 0], "train has only the label 0: give rows of at least two classes"),
@@ -162,7 +162,7 @@ def test_given_names_that_are_numbers_are_the_labels(world: Path, rows: Path, tm
     write_rows(rows, [{"text": f"text {i}", "label": i % 4 - 1} for i in range(8)])
     capsys.readouterr()  # of the reading above
     assert refused(*classified(world, rows), "--class_names", "-1", "0", "1") == (
-        f"the label 2 in row 3 of train {FIRST} is none of the 3 classes (-1, 0, 1): mend the row, or leave it out."
+        f"the label 2 in row 3 of train {FIRST} is none of the 3 classes (-1, 0, 1): fix the row, or leave it out."
     )
 
 
@@ -197,14 +197,14 @@ def test_names_of_classes_that_pandas_takes_for_empty_fields(
     rows.write_text(f"text{between}label\n" + "".join(lines) + f"more{between}\n")
     capsys.readouterr()  # of the first reading
     message = refused(*classified(world, rows))
-    assert message == f"row 5 of train {FIRST} has an empty field as its label: mend the row, or leave it out."
+    assert message == f"row 5 of train {FIRST} has an empty field as its label: fix the row, or leave it out."
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["pos", "neg", "pos "] * 4, r"the classes 'pos' and 'pos ' differ in case or white space alone, and are two"),
-        (["Pos", "neg", "pos"] * 4, r"the classes 'Pos' and 'pos' differ in case"),
+        (["pos", "neg", "pos "] * 4, r"the classes 'pos' and 'pos ' differ only in case or white space, and count"),
+        (["Pos", "neg", "pos"] * 4, r"the classes 'Pos' and 'pos' differ only in case"),
         ([1, 2, 1] * 4, r"no training row has the label 0: there are 3 classes, which count from 0"),
     ],
 )

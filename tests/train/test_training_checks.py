@@ -26,7 +26,7 @@ BASE = ("--task", "cola", "--max_steps", "4", "--max_length", "64", "--use_cpu")
         (["--optim_args", "foo"], "optim_args='foo' must be pairs of name=value, with commas between them."),
         (
             ["--metric_for_best_model", "f2"],
-            "metric_for_best_model='f2' is no metric of this task: choose one of loss,",
+            "metric_for_best_model='f2' is not a metric of this task: choose one of loss,",
         ),
         (["--optim", "galore_adamw"], "optim=galore_adamw cannot be used: "),
         (["--optim", "lomo"], "optim=lomo cannot be used: "),
@@ -68,7 +68,9 @@ def test_a_service_that_is_not_always_listed_is_not_refused(world: Path, monkeyp
 def test_a_task_that_generates_has_its_loss_after_the_training_alone(world: Path, refused):
     summaries = ["--task", "xsum", "--dataset", world / "xsum", "--model", world / "bart", "--use_cpu"]
     message = refused(*summaries, "--max_length", "64", "--metric_for_best_model", "held_out_loss")
-    assert message.startswith("metric_for_best_model='held_out_loss' is no metric of this task: choose one of loss,")
+    assert message.startswith(
+        "metric_for_best_model='held_out_loss' is not a metric of this task: choose one of loss,"
+    )
 
 
 def test_smoothing_needs_classes(world: Path, refused):

@@ -17,7 +17,7 @@ from weightlora import PrefixCacheCallback, WeightLoraCallback, WeightLoraConfig
 from weightlora.errors import ConfigError, DataError, ModelError
 from weightlora.trainers.caching import FOLDER
 
-pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 EPOCHS = 4
 UPPER = WeightLoraConfig(keep=2, select_steps=STEPS, selection="random", seed=1)  # keeps two of block 3
 LOWEST = WeightLoraConfig(keep=2, select_steps=STEPS, selection="random", seed=0)  # keeps two of block 0
@@ -100,7 +100,7 @@ def test_plain_lora_begins_at_the_first_step(tmp_path):
 def test_block_0_that_keeps_an_adapter_is_a_warning_and_the_training_goes_on(tmp_path):
     caching = PrefixCacheCallback()
     run = build(tmp_path, WeightLoraCallback(LOWEST), caching)
-    with pytest.warns(UserWarning, match=r"^The training goes on without the cache of the prefix: block 0 trains"):
+    with pytest.warns(UserWarning, match=r"^The training goes on without the prefix cache: block 0 trains"):
         run.train()
     assert caching.cache is None and run.state.global_step == EPOCHS * STEPS
 
@@ -121,9 +121,7 @@ def test_a_model_that_the_first_batch_shows_to_be_unfit_is_a_warning_and_the_tra
     plain, caching = build(tmp_path / "plain", model=noisy()), PrefixCacheCallback()
     plain.train()
     run = build(tmp_path / "cached", caching, model=noisy())
-    with pytest.warns(
-        UserWarning, match=r"without the cache of the prefix: the hidden states at block 2 differ by 0\."
-    ):
+    with pytest.warns(UserWarning, match=r"without the prefix cache: the hidden states at block 2 differ by 0\."):
         run.train()
     assert losses(run) == losses(plain) and (caching.cache.fills, caching.cache.reads) == (0, 0)
 
@@ -199,7 +197,7 @@ def test_engines_that_run_blocks_in_another_way_are_refused(tmp_path, name):
         "n_gpu": "^DataParallel on 2 GPUs",
         "neftune_noise_alpha": "^neftune_noise_alpha=2 adds new noise to the",
     }
-    message = messages.get(name, f"^{name}=2 does not go with a cache of the prefix")
+    message = messages.get(name, f"^{name}=2 does not go with a prefix cache")
     with pytest.raises(ConfigError, match=message):
         caching.on_train_begin(Arguments(), run.state, run.control, model=run.model)
 

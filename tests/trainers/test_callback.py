@@ -132,7 +132,7 @@ def test_the_best_checkpoint_of_before_the_disconnect_is_not_brought_back(tmp_pa
     run = make_trainer(tmp_path, lora_bert(), callback, watch, kind=Worsening, save_steps=1, **settings)
     run.train()
     assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-4"), "the first with the kept adapters alone"
-    assert "checkpoint-1 was the best checkpoint, and has adapters of before the choice" in caplog.text
+    assert "checkpoint-1 was the best checkpoint, but has the adapters from before the choice" in caplog.text
     kept = [adapter.factors[1].detach().clone() for adapter in callback.selector.adapters]
     assert all(torch.equal(one, other) for one, other in zip(kept, watch.after[4], strict=True))
 

@@ -145,7 +145,7 @@ def test_a_second_training_says_how_to_choose_again_and_that_works(tmp_path, kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_callbacks_are_refused_in_one_sentence(tmp_path, kind, keep):
     first, second = (WeightLoraCallback(WeightLoraConfig(keep=k, select_steps=4)) for k in (3, keep))
-    message = r"^this Trainer has 2 WeightLoraCallbacks, and a model is selected once: leave one of them\.$"
+    message = r"^this Trainer has 2 WeightLoraCallbacks, and a model is selected once: keep only one\.$"
     with pytest.raises(ConfigError, match=message):
         make_trainer(tmp_path, lora_bert(), first, second, kind=kind)
     run = make_trainer(tmp_path, lora_bert(), first, kind=kind)

@@ -261,7 +261,7 @@ def test_the_best_checkpoint_is_one_with_the_chosen_adapters(tmp_path, mode):
 
     best = ModelCheckpoint(tmp_path / "best", "{step}", monitor="watched", mode=mode, every_n_train_steps=1)
     with pytest.warns(
-        UserWarning, match=r"step=2\.ckpt was the best checkpoint, and has adapters of before the choice"
+        UserWarning, match=r"step=2\.ckpt was the best checkpoint, but has the adapters from before the choice"
     ):
         fit(tmp_path, {"keep": 3, "select_steps": 4}, Watched(), callbacks=[best])
     saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]

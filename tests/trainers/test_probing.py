@@ -124,7 +124,7 @@ def test_a_stream_that_holds_an_iterator_is_told_of(tmp_path):
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
     run.train_dataset = Handle(iter([*samples(), *samples()]))
     with pytest.warns(
-        UserWarning, match=r"^Handle\.rows can perhaps be read once only, .* set selection='credit', or"
+        UserWarning, match=r"^Handle\.rows can perhaps be read only once, .* set selection='credit', or"
     ):
         run.train()
 
@@ -151,7 +151,7 @@ class Around(IterableDataset):
 def test_data_that_can_be_read_once_only_is_refused(tmp_path, data):
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
     run.train_dataset = data()
-    message = f"^the training set is a {data.__name__}, which can be read once only, and selection='gradient' reads"
+    message = f"^the training set is a {data.__name__}, which can be read only once, and selection='gradient' reads"
     with pytest.raises(ConfigError, match=message):
         run.train()
 

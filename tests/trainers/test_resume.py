@@ -141,13 +141,13 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(whole, tmp_path, caplog)
     (tmp_path / "checkpoint-4" / STATE_FILE).write_text('{"sha')
     trainer = build(tmp_path, settings)
     trainer.train(resume_from_checkpoint=True)
-    assert "checkpoint-6 is passed over" in caplog.text and "checkpoint-4 is passed over" in caplog.text
+    assert "checkpoint-6 is skipped" in caplog.text and "checkpoint-4 is skipped" in caplog.text
     same(outcome(trainer), expected)
 
 
 def test_without_a_whole_checkpoint_resuming_is_refused(tmp_path):
     trainer = build(tmp_path, CASES["credit"])
-    with pytest.raises(ValueError, match="there is no whole checkpoint in"):
+    with pytest.raises(ValueError, match="there is no complete checkpoint in"):
         trainer.train(resume_from_checkpoint=True)
 
 

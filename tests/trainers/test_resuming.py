@@ -48,14 +48,16 @@ def test_a_trainers_state_that_cannot_be_read_is_named(tmp_path, content, messag
 
 
 def test_a_directory_that_is_no_checkpoint_is_not_called_a_broken_one(tmp_path):
-    message = "has no trainer_state.json, so it is no checkpoint, or was cut short while it was written: name another"
+    message = (
+        "has no trainer_state.json, so it is not a checkpoint, or was cut short while it was written: name another"
+    )
     with pytest.raises(StateError, match=message):
         read_checkpoint(tmp_path)
     for name in ("checkpoint-12", "checkpoint-3", "checkpoint-best"):
         (tmp_path / name).mkdir()
     for _ in range(2):
         with pytest.raises(
-            StateError, match="is no checkpoint; it holds checkpoint-3, checkpoint-12: name one of them, or"
+            StateError, match=r"is not a checkpoint\. It holds checkpoint-3, checkpoint-12: name one of them, or"
         ):
             read_checkpoint(tmp_path)
         (tmp_path / TRAINER_STATE_NAME).write_text("{}")  # trainer.save_state()

@@ -58,10 +58,10 @@ def test_a_callback_as_the_settings_is_refused_in_one_sentence(tmp_path):
 
 def test_saving_before_the_choice_warns_and_the_card_says_so(tmp_path):
     run = make_trainer(tmp_path, lora_bert(), kind=WeightLoraTrainer, weightlora=WeightLoraConfig(**CREDIT))
-    with pytest.warns(UserWarning, match=r"is saved before training: it holds all adapters, for the choice is not ma"):
+    with pytest.warns(UserWarning, match=r"is saved before training: it holds all adapters, because the choice is"):
         run.save_model(str(tmp_path / "untrained"))
     run.add_callback(At(2, lambda **_: run.save_model(str(tmp_path / "early"))))
-    with pytest.warns(UserWarning, match=r"is saved after 2 of 4 selection steps: it holds all 12 adapters, for the"):
+    with pytest.warns(UserWarning, match=r"is saved after 2 of 4 selection steps: it holds all 12 adapters, because"):
         run.train()
     card = (tmp_path / "early" / "README.md").read_text()
     assert "The choice is not made yet" in card and "2 of 4 selection steps" in card

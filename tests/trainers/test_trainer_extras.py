@@ -51,7 +51,7 @@ def test_stopping_after_it_counts_from_the_disconnect_and_ends_with_the_best_sin
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="training ended")
         trainer = run(tmp_path, {"keep": 3, "select_steps": 3}, patience=3)
-    assert "checkpoint-1 was the best checkpoint, and has adapters of before the choice" in caplog.text
+    assert "checkpoint-1 was the best checkpoint, but has the adapters from before the choice" in caplog.text
     assert trainer.state.global_step == 6, "3 was the best one since; 4, 5 and 6 were worse"
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-3")
     assert_weights_of(tmp_path / "checkpoint-3", trainer)

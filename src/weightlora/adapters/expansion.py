@@ -25,7 +25,7 @@ def check_growth(adapters: list[LoraAdapter], target: int | str, can_grow: bool 
     """
     refuse_growth(adapters)
     if not can_grow:
-        raise ModelError("expand cannot grow what FSDP or DeepSpeed has cut up: set expand='none'.")
+        raise ModelError("expand cannot grow what FSDP or DeepSpeed has sharded: set expand='none'.")
     largest = max(adapter.rank for adapter in adapters)
     if isinstance(target, int) and target < largest:
         raise ModelError(f"expand_rank={target} is below the adapters' rank of {largest}: raise it, or drop expand.")

@@ -203,7 +203,7 @@ def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
     config: LoraConfig = configs[adapter_name]
     if config.peft_type != PeftType.LORA:
         raise ModelError(
-            f"adapter {adapter_name!r} is {config.peft_type}, and WeightLoRA gates LoRA: use a LoraConfig for it."
+            f"adapter {adapter_name!r} is {config.peft_type}, and only LoRA can be selected: use a LoraConfig for it."
         )
     return config
 
@@ -266,7 +266,7 @@ def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
 def _refuse_state(adapter: LoraAdapter) -> None:
     if isinstance(adapter.layer, MultiheadAttention):
         raise ModelError(
-            f"adapter {adapter.name!r} is on nn.MultiheadAttention, where two LoRA layers go by one name, so neither "
+            f"adapter {adapter.name!r} is on nn.MultiheadAttention, where two LoRA layers share one name, so neither "
             "can be disconnected alone: leave it out of target_modules."
         )
     inner, name = adapter.layer.base_layer, adapter.adapter_name

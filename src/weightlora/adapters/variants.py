@@ -51,13 +51,13 @@ def refuse_config(config: LoraConfig) -> None:
     for prefix, reason in UNSERVED_INITS.items():
         if isinstance(init, str) and init.lower().startswith(prefix):
             raise ModelError(
-                f"init_lora_weights={init!r} cannot be selected from: it {reason}. Choose with the default "
-                "initialisation, and train the chosen modules with this one."
+                f"init_lora_weights={init!r} cannot be combined with a selection: it {reason}. Choose with the "
+                "default initialisation, and train the chosen modules with this one."
             )
     if config.bias == "lora_only":
         raise ModelError(
-            "bias='lora_only' cannot be selected from: PEFT does not save the trained bias of a module whose adapter "
-            "is gone. Set bias='all' or bias='none'."
+            "bias='lora_only' cannot be combined with a selection: PEFT does not save the trained bias of a module "
+            "whose adapter is gone. Set bias='all' or bias='none'."
         )
 
 

@@ -50,7 +50,7 @@ def spellings(name: str) -> list[str]:
 def build_parser(
     commands: Sequence[Any] | None = None,
     prog: str = "weightlora",
-    description: str = "Learn which LoRA adapters to keep, and keep only those.",
+    description: str = "Find out which LoRA adapters a model needs, and keep only those.",
 ) -> argparse.ArgumentParser:
     """The parser of a whole command line. `args.run` is the function of the command that was asked for.
 

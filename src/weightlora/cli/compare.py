@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from ..compare.spec import Comparison
 
 DESCRIPTION = """\
-Compare methods over seeds on your own model and data. Runs that are finished are not repeated: the same command
-continues a comparison that was interrupted, and more --methods or --seeds add to it.
+Compares methods over seeds on your own model and data. Finished runs are not repeated: the same command continues
+an interrupted comparison, and more --methods or --seeds add to it.
 """
 EPILOG = """\
 All other arguments are those of `weightlora train` (`weightlora train --help` lists them): --model, --task,
@@ -37,16 +37,16 @@ def add_parser(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--methods", type=_names, help="names, comma-separated (lora,random,weightlora)")
-    add("--seeds", type=int, help="number of seeds: 0 to N - 1 (3)")
+    add("--methods", type=_names, help="names, comma-separated (default: lora,random,weightlora)")
+    add("--seeds", type=int, help="number N of seeds, which are 0 to N - 1 (default: 3)")
     add(
         "--learning_rates",
         "--learning-rates",
         type=_rates,
-        help="comma-separated (5e-4,1e-3,2e-3); each method's is chosen on the validation split at seed 0",
+        help="comma-separated (default: 5e-4,1e-3,2e-3); each method gets the best on the validation split at seed 0",
     )
-    add("--output_dir", "--output-dir", type=Path, help="where results and the summary go")
-    add("--jobs", type=int, help="runs at a time (one per core; one on a GPU)")
+    add("--output_dir", "--output-dir", type=Path, help="where to write the results and the summary")
+    add("--jobs", type=int, help="number of runs in parallel (default: one per core, or one on a GPU)")
     add("--summarize", action="store_true", help="print the summary of --output_dir again, and run nothing")
     add(
         "--json",

@@ -1,4 +1,4 @@
-"""`weightlora completion`: the script by which a shell completes commands and flags."""
+"""`weightlora completion`: a script for the shell that completes commands and flags."""
 
 import argparse
 from importlib import import_module
@@ -15,8 +15,8 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the `weightlora` parser."""
     parser = subparsers.add_parser(
         "completion",
-        help="print the script by which your shell completes commands",
-        description="Prints a script by which a shell completes the commands of weightlora and their flags.",
+        help="print the completion script for your shell",
+        description="Prints a completion script for the commands of weightlora and their flags.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

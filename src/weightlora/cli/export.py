@@ -1,4 +1,4 @@
-"""`weightlora export`: write a finished adapter so that servers read it at the strength at which it was trained."""
+"""`weightlora export`: write a finished adapter so that servers scale it as PEFT does."""
 
 import argparse
 import sys
@@ -9,9 +9,8 @@ if TYPE_CHECKING:
     from ..export import Exported
 
 DESCRIPTION = (
-    "Write a saved LoRA adapter in a layout that servers read at the strength at which it was\n"
-    "trained. The result is compared with the source before it is put in place; after an error\n"
-    "nothing is left behind."
+    "Writes a saved LoRA adapter in a layout that servers scale as PEFT does. The result is\n"
+    "compared with the source before it is put in place. After an error, nothing is left behind."
 )
 PROFILES = """\
 profiles:
@@ -46,10 +45,13 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("adapter_dir", type=Path, metavar="ADAPTER_DIR", help="a saved adapter, or a run directory that holds one")
-    add("out_dir", type=Path, metavar="OUT_DIR", help="where the result goes")
-    add("--profile", default="portable", help="portable, compact, merged, mlx or gguf (portable)")
+    add("out_dir", type=Path, metavar="OUT_DIR", help="where to write the result")
+    add("--profile", default="portable", help="portable, compact, merged, mlx or gguf (default: portable)")
     add("--base", metavar="DIR_OR_ID", help="the base model, if not the one that the adapter names")
-    add("--dtype", help="float32, float16 or bfloat16 (what loses nothing; for merged, the base's)")
+    add(
+        "--dtype",
+        help="float32, float16 or bfloat16 (default: one that loses nothing; for merged, the dtype of the base)",
+    )
     add(
         *spellings("complete_fused"),
         action="store_true",
@@ -58,9 +60,14 @@ def add_parser(subparsers: Any) -> None:
     add(
         "--check",
         default="logits",
-        help="logits loads the base and compares outputs, too; tensors compares the adapters alone (logits)",
+        help="logits also loads the base and compares outputs; tensors compares only the adapters (default: logits)",
     )
-    add(*spellings("llama_cpp"), type=Path, metavar="DIR", help="sources of llama.cpp, whose converter makes the gguf")
+    add(
+        *spellings("llama_cpp"),
+        type=Path,
+        metavar="DIR",
+        help="directory of llama.cpp's sources, for architectures that only its converter writes",
+    )
     add("--overwrite", action="store_true", help="replace an earlier export")
     add("--json", action="store_true", help="print one JSON object on stdout, everything else on stderr")
     parser.set_defaults(run=run)

@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the `weightlora` parser."""
     parser = subparsers.add_parser(
         "quickstart",
-        help="train, select and compare on a small real model, without a network",
+        help="select, train and compare on a small real model, without a network",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=HelpFormatter,
@@ -52,13 +52,21 @@ def add_parser(subparsers: Any) -> None:
     add("output_dir", default="runs/quickstart", help="where to write; must be empty or new")
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")
     add("compare", action="store_true", help="also train LoRA on all 36 modules, for comparison")
-    add("keep", type=_number, help="adapters to keep: a number, or a fraction of 36; without it, as many as fit")
+    add(
+        "keep",
+        type=_number,
+        help="adapters to keep: a number, or a fraction of 36 (default: what fits into a quarter of the parameters)",
+    )
     add("steps", type=int, default=150, help="optimizer steps, of 32 sentences each")
-    add("select_steps", type=int, help="steps before the choice, for a rule that trains before it: a fifth of --steps")
+    add(
+        "select_steps",
+        type=int,
+        help="steps before the choice, for a rule that chooses while training (default: a fifth of --steps)",
+    )
     add("rank", type=int, default=8, help="LoRA rank")
     add("learning_rate", type=float, default=1e-3, help="of AdamW, with linear decay")
     add("seed", type=int, default=0, help="of the head, the adapters and the order of the data")
-    add("selection", default="auto", help="how to select: auto, gradient, credit, stoiht or random")
+    add("selection", default="auto", help="the rule: auto, gradient, credit, stoiht or random")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from ..train.arguments import Recipe
 
 DESCRIPTION = """\
-Finds out which modules should get a LoRA adapter on your data: before any training or, with --select_steps, in the
-first steps of one. Prints the block to paste into your trainer on stdout, and everything else on stderr. No checkpoint
-is written, and the base model is not changed.
+Finds out which modules should get a LoRA adapter for your data: before any training or, with --select_steps, in its
+first steps. Prints the block to paste into your trainer on stdout, and everything else on stderr. No checkpoint is
+written, and the base model is not changed.
 """
 
 EPILOG = """\
@@ -61,12 +61,18 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
         help=f"the rule: {', '.join(RULES)} (default: gradient; with --select_steps, credit)",
     )
     add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
-    add("seeds", type=int, default=1, metavar="N", help="choose with N seeds, and keep the best mean places")
+    add(
+        "seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="choose with N seeds, and keep the modules with the best mean place",
+    )
     add(
         "ranks",
         default="equal",
         metavar="HOW",
-        help="equal: one rank for the best modules; proportional: all modules, in proportion to the probe's scores",
+        help="equal: one rank for the best modules; proportional: a rank for each module, in proportion to its score",
     )
     add("overwrite", action="store_true", help="replace an earlier run in the output directory")
     return parser
@@ -102,7 +108,7 @@ def full_parser() -> argparse.ArgumentParser:
         parents=[own_parser()],
         formatter_class=HelpFormatter,
     )
-    parser.add_argument(*spellings("output_dir"), metavar="DIR", help="where the run is written; without it, nowhere")
+    parser.add_argument(*spellings("output_dir"), metavar="DIR", help="where to write the run (default: nowhere)")
     return parser
 
 

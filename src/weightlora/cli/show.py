@@ -13,7 +13,7 @@ DESCRIPTION = """\
 Show what a run chose. A run is the output directory of a training with weightlora: of `weightlora train`, `select`
 or `quickstart`, of a Trainer, or of save_run. It may still be going on.
 
-Without options: a table, and the picture of the choice as RUN.png in the directory that you are in.
+Without options: a table, and the picture of the choice as RUN.png in the current directory.
 """
 EPILOG = """\
 examples:
@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="directory of a run; several are compared")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="directory of a run; if you give several, they are compared")
     add("--format", metavar="NAME", help="print the block to paste into a tool, such as peft, trl or axolotl")
     add(
         "--output",
@@ -49,9 +49,9 @@ def add_parser(subparsers: Any) -> None:
         type=Path,
         metavar="PATH",
         help="write PATH: a page (.html), the data (.json), the picture of the choice (.png, .svg), or a directory "
-        "for all pictures; may be given several times",
+        "for all pictures; you can give it several times",
     )
-    add("--overwrite", action="store_true", help="replace files that are there already")
+    add("--overwrite", action="store_true", help="replace files that already exist")
     add("--json", action="store_true", help="print the data as one JSON object on stdout, everything else on stderr")
 
 

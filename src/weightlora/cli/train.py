@@ -1,9 +1,11 @@
-"""`weightlora train`: one run of a recipe, on any model and data."""
+"""`weightlora train`: one training, on any model and data, without a script."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import HelpFormatter
 
 if TYPE_CHECKING:
     from ..train.arguments import Recipe
@@ -11,7 +13,21 @@ if TYPE_CHECKING:
     from ..train.plan import Job, Plan
     from ..train.result import Result
 
-EPILOG = "--config FILE reads a recipe (YAML); it may be given several times, and arguments win over files."
+DESCRIPTION = """\
+Trains one model with the chosen adapters, or with another --method, on any model and data that Transformers and
+Datasets can read. The flags in the groups "task and data", "model" and "method", at the end, belong to weightlora;
+the others are those of Transformers.
+"""
+EPILOG = """\
+--config FILE reads a recipe, a YAML file of settings. You can give it several times. Flags override files.
+
+examples:
+  weightlora train --task text-classification --model roberta-base --train_file train.csv --output_dir runs/first
+  weightlora train --config recipe.yaml --learning_rate 1e-3 --output_dir runs/second
+  weightlora train --modules_from runs/first --rank 16 --config recipe.yaml --output_dir runs/third
+
+exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (one sentence says what), 130 interrupted
+"""
 MEASURED = "what fits is measured"
 SHOWN_CLASSES, SHOWN_CHARACTERS = 8, 40
 """Classes in a plan, and characters of each."""
@@ -19,7 +35,7 @@ SHOWN_CLASSES, SHOWN_CHARACTERS = 8, 40
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the `weightlora` parser; its arguments are Transformers', which are slow to import."""
-    parser = subparsers.add_parser("train", help="train from a recipe, on any model and data", add_help=False)
+    parser = subparsers.add_parser("train", help="train one model, from flags or a file of settings", add_help=False)
     parser.set_defaults(run=run, takes_rest=True)
 
 
@@ -50,7 +66,9 @@ def full_parser() -> argparse.ArgumentParser:
     """The parser of all flags, for `--help` and for completion."""
     from ..train.arguments import make_parser
 
-    parser = make_parser(prog="weightlora train", description=__doc__, epilog=EPILOG)
+    parser = make_parser(
+        prog="weightlora train", description=DESCRIPTION, epilog=EPILOG, formatter_class=HelpFormatter
+    )
     for action in parser._actions:
         if action.dest == "learning_rate":
             action.default = "that of the method"  # instead of Transformers'

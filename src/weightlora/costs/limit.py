@@ -156,7 +156,7 @@ class CostLimit:
         given = getattr(self._config, self._setting)
         what = "one adapter" if self._number in (None, 1) else f"the {self._number} adapters that cost least"
         raise ConfigError(
-            f"{self._setting}={given!r} has no room: a step with {what} takes {costs.shown(least)}: raise it"
+            f"{self._setting}={given!r} is too small: a step with {what} takes {costs.shown(least)}. Raise it"
             f"{'' if self._number in (None, 1) else ', or keep fewer'}."
         )
 

@@ -73,8 +73,8 @@ class _Table:
         units = int(max(LEAST_UNITS * rows, min(MOST_UNITS, CELLS / (rows * len(score)))))
         if units * rows * len(score) > MOST_CELLS:
             raise ConfigError(
-                f"keep={number} of {len(score)} adapters within a budget of {costs.resource} is too large a problem: "
-                "leave keep out, and as many are kept as fit."
+                f"keep={number} of {len(score)} adapters within a budget of {costs.resource} is too large to solve: "
+                "leave keep out, to keep as many as fit."
             )
         self._unit = left / units if left > 0 else 1.0
         self._shape = (rows, units + 1)

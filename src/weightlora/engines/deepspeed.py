@@ -250,8 +250,7 @@ def refuse_engine(engine: Any) -> None:
         )
     if engine.fp16_enabled() or getattr(engine.optimizer, "loss_scale", 1.0) != 1.0:
         raise ModelError(
-            "DeepSpeed in fp16 scales the loss and skips steps inside its engine, where a selection does not hear of "
-            "it: set bf16."
+            "DeepSpeed in fp16 scales the loss and skips steps inside its engine, without reporting it: set bf16."
         )
     if stage == 3 and any(type(parameter) is not nn.Parameter for parameter in engine.module.parameters()):
         raise ModelError(
@@ -260,7 +259,7 @@ def refuse_engine(engine: Any) -> None:
 
 
 def _make_whole_(module: nn.Module, fresh: dict[nn.Parameter, nn.Parameter], engine: Any) -> None:
-    """Give a module new parameters on the CPU in the place of those that ZeRO 3 has cut up."""
+    """Give a module new parameters on the CPU in the place of those that ZeRO 3 has sharded."""
     cut: dict[str, Any] = {name: one for name, one in module._parameters.items() if one is not None}
     with gathered(engine, [one for one in cut.values() if hasattr(one, "ds_id")]):
         for one in cut.values():

@@ -25,7 +25,7 @@ class Fsdp1(Phased):
             handle = unit._handle
             if handle.flat_param._params is None:
                 raise ModelError(
-                    "FSDP (version 1) has melted the adapters into one parameter: set use_orig_params=True for it."
+                    "FSDP (version 1) has flattened the adapters into one parameter: set use_orig_params=True for it."
                 )
             parts = handle.world_size if handle.uses_sharded_strategy else 1
             for parameter, shape in zip(handle.flat_param._params, handle.flat_param._shapes, strict=True):

@@ -29,7 +29,7 @@ class Fsdp2(Engine):
             if isinstance(module, LoraLayer) and hasattr(module, "_get_fsdp_state"):
                 raise ModelError(
                     f"fully_shard was called on {name!r}, which leaves the model with its adapter, and its base "
-                    "weights would stay cut up: call fully_shard on the blocks instead, and on the whole model."
+                    "weights would stay sharded: call fully_shard on the blocks instead, and on the whole model."
                 )
 
     def rewire_(self, model: nn.Module) -> None:

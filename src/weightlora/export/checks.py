@@ -93,16 +93,18 @@ def check_tables(tables: Mapping[str, Tensor], model: nn.Module) -> None:
         name = key.removeprefix(PREFIX).replace(".base_layer.", ".")
         weight, rows = weights.get(name), table.to(torch.float32)
         if weight is None:
-            raise ModelError(f"the base has no {name!r}, beside which the adapter was trained: give it with {BASE}.")
+            raise ModelError(
+                f"the base has no {name!r}, with which the adapter was trained: give its base with {BASE}."
+            )
         if weight.shape != rows.shape:
             raise ModelError(
-                f"the adapter was trained beside {name!r} of shape {tuple(rows.shape)}, and the base has "
+                f"the adapter was trained with {name!r} of shape {tuple(rows.shape)}, and the base has "
                 f"{tuple(weight.shape)}, as before new tokens were added: save the model that was trained, with "
                 f"PeftModel.unload(), as a base, and give it with {BASE}."
             )
         if ((rows - weight).norm(dim=1) > TOLERANCES[torch.bfloat16] * weight.norm(dim=1)).any():
             raise ModelError(
-                f"the adapter was trained beside another {name!r} than the base's, and servers read the base's: save "
+                f"the adapter was trained with another {name!r} than the base has, and servers read the base's: save "
                 f"PeftModel.from_pretrained(base, ADAPTER_DIR).unload() as a base, and give it with {BASE}."
             )
 
@@ -218,8 +220,8 @@ def attach(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
     if wrong := adapted.symmetric_difference(names):
         verb = "also adapts" if (name := min(wrong)) in adapted else "does not adapt"
         raise ModelError(
-            f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model, or the adapter is of "
-            "a Transformers that named its modules otherwise; then load it with PEFT, and save it again."
+            f"PEFT {verb} {name!r} with the files in {directory}: the base may be another model, or the adapter is "
+            "from a version of Transformers with other module names. Then load it with PEFT, and save it again."
         )
     return model
 

@@ -27,9 +27,9 @@ __all__ = ["PrefixCache"]
 class PrefixCache:
     """Stores the output of the frozen blocks below the lowest trained one, and skips these blocks for stored examples.
 
-    Open it when the choice is final, around your training loop. The first epoch runs the whole model and writes the
+    Open it around your training loop once the choice is final. The first epoch runs the whole model and writes the
     input of block `first`. Later epochs read it. Examples are identified by their content, so the order of the data
-    may change. The first batch is run again, with and without the blocks below, to see that the model can be cached.
+    may change. The first batch is run again, with and without the blocks below, to check that the model can be cached.
     In each pass over the data, the first batch that could be read is computed again and compared. Evaluation reads
     what is stored if the blocks below compute the same in evaluation mode, and writes nothing.
 
@@ -76,7 +76,7 @@ class PrefixCache:
         self._cut = check_prefix(model, directory, max_bytes, prefix_dropout, tokens)
         self.first = self._cut.first
         if self.first == 0:
-            raise ModelError("block 0 trains, so nothing below it is frozen: leave the cache of the prefix out.")
+            raise ModelError("block 0 trains, so nothing below it is frozen: leave the prefix cache out.")
         self.directory, self.reads, self.fills = Path(directory) / f"block-{self.first}", 0, 0
         self._limit, self._examples = room_in(Path(directory), max_bytes, self.directory), examples
         self._off = prefix_dropout == "off"
@@ -184,7 +184,7 @@ class PrefixCache:
         kind = why.partition("=")[0]  # a value may be another one in each batch
         if why and kind not in self._told and training and torch.is_grad_enabled():
             self._told.add(kind)
-            _warn(f"the cache of the prefix is not used for some batches, because {why}.")
+            _warn(f"the prefix cache is not used for some batches, because {why}.")
 
     def _count(self, rows: Rows) -> None:
         self._met += len(rows.keys)
@@ -284,7 +284,7 @@ class PrefixCache:
         self._stop(why)
 
     def _stop(self, why: str) -> None:
-        _warn(f"the cache of the prefix is switched off, and the training goes on without it: {why}.")
+        _warn(f"the prefix cache is switched off, and the training goes on without it: {why}.")
         self._idle = True
 
 

@@ -1,4 +1,4 @@
-"""What is checked before a cache of the prefix opens: model, dropout, directory and room."""
+"""What is checked before a prefix cache opens: model, dropout, directory and room."""
 
 import os
 import shutil
@@ -51,7 +51,7 @@ def check_prefix(
     if need is not None and need > room:
         raise DataError(
             f"the hidden states of {tokens:,} tokens take up to {need:,} bytes, and {directory} may take {room:,}: "
-            "give a larger max_bytes or a directory on a larger disk, or leave the cache of the prefix out."
+            "give a larger max_bytes or a directory on a larger disk, or leave the prefix cache out."
         )
     return cut
 

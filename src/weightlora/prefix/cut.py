@@ -27,7 +27,7 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 OURS = ("accelerate", "peft", "transformers", "weightlora")
 """Packages whose hooks may be on blocks that do not run."""
 
-LEAVE_OUT = "leave the cache of the prefix out."
+LEAVE_OUT = "leave the prefix cache out."
 
 
 @dataclass(frozen=True)

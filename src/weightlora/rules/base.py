@@ -71,8 +71,7 @@ class Rule:
         """Warn if so many steps are thin evidence."""
         if self.least_steps and steps < FEW_STEPS:
             warnings.warn(
-                f"the adapters are chosen on the evidence of {steps} steps, which is thin: select for {FEW_STEPS} "
-                "steps or more.",
+                f"the adapters are chosen after only {steps} steps: select for {FEW_STEPS} steps or more.",
                 stacklevel=4,
             )
 

@@ -97,7 +97,7 @@ def select(
         raise ConfigError(f"model={model!r} is a {type(model).__name__}: pass the model itself.")
     settings = _resolved(config, total_steps)
     if isinstance(learning_rate, bool) or not (isinstance(learning_rate, int | float) and 0 < learning_rate < 1e6):
-        raise ConfigError(f"learning_rate={learning_rate!r} is no step size: give a positive number.")
+        raise ConfigError(f"learning_rate={learning_rate!r} is not a valid step size: give a positive number.")
     wishes = Wishes(group, seeds, ranks)
     check_wishes(settings, wishes)
     if seeds > 1 and isinstance(loader, Iterator):

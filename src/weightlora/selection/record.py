@@ -41,7 +41,7 @@ class Selection:
         trainable_parameters: Number of parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Package name -> version, at the time of the run.
         seeds: For a choice over several seeds, module -> number of seeds at which it was chosen; else None.
-        grouping: For a choice by groups, what that costs: `group`, `modules`, `parameters`, and the same two figures
+        grouping: For a choice by groups, its cost: `group`, `modules`, `parameters`, and the same two figures
             `without_groups` and for these modules with their groups `completed`; else None.
         rank_rule: `"proportional"` if the ranks are in proportion to the scores; else None.
         costs: For a choice within a budget of step time or memory: `resource`, and in seconds or bytes `budget`,

@@ -41,11 +41,13 @@ class DataArguments:
 
     _argument_group_name: ClassVar[str] = "task and data"
 
-    task: str | None = _argument("a task of the registry (cola, squad, xsum...) or a family (text-classification...)")
+    task: str | None = _argument(
+        "a task of the paper (cola, squad, xsum...) or a family (text-classification, causal-lm...)"
+    )
     dataset: str | None = _argument("hub id, or a directory with <split>.jsonl, .json, .csv, .tsv or .parquet files")
     dataset_config: str | None = _argument("the hub data set's configuration, or a folder of the directory")
-    train_file: str | None = _argument("a file instead of a data set")
-    validation_file: str | None = _argument("a file instead of a data set")
+    train_file: str | None = _argument("file with the training rows, instead of --dataset")
+    validation_file: str | None = _argument("file with the evaluation rows (default: a part of --train_file)")
     columns: str | None = _argument('JSON with the names of columns, such as {"text": "sentence", "label": "gold"}')
     class_names: list[str] | None = field(default=None, metadata={"help": "names of the classes, class 0 first"})
     train_examples: int | None = _argument("maximum rows of the training split; the first ones are used")
@@ -62,8 +64,8 @@ class DataArguments:
     label_words: list[str] | None = field(
         default=None,
         metadata={
-            "help": "verbalised: a word for each class, such as ' bad' ' good', in the order of --class_names, else "
-            "of the data set or the alphabet"
+            "help": "verbalised: a word for each class, such as ' bad' ' good', in the order of --class_names, or "
+            "without them in that of the data set or the alphabet"
         },
     )
 
@@ -98,7 +100,9 @@ class MethodArguments:
         default_factory=lambda: ["all-linear"],
         metadata={"help": "PEFT's: all-linear, names, or one regular expression"},
     )
-    modules_from: str | None = _argument("a run directory: train plain LoRA anew on the modules that this run chose")
+    modules_from: str | None = _argument(
+        "a run directory: train plain LoRA from scratch on the modules that this run chose"
+    )
     rank: int = _argument("LoRA rank, r", 8)
     alpha: int = _argument("lora_alpha", 32)
     dropout: float = _argument("lora_dropout", 0.0)
@@ -107,9 +111,13 @@ class MethodArguments:
         "quarter of the parameters; for lora-equal, top and last-layers %(default)s)",
         "0.25",
     )
-    keep_parameters: str | None = _argument("the most parameters of the kept adapters: a number, or a fraction of all")
-    keep_step_time: float | None = _argument("the longest step after the choice: a fraction of LoRA on all modules")
-    keep_memory: str | None = _argument("the most memory of a step after the choice, for example 6GiB")
+    keep_parameters: str | None = _argument(
+        "the most parameters that the kept adapters may have: a number, or a fraction of all"
+    )
+    keep_step_time: float | None = _argument(
+        "the longest step after the choice, as a fraction of a step of LoRA on all modules"
+    )
+    keep_memory: str | None = _argument("the most memory that a step may take after the choice, for example 6GiB")
     select_steps: str | None = _argument(
         "T, the optimizer steps before the choice, for a rule that chooses while training: a number, or a fraction"
     )
@@ -121,9 +129,7 @@ class MethodArguments:
         "cache_prefix: refuse a model with dropout, or switch it off below the lowest kept adapter (refuse, off)",
         "refuse",
     )
-    max_cache_bytes: int | None = _argument(
-        "cache_prefix: the most bytes on disk (default: nine tenths of what is free)"
-    )
+    max_cache_bytes: int | None = _argument("cache_prefix: the most bytes on disk (default: 90 %% of what is free)")
     method_options: str | None = _argument("JSON: more fields of WeightLoraConfig, or of PEFT's config")
     dry_run: bool = _argument("print the plan and stop", False)
 
@@ -229,13 +235,15 @@ def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
     if not is_file(path):
-        raise ConfigError(f"the recipe {path} is no file{nearest(path.name, _siblings(path))}.")
+        raise ConfigError(f"the recipe {path} is not a file{nearest(path.name, _siblings(path))}.")
     if path.resolve() in above:
         raise ConfigError(f"the recipe {path} is its own base: take {BASE!r} out of one of the files.")
     content = read_yaml(path, f"the recipe {path}")
     base = content.pop(BASE, None)
     if not isinstance(base, str | None):
-        raise ConfigError(f"the recipe {path} has {BASE}={shown(base)}, which is no file: give the path of a recipe.")
+        raise ConfigError(
+            f"the recipe {path} has {BASE}={shown(base)}, which is not a file: give the path of a recipe."
+        )
     before = [] if base is None else _with_bases(path.parent / base, (*above, path.resolve()))
     return [*before, (path, content)]
 

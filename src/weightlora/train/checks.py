@@ -209,7 +209,7 @@ def _check_prefix(arguments: MethodArguments, method: Method) -> None:
             f"prefix_dropout={arguments.prefix_dropout!r} is not known: choose one of {', '.join(PREFIX_DROPOUT)}."
         )
     if arguments.cache_prefix and not method.adapts:
-        raise ConfigError(f"cache_prefix needs frozen blocks, and {arguments.method} trains all: leave one of them.")
+        raise ConfigError(f"cache_prefix needs frozen blocks, and {arguments.method} trains all: drop one of the two.")
 
 
 def _check_output(directory: str) -> None:

@@ -48,10 +48,10 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
                 if not isinstance(label, str) and _whole(label) is None:
                     place = name_row(source.splits[split], split, row)
                     if label is None:
-                        raise DataError(f"{place} has an empty field as its label: mend the row, or leave it out.")
+                        raise DataError(f"{place} has an empty field as its label: fix the row, or leave it out.")
                     remedy = "leave it out, or use --task regression" if _is_fraction(label) else "or leave it out"
                     raise DataError(
-                        f"the label {shown(label)} in {place} is neither a whole number nor a name: mend the row, "
+                        f"the label {shown(label)} in {place} is neither a whole number nor a name: fix the row, "
                         f"{remedy}."
                     )
     known = source.arguments.class_names or names_of(source.splits["train"].features[column], source.task)
@@ -93,8 +93,8 @@ def _warn_of_odd(names: Sequence[str], ids: Sequence[int]) -> None:
         alike[name.strip().casefold()].append(name)
     if one := next((several for several in alike.values() if len(several) > 1), None):
         warnings.warn(
-            f"the classes {one[0]!r} and {one[1]!r} differ in case or white space alone, and are two: mend the labels "
-            "if they are one.",
+            f"the classes {one[0]!r} and {one[1]!r} differ only in case or white space, and count as two: fix the "
+            "labels if they are one.",
             stacklevel=2,
         )
     there = set(ids)
@@ -164,7 +164,7 @@ def _unknown(what: str, label: Any, names: list[str], told: bool) -> str:
         )
     known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
     if isinstance(label, str) or (any(map(str.isdecimal, names)) and names[0] != "0"):
-        return f"{what} is none of the {len(names)} classes ({known}): mend the row, or leave it out."
+        return f"{what} is none of the {len(names)} classes ({known}): fix the row, or leave it out."
     return f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known})."
 
 

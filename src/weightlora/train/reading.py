@@ -139,7 +139,7 @@ def check_name(name: Any, what: str) -> str:
 def _text(path: Path, what: str) -> str:
     try:
         if path.stat().st_size > LARGEST:
-            raise ConfigError(f"{what} is larger than {LARGEST:,} bytes: it is no file of settings.")
+            raise ConfigError(f"{what} is larger than {LARGEST:,} bytes: it is not a file of settings.")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(

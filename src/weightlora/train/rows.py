@@ -72,7 +72,7 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
                 if not _fits(value, kind):
                     what = "an empty field" if value is None else shown(value)
                     raise DataError(
-                        f"{name_row(rows, split, row)} has {what} as its {name}, which must be {RULES[kind]}: mend "
+                        f"{name_row(rows, split, row)} has {what} as its {name}, which must be {RULES[kind]}: fix "
                         "the row, or leave it out."
                     )
 

@@ -68,7 +68,7 @@ def check_best_metric(arguments: Seq2SeqTrainingArguments, work: Work) -> None:
     known = [*work.reported, *ALWAYS, *([] if work.generates else [HELD_OUT_LOSS])]
     if name.removeprefix("eval_") not in known:
         raise ConfigError(
-            f"metric_for_best_model={name!r} is no metric of this task: choose one of loss, "
+            f"metric_for_best_model={name!r} is not a metric of this task: choose one of loss, "
             f"{', '.join(work.reported)}."
         )
 

@@ -79,7 +79,7 @@ class PrefixCacheCallback(TrainerCallback):
         place, tokens = self._place(args), _tokens_of(getattr(kwargs.get("train_dataloader"), "dataset", None))
         cut = check_prefix(kwargs["model"], place, self._max_bytes, self._dropout, tokens)
         need = most_bytes(cut, tokens)
-        logger.info(f"The cache of the prefix takes up to {'?' if need is None else f'{need:,}'} bytes in {place}.")
+        logger.info(f"The prefix cache takes up to {'?' if need is None else f'{need:,}'} bytes in {place}.")
         self._waiting = True
 
     def on_step_begin(
@@ -128,7 +128,7 @@ class _Cache(PrefixCache):
 
 
 def _go_on(error: WeightLoraError) -> None:
-    warnings.warn(f"The training goes on without the cache of the prefix: {error}", stacklevel=2)
+    warnings.warn(f"The training goes on without the prefix cache: {error}", stacklevel=2)
 
 
 def _remove(place: Path) -> None:
@@ -152,13 +152,13 @@ def _check_engine(args: TrainingArguments) -> None:
     for name in ("deepspeed", "fsdp", "torch_compile"):
         if getattr(args, name, None):
             raise ConfigError(
-                f"{name}={getattr(args, name)!r} does not go with a cache of the prefix, which takes blocks out of "
+                f"{name}={getattr(args, name)!r} does not go with a prefix cache, which takes blocks out of "
                 "the forward pass: leave out one of them. DDP works."
             )
     if args.neftune_noise_alpha is not None:
         raise ConfigError(
             f"neftune_noise_alpha={args.neftune_noise_alpha} adds new noise to the embeddings in each step, so what "
-            "the blocks above them give cannot be cached: leave out the noise, or the cache of the prefix."
+            "the blocks above them give cannot be cached: leave out the noise, or the prefix cache."
         )
     if args.n_gpu > 1:
         raise ConfigError(f"DataParallel on {args.n_gpu} GPUs copies the model for each step: start with torchrun.")

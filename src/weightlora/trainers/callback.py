@@ -232,7 +232,7 @@ class WeightLoraCallback(TrainerCallback):
         ours = sum(isinstance(callback, WeightLoraCallback) for callback in handler.callbacks)
         if ours > 1:
             raise ConfigError(
-                f"this Trainer has {ours} WeightLoraCallbacks, and a model is selected once: leave one of them."
+                f"this Trainer has {ours} WeightLoraCallbacks, and a model is selected once: keep only one."
             )
         put_in_front(self, handler)
 
@@ -251,8 +251,8 @@ def _forget_best(state: TrainerState) -> None:
     """Forget the best checkpoint of before a disconnect: Trainer would load it at the end."""
     if state.best_model_checkpoint is not None:
         logger.warning(
-            f"{state.best_model_checkpoint} was the best checkpoint, and has adapters of before the choice: the "
-            "search for the best one begins anew."
+            f"{state.best_model_checkpoint} was the best checkpoint, but has the adapters from before the choice: "
+            "the search for the best one starts again."
         )
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 

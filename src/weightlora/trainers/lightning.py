@@ -181,8 +181,8 @@ def _forget_best(trainer: Trainer) -> None:
         if not (isinstance(callback, callbacks.ModelCheckpoint) and callback.monitor and callback.best_model_path):
             continue
         rank_zero_warn(
-            f"{callback.best_model_path} was the best checkpoint, and has adapters of before the choice: the search "
-            "for the best one begins anew."
+            f"{callback.best_model_path} was the best checkpoint, but has the adapters from before the choice: the "
+            "search for the best one starts again."
         )
         callback.best_k_models, callback.best_model_path, callback.kth_best_model_path = {}, "", ""
         callback.best_model_score, callback.kth_value = None, torch.tensor(inf if callback.mode == "min" else -inf)

@@ -100,8 +100,7 @@ def _check_zero(plugin: Any) -> None:
         )
     if config.is_true("fp16.enabled"):
         raise ConfigError(
-            "fp16 of DeepSpeed scales the loss and skips steps inside its engine, where a selection does not hear of "
-            "it: set bf16."
+            "fp16 of DeepSpeed scales the loss and skips steps inside its engine, without reporting it: set bf16."
         )
     for what in ("offload_optimizer", "offload_param"):
         if config.get_value(f"zero_optimization.{what}.device") == "nvme":

@@ -109,15 +109,15 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
     if isinstance(data, Iterator) or (isinstance(data, IterableDataset) and iter(data) is iter(data)):
         setting, remedy = _wish(selector)
         raise ConfigError(
-            f"the training set is a {type(data).__name__}, which can be read once only, and {setting} reads its first "
+            f"the training set is a {type(data).__name__}, which can be read only once, and {setting} reads its first "
             f"batches before training does: {remedy}."
         )
     fields = vars(data) if isinstance(data, IterableDataset) else {}
     if held := [name for name, value in fields.items() if isinstance(value, Iterator)]:
         setting, remedy = _wish(selector)
         warnings.warn(
-            f"{type(data).__name__}.{held[0]} can perhaps be read once only, and {setting} reads the first batches "
-            f"before training does. If training would miss them, {remedy}, or begin anew in __iter__.",
+            f"{type(data).__name__}.{held[0]} can perhaps be read only once, and {setting} reads the first batches "
+            f"before training does. If training would miss them, {remedy}, or start from the beginning in __iter__.",
             stacklevel=2,
         )
     selector.probe(loader, loss)

@@ -64,12 +64,12 @@ def refuse_other_directories(directory: str | Path) -> None:
     if (steps := sorted(filter(str.isdecimal, steps), key=int)) and not (folder / MANIFEST).exists():
         held = ", ".join(f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in steps)
         raise StateError(
-            f"{folder} is no checkpoint; it holds {held}: name one of them, or pass True (on the command line: true) "
-            "for the newest one in the output directory."
+            f"{folder} is not a checkpoint. It holds {held}: name one of them, or pass True (on the command line: "
+            "true) for the newest one in the output directory."
         )
     if folder.is_dir() and not any((folder / name).exists() for name in (TRAINER_STATE_NAME, MANIFEST, STATE_FILE)):
         raise StateError(
-            f"{folder} has no {TRAINER_STATE_NAME}, so it is no checkpoint, or was cut short while it was written: "
+            f"{folder} has no {TRAINER_STATE_NAME}, so it is not a checkpoint, or was cut short while it was written: "
             "name another directory."
         )
 

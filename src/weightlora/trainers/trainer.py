@@ -65,11 +65,11 @@ class WeightLoraTrainerMixin:
         return next((callback for callback in callbacks if isinstance(callback, WeightLoraCallback)), None)
 
     def train(self: Any, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as the Trainer does. Where it resumes, the model first gets the structure it had at the checkpoint.
+        """Train as the Trainer does. To resume, the model first gets the adapters and ranks of the checkpoint.
 
         Args:
-            resume_from_checkpoint: `True` takes the newest whole checkpoint, and passes over any other with a warning.
-                A checkpoint that you name must be whole.
+            resume_from_checkpoint: `True` takes the newest complete checkpoint, and skips others with a warning.
+                A checkpoint that you name must be complete.
 
         Raises:
             ConfigError: If the Trainer never had a `WeightLoraCallback`.
@@ -186,7 +186,7 @@ def _warn_unfinished(callback: WeightLoraCallback | None, directory: str) -> Non
         when = f"after {selector.step_count} of {selector.config.select_steps} selection steps"
         count = f" {len(selector.adapters)}"
     warnings.warn(
-        f"{directory} is saved {when}: it holds all{count} adapters, for the choice is not made yet. Save again after "
-        "it.",
+        f"{directory} is saved {when}: it holds all{count} adapters, because the choice is not made yet. Save again "
+        "after the choice.",
         stacklevel=3,
     )

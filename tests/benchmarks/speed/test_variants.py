@@ -18,7 +18,7 @@ from weightlora.guard import StepGuard
 from weightlora.rules import RULES
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 def test_every_variant_is_what_it_is_called(subject):
     variants = build(subject, tuple(LABELS))
     assert list(variants) == list(LABELS)
@@ -54,7 +54,7 @@ def test_a_step_is_timed_in_parts_and_a_warm_up_is_not(subject):
     assert all(len(part) == 1 and part[0] >= 0 for part in parts) and variant.steps == [sum(p[0] for p in parts)]
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 @pytest.mark.parametrize("key", ["lora", "credit", "after"])
 def test_our_hooks_are_timed_apart_from_the_optimizers_step(subject, key, monkeypatch):
     """A clock that only the guard advances."""
@@ -84,7 +84,7 @@ def test_a_ratio_is_of_the_same_round():
     assert median_ratio([2.0, 9.0, 8.0], [4.0, 3.0, 4.0]) == 2.0
 
 
-@pytest.mark.filterwarnings("ignore:the adapters are chosen on the evidence")
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 def test_after_the_choice_a_step_makes_the_operations_of_plain_lora_and_those_of_the_guard(subject):
     made = {}
     for key, variant in build(subject, ("after", "limit")).items():

@@ -182,7 +182,7 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
         whole = render(messages, tools=tools, return_dict=False)
     except Exception as error:  # templates are programs, and each refuses messages in its own way
         raise DataError(
-            f"the chat template cannot write the messages {shown(messages)}: {first_line(error)}; mend the row, or "
+            f"the chat template cannot write the messages {shown(messages)}: {first_line(error)}; fix the row, or "
             "leave it out."
         ) from error
     if whole[: len(prompt)] != prompt:

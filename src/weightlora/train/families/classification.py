@@ -94,10 +94,10 @@ def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
         return float(label)
     place = name_row(rows, split, row)
     if label is None:
-        raise DataError(f"{place} has an empty field as its label: mend the row, or leave it out.")
-    remedy = "mend the row, or leave it out"
+        raise DataError(f"{place} has an empty field as its label: fix the row, or leave it out.")
+    remedy = "fix the row, or leave it out"
     if isinstance(label, str | bool):
-        remedy = "mend the row, leave it out, or use --task text-classification"
+        remedy = "fix the row, leave it out, or use --task text-classification"
     raise DataError(f"the label {shown(label)} in {place} is not a number, and regression needs numbers: {remedy}.")
 
 
