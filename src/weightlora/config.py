@@ -43,7 +43,7 @@ class WeightLoraConfig:
         probe_batches: Number of batches whose gradients `selection="gradient"` reads before the first step.
         select_memory: `"low"` recomputes activations during the selection phase with the model's own gradient
             checkpointing, so that choosing needs no more memory than training the chosen adapters. Steps of the
-            selection phase take about half as long again; the choice is the same. `selection="gradient"` always
+            selection phase take a third to two thirds longer; the choice is the same. `selection="gradient"` always
             recomputes. `"usual"` leaves the model as it is.
         warmup_steps: The first steps of the selection phase, in which gates stay at 1 and only collect evidence.
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
