@@ -3,13 +3,14 @@
 import subprocess
 import sys
 
+import gguf
 import pytest
 import torch
 from exports import CASES, EXPERTS_AND_HEADS, deltas, saved
 from gguf.gguf_reader import GGUFReader
 from models import tiny_llama
 
-from weightlora.errors import ConfigError, ModelError
+from weightlora.errors import ConfigError, MissingPackageError, ModelError
 from weightlora.export import gguf as ours
 from weightlora.export.checks import compare_pairs
 from weightlora.export.source import read_source
@@ -70,6 +71,14 @@ def test_what_was_written_is_read_back(dtype, tmp_path):
     pairs = read_source(saved("rsLoRA with gates and ranks")).pairs
     ours.write_gguf(pairs, tmp_path, dtype, CONFIG)
     assert compare_pairs(pairs, ours.read_gguf(tmp_path, pairs, CONFIG), dtype) < 1e-2
+
+
+def test_a_gguf_that_is_too_old_for_the_model_is_named(tmp_path, monkeypatch):
+    pairs = read_source(saved("rsLoRA with gates and ranks")).pairs
+    known = {number: name for number, name in gguf.MODEL_ARCH_NAMES.items() if name != "llama"}
+    monkeypatch.setattr(gguf, "MODEL_ARCH_NAMES", known)
+    with pytest.raises(MissingPackageError, match=r"gguf \S+ does not know the architecture 'llama': update it with"):
+        ours.write_gguf(pairs, tmp_path, torch.float32, CONFIG)
 
 
 def test_a_module_that_llama_cpp_has_not_is_refused(tmp_path):

@@ -114,7 +114,7 @@ def export_adapter(
     Raises:
         ConfigError: If a setting is unknown or does not fit the profile.
         DataError: If the adapter cannot be read, or the directory cannot be written.
-        MissingPackageError: If profile `"gguf"` is asked for and gguf is not installed.
+        MissingPackageError: If profile `"gguf"` is asked for, and gguf is not installed or too old for the model.
         ModelError: If the profile cannot hold the adapter, the base is not found, or the export differs.
 
     Example:

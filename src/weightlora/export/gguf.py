@@ -8,13 +8,14 @@ written here; for others llama.cpp's own converter makes it, from the portable a
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, MissingPackageError, ModelError
 from .pairs import Pair, common_rank, difference, fold
 
 __all__ = ["ARCHITECTURES", "FILE", "convert", "read_gguf", "write_gguf"]
@@ -53,6 +54,7 @@ def write_gguf(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype, confi
         config: Transformers' config of the base model.
 
     Raises:
+        MissingPackageError: If the installed gguf is too old for the architecture.
         ModelError: If llama.cpp has no tensor for one of the modules.
     """
     import gguf
@@ -169,7 +171,12 @@ def _aligned(read: Pair, pair: Pair, config: Any) -> Pair:
 def _tensor_names(pairs: Sequence[Pair], architecture: str, config: Any) -> dict[str, str]:
     import gguf
 
-    number = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    number = next((number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture), None)
+    if number is None:
+        raise MissingPackageError(
+            f"gguf {version('gguf')} does not know the architecture {architecture!r}: update it with "
+            "`pip install --upgrade gguf`."
+        )
     table = gguf.get_tensor_name_map(number, config.num_hidden_layers)
     names = {pair.name: table.get_name(f"{pair.name}.weight", try_suffixes=(".weight",)) for pair in pairs}
     for name, found in names.items():
