@@ -21,6 +21,8 @@ from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedTokenizerBase,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
 )
 
 from weightlora.errors import ConfigError
@@ -180,6 +182,22 @@ def tiny_llama(vocabulary: int = 50, layers: int = 2, tied: bool = False) -> Lla
         tie_word_embeddings=tied,
     )
     return LlamaForCausalLM(config)
+
+
+def tiny_wav2vec2() -> Wav2Vec2ForCTC:
+    config = Wav2Vec2Config(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        conv_dim=(8,),
+        conv_kernel=(3,),
+        conv_stride=(2,),
+        num_feat_extract_layers=1,
+        num_conv_pos_embedding_groups=2,
+    )
+    return Wav2Vec2ForCTC(config)
 
 
 @cache

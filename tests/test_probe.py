@@ -378,6 +378,16 @@ def test_the_model_is_left_as_it_was_when_a_batch_fails():
     assert not model.training
 
 
+def test_what_modules_hold_beside_buffers_is_as_it_was():
+    """RecurrentGemma keeps its last states in a plain attribute, with their graph; Qwen2-VL the last positions."""
+    model = lora_bert()
+    layer = model.base_model.model.bert.encoder
+    layer.states, layer.positions = None, (before := torch.ones(3))
+    with undisturbed(model):
+        layer.states, layer.positions = layer.layer[0].output.dense.weight * 2, torch.zeros(2)
+    assert layer.states is None and layer.positions is before
+
+
 @pytest.mark.slow
 def test_the_probe_needs_less_memory_than_a_step_of_the_chosen_adapters():
     """The allocator's peak: one block's activations at a time, against those above the lowest survivor."""

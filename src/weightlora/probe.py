@@ -81,8 +81,8 @@ def gather(
     check_finite(evidence, adapters, "the probe: check the data, and the model's precision")
     if not bool(evidence.any()):
         raise TrainingError(
-            "all gradients of the adapters are 0 in the probe: the loss does not depend on them, or float16 is too "
-            "coarse for it."
+            "all gradients of the adapters are 0 in the probe: the loss does not depend on them, because the model "
+            "does not run these modules, or float16 is too coarse for it."
         )
     rule.update(evidence, done, lambda score: score > 0)
 
@@ -194,15 +194,15 @@ def _leaves_of(value: Any) -> Iterator[Tensor]:
 def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
-    That is: which modules train, their buffers and numbers (running statistics, or how far positions were computed),
-    and the random numbers that come next.
+    That is: which modules train, their buffers, numbers and tensors (running statistics, how far positions were
+    computed, or the state of a recurrence), and the random numbers that come next.
 
     Args:
         model: Loses its gradients before and after.
         recompute: Off, activations are kept as the model keeps them.
     """
     training = [(module, module.training) for module in model.modules()]
-    numbers = [(module, _numbers_of(module)) for module in base_model_of(model).modules()]
+    values = [(module, _values_of(module)) for module in base_model_of(model).modules()]
     buffers = [
         (module, name, buffer, buffer.clone() if _is_state(buffer) else None)
         for module in model.modules()
@@ -218,7 +218,7 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
         model.zero_grad(set_to_none=True)
         for module, trains in training:
             module.training = trains
-        for module, before in numbers:
+        for module, before in values:
             vars(module).update(before)
         for module, name, buffer, value in buffers:
             module._buffers[name] = buffer  # a forward pass may have put another one there
@@ -226,9 +226,13 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def _numbers_of(part: Any) -> dict[str, Any]:
-    """The attributes of an object that are numbers."""
-    return {name: value for name, value in vars(part).items() if type(value) in (int, float)}
+def _values_of(part: Any) -> dict[str, Any]:
+    """The attributes of an object that are numbers, tensors or None."""
+    return {
+        name: value
+        for name, value in vars(part).items()
+        if type(value) in (int, float) or value is None or torch.is_tensor(value)
+    }
 
 
 def _is_state(buffer: Tensor) -> bool:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import lora_bert, tiny_bert, tiny_llama
+from models import lora_bert, tiny_bert, tiny_llama, tiny_wav2vec2
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from torch import nn
 from transformers import (
@@ -13,6 +13,8 @@ from transformers import (
     BertForTokenClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
 )
 
 from weightlora.adapters import find_adapters
@@ -74,6 +76,33 @@ def test_a_module_whose_name_ends_as_the_head_is_trained_in_full():
     assert len(names(ready)) == 6 and "pre_classifier" not in names(ready)
     trains = {n.split(".")[2] for n, p in ready.named_parameters() if p.requires_grad and "lora_" not in n}
     assert trains == {"pre_classifier", "classifier"}
+
+
+def test_a_router_that_gives_a_tuple_gets_none():
+    """Llama 4's router is a linear layer by its class, and not by what it returns, which PEFT cannot add to."""
+    shape = Llama4TextConfig(
+        vocab_size=20,
+        hidden_size=8,
+        intermediate_size=8,
+        intermediate_size_mlp=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=8,
+        num_local_experts=2,
+        interleave_moe_layer_step=1,
+    )
+    model = adapted(Llama4ForCausalLM(shape), None)
+    assert not any("router" in name for name in names(model)) and any("q_proj" in name for name in names(model))
+    ids = torch.arange(6)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+
+
+def test_the_head_of_a_ctc_model_is_trained_in_full(tmp_path):
+    """PEFT takes its name, lm_head, for an embedding's, and could not save an adapter on it."""
+    model = adapted(tiny_wav2vec2(), None)
+    assert "lm_head" not in names(model) and "lm_head" in model.peft_config["default"].modules_to_save
+    model.save_pretrained(tmp_path)
 
 
 def test_modules_that_are_not_of_transformers():

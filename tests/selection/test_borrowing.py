@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from snapshots import changes, snapshot
 from torch import nn
 
+from weightlora.errors import ModelError
 from weightlora.selection.borrowing import borrowed
 
 
@@ -66,6 +67,20 @@ def test_values_that_were_kept_are_put_back():
             for parameter in model.parameters():
                 parameter.add_(1)
     assert changes(model, before) == []
+
+
+def test_a_frozen_weight_that_changed_is_named_and_all_else_is_put_back():
+    """RWKV's forward pass in training undoes the rescaling of its weights for inference, which no flag brings back."""
+    model = tiny_bert().train()
+    model.requires_grad_(False)
+    message = r"the forward pass changed the frozen weight 'bert.pooler.dense.weight'"
+    with pytest.raises(ModelError, match=message), borrowed(model):
+        model.eval()
+        model.bert.pooler.dense.weight.mul_(2)
+    assert model.training
+    with borrowed(model) as lender:
+        lender.keep_values([model.bert.pooler.dense.weight])
+        model.bert.pooler.dense.weight.mul_(2)
 
 
 def test_peft_leaves_nothing_behind_on_a_model_that_it_adapted():

@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..saving import check_saves
 from ..tensors import local, numel
 from .blocks import from_blocks, to_blocks
 from .variants import refuse_config, refuse_kinds, variant_of
@@ -238,6 +239,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
             )
         refuse_config(lora_config_of(model, adapter_name))
         refuse_kinds(adapters)
+        check_saves(base_model_of(model), (adapter.name for adapter in adapters))
         for adapter in adapters:
             _refuse_state(adapter)
         _refuse_shared(adapters)

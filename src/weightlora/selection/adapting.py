@@ -97,18 +97,20 @@ def _default(base: nn.Module) -> LoraConfig:
 
 
 def _saved(base: nn.Module, task_type: str | None) -> list[str]:
-    """What to train in full beside the head of the task, which PEFT trains: all random weights."""
+    """What to train in full beside the head of the task, which PEFT trains: a CTC model's head, and random weights."""
     heads = SAVED.get(str(task_type), set())
     fresh = [name for name in fresh_modules(base) if heads.isdisjoint(name.split("."))]
-    return [*dict.fromkeys([*ends_as_head(base, task_type), *fresh])]
+    return [*dict.fromkeys([*_ctc_head(base), *ends_as_head(base, task_type), *fresh])]
 
 
 def _others(model: nn.Module, targets: Any) -> str | None:
-    """An expression for the modules that are not linear, and whose names end in one of a list; None without them."""
-    if isinstance(targets, str):
-        return None
-    ends, linear = tuple(f".{name}" for name in targets), set(_linears(model))
-    others = [name for name, _ in model.named_modules() if f".{name}".endswith(ends) and name not in linear]
+    """An expression for what PEFT would adapt by these targets, and that is not a linear layer; None without them."""
+    modules = dict(model.named_modules())
+    if isinstance(targets, str):  # all-linear
+        others = [name for name, module in modules.items() if isinstance(module, nn.Linear) and _is_router(module)]
+    else:
+        ends, linear = tuple(f".{name}" for name in targets), set(_linears(model))
+        others = [name for name in modules if f".{name}".endswith(ends) and name not in linear]
     return "|".join(map(re.escape, others)) or None
 
 
@@ -146,7 +148,13 @@ def all_linear(model: nn.Module, task_type: str | None) -> Any:
     names = _linears(model)
     if not isinstance(model, PreTrainedModel) or not names:
         return names
-    return linear_names(model, HEADS[task_type]) if task_type in HEADS else "all-linear"
+    heads = _ctc_head(model) or HEADS.get(str(task_type), set())
+    return linear_names(model, heads) if heads else "all-linear"
+
+
+def _ctc_head(model: nn.Module) -> set[str]:
+    """The head of a CTC model, which PEFT would take for an embedding, and could not save; empty for others."""
+    return {"lm_head"} if type(model).__name__.endswith("ForCTC") else set()
 
 
 def linear_names(model: nn.Module, heads: Collection[str]) -> list[str]:
@@ -155,7 +163,16 @@ def linear_names(model: nn.Module, heads: Collection[str]) -> list[str]:
 
 
 def _linears(model: nn.Module) -> list[str]:
-    return [name for name, module in model.named_modules() if name and isinstance(module, nn.Linear | Conv1D)]
+    return [
+        name
+        for name, module in model.named_modules()
+        if name and isinstance(module, nn.Linear | Conv1D) and not _is_router(module)
+    ]
+
+
+def _is_router(module: nn.Module) -> bool:
+    """Whether a linear layer is the router of a mixture of experts that gives a tuple (Llama 4, PhiMoE)."""
+    return type(module).__name__.endswith("Router")
 
 
 def _refuse_quantization(model: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from ..probe import same_random_numbers
 
 __all__ = ["Borrowed", "borrowed"]
@@ -19,6 +20,9 @@ def borrowed(model: nn.Module) -> Iterator["Borrowed"]:
     That is: its modules, their attributes and hooks, parameters, buffers, gradients, `requires_grad`, which modules
     train, the configs of Transformers and PEFT, and the random numbers that come next. The values of parameters are
     put back if `keep_values` was called before they changed.
+
+    Raises:
+        ModelError: Afterwards, if the values of another parameter changed.
 
     Example:
         ```python
@@ -34,6 +38,7 @@ def borrowed(model: nn.Module) -> Iterator["Borrowed"]:
             yield before
         finally:
             before.give_back()
+    before.check_frozen(model)
 
 
 class Borrowed:
@@ -44,6 +49,7 @@ class Borrowed:
         self._seen: dict[int, Any] = {}
         self._look_at(model)
         self._parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+        self._versions = {id(p): p._version for p in model.parameters() if not p.is_inference()}
         self._values: list[tuple[Tensor, Tensor]] = []
         self.keep_values(buffer for buffer in model.buffers() if not buffer.is_meta)
         for parameter, _, _ in self._parameters:
@@ -75,3 +81,14 @@ class Borrowed:
         for parameter, trains, gradient in self._parameters:
             parameter.requires_grad_(trains)
             parameter.grad = gradient
+
+    def check_frozen(self, model: nn.Module) -> None:
+        """Raise a `ModelError` if values changed that were not kept: RWKV rescales its weights when it trains."""
+        kept = {id(tensor) for tensor, _ in self._values}
+        for name, parameter in model.named_parameters():
+            before = self._versions.get(id(parameter))
+            if before not in (None, parameter._version) and id(parameter) not in kept:
+                raise ModelError(
+                    f"the forward pass changed the frozen weight {name!r}, which cannot be put back: load the model "
+                    "again, and run one batch in training mode before you choose."
+                )

@@ -46,7 +46,8 @@ def check_ranks(ranks: str, config: WeightLoraConfig, group: str, kinds: Mapping
         raise ConfigError(f"{wish} compares single modules: leave group={group!r} out.")
     if experts := [name for name, kind in kinds.items() if kind == "parameter"]:
         raise ConfigError(
-            f"{wish} needs modules, and {experts[0]!r} is a parameter (target_parameters): set ranks='equal'."
+            f"{wish} needs modules, and {experts[0]!r} is a parameter, not a module: set ranks='equal', or "
+            "target_modules to the modules to choose from."
         )
 
 

@@ -100,9 +100,7 @@ class MethodArguments:
         default_factory=lambda: ["all-linear"],
         metadata={"help": "PEFT's: all-linear, names, or one regular expression"},
     )
-    modules_from: str | None = _argument(
-        "a run directory: train plain LoRA from scratch on the modules that this run chose"
-    )
+    modules_from: str | None = _argument("a run directory: train plain LoRA on the modules that this run chose")
     rank: int = _argument("LoRA rank, r", 8)
     alpha: int = _argument("lora_alpha", 32)
     dropout: float = _argument("lora_dropout", 0.0)
@@ -111,9 +109,7 @@ class MethodArguments:
         "quarter of the parameters; for lora-equal, top and last-layers %(default)s)",
         "0.25",
     )
-    keep_parameters: str | None = _argument(
-        "the most parameters that the kept adapters may have: a number, or a fraction of all"
-    )
+    keep_parameters: str | None = _argument("the most adapter parameters to keep: a number, or a fraction of all")
     keep_step_time: float | None = _argument(
         "the longest step after the choice, as a fraction of a step of LoRA on all modules"
     )
