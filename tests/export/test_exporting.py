@@ -109,7 +109,7 @@ def test_embeddings_of_the_base_that_were_changed_are_not_lost(tmp_path):
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
     for check in ("logits", "tensors"):
         with pytest.raises(
-            ModelError, match=r"beside another 'model.embed_tokens.weight' than the base's, .* with --base"
+            ModelError, match=r"trained with another 'model.embed_tokens.weight' than the base has, .* with --base"
         ):
             export_adapter(tmp_path / "adapter", tmp_path / "out", check=check)
     PeftModel.from_pretrained(tiny_llama(), tmp_path / "adapter").unload().save_pretrained(tmp_path / "new")

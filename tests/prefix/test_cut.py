@@ -43,7 +43,7 @@ def refused(model: nn.Module, message: str) -> None:
 
 @pytest.mark.parametrize("kind", ["T5", "BART", "Whisper"])
 def test_two_lists_of_blocks(kind):
-    refused(ARCHITECTURES[kind].build(), "is an encoder-decoder, whose blocks are two lists: leave the cache")
+    refused(ARCHITECTURES[kind].build(), "is an encoder-decoder, whose blocks are two lists: leave the prefix cache")
 
 
 def test_no_list_of_blocks():
