@@ -9,7 +9,7 @@ from benchmarks.studies.alignment import render_alignment_markdown
 
 def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, capsys, check_study):
     arguments = ["alignment", *own, "--select-steps", "3", "--batches", "2", "--rank", "2"]
-    with pytest.warns(UserWarning, match="the adapters are chosen after only of 3 steps"):
+    with pytest.warns(UserWarning, match="the adapters are chosen after only 3 steps"):
         assert main([*arguments, "--output-dir", str(tmp_path / "a"), "--keep", "4"]) == 0
     output, error = capsys.readouterr()
     assert error == ""
