@@ -1,8 +1,8 @@
-"""The study of draws: how much of what the probe chooses depends on the random A of the fresh adapters."""
+"""The study of draws: how much the probe's choice depends on the random A of the fresh adapters and on the batches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, product
 from typing import Any
 
 import torch
@@ -33,11 +33,15 @@ class Draws:
     Attributes:
         shared: Whether A is the same at all seeds, so that only the batches differ.
         rows: Rows of all draws of an A together; with 1, A is drawn once.
+        batch_size: Examples in a batch.
+        batches: Batches of a probe.
         chosen: Names of the chosen modules, at each seed.
     """
 
     shared: bool
     rows: int
+    batch_size: int
+    batches: int
     chosen: list[list[str]]
 
     @property
@@ -47,7 +51,13 @@ class Draws:
 
 
 def study_draws(
-    experiment: Mapping[str, Any], seeds: list[int], rows: list[int], batches: int, directory: str
+    experiment: Mapping[str, Any],
+    seeds: Sequence[int],
+    rows: Sequence[int],
+    batch_sizes: Sequence[int],
+    batches: Sequence[int],
+    directory: str,
+    shared: bool = True,
 ) -> list[Draws]:
     """Probe a task at several seeds, which order the training set and draw A.
 
@@ -55,31 +65,34 @@ def study_draws(
         experiment: Resolved settings of LoRA on all modules.
         seeds: Two at least.
         rows: Numbers of rows that all draws of an A have together.
-        batches: Number of batches of each probe.
+        batch_sizes: Numbers of examples in a batch.
+        batches: Numbers of batches of a probe.
         directory: Nothing is written there.
+        shared: Whether to probe with the same A at all seeds, too.
 
     Raises:
         ConfigError: There is only one seed.
     """
     if len(seeds) < 2:
-        raise ConfigError(f"seeds={seeds} is one seed, and an overlap needs two sets: give at least two seeds.")
-    cases = [(True, 1), *((False, number) for number in rows)]
-    found: dict[tuple[bool, int], list[list[str]]] = {case: [] for case in cases}
+        raise ConfigError(f"seeds={list(seeds)} is one seed, and an overlap needs two sets: give at least two seeds.")
+    drawn = [*([(True, 1)] if shared else []), *((False, number) for number in rows)]
+    cases = [(*draw, *sizes) for sizes in product(batch_sizes, batches) for draw in drawn]
+    found: dict[tuple[bool, int, int, int], list[list[str]]] = {case: [] for case in cases}
     for seed in seeds:
         job = job_for(experiment, seed, ALL_METHODS, directory)
         model = load_prepared(job).model
         order = torch.randperm(len(job.work.train), generator=torch.Generator().manual_seed(seed)).tolist()
-        size = experiment["batch_size"]
-        seen = [[job.work.train[i] for i in order[at : at + size]] for at in range(0, size * batches, size)]
-        for shared, number in cases:
-            set_seed(0 if shared else seed)
+        for case in cases:
+            same, number, size, count = case
+            seen = [[job.work.train[i] for i in order[at : at + size]] for at in range(0, size * count, size)]
+            set_seed(0 if same else seed)
             _draw_(adapters := find_adapters(model))
             rule = _Probe(adapters, torch.optim.SGD(model.parameters()), WeightLoraConfig(), number)
-            gather(model, adapters, rule, Engine(), map(job.work.collate, seen), None, batches)
+            gather(model, adapters, rule, Engine(), map(job.work.collate, seen), None, count)
             sizes = [adapter.size for adapter in adapters]
             kept = top_by_parameters(rule.score, sizes, int(DEFAULT_KEEP * sum(sizes))).tolist()
-            found[shared, number].append([adapter.name for adapter in compress(adapters, kept)])
-    return [Draws(shared, number, chosen) for (shared, number), chosen in found.items()]
+            found[case].append([adapter.name for adapter in compress(adapters, kept)])
+    return [Draws(*case, chosen) for case, chosen in found.items()]
 
 
 class _Probe(GradientProbe):
