@@ -169,6 +169,14 @@ def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):
     )
 
 
+def test_an_adapter_is_not_a_model(world: Path, tmp_path: Path, refused):
+    shutil.copytree(world / "deberta", tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter" / "model.safetensors").unlink()
+    message = refused("--task", "cola", "--dataset", world / "glue", "--model", tmp_path / "adapter")
+    assert message.startswith(f"the model {tmp_path}/adapter is an adapter of PEFT: give the model that it was")
+
+
 def test_the_hub_may_be_reachable_and_a_file_still_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with (
