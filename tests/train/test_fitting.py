@@ -140,6 +140,7 @@ def test_fit_is_one_function_and_writes_what_it_returns(world: Path, tmp_path: P
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"adapter", "result.json"}
     assert result.peak_process_bytes > 1e7 and (result.peak_gpu_bytes is None) == (not torch.cuda.is_available())
     assert result.kept == result.names and len(result.sizes) == 13
+    assert result.classes == ["unacceptable", "acceptable"]
 
 
 @pytest.mark.parametrize("task", ["cola", "xsum", "squad"])

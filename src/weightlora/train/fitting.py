@@ -136,6 +136,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
         machine=machine(arguments.device),
         commit=commit(),
         plan=json.loads(json.dumps(asdict(job.plan))),
+        classes=[*work.config["id2label"].values()] if "id2label" in work.config else None,
     )
     if write and trainer.is_world_process_zero():
         _write(trainer, output, result)
