@@ -133,6 +133,15 @@ def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     assert message.startswith("the chat template cannot write the messages")
 
 
+@pytest.mark.parametrize("last", [{"role": "user", "content": "and?"}, {"role": "assistant", "content": ""}])
+def test_a_chat_that_does_not_end_with_an_answer(world: Path, rows: Path, refused, last: dict[str, str]):
+    chats = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, last]}] * 2
+    arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
+    message = refused(*arguments, *files_of(write_rows(rows, chats)))
+    why = "its last message is not an answer of the assistant, or an empty one."
+    assert message.endswith(f"{FIRST} has nothing to learn: {why}")
+
+
 @pytest.mark.parametrize("between", ["\u2028", "\u2029", "\u0085", "\u00a0", "\ufeff"])
 def test_a_line_ends_at_a_line_feed_and_nowhere_else(world: Path, rows: Path, tmp_path: Path, between: str):
     from weightlora.train import parse, prepare
