@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification
-from recipes import arguments, glue_rows, save_model
+from recipes import arguments, glue_rows, save_model, write_rows
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -149,6 +149,25 @@ def test_a_tokenizer_without_a_pad_token(world: Path, refused):
     assert refused(*arguments).endswith("has no pad token: give --pad_token, for example its end of text, '</s>'.")
     message = refused(*arguments, "--pad_token", "[PADDING]")
     assert message.startswith("pad_token='[PADDING]' is not in the vocabulary")
+
+
+def test_a_token_that_the_model_has_no_embedding_for(world: Path, tmp_path: Path, refused):
+    given = ["--task", "causal-lm", "--model", world / "llama", "--tokenizer", tmp_path, "--max_length", "32"]
+    file = write_rows(tmp_path / "rows.jsonl", [{"text": f"a film {i}"} for i in range(4)])
+    tokenizer = AutoTokenizer.from_pretrained(world / "llama")
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<nothing>"})
+    tokenizer.save_pretrained(tmp_path)
+    message = refused(*given, "--train_file", file)
+    assert message.startswith(
+        f"the tokenizer has number {size} for '<nothing>', and the model has embeddings for numb"
+    )
+    assert message.endswith(f"below {size}: give --pad_token another, such as '</s>'.")
+    given += ["--pad_token", "</s>", "--train_file", file]
+    write_rows(file, [{"text": f"a film {i} <nothing>"} for i in range(4)])
+    assert refused(*given).endswith(f"below {size}: give its own tokenizer.")
+    write_rows(file, [{"text": f"a film {i}"} for i in range(4)])
+    prepare(parse([*map(str, given), "--output_dir", str(tmp_path / "out"), "--use_cpu"]))
 
 
 def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):

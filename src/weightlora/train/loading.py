@@ -23,7 +23,7 @@ from ..selection.adapting import SAVED
 from .arguments import ModelArguments, Recipe
 from .reading import is_directory, is_file
 from .wording import first_line, shortened
-from .work import Work
+from .work import Work, check_tokens
 
 __all__ = [
     "check_gguf",
@@ -104,7 +104,12 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
 
 
 def fit_config_(config: Any, work: Work, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the settings of the task and the tokenizer into the model's config."""
+    """Write the settings of the task and the tokenizer into the model's config.
+
+    Raises:
+        ModelError: The model has no embedding for a token.
+    """
+    check_tokens(work, config, tokenizer)
     for name, value in work.config.items():
         setattr(config, name, value)
     config.pad_token_id = tokenizer.pad_token_id

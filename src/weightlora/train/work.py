@@ -9,11 +9,11 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
 from .arguments import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["Family", "Source", "Work", "padding", "room_for"]
+__all__ = ["Family", "Source", "Work", "check_tokens", "padding", "room_for"]
 
 LONGEST = 2**24
 """Tokens of an input where the model has no limit."""
@@ -114,6 +114,24 @@ def room_for(source: Source, name: str = "max_length") -> int:
     if length < 4:
         raise ConfigError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
     return length
+
+
+def check_tokens(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a `ModelError` if the model has no embedding for the pad token, or for a token of the rows."""
+    size = getattr(config, "vocab_size", None)
+    if size is None or len(tokenizer) <= size:
+        return
+    pad: Any = tokenizer.pad_token_id
+    splits = (work.train, *work.evaluation.values())
+    token = max(pad, max(max(ids, default=0) for rows in splits for ids in rows["input_ids"]))
+    if token >= size:
+        remedy = (
+            f"give --pad_token another, such as {tokenizer.eos_token!r}" if token == pad else "give its own tokenizer"
+        )
+        raise ModelError(
+            f"the tokenizer has number {token} for {tokenizer.convert_ids_to_tokens(token)!r}, and the model has "
+            f"embeddings for numbers below {size}: {remedy}."
+        )
 
 
 def _limit(source: Source) -> int:
