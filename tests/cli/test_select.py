@@ -50,6 +50,12 @@ def test_json_is_one_object_and_everything_else_goes_to_stderr(given, tmp_path: 
     assert "step 2/2, chose 3 adapters" in shown and "'loss'" in shown
 
 
+def test_brackets_in_a_path_are_printed(given, tmp_path: Path, capsys):
+    output = f"{tmp_path}/run[/bold]"
+    assert main(["select", *given("--output_dir", output)]) == 0
+    assert capsys.readouterr().err.endswith(f"in {output}\n")
+
+
 @pytest.mark.parametrize("name", ["peft", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "mlx", "regex"])
 def test_every_format_is_printed_alone(given, tmp_path: Path, capsys, monkeypatch, name):
     choice = selection_of_deberta()

@@ -51,6 +51,13 @@ def test_without_an_evaluation_file_rows_are_split_off(given, tmp_path: Path, ca
     assert not texts[0] & texts[1], "a text is in both splits"
 
 
+def test_brackets_in_a_path_are_printed(given, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """The console would take them for its markup, and fail at the end of the training."""
+    output = f"{tmp_path}/run[/bold]"
+    assert main(["train", *given("--output_dir", output)]) == 0
+    assert capsys.readouterr().out.endswith(f"in {output}\n")
+
+
 def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     folder = tmp_path / "data"
     folder.mkdir()

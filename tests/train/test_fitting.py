@@ -123,6 +123,16 @@ def test_the_held_out_loss_is_the_training_loss(world: Path, tmp_path: Path, tas
     assert result.held_out_loss == pytest.approx(seen[-1], rel=tolerance)
 
 
+@pytest.mark.parametrize("task", ["cola", "xsum", "causal-lm"])
+def test_the_held_out_loss_is_not_smoothed(world: Path, tmp_path: Path, task: str):
+    """The Trainer takes the labels out of a batch to smooth them, and BART would then decode what it encodes."""
+    given = [*family_arguments(world, task, tmp_path), "--learning_rate", "0"]
+    smoothed = fit(prepare(parse([*given, "--label_smoothing_factor", "0.1"])), write=False)
+    plain = fit(prepare(parse(given)), write=False)
+    assert smoothed.metrics == plain.metrics
+    assert 0 < abs(smoothed.train_loss - plain.train_loss) < 0.5
+
+
 def test_fit_is_one_function_and_writes_what_it_returns(world: Path, tmp_path: Path):
     assert fit is fit_in
     result = fit(prepare(parse(family_arguments(world, "cola", tmp_path))))
@@ -130,6 +140,7 @@ def test_fit_is_one_function_and_writes_what_it_returns(world: Path, tmp_path: P
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"adapter", "result.json"}
     assert result.peak_process_bytes > 1e7 and (result.peak_gpu_bytes is None) == (not torch.cuda.is_available())
     assert result.kept == result.names and len(result.sizes) == 13
+    assert result.classes == ["unacceptable", "acceptable"]
 
 
 @pytest.mark.parametrize("task", ["cola", "xsum", "squad"])

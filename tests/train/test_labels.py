@@ -40,6 +40,8 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
             "out, or use --task regression.",
         ),
         ([0, 1, None], f"row 2 of train {FIRST} has an empty field as its label: fix the row, or"),
+        (["a", "b", ""], f"row 2 of train {FIRST} has an empty field as its label: fix the row, or"),
+        (["a", "b", " \t"], f"row 2 of train {FIRST} has an empty field as its label: fix the row, or"),
         ([[0], [1]], f"the label [0] in row 0 of train {FIRST} is neither a whole number nor a name"),
         ([0, 1, -1], f"the label -1 in row 2 of train {FIRST} is out of range"),
         ([0, 0], "train has only the label 0: give rows of at least two classes"),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification
-from recipes import arguments, glue_rows, save_model
+from recipes import arguments, glue_rows, save_model, write_rows
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -151,6 +151,25 @@ def test_a_tokenizer_without_a_pad_token(world: Path, refused):
     assert message.startswith("pad_token='[PADDING]' is not in the vocabulary")
 
 
+def test_a_token_that_the_model_has_no_embedding_for(world: Path, tmp_path: Path, refused):
+    given = ["--task", "causal-lm", "--model", world / "llama", "--tokenizer", tmp_path, "--max_length", "32"]
+    file = write_rows(tmp_path / "rows.jsonl", [{"text": f"a film {i}"} for i in range(4)])
+    tokenizer = AutoTokenizer.from_pretrained(world / "llama")
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<nothing>"})
+    tokenizer.save_pretrained(tmp_path)
+    message = refused(*given, "--train_file", file)
+    assert message.startswith(
+        f"the tokenizer has number {size} for '<nothing>', and the model has embeddings for numb"
+    )
+    assert message.endswith(f"below {size}: give --pad_token another, such as '</s>'.")
+    given += ["--pad_token", "</s>", "--train_file", file]
+    write_rows(file, [{"text": f"a film {i} <nothing>"} for i in range(4)])
+    assert refused(*given).endswith(f"below {size}: give its own tokenizer.")
+    write_rows(file, [{"text": f"a film {i}"} for i in range(4)])
+    prepare(parse([*map(str, given), "--output_dir", str(tmp_path / "out"), "--use_cpu"]))
+
+
 def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):
     data = ["--task", "cola", "--dataset", world / "glue", "--model"]
     message = refused(*data, "meta-llama/Meta-Llama-3-8B")  # gated
@@ -167,6 +186,14 @@ def test_models_that_are_not_there(world: Path, tmp_path: Path, refused):
     assert "nyu-mll/glue cannot be loaded from the hub (HF_HUB_OFFLINE is set)" in refused(
         "--task", "cola", "--model", world / "deberta"
     )
+
+
+def test_an_adapter_is_not_a_model(world: Path, tmp_path: Path, refused):
+    shutil.copytree(world / "deberta", tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter" / "model.safetensors").unlink()
+    message = refused("--task", "cola", "--dataset", world / "glue", "--model", tmp_path / "adapter")
+    assert message.startswith(f"the model {tmp_path}/adapter is an adapter of PEFT: give the model that it was")
 
 
 def test_the_hub_may_be_reachable_and_a_file_still_missing(monkeypatch: pytest.MonkeyPatch):

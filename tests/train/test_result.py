@@ -86,6 +86,9 @@ def test_files_that_are_no_result(tmp_path: Path):
     with pytest.raises(DataError, match="is not a JSON object"):
         read_result(path)
     content = asdict(EXAMPLE)
+    del content["classes"], content["evidence"]  # results of earlier versions lack these
+    path.write_text(json.dumps(content))
+    assert read_result(path) == EXAMPLE
     del content["kept"]
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="has no field 'kept'"):

@@ -126,11 +126,29 @@ def test_a_row_is_named_by_its_place_in_the_file_where_validation_rows_are_split
         assert message.format(place) in refused(*given)
 
 
+def test_a_second_text_is_in_all_splits(world: Path, rows: Path, tmp_path: Path, refused):
+    one = write_rows(rows, [{"text": f"a {i}", "label": i % 2} for i in range(4)])
+    two = write_rows(tmp_path / "two.jsonl", [{"text": f"b {i}", "pair": "c", "label": i % 2} for i in range(4)])
+    given = ["--task", "text-classification", "--model", world / "deberta"]
+    for files, paired, alone in (((one, two), "validation", "train"), ((two, one), "train", "validation")):
+        message = refused(*given, "--train_file", files[0], "--validation_file", files[1])
+        assert message.startswith(f"{paired} has a second text, pair, and {alone} has none: give both one, or leave")
+
+
 def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, alone)))
     assert message.startswith("the chat template cannot write the messages")
+
+
+@pytest.mark.parametrize("last", [{"role": "user", "content": "and?"}, {"role": "assistant", "content": ""}])
+def test_a_chat_that_does_not_end_with_an_answer(world: Path, rows: Path, refused, last: dict[str, str]):
+    chats = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, last]}] * 2
+    arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
+    message = refused(*arguments, *files_of(write_rows(rows, chats)))
+    why = "its last message is not an answer of the assistant, or an empty one."
+    assert message.endswith(f"{FIRST} has nothing to learn: {why}")
 
 
 @pytest.mark.parametrize("between", ["\u2028", "\u2029", "\u0085", "\u00a0", "\ufeff"])

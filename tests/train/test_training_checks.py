@@ -73,10 +73,13 @@ def test_a_task_that_generates_has_its_loss_after_the_training_alone(world: Path
     )
 
 
-def test_smoothing_needs_classes(world: Path, refused):
+def test_smoothing_needs_classes(world: Path, tmp_path: Path, refused):
     scored = ["--task", "stsb", "--dataset", world / "glue", "--model", world / "deberta"]
     message = refused(*scored, "--label_smoothing_factor", "0.1")
     assert message.startswith("--label_smoothing_factor is a setting of text-classification and token-classification")
+    (tmp_path / "recipe.yaml").write_text("label_smoothing_factor: 0.1\n")
+    message = refused(*scored, "--config", tmp_path / "recipe.yaml")
+    assert message == "label_smoothing_factor=0.1 smooths classes, and --task stsb has none: leave it out."
 
 
 def test_a_plan_may_be_for_a_machine_with_other_packages(world: Path, capsys: pytest.CaptureFixture):

@@ -1,8 +1,17 @@
+import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from recipes import family_arguments
+import pytest
+import torch
+from recipes import family_arguments, write_rows
+from transformers import RobertaConfig, RobertaModel
 
+from weightlora.errors import ConfigError
 from weightlora.train import parse, prepare
+from weightlora.train.work import room_for
 
 FIRST = "(the first is row 0)"
 
@@ -14,6 +23,39 @@ def test_a_text_longer_than_the_model(world: Path, refused):
     )
     arguments = ["--task", "xsum", "--dataset", world / "xsum", "--model", world / "bart", "--max_target_length", 300]
     assert refused(*arguments).startswith("max_target_length=300 is longer than the model's 128 positions")
+
+
+def test_positions_that_begin_after_the_pad_token_are_not_room_for_a_text():
+    config = RobertaConfig(
+        vocab_size=9,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=130,
+        pad_token_id=1,
+    )
+    source: Any = SimpleNamespace(config=config, tokenizer=SimpleNamespace(model_max_length=10**30))
+    source.arguments = SimpleNamespace(max_length=128)
+    assert RobertaModel(config)(torch.full((1, room_for(source)), 5)).last_hidden_state.shape == (1, 128, 8)
+    source.arguments.max_length = 129
+    with pytest.raises(ConfigError, match="max_length=129 is longer than the model's 128 positions"):
+        room_for(source)
+
+
+def test_a_batch_is_not_padded_beyond_the_last_position(world: Path, tmp_path: Path):
+    shutil.copytree(world / "bart", tmp_path / "bart")
+    (path := tmp_path / "bart" / "config.json").write_text(
+        json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 100})
+    )
+    pairs = [{"source": f"{i} " + "long " * 200, "target": "text " * 200} for i in range(4)]
+    rows = write_rows(tmp_path / "rows.jsonl", pairs)
+    given = ["--task", "seq2seq", "--model", tmp_path / "bart", "--train_file", rows, "--output_dir", tmp_path / "out"]
+    for lengths in ((100, 32), (32, 100), (96, 96)):
+        more = ["--use_cpu", "--max_length", lengths[0], "--max_target_length", lengths[1]]
+        work = prepare(parse([str(value) for value in (*given, *more)])).work
+        batch = work.collate([work.train[0]])
+        assert (batch["input_ids"].shape[1], batch["labels"].shape[1]) == lengths
 
 
 def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from .quiet import quiet_libraries
     from .summary import show
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     with quiet_libraries():
         kept = "those that fit into a quarter of the parameters"
         if config.keep is not None:

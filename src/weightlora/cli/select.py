@@ -126,7 +126,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from .progress import choice_progress
     from .train import show_plan, show_prices
 
-    console = Console(highlight=False, stderr=True)
+    console = Console(highlight=False, markup=False, stderr=True)
     check_format(own.format)
     recipe = with_selection(parse(rest), own)
     output = str(recipe.training.output_dir) if "output_dir" in recipe.given else None

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, methods: "Methods | None" = None) -> int:
     from .quiet import quiet_libraries
 
     with quiet_libraries():
-        return _run(parse(args.rest), Console(highlight=False), methods)
+        return _run(parse(args.rest), Console(highlight=False, markup=False), methods)
 
 
 def full_parser() -> argparse.ArgumentParser:

@@ -119,7 +119,8 @@ def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | N
         return None
     every = [row for rows in splits.values() for row in rows[column]]
     labels = [label for row in every for label in (row if isinstance(row, list) else [row])]
-    names, numbers = (all(isinstance(label, kind) for label in labels) for kind in (str, int | float))
+    names = all(isinstance(label, str) and label.strip() for label in labels)
+    numbers = all(isinstance(label, int | float) for label in labels)
     if not names and not (numbers and all(label >= 0 and not isinstance(label, bool) for label in labels)):
         return None  # the family says what is wrong
     if labels and len(set(labels)) < 2:

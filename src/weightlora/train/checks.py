@@ -78,6 +78,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for name in () if recipe.data.verbalised else ("prompt", "label_words"):
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
+    _check_smoothing(recipe)
     check_training(recipe.training, recipe.given, here=not recipe.method.dry_run)
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     if (steps := steps_to_select(recipe.method)) is not None:
@@ -122,6 +123,13 @@ def _check_read(recipe: Recipe) -> None:
         raise ConfigError(f"--{given[0]} is a setting of adapters, and --method full has none: drop one of the two.")
     if not recipe.method.cache_prefix and (given := sorted(recipe.typed & OF_CACHE)):
         raise ConfigError(f"--{given[0]} is a setting of the cache: drop it, or add --cache_prefix.")
+
+
+def _check_smoothing(recipe: Recipe) -> None:
+    """Raise a `ConfigError` if labels that are no classes are to be smoothed, also by a file of settings."""
+    value, task = recipe.training.label_smoothing_factor, recipe.data.task
+    if value and task is not None and find_task(task).family not in READ_BY["label_smoothing_factor"]:
+        raise ConfigError(f"label_smoothing_factor={value} smooths classes, and --task {task} has none: leave it out.")
 
 
 def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:

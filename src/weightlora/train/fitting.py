@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
         machine=machine(arguments.device),
         commit=commit(),
         plan=json.loads(json.dumps(asdict(job.plan))),
+        classes=[*work.config["id2label"].values()] if "id2label" in work.config else None,
     )
     if write and trainer.is_world_process_zero():
         _write(trainer, output, result)
@@ -215,12 +216,15 @@ def _checkpoint(job: Job, prepared: Prepared, trainer: Any) -> str | bool | None
 def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...]) -> Any:
     """The Trainer of a run: of the kind that its work and its callbacks need."""
     work, arguments = job.work, job.recipe.training
+    collate: Any = work.collate
     selects = any(isinstance(callback, WeightLoraCallback) for callback in callbacks)
     kind: type[Trainer]
     if work.generates:
         arguments.predict_with_generate = True
         arguments.generation_max_length = arguments.generation_max_length or job.recipe.data.max_target_length
         kind = WeightLoraSeq2SeqTrainer if selects else Seq2SeqTrainer
+        if arguments.label_smoothing_factor:  # the model gets no labels then, and would decode its own input
+            collate = replace(collate, model=model)
     else:
         kind = WeightLoraTrainer if selects else Trainer
     arguments.label_names = list(work.label_names)
@@ -232,7 +236,7 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
         args=arguments,
         train_dataset=work.train,
         eval_dataset=work.evaluation[first],
-        data_collator=work.collate,
+        data_collator=collate,
         compute_metrics=work.metrics[first],
         preprocess_logits_for_metrics=work.preprocess,
         processing_class=job.tokenizer,

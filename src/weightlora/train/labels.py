@@ -41,20 +41,22 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
         DataError: A label is missing or is not one of the classes, or there is only one class.
         ConfigError: A class name is given twice.
     """
+    given: Sequence[str] = source.arguments.class_names or ()
     values = {name: [_named(label) for label in rows[column]] for name, rows in source.splits.items()}
     for split, rows in values.items():
         for row, labels in enumerate(rows):
             for label in labels if column == "tags" else [labels]:
+                if label is None or (isinstance(label, str) and not label.strip() and label not in given):
+                    place = name_row(source.splits[split], split, row)
+                    raise DataError(f"{place} has an empty field as its label: fix the row, or leave it out.")
                 if not isinstance(label, str) and _whole(label) is None:
                     place = name_row(source.splits[split], split, row)
-                    if label is None:
-                        raise DataError(f"{place} has an empty field as its label: fix the row, or leave it out.")
                     remedy = "leave it out, or use --task regression" if _is_fraction(label) else "or leave it out"
                     raise DataError(
                         f"the label {shown(label)} in {place} is neither a whole number nor a name: fix the row, "
                         f"{remedy}."
                     )
-    known = source.arguments.class_names or names_of(source.splits["train"].features[column], source.task)
+    known = given or names_of(source.splits["train"].features[column], source.task)
     names = list(known or classes_in(_training_labels(source, values, column), "train"))
     if len(set(names)) < len(names):
         raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
@@ -64,7 +66,7 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
         raise DataError(f"train has {only}: give rows of at least two classes.")
 
     own = {name: _own_names(rows.features[column]) or () for name, rows in source.splits.items()}
-    if not source.arguments.class_names:
+    if not given:
         _check_common(own)
     ids: dict[str, list[Any]] = {}
     for split, rows in values.items():

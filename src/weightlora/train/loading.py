@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate import init_empty_weights
+from peft.utils import CONFIG_NAME
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
@@ -20,9 +21,9 @@ from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
 from .arguments import ModelArguments, Recipe
-from .reading import is_directory
+from .reading import is_directory, is_file
 from .wording import first_line, shortened
-from .work import Work
+from .work import Work, check_tokens
 
 __all__ = [
     "check_gguf",
@@ -61,13 +62,18 @@ def load_config(arguments: ModelArguments) -> Any:
     """The model's config.
 
     Raises:
-        ModelError: The config cannot be loaded.
+        ModelError: The config cannot be loaded, or is that of an adapter.
         ConfigError: No model was given, or a GGUF file that this Transformers reads wrongly.
     """
     if arguments.model is None:
         raise ConfigError("--model is missing: give a directory or a hub id.")
     if arguments.gguf_file is not None:
         check_gguf()
+    if is_file(Path(arguments.model) / CONFIG_NAME):
+        raise ModelError(
+            f"the model {shortened(arguments.model)} is an adapter of PEFT: give the model that it was trained on, or "
+            "write both as one model with weightlora export --profile merged."
+        )
     with _in_one_sentence("model", arguments.model):
         return AutoConfig.from_pretrained(arguments.model, **_where(arguments))
 
@@ -98,7 +104,12 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
 
 
 def fit_config_(config: Any, work: Work, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the settings of the task and the tokenizer into the model's config."""
+    """Write the settings of the task and the tokenizer into the model's config.
+
+    Raises:
+        ModelError: The model has no embedding for a token.
+    """
+    check_tokens(work, config, tokenizer)
     for name, value in work.config.items():
         setattr(config, name, value)
     config.pad_token_id = tokenizer.pad_token_id

@@ -53,6 +53,7 @@ class Result:
         commit: Commit of the code, if it is a git checkout.
         plan: What was planned before the model loaded (`weightlora.train.plan.Plan`).
         evidence: What a study recorded while training.
+        classes: Names of the classes of the head, class 0 first. An adapter has no config that names them.
         format: Version of this layout.
     """
 
@@ -85,6 +86,7 @@ class Result:
     commit: str | None
     plan: dict[str, Any] | None
     evidence: dict[str, Any] | None = None
+    classes: list[str] | None = None
     format: int = FORMAT
 
     @property
@@ -153,7 +155,7 @@ def parse_result(content: Any, place: str | os.PathLike[str]) -> Result:
     known = {field.name for field in fields(Result)}
     if unknown := sorted(content.keys() - known):
         raise DataError(f"{place} has the field {unknown[0]!r}, which a result does not have: delete it.")
-    if missing := sorted(known - {"evidence"} - content.keys()):
+    if missing := sorted(known - {"evidence", "classes"} - content.keys()):
         raise DataError(f"{place} has no field {missing[0]!r}: repeat the run.")
     for name, value in content.items():
         if not _fits(value, hints[name]):

@@ -60,9 +60,17 @@ MARGIN = 64
 def check_rows(splits: Mapping[str, Dataset]) -> None:
     """Raise a `DataError` for the first row that has something else in a column than the family reads.
 
+    Or for a split without a second text, where another has one.
+
     Args:
         splits: Rows by split, with the names of columns that the families use.
     """
+    paired = {split: "pair" in rows.column_names for split, rows in splits.items()}
+    if len(found := {has: split for split, has in paired.items()}) > 1:
+        raise DataError(
+            f"{found[True]} has a second text, pair, and {found[False]} has none: give both one, or leave it out with "
+            "--columns '{\"pair\": null}'."
+        )
     for split, rows in splits.items():
         for name in rows.column_names:
             kind = KINDS.get(name)

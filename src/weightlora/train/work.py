@@ -1,5 +1,6 @@
 """What a family makes from rows for a Trainer, and the checks that all families share."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,14 +9,22 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
 from .arguments import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["Family", "Source", "Work", "padding", "room_for"]
+__all__ = ["Family", "Source", "Work", "check_tokens", "padding", "room_for"]
 
 LONGEST = 2**24
 """Tokens of an input where the model has no limit."""
+
+AFTER_PADDING = frozenset(
+    {
+        *("camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+        *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+    }
+)
+"""Types of models that count positions from the number of the pad token on, so that the first ones are lost."""
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
 Preprocess = Callable[[Any, Tensor], Tensor]
@@ -77,11 +86,20 @@ class Work:
 Family = Callable[[Source], Work]
 
 
-def padding(source: Source) -> dict[str, Any]:
-    """How collators pad: to the longest row of a batch, or always to `max_length` with `pad_to_max_length`."""
+def padding(source: Source, target: int = 0) -> dict[str, Any]:
+    """How collators pad: to the longest row of a batch, or always to `max_length` with `pad_to_max_length`.
+
+    The longest row is rounded up to a multiple of 8, if the model has so many positions.
+
+    Args:
+        source: The arguments, the tokenizer and the model's config.
+        target: The longest target, if there are targets to pad.
+    """
+    length = source.arguments.max_length
     if source.arguments.pad_to_max_length:
-        return {"padding": "max_length", "max_length": source.arguments.max_length}
-    return {"padding": True, "pad_to_multiple_of": 8}
+        return {"padding": "max_length", "max_length": length}
+    fits = math.ceil(max(length, target) / 8) * 8 <= _limit(source)
+    return {"padding": True, "pad_to_multiple_of": 8 if fits else None}
 
 
 def room_for(source: Source, name: str = "max_length") -> int:
@@ -91,12 +109,35 @@ def room_for(source: Source, name: str = "max_length") -> int:
         ConfigError: It is longer than the model or its tokenizer allows, or too short for a text.
     """
     length: int = getattr(source.arguments, name)
-    config = source.config
-    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
-    limits.append(source.tokenizer.model_max_length)
-    limit = min(LONGEST, *(value for value in limits if value))
-    if length > limit:
+    if length > (limit := _limit(source)):
         raise ConfigError(f"{name}={length} is longer than the model's {limit} positions: give at most {limit}.")
     if length < 4:
         raise ConfigError(f"{name}={length} leaves no room for a text between the special tokens: give at least 4.")
     return length
+
+
+def check_tokens(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a `ModelError` if the model has no embedding for the pad token, or for a token of the rows."""
+    size = getattr(config, "vocab_size", None)
+    if size is None or len(tokenizer) <= size:
+        return
+    pad: Any = tokenizer.pad_token_id
+    splits = (work.train, *work.evaluation.values())
+    token = max(pad, max(max(ids, default=0) for rows in splits for ids in rows["input_ids"]))
+    if token >= size:
+        remedy = (
+            f"give --pad_token another, such as {tokenizer.eos_token!r}" if token == pad else "give its own tokenizer"
+        )
+        raise ModelError(
+            f"the tokenizer has number {token} for {tokenizer.convert_ids_to_tokens(token)!r}, and the model has "
+            f"embeddings for numbers below {size}: {remedy}."
+        )
+
+
+def _limit(source: Source) -> int:
+    """The most tokens of an input."""
+    config = source.config
+    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
+    if limits[0] and getattr(config, "model_type", None) in AFTER_PADDING:
+        limits[0] -= (config.pad_token_id or 0) + 1
+    return min(LONGEST, *(value for value in (*limits, source.tokenizer.model_max_length) if value))

@@ -48,6 +48,10 @@ def causal_lm(source: Source) -> Work:
             "the tokenizer has no chat template, and messages need one: give an instruction-tuned model."
         )
 
+    empty = "its text or answer is empty, or is a single token"
+    if form is _chat:
+        empty = "its last message is not an answer of the assistant, or an empty one"
+
     def encode(split: str) -> Any:
         rows = source.splits[split]
 
@@ -55,7 +59,7 @@ def causal_lm(source: Source) -> Work:
             prompt, answer = form(source, as_written(dict(row), rows.features), length)
             if not answer or len(prompt) + len(answer) < 2:
                 place = name_row(rows, split, index)
-                raise DataError(f"{place} has nothing to learn: its text or answer is empty, or is a single token.")
+                raise DataError(f"{place} has nothing to learn: {empty}.")
             answer = answer[:length]
             prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
             given = max(1, len(prompt))  # nothing but padding is before the first token to predict it from

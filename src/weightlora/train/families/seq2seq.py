@@ -65,7 +65,7 @@ def seq2seq(source: Source) -> Work:
         task_type="SEQ_2_SEQ_LM",
         train=encode("train"),
         evaluation=evaluation,
-        collate=DataCollatorForSeq2Seq(tokenizer, **padding(source)),
+        collate=DataCollatorForSeq2Seq(tokenizer, **padding(source, lengths[1])),
         metrics={split: metrics(split) for split in evaluation},
         metric=source.task.metrics[0],
         reported=source.task.metrics,
