@@ -19,7 +19,7 @@ from .config import WeightLoraConfig
 from .costs import limit_for
 from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
-from .fresh import warn_of_fresh
+from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather
@@ -114,7 +114,7 @@ class WeightLora(Described):
 
     def _begin(self) -> None:
         self._rule.warn_of_few_steps(self.config.steps)
-        warn_of_fresh(self.model)
+        warn_of_unsaved(self.model)
         if self.run is not None:
             self.run.begin(self)
         if self.config.steps == 0 and not self.needs_probe:
