@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from weightlora import WeightLora, WeightLoraConfig, select
-from weightlora.fresh import fresh_modules
+from weightlora.fresh import fresh_modules, moving_norms
 
 SHAPE = BertConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=2
@@ -114,3 +114,49 @@ def test_a_quantized_base_has_random_weights_too(checkpoint: Path):
 
     quantization = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["classifier", "pooler"])
     assert fresh_modules(loaded(checkpoint, quantization_config=quantization)) == [POOLER, HEAD]
+
+
+class Normed(nn.Module):
+    """Two layers with batch normalization, of which `train()` can be told to leave the first in evaluation mode."""
+
+    def __init__(self, fixed: bool = False) -> None:
+        super().__init__()
+        self.fixed, self.low, self.high = fixed, nn.Linear(4, 4), nn.Linear(4, 4)
+        self.first, self.second = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.second(self.high(self.first(self.low(x))))
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.first.training &= not self.fixed
+        return self
+
+
+@pytest.mark.parametrize(
+    ("fixed", "saved", "moving"),
+    [
+        (False, None, ["first", "second"]),
+        (True, None, ["second"]),
+        (False, ["second"], ["first"]),
+        (True, ["second"], []),
+        (False, ["first", "second"], []),
+    ],
+)
+def test_running_statistics_that_no_adapter_contains_are_found(fixed, saved, moving, tmp_path):
+    torch.manual_seed(0)
+    base = Normed(fixed).eval()
+    lora = LoraConfig(target_modules=["low", "high"], modules_to_save=saved)
+    model = get_peft_model(copy.deepcopy(base), lora)
+    before = [module.training for module in model.modules()]
+    assert moving_norms(model) == moving and [module.training for module in model.modules()] == before
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        WeightLora(model, adamw(model), WeightLoraConfig(keep=1, selection="random", select_steps=0))
+    said = [str(one.message) for one in caught if "running statistics of" in str(one.message)]
+    assert len(said) == bool(moving) and all(repr(moving[0]) in one for one in said)
+    x = torch.randn(8, 4)
+    model.train()(x)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(base, tmp_path)
+    assert torch.equal(again.eval()(x), model.eval()(x)) == (not moving)

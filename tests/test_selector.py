@@ -465,6 +465,20 @@ def test_resuming_is_bit_for_bit_the_run_that_was_not_stopped(whole, cut, restor
         assert torch.equal(value, expected), name
 
 
+def test_a_fraction_resumes_in_a_longer_training_however_the_state_is_given():
+    config = WeightLoraConfig(keep=3, select_steps=0.5, rounds=2)
+    model, optimizer = (first := lora_bert()), adamw(first)
+    train(model, optimizer, selector := WeightLora(model, optimizer, config, total_steps=8), steps=3)
+    for given in (None, selector.state_dict()):
+        optimizer = adamw(model := lora_bert())
+        resumed = WeightLora(model, optimizer, config, given, total_steps=16)
+        if given is None:
+            resumed.load_state_dict(selector.state_dict())
+        assert resumed.config.select_steps == 4 and resumed.state_dict() == selector.state_dict()
+        train(model, optimizer, resumed, steps=1, start=3)
+        assert resumed.phase == "train" and len(resumed.adapters) == 3
+
+
 def test_a_state_is_a_copy():
     model, optimizer, selector = start(keep=3, select_steps=4)
     train(model, optimizer, selector, steps=2)

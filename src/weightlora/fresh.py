@@ -1,4 +1,7 @@
-"""Weights that a model's checkpoint lacked: they are random, and only in the adapter where PEFT is told so."""
+"""What a trained model needs and its adapter has only where PEFT is told so.
+
+Weights that the model's checkpoint lacked are random, and running statistics move in each forward pass of a training.
+"""
 
 import warnings
 from typing import Any
@@ -6,10 +9,11 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from .adapters import base_model_of, own_name
 
-__all__ = ["fresh_modules", "warn_of_fresh"]
+__all__ = ["fresh_modules", "moving_norms", "warn_of_unsaved"]
 
 WRAPPERS: tuple[Any, ...] = (AuxiliaryTrainingWrapper, BaseTunerLayer)
 """PEFT's: around a module that it trains in full, and around one that it adapts."""
@@ -40,13 +44,41 @@ def fresh_modules(model: nn.Module) -> list[str]:
     return fresh if len(fresh) < sum(map(_is_loaded, base.parameters())) else []
 
 
-def warn_of_fresh(model: nn.Module) -> None:
-    """Warn of random weights that PEFT will not save."""
+def moving_norms(model: nn.Module) -> list[str]:
+    """Normalization layers whose running statistics move in training, but for those that PEFT saves in full.
+
+    The model's own `train()` says which do: it may leave some of them in evaluation mode.
+    """
+    found, inside = {}, set[int]()
+    for name, module in base_model_of(model).named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            inside.update(map(id, module.modules()))
+        if isinstance(module, _NormBase) and module.running_mean is not None and id(module) not in inside:
+            found[own_name(name)] = module
+    if not found:
+        return []
+    before = [(module, module.training) for module in model.modules()]
+    model.train()
+    moving = [name for name, module in found.items() if module.training]
+    for module, trains in before:
+        module.training = trains
+    return moving
+
+
+def warn_of_unsaved(model: nn.Module) -> None:
+    """Warn of random weights and of running statistics that PEFT will not save."""
     if fresh := fresh_modules(model):
         warnings.warn(
             f"the checkpoint of the model has no weights of {', '.join(fresh)}, so they are random, and PEFT does not "
             "save them: whoever loads the adapter gets others. Give LoraConfig the task_type, or these names as "
             "modules_to_save.",
+            stacklevel=4,
+        )
+    if moving := moving_norms(model):
+        warnings.warn(
+            f"running statistics of the model ({moving[0]!r}{' and others' if len(moving) > 1 else ''}) move in "
+            "training, and PEFT does not save them: whoever loads the adapter gets other outputs. Give LoraConfig "
+            "such layers as modules_to_save, or keep them in evaluation mode.",
             stacklevel=4,
         )
 

@@ -19,7 +19,7 @@ from .config import WeightLoraConfig
 from .costs import limit_for
 from .engines import Engine, engine_for, is_first
 from .errors import StateError, TrainingError
-from .fresh import warn_of_fresh
+from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather
@@ -86,8 +86,8 @@ class WeightLora(Described):
     ) -> None:
         check_optimizer(optimizer)
         saved = None if state is None else State.from_dict(state)
-        earlier = None if saved is None else saved.config["select_steps"]
-        self.config = (config or WeightLoraConfig()).resolve(total_steps, earlier)
+        self._given = config or WeightLoraConfig()
+        self.config = self._given.resolve(total_steps, None if saved is None else saved.config["select_steps"])
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
         self.model, self.optimizer = model, self.engine.optimizer_of(optimizer)
@@ -95,9 +95,8 @@ class WeightLora(Described):
         self.adapter_name = self.adapters[0].adapter_name
         check_resumes(saved, self.config, self.adapters)  # before anything is attached
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
-        self._start = saved or State.at_start(asdict(self.config), self.adapters)
-        self.names, self.kinds = list(self._start.names), self._start.column("kinds")
-        self.sizes: dict[str, int] = self._start.column("sizes")
+        start = self._start = saved or State.at_start(asdict(self.config), self.adapters)
+        self.names, self.kinds, self.sizes = list(start.names), start.column("kinds"), start.column("sizes")
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
         self._budget = self.config.budget_for(list(self.sizes.values()))
@@ -105,7 +104,6 @@ class WeightLora(Described):
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory)  # until the last decision
-        self._ends = budget.round_ends(self.config.warmup_steps, self.config.steps, self.config.rounds)
         self.rounds_over = self.step_count = 0
         self._last_scores: dict[str, float] = {}  # of the disconnected
         self.history: list[dict[str, Any]] = []
@@ -116,7 +114,7 @@ class WeightLora(Described):
 
     def _begin(self) -> None:
         self._rule.warn_of_few_steps(self.config.steps)
-        warn_of_fresh(self.model)
+        warn_of_unsaved(self.model)
         if self.run is not None:
             self.run.begin(self)
         if self.config.steps == 0 and not self.needs_probe:
@@ -212,7 +210,8 @@ class WeightLora(Described):
 
     def advance(self) -> None:
         """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
-        while self.rounds_over < self.config.rounds and self.step_count >= self._ends[self.rounds_over]:
+        ends = budget.round_ends(self.config.warmup_steps, self.config.steps, self.config.rounds)
+        while self.rounds_over < self.config.rounds and self.step_count >= ends[self.rounds_over]:
             self._decide()
 
     def finish(self) -> None:
@@ -279,10 +278,11 @@ class WeightLora(Described):
         """
         if self.step_count or self.rounds_over:
             raise StateError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
-        check_resumes(parsed := State.from_dict(state), self.config, self.adapters, self.names)
+        check_resumes(parsed := State.from_dict(state), self._given, self.adapters, self.names)
         self._restore(parsed)
 
     def _restore(self, state: State) -> None:
+        self.config = self._given.resolve(None, state.config["select_steps"])  # a fraction is that of the first run
         live, before = state.live, len(self.adapters)
         if self.limit is not None:
             self.limit.restore(state.costs)

@@ -38,6 +38,14 @@ def test_no_other_set_within_the_budget_has_a_larger_score(seed: int):
     assert float(score[mask].sum()) == pytest.approx(max(allowed))
 
 
+@pytest.mark.parametrize("number", [None, 2])
+@pytest.mark.parametrize("whole", [1.0, 512.0])
+def test_whole_numbers_may_fill_a_budget_to_the_last_unit(whole: float, number: int | None):
+    costs = Costs("memory", [0, 0, 1], [10 * whole, 40 * whole], [0.0, 0.0], [3 * whole, 4 * whole, whole], 48 * whole)
+    mask = best_within(costs, torch.tensor([1.0, 2.0, 9.0]), 17 * whole, number)
+    assert mask is not None and mask.tolist() == [True, True, False]
+
+
 def test_with_many_adapters_the_budget_is_used_almost_whole():
     costs = Costs(
         "step_time",

@@ -76,6 +76,20 @@ def test_other_budgets_and_growing_ranks_are_refused(settings):
         select(tiny_bert(), BATCHES, WeightLoraConfig(**settings), ranks="proportional")
 
 
+@pytest.mark.parametrize("keep", [100, 0.001])
+def test_a_budget_below_one_adapter_at_the_first_rank_says_how_to_begin(keep):
+    settings = WeightLoraConfig(keep_parameters=keep)
+    message = (
+        rf"^keep_parameters={keep} of [\d,]+ is less than the smallest adapter has at rank 8 .* begin with r=1, and"
+    )
+    with pytest.raises(ConfigError, match=message):
+        select(tiny_bert(), BATCHES, settings, lora=LoraConfig(r=8, target_modules=["query"]), ranks="proportional")
+    if keep == 100:
+        lora = LoraConfig(r=1, lora_alpha=1, target_modules=["query"])
+        choice = select(tiny_bert(), BATCHES, settings, lora=lora, ranks="proportional")
+        assert 0 < choice.trainable_parameters["after"] <= keep
+
+
 def test_all_modules_share_a_quarter_by_the_scores_of_the_probe():
     equal = select(lora_bert(), BATCHES)
     made = select(lora_bert(), BATCHES, ranks="proportional")

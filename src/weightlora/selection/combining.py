@@ -12,7 +12,7 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..rules import RULES
 from .groups import check_groups, choose, complete, labels_for, mean_ranks, of_groups
-from .proportional import Growth, check_ranks, ranks_in_proportion
+from .proportional import Growth, check_ranks, check_start, ranks_in_proportion
 from .record import Selection
 
 __all__ = ["Starts", "Wishes", "check_wishes", "combine", "starts_of"]
@@ -81,6 +81,8 @@ def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Starts | None
     check_ranks(ranks, config, group, {} if starts is None else starts.kinds)
     if wishes.usual:
         return
+    if ranks != "equal" and starts is not None:
+        check_start(config, list(starts.sizes.values()), max(starts.ranks.values()))
     for name, usual in (("rounds", 1), ("expand", "none")):
         if (value := getattr(config, name)) != usual:
             raise ConfigError(

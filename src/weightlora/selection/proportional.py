@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..rules import RULES
 from ..tensors import numel
 
-__all__ = ["RANKS", "Growth", "check_ranks", "ranks_in_proportion"]
+__all__ = ["RANKS", "Growth", "check_ranks", "check_start", "ranks_in_proportion"]
 
 RANKS = ("equal", "proportional")
 """How ranks are given out: one rank for the best modules, or to all modules in proportion to their scores."""
@@ -49,6 +49,24 @@ def check_ranks(ranks: str, config: WeightLoraConfig, group: str, kinds: Mapping
             f"{wish} needs modules, and {experts[0]!r} is a parameter, not a module: set ranks='equal', or "
             "target_modules to the modules to choose from."
         )
+
+
+def check_start(config: WeightLoraConfig, sizes: list[int], rank: int) -> None:
+    """Raise a `ConfigError` if not one adapter fits into the budget at the rank with which the probe runs.
+
+    Args:
+        config: The settings of the selection.
+        sizes: Parameters of each adapter.
+        rank: The largest of their ranks.
+    """
+    try:
+        config.budget_for(sizes)
+    except ConfigError as error:
+        raise ConfigError(
+            f"keep_parameters={config.keep_parameters} of {sum(sizes):,} is less than the smallest adapter has at "
+            f"rank {rank} ({min(sizes):,}), with which the probe runs: raise it, or begin with r=1, and lora_alpha "
+            "lowered in the same ratio."
+        ) from error
 
 
 class Growth(NamedTuple):
