@@ -1,6 +1,7 @@
 """The probe inside trainers: the choice of a plain loop, after which training sees the batches that it would see."""
 
 import itertools
+import random
 from collections import defaultdict
 
 import pytest
@@ -108,6 +109,29 @@ def test_a_stream_that_can_be_read_again_is_probed(tmp_path):
     run.train()
     assert [adapter.name for adapter in find_adapters(run.model)] == chosen_by_hand()
     assert run.seen == [batch(step)["input_ids"][:, 0].tolist() for step in range(6)]
+
+
+class Shuffling(Stream):
+    """Draws an order, and counts its epochs, when it is asked for an iterator."""
+
+    def __init__(self):
+        self.epoch = 0
+
+    def __iter__(self):
+        self.epoch += 1
+        rows = samples()
+        random.Random(self.epoch).shuffle(rows)
+        return (rows[index] for index in torch.randperm(len(rows)).tolist())
+
+
+def test_a_stream_whose_iterator_draws_an_order_gives_the_order_of_a_run_without_a_probe(tmp_path):
+    seen = []
+    for callbacks in ([], [WeightLoraCallback(GRADIENT)]):
+        run = make_trainer(tmp_path, lora_bert(), *callbacks, kind=Watch)
+        run.train_dataset = Shuffling()
+        run.train()
+        seen.append((run.seen, run.train_dataset.epoch))
+    assert seen[0] == seen[1]
 
 
 class Handle(IterableDataset):

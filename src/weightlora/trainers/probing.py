@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from ..errors import ConfigError
+from ..loaders import same_batches
+from ..probe import same_random_numbers
 from ..selector import WeightLora
 
 
@@ -106,7 +108,9 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
 
 def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> None:
     data = getattr(loader, "dataset", loader)
-    if isinstance(data, Iterator) or (isinstance(data, IterableDataset) and iter(data) is iter(data)):
+    with same_random_numbers(selector.model), same_batches(loader):  # __iter__ may shuffle, or count an epoch
+        gone = isinstance(data, Iterator) or (isinstance(data, IterableDataset) and iter(data) is iter(data))
+    if gone:
         setting, remedy = _wish(selector)
         raise ConfigError(
             f"the training set is a {type(data).__name__}, which can be read only once, and {setting} reads its first "
