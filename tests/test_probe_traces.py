@@ -1,5 +1,6 @@
 """What a probe leaves behind: nothing, in a data loader, in its parts, in a criterion, and in running statistics."""
 
+import copy
 import random
 from collections import OrderedDict
 
@@ -131,6 +132,36 @@ def test_buffers_and_numbers_are_as_before_whatever_their_kind():
     assert inside.longest is before
     assert not any(bool(buffer.any()) for buffer in (inside.counts, inside.seen, inside.longest))
     assert (inside.steps, inside.rate) == (0, 0.5)
+
+
+class Remembering(nn.Module):
+    """Holds what it has seen in attributes that are no buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.ready, self.table = False, None
+        self.moving, self.means, self.named = torch.zeros(4), [], {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.ready:
+            self.table, self.ready = torch.ones(4), True
+        if not hasattr(self, "last"):
+            self.last = torch.zeros(4)
+        before = self.last + self.moving + sum(self.means) + self.named.get("mean", 0)
+        mean = self.last = self.named["mean"] = x.mean(0)
+        self.moving += mean
+        self.means.append(mean)
+        return self.linear(x * self.table + before)
+
+
+def test_attributes_of_modules_are_as_before_whatever_their_kind():
+    """A switch that stayed on would leave the table unmade, and the model would fail in its first step."""
+    peft = get_peft_model(Remembering(), LoraConfig(r=2, target_modules=["linear"]))
+    fresh = copy.deepcopy(peft)
+    x = torch.randn(8, 4)
+    WeightLora(peft, adamw(peft), WeightLoraConfig(keep=1)).probe([x, x], loss=lambda x: peft(x).mean())
+    assert torch.equal(peft(x), fresh(x))
 
 
 def test_positions_that_a_long_text_has_stretched_are_as_before():

@@ -5,10 +5,12 @@ the chosen adapters has room to choose them.
 """
 
 import contextlib
+import copy
 import random
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,6 +28,9 @@ from .tensors import local
 
 SCALE = 1024.0
 """Gradients are computed this many times as large: exact in binary, and float16 does not lose the small ones."""
+
+OF_TORCH = vars(nn.Module()).keys()
+"""Attributes that every module has: its parameters, hooks and so on."""
 
 Loss = Callable[[Any], Tensor]
 """Maps a batch to its loss, a scalar."""
@@ -194,7 +199,7 @@ def _leaves_of(value: Any) -> Iterator[Tensor]:
 def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
-    That is: which modules train, their buffers, numbers and tensors (running statistics, how far positions were
+    That is: which modules train, their buffers and other attributes (running statistics, how far positions were
     computed, or the state of a recurrence), and the random numbers that come next.
 
     Args:
@@ -202,7 +207,7 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
         recompute: Off, activations are kept as the model keeps them.
     """
     training = [(module, module.training) for module in model.modules()]
-    values = [(module, _values_of(module)) for module in base_model_of(model).modules()]
+    attributes = [bring_back for module in base_model_of(model).modules() for bring_back in _attributes_of(module)]
     buffers = [
         (module, name, buffer, buffer.clone() if _is_state(buffer) else None)
         for module in model.modules()
@@ -218,21 +223,39 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
         model.zero_grad(set_to_none=True)
         for module, trains in training:
             module.training = trains
-        for module, before in values:
-            vars(module).update(before)
+        for bring_back in attributes:
+            bring_back()
         for module, name, buffer, value in buffers:
             module._buffers[name] = buffer  # a forward pass may have put another one there
             if value is not None:
                 buffer.copy_(value)
 
 
-def _values_of(part: Any) -> dict[str, Any]:
-    """The attributes of an object that are numbers, tensors or None."""
-    return {
-        name: value
-        for name, value in vars(part).items()
-        if type(value) in (int, float) or value is None or torch.is_tensor(value)
-    }
+def _attributes_of(module: nn.Module) -> Iterator[Callable[[], object]]:
+    """What gives a module the attributes that it has now, and no others; torch's own are left alone."""
+    own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
+    for value in own.values():
+        if type(value) in (list, dict):
+            yield partial(_refill, value, copy.copy(value))
+        elif torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
+            yield partial(_reset, value, value.clone())
+    yield partial(_put_back, vars(module), own)
+
+
+def _refill(holder: Any, content: Any) -> None:
+    holder.clear()
+    (holder.extend if isinstance(holder, list) else holder.update)(content)
+
+
+def _reset(tensor: Tensor, value: Tensor) -> None:
+    if not torch.equal(tensor, value):
+        tensor.copy_(value)
+
+
+def _put_back(attributes: dict[str, Any], before: dict[str, Any]) -> None:
+    for name in attributes.keys() - before.keys() - OF_TORCH:
+        del attributes[name]
+    attributes.update(before)
 
 
 def _is_state(buffer: Tensor) -> bool:
