@@ -1,6 +1,7 @@
 """A data loader that was read gives the batches that it would have given."""
 
 import random
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -122,7 +123,9 @@ class Shuffled(Sampler):
         return len(self.rows)
 
 
-@pytest.mark.parametrize("make", [lambda: list(range(8)), lambda: np.arange(8)], ids=["list", "array"])
+@pytest.mark.parametrize(
+    "make", [lambda: list(range(8)), lambda: np.arange(8), lambda: torch.arange(8)], ids=["list", "array", "tensor"]
+)
 @pytest.mark.parametrize("anew", [False, True], ids=["in place", "anew"])
 def test_a_sampler_that_shuffles_its_own_rows_gives_the_same_order(make, anew):
     seen = []
@@ -133,6 +136,72 @@ def test_a_sampler_that_shuffles_its_own_rows_gives_the_same_order(make, anew):
             with same_batches(loader):
                 next(iter(loader))
             assert loader.sampler.rows is rows
+        seen.append(torch.cat(list(loader)).tolist())
+    assert seen[0] == seen[1]
+
+
+class Buckets:
+    """Shuffles its batches, and the rows in them, where they are. It is no Sampler of torch."""
+
+    def __init__(self) -> None:
+        self.batches = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+    def __iter__(self):
+        random.shuffle(self.batches)
+        for rows in self.batches:
+            random.shuffle(rows)
+            yield rows
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class Turning(Sampler):
+    """Goes around in a queue."""
+
+    def __init__(self) -> None:
+        self.queue = deque(range(7))
+
+    def __iter__(self):
+        for _ in range(9):
+            self.queue.rotate(2)
+            yield self.queue[0]
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+
+class Files(IterableDataset):
+    """Opens its files at the first use, in an order that it shuffles where it is."""
+
+    def __init__(self) -> None:
+        self.files, self.rows, self.opened = ["3", "1", "2"], None, False
+
+    def __iter__(self):
+        if not self.opened:
+            self.rows, self.opened = {name: float(name) for name in self.files}, True
+        random.shuffle(self.files)
+        return (self.rows[name] for name in self.files)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataLoader(range(9), batch_sampler=Buckets()),
+        lambda: DataLoader(range(9), 3, sampler=Turning()),
+        lambda: DataLoader(Files(), 2),
+    ],
+    ids=["batches", "a queue", "files"],
+)
+def test_what_shuffles_where_it_is_gives_the_same_order(make):
+    seen = []
+    for reads in (False, True):
+        loader = make()
+        if reads:
+            random.seed(1)
+            with same_batches(loader):
+                list(loader)
+        random.seed(0)
         seen.append(torch.cat(list(loader)).tolist())
     assert seen[0] == seen[1]
 

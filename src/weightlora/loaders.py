@@ -3,13 +3,14 @@
 import contextlib
 import copy
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 __all__ = ["same_batches"]
 
@@ -21,14 +22,20 @@ PARTS = (
 
 FEW = 100
 
+GENERATORS = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
+NUMBERS = (int, float, bool)
+
+STREAMS = (DataLoader, IterableDataset)
+
 
 @contextlib.contextmanager
 def same_batches(loader: Any) -> Iterator[None]:
     """Afterwards a data loader is as if nobody had read it: its next reader gets the batches that it would have got.
 
-    Its parts get back the states of their random number generators, their numbers (of epochs that were read, also in a
-    dictionary or as a tensor), and `None` for what they have made meanwhile (workers that stay, and generators). A
-    sampler gets back the order of its rows. An iterator goes on where the reading ended.
+    Its parts get back their numbers (of epochs that were read, also in a dictionary or as a tensor), and `None` for
+    what they have made meanwhile (workers that stay, and generators). A sampler and a stream get back the order of
+    their rows. Random number generators that parts hold get back their states. An iterator goes on where the reading
+    ended.
     """
     before = [bring_back for part in _parts(loader) for bring_back in _states(part)]
     try:
@@ -60,25 +67,38 @@ def _states(part: Any) -> Iterator[Callable[[], object]]:
     own = getattr(part, "__dict__", None)
     if not isinstance(own, dict):  # a class has another kind of mapping
         return
-    numbers = {name: value for name, value in own.items() if value is None or type(value) in (int, float)}
-    if numbers:
+    if numbers := _numbers(own):
         yield partial(own.update, numbers)
-    if isinstance(part, Sampler):  # one may shuffle its list of rows in place
-        yield from (partial(_put_back, own, name, value, copy.copy(value)) for name, value in _orders(own))
+    if isinstance(part, IterableDataset) or _is_sampler(part):  # one may shuffle its rows in place
+        arrays = _is_sampler(part)  # those of a stream may be all of its data
+        for name, value in _orders(own, arrays):
+            content = value.clone() if torch.is_tensor(value) else copy.copy(value)
+            yield partial(_put_back, own, name, value, content)
+        inner = (one for value in own.values() if type(value) is list for one in value if type(one) is list)
+        yield from (partial(inner_list.__setitem__, slice(None), copy.copy(inner_list)) for inner_list in inner)
     for value in _flat(own.values()):
         if type(value) is dict and len(value) <= FEW:
-            if numbers := {key: one for key, one in value.items() if one is None or type(one) in (int, float)}:
+            if numbers := _numbers(value):
                 yield partial(value.update, numbers)
         elif torch.is_tensor(value) and value.numel() == 1:
             yield partial(value.data.copy_, value.detach().clone())
-        elif isinstance(value, torch.Generator):
-            yield partial(value.set_state, value.get_state())
-        elif isinstance(value, random.Random):
-            yield partial(value.setstate, value.getstate())
-        elif isinstance(value, np.random.RandomState):
-            yield partial(value.set_state, value.get_state())
-        elif isinstance(value, np.random.Generator):
-            yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)
+        elif isinstance(value, GENERATORS):
+            yield from _state_of_generator(value)
+
+
+def _numbers(values: dict[Any, Any]) -> dict[Any, Any]:
+    """The entries that are numbers, switches or None."""
+    return {name: value for name, value in values.items() if value is None or type(value) in NUMBERS}
+
+
+def _state_of_generator(one: Any) -> Iterator[Callable[[], object]]:
+    if isinstance(one, random.Random):
+        with contextlib.suppress(NotImplementedError):  # numbers of the system have no state
+            yield partial(one.setstate, one.getstate())
+    elif isinstance(one, np.random.Generator):
+        yield partial(setattr, one.bit_generator, "state", one.bit_generator.state)
+    else:
+        yield partial(one.set_state, one.get_state())
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
@@ -88,16 +108,27 @@ def _flat(values: Iterable[Any]) -> list[Any]:
     ]
 
 
-def _orders(own: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The attributes that are lists or arrays of whole numbers."""
+def _is_sampler(part: Any) -> bool:
+    """Whether it gives rows or batches of them: the user's own need not be a `torch.utils.data.Sampler`."""
+    if isinstance(part, Sampler):
+        return True
+    return hasattr(type(part), "__iter__") and not (hasattr(type(part), "__getitem__") or isinstance(part, STREAMS))
+
+
+def _orders(own: dict[str, Any], arrays: bool) -> Iterator[tuple[str, Any]]:
+    """The attributes that are lists or, if wished, arrays and tensors of whole numbers."""
     for name, value in own.items():
-        listed = type(value) is list and all(type(one) is int for one in value)
-        if listed or (isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.integer)):
+        numpys = isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.integer)
+        torchs = torch.is_tensor(value) and not value.is_floating_point()
+        if type(value) in (list, deque) or (arrays and (numpys or torchs)):
             yield name, value
 
 
 def _put_back(own: dict[str, Any], name: str, value: Any, content: Any) -> None:
     """An attribute and its content as before; nobody can have changed an array that is read-only."""
-    if type(value) is list or value.flags.writeable:
+    if isinstance(value, deque):
+        value.clear()
+        value.extend(content)
+    elif not isinstance(value, np.ndarray) or value.flags.writeable:
         value[:] = content
     own[name] = value
