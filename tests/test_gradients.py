@@ -1,5 +1,8 @@
 """Other draws of A in the same backward passes: what they add up is the gradient that B would have with them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from models import batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo
@@ -91,6 +94,34 @@ def norms(model, loss) -> tuple[float, float]:
     with gradients.watched(lambda tensor: tensor):
         loss(model).backward()
     return float(gradients.norms()), float(adapter.factors[1].grad.abs().sum())
+
+
+def test_the_norm_is_that_of_the_mean_gradient_where_no_ddp_has_averaged_it():
+    """Two processes, here threads, whose model is not in DDP yet."""
+    losses = [lambda model, x=x: model(x).square().sum() for x in torch.randn(2, 4, 16)]
+    turn, given = threading.Barrier(2, timeout=60), [torch.empty(0)] * 2
+
+    def run(loss, average=lambda tensor: tensor) -> Tensor:
+        gradients = Gradients(find_adapters(one_layer()), 8)
+        with gradients.watched(average):
+            loss(gradients.adapters[0].layer).backward()
+        return gradients.norms()
+
+    def process(rank: int) -> Tensor:
+        def average(tensor: Tensor) -> Tensor:
+            given[rank] = tensor
+            turn.wait()
+            mean = (given[0] + given[1]) / 2
+            turn.wait()
+            return mean
+
+        return run(losses[rank], average)
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(process, range(2)))
+    expected = run(lambda model: (losses[0](model) + losses[1](model)) / 2)
+    for one in found:
+        torch.testing.assert_close(one, expected)
 
 
 def test_a_single_vector_is_an_input_too():

@@ -42,26 +42,30 @@ class Gradients:
 
     def __init__(self, adapters: list[LoraAdapter], rows: int) -> None:
         self.adapters, self._rows = adapters, rows
-        self._drawn: dict[LoraAdapter, Tensor] = {}
+        self._found: dict[LoraAdapter, Tensor] = {}
 
     @contextlib.contextmanager
     def watched(self, average: Average) -> Iterator[None]:
         """Inside are the backward passes in which A is drawn several times; B is 0."""
         with projected(self.adapters, self._rows) as sums:
             yield
-        if not sums:
-            return
-        own = average(to_vector([_l1_norm(adapter) for adapter in sums]))
-        for (adapter, total), norm in zip(sums.items(), own, strict=True):
+        own = average(to_vector([_l1_norm(adapter, average) for adapter in self.adapters]))
+        for adapter, norm in zip(self.adapters, own, strict=True):
+            self._found[adapter] = norm
+            if adapter not in sums:
+                continue
+            total = sums[adapter]
             draws = average(total).abs().view(len(total), -1, adapter.rank).sum(dim=(0, 2))
             # The first draw is A. Where that is not what backward gave B, hooks do not see all of it.
             if abs(draws[0] - norm) <= CLOSE * norm:
-                self._drawn[adapter] = draws.mean()
+                self._found[adapter] = draws.mean()
 
     @torch.no_grad()
     def norms(self) -> Tensor:
         """L1 norms of both factors, shape `(n,)`; the mean over the draws, where A was drawn several times."""
-        return to_vector([self._drawn.get(adapter, _l1_norm(adapter)) for adapter in self.adapters])
+        found = (self._found.get(adapter) for adapter in self.adapters)
+        alone = zip(found, self.adapters, strict=True)
+        return to_vector([_l1_norm(adapter, lambda own: own) if norm is None else norm for norm, adapter in alone])
 
 
 def draws_for(adapter: LoraAdapter, rows: int) -> int:
@@ -111,11 +115,18 @@ def projected(adapters: list[LoraAdapter], rows: int) -> Iterator[dict[LoraAdapt
         yield sums
 
 
-def _l1_norm(adapter: LoraAdapter) -> Tensor:
-    """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole."""
+def _l1_norm(adapter: LoraAdapter, average: Average) -> Tensor:
+    """Of sharded factors (FSDP), this process's part times the number of parts: their mean is the whole.
+
+    Others may have the gradient of this process's batches alone, where no DDP has averaged it.
+    """
     total = torch.zeros((), device=adapter.factors[1].device)
     for factor in adapter.factors:
-        if (gradient := gradient_of(factor)) is not None:
+        gradient = gradient_of(factor)
+        if shards(factor) == 1 and factor.requires_grad:
+            here = torch.zeros_like(local(factor)) if gradient is None else local(gradient)
+            total += average(here.detach().float().clone()).abs().sum()
+        elif gradient is not None:
             total += shards(factor) * local(gradient).float().abs().sum()
     return total
 
