@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from ..errors import DataError
 from .arguments import DataArguments, parse_json
+from .layouts import as_causal, example
 from .reading import check_columns, is_directory, is_file, is_too_deep
 from .rows import numbered
 from .splitting import hold_out
@@ -234,33 +235,26 @@ def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) 
 def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
     """Name in the family -> column. The user's names override those of the task, and these override the defaults."""
     known = COLUMNS[task.family]
-    given = parse_json("columns", arguments.columns, f"write {_example(task.family)}")
+    given = parse_json("columns", arguments.columns, f"write {example(task.family)}")
     for name in given:
         if name not in known:
             raise DataError(
                 f"columns has {name!r}, which {task.family} does not read: it reads {', '.join(known)}, as in "
-                f"{_example(task.family)}."
+                f"{example(task.family)}."
             )
     for name, column in given.items():
         if not isinstance(column, str | None) or (column is None and name not in OPTIONAL):
             raise DataError(
-                f"columns has {shown(column)} for {name}, which is no column: write {_example(task.family, name)}."
+                f"columns has {shown(column)} for {name}, which is no column: write {example(task.family, name)}."
             )
     return {**known, **task.columns, **given}
-
-
-def _example(
-    family: str, name: str | None = None, column: str = "your_column", given: Mapping[str, Any] | None = None
-) -> str:
-    """An example of `--columns` for a family: what was given, with another column for one name."""
-    return f"--columns '{json.dumps({**(given or {}), name or next(iter(COLUMNS[family])): column})}'"
 
 
 def _rename(
     split: str, rows: Dataset, columns: dict[str, str | None], family: str, given: Mapping[str, Any]
 ) -> Dataset:
-    if family == "causal-lm":  # it has one of three forms
-        columns = _form(split, rows, columns)
+    if family == "causal-lm":  # it has one of several forms
+        rows, columns = as_causal(split, rows, columns)
     chosen: dict[str, str] = {}
     for name, column in columns.items():
         if column is None or (
@@ -273,7 +267,7 @@ def _rename(
             hint = f", did you mean {close[0]!r}" if close else ""
             raise DataError(
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
-                f"the right one, as in {_example(family, name, [*close, *free, 'your_column'][0], given)}."
+                f"the right one, as in {example(family, name, [*close, *free, 'your_column'][0], given)}."
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")
@@ -284,13 +278,3 @@ def _rename(
     except ValueError as error:  # Arrow reads bytes that are no text, and fails when a row is asked for
         raise DataError(f"{split} has a text that is not in UTF-8: {first_line(error)}; save it as UTF-8.") from error
     return rows.rename_columns({c: n for c, n in chosen.items() if c != n})
-
-
-def _form(split: str, rows: Dataset, columns: dict[str, str | None]) -> dict[str, str | None]:
-    for form, more in ((("messages",), ("tools",)), (("prompt", "completion"), ()), (("text",), ())):
-        if all(columns[name] in rows.column_names for name in form):
-            return {name: columns[name] for name in (*form, *more)}
-    raise DataError(
-        f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(rows.column_names)}; "
-        f"name the right one, as in {_example('causal-lm', 'text', rows.column_names[0])}."
-    )

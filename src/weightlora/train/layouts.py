@@ -1,0 +1,101 @@
+"""The forms of data that a causal language model reads, and instruction data in the layouts of Alpaca and ShareGPT."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+
+from ..errors import DataError
+from .tasks import COLUMNS
+
+__all__ = ["as_causal", "example"]
+
+Columns = dict[str, str | None]
+
+FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("messages",), ("tools",)),
+    (("prompt", "completion"), ()),
+    (("text",), ()),
+)
+"""What each form needs, and what it may have as well."""
+
+ALPACA = ("instruction", "output")
+CHAT = "conversations"
+"""ShareGPT's name for the messages. Some data sets have messages with roles there."""
+ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
+"""ShareGPT's names of roles -> those of chat templates; others have the same name."""
+
+
+def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Columns]:
+    """The rows, and which of their columns to read under which name: `messages`, `prompt` and `completion`, or `text`.
+
+    Rows of Alpaca (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT
+    (`from`, `value`) become messages.
+
+    Args:
+        split: Names the rows in errors.
+        rows: As they were read.
+        columns: Name in the family -> column.
+
+    Raises:
+        DataError: The rows have no form that is known.
+    """
+    has = rows.column_names
+    if columns["messages"] == "messages" and "messages" not in has and CHAT in has:
+        columns = {**columns, "messages": CHAT}
+    for form, more in FORMS:
+        if all(columns[name] in has for name in form):
+            if form == ("messages",):
+                rows = _with_roles(rows, str(columns["messages"]))
+            return rows, {name: columns[name] for name in (*form, *more)}
+    if all(name in has for name in ALPACA):
+        return _from_alpaca(rows), {"prompt": "prompt", "completion": "completion"}
+    if "chosen" in has and "rejected" in has:
+        one = {"prompt": "prompt", "completion": "chosen"} if "prompt" in has else {"text": "chosen"}
+        raise DataError(
+            f"{split} has pairs of answers, chosen and rejected, and a causal LM learns one of them: name it, as in "
+            f"--columns '{json.dumps(one)}', or train on the pairs in a script, with TRL."
+        )
+    raise DataError(
+        f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(has)}; "
+        f"name the right one, as in {example('causal-lm', 'text', has[0])}."
+    )
+
+
+def example(
+    family: str, name: str | None = None, column: str = "your_column", given: Mapping[str, Any] | None = None
+) -> str:
+    """An example of `--columns` for a family: what was given, with another column for one name."""
+    return f"--columns '{json.dumps({**(given or {}), name or next(iter(COLUMNS[family])): column})}'"
+
+
+def _with_roles(rows: Dataset, column: str) -> Dataset:
+    """The rows with `role` and `content` in each message, where ShareGPT has `from` and `value`."""
+    fields = getattr(rows.features[column], "feature", None)
+    if not isinstance(fields, dict) or "from" not in fields:
+        return rows
+    # A row without messages stays as it is: the check of the rows names it.
+    chats = [chat and [_message(one) for one in chat] for chat in rows[column]]
+    return Dataset.from_dict({**{name: rows[name] for name in rows.column_names}, column: chats})
+
+
+def _message(one: Any) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    sender = one["from"]
+    return {"role": one.get("role") or ROLES.get(sender, sender), "content": one.get("content") or one.get("value")}
+
+
+def _from_alpaca(rows: Dataset) -> Dataset:
+    """A prompt with Alpaca's headings, and the output as its completion."""
+    inputs = rows["input"] if "input" in rows.column_names else [None] * len(rows)
+    prompts = [_prompt(text, given) for text, given in zip(rows["instruction"], inputs, strict=True)]
+    return Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
+
+
+def _prompt(instruction: Any, given: Any) -> str | None:
+    if not isinstance(instruction, str):
+        return None
+    parts = {"Instruction": instruction, **({"Input": given} if given else {}), "Response": ""}
+    return "\n\n".join(f"### {heading}:\n{text}" for heading, text in parts.items())
