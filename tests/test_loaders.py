@@ -249,3 +249,9 @@ def test_generators_that_parts_of_a_loader_hold_go_on_as_before(make):
                 next(iter(loader))
         seen.append(torch.cat(list(loader)).tolist())
     assert seen[0] == seen[1]
+
+
+def test_numbers_of_the_system_have_no_state_to_bring_back():
+    loader = DataLoader(Noisy(generators=[random.SystemRandom(), random.Random(0)][::-1]), 2, collate_fn=list)
+    with same_batches(loader):
+        assert next(iter(loader))

@@ -388,6 +388,22 @@ def test_what_modules_hold_beside_buffers_is_as_it_was():
     assert layer.states is None and layer.positions is before
 
 
+def test_a_frozen_weight_that_a_forward_pass_changed_ends_the_probe():
+    """RWKV, evaluated before, scales its weights back when it trains, and has a switch that says so."""
+    model = lora_bert()
+    encoder = model.base_model.model.bert.encoder
+    encoder.scaled = True
+
+    def scales_back(one):
+        if encoder.scaled:
+            encoder.layer[0].output.dense.base_layer.weight.data.mul_(2)
+            encoder.scaled = False
+        return model(**one).loss
+
+    with pytest.raises(ModelError, match=r"changed the frozen weight '.*layer.0.output.dense.base_layer.weight'"):
+        selector_for(model).probe([batch()] * 2, scales_back)
+
+
 @pytest.mark.slow
 def test_the_probe_needs_less_memory_than_a_step_of_the_chosen_adapters():
     """The allocator's peak: one block's activations at a time, against those above the lowest survivor."""

@@ -1,8 +1,10 @@
 """Tensors of which a process holds a part."""
 
+import pytest
 import torch
 from torch import nn
 
+from weightlora.errors import ModelError
 from weightlora.tensors import (
     forget_whole_,
     gradient_of,
@@ -14,6 +16,7 @@ from weightlora.tensors import (
     shards,
     show_,
     to_vector,
+    unchanged_weights,
     whole,
 )
 
@@ -57,3 +60,17 @@ def test_dot_products_of_rows_are_those_of_the_rows_alone():
     first, second = torch.randn(2, 5, 37, generator=torch.Generator().manual_seed(0)).unbind()
     assert row_dots(first, second).tolist() == [float(torch.dot(a, b)) for a, b in zip(first, second, strict=True)]
     assert row_dots(first[:, :0], second[:, :0]).tolist() == [0.0] * 5
+
+
+def test_a_weight_that_changed_is_named():
+    model = nn.Sequential(nn.Linear(100, 100), nn.BatchNorm1d(100)).requires_grad_(False)
+    with unchanged_weights(model):
+        model(torch.randn(4, 100))  # running statistics are no weights
+    with (
+        pytest.raises(ModelError, match=r"the forward pass changed the frozen weight '0\.weight'"),
+        unchanged_weights(model),
+    ):
+        model[0].weight.mul_(2)
+    with pytest.raises(KeyboardInterrupt), unchanged_weights(model):
+        model[0].weight.mul_(2)
+        raise KeyboardInterrupt

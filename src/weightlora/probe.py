@@ -24,7 +24,7 @@ from .errors import ConfigError, DataError, ModelError, TrainingError
 from .loaders import same_batches
 from .recompute import recomputed
 from .rules import Rule, check_finite
-from .tensors import local
+from .tensors import local, unchanged_weights
 
 SCALE = 1024.0
 """Gradients are computed this many times as large: exact in binary, and float16 does not lose the small ones."""
@@ -205,6 +205,9 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     Args:
         model: Loses its gradients before and after.
         recompute: Off, activations are kept as the model keeps them.
+
+    Raises:
+        ModelError: The forward pass changed a weight.
     """
     training = [(module, module.training) for module in model.modules()]
     attributes = [bring_back for module in base_model_of(model).modules() for bring_back in _attributes_of(module)]
@@ -216,7 +219,8 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     ]
     model.zero_grad(set_to_none=True)  # of a trial step, under any loss scale: they would count as evidence
     try:
-        with same_random_numbers(model), recomputed(model) if recompute else contextlib.nullcontext():
+        remembers = recomputed(model) if recompute else contextlib.nullcontext()
+        with unchanged_weights(model), same_random_numbers(model), remembers:
             model.train()
             yield
     finally:

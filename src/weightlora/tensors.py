@@ -1,10 +1,17 @@
 """Tensors on several devices, and tensors of which this process has a part."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
+
+from .errors import ModelError
+
+SAMPLE = 64
+"""About so many values of each parameter are compared. A copy of all would double the memory."""
 
 # Parameters that FSDP1 has flattened do not say it themselves: entries as a whole, and number of parts.
 _WHOLE = WeakIdKeyDictionary()
@@ -93,3 +100,22 @@ def shards(tensor: Tensor) -> int:
         return 1
     sizes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)  # type: ignore[attr-defined]
     return math.prod(size for size, placement in sizes if placement.is_shard())
+
+
+@contextlib.contextmanager
+def unchanged_weights(model: nn.Module) -> Iterator[None]:
+    """Raise a `ModelError` afterwards if parameters have other values: RWKV rescales its weights when it trains."""
+    before = [(name, p, _sample(p)) for name, p in model.named_parameters() if not p.is_meta]
+    yield
+    for name, parameter, sample in before:
+        if not torch.equal(_sample(parameter), sample):
+            raise ModelError(
+                f"the forward pass changed the frozen weight {name!r}, which cannot be put back: load the model "
+                "again, and run one batch in training mode before you choose."
+            )
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    """The bytes of some of its values, from all parts of it."""
+    values = local(parameter.detach()).flatten()
+    return values[:: max(1, values.numel() // SAMPLE)].clone().view(torch.uint8)

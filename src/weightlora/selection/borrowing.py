@@ -7,14 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
 from ..probe import same_random_numbers
-from ..tensors import local
+from ..tensors import unchanged_weights
 
 __all__ = ["Borrowed", "borrowed"]
-
-SAMPLE = 64
-"""About so many values of each parameter are compared. A copy of all would double the memory."""
 
 
 @contextlib.contextmanager
@@ -37,12 +33,11 @@ def borrowed(model: nn.Module) -> Iterator["Borrowed"]:
         ```
     """
     before = Borrowed(model)
-    with same_random_numbers(model):
+    with unchanged_weights(model), same_random_numbers(model):
         try:
             yield before
         finally:
             before.give_back()
-    before.check_frozen()
 
 
 class Borrowed:
@@ -53,7 +48,6 @@ class Borrowed:
         self._seen: dict[int, Any] = {}
         self._look_at(model)
         self._parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-        self._samples = [(name, p, _sample(p)) for name, p in model.named_parameters() if not p.is_meta]
         self._values: list[tuple[Tensor, Tensor]] = []
         self.keep_values(buffer for buffer in model.buffers() if not buffer.is_meta)
         for parameter, _, _ in self._parameters:
@@ -85,18 +79,3 @@ class Borrowed:
         for parameter, trains, gradient in self._parameters:
             parameter.requires_grad_(trains)
             parameter.grad = gradient
-
-    def check_frozen(self) -> None:
-        """Raise a `ModelError` if values changed that were not kept: RWKV rescales its weights when it trains."""
-        for name, parameter, before in self._samples:
-            if not torch.equal(_sample(parameter), before):
-                raise ModelError(
-                    f"the forward pass changed the frozen weight {name!r}, which cannot be put back: load the model "
-                    "again, and run one batch in training mode before you choose."
-                )
-
-
-def _sample(parameter: Tensor) -> Tensor:
-    """The bytes of some of its values, from all parts of it."""
-    values = local(parameter.detach()).flatten()
-    return values[:: max(1, values.numel() // SAMPLE)].clone().view(torch.uint8)
