@@ -1,6 +1,7 @@
 """What a comparison is: methods, seeds, learning rates, and the arguments that all runs share."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,6 @@ from ..train.chosen import ON_A_LIST
 from ..train.data import files_of
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
-from ..train.reading import is_directory, is_file
 from ..train.tasks import find_task
 from .rows import make_for
 from .runs import PLACES, Run, fingerprint
@@ -247,11 +247,11 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
         raise ConfigError("--load_best_model_at_end needs checkpoints, and a comparison keeps none: leave it out.")
     given.setdefault("task", "text-classification")
     for name in FILES:
-        if (value := given.get(name)) and not is_file(Path(value)):
+        if (value := given.get(name)) and not os.path.isfile(value):
             kinds = "a GGUF file" if name == "gguf_file" else "JSON Lines, JSON, CSV, TSV or Parquet"
             raise DataError(f"--{name} {value} is not a file: give {kinds}.")
     for name in (*FILES, "model", "tokenizer", "dataset"):
-        if (value := given.get(name)) and (is_file(Path(value)) or is_directory(Path(value))):
+        if (value := given.get(name)) and (os.path.isfile(value) or os.path.isdir(value)):
             given[name] = str(Path(value).resolve())
     return {**PLAIN, **given}
 
@@ -260,12 +260,12 @@ def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     """The files that a comparison reads: argument, or name in the directory of the data set or the model -> path."""
     found = {name: Path(given[name]) for name in FILES if given.get(name)}
     task, directory = find_task(given["task"]), Path(given.get("dataset") or "")
-    if given.get("dataset") and is_directory(directory):
+    if given.get("dataset") and os.path.isdir(directory):
         for split in ("train", *task.evaluation):
             files = files_of(directory, given.get("dataset_config") or task.config, split)
             found |= {str(file.relative_to(directory)): file for file in files}
     for name in ("model", "tokenizer"):
-        if given.get(name) and is_directory(folder := Path(given[name])):
+        if given.get(name) and os.path.isdir(folder := Path(given[name])):
             found |= {f"{name}/{file.name}": file for kind in OF_MODELS for file in sorted(folder.glob(kind))}
     return found
 

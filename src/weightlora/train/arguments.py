@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..errors import ConfigError
-from .reading import is_file, read_yaml
+from .reading import read_yaml
 from .wording import first_line, shortened, shown
 
 __all__ = [
@@ -230,7 +231,7 @@ def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[
 
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    if not is_file(path):
+    if not os.path.isfile(path):
         raise ConfigError(f"the recipe {path} is not a file{nearest(path.name, _siblings(path))}.")
     if path.resolve() in above:
         raise ConfigError(f"the recipe {path} is its own base: take {BASE!r} out of one of the files.")

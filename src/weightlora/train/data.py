@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from ..errors import DataError
 from .arguments import DataArguments, parse_json
-from .reading import check_columns, is_directory, is_file, is_too_deep
+from .reading import check_columns, is_too_deep
 from .rows import numbered
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
@@ -93,7 +93,7 @@ def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | 
     if arguments.validation_file or source is None:
         return False
     wanted = ("train", *task.evaluation)
-    if is_directory(Path(source)):
+    if os.path.isdir(source):
         found = [name for name in wanted if files_of(Path(source), config, name)]
     elif source == task.dataset or source.startswith(LOCAL):
         return False
@@ -139,7 +139,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
     if source is None:
         raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
-    if is_directory(Path(source)):
+    if os.path.isdir(source):
         return _read_files(_find_files(Path(source), config, split), split, cache_dir)
     if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
@@ -168,7 +168,7 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
 
 def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
     for path in paths:
-        if not is_file(path):
+        if not os.path.isfile(path):
             raise DataError(f"the file {path} for {split} is missing.")
         if path.suffix not in BUILDERS:
             raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,7 +23,6 @@ from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, ve
 from .loading import load_model
 from .methods import Prepared
 from .plan import Job, setting_for
-from .reading import is_directory, is_file
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 from .resuming import SETTINGS, begin_settings, checkpoint_of
 
@@ -150,11 +150,11 @@ def check_unfinished(output: Path, resumes: bool) -> None:
         resumes: Whether the run continues from a checkpoint.
     """
     for name in (RESULT, OLD_RESULT):
-        if is_file(output / name):
+        if os.path.isfile(output / name):
             raise DataError(
                 f"{output} has the result of a finished run: give another --output_dir, or delete that directory."
             )
-    if not resumes and is_directory(output) and get_last_checkpoint(str(output)) is not None:
+    if not resumes and os.path.isdir(output) and get_last_checkpoint(str(output)) is not None:
         raise DataError(
             f"{output} has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it, or "
             "give another --output_dir."

@@ -5,7 +5,6 @@ import copy
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
 from .arguments import ModelArguments, Recipe
-from .reading import is_directory
 from .wording import first_line, shortened
 from .work import Work
 
@@ -249,7 +247,7 @@ def _where(arguments: ModelArguments) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _in_one_sentence(what: str, name: str) -> Iterator[None]:
-    if name.startswith((".", "/", "~")) and not is_directory(Path(name)):
+    if name.startswith((".", "/", "~")) and not os.path.isdir(name):
         raise ModelError(f"the {what} {shortened(name)} is missing: there is no such directory.")
     try:
         yield
@@ -262,7 +260,7 @@ def _in_one_sentence(what: str, name: str) -> Iterator[None]:
                 "its weights have other shapes than this task needs, such as a head for another number of classes; "
                 "give a checkpoint without that head, or data with its classes"
             )
-        if is_directory(Path(name)):
+        if os.path.isdir(name):
             raise ModelError(f"the {what} {short} cannot be loaded: {reason}.") from error
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             raise ModelError(

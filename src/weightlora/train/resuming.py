@@ -1,6 +1,7 @@
 """Check the checkpoint that a plain Trainer is to go on from. A trainer with a selection checks its own."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from ..errors import StateError
 from ..files import read_json, write_json
 from ..trainers.resuming import refuse_other_directories, step_of
-from .reading import is_directory, is_file
 from .wording import first_line, shortened
 
 __all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
@@ -67,7 +67,7 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
         if first:
             write_json(output / SETTINGS, given)
         return
-    if not is_file(place / SETTINGS):
+    if not os.path.isfile(place / SETTINGS):
         return
     before = read_json(place / SETTINGS)
     for name in sorted(before.keys() | given.keys()):
@@ -98,7 +98,7 @@ def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bo
         return None
     found = given
     if given.lower() == "true":
-        last = get_last_checkpoint(str(output)) if is_directory(output) else None
+        last = get_last_checkpoint(str(output)) if os.path.isdir(output) else None
         if last is None:
             raise StateError(
                 f"there is no checkpoint in {output} to resume from: train without resume_from_checkpoint, or name "
@@ -106,7 +106,7 @@ def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bo
             )
         found = last
     place = Path(found)
-    if not is_directory(place):
+    if not os.path.isdir(place):
         raise StateError(f"{shortened(found)} is not a directory: name a checkpoint that is there.")
     refuse_other_directories(place)
     step_of(place)
