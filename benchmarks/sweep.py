@@ -14,7 +14,7 @@ from weightlora.errors import ConfigError
 from weightlora.files import write_json
 from weightlora.train.reading import check_name, read_yaml
 from weightlora.train.result import RESULT, Result
-from weightlora.train.wording import shown
+from weightlora.wording import shown
 
 from .experiments import Run
 

@@ -37,7 +37,7 @@ LAYERS = (
     {"gradients", "stacks"},
     {"adapters", "budget"},
     {"optimizers", "guard"},
-    {"extras", "files", "layers", "loaders", "saving", "tensors", "values"},
+    {"extras", "files", "layers", "loaders", "saving", "tensors", "values", "wording"},
     {"errors", "layout", "measure"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -11,13 +11,13 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..files import check_writable, write_json
 from ..train import parse, prepare
-from ..train.arguments import nearest
 from ..train.checks import BUDGETS
 from ..train.chosen import ON_A_LIST
 from ..train.data import files_of
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
 from ..train.tasks import find_task
+from ..wording import nearest
 from .rows import make_for
 from .runs import PLACES, Run, fingerprint
 from .settings import FORMAT, MOST_SEEDS, SETTINGS, read_settings

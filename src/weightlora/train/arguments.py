@@ -1,6 +1,5 @@
 """The arguments of a run: dataclasses beside `Seq2SeqTrainingArguments`, read from YAML files and the command line."""
 
-import difflib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -12,8 +11,8 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..errors import ConfigError
+from ..wording import first_line, nearest, shortened, shown
 from .reading import read_yaml
-from .wording import first_line, shortened, shown
 
 __all__ = [
     "DataArguments",
@@ -255,12 +254,6 @@ def _check_names(values: Any, known: Iterable[str], place: str) -> None:
     for name in values:
         if name not in known:
             raise ConfigError(f"{place} has {name!r}, which is not a setting{nearest(str(name), known)}.")
-
-
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of an error message: `": did you mean NAME"`, or nothing if no known name is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {prefix}{close[0]}" if close else ""
 
 
 def as_arguments(settings: dict[str, Any]) -> list[str]:

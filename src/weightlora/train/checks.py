@@ -10,11 +10,11 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError, DataError
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
-from .arguments import MethodArguments, Recipe, nearest, parse_json
+from ..wording import nearest, shown
+from .arguments import MethodArguments, Recipe, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
 from .tasks import find_task
 from .training_checks import check_training
-from .wording import shown
 
 __all__ = ["check_recipe", "check_typed", "number_to_keep", "options_of", "steps_to_select"]
 

@@ -11,12 +11,12 @@ import datasets
 from datasets import Dataset
 
 from ..errors import DataError
+from ..wording import first_line, shown
 from .arguments import DataArguments, parse_json
 from .reading import check_columns, is_too_deep
 from .rows import numbered
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
-from .wording import first_line, shown
 
 __all__ = ["files_of", "lacks_evaluation", "read_splits"]
 

@@ -18,8 +18,8 @@ from transformers.utils.versions import require_version
 from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
+from ..wording import first_line, shortened
 from .arguments import ModelArguments, Recipe
-from .wording import first_line, shortened
 from .work import Work
 
 __all__ = [

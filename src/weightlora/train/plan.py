@@ -17,6 +17,7 @@ from ..adapters import find_adapters
 from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
 from ..selection.adapting import HEADS, ends_as_head, linear_names
+from ..wording import first_line
 from .arguments import Recipe
 from .checks import check_recipe, number_to_keep, options_of, steps_to_select
 from .chosen import chosen_targets, with_chosen_modules
@@ -27,7 +28,6 @@ from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters
 from .patterns import check_names, check_patterns, fits, patterns_in
 from .tasks import find_task
 from .training_checks import check_best_metric, check_optimizer
-from .wording import first_line
 from .work import Source, Work
 
 __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, DataError
-from .wording import shown
+from ..wording import shown
 
 __all__ = ["check_columns", "check_name", "is_too_deep", "read_yaml"]
 

@@ -16,7 +16,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from ..errors import StateError
 from ..files import read_json, write_json
 from ..trainers.resuming import refuse_other_directories, step_of
-from .wording import first_line, shortened
+from ..wording import first_line, shortened
 
 __all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
 
