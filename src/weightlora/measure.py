@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 __all__ = [
@@ -68,7 +69,7 @@ def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
         return tensor.detach()  # a tensor with its grad_fn, saved by that very node, would hold the graph for ever
 
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    inputs = send_to_device(dict(batch), device)
     hooks = torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor)
     with _as_found(model, device), torch.enable_grad(), hooks:
         output = model(**inputs)

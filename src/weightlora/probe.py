@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from .adapters import LoraAdapter, base_model_of
@@ -146,8 +147,7 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
         raise DataError(
             f"a batch is a {type(batch).__name__}: give mappings from the names of the model's inputs to tensors."
         )
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in dict(batch).items()}
+    inputs = send_to_device(dict(batch), next(model.parameters()).device)
     return getattr(model(**inputs), "loss", None)
 
 
