@@ -23,7 +23,7 @@ from .errors import ConfigError, DataError, ModelError, TrainingError
 from .loaders import same_batches
 from .recompute import recomputed
 from .rules import Rule, check_finite
-from .tensors import local
+from .tensors import leaves_of, local
 
 SCALE = 1024.0
 """Gradients are computed this many times as large: exact in binary, and float16 does not lose the small ones."""
@@ -162,7 +162,7 @@ def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
 
     def spares(batch: Any) -> Any:
         value = loss(batch)
-        for leaf in _leaves_of(value):
+        for leaf in leaves_of(value):
             if id(leaf) not in own and not any(seen() is leaf for seen, _ in before):
                 before.append((weakref.ref(leaf), leaf.grad))
                 leaf.grad = None
@@ -174,20 +174,6 @@ def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
         for seen, gradient in before:
             if (leaf := seen()) is not None:
                 leaf.grad = gradient
-
-
-def _leaves_of(value: Any) -> Iterator[Tensor]:
-    """The tensors to which the backward pass of a value gives gradients."""
-    waiting, seen = [getattr(value, "grad_fn", None)], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if torch.is_tensor(leaf) and leaf.is_leaf:
-            yield leaf
-        waiting += [inner for inner, _ in node.next_functions]
 
 
 @contextlib.contextmanager
