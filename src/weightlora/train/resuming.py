@@ -8,15 +8,15 @@ from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from ..checkpoint import saved_shapes
 from ..errors import StateError
 from ..files import read_json, write_json
 from ..trainers.resuming import refuse_other_directories, step_of
-from ..wording import first_line, shortened
+from ..wording import shortened
 
 __all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
 
@@ -124,12 +124,8 @@ def _check_adapters(place: Path, model: PeftModel) -> None:
     path = place / SAFETENSORS_WEIGHTS_NAME
     if not path.is_file():
         raise StateError(f"{place} has no {path.name}, so it is not of a run that trained adapters.")
-    try:
-        with safe_open(path, "pt") as file:
-            saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise StateError(f"{path} cannot be read ({first_line(error)}): resume from another checkpoint.") from error
-    mine = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    saved = saved_shapes(path)
+    mine = {name: list(value.shape) for name, value in get_peft_model_state_dict(model).items()}
     if saved != mine:
         name = next(name for name in (*saved, *mine) if saved.get(name) != mine.get(name))
         raise StateError(
