@@ -26,7 +26,7 @@ from .mlx import read_mlx, write_mlx
 from .pairs import Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
-from .source import Source, check_final, find_adapter, read_source
+from .source import PREFIX, Source, check_final, find_adapter, read_source
 
 __all__ = ["PROFILES", "Exported", "export_adapter"]
 
@@ -235,7 +235,7 @@ def _dtype_of(source: Source) -> torch.dtype:
 
 def _modules(source: Source) -> set[str]:
     """Names of the modules that are saved whole."""
-    return {key.removeprefix("base_model.model.").rpartition(".")[0] for key in source.heads}
+    return {key.removeprefix(PREFIX).rpartition(".")[0] for key in source.heads}
 
 
 def _check_settings(profile: str, dtype: str | None, check: str, complete_fused: bool) -> None:
