@@ -86,7 +86,7 @@ def read_values(directory: Path) -> dict[str, Any]:
     """
     path = directory / SELECTION
     if not path.is_file():
-        raise DataError(f"{directory} holds no {SELECTION}: give the directory of a run.")
+        raise DataError(f"{directory} {_why_no_run(directory)}")
     values: dict[str, Any] = read_json(path)
     rows = values.get("adapters") if isinstance(values, dict) else None
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
@@ -107,6 +107,16 @@ def read_values(directory: Path) -> dict[str, Any]:
     if len({row["name"] for row in rows}) < len(rows):
         raise DataError(f"{path} names an adapter twice: run the selection again.")
     return values
+
+
+def _why_no_run(directory: Path) -> str:
+    if not directory.exists():
+        return "does not exist: give the directory of a run."
+    if not directory.is_dir():
+        return f"is a file: give the directory of the run, which has {SELECTION} in it."
+    if not any(directory.iterdir()):
+        return f"is empty: a run writes {SELECTION} when its training begins, so ask again then."
+    return f"is not the directory of a run, because it has no {SELECTION}: give one that has."
 
 
 def _damaged(path: Path, where: str, key: str, values: Mapping[str, Any], what: str) -> DataError:
