@@ -44,9 +44,9 @@ class _EvaluatesAll:
     """
 
     def get_eval_dataloader(self: Any, eval_dataset: Any = None) -> Any:
-        usual = {"dataloader_drop_last": False, "group_by_length": False, "train_sampling_strategy": "random"}
-        before = {name: getattr(self.args, name) for name in usual if hasattr(self.args, name)}
-        vars(self.args).update({name: usual[name] for name in before})
+        usual = {"dataloader_drop_last": False, "train_sampling_strategy": "random"}
+        before = {name: getattr(self.args, name) for name in usual}
+        vars(self.args).update(usual)
         try:
             return super().get_eval_dataloader(eval_dataset)  # type: ignore[misc]
         finally:

@@ -35,7 +35,6 @@ OTHER_FREE = frozenset(
         "max_steps",
         "num_train_epochs",
         "output_dir",
-        "overwrite_output_dir",
         "run_name",
         "use_cpu",
     }
