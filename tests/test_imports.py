@@ -147,7 +147,7 @@ def test_what_is_optional_says_what_installs_it() -> None:
     that is only asked for where it made the object at hand."""
     from weightlora.extras import INSTALLED_BY
 
-    brought, partners = {"tqdm", "transformers", "yaml"}, {"deepspeed", "trackio", "wandb"}
+    brought, partners = {"huggingface_hub", "tqdm", "transformers", "yaml"}, {"deepspeed", "trackio", "wandb"}
     files = [path for paths in rooms_of(PACKAGE).values() for path in paths]
     used = {name.split(".")[0] for path in files for _, name in third_party(path)}
     assert used - CORE - brought - partners <= set(INSTALLED_BY)

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 from datasets import Dataset
+from huggingface_hub import is_offline_mode
 
 from ..errors import DataError
 from ..wording import first_line, shown
@@ -224,7 +225,7 @@ def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) 
     try:
         return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
     except (OSError, ValueError) as error:  # every error of the hub is one of them
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+        offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
         raise DataError(
             f"the data set {name} cannot be loaded from the hub{offline}: {first_line(error)}; give --dataset a "
             "directory with its files."

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate import init_empty_weights
+from huggingface_hub import is_offline_mode
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
@@ -262,7 +263,7 @@ def _in_one_sentence(what: str, name: str) -> Iterator[None]:
             )
         if os.path.isdir(name):
             raise ModelError(f"the {what} {short} cannot be loaded: {reason}.") from error
-        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        if is_offline_mode():
             raise ModelError(
                 f"the {what} {short} is not in the local cache, and HF_HUB_OFFLINE is set: download it once with "
                 f"`hf download {short}` (after `hf auth login`, if it is gated), or give a directory."
