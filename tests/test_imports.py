@@ -35,10 +35,10 @@ LAYERS = (
     {"config", "probe", "drawing"},
     {"rules", "engines", "recompute", "prefix", "fresh"},
     {"gradients", "stacks"},
-    {"adapters", "budget"},
+    {"adapters", "budget", "measure"},
     {"optimizers", "guard"},
     {"extras", "files", "layers", "loaders", "saving", "tensors", "values", "wording"},
-    {"errors", "layout", "measure"},
+    {"errors", "layout"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # Measuring is no part of the method.

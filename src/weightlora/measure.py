@@ -9,6 +9,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 
+from .optimizers import unwrap_optimizer
+
 __all__ = [
     "model_bytes",
     "optimizer_state_bytes",
@@ -36,9 +38,8 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     Wrappers that hold the real optimizer as `.optimizer`, as accelerate's does, are opened first. The state is made
     at the first `optimizer.step()`; before that the answer is 0.
     """
-    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-        optimizer = inner
-    return sum(tensor.nbytes for state in optimizer.state.values() for tensor in _tensors(state))
+    states = unwrap_optimizer(optimizer).state.values()
+    return sum(tensor.nbytes for state in states for tensor in _tensors(state))
 
 
 def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
