@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..files import check_writable, write_json
 from ..train import parse, prepare
+from ..train.arguments import as_arguments
 from ..train.checks import BUDGETS
 from ..train.chosen import ON_A_LIST
 from ..train.data import files_of
@@ -80,6 +81,11 @@ class Comparison:
     def model(self) -> str:
         return str(self.settings[self.methods[0]].get("model"))
 
+    @property
+    def first_rates(self) -> dict[str, float]:
+        """Method -> the first of its rates, where it does not matter which one is chosen."""
+        return {method: rates[0] for method, rates in self.rates.items()}
+
     @cached_property
     def tunes(self) -> bool:
         """Whether some method has several rates."""
@@ -120,12 +126,10 @@ class Comparison:
         Raises:
             WeightLoraError: Something is wrong with the settings, the data or the model.
         """
-        from ..train.arguments import as_arguments
-
         make = make_for("test", self.tunes)
         made = {}
         for method, settings in self.settings.items():
-            given = {**settings, "learning_rate": self.rates[method][0], "output_dir": str(self.directory)}
+            given = {**settings, "learning_rate": self.first_rates[method], "output_dir": str(self.directory)}
             made[method] = prepare(parse(as_arguments(given)), make=make).plan
         return made
 
