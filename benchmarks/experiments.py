@@ -13,7 +13,7 @@ from weightlora import __version__
 from weightlora.errors import ConfigError, DataError
 from weightlora.files import read_json
 from weightlora.train.result import Result, read_result
-from weightlora.train.wording import shown
+from weightlora.wording import shown
 
 __all__ = ["DEFAULTS", "OPTIONAL", "Run", "labels_in", "plan", "resolve", "tasks_in"]
 

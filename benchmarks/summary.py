@@ -9,12 +9,12 @@ from typing import Any
 
 from weightlora.compare.picture import draw_comparison
 from weightlora.compare.statistics import REFERENCES, paired, summarize
-from weightlora.compare.tables import render_markdown
 from weightlora.errors import DataError
 from weightlora.files import write_json, write_text
 from weightlora.train.result import Result
 
 from .results import load_results, notes
+from .tables import render_markdown
 
 __all__ = ["read_extended", "read_summary", "write_summary"]
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,9 +12,9 @@ from typing import Any
 
 from weightlora.errors import ConfigError
 from weightlora.files import write_json
-from weightlora.train.reading import check_name, is_file, read_yaml
+from weightlora.train.reading import check_name, read_yaml
 from weightlora.train.result import RESULT, Result
-from weightlora.train.wording import shown
+from weightlora.wording import shown
 
 from .experiments import Run
 
@@ -85,7 +86,7 @@ def label_of(cell: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     """The content of a sweep file, with every part of the type that it must have."""
-    if not is_file(path):
+    if not os.path.isfile(path):
         raise ConfigError(f"the sweep {path} is not a file: give the path of a sweep file.")
     content = {"with": {}, **read_yaml(path, f"the sweep {path}")}
     if content.keys() != KEYS:

@@ -77,6 +77,8 @@ def _timed_probe() -> Iterator[dict[str, float]]:
 
 def _evidence(experiment: Mapping[str, Any], job: Any) -> Any:
     """What records the evidence that the experiment asks for, or None."""
+    from accelerate.utils import send_to_device
+
     from .evidence import EvidenceCallback
 
     if "evidence" not in experiment:
@@ -85,14 +87,10 @@ def _evidence(experiment: Mapping[str, Any], job: Any) -> Any:
 
     def batch() -> dict[str, Any]:
         rows = [work.train[index] for index in range(min(size, len(work.train)))]
-        return {name: _to(value, device) for name, value in dict(work.collate(rows)).items()}
+        return send_to_device(dict(work.collate(rows)), device)
 
     leave_out_at = experiment["select_steps"] if experiment.get("leave_one_out", True) else None
     return EvidenceCallback(experiment["evidence"], batch, leave_out_at)
-
-
-def _to(value: Any, device: Any) -> Any:
-    return value.to(device) if hasattr(value, "to") else value
 
 
 def main() -> int:

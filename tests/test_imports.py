@@ -35,10 +35,10 @@ LAYERS = (
     {"config", "probe", "drawing"},
     {"rules", "engines", "recompute", "prefix", "fresh"},
     {"gradients", "stacks"},
-    {"adapters", "budget"},
+    {"adapters", "budget", "measure"},
     {"optimizers", "guard"},
-    {"extras", "files", "layers", "loaders", "saving", "tensors", "values"},
-    {"errors", "layout", "measure"},
+    {"extras", "files", "layers", "loaders", "saving", "tensors", "values", "wording"},
+    {"errors", "layout"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # Measuring is no part of the method.
@@ -147,7 +147,7 @@ def test_what_is_optional_says_what_installs_it() -> None:
     that is only asked for where it made the object at hand."""
     from weightlora.extras import INSTALLED_BY
 
-    brought, partners = {"tqdm", "transformers", "yaml"}, {"deepspeed", "trackio", "wandb"}
+    brought, partners = {"huggingface_hub", "tqdm", "transformers", "yaml"}, {"deepspeed", "trackio", "wandb"}
     files = [path for paths in rooms_of(PACKAGE).values() for path in paths]
     used = {name.split(".")[0] for path in files for _, name in third_party(path)}
     assert used - CORE - brought - partners <= set(INSTALLED_BY)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from exports import tree
 from models import BERT_TARGETS, adamw, batch, lora_bert, tiny_bert, train
 from peft import LoraConfig, PeftModel, get_peft_model
 from processes import nursery
@@ -18,14 +19,6 @@ from weightlora import WeightLora, WeightLoraConfig, save_run
 from weightlora.errors import StateError
 from weightlora.files import read_lines
 from weightlora.run import describe_selection
-
-
-def tree(directory: Path) -> dict[str, bytes | None]:
-    """Every path below the directory, hidden ones too, with the bytes of the files."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
-        for path in directory.rglob("*")
-    }
 
 
 def test_a_run_directory_has_these_files(tmp_path):

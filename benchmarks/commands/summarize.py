@@ -24,11 +24,10 @@ def summarize(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from weightlora.compare.tables import print_tables
-
     from ..pages.layout import write_layout
     from ..pages.side import write_pages
     from ..summary import read_extended, read_summary, write_summary
+    from ..tables import print_tables
 
     root = args.root or ROOT
     summary, remarks = (read_extended if args.json else read_summary)(root, args.tasks)

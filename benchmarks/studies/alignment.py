@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft import LoraConfig, get_peft_model
 from scipy import stats
 from sklearn.metrics import roc_auc_score
@@ -144,7 +145,7 @@ def _stream(subject: Subject, settings: AlignmentSettings, device: torch.device)
     rows = (subject.train[index] for index in itertools.cycle(order))
     while True:
         batch = subject.collate(list(itertools.islice(rows, settings.batch_size)))
-        yield {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+        yield send_to_device(dict(batch), device)
 
 
 def _read_choice(choice: Mapping[str, Any], names: Sequence[str]) -> tuple[set[str], dict[str, float | None]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from weightlora.adapters import find_adapters
@@ -95,7 +96,7 @@ def measure_case(
     model.to(device).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3) if trained else None
-    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    batch = send_to_device(dict(batch), device)
     gradients = 0
 
     def step(batch: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "read_state",
     "restore",
     "restore_",
+    "saved_shapes",
     "write_state",
 ]
 
@@ -247,6 +248,15 @@ def _shapes(model: PeftModel, adapter_name: str, save_embedding_layers: bool = F
     return {key: list(value.shape) for key, value in state.items()}
 
 
+def saved_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor in a file, by its name there. A damaged file raises a `StateError`."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, OSError) as error:
+        raise StateError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
+
+
 def _check_weights(model: nn.Module, adapter_name: str, directory: Path, waiting: Iterable[str]) -> None:
     """Where PEFT's file is in the checkpoint: PEFT would load what fits of it, and say nothing of the rest.
 
@@ -257,11 +267,7 @@ def _check_weights(model: nn.Module, adapter_name: str, directory: Path, waiting
     path = directory / ("" if adapter_name == "default" else adapter_name) / SAFETENSORS_WEIGHTS_NAME
     if not isinstance(model, PeftModel) or not path.is_file():
         return
-    try:
-        with safe_open(path, "pt") as file:
-            saved = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (SafetensorError, OSError) as error:
-        raise StateError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
+    saved = saved_shapes(path)
     own = _shapes(model, adapter_name)
     strange = [key for key in own if own[key] != saved.get(key)]
     extra = saved.keys() - own.keys()

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from .budget import Budget, plan_budgets
 from .errors import ConfigError
 from .rules import RULES
-from .values import check_fraction, check_int, check_keep, to_bytes
+from .values import check_fraction, check_int, check_keep, check_known, to_bytes
 
 Constraint = Literal["l0", "simplex"]
 RankBy = Literal["value", "magnitude"]
@@ -111,8 +111,7 @@ class WeightLoraConfig:
             ("expand", self.expand, get_args(Expand)),
             ("select_memory", self.select_memory, get_args(SelectMemory)),
         ):
-            if value not in known:
-                raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, known))}.")
+            check_known(name, value, known)
         self._check_budget()
         for name in ("warmup_steps", "threshold_every", "rounds", "probe_batches", "seed"):
             check_int(name, getattr(self, name), 0 if name in ("warmup_steps", "seed") else 1)

@@ -15,6 +15,7 @@ from .errors import DataError
 __all__ = [
     "append_lines",
     "check_writable",
+    "parse_line",
     "read_json",
     "read_lines",
     "replacing_directory",
@@ -101,15 +102,23 @@ def read_lines(path: Place) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):  # no line break after it: the process died while it wrote
-                break
-            raise DataError(f"{path}, line {number} is not JSON ({error}): delete that line.") from error
-        if not isinstance(entry, dict):
-            raise DataError(f"{path}, line {number} is not a JSON object: delete that line.")
-        entries.append(entry)
+            entries.append(parse_line(path, number, line))
+        except DataError as error:
+            if number < len(lines) or error.__cause__ is None:
+                raise
+            # It is not JSON, and no line break comes after it: the process died while it wrote.
     return entries
+
+
+def parse_line(path: Place, number: int, line: str | bytes) -> dict[str, Any]:
+    """The JSON object in a line of a file, which is named in the `DataError` if there is none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number} is not JSON ({error}): delete that line.") from error
+    if not isinstance(entry, dict):
+        raise DataError(f"{path}, line {number} is not a JSON object: delete that line.")
+    return entry
 
 
 def sha256_of(path: Place) -> str:

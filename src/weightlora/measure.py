@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
+
+from .optimizers import unwrap_optimizer
 
 __all__ = [
     "model_bytes",
@@ -35,9 +38,8 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     Wrappers that hold the real optimizer as `.optimizer`, as accelerate's does, are opened first. The state is made
     at the first `optimizer.step()`; before that the answer is 0.
     """
-    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-        optimizer = inner
-    return sum(tensor.nbytes for state in optimizer.state.values() for tensor in _tensors(state))
+    states = unwrap_optimizer(optimizer).state.values()
+    return sum(tensor.nbytes for state in states for tensor in _tensors(state))
 
 
 def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
@@ -68,7 +70,7 @@ def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
         return tensor.detach()  # a tensor with its grad_fn, saved by that very node, would hold the graph for ever
 
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    inputs = send_to_device(dict(batch), device)
     hooks = torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor)
     with _as_found(model, device), torch.enable_grad(), hooks:
         output = model(**inputs)

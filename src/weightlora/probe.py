@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from .adapters import LoraAdapter, base_model_of
@@ -24,7 +25,7 @@ from .errors import ConfigError, DataError, ModelError, TrainingError
 from .loaders import same_batches
 from .recompute import recomputed
 from .rules import Rule, check_finite
-from .tensors import local, unchanged_weights
+from .tensors import leaves_of, local, unchanged_weights
 
 SCALE = 1024.0
 """Gradients are computed this many times as large: exact in binary, and float16 does not lose the small ones."""
@@ -151,8 +152,7 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
         raise DataError(
             f"a batch is a {type(batch).__name__}: give mappings from the names of the model's inputs to tensors."
         )
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in dict(batch).items()}
+    inputs = send_to_device(dict(batch), next(model.parameters()).device)
     return getattr(model(**inputs), "loss", None)
 
 
@@ -167,7 +167,7 @@ def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
 
     def spares(batch: Any) -> Any:
         value = loss(batch)
-        for leaf in _leaves_of(value):
+        for leaf in leaves_of(value):
             if id(leaf) not in own and not any(seen() is leaf for seen, _ in before):
                 before.append((weakref.ref(leaf), leaf.grad))
                 leaf.grad = None
@@ -179,20 +179,6 @@ def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
         for seen, gradient in before:
             if (leaf := seen()) is not None:
                 leaf.grad = gradient
-
-
-def _leaves_of(value: Any) -> Iterator[Tensor]:
-    """The tensors to which the backward pass of a value gives gradients."""
-    waiting, seen = [getattr(value, "grad_fn", None)], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if torch.is_tensor(leaf) and leaf.is_leaf:
-            yield leaf
-        waiting += [inner for inner, _ in node.next_functions]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,20 @@ def local(tensor: Tensor) -> Tensor:
         shown: Tensor = _SHOWN[tensor][0]
         return shown
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def leaves_of(value: Any) -> Iterator[Tensor]:
+    """The tensors to which the backward pass of a value gives gradients."""
+    waiting, seen = [getattr(value, "grad_fn", None)], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if torch.is_tensor(leaf) and leaf.is_leaf:
+            yield leaf
+        waiting += [inner for inner, _ in node.next_functions]
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -2,13 +2,20 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 from .errors import ConfigError
 
-__all__ = ["check_fraction", "check_int", "check_keep", "to_bytes"]
+__all__ = ["check_fraction", "check_int", "check_keep", "check_known", "to_bytes"]
 
 UNITS = {"B": 1, **{f"{p}B": 1000 ** (i + 1) for i, p in enumerate("KMGT")}}
 UNITS |= {f"{p}iB": 1024 ** (i + 1) for i, p in enumerate("KMGT")}
+
+
+def check_known(name: str, value: object, known: Iterable[str]) -> None:
+    """Raise a `ConfigError` unless a setting is one of the known values."""
+    if value not in (names := list(known)):
+        raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, names))}.")
 
 
 def check_int(name: str, value: object, smallest: int) -> None:

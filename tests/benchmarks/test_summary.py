@@ -4,9 +4,9 @@ import json
 
 import pytest
 from benchmarks.summary import read_extended, read_summary, write_summary
+from benchmarks.tables import render_markdown
 from stored import result, store
 
-from weightlora.compare.tables import render_markdown
 from weightlora.errors import DataError
 
 

@@ -192,7 +192,7 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         ),
         (
             ["--ranks", "alike"],
-            "ranks='alike' is not known: choose one of equal, proportional.",
+            "ranks='alike' is not known: choose one of 'equal', 'proportional'.",
         ),
         (
             ["--group", "layer", "--keep_parameters", "150", "--keep", "1"],

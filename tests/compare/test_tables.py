@@ -3,13 +3,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from weightlora.compare.statistics import paired
-from weightlora.compare.tables import difference, markdown_table, print_table, render_markdown
-
-
-def row(mean, ci, **versus):
-    loss = {"mean": mean, "ci": ci}
-    metric = {"name": "accuracy", "mean": 0.5, "ci": None}
-    return {"seeds": 2, "loss": loss, "metric": metric, "trainable_parameters": 1234, **versus, "jaccard": 0.5}
+from weightlora.compare.tables import difference, markdown_table, print_table
 
 
 def test_a_difference_is_marked_where_its_interval_excludes_zero():
@@ -17,16 +11,6 @@ def test_a_difference_is_marked_where_its_interval_excludes_zero():
     assert difference(paired({0: 0.6, 1: 0.7}, {0: 0.5, 1: 0.6})) == "+0.1000 ± 0.0000 ▲"
     assert difference({"mean": -0.1, "ci": 0.2}) == "-0.1000 ± 0.2000"
     assert difference({"mean": -0.1, "ci": None}) == "-0.1000" and difference(None) == ""
-
-
-def test_the_columns_are_those_of_the_references_in_the_summary():
-    rows = {"a": row(0.4, 0.01, vs_lora={"mean": -0.1, "ci": 0.01, "wins": 2}), "lora": row(0.5, 0.01, vs_lora=None)}
-    text = render_markdown({"tasks": {"t_1": rows}}, ["careful"])
-    assert text.startswith(
-        "## t\\_1\n\n| method | seeds | loss | accuracy | trainable parameters | vs lora | Jaccard |"
-    )
-    assert "| a | 2 | 0.4000 ± 0.0100 | 0.5000 | 1,234 | -0.1000 ± 0.0100 ▼ (2) | 0.50 |" in text
-    assert text.endswith("## Notes\n\n- careful\n")
 
 
 @given(st.lists(st.lists(st.text(max_size=12), min_size=3, max_size=3), min_size=1, max_size=4))

@@ -71,13 +71,6 @@ def test_two_runs_of_one_name_are_named_by_their_paths(tmp_path: Path):
 def test_what_is_no_run_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="does not exist: give the directory of a run"):
         read_run(tmp_path / "missing")
-    with pytest.raises(DataError, match=r"is empty: a run writes selection\.json when its training begins"):
-        read_run(tmp_path)
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"is not the directory of a run, because it has no selection\.json"):
-        read_run(tmp_path)
-    with pytest.raises(DataError, match="is a file: give the directory of the run"):
-        read_run(tmp_path / "notes.txt")
 
 
 def test_a_run_without_a_step_is_refused(tmp_path: Path):

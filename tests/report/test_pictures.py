@@ -70,7 +70,7 @@ def test_the_picture_is_written_whole(tmp_path: Path, layers: int, widest: int):
 
 
 def test_what_is_no_selection_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match=r"holds no selection\.json: give the directory of a run"):
+    with pytest.raises(DataError, match=r"is empty: a run writes selection\.json when"):
         draw_selection(tmp_path)
     (tmp_path / "selection.json").write_text('{"adapters": []}')
     with pytest.raises(DataError, match="lists no adapters"):

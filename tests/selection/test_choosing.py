@@ -281,6 +281,6 @@ def test_what_cannot_work_is_one_sentence(call, error, message):
 def test_a_model_that_processes_share_is_refused():
     model = lora_bert()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ddp, "holds", classmethod(lambda cls, model, optimizer: True))
+        patch.setattr(Ddp, "holds", classmethod(lambda cls, model: True))
         with pytest.raises(ModelError, match=r"spreads the model over processes, and select\(\) works in one"):
             weightlora.select(model, BATCHES, config())

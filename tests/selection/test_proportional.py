@@ -53,7 +53,7 @@ def test_a_budget_below_the_best_module_at_rank_1_is_refused():
 @pytest.mark.parametrize(
     ("ranks", "settings", "group", "message"),
     [
-        ("large", {}, "none", "ranks='large' is not known: choose one of equal, proportional."),
+        ("large", {}, "none", "ranks='large' is not known: choose one of 'equal', 'proportional'."),
         ("proportional", {"select_steps": 9}, "none", "and selection='credit' makes none: set selection='gradient'."),
         ("proportional", {"keep": 3}, "none", "and keep=3 is a number of modules: set keep_parameters."),
         ("proportional", {}, "qkv", "ranks='proportional' compares single modules: leave group='qkv' out."),

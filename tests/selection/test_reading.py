@@ -42,8 +42,15 @@ def test_damage_is_named(case, tmp_path):
 
 
 def test_a_directory_that_is_no_run(tmp_path):
-    with pytest.raises(DataError, match=r"holds no selection\.json: give the directory of a run"):
+    with pytest.raises(DataError, match="does not exist: give the directory of a run"):
+        read_values(tmp_path / "missing")
+    with pytest.raises(DataError, match=r"is empty: a run writes selection\.json when its training begins"):
         read_values(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"is not the directory of a run, because it has no selection\.json"):
+        read_values(tmp_path)
+    with pytest.raises(DataError, match="is a file: give the directory of the run"):
+        read_values(tmp_path / "notes.txt")
     (tmp_path / "selection.json").write_text('{"format": 1,')
     with pytest.raises(DataError, match="is not whole JSON"):
         read_values(tmp_path)

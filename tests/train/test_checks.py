@@ -21,7 +21,10 @@ from weightlora.values import to_bytes
         (["--learning_rate", -1], "learning_rate=-1.0 is too small"),
         (["--num_train_epochs", "inf"], "num_train_epochs=inf is too large"),
         (["--cache_prefix", "--max_cache_bytes", 0], "max_cache_bytes=0 is too small: give at least 1"),
-        (["--cache_prefix", "--prefix_dropout", "on"], "prefix_dropout='on' is not known: choose one of refuse, off"),
+        (
+            ["--cache_prefix", "--prefix_dropout", "on"],
+            "prefix_dropout='on' is not known: choose one of 'refuse', 'o",
+        ),
         (["--cache_prefix", "--method", "full"], "cache_prefix needs frozen blocks, and full trains all: drop one"),
         (["--seed", -1], "seed=-1 is too small"),
         (["--seed", 2**32], "seed=4294967296 is too large"),

@@ -151,7 +151,7 @@ def test_experts_are_parameters(tmp_path: Path):
 
 def test_a_run_without_a_choice_is_refused(chosen, tmp_path: Path):
     directory, selection = chosen
-    with pytest.raises(DataError, match=r"holds no selection\.json"):
+    with pytest.raises(DataError, match=r"is empty: a run writes selection\.json when"):
         chosen_targets(str(tmp_path), tiny_bert(), {})
     replace(selection, phase="select", step=7).save(tmp_path / "early")
     with pytest.raises(DataError, match=r"early has made no choice yet \(step 7\)"):

@@ -58,7 +58,7 @@ def test_another_rank_is_refused(resumed, world: Path, tmp_path: Path):
         ("run", "lora", "is not a checkpoint. It holds checkpoint-2: name one of them, or pass True"),
         ("run", "weightlora", "is not a checkpoint. It holds checkpoint-2: name one of them, or pass True"),
         ("bare", "lora", "has no adapter_model.safetensors, so it is not of a run that trained adapters"),
-        ("cut", "lora", "adapter_model.safetensors cannot be read"),
+        ("cut", "lora", "adapter_model.safetensors is damaged"),
     ],
 )
 def test_what_cannot_be_resumed_is_one_sentence(resumed, saved: Path, tmp_path: Path, checkpoint, method, message):

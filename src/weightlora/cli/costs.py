@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 from transformers import TrainerCallback
 
@@ -68,8 +69,7 @@ def time_in_turns(models: Sequence[nn.Module], batch: Mapping[str, Any], rounds:
         batch: What all of them read.
         rounds: Those that count; one more comes before them.
     """
-    device = next(models[0].parameters()).device
-    inputs = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+    inputs = send_to_device(dict(batch), next(models[0].parameters()).device)
     found: list[list[float]] = []
     for _ in range(rounds + 1):
         found.append([])

@@ -162,7 +162,8 @@ def with_selection(recipe: "Recipe", own: argparse.Namespace) -> "Recipe":
 
     from ..errors import ConfigError
     from ..rules import RULES
-    from ..train.arguments import nearest, parse_json
+    from ..train.arguments import parse_json
+    from ..wording import nearest
 
     arguments, training = recipe.method, recipe.training
     options = parse_json("method_options", arguments.method_options)

@@ -111,7 +111,7 @@ def method_of(recipe: "Recipe") -> str:
 
 def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     """Print what will happen; `to_choice` leaves out what comes after the choice."""
-    from ..train.wording import shortened
+    from ..wording import shortened
 
     plan = job.plan
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())

@@ -42,8 +42,7 @@ class LineWatcher:
         """Say how many runs there are."""
         names = {run.name for run, _ in done}
         kinds = [run.method for run in comparison.tuning_runs() if run.name not in names]
-        finals = comparison.runs({method: rates[0] for method, rates in comparison.rates.items()})
-        kinds += [run.method for run in finals if run.name not in names]
+        kinds += [run.method for run in comparison.runs(comparison.first_rates) if run.name not in names]
         self._clock, self._total, self._done = Clock(kinds, self._jobs), total, len(done)
         for run, result in done:
             self._clock.know(run.method, result.wall_seconds)

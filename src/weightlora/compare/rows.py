@@ -16,8 +16,8 @@ from ..train.plan import MakeWork
 from ..train.rows import numbered
 from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
-from ..train.wording import shown
 from ..train.work import Source, Work
+from ..wording import shown
 
 __all__ = ["FEWEST_ROWS", "TEST", "VALIDATION", "make_for", "partition", "split_rows"]
 

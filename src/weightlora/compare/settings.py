@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..train.reading import check_name
-from ..train.wording import first_line, shown
+from ..wording import first_line, shown
 
 __all__ = ["FORMAT", "MOST_SEEDS", "SETTINGS", "read_settings"]
 

@@ -1,6 +1,7 @@
 """What a comparison is: methods, seeds, learning rates, and the arguments that all runs share."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,14 +11,14 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..files import check_writable, write_json
 from ..train import parse, prepare
-from ..train.arguments import nearest
+from ..train.arguments import as_arguments
 from ..train.checks import BUDGETS
 from ..train.chosen import ON_A_LIST
 from ..train.data import files_of
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.plan import Plan
-from ..train.reading import is_directory, is_file
 from ..train.tasks import find_task
+from ..wording import nearest
 from .rows import make_for
 from .runs import PLACES, Run, fingerprint
 from .settings import FORMAT, MOST_SEEDS, SETTINGS, read_settings
@@ -36,7 +37,7 @@ METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
 FOR_BENCHMARKS = (*IN_BENCHMARKS, "subset", "rival", "random-without", "by-gradient", "faster", "sampled")
 """Methods of the repository's own experiments, which this package does not have."""
-OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
+OURS = {"seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
 OF_THE_CALL = ("output_dir", "disable_tqdm", "dry_run")
 """Arguments that are no settings of the runs."""
@@ -80,6 +81,11 @@ class Comparison:
     def model(self) -> str:
         return str(self.settings[self.methods[0]].get("model"))
 
+    @property
+    def first_rates(self) -> dict[str, float]:
+        """Method -> the first of its rates, where it does not matter which one is chosen."""
+        return {method: rates[0] for method, rates in self.rates.items()}
+
     @cached_property
     def tunes(self) -> bool:
         """Whether some method has several rates."""
@@ -120,12 +126,10 @@ class Comparison:
         Raises:
             WeightLoraError: Something is wrong with the settings, the data or the model.
         """
-        from ..train.arguments import as_arguments
-
         make = make_for("test", self.tunes)
         made = {}
         for method, settings in self.settings.items():
-            given = {**settings, "learning_rate": self.rates[method][0], "output_dir": str(self.directory)}
+            given = {**settings, "learning_rate": self.first_rates[method], "output_dir": str(self.directory)}
             made[method] = prepare(parse(as_arguments(given)), make=make).plan
         return made
 
@@ -240,18 +244,18 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
     recipe = parse([*arguments, "--method", method, "--output_dir", "."])
     given = {name: value for name, value in recipe.given.items() if name not in OF_THE_CALL}
     for name, instead in OURS.items():
-        if name != "method" and name in given:
+        if name in given:
             remedy = f"give {instead}" if instead else "run the same command again, which continues"
             raise ConfigError(f"--{name} is set by the comparison itself: {remedy}.")
     if given.get("load_best_model_at_end"):
         raise ConfigError("--load_best_model_at_end needs checkpoints, and a comparison keeps none: leave it out.")
     given.setdefault("task", "text-classification")
     for name in FILES:
-        if (value := given.get(name)) and not is_file(Path(value)):
+        if (value := given.get(name)) and not os.path.isfile(value):
             kinds = "a GGUF file" if name == "gguf_file" else "JSON Lines, JSON, CSV, TSV or Parquet"
             raise DataError(f"--{name} {value} is not a file: give {kinds}.")
     for name in (*FILES, "model", "tokenizer", "dataset"):
-        if (value := given.get(name)) and (is_file(Path(value)) or is_directory(Path(value))):
+        if (value := given.get(name)) and (os.path.isfile(value) or os.path.isdir(value)):
             given[name] = str(Path(value).resolve())
     return {**PLAIN, **given}
 
@@ -260,12 +264,12 @@ def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     """The files that a comparison reads: argument, or name in the directory of the data set or the model -> path."""
     found = {name: Path(given[name]) for name in FILES if given.get(name)}
     task, directory = find_task(given["task"]), Path(given.get("dataset") or "")
-    if given.get("dataset") and is_directory(directory):
+    if given.get("dataset") and os.path.isdir(directory):
         for split in ("train", *task.evaluation):
             files = files_of(directory, given.get("dataset_config") or task.config, split)
             found |= {str(file.relative_to(directory)): file for file in files}
     for name in ("model", "tokenizer"):
-        if given.get(name) and is_directory(folder := Path(given[name])):
+        if given.get(name) and os.path.isdir(folder := Path(given[name])):
             found |= {f"{name}/{file.name}": file for kind in OF_MODELS for file in sorted(folder.glob(kind))}
     return found
 

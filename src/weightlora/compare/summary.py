@@ -46,7 +46,9 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
     rates = choose_rates(comparison.rates, tuned)
     found = read_results(comparison.runs(rates))
     if not found:
-        there = any(run.output.exists() for run in (*comparison.tuning_runs(), *comparison.runs(_first(comparison))))
+        there = any(
+            run.output.exists() for run in (*comparison.tuning_runs(), *comparison.runs(comparison.first_rates))
+        )
         raise DataError(
             f"the results in {comparison.directory} are of another version than {__version__}, or damaged: run the "
             "comparison again, which sets them aside."
@@ -78,10 +80,6 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
             *_notes(rows),
         ],
     }
-
-
-def _first(comparison: Comparison) -> dict[str, float]:
-    return {method: rates[0] for method, rates in comparison.rates.items()}
 
 
 def write_summary(comparison: Comparison) -> tuple[dict[str, Any], list[Path]]:

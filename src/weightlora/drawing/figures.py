@@ -1,5 +1,6 @@
 """Parts of pictures: rows with seeds, means and intervals."""
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ __all__ = [
     "draw_legend",
     "draw_mean",
     "draw_means",
+    "encode",
     "limits",
     "mean_marker",
     "new_figure",
@@ -45,16 +47,22 @@ def save(figure: Any, path: str | os.PathLike[str]) -> Path:
     return write(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
 
 
-def pixels(figure: Any) -> Any:
-    """The figure as an array of bytes, shape `(height, width, 3)`, at 150 dots per inch."""
-    import io
-
-    from matplotlib.image import imread
+def encode(figure: Any, kind: str) -> bytes:
+    """The figure as a file, `"png"` or `"svg"`, with a narrow margin. Two drawings of one thing are the same file."""
+    from matplotlib import rc_context
 
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
-    file.seek(0)
-    return (imread(file)[:, :, :3] * 255).round().astype("uint8")
+    metadata = {"Date": None} if kind == "svg" else {}
+    with rc_context({"svg.hashsalt": "weightlora"}):
+        figure.savefig(file, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.15, metadata=metadata)
+    return file.getvalue()
+
+
+def pixels(figure: Any) -> Any:
+    """The figure as an array of bytes, shape `(height, width, 3)`, at 150 dots per inch."""
+    from matplotlib.image import imread
+
+    return (imread(io.BytesIO(encode(figure, "png")))[:, :, :3] * 255).round().astype("uint8")
 
 
 def set_rows(axes: Any, names: Sequence[str]) -> None:

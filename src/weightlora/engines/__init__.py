@@ -38,4 +38,4 @@ def engine_for(model: nn.Module, optimizer: Optimizer) -> Engine:
         ModelError: If parameters cannot leave what holds the model.
     """
     refuse_fixed(model, optimizer)
-    return next(engine() for engine in ENGINES if engine.holds(model, optimizer))
+    return next(engine() for engine in ENGINES if engine.holds(model))

@@ -36,7 +36,7 @@ class Engine:
         self._agreed = True
 
     @classmethod
-    def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
+    def holds(cls, model: nn.Module) -> bool:
         """Whether this engine holds the model. Asked of those in `ENGINES` alone."""
         return True
 

@@ -6,7 +6,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from ..adapters import unwrap_model
 from ..errors import TrainingError
@@ -26,7 +25,7 @@ class Ddp(Engine):
         self._wrappers: list[DistributedDataParallel] | None = None
 
     @classmethod
-    def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
+    def holds(cls, model: nn.Module) -> bool:
         return dist.is_available() and dist.is_initialized()
 
     def attach(self, model: nn.Module) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from torch.optim import Optimizer
 
 from ..adapters import unwrap_model
 from ..errors import ModelError
@@ -21,7 +20,7 @@ class Fsdp2(Engine):
     can_grow = False
 
     @classmethod
-    def holds(cls, model: nn.Module, optimizer: Optimizer) -> bool:
+    def holds(cls, model: nn.Module) -> bool:
         return any(True for _ in _shard_groups(model))
 
     def attach(self, model: nn.Module) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..adapters import base_model_of, find_adapters
 from ..errors import ModelError
+from ..wording import first_line
 from .source import PREFIX, Place
 
 __all__ = ["TENSORS", "Base", "is_lost"]
@@ -199,11 +200,8 @@ class Base:
         return getattr(transformers, names[0], transformers.AutoModel)
 
     def _missing(self, error: Exception) -> ModelError:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         what = "cannot be found" if is_lost(self.name) else "cannot be loaded"
-        return ModelError(
-            f"the base model {self.name} {what} ({lines[0].rstrip('.')}): give it with {BASE}{self._or()}."
-        )
+        return ModelError(f"the base model {self.name} {what} ({first_line(error)}): give it with {BASE}{self._or()}.")
 
     def _or(self) -> str:
         return f", or compare the tensors alone with {TENSORS}" if self.optional else ""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..adapters import find_adapters
 from ..errors import ModelError
+from ..wording import first_line
 from .base import BASE, TENSORS
 from .pairs import Pair, difference
 from .source import PREFIX
@@ -166,9 +167,9 @@ def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     try:
         found = model.eval()(**batch)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
-            f"the base model does not run on random tokens ({reason}): compare the tensors alone, with {TENSORS}."
+            f"the base model does not run on random tokens ({first_line(error)}): compare the tensors alone, with "
+            f"{TENSORS}."
         ) from error
     values = found.values() if isinstance(found, Mapping) else [found]
     return torch.cat([v.flatten().double() for v in values if isinstance(v, Tensor) and v.is_floating_point()])

@@ -15,6 +15,7 @@ from ..errors import ConfigError, DataError
 from ..extras import require
 from ..files import replacing_directory, write_json
 from ..run import check_empty
+from ..wording import nearest
 from .base import Base, is_lost
 from .checks import Outputs, check_shapes, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
 from .features import check_features, check_tied
@@ -25,7 +26,7 @@ from .mlx import read_mlx, write_mlx
 from .pairs import Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
-from .source import Source, check_final, find_adapter, read_source
+from .source import PREFIX, Source, check_final, find_adapter, read_source
 
 __all__ = ["PROFILES", "Exported", "export_adapter"]
 
@@ -234,17 +235,14 @@ def _dtype_of(source: Source) -> torch.dtype:
 
 def _modules(source: Source) -> set[str]:
     """Names of the modules that are saved whole."""
-    return {key.removeprefix("base_model.model.").rpartition(".")[0] for key in source.heads}
+    return {key.removeprefix(PREFIX).rpartition(".")[0] for key in source.heads}
 
 
 def _check_settings(profile: str, dtype: str | None, check: str, complete_fused: bool) -> None:
-    from difflib import get_close_matches
-
     for name, value, known in (("profile", profile, PROFILES), ("dtype", dtype, DTYPES), ("check", check, CHECKS)):
         if value is not None and value not in known:
-            near = get_close_matches(str(value), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
-            raise ConfigError(f"{name}={value!r} is unknown: {hint}")
+            hint = nearest(str(value), known) or f": choose one of {', '.join(known)}"
+            raise ConfigError(f"{name}={value!r} is unknown{hint}.")
     if profile == "gguf":
         require("gguf")
     if complete_fused and profile not in ("portable", "compact"):

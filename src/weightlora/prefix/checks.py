@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import ConfigError, DataError
 from ..files import check_writable
+from ..values import check_known
 from .cut import Cut, check_dropout, find_cut, identity_of
 from .store import check_identity
 
@@ -34,10 +35,7 @@ def check_prefix(
     Raises:
         WeightLoraError: Something does not fit.
     """
-    if prefix_dropout not in PREFIX_DROPOUT:
-        raise ConfigError(
-            f"prefix_dropout={prefix_dropout!r} is not known: choose one of {', '.join(map(repr, PREFIX_DROPOUT))}."
-        )
+    check_known("prefix_dropout", prefix_dropout, PREFIX_DROPOUT)
     if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
         raise ConfigError(f"max_bytes={max_bytes!r} is not a number of bytes: give a whole number above 0, or None.")
     check_writable(directory)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, TrainingError
+from ..tensors import leaves_of
 from .cut import LEAVE_OUT, Cut, trains
 from .places import entering, passed_over
 from .rows import Rows
@@ -131,15 +132,9 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 def _check_graph(entered: Tensor, backbone: nn.Module) -> None:
     """Raise a `ModelError` if hidden states come from a parameter that trains."""
     names = {id(parameter): name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
-    todo, met = [entered.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in met:
-            continue
-        met.add(node)
-        if (name := names.get(id(getattr(node, "variable", None)))) is not None:
+    for leaf in leaves_of(entered):
+        if (name := names.get(id(leaf))) is not None:
             raise ModelError(trains(f"{name} of {type(backbone).__name__}"))
-        todo += [following for following, _ in node.next_functions]
 
 
 def _check_repeat(far: float, allowed: float, cut: Cut, off: bool) -> None:

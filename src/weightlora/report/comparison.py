@@ -6,7 +6,7 @@ from typing import Any
 from ..drawing.curves import log_figure
 from ..layout import lay_out
 from .gather import RunReport
-from .sections import LEVELS, NOTHING, PAGE, draw_chart, format_cost, level_of, place_cells
+from .sections import LEVELS, NOTHING, PAGE, as_text, draw_chart, format_cost, level_of, place_cells
 
 __all__ = ["compare_runs"]
 
@@ -55,10 +55,10 @@ def _overview(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[str
             value = None if cost is None else cost.after if chosen else cost.before
             before = found.get("before")
             text = found.get("after") if chosen else f"{before} before" if before else ""
-            cells.append({"value": "" if value is None else str(value), "text": text or ""})
+            cells.append({"value": as_text(value), "text": text or ""})
         for split, name in metrics:
             result = run.outcome.get(split, {}).get(name)
-            cells.append({"value": _text(result), "text": "" if result is None else f"{result:.4g}"})
+            cells.append({"value": as_text(result), "text": "" if result is None else f"{result:.4g}"})
         lines.append({"id": identifier, "name": run.name, "cells": cells})
     header = ["run", "rule", *costs, *(f"{split} {name.replace('_', ' ')}" for split, name in metrics)]
     return {"header": header, "lines": lines}
@@ -115,9 +115,5 @@ def _differences(runs: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
         for run in runs
     ]
     names = dict.fromkeys(name for table in tables for name in table)
-    found = [(name, [_text(table.get(name)) for table in tables]) for name in names]
+    found = [(name, [as_text(table.get(name)) for table in tables]) for name in names]
     return [(name, values) for name, values in found if len(set(values)) > 1]
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)

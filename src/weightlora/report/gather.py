@@ -11,7 +11,6 @@ from ..config import WeightLoraConfig
 from ..drawing.picture import score_label
 from ..errors import DataError, StateError, WeightLoraError
 from ..layout import lay_out
-from ..run import SELECTION
 from ..selection import Selection
 from ..selection.formats import FORMATS
 from .costs import Cost, costs_of, read_outcome
@@ -184,7 +183,6 @@ def read_run(directory: str | os.PathLike[str]) -> RunReport:
         ```
     """
     path = Path(directory)
-    _check_run(path)
     selection = Selection.load(path)
     history = read_history(path, len(selection.modules))
     if not selection.final and not history.steps:
@@ -229,19 +227,6 @@ def read_runs(directories: Sequence[str | os.PathLike[str]]) -> list[RunReport]:
 def as_data(runs: Sequence[RunReport]) -> dict[str, Any]:
     """What `weightlora show --json` prints."""
     return {"format": 1, "runs": [run.to_dict() for run in runs]}
-
-
-def _check_run(path: Path) -> None:
-    """Raise a `DataError` unless the directory has a `selection.json`."""
-    if (path / SELECTION).is_file():
-        return
-    if not path.exists():
-        raise DataError(f"{path} does not exist: give the directory of a run.")
-    if not path.is_dir():
-        raise DataError(f"{path} is a file: give the directory of the run, which has {SELECTION} in it.")
-    if not any(path.iterdir()):
-        raise DataError(f"{path} is empty: a run writes {SELECTION} when its training begins, so ask again then.")
-    raise DataError(f"{path} is not the directory of a run, because it has no {SELECTION}: give one that has.")
 
 
 def _grid_and_modules(selection: Selection, history: History, scores: Sequence[float | None]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a run directory says about its steps, thinned to what a picture can show."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DataError
-from ..files import read_json, read_lines
+from ..files import parse_line, read_json, read_lines
 from ..run import HISTORY, LOG
 
 __all__ = ["Decision", "History", "read_history", "read_log", "thin"]
@@ -68,7 +67,7 @@ def read_history(directory: Path, modules: int) -> History:
         decisions, needed = [], set()
         for number, offset, line in _whole_lines(file):
             if b'"kept"' in line:
-                decisions.append(_decision(_parse(path, number, line), path, number))
+                decisions.append(_decision(parse_line(path, number, line), path, number))
                 needed.add(len(places) - 1)
             else:
                 places.append((number, offset))
@@ -77,7 +76,7 @@ def read_history(directory: Path, modules: int) -> History:
         steps, scores = [], []
         for number, offset in (places[index] for index in chosen):
             file.seek(offset)
-            entry = _parse(path, number, file.readline())
+            entry = parse_line(path, number, file.readline())
             values = entry.get("score")
             if not (isinstance(values, list) and len(values) == modules and all(map(_is_number, values))):
                 raise DataError(f"{path}, line {number} has no score for each of the {modules} modules: delete it.")
@@ -121,16 +120,6 @@ def _whole_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
         if line.strip() and line.endswith(b"\n"):
             yield number, offset, line
         offset += len(line)
-
-
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number} is not JSON ({error}): delete that line.") from error
-    if not isinstance(entry, dict):
-        raise DataError(f"{path}, line {number} is not a JSON object: delete that line.")
-    return entry
 
 
 def _decision(entry: dict[str, Any], path: Path, number: int) -> Decision:

@@ -10,7 +10,7 @@ from typing import Any
 from ..extras import require
 from .comparison import compare_runs
 from .gather import RunReport
-from .sections import describe_run
+from .sections import LEVELS, describe_run, level_colours
 
 __all__ = ["render_page"]
 
@@ -63,8 +63,6 @@ def render_page(runs: Sequence[RunReport]) -> str:
 
 def level_styles() -> str:
     """CSS for the shades of the grid: a class each, its colour in light and in dark, and a text colour on it."""
-    from .sections import LEVELS, level_colours
-
     rules = []
     for level in range(LEVELS):
         (light, light_ink), (dark, dark_ink) = level_colours(level)

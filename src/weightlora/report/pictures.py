@@ -1,12 +1,12 @@
 """The pictures of a run as files: the choice, the scores over the steps, the budgets, and the loss."""
 
-import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..drawing.curves import frontier_figure, log_figure, scores_figure
+from ..drawing.figures import encode
 from ..drawing.picture import selection_figure
 from ..files import write
 from ..selection.reading import read_values
@@ -38,7 +38,7 @@ def draw_pictures(run: RunReport, kind: str, names: tuple[str, ...] | None = Non
         kind: `"png"` or `"svg"`.
         names: Only these; all if None.
     """
-    return {name: _encode(draw(), kind) for name, draw in figures_of(run).items() if names is None or name in names}
+    return {name: encode(draw(), kind) for name, draw in figures_of(run).items() if names is None or name in names}
 
 
 def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
@@ -55,18 +55,8 @@ def draw_selection(run_directory: str | os.PathLike[str]) -> Path:
         ```
     """
     directory = Path(run_directory)
-    picture = _encode(selection_figure(read_values(directory)), "png")
+    picture = encode(selection_figure(read_values(directory)), "png")
     return write(directory / "selection.png", lambda partial: partial.write_bytes(picture))
-
-
-def _encode(figure: Any, kind: str) -> bytes:
-    from matplotlib import rc_context
-
-    file = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}  # two drawings of one run are the same file
-    with rc_context({"svg.hashsalt": "weightlora"}):
-        figure.savefig(file, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.15, metadata=metadata)
-    return file.getvalue()
 
 
 def _selection(run: RunReport) -> Any:

@@ -15,6 +15,7 @@ from .gather import ModuleRow, RunReport
 __all__ = [
     "LEVELS",
     "NOTHING",
+    "as_text",
     "describe_run",
     "draw_chart",
     "format_cost",
@@ -233,11 +234,11 @@ def _module(module: ModuleRow, index: int, identifier: str) -> dict[str, Any]:
         "kept": module.kept,
         "score": "" if module.score is None or not math.isfinite(module.score) else module.score,
         "score_text": "" if module.score is None else f"{module.score:.4g}",
-        "place": _text(module.place),
-        "rank": _text(module.rank),
+        "place": as_text(module.place),
+        "rank": as_text(module.rank),
         "parameters": module.parameters,
         "parameters_text": f"{module.parameters:,}",
-        "seeds": _text(module.seeds),
+        "seeds": as_text(module.seeds),
         "why": module.why,
     }
 
@@ -246,7 +247,8 @@ def _line(index: int, identifier: str) -> str:
     return f"{identifier}-scores-{LINE_ID.format(index)}"
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as text; nothing for None."""
     return "" if value is None else str(value)
 
 

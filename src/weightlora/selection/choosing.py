@@ -1,14 +1,13 @@
 """`select`: the answer to "what do I put under `target_modules`?" for a model in memory."""
 
-import random
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
+from accelerate.utils import set_seed
 from peft import LoraConfig
 from torch import nn
 from torch.optim import AdamW
@@ -146,7 +145,7 @@ def _run(
 ) -> tuple[Selection, Starts]:
     """One selection, with the adapters before it."""
     with borrowed(model) as before, same_batches(loader), torch.enable_grad(), bar:
-        _seed(config.seed)
+        set_seed(config.seed % 2**32)  # what adapters, dropout, samplers and collators draw from
         ready = adapted(model, lora)
         trainable = [parameter for parameter in ready.parameters() if parameter.requires_grad]
         before.keep_values(trainable)
@@ -164,13 +163,6 @@ def _run(
         if selector.phase != "train":
             _train_to_decision(selector, loader, bar)
         return Selection.of(selector), starts
-
-
-def _seed(seed: int) -> None:
-    """Seed what adapters, dropout, samplers and collators draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _train_to_decision(selector: WeightLora, loader: Iterable[Any], bar: Any) -> None:

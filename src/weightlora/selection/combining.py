@@ -11,6 +11,7 @@ from ..adapters import LoraAdapter
 from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..rules import RULES
+from ..values import check_int
 from .groups import check_groups, choose, complete, labels_for, mean_ranks, of_groups
 from .proportional import Growth, check_ranks, check_start, ranks_in_proportion
 from .record import Selection
@@ -75,8 +76,7 @@ def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Starts | None
         starts: The adapters, once they are known.
     """
     group, seeds, ranks = wishes
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ConfigError(f"seeds={seeds!r} must be a whole number of at least 1.")
+    check_int("seeds", seeds, 1)
     labels = labels_for([] if starts is None else list(starts.sizes), group)
     check_ranks(ranks, config, group, {} if starts is None else starts.kinds)
     if wishes.usual:

@@ -11,6 +11,7 @@ from ..budget import Budget
 from ..errors import ConfigError
 from ..layers import blocks_of
 from ..rules.base import rank_last
+from ..values import check_known
 
 __all__ = ["GROUPS", "check_groups", "choose", "complete", "labels_for", "mean_ranks", "of_groups"]
 
@@ -56,8 +57,7 @@ def labels_for(names: Sequence[str], group: str) -> list[str]:
         # ["0.attn.[q_proj+k_proj+v_proj]", "0.attn.[q_proj+k_proj+v_proj]", "0.attn.o_proj"]
         ```
     """
-    if group not in GROUPS:
-        raise ConfigError(f"group={group!r} is not known: choose one of {', '.join(map(repr, GROUPS))}.")
+    check_known("group", group, GROUPS)
     if group == "none":
         return list(names)
     if group == "layer":

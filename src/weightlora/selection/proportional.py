@@ -9,6 +9,7 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..rules import RULES
 from ..tensors import numel
+from ..values import check_known
 
 __all__ = ["RANKS", "Growth", "check_ranks", "check_start", "ranks_in_proportion"]
 
@@ -28,8 +29,7 @@ def check_ranks(ranks: str, config: WeightLoraConfig, group: str, kinds: Mapping
         group: One of `groups.GROUPS`.
         kinds: Name of each adapter -> `"module"` or `"parameter"`, once they are known.
     """
-    if ranks not in RANKS:
-        raise ConfigError(f"ranks={ranks!r} is not known: choose one of {', '.join(RANKS)}.")
+    check_known("ranks", ranks, RANKS)
     if ranks == "equal":
         return
     wish = f"ranks={ranks!r}"

@@ -1,6 +1,6 @@
 """Read a `selection.json`, and say what is wrong with one that no run wrote."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -8,10 +8,9 @@ from typing import Any
 from ..errors import DataError
 from ..files import read_json
 from ..run import SELECTION, SELECTION_FORMAT
+from ..schema import COLUMNS, NAME, Rule, or_none
 
 __all__ = ["read_values"]
-
-Check = tuple[Callable[[Any], bool], str]
 
 
 def _number(value: Any) -> bool:
@@ -20,10 +19,6 @@ def _number(value: Any) -> bool:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or check(value)
 
 
 def _lora(value: Mapping[str, Any]) -> bool:
@@ -44,36 +39,40 @@ def _costs(value: Any) -> bool:
     )
 
 
-ROW: dict[str, Check] = {
-    "name": (lambda value: isinstance(value, str) and bool(value), "a name"),
-    "kind": (lambda value: value in ("module", "parameter"), "'module' or 'parameter'"),
-    "kept": (lambda value: isinstance(value, bool), "true or false"),
-    "score": (_or_none(_number), "a number or null"),
-    "omega": (_number, "a number"),
-    "rank": (_or_none(lambda value: _whole(value) and value > 0), "a positive whole number or null"),
-    "scaling": (_or_none(_number), "a number or null"),
+NUMBER: Rule = _number, "a number"
+TRUTH: Rule = lambda value: isinstance(value, bool), "true or false"
+TEXT: Rule = lambda value: isinstance(value, str), "a name"
+OBJECT: Rule = lambda value: isinstance(value, dict), "an object"
+ROW: dict[str, Rule] = {
+    "name": NAME,
+    "kind": COLUMNS["kinds"],
+    "kept": TRUTH,
+    "score": or_none(NUMBER),
+    "omega": NUMBER,
+    "rank": or_none((lambda value: _whole(value) and value > 0, "a positive whole number")),
+    "scaling": or_none(NUMBER),
     "parameters": (_whole, "a whole number"),
 }
-REST: dict[str, Check] = {
-    "adapter_name": (lambda value: isinstance(value, str), "a name"),
-    "model": (_or_none(lambda value: isinstance(value, str)), "a name or null"),
+REST: dict[str, Rule] = {
+    "adapter_name": TEXT,
+    "model": or_none(TEXT),
     "lora": (
         lambda value: isinstance(value, dict) and _lora(value),
         "an object with a positive r, a lora_alpha and names as modules_to_save",
     ),
-    "unambiguous": (lambda value: isinstance(value, bool), "true or false"),
-    "config": (lambda value: isinstance(value, dict), "an object"),
+    "unambiguous": TRUTH,
+    "config": OBJECT,
     "phase": (lambda value: value in ("warmup", "select", "train"), "'warmup', 'select' or 'train'"),
     "step": (_whole, "a whole number"),
-    "seeds": (_or_none(lambda value: isinstance(value, dict) and all(map(_whole, value.values()))), "counts by name"),
-    "grouping": (_or_none(lambda value: isinstance(value, dict)), "an object or null"),
-    "rank_rule": (_or_none(lambda value: value == "proportional"), "'proportional' or null"),
-    "costs": (_or_none(_costs), "the costs of a choice, or null"),
+    "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),
+    "grouping": or_none(OBJECT),
+    "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),
+    "costs": or_none((_costs, "the costs of a choice")),
     "trainable_parameters": (
         lambda value: isinstance(value, dict) and all(_whole(value.get(key)) for key in ("before", "after")),
         "an object with before and after",
     ),
-    "versions": (lambda value: isinstance(value, dict), "an object"),
+    "versions": OBJECT,
 }
 """What else there may be; earlier versions wrote no `model`, `lora` and `unambiguous`."""
 
@@ -86,7 +85,7 @@ def read_values(directory: Path) -> dict[str, Any]:
     """
     path = directory / SELECTION
     if not path.is_file():
-        raise DataError(f"{directory} holds no {SELECTION}: give the directory of a run.")
+        raise DataError(f"{directory} {_why_no_run(directory)}")
     values: dict[str, Any] = read_json(path)
     rows = values.get("adapters") if isinstance(values, dict) else None
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
@@ -107,6 +106,16 @@ def read_values(directory: Path) -> dict[str, Any]:
     if len({row["name"] for row in rows}) < len(rows):
         raise DataError(f"{path} names an adapter twice: run the selection again.")
     return values
+
+
+def _why_no_run(directory: Path) -> str:
+    if not directory.exists():
+        return "does not exist: give the directory of a run."
+    if not directory.is_dir():
+        return f"is a file: give the directory of the run, which has {SELECTION} in it."
+    if not any(directory.iterdir()):
+        return f"is empty: a run writes {SELECTION} when its training begins, so ask again then."
+    return f"is not the directory of a run, because it has no {SELECTION}: give one that has."
 
 
 def _damaged(path: Path, where: str, key: str, values: Mapping[str, Any], what: str) -> DataError:

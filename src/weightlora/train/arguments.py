@@ -1,7 +1,7 @@
 """The arguments of a run: dataclasses beside `Seq2SeqTrainingArguments`, read from YAML files and the command line."""
 
-import difflib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,8 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..errors import ConfigError
-from .reading import is_file, read_yaml
-from .wording import first_line, shortened, shown
+from ..wording import first_line, nearest, shortened, shown
+from .reading import read_yaml
 
 __all__ = [
     "DataArguments",
@@ -230,7 +230,7 @@ def read_files(paths: Iterable[str | Path], method: str | None, known: Iterable[
 
 
 def _with_bases(path: Path, above: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    if not is_file(path):
+    if not os.path.isfile(path):
         raise ConfigError(f"the recipe {path} is not a file{nearest(path.name, _siblings(path))}.")
     if path.resolve() in above:
         raise ConfigError(f"the recipe {path} is its own base: take {BASE!r} out of one of the files.")
@@ -254,12 +254,6 @@ def _check_names(values: Any, known: Iterable[str], place: str) -> None:
     for name in values:
         if name not in known:
             raise ConfigError(f"{place} has {name!r}, which is not a setting{nearest(str(name), known)}.")
-
-
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of an error message: `": did you mean NAME"`, or nothing if no known name is similar."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {prefix}{close[0]}" if close else ""
 
 
 def as_arguments(settings: dict[str, Any]) -> list[str]:

@@ -10,11 +10,12 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError, DataError
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
-from .arguments import MethodArguments, Recipe, nearest, parse_json
+from ..values import check_known
+from ..wording import nearest, shown
+from .arguments import MethodArguments, Recipe, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
 from .tasks import find_task
 from .training_checks import check_training
-from .wording import shown
 
 __all__ = ["check_recipe", "check_typed", "number_to_keep", "options_of", "steps_to_select"]
 
@@ -212,10 +213,7 @@ def _check_options(arguments: MethodArguments, method: Method) -> None:
 
 
 def _check_prefix(arguments: MethodArguments, method: Method) -> None:
-    if arguments.prefix_dropout not in PREFIX_DROPOUT:
-        raise ConfigError(
-            f"prefix_dropout={arguments.prefix_dropout!r} is not known: choose one of {', '.join(PREFIX_DROPOUT)}."
-        )
+    check_known("prefix_dropout", arguments.prefix_dropout, PREFIX_DROPOUT)
     if arguments.cache_prefix and not method.adapts:
         raise ConfigError(f"cache_prefix needs frozen blocks, and {arguments.method} trains all: drop one of the two.")
 

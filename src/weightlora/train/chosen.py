@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -98,11 +98,6 @@ def _patterns(run: str, selection: Selection, given: Mapping[str, Any]) -> dict[
             raise ConfigError(f"{run} has a rank for each module, and {name} sets others: leave it out.")
     root = math.sqrt if given.get("method") == "rslora" else float
     alphas = {name: selection.scalings[name] * root(rank) for name, rank in selection.ranks.items()}
-    return {
-        "rank_pattern": default_and_exceptions(selection.ranks, _none_of)[1],
-        "alpha_pattern": default_and_exceptions(alphas, _none_of)[1],
-    }
-
-
-def _none_of(values: Iterable[Any]) -> None:
-    """No default: each module has its own value."""
+    patterns: dict[str, dict[str, Any]] = {"rank_pattern": selection.ranks, "alpha_pattern": alphas}
+    # without a default: each module has its own value
+    return {name: default_and_exceptions(values, lambda _: None)[1] for name, values in patterns.items()}

@@ -9,15 +9,16 @@ from typing import Any
 
 import datasets
 from datasets import Dataset
+from huggingface_hub import is_offline_mode
 
 from ..errors import DataError
+from ..wording import first_line, shown
 from .arguments import DataArguments, parse_json
 from .layouts import as_causal, example
-from .reading import check_columns, is_directory, is_file, is_too_deep
+from .reading import check_columns, is_too_deep
 from .rows import numbered
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
-from .wording import first_line, shown
 
 __all__ = ["files_of", "lacks_evaluation", "read_splits"]
 
@@ -94,7 +95,7 @@ def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | 
     if arguments.validation_file or source is None:
         return False
     wanted = ("train", *task.evaluation)
-    if is_directory(Path(source)):
+    if os.path.isdir(source):
         found = [name for name in wanted if files_of(Path(source), config, name)]
     elif source == task.dataset or source.startswith(LOCAL):
         return False
@@ -140,7 +141,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
     if source is None:
         raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
-    if is_directory(Path(source)):
+    if os.path.isdir(source):
         return _read_files(_find_files(Path(source), config, split), split, cache_dir)
     if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
@@ -169,7 +170,7 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
 
 def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
     for path in paths:
-        if not is_file(path):
+        if not os.path.isfile(path):
             raise DataError(f"the file {path} for {split} is missing.")
         if path.suffix not in BUILDERS:
             raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
@@ -225,7 +226,7 @@ def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) 
     try:
         return datasets.load_dataset(name, config, split=split, cache_dir=cache_dir)
     except (OSError, ValueError) as error:  # every error of the hub is one of them
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+        offline = " (HF_HUB_OFFLINE is set)" if is_offline_mode() else ""
         raise DataError(
             f"the data set {name} cannot be loaded from the hub{offline}: {first_line(error)}; give --dataset a "
             "directory with its files."

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -22,7 +23,6 @@ from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, ve
 from .loading import load_model
 from .methods import Prepared
 from .plan import Job, setting_for
-from .reading import is_directory, is_file
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 from .resuming import SETTINGS, begin_settings, checkpoint_of
 
@@ -44,9 +44,9 @@ class _EvaluatesAll:
     """
 
     def get_eval_dataloader(self: Any, eval_dataset: Any = None) -> Any:
-        usual = {"dataloader_drop_last": False, "group_by_length": False, "train_sampling_strategy": "random"}
-        before = {name: getattr(self.args, name) for name in usual if hasattr(self.args, name)}
-        vars(self.args).update({name: usual[name] for name in before})
+        usual = {"dataloader_drop_last": False, "train_sampling_strategy": "random"}
+        before = {name: getattr(self.args, name) for name in usual}
+        vars(self.args).update(usual)
         try:
             return super().get_eval_dataloader(eval_dataset)  # type: ignore[misc]
         finally:
@@ -151,11 +151,11 @@ def check_unfinished(output: Path, resumes: bool) -> None:
         resumes: Whether the run continues from a checkpoint.
     """
     for name in (RESULT, OLD_RESULT):
-        if is_file(output / name):
+        if os.path.isfile(output / name):
             raise DataError(
                 f"{output} has the result of a finished run: give another --output_dir, or delete that directory."
             )
-    if not resumes and is_directory(output) and get_last_checkpoint(str(output)) is not None:
+    if not resumes and os.path.isdir(output) and get_last_checkpoint(str(output)) is not None:
         raise DataError(
             f"{output} has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it, or "
             "give another --output_dir."

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, DataError
+from ..wording import shown
 from .rows import NUMBER, name_row
 from .tasks import TaskInfo
-from .wording import shown
 from .work import Source
 
 __all__ = ["class_ids", "classes_in", "names_of"]

@@ -5,12 +5,12 @@ import copy
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from accelerate import init_empty_weights
+from huggingface_hub import is_offline_mode
 from peft.utils import CONFIG_NAME
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
@@ -20,9 +20,8 @@ from transformers.utils.versions import require_version
 from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
+from ..wording import first_line, shortened
 from .arguments import ModelArguments, Recipe
-from .reading import is_directory, is_file
-from .wording import first_line, shortened
 from .work import Work, check_tokens
 
 __all__ = [
@@ -69,7 +68,7 @@ def load_config(arguments: ModelArguments) -> Any:
         raise ConfigError("--model is missing: give a directory or a hub id.")
     if arguments.gguf_file is not None:
         check_gguf()
-    if is_file(Path(arguments.model) / CONFIG_NAME):
+    if os.path.isfile(os.path.join(arguments.model, CONFIG_NAME)):
         raise ModelError(
             f"the model {shortened(arguments.model)} is an adapter of PEFT: give the model that it was trained on, or "
             "write both as one model with weightlora export --profile merged."
@@ -260,7 +259,7 @@ def _where(arguments: ModelArguments) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _in_one_sentence(what: str, name: str) -> Iterator[None]:
-    if name.startswith((".", "/", "~")) and not is_directory(Path(name)):
+    if name.startswith((".", "/", "~")) and not os.path.isdir(name):
         raise ModelError(f"the {what} {shortened(name)} is missing: there is no such directory.")
     try:
         yield
@@ -273,9 +272,9 @@ def _in_one_sentence(what: str, name: str) -> Iterator[None]:
                 "its weights have other shapes than this task needs, such as a head for another number of classes; "
                 "give a checkpoint without that head, or data with its classes"
             )
-        if is_directory(Path(name)):
+        if os.path.isdir(name):
             raise ModelError(f"the {what} {short} cannot be loaded: {reason}.") from error
-        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        if is_offline_mode():
             raise ModelError(
                 f"the {what} {short} is not in the local cache, and HF_HUB_OFFLINE is set: download it once with "
                 f"`hf download {short}` (after `hf auth login`, if it is gated), or give a directory."

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from .arguments import nearest
-from .wording import shown
+from ..wording import nearest, shown
 
 __all__ = ["check_names", "check_patterns", "fits", "patterns_in"]
 

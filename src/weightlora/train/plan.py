@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -17,6 +18,7 @@ from ..adapters import find_adapters
 from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
 from ..selection.adapting import HEADS, ends_as_head, linear_names
+from ..wording import first_line
 from .arguments import Recipe
 from .checks import check_recipe, number_to_keep, options_of, steps_to_select
 from .chosen import chosen_targets, with_chosen_modules
@@ -27,7 +29,6 @@ from .methods import METHODS, Method, Methods, Prepared, Setting, count_adapters
 from .patterns import check_names, check_patterns, fits, patterns_in
 from .tasks import find_task
 from .training_checks import check_best_metric, check_optimizer
-from .wording import first_line
 from .work import Source, Work
 
 __all__ = ["Job", "Plan", "prepare", "setting_for", "steps_of"]
@@ -170,7 +171,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
         size = training.per_device_train_batch_size
         for start in range(0, min(8 * size, len(work.train)), size):
             rows = [work.train[index] for index in range(start, min(start + size, len(work.train)))]
-            yield {name: _to(value, training.device) for name, value in dict(work.collate(rows)).items()}
+            yield send_to_device(dict(work.collate(rows)), training.device)
 
     setting = Setting(
         model=model,
@@ -193,10 +194,6 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
     except (ValueError, TypeError, re.error) as error:
         raise ConfigError(f"target_modules={targets!r} do not fit the model: {first_line(error)}.") from error
     return replace(setting, keep=WeightLoraConfig(keep=number_to_keep(arguments.keep)).number_to_keep(n))
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if torch.is_tensor(value) else value
 
 
 def _plan(

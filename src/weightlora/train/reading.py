@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, DataError
-from .wording import shown
+from ..wording import shown
 
-__all__ = ["check_columns", "check_name", "is_directory", "is_file", "is_too_deep", "read_yaml"]
+__all__ = ["check_columns", "check_name", "is_too_deep", "read_yaml"]
 
 LARGEST = 2**20
 """Bytes of a file of settings."""
@@ -53,22 +53,6 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{what} is not valid YAML: {' '.join(str(error).split())}.") from error
     return _checked({} if content is None else content, what)
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file. A name that cannot be one is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long, or with a null character
-        return False
-
-
-def is_directory(path: Path) -> bool:
-    """Whether there is such a directory. A name that cannot be one is none."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def is_too_deep(path: Path) -> bool:

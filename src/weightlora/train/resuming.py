@@ -1,22 +1,22 @@
 """Check the checkpoint that a plain Trainer is to go on from. A trainer with a selection checks its own."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from ..checkpoint import saved_shapes
 from ..errors import StateError
 from ..files import read_json, write_json
 from ..trainers.resuming import refuse_other_directories, step_of
-from .reading import is_directory, is_file
-from .wording import first_line, shortened
+from ..wording import shortened
 
 __all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
 
@@ -35,7 +35,6 @@ OTHER_FREE = frozenset(
         "max_steps",
         "num_train_epochs",
         "output_dir",
-        "overwrite_output_dir",
         "run_name",
         "use_cpu",
     }
@@ -67,7 +66,7 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
         if first:
             write_json(output / SETTINGS, given)
         return
-    if not is_file(place / SETTINGS):
+    if not os.path.isfile(place / SETTINGS):
         return
     before = read_json(place / SETTINGS)
     for name in sorted(before.keys() | given.keys()):
@@ -98,7 +97,7 @@ def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bo
         return None
     found = given
     if given.lower() == "true":
-        last = get_last_checkpoint(str(output)) if is_directory(output) else None
+        last = get_last_checkpoint(str(output)) if os.path.isdir(output) else None
         if last is None:
             raise StateError(
                 f"there is no checkpoint in {output} to resume from: train without resume_from_checkpoint, or name "
@@ -106,7 +105,7 @@ def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bo
             )
         found = last
     place = Path(found)
-    if not is_directory(place):
+    if not os.path.isdir(place):
         raise StateError(f"{shortened(found)} is not a directory: name a checkpoint that is there.")
     refuse_other_directories(place)
     step_of(place)
@@ -124,12 +123,8 @@ def _check_adapters(place: Path, model: PeftModel) -> None:
     path = place / SAFETENSORS_WEIGHTS_NAME
     if not path.is_file():
         raise StateError(f"{place} has no {path.name}, so it is not of a run that trained adapters.")
-    try:
-        with safe_open(path, "pt") as file:
-            saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise StateError(f"{path} cannot be read ({first_line(error)}): resume from another checkpoint.") from error
-    mine = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    saved = saved_shapes(path)
+    mine = {name: list(value.shape) for name, value in get_peft_model_state_dict(model).items()}
     if saved != mine:
         name = next(name for name in (*saved, *mine) if saved.get(name) != mine.get(name))
         raise StateError(

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, Value
 
 from ..errors import DataError
-from .wording import shown
+from ..wording import shown
 
 __all__ = [
     "MARGIN",

@@ -1,10 +1,10 @@
 """The registry of tasks: the family that handles each, its data set, the names of its columns, and its metrics."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import ConfigError
+from ..wording import nearest
 
 __all__ = ["TASKS", "TaskInfo", "find_task"]
 
@@ -141,7 +141,6 @@ def find_task(name: str | None) -> TaskInfo:
     if name is None:
         raise ConfigError(f"--task is missing: choose one of {', '.join(TASKS)}.")
     if name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(TASKS)}"
-        raise ConfigError(f"task={name!r} is unknown: {hint}.")
+        hint = nearest(name, TASKS) or f": choose one of {', '.join(TASKS)}"
+        raise ConfigError(f"task={name!r} is unknown{hint}.")
     return TASKS[name]

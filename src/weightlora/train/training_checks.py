@@ -7,8 +7,8 @@ from transformers import Seq2SeqTrainingArguments, Trainer
 from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 
 from ..errors import ConfigError
+from ..wording import first_line
 from .result import HELD_OUT_LOSS
-from .wording import first_line
 from .work import Work
 
 __all__ = ["check_best_metric", "check_optimizer", "check_training"]

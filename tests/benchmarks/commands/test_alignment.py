@@ -44,7 +44,7 @@ def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, ca
         (["--select-steps", "1"], "--select_steps 1 is too small: give at least 2."),
         (["--learning-rate", "inf"], "--learning_rate inf is not positive and finite"),
         (["--keep", "1.5"], "keep=1.5 is not a fraction"),
-        (["--run", "nowhere"], "nowhere holds no selection.json: give the directory of a run."),
+        (["--run", "nowhere"], "nowhere does not exist: give the directory of a run."),
     ],
 )
 def test_bad_settings_are_refused_before_a_model_loads(refused, arguments, message):

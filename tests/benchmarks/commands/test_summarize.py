@@ -14,10 +14,9 @@ from benchmarks.pages.runs import QUALITY
 from benchmarks.pages.side import side_comparisons_in, write_headroom
 from benchmarks.results import load_results
 from benchmarks.summary import read_summary
+from benchmarks.tables import render_markdown
 from benchmarks.tuning import render_tuning_markdown
 from stored import result, store
-
-from weightlora.compare.tables import render_markdown
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 

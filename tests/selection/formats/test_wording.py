@@ -37,7 +37,7 @@ def test_what_yaml_would_read_otherwise_is_quoted(name):
 
 def test_python_values():
     assert python_value([]) == "[]" and python_value({}) == "{}" and python_value(4) == "4"
-    assert python_value(["a", "b"], "") == '[\n    "a",\n    "b",\n]'
+    assert python_value(["a", "b"]) == '[\n        "a",\n        "b",\n    ]'
 
 
 def test_long_lists_are_cut():

@@ -30,7 +30,7 @@ def to_trl(selection: Any) -> str:
         ["use_rslora: true"] if selection.use_rslora else [],
         [] if task is None else [f"lora_task_type: {yaml_text(task)}"],
         _list("lora_target_modules", [targets] if isinstance(targets, str) else targets),
-        _parameters("lora_target_parameters", selection),
+        _parameters(selection),
         _list("lora_modules_to_save", selection.modules_to_save),
     )
 
@@ -58,7 +58,7 @@ def to_axolotl(selection: Any) -> str:
         [f"lora_target_modules: {quoted(targets)}"]
         if isinstance(targets, str)
         else _list("lora_target_modules", targets),
-        _parameters("lora_target_parameters", selection),
+        _parameters(selection),
         _list("lora_modules_to_save", selection.modules_to_save),
         _pattern("lora_rank_pattern", selection.rank_pattern),
         _pattern("lora_alpha_pattern", alpha.pattern),
@@ -105,8 +105,8 @@ def _list(key: str, names: Sequence[str]) -> list[str]:
     return [f"{key}:", *yaml_list(names)] if names else []
 
 
-def _parameters(key: str, selection: Any) -> list[str]:
-    lines = _list(key, selection.target_parameters)
+def _parameters(selection: Any) -> list[str]:
+    lines = _list("lora_target_parameters", selection.target_parameters)
     return [*lines, "lora_dropout: 0.0  # PEFT has no dropout on parameters"] if lines else []
 
 

@@ -49,16 +49,15 @@ def yaml_list(texts: Iterable[str], indent: str = "  ") -> list[str]:
     return [f"{indent}- {yaml_text(text)}" for text in texts]
 
 
-def python_value(value: Any, indent: str = "    ") -> str:
-    """A value as Python code: lists and dicts over several lines, one entry in each."""
-    inner = indent + "    "
+def python_value(value: Any) -> str:
+    """A value as Python code, for an argument on a line of its own: lists and dicts have one entry in each line."""
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, dict) and value:
-        entries = "".join(f"{inner}{quoted(key)}: {entry},\n" for key, entry in value.items())
-        return f"{{\n{entries}{indent}}}"
+        entries = "".join(f"        {quoted(key)}: {entry},\n" for key, entry in value.items())
+        return f"{{\n{entries}    }}"
     if isinstance(value, list) and value:
-        return "[\n" + "".join(f"{inner}{python_value(entry)},\n" for entry in value) + f"{indent}]"
+        return "[\n" + "".join(f"        {python_value(entry)},\n" for entry in value) + "    ]"
     return repr(value)
 
 

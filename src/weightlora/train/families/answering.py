@@ -12,7 +12,7 @@ from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
 from ..work import Metrics, Source, Work, padding, room_for
-from .squad import golds_of, score_answers
+from .squad import score_answers
 
 __all__ = ["best_spans", "question_answering", "span_loss"]
 
@@ -141,7 +141,7 @@ def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], 
 
 def _metrics(source: Source, split: str, features: Dataset, nullable: bool) -> Metrics:
     rows, arguments = source.splits[split], source.arguments
-    contexts, golds = list(rows["context"]), golds_of(rows["answers"])
+    contexts, golds = list(rows["context"]), [list(answers["text"]) for answers in rows["answers"]]
     lengths = [len(ids) for ids in features["input_ids"]]
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:

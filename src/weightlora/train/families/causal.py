@@ -12,9 +12,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, EvalPrediction
 
 from ...errors import ConfigError, DataError, ModelError
+from ...wording import first_line, shown
 from ..result import HELD_OUT_LOSS
 from ..rows import NUMBER, as_written, head_of, name_row, tail_of, tools_of
-from ..wording import first_line, shown
 from ..work import Source, Work, padding, room_for
 
 __all__ = ["IGNORED", "causal_lm", "check_causal", "collator", "first_token", "packed"]

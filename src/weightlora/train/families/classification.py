@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import DataError
+from ...wording import shown
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
-from ..wording import shown
 from ..work import Metrics, Source, Work, padding, room_for
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]

@@ -3,7 +3,7 @@
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 __all__ = ["exact_match", "f1", "normalize", "score_answers"]
 
@@ -75,8 +75,3 @@ def _best(scores: Sequence[float], has: Sequence[bool], no_answer: Sequence[floa
         current += scores[index] if has[index] else -1.0
         best = max(best, current)
     return 100 * best / len(has)
-
-
-def golds_of(rows: Sequence[Mapping[str, Sequence[str]]]) -> list[list[str]]:
-    """The gold texts of the column `answers`."""
-    return [list(row["text"]) for row in rows]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.train.wording import first_line, shortened, shown
+from weightlora.wording import first_line, shortened, shown
 
 
 def test_a_long_value_is_shortened_and_a_short_one_is_its_repr():

@@ -1,9 +1,11 @@
 """Short forms of values and of other libraries' errors, for a message of one sentence."""
 
+import difflib
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["first_line", "shortened", "shown"]
+__all__ = ["first_line", "nearest", "shortened", "shown"]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -23,3 +25,9 @@ def first_line(error: BaseException) -> str:
     """The first line of an error without its full stop, or the name of its class if it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0][:400].rstrip(".") if lines else type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of an error message: `": did you mean NAME"`, or nothing if no known name is similar."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {prefix}{close[0]}" if close else ""
