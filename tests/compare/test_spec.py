@@ -83,6 +83,8 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
         ({"seeds": 0}, "seeds=0 is too small: give at least 1"),
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
         ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
+        ({"arguments": ["--method", "dora"]}, "--method is set by the comparison itself: give --methods"),
+        ({"arguments": ["--method=dora"]}, "--method is set by the comparison itself: give --methods"),
         ({"arguments": ["--seed", "3"]}, "--seed is set by the comparison itself: give --seeds"),
         (
             {"arguments": ["--load_best_model_at_end", "--eval_strategy", "steps"]},

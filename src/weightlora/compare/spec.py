@@ -37,7 +37,7 @@ METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
 FOR_BENCHMARKS = (*IN_BENCHMARKS, "subset", "rival", "random-without", "by-gradient", "faster", "sampled")
 """Methods of the repository's own experiments, which this package does not have."""
-OURS = {"seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
+OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
 OF_THE_CALL = ("output_dir", "disable_tqdm", "dry_run")
 """Arguments that are no settings of the runs."""
@@ -241,10 +241,11 @@ def check_methods(methods: Sequence[str]) -> None:
 
 def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The arguments of one method, those of recipe files included, as plain values."""
+    typed = any(text.partition("=")[0] == "--method" for text in arguments)  # a file of settings may have one
     recipe = parse([*arguments, "--method", method, "--output_dir", "."])
     given = {name: value for name, value in recipe.given.items() if name not in OF_THE_CALL}
     for name, instead in OURS.items():
-        if name in given:
+        if name in given and (name != "method" or typed):
             remedy = f"give {instead}" if instead else "run the same command again, which continues"
             raise ConfigError(f"--{name} is set by the comparison itself: {remedy}.")
     if given.get("load_best_model_at_end"):
