@@ -69,7 +69,7 @@ def test_fewer_batches_than_asked_for_give_a_warning(recwarn):
     selector_for(lora_bert()).probe([batch(0), batch(1)])
     assert not [w for w in recwarn if "probe_batches" in str(w.message)]
     with pytest.warns(
-        UserWarning, match=r"^the probe got 2 of probe_batches=3 batches: the choice is made from these"
+        UserWarning, match=r"^the probe got 2 of the 3 batches that it reads: the choice is made from these"
     ) as seen:
         selector_for(lora_bert(), probe_batches=3).probe(iter([batch(0), batch(1)]))
     assert [w.filename for w in seen if "probe_batches" in str(w.message)] == [__file__], "it points to the call"

@@ -40,7 +40,8 @@ class WeightLoraConfig:
             of the training in (0, 1) (`float`). A Trainer knows how long the training is; in your own loop, pass
             `total_steps` to `WeightLora`. `None` means 0 with `selection="gradient"`, which chooses before the first
             step, and a fifth of the training with other rules. With 0, `"random"` also chooses before the first step.
-        probe_batches: Number of batches whose gradients `selection="gradient"` reads before the first step.
+        probe_batches: Batches whose gradients `selection="gradient"` reads before the first step; in a Trainer that
+            accumulates gradients, the batches of so many steps.
         select_memory: `"low"` recomputes activations during the selection phase with the model's own gradient
             checkpointing, so that choosing needs no more memory than training the chosen adapters. Steps of the
             selection phase take a third to two thirds longer; the choice is the same. `selection="gradient"` always

@@ -82,7 +82,7 @@ def gather(
         evidence = engine.average(taken)
     if done < number:
         warnings.warn(
-            f"the probe got {done} of probe_batches={number} batches: the choice is made from these.", stacklevel=3
+            f"the probe got {done} of the {number} batches that it reads: the choice is made from these.", stacklevel=3
         )
     check_finite(evidence, adapters, "the probe: check the data, and the model's precision")
     if not bool(evidence.any()):

@@ -105,8 +105,7 @@ class WeightLora(Described):
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory)  # until the last decision
         self.rounds_over = self.step_count = 0
-        self._last_scores: dict[str, float] = {}  # of the disconnected
-        self.history: list[dict[str, Any]] = []
+        self._last_scores, self.history = dict[str, float](), list[dict[str, Any]]()  # scores of the disconnected
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
         self.guard = StepGuard(self.optimizer, model.named_parameters, self.engine.average)
         self.guard.before_step = partial(refuse_late_probe, self)
@@ -145,15 +144,16 @@ class WeightLora(Described):
         """Whether `probe()` has to be called before the first step."""
         return self.phase != "train" and (self._rule.probes or (self.limit is not None and self.limit.costs is None))
 
-    def probe(self, batches: Iterable[Any], loss: Loss | None = None) -> None:
+    def probe(self, batches: Iterable[Any], loss: Loss | None = None, per_step: int = 1) -> None:
         """Read the gradients of a few batches before the first step. Does nothing once the choice is final.
 
         With `selection="gradient"`, this makes the choice. With a budget of step time or memory, it first measures
         what steps cost. Training then sees the same batches and random numbers as without a probe.
 
         Args:
-            batches: The first `probe_batches` of them are used, or four to measure. Each process passes its own.
+            batches: Those of the first `probe_batches` steps are read, or four to measure. Each process has its own.
             loss: Maps a batch to its loss, a scalar. `None` uses `model(**batch).loss`, so batches need labels.
+            per_step: Batches of a step, if gradients are accumulated.
 
         Raises:
             ConfigError, ModelError: If the rule does not probe, nothing fits the budget, or the adapters are trained.
@@ -161,10 +161,11 @@ class WeightLora(Described):
         """
         if self.phase == "train":
             return
+        number = self.config.probe_batches * per_step
         if self.limit is not None:
-            batches = self.limit.measure(self.model, self.adapters, batches, loss)
+            batches = self.limit.measure(self.model, self.adapters, batches, loss, number)
         if self._rule.probes or self.limit is None:
-            gather(self.model, self.adapters, self._rule, self.engine, batches, loss, self.config.probe_batches)
+            gather(self.model, self.adapters, self._rule, self.engine, batches, loss, number)
             self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
         if self.config.steps == 0:
             self.finish()
@@ -200,8 +201,8 @@ class WeightLora(Described):
         self.step_count += 1
         self._rule.update(evidence, self.step_count, self._best)
         gates = {"omega": list(self.omega.values())} if self.has_gates else {}
-        entry = {"step": self.step_count, "phase": phase, "active": len(self.kept)}
-        self._record({**entry, **gates, "score": list(self.scores.values())})
+        entry = {"step": self.step_count, "phase": phase, "active": len(self.kept), **gates}
+        self._record({**entry, "score": list(self.scores.values())})
 
     def _record(self, entry: dict[str, Any]) -> None:
         self.history.append(entry)
@@ -254,8 +255,7 @@ class WeightLora(Described):
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters with the largest scores that the present round's budget keeps."""
-        bound = self.limit or self._budget
-        return bound.best(score, [self.sizes[adapter.name] for adapter in self.adapters], self.rounds_over)
+        return (self.limit or self._budget).best(score, [self.sizes[a.name] for a in self.adapters], self.rounds_over)
 
     def _close(self) -> None:
         """Leave nothing of ours on the model, and on the optimizer the guard alone."""

@@ -216,7 +216,9 @@ def test_a_bar_is_shown_where_it_is_asked_for(capsys):
 @pytest.mark.parametrize("loader", [list, iter])
 def test_a_probe_of_fewer_batches_than_it_asks_for_chooses_from_them_with_a_warning(loader):
     settings = {"keep": 3, "selection": "gradient"}
-    with pytest.warns(UserWarning, match="the probe got 2 of probe_batches=4 batches: the choice is made from these"):
+    with pytest.warns(
+        UserWarning, match="the probe got 2 of the 4 batches that it reads: the choice is made from these"
+    ):
         choice = weightlora.select(tiny_bert(), loader(BATCHES[:2]), WeightLoraConfig(**settings))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the probe got")

@@ -160,6 +160,13 @@ def test_accumulation_and_a_loss_scale_change_no_evidence(tmp_path, rule):
     assert_same_scores(callback.selector, expected)
 
 
+def test_the_probe_reads_all_parts_of_a_step(tmp_path):
+    settings = {"selection": "gradient", "keep": 3, "probe_batches": 1}
+    _, whole, _ = fit(tmp_path / "whole", settings)
+    _, parts, _ = fit(tmp_path / "parts", settings, Halves(), accumulate_grad_batches=2)
+    assert_same_scores(parts.selector, whole.selector)
+
+
 class Spoiled(Module):
     def training_step(self, batch, index):
         return super().training_step(batch, index) * (math.inf if self.current_epoch == 2 else 1.0)

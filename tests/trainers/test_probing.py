@@ -28,10 +28,10 @@ class Watch(Trainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
 
-def chosen_by_hand() -> list[str]:
+def chosen_by_hand(steps: tuple[int, ...] = (0, 1), per_step: int = 1) -> list[str]:
     model = lora_bert()
     selector = WeightLora(model, adamw(model), GRADIENT)
-    selector.probe([batch(0), batch(1)])
+    selector.probe([batch(step) for step in steps], per_step=per_step)
     return selector.kept
 
 
@@ -53,6 +53,25 @@ def test_no_loader_counts_as_being_read_that_would_not_without_a_probe(tmp_path)
         run.train()
         left.append(len(run.accelerator.gradient_state.dataloader_references) - before)
     assert left[0] == left[1]
+
+
+@pytest.mark.parametrize("keep", [{"keep": 3}, {"keep_memory": "1GiB"}], ids=["number", "memory"])
+def test_the_choice_does_not_depend_on_how_a_batch_is_split(tmp_path, keep):
+    """The probe reads whole steps: with accumulation, all their parts."""
+    scores = []
+    for accumulation in (1, 4):
+        callback = WeightLoraCallback(WeightLoraConfig(selection="gradient", probe_batches=2, **keep))
+        run = make_trainer(
+            tmp_path / str(accumulation),
+            lora_bert(),
+            callback,
+            max_steps=1,
+            gradient_accumulation_steps=accumulation,
+            per_device_train_batch_size=8 // accumulation,
+        )
+        run.train()
+        scores.append(torch.tensor([*callback.selector.scores.values()]))
+    torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("seedable", [True, False])
@@ -219,8 +238,8 @@ def test_a_loss_gets_the_number_of_items_of_its_batch(tmp_path, by):
     run.compute_loss_func = None if by == "an override" else mean
     run.model_accepts_loss_kwargs = by == "an override"
     run.train()
-    assert callback.selector.kept == chosen_by_hand()
-    assert counts == [8, 8, 16, 16]
+    assert callback.selector.kept == chosen_by_hand((0, 1, 2, 3), 2)
+    assert counts == [8, 8, 8, 8, 16, 16]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -242,7 +261,7 @@ def test_a_batch_without_labels_adds_nothing_to_steps_that_accumulate(tmp_path, 
     run.train()
     model = lora_bert()
     other = WeightLora(model, adamw(model), GRADIENT)
-    other.probe([batch(1)])
+    other.probe([batch(1), batch(2), batch(3)], per_step=2)
     assert callback.selector.kept == other.kept
     assert callback.selector.scores == pytest.approx(other.scores, rel=1e-4)
 

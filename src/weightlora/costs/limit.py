@@ -119,19 +119,19 @@ class CostLimit:
         return describe_choice(self.costs, self.amount(self.costs), kept, scores, self._number)
 
     def measure(
-        self, model: nn.Module, adapters: list[LoraAdapter], batches: Iterable[Any], loss: Loss | None
+        self, model: nn.Module, adapters: list[LoraAdapter], batches: Iterable[Any], loss: Loss | None, number: int
     ) -> list[Any]:
         """Measure what steps cost with the largest of a few batches, unless that is known.
 
         Returns:
-            The first batches, for who wants to read them again.
+            The first `number` batches, or some more, for who wants to read them again.
 
         Raises:
             ConfigError: Nothing that the settings allow fits into the bound.
             DataError: There is no batch, or it gives no loss.
         """
         with same_batches(batches):
-            looked_at = list(islice(batches, max(LOOKED_AT, self._config.probe_batches)))
+            looked_at = list(islice(batches, max(LOOKED_AT, number)))
         if self.costs is not None:
             return looked_at
         batch = max(looked_at[:LOOKED_AT], key=_entries, default=None)

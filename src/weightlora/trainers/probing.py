@@ -61,7 +61,7 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         return found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
 
     with _without(trainer, "log"):
-        _probe(selector, loader, loss)
+        _probe(selector, loader, loss, trainer.args.gradient_accumulation_steps)
 
 
 def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
@@ -101,12 +101,12 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
 
     try:
         with _without(module, "log", "log_dict"):
-            _probe(selector, loader, loss)
+            _probe(selector, loader, loss, trainer.accumulate_grad_batches)
     finally:
         module.zero_grad(set_to_none=True)
 
 
-def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> None:
+def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any], per_step: int) -> None:
     data = getattr(loader, "dataset", loader)
     with same_random_numbers(selector.model), same_batches(loader):  # __iter__ may shuffle, or count an epoch
         gone = isinstance(data, Iterator) or (isinstance(data, IterableDataset) and iter(data) is iter(data))
@@ -124,7 +124,7 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any]) -> Non
             f"before training does. If training would miss them, {remedy}, or start from the beginning in __iter__.",
             stacklevel=2,
         )
-    selector.probe(loader, loss)
+    selector.probe(loader, loss, per_step)
 
 
 @contextlib.contextmanager
