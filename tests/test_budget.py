@@ -149,8 +149,16 @@ def test_the_room_that_exchanges_leave_is_used():
 @pytest.mark.parametrize(
     ("number", "parameters", "message"),
     [
-        (None, 9, r"keep_parameters=9 is less than the 10 parameters of the smallest adapter: raise it, or lower"),
-        (5, 60, r"keep_parameters=60 is less than the 70 parameters of the 5 smallest adapters: raise it, keep fewer"),
+        (
+            None,
+            9,
+            r"keep_parameters allows 9 parameters, less than the 10 of the smallest adapter: raise it, or lower",
+        ),
+        (
+            5,
+            60,
+            r"keep_parameters allows 60 parameters, less than the 70 of the 5 smallest adapters: raise it, keep fewer",
+        ),
     ],
 )
 def test_a_bound_that_nothing_fits_into_is_refused(number, parameters, message):

@@ -556,7 +556,7 @@ def test_a_state_after_restore_goes_to_the_constructor(tmp_path):
         ({"keep": 13}, r"keep=13 is more than the model's 12 LoRA adapters: keep 12 or fewer"),
         (
             {"keep_parameters": 100},
-            r"keep_parameters=100 is less than the 128 parameters of the smallest adapter: raise",
+            r"keep_parameters allows 100 parameters, less than the 128 of the smallest adapter: raise",
         ),
         ({"expand": "qr", "expand_rank": 3}, r"expand_rank=3 is below the adapters' rank of 4: raise it"),
         ({"adapter_name": "nobody"}, r"adapter_name='nobody' is not on the model: it has 'default'"),

@@ -44,6 +44,14 @@ def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
     assert message == f"the split validation is empty: {table} has no rows; add some, or give another file."
 
 
+def test_files_of_two_kinds_in_a_directory_are_not_read_in_part(world: Path, tmp_path: Path, refused):
+    (folder := tmp_path / "data").mkdir()
+    write_rows(folder / "train.jsonl", LABELLED)
+    (folder / "train-2.csv").write_text("text,label\nfine,1\n")
+    message = refused("--task", "text-classification", "--model", world / "deberta", "--dataset", folder)
+    assert message == f"{folder} has train.jsonl and train-2.csv for train: keep the files of one kind."
+
+
 def test_one_text_cannot_be_split(world: Path, rows: Path, refused):
     write_rows(rows, [{"text": "fine", "label": i % 2} for i in range(4)])
     message = refused("--task", "text-classification", "--model", world / "deberta", "--train_file", rows)

@@ -158,13 +158,22 @@ def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
 
 
 def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
-    """`<split>.<ending>` or shards `<split>-*.<ending>`, in the directory or in its folder of the configuration."""
+    """`<split>.<ending>` or shards `<split>-*.<ending>`, in the directory or in its folder of the configuration.
+
+    Raises:
+        DataError: There are files with different endings.
+    """
     folders = [directory / config, directory] if config else [directory]
     for folder in folders:
         for name in ALIASES.get(split, (split,)):
-            for ending in BUILDERS:
-                if found := [*folder.glob(f"{name}{ending}"), *sorted(folder.glob(f"{name}-*{ending}"))]:
-                    return found
+            kinds = [[*folder.glob(f"{name}{end}"), *sorted(folder.glob(f"{name}-*{end}"))] for end in BUILDERS]
+            found = [paths for paths in kinds if paths]
+            if len(found) > 1:
+                raise DataError(
+                    f"{folder} has {found[0][0].name} and {found[1][0].name} for {split}: keep the files of one kind."
+                )
+            if found:
+                return found[0]
     return []
 
 
