@@ -21,6 +21,11 @@ FORMS = {
     "messages": CHATS,
     "completion": [{"prompt": "Review: ", "completion": text} for text in (GOOD, BAD)],
     "text": [{"text": text} for text in (GOOD, BAD)],
+    "sharegpt": [
+        {"conversations": [{"from": "human", "value": "a film"}, {"from": "gpt", "value": text}]}
+        for text in (GOOD, BAD)
+    ],
+    "alpaca": [{"instruction": "Review", "input": "", "output": text} for text in (GOOD, BAD)],
 }
 
 
@@ -32,9 +37,7 @@ def test_a_causal_lm_learns_the_answer_alone(world: Path, tmp_path: Path, form: 
     job = prepare(parse(arguments(world, "causal-lm", "llama", tmp_path / "out", *more)))
     batch = job.work.collate([job.work.train[i] for i in range(2)])
     learned = [job.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
-    expected = {"messages": "assistant: {}</s>", "completion": "{}</s>", "text": "{}</s>"}[form]
-    start = "" if form != "messages" else "assistant: "
-    assert learned == [expected.format(text).removeprefix(start) for text in (GOOD, BAD)]
+    assert learned == [f"{text}</s>" for text in (GOOD, BAD)]
     result = fit(job)
     found = result.metrics["validation"]
     assert found["perplexity"] == pytest.approx(2.718281828 ** found["held_out_loss"], rel=0.02)
