@@ -100,14 +100,15 @@ def test_the_norm_is_that_of_the_mean_gradient_where_no_ddp_has_averaged_it():
     """Two processes, here threads, whose model is not in DDP yet."""
     losses = [lambda model, x=x: model(x).square().sum() for x in torch.randn(2, 4, 16)]
     turn, given = threading.Barrier(2, timeout=60), [torch.empty(0)] * 2
+    first, second, third = (one_layer() for _ in range(3))  # not in the threads, which share the random numbers
 
-    def run(loss, average=lambda tensor: tensor) -> Tensor:
-        gradients = Gradients(find_adapters(one_layer()), 8)
+    def run(model, loss, average=lambda tensor: tensor) -> Tensor:
+        gradients = Gradients(find_adapters(model), 8)
         with gradients.watched(average):
             loss(gradients.adapters[0].layer).backward()
         return gradients.norms()
 
-    def process(rank: int) -> Tensor:
+    def process(rank: int, model) -> Tensor:
         def average(tensor: Tensor) -> Tensor:
             given[rank] = tensor
             turn.wait()
@@ -115,11 +116,11 @@ def test_the_norm_is_that_of_the_mean_gradient_where_no_ddp_has_averaged_it():
             turn.wait()
             return mean
 
-        return run(losses[rank], average)
+        return run(model, losses[rank], average)
 
     with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(process, range(2)))
-    expected = run(lambda model: (losses[0](model) + losses[1](model)) / 2)
+        found = list(threads.map(process, range(2), (first, second)))
+    expected = run(third, lambda model: (losses[0](model) + losses[1](model)) / 2)
     for one in found:
         torch.testing.assert_close(one, expected)
 

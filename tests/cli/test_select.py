@@ -181,7 +181,7 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         (["--selection", "random"], "--selection random chooses before the first step: drop it, or set --selection"),
         (["--method", "random"], "--select_steps 2 is a setting of methods that choose while training, and --method"),
         (["--keep_parameters", "few"], "keep_parameters='few' is not a number"),
-        (["--keep_parameters", "10"], "keep_parameters=10 is less than"),
+        (["--keep_parameters", "10"], "keep_parameters allows 10 parameters, less than"),
         (["--method", "lora"], "--method lora makes no choice"),
         (["--seeds", "2", "--keep_memory", "1GiB"], "set keep_parameters instead of keep_memory"),
         (["--modules_from", "run"], "gives the modules, and --keep chooses among modules"),
@@ -196,7 +196,7 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         ),
         (
             ["--group", "layer", "--keep_parameters", "150", "--keep", "1"],
-            "keep_parameters=150 is less than",
+            "keep_parameters allows 150 parameters, less than",
         ),
     ],
 )
