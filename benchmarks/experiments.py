@@ -15,7 +15,7 @@ from weightlora.files import read_json
 from weightlora.train.result import Result, read_result
 from weightlora.wording import shown
 
-__all__ = ["DEFAULTS", "OPTIONAL", "Run", "labels_in", "plan", "resolve", "tasks_in"]
+__all__ = ["DEFAULTS", "OPTIONAL", "SEEDS", "Run", "labels_in", "plan", "resolve", "tasks_in"]
 
 DEFAULTS: dict[str, Any] = {
     "steps": 300,
@@ -30,9 +30,12 @@ DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.0,
     "learning_rate": 1e-3,
     "evaluate_on": "test",
+    "first_seed": 0,
     "seeds": 5,
     "options": {},
 }
+SEEDS = ("first_seed", "seeds")
+"""Which runs an experiment has. No setting of a run."""
 OPTIONAL = {
     "workload",
     "train_examples",
@@ -169,10 +172,9 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
             wanted = labels or known
         for label in wanted:
             experiment = resolve(root, task, label)
-            count = seeds or experiment["seeds"]
-            del experiment["seeds"]
+            first, own = (experiment.pop(name) for name in SEEDS)
             directory = root / task / "results" / label
-            runs += [Run(experiment, seed, directory / f"seed-{seed}.json") for seed in range(count)]
+            runs += [Run(experiment, first + i, directory / f"seed-{first + i}.json") for i in range(seeds or own)]
     return sorted(runs, key=lambda run: run.seed + reads_another(run))
 
 

@@ -12,7 +12,7 @@ from weightlora.compare.tables import escape_markdown, markdown_table
 from weightlora.files import write_text
 from weightlora.train.result import Result, read_result
 
-from .experiments import Run, reads_another, resolve
+from .experiments import SEEDS, Run, reads_another, resolve
 
 __all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
 
@@ -37,8 +37,8 @@ def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], see
     """
     runs = []
     for label, rate, seed in itertools.product(labels, grid, range(FIRST_SEED, FIRST_SEED + seeds)):
-        experiment = resolve(root, task, label) | {"learning_rate": rate, "evaluate_on": "validation"}
-        del experiment["seeds"]
+        resolved = {name: value for name, value in resolve(root, task, label).items() if name not in SEEDS}
+        experiment = resolved | {"learning_rate": rate, "evaluate_on": "validation"}
         name = f"lr-{rate:g}" + ("" if seed == FIRST_SEED else f"-seed-{seed}")
         runs.append(Run(experiment, seed, root / task / "tuning" / label / f"{name}.json"))
     return sorted(runs, key=reads_another)

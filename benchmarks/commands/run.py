@@ -11,7 +11,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("run", help="run the experiments that have no result yet")
     add_experiments(parser)
     add_running(parser)
-    add_option(parser, "seeds", type=positive, help="seeds 0 to N - 1 (default: as each experiment says)")
+    add_option(parser, "seeds", type=positive, help="number of seeds (default: as each experiment says)")
     sweep = parser.add_argument_group("a sweep over recipes")
     add_option(sweep, "sweep", type=Path, help="a file that lists recipes, methods and seeds")
     sweep.add_argument("--with", dest="overrides", type=setting, action="append", metavar="KEY=VALUE", default=[])

@@ -23,6 +23,14 @@ def test_the_plan_goes_seed_by_seed(root):
     assert [run.experiment["label"] for run in plan(root, ["a"], ["k5"], 3)] == ["k5"] * 3
 
 
+def test_seeds_may_begin_later_and_are_no_setting_of_a_run(root):
+    (root / "b" / "task.json").write_text(json.dumps({"first_seed": 5, "seeds": 2}))
+    later = plan(root, ["b"], ["lora"], None)
+    assert [run.seed for run in later] == [5, 6] and [run.output.stem for run in later] == ["seed-5", "seed-6"]
+    assert [run.seed for run in plan(root, ["b"], ["lora"], 3)] == [5, 6, 7]
+    assert not {"first_seed", "seeds"} & later[0].experiment.keys(), "stored results have no such settings"
+
+
 def test_a_run_that_reads_what_another_chose_comes_a_seed_later(root):
     (root / "a" / "alike.json").write_text(json.dumps({"method": "random-alike", "options": {"like": "results/lora"}}))
     runs = plan(root, ["a"], ["lora", "alike"], 3)
