@@ -61,7 +61,7 @@ def worth() -> str:
     """What the stored runs of the first look's winner show: a list, and a table with a row for each complete task."""
     results = load_results(QUALITY)[0]
     winner = decide(losses := _losses(results), FIRST).winner
-    return "\n\n".join(render_winner(results, winner, complete(losses, winner)))
+    return "\n\n".join(render_winner(results, winner, _seeds(complete(losses, winner))))
 
 
 def shown() -> str:
@@ -89,8 +89,12 @@ def _look(results: list[Result], losses: Losses, look: Look) -> list[str]:
     verdict = decide(losses, look)
     becomes = "stays" if verdict.winner == look.default else "becomes"
     said = f"**{verdict.winner}** {becomes} the default: {verdict.reason}"
-    worth = render_winner(results, verdict.winner, look)
+    worth = render_winner(results, verdict.winner, _seeds(look))
     return [said, _regrets(verdict, look), _differences(losses, verdict, look), *worth]
+
+
+def _seeds(look: Look) -> dict[str, range]:
+    return {task: range(count) for task, count in look.seeds.items()}
 
 
 def _regrets(verdict: Verdict, look: Look) -> str:
