@@ -120,8 +120,8 @@ def _close(points: list[float]) -> list[str]:
         return []
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return [
-        f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average "
-        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), not below -{CLOSE} on "
+        f"- Its metric compared with LoRA on all modules: {mean:+.1f} points on average "
+        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), at least -{CLOSE} on "
         f"{close} of {len(points)} tasks."
     ]
 
@@ -137,7 +137,7 @@ def _different(own: Mapping[str, Runs]) -> list[str]:
             tasks[names].add(task)
     return [
         f"- On the model with {len(names)} modules, {len(kept)} runs on {count} task{'s' * (count > 1)} kept "
-        f"{'one and the same set' if len(set(kept)) == 1 else f'{len(set(kept))} different sets'}."
+        f"{'the same set' if len(set(kept)) == 1 else f'{len(set(kept))} different sets'}."
         for names, kept in sets.items()
         for count in [len(tasks[names])]
     ]
