@@ -14,7 +14,18 @@ __all__ = ["render_tuned_markdown"]
 
 PROBE = "probe"
 SEEDS = range(5, 10)
-TASKS = ("supersenses", "film-reviews", "imdb-all", "vader-tweets-all", "spam", "rotten-tomatoes-all")
+TASKS = (
+    "supersenses",
+    "film-reviews",
+    "imdb-all",
+    "vader-tweets-all",
+    "spam",
+    "rotten-tomatoes-all",
+    "products",
+    "editorials",
+)
+OTHER_TEXTS = ("supersenses", "spam", "products", "editorials")
+"""Tasks whose texts had no part when the probe's score was chosen."""
 METHODS = {
     PROBE: "the probe",
     CANDIDATES[PROBE].alike: "random sets of the same sizes",
@@ -43,6 +54,9 @@ def render_tuned_markdown(results: Iterable[Result]) -> str:
         parts.append(f"Runs are missing of {', '.join(absent)}.")
     if tasks:
         parts += [*render_winner(runs, PROBE, dict.fromkeys(tasks, SEEDS)), _table(by_method, tasks)]
+    if others := [task for task in tasks if task in OTHER_TEXTS]:
+        counts, _ = render_winner(runs, PROBE, dict.fromkeys(others, SEEDS))
+        parts += ["## Texts that had no part in the rule", f"The same for {', '.join(others)}:", counts]
     return "\n\n".join(parts) + "\n"
 
 

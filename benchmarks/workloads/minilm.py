@@ -15,7 +15,7 @@ from weightlora.train.families.classification import classification, regression
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
-from . import definitions, emails, films, tweets
+from . import definitions, emails, films, snippets
 from .workload import Workload
 
 __all__ = ["film_reviews", "minilm_lora", "reviews", "spam", "supersenses", "tokenize", "valence"]
@@ -40,9 +40,9 @@ def reviews(name: str, target_modules: str = ENCODER_LINEARS) -> Workload:
     return Workload(minilm_path, lambda: load_reviews(name), CLASSES, _classes, target_modules)
 
 
-def valence(target_modules: str = ENCODER_LINEARS) -> Workload:
-    """Valence of tweets, a regression."""
-    return Workload(minilm_path, tweets.load_splits, VALENCE, _number, target_modules)
+def valence(name: str, target_modules: str = ENCODER_LINEARS) -> Workload:
+    """Valence of `"tweets"`, `"products"` or `"editorials"`, a regression."""
+    return Workload(minilm_path, lambda: snippets.load_splits(name), VALENCE, _number, target_modules)
 
 
 def film_reviews() -> Workload:
