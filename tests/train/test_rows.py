@@ -139,7 +139,7 @@ def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, alone)))
-    assert message.startswith("the chat template cannot write the messages")
+    assert message.startswith("row 0 of validation (the first is row 0): the chat template cannot write the messages")
 
 
 @pytest.mark.parametrize("last", [{"role": "user", "content": "and?"}, {"role": "assistant", "content": ""}])
