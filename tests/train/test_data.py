@@ -44,6 +44,16 @@ def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
     assert message == f"the split validation is empty: {table} has no rows; add some, or give another file."
 
 
+@pytest.mark.parametrize("name", ["rows[1].jsonl", "rows*.jsonl", "[new] data/rows.jsonl"])
+def test_a_name_is_no_pattern(tmp_path: Path, name: str):
+    """Datasets would read rows1.jsonl, or both files, or none."""
+    for place, text in ((name, "right"), ("rows1.jsonl", "wrong")):
+        write_rows(tmp_path / place, [{"text": f"{text} {i}", "label": i % 2} for i in range(4)])
+    arguments = DataArguments(train_file=str(tmp_path / name), validation_file=str(tmp_path / name))
+    splits = read_splits(arguments, find_task("text-classification"), str(tmp_path))
+    assert [row["text"] for rows in splits.values() for row in rows] == [f"right {i}" for i in range(4)] * 2
+
+
 def test_files_of_two_kinds_in_a_directory_are_not_read_in_part(world: Path, tmp_path: Path, refused):
     (folder := tmp_path / "data").mkdir()
     write_rows(folder / "train.jsonl", LABELLED)

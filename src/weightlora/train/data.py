@@ -1,6 +1,7 @@
 """Read a data set from files, a directory or the hub, and give its columns the names that the task family uses."""
 
 import difflib
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -193,10 +194,9 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
     nested = paths[0].suffix == ".json" and _is_nested(paths[0])
     if nested:
         settings = {**settings, "field": "data"}
+    named = [glob.escape(str(path)) for path in paths]  # datasets takes names for patterns, which match other files
     try:
-        rows = datasets.load_dataset(
-            builder, data_files={split: [str(path) for path in paths]}, split=split, cache_dir=cache_dir, **settings
-        )
+        rows = datasets.load_dataset(builder, data_files={split: named}, split=split, cache_dir=cache_dir, **settings)
     except Exception as error:  # of many kinds, also those of pandas and Arrow
         if "corresponds to no data" in str(error):  # it has only a header
             raise DataError(
