@@ -62,6 +62,24 @@ def test_files_of_two_kinds_in_a_directory_are_not_read_in_part(world: Path, tmp
     assert message == f"{folder} has train.jsonl and train-2.csv for train: keep the files of one kind."
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"data": LABELLED}, "the column 'text' (text) is not in train: it has data; "),
+        (
+            {name: {i: row[name] for i, row in enumerate(LABELLED)} for name in ("text", "label")},
+            "rows.json has one row",
+        ),
+    ],
+)
+def test_rows_inside_of_one_object(world: Path, tmp_path: Path, refused, content: dict, message: str):
+    """The second is what `DataFrame.to_json` writes."""
+    (tmp_path / "rows.json").write_text(json.dumps(content))
+    given = ["--task", "text-classification", "--model", world / "deberta", "--train_file", tmp_path / "rows.json"]
+    found = refused(*given)
+    assert message in found and found.endswith("if it holds all of yours, save them as JSON Lines.")
+
+
 def test_one_text_cannot_be_split(world: Path, rows: Path, refused):
     write_rows(rows, [{"text": "fine", "label": i % 2} for i in range(4)])
     message = refused("--task", "text-classification", "--model", world / "deberta", "--train_file", rows)

@@ -15,7 +15,7 @@ from huggingface_hub import is_offline_mode
 from ..errors import DataError
 from ..wording import first_line, shown
 from .arguments import DataArguments, parse_json
-from .layouts import as_causal, example
+from .layouts import as_causal, example, one_object
 from .reading import check_columns, is_too_deep
 from .rows import numbered
 from .splitting import hold_out
@@ -120,6 +120,8 @@ def _split_off(rows: Dataset, family: str, place: str) -> dict[str, Dataset]:
     rows = numbered(rows)
     columns = [name for name in READ[family] if name in rows.column_names]
     texts = [json.dumps([row[name] for name in columns], default=str) for row in rows.select_columns(columns)]
+    if len(rows) == 1:
+        raise DataError(f"{place} has one row, and a part for validation is split off: give more.{one_object(rows)}")
     train, validation = hold_out(texts, SHARE, place)
     return {"train": rows.select(train), "validation": rows.select(validation)}
 
@@ -278,6 +280,7 @@ def _rename(
             raise DataError(
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
                 f"the right one, as in {example(family, name, [*close, *free, 'your_column'][0], given)}."
+                f"{one_object(rows)}"
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")
