@@ -154,6 +154,7 @@ def test_the_room_that_exchanges_leave_is_used():
             9,
             r"keep_parameters allows 9 parameters, less than the 10 of the smallest adapter: raise it, or lower",
         ),
+        (None, 1, r"keep_parameters allows 1 parameter, less than the 10 of the smallest adapter"),
         (
             5,
             60,

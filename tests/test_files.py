@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -59,6 +62,27 @@ def test_a_directory_is_replaced_whole_or_stays(tmp_path):
         (staging / "third").touch()
     assert [path.name for path in target.iterdir()] == ["third"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_a_killed_process_left_is_deleted_and_what_another_one_writes_is_not(tmp_path):
+    """The other one writes to the same place, and is not done."""
+    target = tmp_path / "run[1]"
+    code = f"""
+import os, signal
+from weightlora.files import replacing_directory
+with replacing_directory({str(target)!r}) as staging:
+    (staging / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    (mine := tmp_path / ".run[1]-mine.bak").mkdir()
+    with files.replacing_directory(target) as first:
+        with files.replacing_directory(target) as second:
+            (second / "second").touch()
+            assert sorted(tmp_path.iterdir()) == sorted([first, second, mine])
+        (first / "first").touch()
+    assert sorted(tmp_path.rglob("*")) == sorted([mine, target, target / "first"])
 
 
 def test_a_place_below_a_file_is_refused(tmp_path):

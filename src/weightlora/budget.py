@@ -86,8 +86,8 @@ def plan_budgets(
     if parameters < least:
         what, remedy = ("smallest adapter", "") if number is None else (f"{number} smallest adapters", "keep fewer, ")
         raise ConfigError(
-            f"keep_parameters allows {parameters} parameters, less than the {least} of the {what}: raise it, {remedy}"
-            "or lower the rank."
+            f"keep_parameters allows {parameters} parameter{'s' * (parameters != 1)}, less than the {least} of the "
+            f"{what}: raise it, {remedy}or lower the rank."
         )
     return [(number, most) for most in round_budgets(total, min(parameters, total), rounds)]
 

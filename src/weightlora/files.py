@@ -1,6 +1,7 @@
 """Writing files and directories so that nobody ever reads half of one."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -135,17 +136,59 @@ def replacing_directory(directory: Place) -> Iterator[Path]:
     """Write a directory whole or not at all.
 
     Yields an empty directory beside it. At the end that takes the place of `directory`, whose old content is deleted
-    last. After an error everything is as it was.
+    last. After an error everything is as it was. What a killed process left there is deleted by the next one.
     """
     target = Path(directory).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    prefix = f".{target.name}.weightlora-"
+    for left in target.parent.glob(f"{glob.escape(prefix)}*"):
+        with _locked(left, wait=False) as ours:
+            if ours:  # who wrote it was killed
+                shutil.rmtree(left, ignore_errors=True)
+    with _made(prefix, target.parent) as staging:
+        try:
+            yield staging
+            staging.chmod(0o755)
+            _replace(staging, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _made(prefix: str, parent: Path) -> Iterator[Path]:
+    """A new directory. Its lock says that its writer is alive."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with _locked(made, wait=True):
+            if made.is_dir():  # else another process took it for a left one before it was locked
+                yield made
+                return
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock of a directory, which ends with the process. Gives whether it is held: not all systems have locks.
+
+    Args:
+        directory: It may be gone.
+        wait: Whether to wait while another process holds the lock.
+    """
     try:
-        yield staging
-        staging.chmod(0o755)
-        _replace(staging, target)
+        import fcntl
+
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except (ImportError, OSError):
+        yield False
+        return
+    try:
+        held = True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            held = False
+        yield held
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
 
 
 def check_writable(directory: Place) -> None:

@@ -56,6 +56,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, monkeypat
     assert list(plans) == ["lora", "random", "weightlora"] and plans["lora"]["adapters"] == 13
 
 
+def test_a_test_on_the_training_rows_is_a_warning(place, films, tmp_path):
+    rows = ["--validation_file", str(place / "films.jsonl"), "--output_dir", str(tmp_path / "out"), "--dry_run"]
+    with pytest.warns(UserWarning, match=r"films\.jsonl has the rows of the training file"):
+        assert main(["compare", *films, *rows]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

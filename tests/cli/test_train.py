@@ -1,6 +1,7 @@
 """`weightlora train` as a newcomer meets it."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def test_without_an_evaluation_file_rows_are_split_off(given, tmp_path: Path, ca
     work = prepare(parse(given())).work
     texts = [{tuple(ids) for ids in rows["input_ids"]} for rows in (work.train, work.evaluation["validation"])]
     assert not texts[0] & texts[1], "a text is in both splits"
+
+
+def test_an_evaluation_on_the_training_rows_is_a_warning(given, world: Path, tmp_path: Path):
+    other = tmp_path / "other.jsonl"
+    for text, warned in ((rows := (world / "rows.jsonl").read_text(), 1), (rows.replace("film", "book"), 0)):
+        other.write_text(text)
+        with warnings.catch_warnings(record=True) as caught:
+            assert main(["train", *given("--validation_file", other), "--dry_run"]) == 0
+        assert sum("has the rows of the training file" in str(one.message) for one in caught) == warned
 
 
 def test_brackets_in_a_path_are_printed(given, tmp_path: Path, capsys: pytest.CaptureFixture):

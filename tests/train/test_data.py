@@ -44,12 +44,40 @@ def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
     assert message == f"the split validation is empty: {table} has no rows; add some, or give another file."
 
 
+@pytest.mark.parametrize("name", ["rows[1].jsonl", "rows*.jsonl", "[new] data/rows.jsonl"])
+def test_a_name_is_no_pattern(tmp_path: Path, name: str):
+    """Datasets would read rows1.jsonl, or both files, or none."""
+    for place, text in ((name, "right"), ("rows1.jsonl", "wrong")):
+        write_rows(tmp_path / place, [{"text": f"{text} {i}", "label": i % 2} for i in range(4)])
+    arguments = DataArguments(train_file=str(tmp_path / name), validation_file=str(tmp_path / name))
+    splits = read_splits(arguments, find_task("text-classification"), str(tmp_path))
+    assert [row["text"] for rows in splits.values() for row in rows] == [f"right {i}" for i in range(4)] * 2
+
+
 def test_files_of_two_kinds_in_a_directory_are_not_read_in_part(world: Path, tmp_path: Path, refused):
     (folder := tmp_path / "data").mkdir()
     write_rows(folder / "train.jsonl", LABELLED)
     (folder / "train-2.csv").write_text("text,label\nfine,1\n")
     message = refused("--task", "text-classification", "--model", world / "deberta", "--dataset", folder)
     assert message == f"{folder} has train.jsonl and train-2.csv for train: keep the files of one kind."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"data": LABELLED}, "the column 'text' (text) is not in train: it has data; "),
+        (
+            {name: {i: row[name] for i, row in enumerate(LABELLED)} for name in ("text", "label")},
+            "rows.json has one row",
+        ),
+    ],
+)
+def test_rows_inside_of_one_object(world: Path, tmp_path: Path, refused, content: dict, message: str):
+    """The second is what `DataFrame.to_json` writes."""
+    (tmp_path / "rows.json").write_text(json.dumps(content))
+    given = ["--task", "text-classification", "--model", world / "deberta", "--train_file", tmp_path / "rows.json"]
+    found = refused(*given)
+    assert message in found and found.endswith("if it holds all of yours, save them as JSON Lines.")
 
 
 def test_one_text_cannot_be_split(world: Path, rows: Path, refused):

@@ -71,3 +71,18 @@ def test_pairs_of_answers_are_refused_with_what_to_do(row: dict, named: str):
     ) as refused:
         as_causal("train", Dataset.from_list([row]), COLUMNS_READ)
     assert f"--columns '{named}'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "proposed"),
+    [
+        ("prompt response", '{"prompt": "prompt", "completion": "response"}'),
+        ("id answer question", '{"prompt": "question", "completion": "answer"}'),
+        ("prompt body", '{"text": "prompt"}'),
+    ],
+)
+def test_a_prompt_is_not_proposed_without_its_answer(names: str, proposed: str):
+    given = Dataset.from_list([dict.fromkeys(names.split(), "a")] * 2)
+    with pytest.raises(DataError, match="neither messages") as refusal:
+        as_causal("train", given, COLUMNS_READ)
+    assert str(refusal.value).endswith(f"name the right one, as in --columns '{proposed}'.")

@@ -1,6 +1,7 @@
 """Texts that are none, and texts that are far too long."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, alone)))
-    assert message.startswith("the chat template cannot write the messages")
+    assert message.startswith("row 0 of validation (the first is row 0): the chat template cannot write the messages")
 
 
 @pytest.mark.parametrize("last", [{"role": "user", "content": "and?"}, {"role": "assistant", "content": ""}])
@@ -207,3 +208,20 @@ def test_of_a_row_of_10_megabytes_the_tokenizer_sees_the_beginning(
     job = prepare(parse([*map(str, given), "--max_steps", "8"]))
     assert 10 < max(lengths) < 100_000
     assert len(job.work.train[0]["input_ids"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "empty"),
+    [
+        ("text-classification", {"text": "fine", "label": 0}, {"text": "", "label": 1}),
+        ("token-classification", {"tokens": ["Ann", "did"], "tags": ["PER", "O"]}, {"tokens": [], "tags": []}),
+    ],
+)
+def test_a_row_without_tokens(world: Path, rows: Path, tmp_path: Path, refused, task: str, row: dict, empty: dict):
+    """As an empty text is with the tokenizers of Qwen and GPT-2, which add no special tokens."""
+    shutil.copytree(world / "llama", tmp_path / "llama")
+    place = tmp_path / "llama" / "tokenizer.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "post_processor": None}))
+    given = ["--task", task, "--model", tmp_path / "llama", "--pad_token", "</s>"]
+    message = refused(*given, *files_of(write_rows(rows, [row, empty])))
+    assert message.startswith(f"row 1 of validation {FIRST} is empty, and the tokenizer of this model makes no token")

@@ -90,6 +90,7 @@ def _compare(args: argparse.Namespace) -> int:
     from ..compare.session import carry_out
     from ..compare.spec import METHODS_BY_DEFAULT, make_comparison, read_comparison
     from ..train import parse
+    from ..train.splitting import warn_of_same_files
 
     disable_progress_bars()
     methods = METHODS_BY_DEFAULT if args.methods is None else args.methods
@@ -98,7 +99,9 @@ def _compare(args: argparse.Namespace) -> int:
     console = Console(stderr=True, highlight=False)
     plans = comparison.plans()
     _show_plan(console, comparison, plans)
-    if parse([*args.rest, "--output_dir", str(args.output_dir)]).method.dry_run:
+    recipe = parse([*args.rest, "--output_dir", str(args.output_dir)])
+    warn_of_same_files(recipe.data.train_file, recipe.data.validation_file)
+    if recipe.method.dry_run:
         if args.json:
             print(json.dumps({method: asdict(plan) for method, plan in plans.items()}, allow_nan=False))
         return 0

@@ -81,6 +81,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     from ..train.fitting import check_unfinished, fit
     from ..train.methods import METHODS
     from ..train.plan import prepare
+    from ..train.splitting import warn_of_same_files
     from .progress import show_choice
 
     if "output_dir" not in recipe.given and not recipe.method.dry_run:
@@ -94,6 +95,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     job = prepare(recipe, methods or METHODS)
     if first:
         show_plan(console, job)
+        warn_of_same_files(recipe.data.train_file, recipe.data.validation_file)
     if recipe.method.dry_run:
         show_prices(console, job)
         return 0

@@ -1,6 +1,7 @@
 """Read a data set from files, a directory or the hub, and give its columns the names that the task family uses."""
 
 import difflib
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from huggingface_hub import is_offline_mode
 from ..errors import DataError
 from ..wording import first_line, shown
 from .arguments import DataArguments, parse_json
-from .layouts import as_causal, example
+from .layouts import as_causal, example, one_object
 from .reading import check_columns, is_too_deep
 from .rows import numbered
 from .splitting import hold_out
@@ -119,6 +120,8 @@ def _split_off(rows: Dataset, family: str, place: str) -> dict[str, Dataset]:
     rows = numbered(rows)
     columns = [name for name in READ[family] if name in rows.column_names]
     texts = [json.dumps([row[name] for name in columns], default=str) for row in rows.select_columns(columns)]
+    if len(rows) == 1:
+        raise DataError(f"{place} has one row, and a part for validation is split off: give more.{one_object(rows)}")
     train, validation = hold_out(texts, SHARE, place)
     return {"train": rows.select(train), "validation": rows.select(validation)}
 
@@ -193,10 +196,9 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
     nested = paths[0].suffix == ".json" and _is_nested(paths[0])
     if nested:
         settings = {**settings, "field": "data"}
+    named = [glob.escape(str(path)) for path in paths]  # datasets takes names for patterns, which match other files
     try:
-        rows = datasets.load_dataset(
-            builder, data_files={split: [str(path) for path in paths]}, split=split, cache_dir=cache_dir, **settings
-        )
+        rows = datasets.load_dataset(builder, data_files={split: named}, split=split, cache_dir=cache_dir, **settings)
     except Exception as error:  # of many kinds, also those of pandas and Arrow
         if "corresponds to no data" in str(error):  # it has only a header
             raise DataError(
@@ -278,6 +280,7 @@ def _rename(
             raise DataError(
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
                 f"the right one, as in {example(family, name, [*close, *free, 'your_column'][0], given)}."
+                f"{one_object(rows)}"
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")

@@ -9,7 +9,7 @@ from datasets import Dataset
 from ..errors import DataError
 from .tasks import COLUMNS
 
-__all__ = ["as_causal", "example"]
+__all__ = ["as_causal", "example", "one_object"]
 
 Columns = dict[str, str | None]
 
@@ -21,6 +21,9 @@ FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 """What each form needs, and what it may have as well."""
 
 ALPACA = ("instruction", "output")
+QUESTIONS = ("prompt", "instruction", "question", "query", "input")
+ANSWERS = ("completion", "response", "answer", "output")
+"""Names that columns of prompts and of completions often have, for a proposal."""
 CHAT = "conversations"
 """ShareGPT's name for the messages. Some data sets have messages with roles there."""
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
@@ -57,9 +60,13 @@ def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Col
             f"{split} has pairs of answers, chosen and rejected, and a causal LM learns one of them: name it, as in "
             f"--columns '{json.dumps(one)}', or train on the pairs in a script, with TRL."
         )
+    prompt, completion = (next((name for name in names if name in has), None) for names in (QUESTIONS, ANSWERS))
+    right = example("causal-lm", "text", has[0])
+    if prompt and completion:  # either alone would leave out the other
+        right = example("causal-lm", "completion", completion, {"prompt": prompt})
     raise DataError(
-        f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(has)}; "
-        f"name the right one, as in {example('causal-lm', 'text', has[0])}."
+        f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(has)}; name the right "
+        f"one, as in {right}.{one_object(rows)}"
     )
 
 
@@ -68,6 +75,12 @@ def example(
 ) -> str:
     """An example of `--columns` for a family: what was given, with another column for one name."""
     return f"--columns '{json.dumps({**(given or {}), name or next(iter(COLUMNS[family])): column})}'"
+
+
+def one_object(rows: Dataset) -> str:
+    """What an error adds where there is one row: a JSON file with an object around its rows, or around its columns."""
+    holds = len(rows) == 1 and any(isinstance(value, list | dict) for value in rows[0].values())
+    return " There is one row: if it holds all of yours, save them as JSON Lines." if holds else ""
 
 
 def _with_roles(rows: Dataset, column: str) -> Dataset:

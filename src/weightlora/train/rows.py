@@ -18,6 +18,7 @@ __all__ = [
     "NUMBER",
     "as_written",
     "check_rows",
+    "check_tokens",
     "head_of",
     "name_row",
     "numbered",
@@ -83,6 +84,19 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
                         f"{name_row(rows, split, row)} has {what} as its {name}, which must be {RULES[kind]}: fix "
                         "the row, or leave it out."
                     )
+
+
+def check_tokens(ids: Sequence[Sequence[int]], rows: Dataset, split: str, indices: Sequence[int]) -> None:
+    """Raise a `DataError` for the first of these rows that has no token: a model cannot read it.
+
+    Tokenizers of encoders add special tokens to an empty text, and those of many decoders add none.
+    """
+    for row, tokens in zip(indices, ids, strict=True):
+        if not len(tokens):
+            raise DataError(
+                f"{name_row(rows, split, row)} is empty, and the tokenizer of this model makes no token of it: leave "
+                "it out."
+            )
 
 
 def numbered(rows: Dataset) -> Dataset:

@@ -3,13 +3,15 @@
 No text is in two splits. Texts that differ in case and white space only count as the same text.
 """
 
+import filecmp
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DataError
 
-__all__ = ["distinct", "hold_out", "split"]
+__all__ = ["distinct", "hold_out", "split", "warn_of_same_files"]
 
 
 def distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -59,3 +61,18 @@ def hold_out(texts: Sequence[str], share: float, place: str = "the data") -> tup
     held = set(different[: max(1, round(share * len(different)))])
     train = [index for index, key in enumerate(keys) if key not in held]
     return train, [index for index, key in enumerate(keys) if key in held]
+
+
+def warn_of_same_files(train: str | None, evaluation: str | None) -> None:
+    """Warn if the file to evaluate on is the training file, or a copy of it.
+
+    Args:
+        train: The training file, or None.
+        evaluation: The other file, or None. Both exist.
+    """
+    if train and evaluation and filecmp.cmp(train, evaluation, shallow=False):
+        warnings.warn(
+            f"{evaluation} has the rows of the training file, so figures on it say nothing of new texts: give other "
+            "rows, or leave out --validation_file.",
+            stacklevel=2,
+        )

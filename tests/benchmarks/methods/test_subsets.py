@@ -20,7 +20,7 @@ def test_rivals_keep_what_they_are_told_and_say_what_there_was(tmp_path, setting
     told = {"rule": "gradient", "at": 3, "evidence": str(tmp_path)}
     prepared = RIVALS["rival"](setting(options=told))
     assert [adapter.name for adapter in find_adapters(prepared.model)] == [names[1], names[3]]
-    with pytest.raises(ValueError, match=r"keep_parameters allows 1 parameters, less than .* the 2 smallest adapters"):
+    with pytest.raises(ValueError, match=r"keep_parameters allows 1 parameter, less than .* the 2 smallest adapters"):
         RIVALS["rival"](setting(options={**told, "keep_parameters": 1}))
     with pytest.raises(
         ValueError, match=r"the evidence .*seed-7\.json is missing: run the method that records it first"

@@ -97,6 +97,19 @@ def test_a_chat_has_its_tools_and_its_calls_and_no_fields_of_other_rows(
     assert [row["input_ids"] for row in job.work.evaluation["validation"]] == expected
 
 
+def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(
+    world: Path, rows: Path, tmp_path: Path, refused
+):
+    """Templates of reasoning models drop what was thought before the last question: here, all but two messages."""
+    shutil.copytree(world / "llama", tmp_path / "llama")
+    template = "{% for m in messages[-2:] %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    (tmp_path / "llama" / "chat_template.jinja").write_text(template)
+    longer = [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}, *CHATS[0]["messages"]]
+    write_rows(rows, [*CHATS, {"messages": longer}])
+    message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
+    assert message.startswith("row 2 of validation (the first is row 0): the chat template changes the prompt")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_padding_changes_no_loss(world: Path, tmp_path: Path, form: str):
     """The first token of a text has only padding before it, and only where another text of its batch is longer."""

@@ -56,10 +56,12 @@ def causal_lm(source: Source) -> Work:
         rows = source.splits[split]
 
         def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
-            prompt, answer = form(source, as_written(dict(row), rows.features), length)
+            try:
+                prompt, answer = form(source, as_written(dict(row), rows.features), length)
+            except DataError as error:
+                raise DataError(f"{name_row(rows, split, index)}: {error}") from error
             if not answer or len(prompt) + len(answer) < 2:
-                place = name_row(rows, split, index)
-                raise DataError(f"{place} has nothing to learn: {empty}.")
+                raise DataError(f"{name_row(rows, split, index)} has nothing to learn: {empty}.")
             answer = answer[:length]
             prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
             given = max(1, len(prompt))  # nothing but padding is before the first token to predict it from

@@ -14,7 +14,7 @@ from ...errors import DataError
 from ...wording import shown
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
-from ..rows import head_of, name_row
+from ..rows import check_tokens, head_of, name_row
 from ..work import Metrics, Source, Work, padding, room_for
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
@@ -117,6 +117,7 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
             names = ("text", "pair") if has_pair else ("text",)
             texts = [[head_of(tokenizer, text, length) for text in batch[name]] for name in names]
             encoded = tokenizer(*texts, truncation=True, max_length=length)
+            check_tokens(encoded["input_ids"], rows, split, indices)
             return {**encoded, "labels": [labels[split][index] for index in indices]}
 
         return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)

@@ -9,7 +9,7 @@ from transformers import DataCollatorForTokenClassification, EvalPrediction
 from ...errors import ConfigError, DataError
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
-from ..rows import name_row, words_of
+from ..rows import check_tokens, name_row, words_of
 from ..work import Source, Work, padding, room_for
 from .classification import class_loss
 
@@ -46,6 +46,7 @@ def token_classification(source: Source) -> Work:
         def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
             words = [words_of(tokenizer, words, length) for words in batch["tokens"]]
             encoded = tokenizer(words, truncation=True, max_length=length, is_split_into_words=True)
+            check_tokens(encoded["input_ids"], rows, split, indices)
             labels = [_first_pieces(encoded.word_ids(i), ids[split][index]) for i, index in enumerate(indices)]
             return {**encoded, "labels": labels}
 
