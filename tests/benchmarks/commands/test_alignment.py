@@ -5,6 +5,7 @@ import json
 import pytest
 from benchmarks.__main__ import main
 from benchmarks.studies.alignment import render_alignment_markdown
+from run_directories import write_run
 
 
 def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, capsys, check_study):
@@ -23,9 +24,9 @@ def test_alignment_is_measured_here_and_against_an_earlier_run(tmp_path, own, ca
     first = study["adapters"][0]["name"]
     row = {"kind": "module", "score": 0.5, "omega": 1.0, "rank": 2, "scaling": 1.0, "parameters": 9}
     adapters = [{**row, "name": one["name"], "kept": one["name"] == first} for one in study["adapters"]]
-    (tmp_path / "run").mkdir()
-    selection = {"format": 1, "config": {"selection": "stoiht"}, "adapters": adapters}
-    (tmp_path / "run" / "selection.json").write_text(json.dumps(selection))
+    path = write_run(tmp_path / "run") / "selection.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "config": {"selection": "stoiht"}, "adapters": adapters}))
     assert main([*arguments, "--output-dir", str(tmp_path / "b"), "--run", str(tmp_path / "run")]) == 0
     other = json.loads((tmp_path / "b" / "alignment.json").read_text())
     assert other["chosen_by"] == "gate in an earlier run"
