@@ -255,3 +255,14 @@ def test_numbers_of_the_system_have_no_state_to_bring_back():
     loader = DataLoader(Noisy(generators=[random.SystemRandom(), random.Random(0)][::-1]), 2, collate_fn=list)
     with same_batches(loader):
         assert next(iter(loader))
+
+
+def test_whoever_reads_with_workers_that_stay_gets_all_batches():
+    loader = DataLoader(range(40), 4, num_workers=1, persistent_workers=True)  # Lightning starts it before the probe
+    reader = iter(loader)
+    first = next(reader)
+    with same_batches(loader):
+        batches = iter(loader)
+        assert torch.equal(torch.cat([next(batches) for _ in range(3)]), torch.arange(12)), "from the beginning"
+    assert torch.equal(torch.cat([first, *reader]), torch.arange(40))
+    assert iter(loader) is reader, "its workers stay"

@@ -35,9 +35,14 @@ def same_batches(loader: Any) -> Iterator[None]:
     Its parts get back their numbers (of epochs that were read, also in a dictionary or as a tensor), and `None` for
     what they have made meanwhile (workers that stay, and generators). A sampler and a stream get back the order of
     their rows. Random number generators that parts hold get back their states. An iterator goes on where the reading
-    ended.
+    ended, but that of workers that stay (`persistent_workers=True`) where it is: others may be reading it.
     """
-    before = [bring_back for part in _parts(loader) for bring_back in _states(part)]
+    parts = _parts(loader)
+    before = [bring_back for part in parts for bring_back in _states(part)]
+    for own in (vars(part) for part in parts if isinstance(part, DataLoader)):
+        if (reader := own.get("_iterator")) is not None:  # reading would start it again
+            before.append(partial(own.update, _iterator=reader))
+            own["_iterator"] = None
     try:
         yield
     finally:
