@@ -58,6 +58,30 @@ def test_rows_of_alpaca_become_prompts_and_completions():
     assert as_causal("train", without, COLUMNS_READ)[0]["prompt"][0] == "### Instruction:\nGreet.\n\n### Response:\n"
 
 
+def test_a_system_prompt_beside_a_conversation_is_its_first_message():
+    given = [{"system": "be kind", "conversations": SHAREGPT[1:]}, {"system": "", "conversations": SHAREGPT[1:]}]
+    given += [{"system": "be rude", "conversations": SHAREGPT}]
+    rows, _ = as_causal("train", Dataset.from_list(given), COLUMNS_READ)
+    assert rows["conversations"][:] == [CHAT, CHAT[1:], CHAT], "one in the conversation counts"
+
+
+def test_calls_in_sharegpts_way_are_refused():
+    calls = [*SHAREGPT, {"from": "function_call", "value": '{"name": "look"}'}]
+    with pytest.raises(DataError, match="train has messages from 'function_call', which chat templates do not know"):
+        as_causal("train", Dataset.from_list([{"conversations": calls}]), COLUMNS_READ)
+
+
+def test_rows_of_alpaca_may_have_a_system_prompt_and_a_history():
+    row = {"instruction": "And 2 3?", "output": "5", "system": "Add.", "history": [["1 2?", "3"], ["2 2?", "4"]]}
+    plain = {"instruction": "Greet.", "output": "hi", "system": None, "history": []}
+    rows, _ = as_causal("train", Dataset.from_list([row, plain]), COLUMNS_READ)
+    earlier = "".join(f"### Instruction:\n{q}\n\n### Response:\n{a}\n\n" for q, a in row["history"])
+    assert rows["prompt"][:] == [
+        f"Add.\n\n{earlier}### Instruction:\nAnd 2 3?\n\n### Response:\n",
+        "### Instruction:\nGreet.\n\n### Response:\n",
+    ]
+
+
 @pytest.mark.parametrize(
     "row, named",
     [

@@ -1,7 +1,7 @@
 """The forms of data that a causal language model reads, and instruction data in the layouts of Alpaca and ShareGPT."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -27,6 +27,7 @@ ANSWERS = ("completion", "response", "answer", "output")
 CHAT = "conversations"
 """ShareGPT's name for the messages. Some data sets have messages with roles there."""
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
+CALL = "function_call"
 """ShareGPT's names of roles -> those of chat templates; others have the same name."""
 
 
@@ -34,7 +35,8 @@ def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Col
     """The rows, and which of their columns to read under which name: `messages`, `prompt` and `completion`, or `text`.
 
     Rows of Alpaca (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT
-    (`from`, `value`) become messages.
+    (`from`, `value`) become messages. Both may have a `system` prompt, and Alpaca a `history` of earlier questions and
+    answers, as in LLaMA-Factory.
 
     Args:
         split: Names the rows in errors.
@@ -50,7 +52,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Col
     for form, more in FORMS:
         if all(columns[name] in has for name in form):
             if form == ("messages",):
-                rows = _with_roles(rows, str(columns["messages"]))
+                rows = _with_roles(split, rows, str(columns["messages"]))
             return rows, {name: columns[name] for name in (*form, *more)}
     if all(name in has for name in ALPACA):
         return _from_alpaca(rows), {"prompt": "prompt", "completion": "completion"}
@@ -83,14 +85,28 @@ def one_object(rows: Dataset) -> str:
     return " There is one row: if it holds all of yours, save them as JSON Lines." if holds else ""
 
 
-def _with_roles(rows: Dataset, column: str) -> Dataset:
+def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
     """The rows with `role` and `content` in each message, where ShareGPT has `from` and `value`."""
     fields = getattr(rows.features[column], "feature", None)
     if not isinstance(fields, dict) or "from" not in fields:
         return rows
+    if any(one and one["from"] == CALL for chat in rows[column] for one in chat or ()):
+        raise DataError(
+            f"{split} has messages from {CALL!r}, which chat templates do not know: save the chats as messages with "
+            "role, content and tool_calls."
+        )
     # A row without messages stays as it is: the check of the rows names it.
-    chats = [chat and [_message(one) for one in chat] for chat in rows[column]]
+    chats = [
+        chat and [*_system(given, chat), *map(_message, chat)]
+        for given, chat in zip(_optional(rows, "system"), rows[column], strict=True)
+    ]
     return Dataset.from_dict({**{name: rows[name] for name in rows.column_names}, column: chats})
+
+
+def _system(given: Any, chat: list[Any]) -> list[dict[str, Any]]:
+    """The message of a system prompt, unless the chat begins with one."""
+    first = chat[0] and chat[0]["from"]
+    return [{"role": "system", "content": given}] if given and first != "system" else []
 
 
 def _message(one: Any) -> dict[str, Any] | None:
@@ -102,13 +118,19 @@ def _message(one: Any) -> dict[str, Any] | None:
 
 def _from_alpaca(rows: Dataset) -> Dataset:
     """A prompt with Alpaca's headings, and the output as its completion."""
-    inputs = rows["input"] if "input" in rows.column_names else [None] * len(rows)
-    prompts = [_prompt(text, given) for text, given in zip(rows["instruction"], inputs, strict=True)]
+    parts = (rows["instruction"], *(_optional(rows, name) for name in ("input", "system", "history")))
+    prompts = [_prompt(*row) for row in zip(*parts, strict=True)]
     return Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
 
 
-def _prompt(instruction: Any, given: Any) -> str | None:
+def _prompt(instruction: Any, given: Any, system: Any, history: Any) -> str | None:
     if not isinstance(instruction, str):
         return None
-    parts = {"Instruction": instruction, **({"Input": given} if given else {}), "Response": ""}
-    return "\n\n".join(f"### {heading}:\n{text}" for heading, text in parts.items())
+    parts = [part for turn in history or () for part in zip(("Instruction", "Response"), turn, strict=True)]
+    parts += [("Instruction", instruction), *([("Input", given)] if given else []), ("Response", "")]
+    return "\n\n".join([*([system] if system else []), *(f"### {heading}:\n{text}" for heading, text in parts)])
+
+
+def _optional(rows: Dataset, column: str) -> Sequence[Any]:
+    """The values of a column, None for each row where there is no such column."""
+    return rows[column] if column in rows.column_names else [None] * len(rows)

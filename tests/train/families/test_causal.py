@@ -9,7 +9,7 @@ from transformers import AutoConfig, BertConfig
 
 from weightlora.errors import ModelError
 from weightlora.train import fit, parse, prepare
-from weightlora.train.families.causal import check_causal
+from weightlora.train.families.causal import check_causal, first_token
 
 CHATS = [
     {"messages": [{"role": "user", "content": "a film"}, {"role": "assistant", "content": text}]}
@@ -108,6 +108,23 @@ def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(
     write_rows(rows, [*CHATS, {"messages": longer}])
     message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
     assert message.startswith("row 2 of validation (the first is row 0): the chat template changes the prompt")
+
+
+@pytest.mark.parametrize(("words", "asked"), [(1, None), (40, 8)], ids=["short prompt", "long prompt"])
+def test_an_answer_that_is_too_long_leaves_up_to_half_of_the_room_to_its_prompt(
+    world: Path, tmp_path: Path, words: int, asked: int | None
+):
+    row = {"prompt": " ".join([GOOD] * words), "completion": " ".join([BAD] * 40)}
+    write_rows(file := tmp_path / "rows.jsonl", [row, {**row, "completion": f"{row['completion']} {GOOD}"}])
+    given = arguments(world, "causal-lm", "llama", tmp_path / "out", *files_of(file), "--max_length", "16")
+    job = prepare(parse([*given, "--pad_to_max_length", "false"]))
+    prompt = job.tokenizer(row["prompt"], add_special_tokens=False).input_ids
+    answer = job.tokenizer(row["completion"], add_special_tokens=False).input_ids
+    learned = job.work.train[0]
+    asked = asked or len(first_token(job.tokenizer)) + len(prompt)
+    assert asked < 16 and learned["input_ids"][asked:] == answer[: 16 - asked]
+    assert learned["input_ids"][:asked][-len(prompt) :] == prompt[-asked:]
+    assert learned["labels"] == [-100] * asked + answer[: 16 - asked]
 
 
 @pytest.mark.parametrize("form", FORMS)
