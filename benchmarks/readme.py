@@ -35,6 +35,7 @@ NAMES = ("index", "choosing", "evidence", "faq", "log", "quickstart", "studies",
 PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES))
 
 TABLES: dict[str, Callable[[], str]] = {
+    "costs": costs.costs,
     "savings": costs.savings,
     "decision": decision.first_look,
     "worth": decision.worth,

@@ -48,27 +48,38 @@ def stored(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def costs() -> str:
+    """What the default's choice saves."""
+    return table(_costs(("lora", "probe")))
+
+
 def savings() -> str:
     """What the default's choice saves, and the quality that goes with it."""
-    variants = stored("speed")["models"]["MiniLM-L6"]["variants"]
-    runs = {label: list(pool()[next(iter(NEW_TASKS)), label].values()) for label in COMPARED}
-
-    def cost(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
-        return [title, form(variants["lora"][key]), form(variants["after"][key]), *[""] * (len(COMPARED) - 2)]
-
-    rows = [
-        ["", *COMPARED.values()],
-        ["adapters", *(f"{fmean(run.adapters for run in several):.0f}" for several in runs.values())],
-        ["adapter parameters", *(f"{fmean(run.parameters for run in several):,.0f}" for several in runs.values())],
-        cost("optimizer state", "optimizer_state_bytes", megabytes),
-        cost("activations for backward", "saved_activation_bytes", megabytes),
-        cost("step time", "over_lora", lambda value: f"{value:.2f}"),
-    ]
+    rows = _costs(tuple(COMPARED))
     for task, seeds in compared_tasks().items():
         losses = {label: losses_of(task, label) for label in COMPARED}
         cells = [_loss(found, losses["probe"]) if len(found) == seeds else "" for found in losses.values()]
         rows.append([f"loss, {NEW_TASKS[task]} ({seeds} seeds)", *cells])
     return table(rows)
+
+
+def _costs(labels: Sequence[str]) -> list[list[str]]:
+    """A header, and a row for each cost. Only LoRA on all modules and the default have a measured step."""
+    variants = stored("speed")["models"]["MiniLM-L6"]["variants"]
+    measured = {"lora": variants["lora"], "probe": variants["after"]}
+    runs = [list(pool()[next(iter(NEW_TASKS)), label].values()) for label in labels]
+
+    def cost(title: str, key: str, form: Callable[[Any], str]) -> list[str]:
+        return [title, *(form(measured[label][key]) if label in measured else "" for label in labels)]
+
+    return [
+        ["", *(COMPARED[label] for label in labels)],
+        ["adapters", *(f"{fmean(run.adapters for run in several):.0f}" for several in runs)],
+        ["adapter parameters", *(f"{fmean(run.parameters for run in several):,.0f}" for several in runs)],
+        cost("optimizer state", "optimizer_state_bytes", megabytes),
+        cost("activations for backward", "saved_activation_bytes", megabytes),
+        cost("step time", "over_lora", lambda value: f"{value:.2f}"),
+    ]
 
 
 def compared_tasks() -> Mapping[str, int]:
