@@ -32,6 +32,7 @@ def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[s
     columns = (BarColumn(), MofNCompleteColumn(), left, "left", TextColumn("{task.description}"))
     with Progress(*columns, disable=not terminal, speed_estimate_period=math.inf) as progress:
         bar = progress.add_task("", total=len(runs), completed=done)
+        progress.advance(bar, 0)  # the speed counts from here, and not from the end of the first run
 
         def on_end(process: Process, took: float | None, error: str | None) -> None:
             progress.update(bar, advance=1, description=process.name)
