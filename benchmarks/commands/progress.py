@@ -34,6 +34,7 @@ def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[s
         BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), disable=not terminal
     ) as progress:
         bar = progress.add_task("", total=len(runs), completed=done)
+        progress.advance(bar, 0)  # the speed counts from here, and not from the end of the first run
 
         def on_end(process: Process, took: float | None, error: str | None) -> None:
             progress.advance(bar)

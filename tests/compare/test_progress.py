@@ -30,12 +30,12 @@ def test_every_run_is_shown_with_the_time_that_is_left(runs, terminal):
         watcher.step(runs[2], 3, 4)
     said = capture.get()
     assert "4 runs, 1 of them done, 1 at a time" in said and "seed-0.json.aside" in said
-    assert "[3/4] random seed 0: the loss diverged; 0:00:46 left" in said
+    assert "[3/4] random seed 0: the loss diverged; 0:01:00 left" in said
     if terminal:
         assert all(piece in said for piece in ("all runs", "lora seed 1", "75%", "94%"))
     else:
-        assert "lora seed 0: step 2/4; 0:03:20 left" in said, "it is long: 2.5 runs are left, of 20 s a quarter"
-        assert "[2/4] lora seed 0: 120 s; 0:02:40 left" in said
+        assert "lora seed 0: step 2/4; 0:05:00 left" in said, "it is long: half a run took 60 s, and 2.5 are left"
+        assert "[2/4] lora seed 0: 120 s; 0:04:00 left" in said
 
 
 def test_nothing_is_left_after_runs_that_took_steps_at_a_time(runs):

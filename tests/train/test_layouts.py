@@ -83,6 +83,29 @@ def test_rows_of_alpaca_may_have_a_system_prompt_and_a_history():
 
 
 @pytest.mark.parametrize(
+    ("column", "value"),
+    [("history", value) for value in ([None], [["a"]], [["a", "b", "c"]], [["a", None]], [[1, 2]], ["ab"], "[]", 3)]
+    + [("system", value) for value in (3, 0, {"a": "b"}, ["a"])],
+)
+def test_a_system_prompt_or_a_history_of_another_kind_is_an_error_of_its_row(column, value):
+    row = {"instruction": "Greet.", "output": "hi", column: value}
+    with pytest.raises(
+        DataError, match=rf"^row 0 of dev \(the first is row 0\) has .* as its {column}, which must be a"
+    ):
+        as_causal("dev", Dataset.from_list([row]), COLUMNS_READ)
+
+
+def test_a_system_prompt_beside_a_conversation_has_to_be_a_text_like_its_messages():
+    with pytest.raises(DataError, match=r"row 0 of train .* has 3 as its system, which must be a string"):
+        as_causal("train", Dataset.from_list([{"system": 3, "conversations": SHAREGPT}]), COLUMNS_READ)
+    numbers = [{"from": "human", "value": 1}, {"from": "gpt", "value": 2}]
+    with pytest.raises(DataError, match="train has system prompts, which are strings, beside messages with other"):
+        as_causal("train", Dataset.from_list([{"system": "count", "conversations": numbers}]), COLUMNS_READ)
+    rows, _ = as_causal("train", Dataset.from_list([{"system": SHAREGPT}]), {**COLUMNS_READ, "messages": "system"})
+    assert rows["system"][:] == [CHAT], "the column with that name may have the messages"
+
+
+@pytest.mark.parametrize(
     "row, named",
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, '{"prompt": "prompt", "completion": "chosen"}'),

@@ -27,7 +27,7 @@ class Watcher:
 
     def __init__(self, console: Console, jobs: int) -> None:
         self._console, self._jobs, self._done, self._total = console, jobs, 0, 0
-        # The speed is a mean over many runs, because a run makes no steps while it loads or evaluates.
+        # The speed is a mean over many runs: each makes no steps while it loads or evaluates.
         self._progress = Progress(console=console, disable=not console.is_terminal, speed_estimate_period=math.inf)
         self._runs: dict[str, Task] = {}
 
@@ -41,6 +41,7 @@ class Watcher:
     def begin(self, done: int, total: int) -> None:
         """Say how many runs there are, and how many of them are done."""
         self._all, self._done, self._total = self._add("all runs", 100 * total, 100 * done), done, total
+        self._measure()
         self._print(f"{total} run{'s' * (total != 1)}, {done} of them done, {self._jobs} at a time")
 
     def aside(self, paths: Sequence[Path]) -> None:
@@ -64,6 +65,7 @@ class Watcher:
         """Say that a run ended."""
         task = self._runs.pop(run.name)
         self._advance(task, 100)
+        self._measure()
         self._progress.remove_task(task.id)
         self._done += 1
         if error is not None or not self._console.is_terminal:
@@ -77,6 +79,10 @@ class Watcher:
         change = percent - task.completed
         self._progress.update(task.id, completed=percent)
         self._progress.update(self._all.id, advance=change)
+
+    def _measure(self) -> None:
+        """Count the time until now in the speed, also that without steps, in which a run loads or evaluates."""
+        self._progress.advance(self._all.id, 0)
 
     def _left(self) -> str:
         return f"{TimeRemainingColumn().render(self._all)} left"

@@ -1,12 +1,14 @@
 """The forms of data that a causal language model reads, and instruction data in the layouts of Alpaca and ShareGPT."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
 
 from ..errors import DataError
+from ..wording import shown
+from .rows import name_row
 from .tasks import COLUMNS
 
 __all__ = ["as_causal", "example", "one_object"]
@@ -27,8 +29,22 @@ ANSWERS = ("completion", "response", "answer", "output")
 CHAT = "conversations"
 """ShareGPT's name for the messages. Some data sets have messages with roles there."""
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
-CALL = "function_call"
 """ShareGPT's names of roles -> those of chat templates; others have the same name."""
+CALL = "function_call"
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
+
+
+EARLIER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "system": (lambda value: isinstance(value, str), "a string"),
+    "history": (
+        lambda value: isinstance(value, list) and all(map(_is_turn, value)),
+        "a list of pairs of strings, each a question and its answer",
+    ),
+}
+"""What comes before a question, in columns of their own: what each row must have there, or nothing."""
 
 
 def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Columns]:
@@ -55,7 +71,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Col
                 rows = _with_roles(split, rows, str(columns["messages"]))
             return rows, {name: columns[name] for name in (*form, *more)}
     if all(name in has for name in ALPACA):
-        return _from_alpaca(rows), {"prompt": "prompt", "completion": "completion"}
+        return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
     if "chosen" in has and "rejected" in has:
         one = {"prompt": "prompt", "completion": "chosen"} if "prompt" in has else {"text": "chosen"}
         raise DataError(
@@ -95,18 +111,23 @@ def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
             f"{split} has messages from {CALL!r}, which chat templates do not know: save the chats as messages with "
             "role, content and tool_calls."
         )
+    systems = _beside(split, rows, "system") if column != "system" else [None] * len(rows)
     # A row without messages stays as it is: the check of the rows names it.
-    chats = [
-        chat and [*_system(given, chat), *map(_message, chat)]
-        for given, chat in zip(_optional(rows, "system"), rows[column], strict=True)
-    ]
-    return Dataset.from_dict({**{name: rows[name] for name in rows.column_names}, column: chats})
+    chats = [chat and _with_system(given, chat) for given, chat in zip(systems, rows[column], strict=True)]
+    try:
+        return Dataset.from_dict({**{name: rows[name] for name in rows.column_names}, column: chats})
+    except ValueError as error:  # of Arrow
+        raise DataError(
+            f"{split} has system prompts, which are strings, beside messages with other contents: put each prompt "
+            "into the messages of its row, and drop the column 'system'."
+        ) from error
 
 
-def _system(given: Any, chat: list[Any]) -> list[dict[str, Any]]:
-    """The message of a system prompt, unless the chat begins with one."""
-    first = chat[0] and chat[0]["from"]
-    return [{"role": "system", "content": given}] if given and first != "system" else []
+def _with_system(given: str | None, chat: list[Any]) -> list[dict[str, Any] | None]:
+    """The messages of a chat, after its system prompt unless they begin with one."""
+    messages = [_message(one) for one in chat]
+    begins = messages[0] is not None and messages[0]["role"] == "system"
+    return messages if begins or not given else [{"role": "system", "content": given}, *messages]
 
 
 def _message(one: Any) -> dict[str, Any] | None:
@@ -116,14 +137,15 @@ def _message(one: Any) -> dict[str, Any] | None:
     return {"role": one.get("role") or ROLES.get(sender, sender), "content": one.get("content") or one.get("value")}
 
 
-def _from_alpaca(rows: Dataset) -> Dataset:
+def _from_alpaca(split: str, rows: Dataset) -> Dataset:
     """A prompt with Alpaca's headings, and the output as its completion."""
-    parts = (rows["instruction"], *(_optional(rows, name) for name in ("input", "system", "history")))
+    inputs = rows["input"] if "input" in rows.column_names else [None] * len(rows)
+    parts = (rows["instruction"], inputs, *(_beside(split, rows, name) for name in EARLIER))
     prompts = [_prompt(*row) for row in zip(*parts, strict=True)]
     return Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
 
 
-def _prompt(instruction: Any, given: Any, system: Any, history: Any) -> str | None:
+def _prompt(instruction: Any, given: Any, system: str | None, history: list[list[str]] | None) -> str | None:
     if not isinstance(instruction, str):
         return None
     parts = [part for turn in history or () for part in zip(("Instruction", "Response"), turn, strict=True)]
@@ -131,6 +153,16 @@ def _prompt(instruction: Any, given: Any, system: Any, history: Any) -> str | No
     return "\n\n".join([*([system] if system else []), *(f"### {heading}:\n{text}" for heading, text in parts)])
 
 
-def _optional(rows: Dataset, column: str) -> Sequence[Any]:
-    """The values of a column, None for each row where there is no such column."""
-    return rows[column] if column in rows.column_names else [None] * len(rows)
+def _beside(split: str, rows: Dataset, column: str) -> Sequence[Any]:
+    """The values of a column of `EARLIER`, None for each row where there is no such column."""
+    if column not in rows.column_names:
+        return [None] * len(rows)
+    fits, what = EARLIER[column]
+    for row, value in enumerate(rows[column]):
+        if value not in (None, "", []) and not fits(value):
+            raise DataError(
+                f"{name_row(rows, split, row)} has {shown(value)} as its {column}, which must be {what}, or empty: "
+                f"fix the row, or rename the column {column!r} if it is something else."
+            )
+    values: Sequence[Any] = rows[column]
+    return values
