@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from weightlora import __version__
 from weightlora.cli import main, quickstart, spellings
@@ -35,6 +37,21 @@ def test_an_error_of_the_user_is_one_sentence(capsys, monkeypatch, raised, code:
     fail_with(monkeypatch, raised)
     assert main(["quickstart"]) == code
     assert capsys.readouterr().err == f"weightlora quickstart: {message}\n"
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), ConfigError("keep is wrong."), ValueError("torch's own")])
+def test_the_cursor_that_a_bar_hid_comes_back(capsys, monkeypatch, raised: BaseException):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+
+    def fail(args):
+        Progress(console=Console(stderr=True)).start()
+        raise raised
+
+    monkeypatch.setattr(quickstart, "check_arguments", fail)
+    with contextlib.suppress(ValueError):
+        main(["quickstart"])
+    error = capsys.readouterr().err
+    assert error.rindex("\x1b[?25h") > error.rindex("\x1b[?25l")
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "quickstart"], ["quickstart", "--debug"]])

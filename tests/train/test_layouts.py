@@ -65,6 +65,19 @@ def test_a_system_prompt_beside_a_conversation_is_its_first_message():
     assert rows["conversations"][:] == [CHAT, CHAT[1:], CHAT], "one in the conversation counts"
 
 
+@pytest.mark.parametrize("name", ["conversations", "messages"])
+def test_a_system_prompt_beside_messages_with_roles_is_their_first(name: str):
+    calls = [*CHAT[1:], {"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": "look"}]
+    given = Dataset.from_list([{"system": "be kind", name: calls}, {"system": None, name: CHAT[1:]}])
+    rows, _ = as_causal("train", given, COLUMNS_READ)
+    first, second = rows[name][:]
+    assert [(one["role"], one["content"], one["tool_calls"]) for one in first] == [
+        ("system", "be kind", None), ("user", "hi", None), ("assistant", "ho", None), ("user", "x", None),
+        ("assistant", None, "look"),
+    ]  # fmt: skip
+    assert [one["role"] for one in second] == ["user", "assistant"]
+
+
 def test_calls_in_sharegpts_way_are_refused():
     calls = [*SHAREGPT, {"from": "function_call", "value": '{"name": "look"}'}]
     with pytest.raises(DataError, match="train has messages from 'function_call', which chat templates do not know"):

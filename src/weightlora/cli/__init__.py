@@ -120,6 +120,9 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         if not _reader_has_left():
             raise
         return 141  # as of programs that SIGPIPE ends
+    finally:
+        if "rich.console" in sys.modules:
+            sys.modules["rich.console"].Console(stderr=True).show_cursor()  # a bar that did not end has hidden it
 
 
 @contextlib.contextmanager

@@ -102,16 +102,16 @@ def one_object(rows: Dataset) -> str:
 
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
-    """The rows with `role` and `content` in each message, where ShareGPT has `from` and `value`."""
+    """The rows with system prompts, and with `role` and `content` where ShareGPT has `from` and `value`."""
     fields = getattr(rows.features[column], "feature", None)
-    if not isinstance(fields, dict) or "from" not in fields:
+    systems = _beside(split, rows, "system") if column != "system" else [None] * len(rows)
+    if not (isinstance(fields, dict) and "from" in fields) and not any(systems):
         return rows
-    if any(one and one["from"] == CALL for chat in rows[column] for one in chat or ()):
+    if any(isinstance(one, dict) and one.get("from") == CALL for chat in rows[column] for one in chat or ()):
         raise DataError(
             f"{split} has messages from {CALL!r}, which chat templates do not know: save the chats as messages with "
             "role, content and tool_calls."
         )
-    systems = _beside(split, rows, "system") if column != "system" else [None] * len(rows)
     # A row without messages stays as it is: the check of the rows names it.
     chats = [chat and _with_system(given, chat) for given, chat in zip(systems, rows[column], strict=True)]
     try:
@@ -123,16 +123,16 @@ def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
         ) from error
 
 
-def _with_system(given: str | None, chat: list[Any]) -> list[dict[str, Any] | None]:
+def _with_system(given: str | None, chat: list[Any]) -> list[Any]:
     """The messages of a chat, after its system prompt unless they begin with one."""
     messages = [_message(one) for one in chat]
-    begins = messages[0] is not None and messages[0]["role"] == "system"
+    begins = isinstance(messages[0], dict) and messages[0].get("role") == "system"
     return messages if begins or not given else [{"role": "system", "content": given}, *messages]
 
 
-def _message(one: Any) -> dict[str, Any] | None:
-    if one is None:
-        return None
+def _message(one: Any) -> Any:
+    if not isinstance(one, dict) or "from" not in one:
+        return one
     sender = one["from"]
     return {"role": one.get("role") or ROLES.get(sender, sender), "content": one.get("content") or one.get("value")}
 

@@ -62,7 +62,7 @@ def causal_lm(source: Source) -> Work:
                 raise DataError(f"{name_row(rows, split, index)}: {error}") from error
             if not answer or len(prompt) + len(answer) < 2:
                 raise DataError(f"{name_row(rows, split, index)} has nothing to learn: {empty}.")
-            if len(answer) > length:  # it loses its end, and leaves up to half of the room to the prompt
+            if len(answer) >= length:  # it loses its end, and leaves up to half of the room to the prompt
                 answer = answer[: length - min(len(prompt), length // 2)]
             prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
             given = max(1, len(prompt))  # nothing but padding is before the first token to predict it from
