@@ -247,6 +247,25 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
         WeightLoraLightningCallback().setup(fake, module, "fit")
 
 
+class TakesBatches(Module):
+    """Lightning's experimental kind of step."""
+
+    def training_step(self, dataloader_iter):
+        return super().training_step(next(dataloader_iter)[0], 0)
+
+
+def test_a_step_that_takes_its_batches_itself_chooses_while_training(tmp_path):
+    module = TakesBatches()
+    with pytest.raises(
+        ConfigError, match=r"^training_step\(dataloader_iter\) of TakesBatches .* set selection='credit'"
+    ):
+        fit(tmp_path / "gradient", {"keep": 3}, module)
+    assert module.losses == []
+    usual, expected, _ = fit(tmp_path / "usual", RULES["credit"])
+    module, callback, _ = fit(tmp_path / "credit", RULES["credit"], TakesBatches())
+    assert callback.selector.kept == expected.selector.kept and module.losses == usual.losses
+
+
 def test_of_two_peft_models_the_one_that_trains_is_chosen_from(tmp_path):
     module = Module()
     module.teacher = module.model
