@@ -266,6 +266,25 @@ def test_a_step_that_takes_its_batches_itself_chooses_while_training(tmp_path):
     assert callback.selector.kept == expected.selector.kept and module.losses == usual.losses
 
 
+class ManySteps(Module):
+    """As many steps of the optimizer in each batch."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, index):
+        for _ in range(3):
+            self.manual_backward(super().training_step(batch, index))
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
+def test_several_steps_in_one_batch_count_until_the_round_is_full(tmp_path):
+    _, callback, _ = fit(tmp_path, {"keep": 3, "select_steps": 5, "rounds": 2}, ManySteps())
+    history = callback.selector.history
+    assert [entry["step"] for entry in history if "score" in entry] == [1, 2, 3, 4, 5]
+    assert [(entry["step"], len(entry["kept"])) for entry in history if "kept" in entry] == [(3, 6), (5, 3)]
+
+
 def test_of_two_peft_models_the_one_that_trains_is_chosen_from(tmp_path):
     module = Module()
     module.teacher = module.model
