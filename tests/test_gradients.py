@@ -82,6 +82,20 @@ def test_half_precision_sums_in_single():
         assert float(difference) < 0.02
 
 
+def test_a_default_dtype_of_the_user_changes_no_sum():
+    found = []
+    for default in (torch.float32, torch.bfloat16):
+        gradients = Gradients(find_adapters(model := lora_bert()), 8)
+        torch.set_default_dtype(default)
+        try:
+            with gradients.watched(lambda tensor: tensor):
+                model(**batch()).loss.backward()
+            found.append(gradients.norms())
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found) and bool(found[0].all())
+
+
 def one_layer(**lora) -> nn.Module:
     torch.manual_seed(0)
     return get_peft_model(nn.Sequential(nn.Linear(16, 8)), LoraConfig(r=2, target_modules=["0"], **lora))

@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
+from weightlora.engines import Engine
 from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
 from weightlora.gradients import draws_of, signs_for
 from weightlora.measure import peak_allocated_bytes
@@ -73,6 +74,36 @@ def test_fewer_batches_than_asked_for_give_a_warning(recwarn):
     ) as seen:
         selector_for(lora_bert(), probe_batches=3).probe(iter([batch(0), batch(1)]))
     assert [w.filename for w in seen if "the probe got" in str(w.message)] == [__file__], "it points to the call"
+
+
+class RunsOut(Engine):
+    """One of two processes, and the other one has so many batches."""
+
+    def __init__(self, other: int) -> None:
+        super().__init__()
+        self.left = other
+
+    def average(self, evidence):
+        if evidence.dim() or evidence.dtype != torch.float64:
+            return evidence  # the other one has the same gradients
+        self.left -= 1
+        return evidence if self.left >= 0 else evidence / 2
+
+
+def test_a_process_waits_for_no_batch_that_another_one_does_not_have():
+    """In DDP it would wait until the process group gives up."""
+    found = []
+    for given, engine in ((2, Engine()), (4, RunsOut(2))):
+        model = lora_bert()
+        selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3), engine=engine)
+        with pytest.warns(UserWarning, match="the probe got 2 of the 4 batches"):
+            selector.probe(map(batch, range(given)))
+        found.append(selector.scores)
+    assert found[0] == found[1]
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3), engine=RunsOut(0))
+    with pytest.raises(DataError, match="the probe got no batch"):
+        selector.probe(map(batch, range(4)))
 
 
 def test_one_kind_of_module_is_chosen_from_too():

@@ -109,7 +109,7 @@ def projected(adapters: list[LoraAdapter], rows: int) -> Iterator[dict[LoraAdapt
             pair, draws = _linear_pair(adapter), draws_for(adapter, rows)
             if pair and draws > 1:
                 shape = pair[1].out_features, draws * adapter.rank
-                sums[adapter] = torch.zeros(shape, device=adapter.factors[1].device)
+                sums[adapter] = torch.zeros(shape, dtype=torch.float32, device=adapter.factors[1].device)
                 for hook in _watch(*pair, sums[adapter], draws):
                     hooks.callback(hook.remove)
         yield sums
@@ -120,7 +120,7 @@ def _l1_norm(adapter: LoraAdapter, average: Average) -> Tensor:
 
     Others may have the gradient of this process's batches alone, where no DDP has averaged it.
     """
-    total = torch.zeros((), device=adapter.factors[1].device)
+    total = torch.zeros((), dtype=torch.float32, device=adapter.factors[1].device)
     for factor in adapter.factors:
         gradient = gradient_of(factor)
         if shards(factor) == 1 and factor.requires_grad:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .adapters import LoraAdapter, base_model_of
 from .engines import Engine
 from .errors import ConfigError, DataError, ModelError, TrainingError
+from .gradients import Average
 from .loaders import same_batches
 from .recompute import recomputed
 from .rules import Rule, check_finite
@@ -76,7 +77,7 @@ def gather(
     with undisturbed(model), same_batches(batches), sparing(model, loss) as spares:
         # A compiled model would be compiled for adapters that are about to leave it, and hide modules from the rule.
         with torch.compiler.set_stance("force_eager"), rule.watching(engine.average):
-            done = backward(batches, spares, number, engine.backward)
+            done = backward(in_step(batches, number, engine.average), spares, number, engine.backward)
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
@@ -91,6 +92,16 @@ def gather(
             "does not run these modules, or float16 is too coarse for it."
         )
     rule.update(evidence, done, lambda score: score > 0)
+
+
+def in_step(batches: Iterable[Any], number: int, average: Average) -> Iterator[Any]:
+    """The first batches, as long as every process has one: in DDP and FSDP, a pass of one waits for all others."""
+    own = iter(batches)
+    for _ in range(number):
+        found = list(islice(own, 1))
+        if float(average(torch.tensor(float(len(found)), dtype=torch.float64))) < 1:
+            return
+        yield found.pop()
 
 
 def backward(

@@ -185,7 +185,7 @@ class WeightLora(Described):
         self.advance()
 
     def observe(self, grad_scale: float | None = None) -> None:
-        """The first half of `step()`: read gradients, move and project the gates. Changes no structure."""
+        """The first half of `step()`: read gradients, and move and project the gates until `advance()` is due."""
         self.engine.compare(self.model)
         if (phase := self.phase) == "train":
             return
@@ -195,14 +195,14 @@ class WeightLora(Described):
             if grad_scale is not None and self.guard.is_spoiled():  # so the scaler has skipped the step
                 return
             raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
-        if grad_scale is not None and not evidence.isfinite().all():
+        ends = budget.round_ends(self.config.warmup_steps, self.config.steps, self.config.rounds)
+        if self.step_count >= ends[self.rounds_over] or (grad_scale is not None and not evidence.isfinite().all()):
             return
         check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower the rate")
         self.step_count += 1
         self._rule.update(evidence, self.step_count, self._best)
-        gates = {"omega": list(self.omega.values())} if self.has_gates else {}
-        entry = {"step": self.step_count, "phase": phase, "active": len(self.kept), **gates}
-        self._record({**entry, "score": list(self.scores.values())})
+        found = ({"omega": [*self.omega.values()]} if self.has_gates else {}) | {"score": [*self.scores.values()]}
+        self._record({"step": self.step_count, "phase": phase, "active": len(self.kept), **found})
 
     def _record(self, entry: dict[str, Any]) -> None:
         self.history.append(entry)

@@ -56,6 +56,16 @@ def test_growing_changes_the_outputs_by_rounding_only(maker, rslora, method):
     torch.testing.assert_close(outputs(model), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["random", "qr"])
+def test_growing_rounds_no_double_precision(method):
+    model = lora_bert().double()
+    randomize(model)
+    expected = outputs(model)
+    for adapter in find_adapters(model):
+        expand_(adapter, 2 * adapter.rank, method, None, generator())
+    torch.testing.assert_close(outputs(model), expected, rtol=1e-12, atol=1e-12)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 10_000), st.sampled_from(["random", "qr"]))
 def test_any_rank_keeps_the_product_and_qr_rows_are_orthogonal(rank, more, seed, method):

@@ -69,6 +69,20 @@ def test_one_step_by_hand():
     assert min(expected) > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_default_dtype_of_the_user_changes_no_credit(dtype):
+    found = []
+    for default in (torch.float32, dtype):
+        model, _, optimizer, credit = begun()
+        torch.set_default_dtype(default)
+        try:
+            train(model, optimizer, steps=2)
+            found.append(credit.take(1.0))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(*found) and bool(found[0].all())
+
+
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("with_closure", [False, True])
 def test_an_optimizer_may_overwrite_the_gradients_in_its_step(with_closure, dora):

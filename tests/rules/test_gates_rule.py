@@ -90,10 +90,11 @@ def test_fewer_gates_that_are_on_than_adapters_to_keep_is_an_error():
         moved_to(rule, [2.0, *[0.0] * 11], 2)
 
 
-def test_a_budget_of_parameters_alone_is_not_filled_with_gates_that_are_off():
+def test_a_budget_of_parameters_alone_is_not_filled_with_gates_that_are_off(recwarn):
     rule = gates_rule(keep_parameters=0.5)
     kept = moved_to(rule, [2.0, *[0.0] * 11], 2)
     assert kept.nonzero().flatten().tolist() == [0]
+    assert not [one for one in recwarn if "got no gradient" in str(one.message)]
 
 
 def rule_and_optimizer(**settings) -> tuple[StoIHT, torch.optim.Optimizer]:
@@ -192,6 +193,14 @@ def test_on_the_simplex_the_gates_add_up_to_1_and_those_at_0_leave():
     assert rule.score[:4].tolist() == pytest.approx([1.0, 0.0, 0.0, 0.0])
     keep = rule.decide(best_of(3))
     assert torch.equal(keep, rule.score != 0) and rule.omega is rule.score
+
+
+@pytest.mark.parametrize("gates", [[1.5, 0.2], [0.6, 0.4]])
+def test_gates_that_the_simplex_brings_to_0_or_1_are_no_gates_without_a_gradient(gates, recwarn):
+    rule = gates_rule(keep=3, omega_lr=1.0, constraint="simplex")
+    keep = moved_to(rule, [*gates, *[-0.5] * 10], 3)
+    assert keep.nonzero().flatten().tolist() == list(range(2 if sum(gates) == 1 else 1))
+    assert not [one for one in recwarn if "got no gradient" in str(one.message)]
 
 
 def test_those_that_stay_keep_their_gates_and_nothing_is_left_of_the_others():

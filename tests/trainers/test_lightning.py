@@ -247,6 +247,44 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
         WeightLoraLightningCallback().setup(fake, module, "fit")
 
 
+class TakesBatches(Module):
+    """Lightning's experimental kind of step."""
+
+    def training_step(self, dataloader_iter):
+        return super().training_step(next(dataloader_iter)[0], 0)
+
+
+def test_a_step_that_takes_its_batches_itself_chooses_while_training(tmp_path):
+    module = TakesBatches()
+    with pytest.raises(
+        ConfigError, match=r"^training_step\(dataloader_iter\) of TakesBatches .* set selection='credit'"
+    ):
+        fit(tmp_path / "gradient", {"keep": 3}, module)
+    assert module.losses == []
+    usual, expected, _ = fit(tmp_path / "usual", RULES["credit"])
+    module, callback, _ = fit(tmp_path / "credit", RULES["credit"], TakesBatches())
+    assert callback.selector.kept == expected.selector.kept and module.losses == usual.losses
+
+
+class ManySteps(Module):
+    """As many steps of the optimizer in each batch."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, index):
+        for _ in range(3):
+            self.manual_backward(super().training_step(batch, index))
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
+def test_several_steps_in_one_batch_count_until_the_round_is_full(tmp_path):
+    _, callback, _ = fit(tmp_path, {"keep": 3, "select_steps": 5, "rounds": 2}, ManySteps())
+    history = callback.selector.history
+    assert [entry["step"] for entry in history if "score" in entry] == [1, 2, 3, 4, 5]
+    assert [(entry["step"], len(entry["kept"])) for entry in history if "kept" in entry] == [(3, 6), (5, 3)]
+
+
 def test_of_two_peft_models_the_one_that_trains_is_chosen_from(tmp_path):
     module = Module()
     module.teacher = module.model

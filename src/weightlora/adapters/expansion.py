@@ -118,7 +118,7 @@ def expand_(
         )
     old = adapter.factors
     swap = isinstance(adapter.layer, Embedding)
-    first, second = _blocks(adapter, [factor.float() for factor in old], swap)
+    first, second = _blocks(adapter, [f.to(torch.promote_types(f.dtype, torch.float32)) for f in old], swap)
     new_rows = rank // adapter.rank_unit - (0 if method == "restart" else first.shape[1])
     fresh = _draw(adapter, (first.shape[0], new_rows, first.shape[2]), generator).to(first)
     zeros = second.new_zeros(*second.shape[:2], new_rows)
@@ -156,9 +156,9 @@ def _blocks(adapter: LoraAdapter, tensors: list[Tensor], swap: bool) -> tuple[Te
 def _draw(adapter: LoraAdapter, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Rows as a fresh LoRA draws them: N(0, 1) on embeddings, else Kaiming-uniform with a = sqrt 5."""
     if isinstance(adapter.layer, Embedding):
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, dtype=torch.float32)
     bound = 1 / math.sqrt(shape[2])
-    return torch.rand(shape, generator=generator) * (2 * bound) - bound
+    return torch.rand(shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
 
 
 def _padding(adapter: LoraAdapter, which: int, rank: int) -> Callable[[Tensor], Tensor]:

@@ -93,12 +93,12 @@ class UpdateCredit(Rule):
 
     def _add_up(self, found: list["_Gain"], norms: list[tuple[int, Tensor]]) -> Tensor:
         """The adapters' credits, after one transfer from each device. Float32, shape `(n,)`."""
-        credit = torch.zeros(len(self._adapters))
+        credit = torch.zeros(len(self._adapters), dtype=torch.float32)
         if not found:
             return credit
         sizes = [len(gain.values) for gain in found]
         values = to_vector([*(gain.values for gain in found), *(one.view(1) for _, one in norms)]).float()
-        terms = torch.zeros(len(credit), self._width)
+        terms = credit.new_zeros(len(credit), self._width)
         for gain, value in zip(found, values[: sum(sizes)].split(sizes), strict=True):
             stack, rows = gain.stack, gain.rows
             terms[stack.owners[rows], stack.places[rows]] = value * stack.parts[rows]

@@ -99,8 +99,7 @@ class StoIHT(Rule):
             TrainingError: If a number of adapters is to stay, and fewer gates differ from 0.
         """
         keep = best(self._ranked(self.score))
-        self.warn_of_unseen(keep)
-        if self._settings.constraint == "simplex":
+        if self._settings.constraint == "simplex":  # where 0 and 1 are what a projection gives, too
             self.score = _on_simplex(self.score, keep)
             keep = self.score != 0
         else:
@@ -110,6 +109,7 @@ class StoIHT(Rule):
                     f"only {int(alive.sum())} of the {int(keep.sum())} adapters that are to stay have a gate other "
                     f"than 0 under omega_lr={self._settings.omega_lr}: lower it, or select for more steps."
                 )
+            self.warn_of_unseen(alive)
             keep, self.score = alive, torch.where(alive, self.score, 0.0)
         self.omega = self.score
         return keep

@@ -125,7 +125,8 @@ class WeightLoraLightningCallback(Callback):
         self._guest.observe()  # a step that the AMP scaler skipped did not reach the hook
         if self._guest.advance():
             _forget_best(trainer)
-        pl_module.log_dict({name: float(number) for name, number in self._guest.metrics().items()})
+        # The size is for averages over an epoch. Lightning cannot find it where training_step takes batches itself.
+        pl_module.log_dict({name: float(value) for name, value in self._guest.metrics().items()}, batch_size=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._hook.remove()

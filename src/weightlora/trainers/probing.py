@@ -73,14 +73,19 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
         module: Its LightningModule.
 
     Raises:
-        ConfigError: If the batches cannot be read before training or come from several loaders, or the module steps
-            its optimizers itself.
+        ConfigError: If the batches cannot be read before training or come from several loaders, or the module takes
+            them from the loader or steps its optimizers itself.
     """
     from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature  # an extra
 
     if not module.automatic_optimization:
         raise ConfigError(
             f"{type(module).__name__} optimizes manually, so its training_step has no loss: {_wish(selector)[1]}."
+        )
+    if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):  # takes any number of them
+        raise ConfigError(
+            f"training_step(dataloader_iter) of {type(module).__name__} takes its batches from the loader itself, so "
+            f"it gives no loss for one batch: {_wish(selector)[1]}."
         )
     loader = trainer.train_dataloader
     if isinstance(loader, (dict, list, tuple)):
