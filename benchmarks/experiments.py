@@ -65,7 +65,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Task and label. Runs of one kind take about the same time."""
+        """Task and label."""
         return f"{self.experiment['task']}/{self.experiment['label']}"
 
     def result(self) -> Result | None:

@@ -18,12 +18,12 @@ __all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
 
 FIRST_SEED = 1000  # no result uses it or a later one
 TEXT = (
-    "Loss on the validation split, on which no result is reported, after training at each learning rate. Every method "
-    "has three rates or more, where the tuning of its task is finished: the same ones, but for lower ones in full "
-    "fine-tuning and higher ones in VeRA, AdaLoRA "
-    "and plain SGD. Some have more, mostly where the best was the lowest or the highest of three; not all such have. "
-    "Where a rate has several runs (column seeds: random sets, which differ from seed to seed), their mean counts. "
-    "Results ran at the rate with the lowest loss, in the last column."
+    "The loss on the validation split after training at each learning rate. No result is reported on that split. Each "
+    "method has three rates or more once the tuning of its task is finished. Most methods share the same three; full "
+    "fine-tuning has lower ones, and VeRA, AdaLoRA and plain SGD have higher ones. Some methods have more than three, "
+    "mostly because the best of the three was the lowest or the highest; others in that position have no fourth. "
+    "Random sets differ between seeds, so some of their rates have several runs (column seeds), whose mean counts. "
+    "The last column is the rate with the lowest loss, at which the results ran."
 )
 
 

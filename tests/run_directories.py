@@ -73,6 +73,7 @@ def write_run(
         "adapter_name": "default",
         "model": "tiny/llama",
         "lora": {"r": 8, "lora_alpha": 32, "use_rslora": False, "task_type": "CAUSAL_LM"},
+        "unambiguous": True,
         "config": vars(WeightLoraConfig(keep=keep, select_steps=steps)),
         "phase": "train" if final else "select",
         "step": steps if final else 0,

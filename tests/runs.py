@@ -27,23 +27,6 @@ def save_loop(steps, directory):
     return directory
 
 
-def in_format_2(state):
-    """A state as 0.1.0 before November 2026 wrote it: dictionaries by name, and the history."""
-    columns = {name: state.column(name) for name in ("kinds", "sizes", "start_ranks", "omega", "scores")}
-    columns["ranks"] = {name: rank for name, (rank, _) in state.live.items()}
-    columns["scalings"] = {name: scaling for name, (_, scaling) in state.live.items()}
-    progress = {"step_count": state.step_count, "round": state.round}
-    return {
-        "format": 2,
-        "config": state.config,
-        "names": state.names,
-        "silent": [],
-        "history": [],
-        **progress,
-        **columns,
-    }
-
-
 def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, **arguments):
     """A Trainer with dropout and a shuffled data set, which saves at every step."""
     arguments = {

@@ -23,7 +23,6 @@ LAYERS = (
     {"compare"},
     {"train"},
     {"report"},
-    {"lightning"},  # a name from before
     {"__init__"},
     {"selection", "export"},
     {"trainers"},

@@ -107,7 +107,7 @@ def test_the_search_finds(visit):
     tab.locator("input[name=query]").press_sequentially("DeepSpeed")
     first = tab.locator(".md-search-result__item").first
     first.wait_for()
-    assert "On several GPUs" in first.inner_text()
+    assert "Train on several GPUs" in first.inner_text()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

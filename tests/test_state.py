@@ -10,7 +10,7 @@ import pytest
 import torch
 from models import adamw, lora_bert, train
 from peft import LoraConfig, get_peft_model
-from runs import LOOP, in_format_2, run_loop, save_loop
+from runs import LOOP, run_loop, save_loop
 from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
@@ -158,28 +158,6 @@ def test_the_state_grows_with_the_adapters_and_not_with_the_steps(tmp_path):
     assert len(set(sizes)) == 1
 
 
-def test_a_state_of_format_2_still_loads(tmp_path):
-    """It continues as a state of the present format does."""
-    model, optimizer = lora_bert(), None
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**LOOP))
-    train(model, optimizer, selector, steps=3)
-    new = State.from_dict(selector.state_dict())
-    write_state(in_format_2(new), tmp_path)
-    assert State.from_dict(read_state(tmp_path)) == new
-    weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
-    train(model, optimizer, selector, steps=3, start=3)
-
-    resumed = lora_bert()
-    state = restore(resumed, tmp_path)
-    again = adamw(resumed)
-    other = WeightLora(resumed, again, WeightLoraConfig(**LOOP), state)
-    resumed.load_state_dict(weights)
-    again.load_state_dict(moments)
-    train(resumed, again, other, steps=3, start=3)
-    assert other.state_dict() == selector.state_dict() and other.phase == "train"
-
-
 def test_a_list_that_is_too_short_is_refused():
     with pytest.raises(StateError, match="the state's 'omega' has 1 entries, and there are 3 adapters"):
         State.from_dict(many(3).to_dict() | {"omega": [1.0]})
@@ -323,20 +301,6 @@ def test_a_run_that_has_not_begun_has_seen_nothing():
     assert state.names == [adapter.name for adapter in adapters] and state.kinds == ["module"] * 12
     assert state.sizes == [adapter.size for adapter in adapters]
     assert state.ranks == state.start_ranks == [4] * 12 and state.scalings == [2.0] * 12
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"omega": []}, "the state's 'omega' is "),
-        ({"names": [[]]}, "entry 0 of the state's 'names' is"),
-        ({"names": None}, "'names'"),
-    ],
-)
-def test_a_state_of_format_2_is_checked_before_it_is_turned_into_one_of_today(changes, message):
-    old = in_format_2(many(3)) | changes
-    with pytest.raises(StateError, match=message):
-        State.from_dict(old)
 
 
 def test_a_whole_file_with_a_state_that_no_run_can_have_is_not_read(tmp_path):

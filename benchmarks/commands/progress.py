@@ -2,11 +2,11 @@
 
 import contextlib
 import json
+import math
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from weightlora.compare.runner import Process, execute, expected_seconds, python_module
+from weightlora.compare.runner import Process, execute, python_module
 
 from ..experiments import Run
 
@@ -21,34 +21,22 @@ def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[s
         jobs: Number of runs at the same time. The cores are divided among them.
         environment: Variables of every run.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     aside = sum([run.set_aside() for run in runs])
-    seconds: defaultdict[str, list[float]] = defaultdict(list)
-    waiting = []
-    for run in runs:
-        if (result := run.result()) is None:
-            waiting.append(run)
-        else:
-            seconds[run.kind].append(result.wall_seconds)
-    processes = [_process(run, environment or {}) for run in waiting]
-    left = dict(zip(map(id, processes), waiting, strict=True))
-    terminal = sys.stdout.isatty()
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them done, {jobs} at a time", flush=True)
+    processes = [_process(run, environment or {}) for run in runs if run.result() is None]
+    done, terminal, left = len(runs) - len(processes), sys.stdout.isatty(), TimeRemainingColumn()
+    print(f"{len(runs)} runs, {done} of them done, {jobs} at a time", flush=True)
     if aside:
         print(f"{aside} files renamed to *.aside: incomplete, or of other settings or another version")
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[eta]}"), TextColumn("{task.description}"))
-    with Progress(*columns, disable=not terminal) as progress:
-        bar = progress.add_task("", total=len(runs), completed=len(runs) - len(left), eta="")
+    columns = (BarColumn(), MofNCompleteColumn(), left, "left", TextColumn("{task.description}"))
+    with Progress(*columns, disable=not terminal, speed_estimate_period=math.inf) as progress:
+        bar = progress.add_task("", total=len(runs), completed=done)
 
         def on_end(process: Process, took: float | None, error: str | None) -> None:
-            run = left.pop(id(process))
-            if took is not None:
-                seconds[run.kind].append(took)
-            eta = f"{expected_seconds([r.kind for r in left.values()], seconds) / jobs / 60:.0f} min left"
-            progress.update(bar, advance=1, eta=eta, description=process.name)
+            progress.update(bar, advance=1, description=process.name)
             if error or not terminal:
-                line = f"{process.name}: {error or f'{took:.0f} s'}, {eta}"
+                line = f"{process.name}: {error or f'{took:.0f} s'}, {left.render(progress.tasks[bar])} left"
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         failures = execute(processes, jobs, on_end)

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightlora.drawing.figures import new_figure
+from weightlora.drawing.figures import new_figure, save
 from weightlora.drawing.picture import DROPPED, KEPT, draw_axes, draw_cells, measure_grid
-from weightlora.files import write
 from weightlora.layout import lay_out
 
 __all__ = ["draw_alignment"]
@@ -35,7 +34,7 @@ def draw_alignment(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     bar.formatter.set_powerlimits((-2, 2))
     _draw_sorted(below, adapters, scale)
     _draw_heading(figure, study)
-    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return save(figure, path)
 
 
 def _diverging(values: Sequence[float]) -> Any:

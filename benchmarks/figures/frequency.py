@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weightlora.drawing.figures import new_figure
+from weightlora.drawing.figures import new_figure, save
 from weightlora.drawing.picture import DROPPED, draw_axes, measure_grid
-from weightlora.files import write
 from weightlora.layout import lay_out
 
 __all__ = ["draw_shares"]
@@ -39,4 +38,4 @@ def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | 
     figure.suptitle(f"{task}: {kept} of {len(shares)} adapters kept", fontsize=11, parse_math=False)
     bar = figure.colorbar(scale, ax=axes, label=f"kept, share of {seeds} seeds", aspect=15, pad=0.02)
     bar.outline.set_visible(False)
-    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return save(figure, path)

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weightlora.drawing.figures import GREY, new_figure
-from weightlora.files import write
+from weightlora.drawing.figures import GREY, new_figure, save
 
 __all__ = ["draw_memory"]
 
@@ -48,7 +47,7 @@ def draw_memory(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(ranks), frameon=False, fontsize=9)
     title = f"{study['model']}, {settings['batch_size']} x {settings['max_length']} tokens, {study['device']}"
     figure.suptitle(title, fontsize=11, parse_math=False)
-    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return save(figure, path)
 
 
 def _shades(count: int) -> list[Any]:

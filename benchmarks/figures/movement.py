@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weightlora.drawing.figures import new_figure
-from weightlora.files import write
+from weightlora.drawing.figures import new_figure, save
 
 __all__ = ["Movement", "draw_movement"]
 
@@ -63,4 +62,4 @@ def draw_movement(movements: Mapping[str, Movement], path: str | os.PathLike[str
         frameon=False,
         fontsize=9,
     )
-    return write(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=150))
+    return save(figure, path)

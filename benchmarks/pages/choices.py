@@ -18,12 +18,13 @@ __all__ = ["movements", "render_choices_markdown"]
 
 PICTURE = (
     "![share of the update credit that each third of the layers gains, by optimizer step](movement.png)\n\n"
-    "LoRA on all modules at its own learning rate, mean over seeds: which third of the layers gains the update "
-    "credit, step by step."
+    "The picture shows which third of the layers gains the update credit in each step: LoRA on all modules at its own "
+    "learning rate, mean over seeds."
 )
 TEXT = (
-    "Each cell: mean Jaccard overlap of the sets that two seeds would choose (1: equal sets), and in brackets the "
-    "mean place of the chosen adapters in the model (0: all at the input, 1: all at the output)."
+    "The tables compare rules by what they would choose after T steps. Each cell has the mean Jaccard overlap of the "
+    "sets of two seeds (1 means equal sets), and in brackets the mean place of the chosen adapters in the model (0 "
+    "means all at the input, 1 all at the output)."
 )
 
 

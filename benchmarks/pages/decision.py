@@ -27,12 +27,13 @@ from .winner import render_winner
 __all__ = ["first_look", "render_decision_markdown", "shown", "worth"]
 
 INTRODUCTION = (
-    "The rule was written down before the runs (`benchmarks/quality/DECISION.md`). Regret: mean held-out loss minus "
-    "the lowest mean of the candidates, as a part of the mean loss of LoRA on all modules. A candidate that is "
-    "significantly worse (▲) than random sets of its own sizes, or than PEFT's default list, on any task is out. Of "
-    "the others, the one with the smallest mean regret wins, and the cheapest of those within 0.005 of it. Random "
-    "sets are run where the winner depends on them. In the second look, only candidates take part that the first one "
-    "left in, and whose mean regret there was less than 0.02 above the winner's."
+    "The rule of this decision was written down before the runs (`benchmarks/quality/DECISION.md`). The *regret* of a "
+    "candidate is its mean held-out loss minus the lowest mean among the candidates, divided by the mean loss of LoRA "
+    "on all modules. A candidate is out if it is significantly worse (▲) than random sets of its own sizes or than "
+    "PEFT's default list on any task. Of the others, the one with the smallest mean regret wins. If several are "
+    "within 0.005 of it, the cheapest of them wins. Random sets run only where the winner depends on them. The second "
+    "look has only those candidates that the first one left in, with a mean regret of less than 0.02 above the "
+    "winner's."
 )
 
 
@@ -61,7 +62,7 @@ def worth() -> str:
     """What the stored runs of the first look's winner show: a list, and a table with a row for each complete task."""
     results = load_results(QUALITY)[0]
     winner = decide(losses := _losses(results), FIRST).winner
-    return "\n\n".join(render_winner(results, winner, complete(losses, winner)))
+    return "\n\n".join(render_winner(results, winner, _seeds(complete(losses, winner))))
 
 
 def shown() -> str:
@@ -89,15 +90,19 @@ def _look(results: list[Result], losses: Losses, look: Look) -> list[str]:
     verdict = decide(losses, look)
     becomes = "stays" if verdict.winner == look.default else "becomes"
     said = f"**{verdict.winner}** {becomes} the default: {verdict.reason}"
-    worth = render_winner(results, verdict.winner, look)
+    worth = render_winner(results, verdict.winner, _seeds(look))
     return [said, _regrets(verdict, look), _differences(losses, verdict, look), *worth]
+
+
+def _seeds(look: Look) -> dict[str, range]:
+    return {task: range(count) for task, count in look.seeds.items()}
 
 
 def _regrets(verdict: Verdict, look: Look) -> str:
     if len(look.candidates) == 1:  # its regret is 0 on every task
         return (
-            "It alone takes part, so only one question is open: whether it is significantly worse than a reference on "
-            "a task."
+            "It is the only candidate here, so one question is left: is it significantly worse than a reference on "
+            "any task?"
         )
     rows = [
         [name, *(f"{verdict.regrets[name][task]:.4f}" for task in look.seeds), f"{verdict.mean_regret(name):.4f}"]

@@ -79,12 +79,12 @@ def render_frontier_markdown(frontier: Frontier) -> str:
 
 
 INTRODUCTION = (
-    "MiniLM-L6, three tasks, five seeds. A budget is a part of the step time of LoRA on all modules. The probe's best "
-    "set within it is compared with random modules that reach as deep, with the modules nearest to the output, and "
-    "with fixed lists. The default has a budget of parameters instead: a quarter. Losses are held-out losses minus "
-    "that of LoRA on all modules at the same seed, with 95 % intervals. Step times follow from the measured prices by "
-    "which the sets were chosen; these are of rank 8. How it is measured was written down before the runs, and one "
-    "departure from it after them (`benchmarks/quality/frontier/DECISION.md`)."
+    "MiniLM-L6, three tasks, five seeds. A budget is a fraction of the step time of LoRA on all modules. The probe's "
+    "best set within it is compared with random modules that have the same lowest module, with the modules nearest to "
+    "the output, and with fixed lists. The default has a budget of parameters instead, a quarter. The tables have the "
+    "held-out loss minus the loss of LoRA on all modules at the same seed, with 95 % intervals. The step times are "
+    "predictions from the measured costs of each module at rank 8, by which the sets were chosen. The plan was "
+    "written down before the runs, and one departure from it after them (`benchmarks/quality/frontier/DECISION.md`)."
 )
 
 
@@ -101,8 +101,8 @@ def _said(frontier: Frontier) -> str:
         words = f"**The modules nearest to the output do better** at {_in_words(worse)}."
     elif better:
         words = (
-            f"**By the rule, the choice is worth it** at {_in_words(better)}: significantly better than the modules "
-            "nearest to the output, and significantly worse at no budget."
+            f"**By the rule of the plan, the choice is worth it** at {_in_words(better)}: it is significantly better "
+            "than the modules nearest to the output there, and significantly worse at no budget."
         )
         words += f" At {_in_words(even)}, the difference is not significant." if even else ""
     else:

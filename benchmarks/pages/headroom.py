@@ -146,10 +146,10 @@ def render_headroom_markdown(
         f"{fit['runs']} runs of {fit['subsets']} random subsets of {fit['n']} adapters: held-out loss "
         f"{loss['mean']:.4f}, standard deviation {loss['std']:.4f}, from {loss['min']:.4f} to {loss['max']:.4f}.",
         _explained(fit),
-        f"Predicted best {fit['keep']} (loss {best['loss']:.4f}, the best of many predictions, hence too good to be "
-        "expected; train it to know):",
+        f"The {fit['keep']} adapters with the lowest predicted loss, {best['loss']:.4f}. Expect a higher loss from "
+        "training them, because this is the lowest of many predictions:",
         "\n".join(f"- {escape_markdown(name)}" for name in best["kept"]),
-        "Mean coefficient, the change in loss that goes with one member more (negative is good):",
+        "Mean coefficient, the predicted change in loss for one more adapter of that kind (negative is good):",
         _coefficient_table("module type", fit["types"]),
         _coefficient_table("layer", fit["layers"]),
     ]
@@ -166,8 +166,9 @@ def render_headroom_markdown(
         ]
         header = ["method", "seeds", "loss", "random subsets that are better", "loss minus a subset's"]
         parts += [
-            "Methods among the random subsets: the mean over seeds against single runs, and run against run, paired "
-            "by seed (± half-width of the 95 % t-interval; ▼ and ▲: it excludes 0).",
+            "Methods compared with the random subsets: the share of subsets with a lower loss than the method's mean, "
+            "and the paired difference at the same seeds (± half-width of the 95 % t-interval; ▼ and ▲ mark intervals "
+            "that exclude 0).",
             markdown_table(header, rows),
         ]
     return "\n\n".join(parts) + "\n"
@@ -259,21 +260,23 @@ def _best_set(adapters: Mapping[str, Any], keep: int) -> dict[str, Any]:
 def _explained(fit: Mapping[str, Any]) -> str:
     """The sentences about r2, with a warning if the coefficients have no meaning."""
     of_adapters, of_groups, size = fit["adapters"]["r2"], fit["groups"]["r2"], fit["size"]
-    of_size = f", {size['r2']:.2f} from nothing but the number of parameters" if size else ""
+    of_size = f", {size['r2']:.2f} from the number of parameters alone" if size else ""
     text = (
-        f"Share of that spread that the members explain, predicted for subsets that the fit has not seen (R2): "
+        f"How much of this spread do the members of a subset explain? The R2 on subsets that the fit has not seen is "
         f"{of_adapters:.2f} from the single adapters, {of_groups:.2f} from counts by depth and module type{of_size}. "
-        "The rest is noise between runs, interplay of adapters, and what so few runs cannot tell."
+        "The rest is noise between runs, interaction of adapters, and what so few runs cannot show."
     )
     if size and size["r2"] > 0:
         text += (
-            f" The subsets have {size['mean']:,.0f} parameters, standard deviation {size['std']:,.0f}; as many more "
-            f"go with a change in loss of {size['coefficients']['parameters']:+.4f}."
+            f" The subsets have {size['mean']:,.0f} parameters on average, with a standard deviation of "
+            f"{size['std']:,.0f}. One standard deviation more changes the predicted loss by "
+            f"{size['coefficients']['parameters']:+.4f}."
         )
     if of_adapters > 0:
         return text
     return (
-        f"{text} The single adapters predict no better than the mean: the coefficients and the best set mean nothing."
+        f"{text} The single adapters predict no better than the mean loss does, so the coefficients and the predicted "
+        "best set below mean nothing."
     )
 
 

@@ -15,8 +15,9 @@ from ..depth import THIRDS, thirds_of_depth
 __all__ = ["keeping", "render_kept_markdown", "share_of_seeds"]
 
 TEXT = (
-    "Share of the adapters of a module type that update credit kept, mean over seeds: in all layers, and in the "
-    "lower, middle and upper third of them. A choice without preference would have the same share everywhere."
+    "The share of the adapters of each module type that update credit kept, as the mean over seeds: in all layers, "
+    "and in the lower, middle and upper third of the layers. A random choice would have about the same share "
+    "everywhere."
 )
 
 

@@ -25,9 +25,9 @@ PAIRS = {
 """(method, what it is compared with) -> what is new in it, where it may enter the package."""
 INTRODUCTION = (
     "MiniLM-L6 with 37 modules, 300 steps, five seeds. `wide` are the modules that the probe chose within a quarter "
-    "of the parameters, at the rank that has as many parameters as LoRA of rank 8 on all modules. Paired differences "
-    "in held-out loss, with 95 % intervals. How it is measured, and what enters the package, was written down before "
-    "the runs (`benchmarks/quality/ranks/DECISION.md`)."
+    "of the parameters, at the rank that has as many parameters as LoRA of rank 8 on all modules. The table has "
+    "paired differences in held-out loss, with 95 % intervals. The plan, and the rule for what enters the package, "
+    "were written down before the runs (`benchmarks/quality/ranks/DECISION.md`)."
 )
 
 

@@ -27,12 +27,12 @@ PLANNED_FIRST = tuple(LABELS)[:3]
 """A task is on the page if these are complete."""
 LOWER_LOSS = "each at the better of the two"
 INTRODUCTION = (
-    "The probe, random sets of its sizes, PEFT's default list and LoRA on all modules at two learning rates: "
-    "MiniLM-L6 with 37 modules, five seeds. The main comparison has the probe and LoRA at 0.001 and the others at "
-    "0.002, the rates that tuning on Rotten Tomatoes prefers. The tables have held-out losses, and the paired "
-    "differences of the probe's loss, with 95 % intervals. The last comparison chooses the rate of each method on "
-    "the test split of the task, so it is only a bound. How it is measured was written down before the runs "
-    "(`benchmarks/quality/rates/DECISION.md`), and LoRA at 0.002 was added after those of the others."
+    "The probe, random sets of the same sizes, PEFT's default list and LoRA on all modules at two learning rates: "
+    "MiniLM-L6 with 37 modules, five seeds. In the main comparison, the probe and LoRA ran at 0.001 and the others at "
+    "0.002, the rates that tuning on Rotten Tomatoes preferred. The tables have held-out losses, and the loss of the "
+    'probe minus the losses of the others, paired by seed, with 95 % intervals. "Each at the better of the two" '
+    "takes the rate of each method from the test split of the task, so it is only a bound. The plan was written down "
+    "before the runs (`benchmarks/quality/rates/DECISION.md`); LoRA at 0.002 was added after the other runs."
 )
 
 Losses = Mapping[int, float]

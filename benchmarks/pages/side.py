@@ -24,10 +24,11 @@ from .kept import keeping, render_kept_markdown, share_of_seeds
 from .points import Point
 from .ranks import render_ranks_markdown
 from .rates import render_rates_markdown
+from .tuned import render_tuned_markdown
 
 __all__ = ["side_comparisons_in", "write_frontier", "write_headroom", "write_pages", "write_sizes"]
 
-HEADROOM, FRONTIER, SIZES, RANKS, RATES = "headroom", "frontier", "sizes", "ranks", "rates"
+HEADROOM, FRONTIER, SIZES, RANKS, RATES, TUNED = "headroom", "frontier", "sizes", "ranks", "rates", "tuned"
 PRICES = "benchmarks/results/prices.json"
 SUBSETS = "random-"
 """Labels of random subsets in the headroom comparison: random-<K>."""
@@ -70,6 +71,8 @@ def write_pages(root: str | os.PathLike[str], out_dir: str | os.PathLike[str]) -
         written.append(write_text(directory / RANKS / f"{RANKS}.md", text))
     if text := render_rates_markdown(load_results(Path(root) / RATES)[0], results):
         written.append(write_text(directory / RATES / f"{RATES}.md", text))
+    if text := render_tuned_markdown(load_results(Path(root) / TUNED)[0]):
+        written.append(write_text(directory / TUNED / f"{TUNED}.md", text))
     written += write_sizes(results, Path(root) / SIZES, directory / SIZES)
     return written + write_frontier(results, Path(root) / FRONTIER, directory / FRONTIER)
 

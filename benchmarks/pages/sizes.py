@@ -62,9 +62,8 @@ PLANS = {
 """Task -> what runs on it, by `quality/sizes/DECISION.md`."""
 INTRODUCTION = (
     "The K modules with the highest scores of the probe, at rank 8 and at rank 32, and K random modules, whatever "
-    "their size. Losses are held-out losses minus that of LoRA of rank 8 on all modules at the same seed, with 95 % "
-    "intervals. How it is measured, and what is said, was written down before the runs "
-    "(`benchmarks/quality/sizes/DECISION.md`)."
+    "their size. The tables have the held-out loss minus the loss of LoRA of rank 8 on all modules at the same seed, "
+    "with 95 % intervals. The plan was written down before the runs (`benchmarks/quality/sizes/DECISION.md`)."
 )
 
 
@@ -104,9 +103,7 @@ def _said(task: str, points: dict[str, Point], plan: Plan) -> str:
     ]
     if SHARE in plan.others:
         share = paired(points[SHARE].differences, points[SMALL.format(9)].differences)
-        said += [
-            f"- Nine adapters within 9/37 of the parameters, minus nine whatever their size: {difference(share)}."
-        ]
+        said += [f"- Nine adapters within 9/37 of the parameters, minus nine of any size: {difference(share)}."]
     if 1 in plan.counts:
         enough = [rank for line, rank in ((SMALL, "8"), (LARGE, "32")) if 1 in level[line]]
         said += [f"- One adapter is {'enough at rank ' + ' and '.join(enough) if enough else 'not enough'}."]

@@ -1,7 +1,7 @@
 """What the rule that wins the decision is worth: against each reference, and what choosing takes."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from statistics import fmean, median
 from typing import Any
 
@@ -9,7 +9,7 @@ from weightlora.compare.statistics import excludes_zero, jaccard, paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT, Look
+from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
 
 __all__ = ["counted", "render_winner"]
 
@@ -22,20 +22,20 @@ CLOSE = 0.5
 Runs = Mapping[int, Result]
 
 
-def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[str]:
+def render_winner(results: Iterable[Result], winner: str, seeds: Mapping[str, Collection[int]]) -> list[str]:
     """A list of what its runs show, and a table with a row for each task.
 
     Args:
         results: With all runs of the winner, of PEFT's default list and of LoRA. Those of the other references may be
             absent.
         winner: One of the candidates.
-        look: Its tasks and seeds count.
+        seeds: Task -> the seeds that count.
     """
     runs: defaultdict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
     for result in results:
-        if result.seed < look.seeds.get(result.task, 0):
+        if result.seed in seeds.get(result.task, ()):
             runs[result.task, result.label][result.seed] = result
-    own = {task: runs[task, winner] for task in look.seeds}
+    own = {task: runs[task, winner] for task in seeds}
     references = {
         "random sets of the same sizes": CANDIDATES[winner].alike,
         "PEFT's default list": PEFT_DEFAULT,
@@ -44,14 +44,16 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
     }
     losses = {
         words: {
-            task: paired(_losses(own[task]), _losses(runs[task, label])) if len(runs[task, label]) == count else None
-            for task, count in look.seeds.items()
+            task: paired(_losses(own[task]), _losses(runs[task, label]))
+            if len(runs[task, label]) == len(those)
+            else None
+            for task, those in seeds.items()
         }
         for words, label in references.items()
     }
-    points = {task: _points(own[task], runs[task, LORA]) for task in look.seeds}
-    overlaps = {task: jaccard([run.kept for run in own[task].values()]) for task in look.seeds}
-    shares = {task: _share(own[task]) for task in look.seeds}
+    points = {task: _points(own[task], runs[task, LORA]) for task in seeds}
+    overlaps = {task: jaccard([run.kept for run in own[task].values()]) for task in seeds}
+    shares = {task: _share(own[task]) for task in seeds}
     rows = [
         [
             task,
@@ -60,7 +62,7 @@ def render_winner(results: Iterable[Result], winner: str, look: Look) -> list[st
             _shown(overlaps[task], ".2f"),
             _shown(shares[task], ".1%"),
         ]
-        for task in look.seeds
+        for task in seeds
     ]
     header = [winner, *(f"loss minus that of {words}" for words in references), "metric minus LoRA's, points"]
     return [
@@ -118,8 +120,8 @@ def _close(points: list[float]) -> list[str]:
         return []
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return [
-        f"- Its metric minus that of LoRA on all modules: {mean:+.1f} points on average "
-        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), not below -{CLOSE} on "
+        f"- Its metric compared with LoRA on all modules: {mean:+.1f} points on average "
+        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), at least -{CLOSE} on "
         f"{close} of {len(points)} tasks."
     ]
 
@@ -135,7 +137,7 @@ def _different(own: Mapping[str, Runs]) -> list[str]:
             tasks[names].add(task)
     return [
         f"- On the model with {len(names)} modules, {len(kept)} runs on {count} task{'s' * (count > 1)} kept "
-        f"{'one and the same set' if len(set(kept)) == 1 else f'{len(set(kept))} different sets'}."
+        f"{'the same set' if len(set(kept)) == 1 else f'{len(set(kept))} different sets'}."
         for names, kept in sets.items()
         for count in [len(tasks[names])]
     ]

@@ -206,9 +206,9 @@ def render_alignment_markdown(study: Mapping[str, Any]) -> str:
     settings = study["settings"]
     text = (
         f"{escape_markdown(study['model'])}, LoRA of rank {settings['rank']} on {len(adapters)} modules after "
-        f"{settings['select_steps']} steps of {settings['batch_size']}; mean and standard error of trace(GᵀBA) over "
-        f"{settings['batches']} batches. Negative: the adapter's update lowers the loss. Kept: by "
-        f"{study['chosen_by']}."
+        f"{settings['select_steps']} steps of {settings['batch_size']} rows; mean and standard error of trace(GᵀBA) "
+        f"over {settings['batches']} batches. If it is negative, the adapter's update lowers the loss. The choice is "
+        f"by {study['chosen_by']}."
     )
     return "\n\n".join([text, say(study), markdown_table(["adapter", "trace(GᵀBA)", "score", ""], rows)]) + "\n"
 
@@ -221,14 +221,17 @@ def say(study: Mapping[str, Any]) -> str:
         sum(a["trace"] for a in adapters if a["kept"] == side) / (kept if side else len(adapters) - kept)
         for side in (True, False)
     ]
-    told = "the two groups differ" if figures["auc_p"] < 0.05 else "that is not significantly different from chance"
+    told = (
+        "significantly different from chance" if figures["auc_p"] < 0.05 else "not significantly different from chance"
+    )
     others = len(adapters) - kept
     return (
-        f"Mean trace of the {kept} kept adapters {means[0]:+.2e}, of the other {others} {means[1]:+.2e}. "
-        f"A kept adapter descends more than another with probability {figures['auc']:.2f} (AUC; 0.5: no relation; "
-        f"p = {figures['auc_p']:.2g}: {told}), has the larger magnitude with {figures['auc_magnitude']:.2f}. "
-        f"Spearman's correlation of descent (minus the trace) with being kept is "
-        f"{_number(figures['spearman_kept'])}, with the score {_number(figures['spearman_score'])}."
+        f"The mean trace is {means[0]:+.2e} for the {kept} kept adapters and {means[1]:+.2e} for the other {others}. "
+        f"Of a kept adapter and another one, the kept one has the lower trace with probability {figures['auc']:.2f} "
+        f"(AUC; 0.5 means no relation), which is {told} (p = {figures['auc_p']:.2g}). It has the larger magnitude "
+        f"with probability {figures['auc_magnitude']:.2f}. Spearman's correlation of minus the trace is "
+        f"{_number(figures['spearman_kept'])} with being kept, and {_number(figures['spearman_score'])} with the "
+        "score."
     )
 
 

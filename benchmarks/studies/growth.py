@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 
+from ..speed.variants import median_ratio
+
 LINEARS = 6  # of a block
 NEVER = 10**9  # the phase ends when it is told to
 
@@ -168,8 +170,8 @@ def measure_growth(n: int, rounds: int, width: int = 16, rank: int = 4) -> Growt
         adapt=plain.adapt,
         step=statistics.median(plain.steps),
         optimizer=statistics.median(plain.updates),
-        ratios={str(v.rule): _ratio(v.steps, plain.steps) for v in ruled},
-        optimizer_ratios={str(v.rule): _ratio(v.updates, plain.updates) for v in ruled},
+        ratios={str(v.rule): median_ratio(v.steps, plain.steps) for v in ruled},
+        optimizer_ratios={str(v.rule): median_ratio(v.updates, plain.updates) for v in ruled},
         adapter_milliseconds={
             str(v.rule): statistics.median(a - b for a, b in zip(v.steps, plain.steps, strict=True)) / n * 1000
             for v in ruled
@@ -181,11 +183,6 @@ def measure_growth(n: int, rounds: int, width: int = 16, rank: int = 4) -> Growt
 def to_rows(figures: list[Growth]) -> list[dict[str, Any]]:
     """What goes into the JSON file."""
     return [asdict(one) for one in figures]
-
-
-def _ratio(seconds: list[float], plain: list[float]) -> float:
-    """The median quotient of two steps of one round."""
-    return statistics.median(a / b for a, b in zip(seconds, plain, strict=True))
 
 
 def _seconds(function: Callable[[], Any]) -> float:

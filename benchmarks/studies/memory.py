@@ -151,7 +151,7 @@ def render_memory_markdown(study: Mapping[str, Any]) -> str:
     allocator = "torch's CPU allocator" if study["device"] == "cpu" else f"CUDA's allocator on {study['device']}"
     parts = [
         f"{escape_markdown(study['model'])}; {settings['batch_size']} x {settings['max_length']} tokens, AdamW. "
-        f"Peak of a training step, in MB, as {allocator} tells; weights and optimizer state are in it."
+        f"Peak memory of a training step in MB, as {allocator} reports it, with weights and optimizer state."
     ]
     for order in settings["orders"]:
         counts = sorted({case["adapters"] for case in select(study, order)})
@@ -162,9 +162,9 @@ def render_memory_markdown(study: Mapping[str, Any]) -> str:
     shown = [case for case in study["cases"] if case["rank"] == rank or case["adapters"] == most]
     shown.sort(key=lambda case: (case["adapters"], case["rank"]))
     header = ["adapters", "rank", "their parameters", "gradients", "optimizer state", "kept for backward", "peak"]
-    parts += ["What peaks are made of, in MB:", markdown_table(header, map(_row, shown))]
+    parts += ["The parts of the peak, in MB:", markdown_table(header, map(_row, shown))]
     if costs := list(_costs(study)):
-        parts += ["What more costs:", "\n".join(costs)]
+        parts += ["What more adapters and a higher rank cost:", "\n".join(costs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -192,7 +192,7 @@ def _costs(study: Mapping[str, Any]) -> Iterator[str]:
 
 def _difference(low: Mapping[str, Any], high: Mapping[str, Any]) -> str:
     taken, parameters = (high[key] - low[key] for key in ("peak_bytes", "adapter_parameters"))
-    return f"{taken / 1e6:+,.1f} MB for {parameters:,} parameters more, {taken / parameters:,.0f} bytes each"
+    return f"{taken / 1e6:+,.1f} MB for {parameters:,} more parameters, {taken / parameters:,.0f} bytes each"
 
 
 def _mb(value: float) -> str:

@@ -7,15 +7,15 @@ with other punctuation and spaces: do not train on one data set and evaluate on 
 
 import bz2
 import csv
-import hashlib
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from weightlora.train.demo import package_directory
-from weightlora.train.splitting import distinct, split
+from weightlora.train.splitting import distinct
 
-__all__ = ["CLASSES", "SPLIT_SIZES", "deal_films", "load_splits", "title_of"]
+from .dealing import deal_groups
+
+__all__ = ["CLASSES", "SPLIT_SIZES", "load_splits", "title_of"]
 
 CLASSES = ("rotten", "fresh", "plot")
 SPLIT_SIZES = {"test": 2000, "validation": 1000, "train": 5500}
@@ -46,31 +46,10 @@ def load_splits() -> dict[str, list[dict[str, Any]]]:
             }
             for row in csv.DictReader(file)
         ]
-    return deal_films(distinct(row for row in rows if row["text"]))
+    return deal_groups(distinct(row for row in rows if row["text"]), "film", SPLIT_SIZES)
 
 
 def title_of(name: str) -> str:
     """The title of a film without its article and signs: `the_pianist` and `pianist_the` are one film."""
     title = re.sub(r"\W|_", "", ARTICLES.sub("", name))
     return SAME.get(title, title)
-
-
-def deal_films(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Deal films, in the order of the SHA-256 of their title, into splits until each has enough rows.
-
-    Rows of a split beyond its size are not used.
-
-    Raises:
-        DataError: There are too few rows.
-    """
-    films: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        films.setdefault(row["film"], []).append(row)
-    waiting = sorted(films, key=lambda film: hashlib.sha256(film.encode()).hexdigest(), reverse=True)
-    splits: dict[str, list[dict[str, Any]]] = {}
-    for name, size in SPLIT_SIZES.items():
-        dealt: list[dict[str, Any]] = []
-        while waiting and len(dealt) < size:
-            dealt += films[waiting.pop()]
-        splits |= split(dealt, {name: size})
-    return splits

@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForSequenceClassification, set_seed
-
 from weightlora.train.demo import ENCODER_LINEARS, load_reviews, minilm_path
 from weightlora.train.families.classification import classification, regression
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
-from . import definitions, emails, films, tweets
+from . import definitions, emails, films, snippets
 from .workload import Workload
 
-__all__ = ["film_reviews", "minilm_lora", "reviews", "spam", "supersenses", "tokenize", "valence"]
+__all__ = ["film_reviews", "reviews", "spam", "supersenses", "tokenize", "valence"]
 
 CLASSES = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=("negative", "positive"))
 FILMS = replace(CLASSES, class_names=films.CLASSES)
@@ -40,9 +37,9 @@ def reviews(name: str, target_modules: str = ENCODER_LINEARS) -> Workload:
     return Workload(minilm_path, lambda: load_reviews(name), CLASSES, _classes, target_modules)
 
 
-def valence(target_modules: str = ENCODER_LINEARS) -> Workload:
-    """Valence of tweets, a regression."""
-    return Workload(minilm_path, tweets.load_splits, VALENCE, _number, target_modules)
+def valence(name: str, target_modules: str = ENCODER_LINEARS) -> Workload:
+    """Valence of `"tweets"`, `"products"` or `"editorials"`, a regression."""
+    return Workload(minilm_path, lambda: snippets.load_splits(name), VALENCE, _number, target_modules)
 
 
 def film_reviews() -> Workload:
@@ -58,20 +55,6 @@ def spam() -> Workload:
 def supersenses() -> Workload:
     """The semantic field of a word, by its definition: 38 classes."""
     return Workload(minilm_path, definitions.load_splits, SUPERSENSES, _classes, "all-linear")
-
-
-def minilm_lora(seed: int, rank: int = 8, target_modules: str | list[str] = ENCODER_LINEARS) -> PeftModel:
-    """MiniLM-L6 with a head for two classes, and LoRA (alpha 32) on all 36 linear modules of its encoder.
-
-    The head is trained too (`modules_to_save`). This sets the seed of every generator of the process, and then draws
-    the head and the adapters.
-    """
-    set_seed(seed)
-    base = AutoModelForSequenceClassification.from_pretrained(minilm_path(), num_labels=2)
-    config = LoraConfig(
-        task_type="SEQ_CLS", r=rank, lora_alpha=32, target_modules=target_modules, modules_to_save=["classifier"]
-    )
-    return get_peft_model(base, config)
 
 
 def tokenize(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int = 64) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery, u
 from .config import WeightLoraConfig
 from .errors import StateError
 from .manifest import MANIFEST, Manifest, check_manifest
-from .state import STATE_FILE, State, check_config, read_state, write_state
+from .state import STATE_FILE, State, check_config, read_state
 from .tensors import numel
 
 __all__ = [
@@ -27,11 +27,9 @@ __all__ = [
     "check_resumes",
     "check_whole",
     "last_whole",
-    "read_state",
     "restore",
     "restore_",
     "saved_shapes",
-    "write_state",
 ]
 
 logger = logging.getLogger(__name__)

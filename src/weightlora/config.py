@@ -25,23 +25,23 @@ class WeightLoraConfig:
     """How many adapters to keep, how to choose them, and how to use the freed parameters.
 
     Args:
-        keep: The budget K: a number of adapters (`int`), or a fraction of them in (0, 1) (`float`). With
+        keep: K, the number of adapters to keep (`int`), or a fraction of all n adapters in (0, 1) (`float`). With
             `selection="credit"`, they also have at most K / n of the parameters, unless `keep_parameters` is set.
-        keep_parameters: The most adapter parameters to keep: a number (`int`), or a fraction of the parameters of all
-            adapters in (0, 1) (`float`). Adapters are taken by score, and one that no longer fits is skipped; with
-            `keep`, the best K that fit. The default is 0.25, or the one best adapter where none fits into a
-            quarter; `"credit"` and `"stoiht"` have `keep=0.25` instead.
-        keep_step_time: The longest time of a training step after the choice, as a fraction in (0, 1) of a step with
+        keep_parameters: The maximum number of adapter parameters to keep (`int`), or a fraction of the parameters of
+            all adapters in (0, 1) (`float`). Adapters are taken by score, and one that no longer fits is skipped; with
+            `keep`, the best K that fit. The default is 0.25, or only the best adapter if none fits into a quarter.
+            With `"credit"` and `"stoiht"`, the default is `keep=0.25` instead.
+        keep_step_time: The maximum time of a training step after the choice, as a fraction in (0, 1) of a step with
             all adapters. Keeps the set with the largest sum of scores that fits; with `keep`, of K adapters. The cost
             of steps is measured on your model before the first step, in one process.
-        keep_memory: The most memory that a training step may take after the choice: weights, gradients, optimizer
-            state and activations. A number of bytes, or a text such as `"6GiB"`. Measured like `keep_step_time`.
+        keep_memory: The maximum memory of a training step after the choice: weights, gradients, optimizer state and
+            activations. A number of bytes, or a text such as `"6GiB"`. Measured like `keep_step_time`.
         select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction
             of the training in (0, 1) (`float`). A Trainer knows how long the training is; in your own loop, pass
             `total_steps` to `WeightLora`. `None` means 0 with `selection="gradient"`, which chooses before the first
             step, and a fifth of the training with other rules. With 0, `"random"` also chooses before the first step.
-        probe_batches: Batches whose gradients `selection="gradient"` reads before the first step; in a Trainer that
-            accumulates gradients, the batches of so many steps.
+        probe_batches: How many batches `selection="gradient"` reads before the first step. With gradient
+            accumulation, a Trainer reads the batches of this many steps.
         select_memory: `"low"` recomputes activations during the selection phase with the model's own gradient
             checkpointing, so that choosing needs no more memory than training the chosen adapters. Steps of the
             selection phase take a third to two thirds longer; the choice is the same. `selection="gradient"` always
@@ -60,7 +60,7 @@ class WeightLoraConfig:
             `select_steps` or `rounds` ask for a choice while training, else `"gradient"`.
         expand: WeightLoRA+ (Algorithm 2), how kept adapters grow. `"none"`; `"random"`: new rows of A, zero columns of
             B; `"qr"`: an orthonormal basis of A's row space, completed orthogonally; `"restart"`: new factors.
-        expand_rank: The rank they grow to, or `"budget"`: as high as the parameters of the removed adapters allow.
+        expand_rank: The rank of kept adapters then, or `"budget"`: as high as the removed parameters allow.
         seed: Seed of the random choice and of new factors.
         adapter_name: The PEFT adapter to work on; `None` means the active one.
 
@@ -166,7 +166,7 @@ class WeightLoraConfig:
 
     @property
     def steps(self) -> int:
-        """`select_steps` as a number of steps, which `resolve` makes of a fraction."""
+        """`select_steps` as a number of steps. Valid after `resolve`, which turns a fraction into a number."""
         return int(self.select_steps or 0)
 
     def _check_steps(self) -> None:
@@ -237,7 +237,7 @@ class WeightLoraConfig:
 
         Args:
             total_steps: Optimizer steps of the whole training; None if unknown.
-            earlier: The number of a run that is resumed; it replaces a fraction.
+            earlier: The number of steps in a run that is resumed; it replaces a fraction.
 
         Raises:
             ConfigError: If `select_steps` is a fraction of a training of unknown length, or longer than the training.
@@ -246,7 +246,7 @@ class WeightLoraConfig:
             if total_steps is not None and self.steps > total_steps:
                 raise ConfigError(
                     f"select_steps={self.select_steps} is longer than the training of {total_steps} steps: lower it "
-                    f"(a fifth of the training, {max(2, total_steps // 5)}, is a good start)."
+                    f"(a fifth of the training, {max(2, total_steps // 5)}, is a good start), or train longer."
                 )
             return self
         if earlier is not None:

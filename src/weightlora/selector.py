@@ -135,7 +135,7 @@ class WeightLora(Described):
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the rule ranks all n adapters by: gradients, credit, gates or random numbers; the last known values."""
+        """The score of every adapter, by which the rule ranks them. A removed adapter keeps its last score."""
         live = dict(zip((a.name for a in self.adapters), self._rule.score.tolist(), strict=True))
         return {name: live.get(name, self._last_scores.get(name, 0.0)) for name in self.names}
 
@@ -151,9 +151,9 @@ class WeightLora(Described):
         what steps cost. Training then sees the same batches and random numbers as without a probe.
 
         Args:
-            batches: Those of the first `probe_batches` steps are read, or four to measure. Each process has its own.
+            batches: The batches of the first `probe_batches` steps are read. Each process passes its own.
             loss: Maps a batch to its loss, a scalar. `None` uses `model(**batch).loss`, so batches need labels.
-            per_step: Batches of a step, if gradients are accumulated.
+            per_step: Number of batches in a step, with gradient accumulation.
 
         Raises:
             ConfigError, ModelError: If the rule does not probe, nothing fits the budget, or the adapters are trained.

@@ -18,7 +18,7 @@ from .adapters import LoraAdapter
 from .config import WeightLoraConfig
 from .errors import DataError, StateError
 from .files import read_json, write_text
-from .schema import COLUMNS, NAME, check_entries, check_kind, check_values
+from .schema import check_values
 
 __all__ = ["STATE_FILE", "State", "check_config", "read_state", "write_state"]
 
@@ -109,7 +109,7 @@ class State:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "State":
-        """The inverse of `to_dict`; also reads the states of earlier versions.
+        """The inverse of `to_dict`.
 
         Raises:
             StateError: If the values are not a state that this version reads.
@@ -117,24 +117,13 @@ class State:
         if not isinstance(values, Mapping):
             raise StateError(f"the state is a {type(values).__name__}, and must be a dict.")
         found = values.get("format")
-        if type(found) is int and found == 2:
-            values = _from_format_2(values)
-        elif type(found) is not int or found != STATE_FORMAT:
+        if type(found) is not int or found != STATE_FORMAT:
             newer = type(found) is int and found > STATE_FORMAT
             remedy = "update weightlora" if newer else "start the run again"
             raise StateError(f"the state has format {short(found)}, and this version reads {STATE_FORMAT}: {remedy}.")
         check_values(values)
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
-
-
-def _from_format_2(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Format 2 held dictionaries by name, and the whole history."""
-    for name, kind in (("names", list), *((name, dict) for name in COLUMNS)):
-        check_kind(values, name, kind)
-    check_entries("names", values["names"], NAME)
-    columns = {name: [values[name].get(adapter) for adapter in values["names"]] for name in COLUMNS}
-    return {**values, **columns, "waiting": values.get("silent", [])}
 
 
 def write_state(state: Mapping[str, Any], directory: str | os.PathLike[str]) -> Path:

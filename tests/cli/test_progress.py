@@ -3,24 +3,26 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from weightlora.cli.progress import Choice, TrainingBar, TrainingLines, progress_callback
+from weightlora.cli.progress import Choice, TrainingProgress
 
 
-def shown(console: Console, phases: list[tuple[str, int]]) -> object:
-    """Shows a run of one step for each of the phases, which are those at the step's end; returns what showed it."""
-    now = [phases[0]]
-    callback = progress_callback(console, "WeightLoRA", lambda: now[0])
+def shown(console: Console, phases: list[tuple[str, int]], to_choice: int = 0) -> None:
+    """Shows a run of one step for each of the phases, which are those at the step's end."""
+    selector = SimpleNamespace(config=SimpleNamespace(steps=to_choice))
+    selector.phase, selector.kept = phases[0][0], range(phases[0][1])
+    selection = SimpleNamespace(selector=selector)
+    callback = TrainingProgress(console, "WeightLoRA", selection, to_choice=bool(to_choice))
     state = SimpleNamespace(max_steps=len(phases), global_step=0)
     callback.on_train_begin(None, state, None)
-    for state.global_step, now[0] in enumerate(phases, start=1):
+    for state.global_step, (selector.phase, kept) in enumerate(phases, start=1):
+        selector.kept = range(kept)
         callback.on_step_end(None, state, None)
     callback.on_train_end(None, state, None)
-    return callback
 
 
 def test_lines_come_at_quarters_and_at_the_choice():
     out = io.StringIO()
-    assert isinstance(shown(Console(file=out, width=80), [("select", 36)] * 4 + [("train", 9)] * 8), TrainingLines)
+    shown(Console(file=out, width=80), [("select", 36)] * 4 + [("train", 9)] * 8)
     assert [line.split(", ")[:2] for line in out.getvalue().splitlines()] == [
         ["WeightLoRA: step 3/12", "selecting 36 adapters"],
         ["WeightLoRA: step 5/12", "training 9 adapters"],
@@ -30,10 +32,21 @@ def test_lines_come_at_quarters_and_at_the_choice():
     ]
 
 
+def test_a_run_to_its_choice_ends_there():
+    out = io.StringIO()
+    shown(Console(file=out, width=80), [("warmup", 36), ("select", 36), ("select", 36), ("train", 9)], to_choice=4)
+    assert [line.split(", ")[:2] for line in out.getvalue().splitlines()] == [
+        ["WeightLoRA: step 1/4", "warming up 36 adapters"],
+        ["WeightLoRA: step 2/4", "selecting 36 adapters"],
+        ["WeightLoRA: step 3/4", "selecting 36 adapters"],
+        ["WeightLoRA: step 4/4", "chose 9 adapters"],
+    ]
+
+
 def test_the_bar_shows_step_phase_and_adapters():
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True)
-    assert isinstance(shown(console, [("select", 36)] * 2 + [("train", 9)] * 3), TrainingBar)
+    shown(console, [("select", 36)] * 2 + [("train", 9)] * 3)
     assert all(piece in out.getvalue() for piece in ("WeightLoRA", "5/5", "training 9 adapters", "left"))
 
 

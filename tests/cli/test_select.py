@@ -213,6 +213,7 @@ def test_help_has_examples_and_the_exit_codes(capsys):
     shown = capsys.readouterr().out
     assert shown.count("  weightlora select --model") >= 3 and "--group" in shown and "130 interrupted" in shown
     assert "--output_dir DIR" in shown
+    assert "--modules_from" not in shown.replace("weightlora train --modules_from", "") and "_prefix" not in shown
     assert "--learning_rate_" not in shown and len(shown.splitlines()) < 190
 
 

@@ -113,7 +113,8 @@ def test_the_default_of_keep_is_given_once(capsys: pytest.CaptureFixture):
 def test_the_help_does_not_give_the_default_rate_of_transformers(capsys: pytest.CaptureFixture):
     assert main(["train", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "(default: that of the method)" in shown and "5e-05" not in shown
+    assert "(default: 5e-4; 5e-5 for full)" in shown and "5e-05" not in shown
+    assert (LORA_RATE, FULL_RATE) == (5e-4, 5e-5)
 
 
 def test_the_plan_names_the_classes(given, tmp_path: Path, capsys: pytest.CaptureFixture):

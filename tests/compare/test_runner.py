@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from weightlora.compare.runner import Process, execute, expected_seconds, usable_cores
+from weightlora.compare.runner import Process, execute, usable_cores
 
 
 def python(code: str, name: str = "run") -> Process:
@@ -55,9 +55,3 @@ def test_an_interrupt_ends_the_processes_that_run():
     with pytest.raises(KeyboardInterrupt):
         execute([long, python("import time; time.sleep(1)")], 2, interrupt, stop)
     assert time.monotonic() - since < 60
-
-
-def test_the_expected_time_is_the_mean_of_the_kind_or_of_all():
-    assert expected_seconds(["a", "b"], {}) == 0
-    assert expected_seconds(["a", "a", "b"], {"a": [10.0, 20.0]}) == 45
-    assert expected_seconds(["a", "b"], {"a": [10.0], "b": [30.0]}) == 40

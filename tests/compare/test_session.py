@@ -21,8 +21,8 @@ class Watcher:
     def __init__(self):
         self.begun, self.moved, self.steps, self.ended = None, [], [], []
 
-    def begin(self, comparison, done, total):
-        self.begun = (len(done), total)
+    def begin(self, done, total):
+        self.begun = (done, total)
 
     def aside(self, paths):
         self.moved += paths

@@ -14,7 +14,7 @@ from fuzzing import fuzz, outcome_of, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
 from models import adamw, batch, lora_bert, train
-from runs import LOOP, in_format_2
+from runs import LOOP
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.errors import WeightLoraError
@@ -63,8 +63,7 @@ def edited(draw: st.DrawFn) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
     run = draw(st.sampled_from(sorted(RUNS)))
     before = states()[run][draw(st.sampled_from(RUNS[run][1]))]
     kind = draw(st.sampled_from(KINDS))
-    old = kind != "of another state" and draw(st.integers(0, 9)) == 0
-    state = json.loads(json.dumps(in_format_2(State.from_dict(before)) if old else before))
+    state = json.loads(json.dumps(before))
     for _ in range(draw(st.integers(1, 2))):
         _edit(draw, kind, state)
     return run, f"state: {kind}", before, state
@@ -175,12 +174,11 @@ def test_edited_states_are_followed_as_written_or_refused(data: st.DataObject):
 
 
 def test_states_that_nobody_edited_are_followed(tmp_path: Path):
-    """Bit for bit what `before` says, in both formats: the fuzzer's harmless examples are harmless."""
+    """Bit for bit what `before` says: the fuzzer's harmless examples are harmless."""
     for run, steps in states().items():
         for state in steps.values():
-            for written in (state, in_format_2(State.from_dict(state))):
-                write_signed(written, tmp_path)
-                try:
-                    assert resume(run, tmp_path, lora_bert())[1] == state
-                except WeightLoraError as error:
-                    raise AssertionError(f"{run}: {error}") from error
+            write_signed(state, tmp_path)
+            try:
+                assert resume(run, tmp_path, lora_bert())[1] == state
+            except WeightLoraError as error:
+                raise AssertionError(f"{run}: {error}") from error

@@ -71,11 +71,6 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: object, message: str):
         read_history(tmp_path, 2)
 
 
-def test_the_log_of_an_older_run_comes_from_its_newest_checkpoint(tmp_path: Path):
-    for number in (9, 10):
-        (tmp_path / f"checkpoint-{number}").mkdir()
-        entries = [{"step": number, "loss": 0.5}, {"loss": 1}, 7]
-        (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text(json.dumps({"log_history": entries}))
-    assert read_log(tmp_path) == [{"step": 10, "loss": 0.5}]
+def test_entries_of_the_log_have_a_step(tmp_path: Path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"loss": 3}\n')
     assert read_log(tmp_path) == [{"step": 1, "loss": 2}]

@@ -27,6 +27,8 @@ DAMAGE = {
     "no kind": (lambda values: values["adapters"][0].pop("kind"), "adapter 0 has no value as 'kind'"),
     "twice": (lambda values: values["adapters"].append(values["adapters"][0]), "names an adapter twice"),
     "no config": (lambda values: values.pop("config"), "it has no value as 'config'"),
+    "no lora": (lambda values: values.pop("lora"), "it has no value as 'lora', and needs an object with a positive r"),
+    "costs": (lambda values: values.update(costs={}), "it has {} as 'costs', and needs the costs of a choice"),
     "modules": (lambda values: values["lora"].update(modules_to_save="lm_head"), "as 'lora', and needs .* names"),
     "lora": (lambda values: values.update(lora={"r": 0}), "as 'lora', and needs"),
     "phase": (lambda values: values.update(phase="done"), "has 'done' as 'phase'"),

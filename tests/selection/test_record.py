@@ -103,14 +103,6 @@ def test_fused_experts_are_parameters():
     assert injected(model) == injected(selector.model)
 
 
-def test_files_of_earlier_versions_load(tmp_path):
-    values = describe_selection(selected())
-    del values["model"], values["lora"], values["unambiguous"]
-    (tmp_path / "selection.json").write_text(json.dumps(values))
-    selection = Selection.load(tmp_path)
-    assert (selection.model, selection.lora, selection.rank, selection.alpha) == (None, {}, 4, 8)
-
-
 def test_a_run_that_goes_on_loads_and_has_no_answer_yet():
     selection = Selection.of(selected(steps=1))
     assert not selection.final and len(selection.kept) == 12

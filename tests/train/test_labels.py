@@ -126,8 +126,8 @@ def test_a_class_that_only_the_validation_file_has(
     write_rows(rows, [{"text": f"text {i}", "label": known[i % 2]} for i in range(4)])
     more = write_rows(tmp_path / "more.jsonl", [{"text": "fine", "label": known[0]}, {"text": "odd", "label": label}])
     assert refused(*classified(world, rows, more)) == (
-        f"the label {label!r} in row 1 of validation {FIRST} is that of no training row: add such a row, or give all "
-        f"classes, as in --class_names {names}."
+        f"the label {label!r} in row 1 of validation {FIRST} is not the label of any training row: add such a row, or "
+        f"give all classes, as in --class_names {names}."
     )
 
 

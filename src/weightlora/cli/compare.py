@@ -85,7 +85,7 @@ def _compare(args: argparse.Namespace) -> int:
     from datasets import disable_progress_bars
     from rich.console import Console
 
-    from ..compare.progress import make_watcher
+    from ..compare.progress import Watcher
     from ..compare.runner import usable_cores
     from ..compare.session import carry_out
     from ..compare.spec import METHODS_BY_DEFAULT, make_comparison, read_comparison
@@ -104,7 +104,7 @@ def _compare(args: argparse.Namespace) -> int:
         return 0
     comparison.claim()
     jobs = args.jobs or (1 if _on_gpu(comparison) else usable_cores())
-    with make_watcher(console, jobs) as watcher:
+    with Watcher(console, jobs) as watcher:
         failed = carry_out(comparison, jobs, watcher)
     for failure, error in failed:
         console.print(f"failed: {failure.name}: {error}", markup=False, soft_wrap=True)

@@ -1,7 +1,5 @@
 """How a training run is shown: a bar in a terminal, a few lines elsewhere."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -9,49 +7,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from ..adapters import find_adapters
+from ..selector import WeightLora
 from ..train.methods import Prepared
 from ..trainers.callback import WeightLoraCallback
 
-State = Callable[[], tuple[str, int]]
-"""Gives the current phase and the number of active adapters."""
-
-Steps = Callable[[int], int]
-"""Maps the steps of the training to those that are shown, once training has begun."""
-
-DOING = {"warmup": "warming up", "select": "selecting", "train": "training", "chosen": "chose"}
+DOING = {"warmup": "warming up", "select": "selecting", "train": "training"}
 
 
 def show_progress(console: Console, title: str, prepared: Prepared) -> list[TrainerCallback]:
     """Callbacks that show a run of a prepared method on this console."""
-    selection = _selection(prepared)
     adapters = len(find_adapters(prepared.model, check=False))
-
-    def state() -> tuple[str, int]:
-        selector = selection and selection.selector
-        return ("train", adapters) if not selector else (selector.phase, len(selector.kept))
-
     return [
         *show_choice(console, prepared),
-        progress_callback(console, title, state),
+        TrainingProgress(console, title, _selection(prepared), adapters),
         EvaluationStatus(console, title),
     ]
 
 
 def choice_progress(console: Console, title: str, prepared: Prepared) -> list[TrainerCallback]:
     """Callbacks that show a run up to its choice on this console."""
-    selection = _selection(prepared)
-    assert selection is not None  # the method chooses
-
-    def state() -> tuple[str, int]:
-        selector = selection.selector
-        if selector is None:
-            return "select", 0
-        return "chosen" if selector.phase == "train" else selector.phase, len(selector.kept)
-
-    def steps(of_training: int) -> int:
-        return of_training if selection.selector is None else selection.selector.config.steps
-
-    return [progress_callback(console, title, state, steps)]
+    return [TrainingProgress(console, title, _selection(prepared), to_choice=True)]
 
 
 def show_choice(console: Console, prepared: Prepared) -> list[TrainerCallback]:
@@ -62,11 +37,6 @@ def show_choice(console: Console, prepared: Prepared) -> list[TrainerCallback]:
 
 def _selection(prepared: Prepared) -> WeightLoraCallback | None:
     return next((c for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
-
-
-def progress_callback(console: Console, title: str, state: State, steps: Steps = int) -> "TrainingBar | TrainingLines":
-    """What shows a run on this console: `TrainingBar` in a terminal, `TrainingLines` elsewhere."""
-    return (TrainingBar if console.is_terminal else TrainingLines)(console, title, state, steps)
 
 
 class Choice(TrainerCallback):
@@ -102,11 +72,29 @@ class Choice(TrainerCallback):
             self._console.print(self._selection.selector.summary().text, markup=False)
 
 
-class TrainingBar(TrainerCallback):
-    """One bar: step, phase, active adapters, time elapsed and time left (from the speed of the last 20 seconds)."""
+class TrainingProgress(TrainerCallback):
+    """Step, phase, active adapters and time: in a terminal a bar, with the time left at the speed of 20 seconds.
 
-    def __init__(self, console: Console, title: str, state: State, steps: Steps = int) -> None:
-        self._title, self._state, self._steps = title, state, steps
+    Elsewhere a line after each quarter of the steps, and after the step that ended a phase.
+
+    Args:
+        console: Where to show it.
+        title: Name of the run.
+        selection: What chooses, if something does; its callback comes first.
+        adapters: Number of adapters, if nothing chooses.
+        to_choice: Whether the run ends at the choice.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        selection: WeightLoraCallback | None,
+        adapters: int = 0,
+        to_choice: bool = False,
+    ) -> None:
+        self._console, self._title = console, title
+        self._selection, self._adapters, self._to_choice = selection, adapters, to_choice
         self._progress = Progress(
             TextColumn("{task.description:<11}"),
             BarColumn(bar_width=None),
@@ -116,38 +104,38 @@ class TrainingBar(TrainerCallback):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
+            disable=not console.is_terminal,
             expand=True,
             speed_estimate_period=20,
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._task = self._progress.add_task(
-            self._title, total=self._steps(state.max_steps), doing=_doing(self._state)
-        )
+        selector, (self._phase, doing) = self._selector, self._now()
+        self._steps = selector.config.steps if self._to_choice and selector else state.max_steps
+        self._task = self._progress.add_task(self._title, total=self._steps, doing=doing)
         self._progress.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._progress.update(self._task, completed=state.global_step, doing=_doing(self._state))
+        before, step, steps = self._phase, state.global_step, self._steps
+        self._phase, doing = self._now()
+        self._progress.update(self._task, completed=step, doing=doing)
+        if not self._console.is_terminal and (self._phase != before or 4 * step // steps > 4 * (step - 1) // steps):
+            seconds = self._progress.tasks[0].elapsed
+            self._console.print(f"{self._title}: step {step}/{steps}, {doing}, {seconds:.0f} s")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._progress.stop()
 
+    @property
+    def _selector(self) -> WeightLora | None:
+        return self._selection.selector if self._selection else None
 
-class TrainingLines(TrainerCallback):
-    """A line after each quarter of the steps, and after the step that ended a phase."""
-
-    def __init__(self, console: Console, title: str, state: State, steps: Steps = int) -> None:
-        self._console, self._title, self._state, self._steps = console, title, state, steps
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._phase, self._start = self._state()[0], time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        phase, step, steps = self._state()[0], state.global_step, self._steps(state.max_steps)
-        if phase != self._phase or 4 * step // steps > 4 * (step - 1) // steps:
-            seconds = time.monotonic() - self._start
-            self._console.print(f"{self._title}: step {step}/{steps}, {_doing(self._state)}, {seconds:.0f} s")
-        self._phase = phase
+    def _now(self) -> tuple[str, str]:
+        """The phase, and what is done in it."""
+        if (selector := self._selector) is None:
+            return "train", f"training {self._adapters} adapters"
+        doing = "chose" if self._to_choice and selector.phase == "train" else DOING[selector.phase]
+        return selector.phase, f"{doing} {len(selector.kept)} adapters"
 
 
 class EvaluationStatus(TrainerCallback):
@@ -161,8 +149,3 @@ class EvaluationStatus(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._status.stop()
-
-
-def _doing(state: State) -> str:
-    phase, active = state()
-    return f"{DOING[phase]} {active} adapters"

@@ -34,6 +34,9 @@ examples:
 exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (one sentence says what), 130 interrupted
 """
 
+OF_TRAINING = ("modules_from", "cache_prefix", "prefix_dropout", "max_cache_bytes")
+"""Arguments that say nothing about a choice, and are not in the help."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the `weightlora` parser; its arguments are Transformers', too, which are slow to import."""
@@ -108,6 +111,9 @@ def full_parser() -> argparse.ArgumentParser:
         parents=[own_parser()],
         formatter_class=HelpFormatter,
     )
+    for action in parser._actions:
+        if action.dest in OF_TRAINING:
+            action.help = argparse.SUPPRESS
     parser.add_argument(*spellings("output_dir"), metavar="DIR", help="where to write the run (default: nowhere)")
     return parser
 

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Process", "execute", "expected_seconds", "tell_progress", "usable_cores"]
+__all__ = ["Process", "execute", "tell_progress", "usable_cores"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STEP = re.compile(r"^step (\d+)/(\d+)$")
@@ -80,22 +80,6 @@ def execute(
             running.end()
             raise
     return failures
-
-
-def expected_seconds(kinds: Sequence[str], seconds: Mapping[str, Sequence[float]]) -> float:
-    """The time of processes of these kinds, one after another.
-
-    Each takes as long as others of its kind did on average, or as the average of all. 0 where nothing is known.
-
-    Args:
-        kinds: The kind of each process.
-        seconds: Kind -> the time of each process that has ended.
-    """
-    known = [value for values in seconds.values() for value in values]
-    if not known:
-        return 0.0
-    overall = sum(known) / len(known)
-    return sum(sum(like) / len(like) if (like := seconds.get(kind, ())) else overall for kind in kinds)
 
 
 def tell_progress(step: int, steps: int) -> None:

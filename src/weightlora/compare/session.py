@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .progress import LineWatcher
+from .progress import Watcher
 from .runner import Process, execute
 from .runs import Run, read_results, set_aside
 from .spec import Comparison
@@ -12,7 +12,7 @@ from .worker import command_of
 __all__ = ["carry_out"]
 
 
-def carry_out(comparison: Comparison, jobs: int, watcher: LineWatcher) -> list[tuple[Run, str]]:
+def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
     """Run what has no result yet.
 
     Args:
@@ -27,7 +27,7 @@ def carry_out(comparison: Comparison, jobs: int, watcher: LineWatcher) -> list[t
     _tell_aside(watcher, tuning)
     rates, done = _rates(comparison, tuning), read_results(tuning)
     total = len(tuning) + len(comparison.methods) * comparison.seeds
-    watcher.begin(comparison, [*done, *read_results(comparison.runs(rates))], total)
+    watcher.begin(len(done) + len(read_results(comparison.runs(rates))), total)
     failed = _execute(tuning, jobs, watcher)
     runs = comparison.runs(_rates(comparison, tuning))
     _tell_aside(
@@ -36,7 +36,7 @@ def carry_out(comparison: Comparison, jobs: int, watcher: LineWatcher) -> list[t
     return failed + _execute(runs, jobs, watcher)
 
 
-def _tell_aside(watcher: LineWatcher, runs: Sequence[Run]) -> None:
+def _tell_aside(watcher: Watcher, runs: Sequence[Run]) -> None:
     if moved := set_aside(runs):
         watcher.aside(moved)
 
@@ -45,7 +45,7 @@ def _rates(comparison: Comparison, tuning: Sequence[Run]) -> dict[str, float]:
     return choose_rates(comparison.rates, losses_by_rate(read_results(tuning)))
 
 
-def _execute(runs: Sequence[Run], jobs: int, watcher: LineWatcher) -> list[tuple[Run, str]]:
+def _execute(runs: Sequence[Run], jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
     left = [run for run in runs if not run.is_done()]
     processes = [Process(run.name, command_of(run)) for run in left]
     of = {id(process): run for process, run in zip(processes, left, strict=True)}

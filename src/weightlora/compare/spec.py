@@ -35,8 +35,6 @@ __all__ = [
 
 METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
-FOR_BENCHMARKS = (*IN_BENCHMARKS, "subset", "rival", "random-without", "by-gradient", "faster", "sampled")
-"""Methods of the repository's own experiments, which this package does not have."""
 OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
 OF_THE_CALL = ("output_dir", "disable_tqdm", "dry_run")
@@ -229,10 +227,10 @@ def check_methods(methods: Sequence[str]) -> None:
     if not methods:
         raise ConfigError(f"--methods is empty: choose from {', '.join(METHODS)}.")
     for method in methods:
-        if method in FOR_BENCHMARKS:
+        if method in IN_BENCHMARKS:
             raise ConfigError(
                 f"method {method!r} belongs to the benchmarks of the repository, and `weightlora compare` does not "
-                f"have it: choose from {', '.join(name for name in METHODS if name not in FOR_BENCHMARKS)}."
+                f"have it: choose from {', '.join(METHODS)}."
             )
         if method not in METHODS:
             hint = nearest(method, METHODS) or f": choose from {', '.join(METHODS)}"

@@ -1,13 +1,13 @@
 """What a run directory says about its steps, thinned to what a picture can show."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DataError
-from ..files import parse_line, read_json, read_lines
+from ..files import parse_line, read_lines
 from ..run import HISTORY, LOG
 
 __all__ = ["Decision", "History", "read_history", "read_log", "thin"]
@@ -93,24 +93,13 @@ def thin(count: int, most: int) -> list[int]:
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
-    """Entries of `log.jsonl`, or of the `trainer_state.json` of the newest checkpoint. Each has a `step`.
+    """Entries of `log.jsonl`, if there is one. Each has a `step`.
 
     Raises:
         DataError: If the file is damaged.
     """
-    if (directory / LOG).is_file():
-        return [entry for entry in read_lines(directory / LOG) if _is_step(entry.get("step"))]
-    states = [path for path in directory.glob("checkpoint-*/trainer_state.json") if _checkpoint_step(path) is not None]
-    states = [*sorted(states, key=lambda path: _checkpoint_step(path) or 0), directory / "trainer_state.json"]
-    found = [path for path in states if path.is_file()]
-    state = read_json(found[-1]) if found else {}
-    entries: Sequence[Any] = state.get("log_history", []) if isinstance(state, dict) else []
-    return [entry for entry in entries if isinstance(entry, dict) and _is_step(entry.get("step"))]
-
-
-def _checkpoint_step(state: Path) -> int | None:
-    number = state.parent.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else None
+    path = directory / LOG
+    return [entry for entry in read_lines(path) if _is_step(entry.get("step"))] if path.is_file() else []
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..drawing.curves import frontier_figure, log_figure, scores_figure
+from ..drawing.curves import PAPER, Palette, frontier_figure, log_figure, scores_figure
 from ..drawing.figures import encode
 from ..drawing.picture import selection_figure
 from ..files import write
@@ -17,16 +17,18 @@ __all__ = ["draw_pictures", "draw_selection", "figures_of"]
 Draw = Callable[[], Any]
 
 
-def figures_of(run: RunReport) -> dict[str, Draw]:
+def figures_of(run: RunReport, palette: Palette = PAPER) -> dict[str, Draw]:
     """Name -> what draws that picture of the run, a matplotlib figure. There is none of what the run does not have."""
     figures: dict[str, Draw] = {"selection": lambda: _selection(run)}
     history, kept = run.history, [module.kept for module in run.modules]
     if len(history.steps) > 1:
-        figures["scores"] = lambda: scores_figure(history.steps, history.scores, kept, run.decisions, run.score_label)
+        figures["scores"] = lambda: scores_figure(
+            history.steps, history.scores, kept, run.decisions, run.score_label, palette
+        )
     if (budgets := run.frontier()) is not None:
-        figures["frontier"] = lambda: frontier_figure(**budgets)
+        figures["frontier"] = lambda: frontier_figure(**budgets, palette=palette)
     if losses := run.losses():
-        figures["loss"] = lambda: log_figure(losses, run.decisions if run.final else [])
+        figures["loss"] = lambda: log_figure(losses, run.decisions if run.final else [], palette)
     return figures
 
 

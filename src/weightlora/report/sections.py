@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..drawing.curves import LINE_ID, Palette, frontier_figure, log_figure, scores_figure
+from ..drawing.curves import LINE_ID, Palette
 from ..drawing.picture import bound_in_words
 from ..drawing.svg import inline_svg
 from ..summary import by_kind
 from .costs import Cost, amount
 from .gather import ModuleRow, RunReport
+from .pictures import figures_of
 
 __all__ = [
     "LEVELS",
@@ -199,25 +200,18 @@ def _describe(module: ModuleRow, run: RunReport) -> str:
 
 
 def _charts(run: RunReport, identifier: str) -> list[dict[str, Any]]:
-    charts = []
-    history, final = run.history, run.final
-    if len(history.steps) > 1:
-        figure = scores_figure(
-            history.steps, history.scores, [m.kept for m in run.modules], run.decisions, run.score_label, PAGE
-        )
-        note = ""
-        if len(history.steps) < history.recorded:
-            note = f"{len(history.steps):,} of {history.recorded:,} steps are drawn, evenly spaced."
-        title = f"{run.score_label.capitalize()} of each module"
-        charts.append(draw_chart(figure, title, f"{identifier}-scores", note))
-    if (budgets := run.frontier()) is not None:
-        charts.append(
-            draw_chart(frontier_figure(**budgets, palette=PAGE), "What each budget buys", f"{identifier}-budget")
-        )
-    if losses := run.losses():
-        figure = log_figure(losses, run.decisions if final else [], palette=PAGE)
-        charts.append(draw_chart(figure, "Loss", f"{identifier}-loss"))
-    return charts
+    read, recorded, figures = len(run.history.steps), run.history.recorded, figures_of(run, PAGE)
+    thinned = f"{read:,} of {recorded:,} steps are drawn, evenly spaced." if read < recorded else ""
+    titles = {
+        "scores": (f"{run.score_label.capitalize()} of each module", thinned),
+        "frontier": ("What each budget buys", ""),
+        "loss": ("Loss", ""),
+    }
+    return [
+        draw_chart(figures[name](), title, f"{identifier}-{name}", note)
+        for name, (title, note) in titles.items()
+        if name in figures
+    ]
 
 
 def draw_chart(figure: Any, title: str, name: str, note: str = "") -> dict[str, Any]:

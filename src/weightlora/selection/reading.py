@@ -64,17 +64,19 @@ REST: dict[str, Rule] = {
     "config": OBJECT,
     "phase": (lambda value: value in ("warmup", "select", "train"), "'warmup', 'select' or 'train'"),
     "step": (_whole, "a whole number"),
-    "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),
-    "grouping": or_none(OBJECT),
-    "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),
-    "costs": or_none((_costs, "the costs of a choice")),
     "trainable_parameters": (
         lambda value: isinstance(value, dict) and all(_whole(value.get(key)) for key in ("before", "after")),
         "an object with before and after",
     ),
     "versions": OBJECT,
 }
-"""What else there may be; earlier versions wrote no `model`, `lora` and `unambiguous`."""
+OPTIONAL: dict[str, Rule] = {
+    "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),
+    "grouping": or_none(OBJECT),
+    "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),
+    "costs": or_none((_costs, "the costs of a choice")),
+}
+"""What only some choices have."""
 
 
 def read_values(directory: Path) -> dict[str, Any]:
@@ -98,11 +100,9 @@ def read_values(directory: Path) -> dict[str, Any]:
         for key, (fits, what) in ROW.items():
             if key not in row or not fits(row[key]):
                 raise _damaged(path, f"adapter {place}", key, row, what)
-    for key, (fits, what) in REST.items():
-        if key in values and not fits(values[key]):
+    for key, (fits, what) in {**REST, **OPTIONAL}.items():
+        if (key in values or key in REST) and not fits(values.get(key)):
             raise _damaged(path, "it", key, values, what)
-    if "config" not in values:
-        raise _damaged(path, "it", "config", values, "an object")
     if len({row["name"] for row in rows}) < len(rows):
         raise DataError(f"{path} names an adapter twice: run the selection again.")
     return values

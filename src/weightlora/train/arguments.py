@@ -65,7 +65,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "verbalised: a word for each class, such as ' bad' ' good', in the order of --class_names, or "
-            "without them in that of the data set or the alphabet"
+            "without --class_names in the order of the data set or the alphabet"
         },
     )
 
@@ -81,7 +81,7 @@ class ModelArguments:
     gguf_file: str | None = _argument("a GGUF file of the model; it is dequantized")
     revision: str = _argument("branch, tag or commit on the hub", "main")
     dtype: str | None = _argument(
-        "of the base weights: float32, bfloat16 or float16 (default: bfloat16 with --bf16, else float32)"
+        "dtype of the base weights: float32, bfloat16 or float16 (default: bfloat16 with --bf16, else float32)"
     )
     attn_implementation: str = _argument("auto: flash attention where it can run, else the model's default", "auto")
     load_in_4bit: bool = _argument("quantize the base model to NF4 (bitsandbytes)", False)
@@ -100,22 +100,22 @@ class MethodArguments:
         default_factory=lambda: ["all-linear"],
         metadata={"help": "PEFT's: all-linear, names, or one regular expression"},
     )
-    modules_from: str | None = _argument("a run directory: train plain LoRA on the modules that this run chose")
+    modules_from: str | None = _argument("train plain LoRA on the modules that a run chose: its directory")
     rank: int = _argument("LoRA rank, r", 8)
     alpha: int = _argument("lora_alpha", 32)
     dropout: float = _argument("lora_dropout", 0.0)
     keep: str = _argument(
-        "K, the adapters to keep: a number, or a fraction of all (default without another budget: what fits into a "
-        "quarter of the parameters; for lora-equal, top and last-layers %(default)s)",
+        "how many adapters to keep: a number, or a fraction of all (default if no budget is set: as many as fit into "
+        "a quarter of the parameters; for lora-equal, top and last-layers %(default)s)",
         "0.25",
     )
-    keep_parameters: str | None = _argument("the most adapter parameters to keep: a number, or a fraction of all")
+    keep_parameters: str | None = _argument("maximum adapter parameters to keep: a number, or a fraction of all")
     keep_step_time: float | None = _argument(
-        "the longest step after the choice, as a fraction of a step of LoRA on all modules"
+        "maximum time of a step after the choice, as a fraction of a step of LoRA on all modules, such as 0.6"
     )
-    keep_memory: str | None = _argument("the most memory that a step may take after the choice, for example 6GiB")
+    keep_memory: str | None = _argument("maximum memory of a step after the choice, such as 6GiB")
     select_steps: str | None = _argument(
-        "T, the optimizer steps before the choice, for a rule that chooses while training: a number, or a fraction"
+        "to choose while training: the optimizer steps before the choice, as a number or a fraction of the training"
     )
     cache_prefix: bool = _argument(
         "run the frozen blocks below the lowest kept adapter once for each example, and read their output from disk",
@@ -125,7 +125,7 @@ class MethodArguments:
         "cache_prefix: refuse a model with dropout, or switch it off below the lowest kept adapter (refuse, off)",
         "refuse",
     )
-    max_cache_bytes: int | None = _argument("cache_prefix: the most bytes on disk (default: 90 %% of what is free)")
+    max_cache_bytes: int | None = _argument("cache_prefix: maximum bytes on disk (default: 90 %% of what is free)")
     method_options: str | None = _argument("JSON: more fields of WeightLoraConfig, or of PEFT's config")
     dry_run: bool = _argument("print the plan and stop", False)
 

@@ -28,7 +28,6 @@ from .resuming import SETTINGS, begin_settings, checkpoint_of
 
 __all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
 
-OLD_RESULT = "results.json"
 HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
 """Top-level modules with the task head, where full fine-tuning trains the bare model."""
 
@@ -150,11 +149,10 @@ def check_unfinished(output: Path, resumes: bool) -> None:
         output: The output directory.
         resumes: Whether the run continues from a checkpoint.
     """
-    for name in (RESULT, OLD_RESULT):
-        if os.path.isfile(output / name):
-            raise DataError(
-                f"{output} has the result of a finished run: give another --output_dir, or delete that directory."
-            )
+    if os.path.isfile(output / RESULT):
+        raise DataError(
+            f"{output} has the result of a finished run: give another --output_dir, or delete that directory."
+        )
     if not resumes and os.path.isdir(output) and get_last_checkpoint(str(output)) is not None:
         raise DataError(
             f"{output} has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it, or "

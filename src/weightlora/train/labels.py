@@ -162,7 +162,8 @@ def _unknown(what: str, label: Any, names: list[str], told: bool) -> str:
     if not told and (more := _with_class(names, label)):
         example = shlex.join(more[:MOST_SHOWN]) + (" ..." if len(more) > MOST_SHOWN else "")
         return (
-            f"{what} is that of no training row: add such a row, or give all classes, as in --class_names {example}."
+            f"{what} is not the label of any training row: add such a row, or give all classes, as in --class_names "
+            f"{example}."
         )
     known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
     if isinstance(label, str) or (any(map(str.isdecimal, names)) and names[0] != "0"):

@@ -148,8 +148,7 @@ def parse_result(content: Any, place: str | os.PathLike[str]) -> Result:
         raise DataError(f"{place} is not a JSON object: a result has one field per line.")
     if content.get("format") != FORMAT:
         raise DataError(
-            f"{place} has format {content.get('format')!r}, and this version reads format {FORMAT}: repeat the run, "
-            "or convert the file."
+            f"{place} has format {content.get('format')!r}, and this version reads format {FORMAT}: repeat the run."
         )
     hints = get_type_hints(Result)
     known = {field.name for field in fields(Result)}

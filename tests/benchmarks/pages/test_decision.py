@@ -37,7 +37,7 @@ def test_the_first_look_is_decided_and_the_second_says_what_is_missing():
 def test_a_candidate_that_is_alone_has_no_table_of_regrets():
     first, second = render_decision_markdown(stored(SECOND)).split("## The second look")
     assert "| regret |" in first and "| regret |" not in second
-    assert "**probe** stays the default" in second and "It alone takes part" in second
+    assert "**probe** stays the default" in second and "It is the only candidate" in second
 
 
 def test_one_missing_run_leaves_the_first_look_open():

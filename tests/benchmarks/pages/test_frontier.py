@@ -71,7 +71,7 @@ def test_the_rule_asks_for_better_at_one_budget_and_worse_at_none(prices):
         return render_frontier_markdown(gather_frontier(*runs(*losses), prices))
 
     good = said(0.5, 0.55)
-    words = "**By the rule, the choice is worth it** at 0.5, 0.6, 0.75 and 0.9 of the step time: significantly better"
+    words = "**By the rule of the plan, the choice is worth it** at 0.5, 0.6, 0.75 and 0.9 of the step time: it is"
     assert words in good and "▼" in good and "not significant" not in good
     assert "**The modules nearest to the output do better** at 0.5, 0.6, 0.75 and 0.9 of the" in said(0.6, 0.55)
     assert "**The modules nearest to the output do as well** at every budget." in said(0.55, 0.55)
@@ -92,7 +92,7 @@ def test_a_budget_at_which_it_is_worse_counts_more_than_the_others_and_one_witho
     others += [run(task, "within-90", seed, loss, NAMES) for task in TASKS for seed in range(5)]
     page = render_frontier_markdown(gather_frontier(others, main, prices))
     assert words in page
-    assert ("at 0.5, 0.6 and 0.75 of the step time: significantly better" in page) == (loss == 0.55)
+    assert ("at 0.5, 0.6 and 0.75 of the step time: it is significantly better" in page) == (loss == 0.55)
 
 
 def test_with_a_run_missing_the_page_says_how_many(prices):

@@ -228,14 +228,14 @@ def test_the_text_tells_what_the_fit_is_worth(fit):
 
     size = {"r2": 0.25, "mean": 82944.4, "std": 13824.0, "coefficients": {"parameters": -0.00234}}
     sized = render_headroom_markdown("t", {**fit, "size": size})
-    assert "0.25 from nothing but the number of parameters. The rest" in sized
-    assert "have 82,944 parameters, standard deviation 13,824; as many more go with a change" in sized
-    assert "in loss of -0.0023." in sized
-    sized = render_headroom_markdown("t", {**fit, "size": {**size, "r2": -0.25}})
-    assert "-0.25 from nothing but the number of parameters" in sized and "82,944" not in sized, (
-        "no better than the mean"
+    assert "0.25 from the number of parameters alone. The rest" in sized
+    assert (
+        "have 82,944 parameters on average, with a standard deviation of 13,824. One standard deviation more" in sized
     )
+    assert "the predicted loss by -0.0023." in sized
+    sized = render_headroom_markdown("t", {**fit, "size": {**size, "r2": -0.25}})
+    assert "-0.25 from the number of parameters alone" in sized and "82,944" not in sized, "no better than the mean"
 
     worthless = {**fit, "adapters": {**fit["adapters"], "r2": -0.2}}
     assert "mean nothing" in (text := render_headroom_markdown("t", worthless))
-    assert "percent" not in text and "Methods among" not in text
+    assert "percent" not in text and "Methods compared" not in text

@@ -35,7 +35,7 @@ def test_the_smallest_number_that_is_level_with_lora_is_said():
         "- The smallest number of adapters at which the probe's set is not significantly worse than LoRA on all "
         "modules: 9 of 37 at rank 8, 1 of 37 at rank 32.",
         "- The probe's set is significantly better than random modules (rank 8) with 1, 3, 5 adapters.",
-        "- Nine adapters within 9/37 of the parameters, minus nine whatever their size: +0.1000 ± 0.0028 ▲.",
+        "- Nine adapters within 9/37 of the parameters, minus nine of any size: +0.1000 ± 0.0028 ▲.",
         "- One adapter is enough at rank 32.",
     ]
     assert said(0.01, 0.01, 0.01)[1::2] == [

@@ -181,9 +181,9 @@ def test_the_page_says_what_the_figures_say():
     adapters = adapters_of([1.0, -3.0, 2.0, -2.0], kept={1, 3}, scores=[1.0, 4.0, 0.0, 3.0])
     study = {"model": "tiny_model", "chosen_by": "update credit", "settings": vars(SETTINGS), "adapters": adapters}
     page = render_alignment_markdown(study | {"figures": compare(adapters)})
-    assert "tiny\\_model" in page and "Kept: by update credit." in page
-    assert "Mean trace of the 2 kept adapters -2.50e+00, of the other 2 +1.50e+00." in page
-    assert "(AUC; 0.5: no relation; p = 0.33: that is not significantly different from chance)" in page
+    assert "tiny\\_model" in page and "The choice is by update credit." in page
+    assert "The mean trace is -2.50e+00 for the 2 kept adapters and +1.50e+00 for the other 2." in page
+    assert "not significantly different from chance (p = 0.33)" in page
     assert [line.split(" | ")[0] for line in page.splitlines()[-4:]] == ["| m.1.q", "| m.3.q", "| m.0.q", "| m.2.q"]
 
 

@@ -100,9 +100,9 @@ def test_the_page_has_a_table_an_order_and_says_what_costs_how_much():
     assert "| 1 (bottom) | 2 | 20 | 0.1 | 0.2 | 5.0 | 8.0 |" in page
     assert page.count("\n| 4 | ") == 2 + 3 and "\n| 1 (top) | 4 |" not in page
     assert page.splitlines()[-3:] == [
-        "- from 1 to 4 adapters (top) at rank 2: +6.2 MB for 60 parameters more, 103,333 bytes each",
-        "- from 1 to 4 adapters (bottom) at rank 2: +1.2 MB for 60 parameters more, 20,000 bytes each",
-        "- from rank 1 to rank 4 with 4 adapters: +0.3 MB for 120 parameters more, 2,500 bytes each",
+        "- from 1 to 4 adapters (top) at rank 2: +6.2 MB for 60 more parameters, 103,333 bytes each",
+        "- from 1 to 4 adapters (bottom) at rank 2: +1.2 MB for 60 more parameters, 20,000 bytes each",
+        "- from rank 1 to rank 4 with 4 adapters: +0.3 MB for 120 more parameters, 2,500 bytes each",
     ]
     one = study() | {"cases": [case(4, 2, ["top"], 9e6)]}
     one["settings"] |= {"ranks": [2], "orders": ["top"]}

@@ -6,7 +6,6 @@ from itertools import combinations
 import pytest
 from benchmarks.workloads import films
 
-from weightlora.errors import DataError
 from weightlora.train.splitting import distinct
 
 
@@ -38,13 +37,3 @@ def test_the_real_films():
 )
 def test_one_film_has_one_title(name: str, title: str):
     assert films.title_of(name) == title
-
-
-def test_films_stay_whole_and_too_few_rows_are_refused(monkeypatch):
-    rows = [{"text": f"{film} {number}", "label": 0, "film": film} for film in "abcdef" for number in range(4)]
-    monkeypatch.setattr(films, "SPLIT_SIZES", {"test": 6, "train": 12})
-    dealt = films.deal_films(rows)
-    assert [len(rows) for rows in dealt.values()] == [6, 12]
-    assert len({row["film"] for row in dealt["test"]}) == 2 and dealt == films.deal_films(reversed(rows))
-    with pytest.raises(DataError, match="are not enough for splits"):
-        films.deal_films(rows[:16])

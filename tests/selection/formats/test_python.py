@@ -148,4 +148,4 @@ def test_what_unsloth_does_otherwise_is_said():
     )
     block = selection.to("unsloth")
     assert '# Unsloth trains all weights of "lm_head", without an adapter.\n' in block
-    assert "# 1 blocks with a part of" in block
+    assert "# Unsloth's fused kernels leave out 1 attention or MLP block, where only a part of q, k, v" in block

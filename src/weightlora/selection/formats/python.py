@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from .targets import expression_note, short_form, split_groups, targets_of
+from .targets import expression_note, kernels_note, short_form, targets_of
 from .wording import alternatives, comments, gates_note, header, names_in, python_value, quoted
 
 __all__ = ["to_peft", "to_regex", "to_unsloth"]
@@ -40,7 +40,6 @@ def to_unsloth(selection: Any) -> str:
     arguments = _lora_arguments(selection)
     whole = [name for name in selection.target_modules if name.rpartition(".")[2] in WHOLE_IN_UNSLOTH]
     others = [name for name in selection.modules_to_save if not TRAINED_BY_UNSLOTH.search(name)]
-    split = split_groups(selection)
     if isinstance(targets, str):
         arguments.setdefault("target_parameters", [])  # or Unsloth looks for experts that the expression might mean
         form = "One expression, because names of other modules end in these. Older versions want a list."
@@ -55,9 +54,7 @@ def to_unsloth(selection: Any) -> str:
             form,
             f"Unsloth trains all weights of {names_in(whole)}, without an adapter." if whole else None,
             f"FastLanguageModel refuses {names_in(others)} in modules_to_save: take FastModel." if others else None,
-            f"{split} blocks with a part of q, k, v or of gate, up, down run without Unsloth's fused kernels."
-            if split
-            else None,
+            kernels_note(selection, "Unsloth's fused kernels"),
         ),
         "from unsloth import FastLanguageModel",
         "",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .targets import expression_note, one_for_all, short_form, split_groups, targets_of, whole_numbers
+from .targets import expression_note, kernels_note, one_for_all, short_form, targets_of, whole_numbers
 from .wording import alternatives, comments, gates_note, header, names_in, quoted, yaml_list, yaml_text
 
 __all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
@@ -41,8 +41,8 @@ def to_axolotl(selection: Any) -> str:
     targets = targets_of(selection)
     if isinstance(targets, list) and not all(map(_compiles, targets)):
         targets = alternatives(targets)  # axolotl refuses a list with a name that is no expression
-    split, short = split_groups(selection), short_form(selection)
-    kernels = f"{split} blocks with a part of q, k, v or of gate, up, down run without axolotl's lora_..._kernel."
+    short = short_form(selection)
+    kernels = kernels_note(selection, "axolotl's lora_..._kernel settings")
     grid = None
     if short is not None:
         types = ", ".join(map(yaml_text, short[0]))
@@ -51,7 +51,7 @@ def to_axolotl(selection: Any) -> str:
             f"lora_target_modules: [{types}] and peft_layers_to_transform: {short[1]}"
         )
     return _block(
-        comments(header(selection), gates_note(selection), alpha.note, kernels if split else None, grid),
+        comments(header(selection), gates_note(selection), alpha.note, kernels, grid),
         ["adapter: lora  # or qlora", f"lora_r: {selection.rank}", f"lora_alpha: {alpha.alpha}"],
         ["peft_use_rslora: true"] if selection.use_rslora else [],
         ["lora_target_linear: false"],

@@ -14,6 +14,7 @@ __all__ = [
     "One",
     "Whole",
     "expression_note",
+    "kernels_note",
     "one_for_all",
     "short_form",
     "split_groups",
@@ -115,6 +116,14 @@ def short_form(selection: Any) -> tuple[list[str], list[int]] | None:
     config = LoraConfig(target_modules=types, layers_to_transform=layers)
     matched = [m.name for m in selection.modules if m.kind == "module" and check_target_module_exists(config, m.name)]
     return (types, layers) if matched == names else None
+
+
+def kernels_note(selection: Any, kernels: str) -> str | None:
+    """How many blocks the fused kernels of a tool leave out, because only a part of such a block was chosen."""
+    if not (split := split_groups(selection)):
+        return None
+    blocks = "1 attention or MLP block" if split == 1 else f"{split} attention or MLP blocks"
+    return f"{kernels} leave out {blocks}, where only a part of q, k, v or of gate, up, down has an adapter."
 
 
 def split_groups(selection: Any) -> int:

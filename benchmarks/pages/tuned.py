@@ -1,0 +1,72 @@
+"""What the default is worth where every method is tuned on every task."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from weightlora.compare.statistics import interval
+from weightlora.compare.tables import markdown_table, with_interval
+from weightlora.train.result import Result
+
+from ..decision import CANDIDATES, LORA, PEFT_DEFAULT
+from .winner import render_winner
+
+__all__ = ["render_tuned_markdown"]
+
+PROBE = "probe"
+SEEDS = range(5, 10)
+TASKS = (
+    "supersenses",
+    "film-reviews",
+    "imdb-all",
+    "vader-tweets-all",
+    "spam",
+    "rotten-tomatoes-all",
+    "products",
+    "editorials",
+)
+OTHER_TEXTS = ("supersenses", "spam", "products", "editorials")
+"""Tasks whose texts had no part when the probe's score was chosen."""
+METHODS = {
+    PROBE: "the probe",
+    CANDIDATES[PROBE].alike: "random sets of the same sizes",
+    PEFT_DEFAULT: "PEFT's default list",
+    LORA: "LoRA on all modules",
+}
+INTRODUCTION = (
+    "The main comparison tunes learning rates on one task. Here the validation split of each task chooses the rate of "
+    "each method ([all rates](../tuning.md)): MiniLM-L6 with 37 modules, five seeds that no other comparison has. "
+    "Differences are paired, with 95 % intervals. How it is measured was written down before the runs "
+    "(`benchmarks/quality/tuned/DECISION.md`)."
+)
+
+
+def render_tuned_markdown(results: Iterable[Result]) -> str:
+    """The page; empty where no run is stored. A task is on it once all of its runs are stored."""
+    runs = [run for run in results if run.label in METHODS and run.seed in SEEDS]
+    if not runs:
+        return ""
+    by_method: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
+    for run in runs:
+        by_method[run.task, run.label].append(run)
+    tasks = [task for task in TASKS if all(len(by_method[task, label]) == len(SEEDS) for label in METHODS)]
+    parts = ["# Rates tuned on each task", INTRODUCTION]
+    if absent := [task for task in TASKS if task not in tasks]:
+        parts.append(f"Runs are missing of {', '.join(absent)}.")
+    if tasks:
+        parts += [*render_winner(runs, PROBE, dict.fromkeys(tasks, SEEDS)), _table(by_method, tasks)]
+    if others := [task for task in tasks if task in OTHER_TEXTS]:
+        counts, _ = render_winner(runs, PROBE, dict.fromkeys(others, SEEDS))
+        parts += ["## Texts that had no part in the rule", f"The same for {', '.join(others)}:", counts]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(by_method: Mapping[tuple[str, str], list[Result]], tasks: list[str]) -> str:
+    rows = []
+    for task in tasks:
+        for label, words in METHODS.items():
+            runs = by_method[task, label]
+            (rate,) = {run.settings["learning_rate"] for run in runs}
+            (metric,) = {run.metric for run in runs}
+            values = (interval([run.held_out_loss for run in runs]), interval([run.value for run in runs]))
+            rows.append([task, words, f"{rate:g}", *map(with_interval, values), metric])
+    return markdown_table(["task", "method", "rate", "loss", "metric", "which"], rows)
