@@ -121,8 +121,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
             raise
         return 141  # as of programs that SIGPIPE ends
     finally:
-        if "rich.console" in sys.modules:
-            sys.modules["rich.console"].Console(stderr=True).show_cursor()  # a bar that did not end has hidden it
+        if (rich := sys.modules.get("rich.console")) is not None:
+            rich.Console(stderr=True).show_cursor()  # a bar that did not end has hidden it
 
 
 @contextlib.contextmanager
