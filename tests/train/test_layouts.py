@@ -1,5 +1,7 @@
+import json
+
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 
 from weightlora.errors import DataError
 from weightlora.train.layouts import as_causal
@@ -76,6 +78,17 @@ def test_a_system_prompt_beside_messages_with_roles_is_their_first(name: str):
         ("assistant", None, "look"),
     ]  # fmt: skip
     assert [one["role"] for one in second] == ["user", "assistant"]
+
+
+def test_a_system_prompt_changes_no_other_message(tmp_path):
+    """Files of JSON have types of their own, which keep what each message says and leaves out."""
+    asks = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": [{"a": 1}]}]
+    given = [{"system": "be kind", "messages": asks}, {"system": None, "messages": [*asks, {"role": "tool"}]}]
+    (tmp_path / "rows.json").write_text(json.dumps(given))
+    read = load_dataset("json", data_files=str(tmp_path / "rows.json"), split="train", cache_dir=str(tmp_path / "c"))
+    rows, _ = as_causal("train", read, COLUMNS_READ)
+    assert rows.features["messages"] == read.features["messages"]
+    assert rows["messages"][:] == [[{"role": "system", "content": "be kind"}, *asks], given[1]["messages"]]
 
 
 def test_calls_in_sharegpts_way_are_refused():

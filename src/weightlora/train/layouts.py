@@ -105,7 +105,8 @@ def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
     """The rows with system prompts, and with `role` and `content` where ShareGPT has `from` and `value`."""
     fields = getattr(rows.features[column], "feature", None)
     systems = _beside(split, rows, "system") if column != "system" else [None] * len(rows)
-    if not (isinstance(fields, dict) and "from" in fields) and not any(systems):
+    sharegpt = isinstance(fields, dict) and "from" in fields
+    if not sharegpt and not any(systems):
         return rows
     if any(isinstance(one, dict) and one.get("from") == CALL for chat in rows[column] for one in chat or ()):
         raise DataError(
@@ -115,8 +116,10 @@ def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
     # A row without messages stays as it is: the check of the rows names it.
     chats = [chat and _with_system(given, chat) for given, chat in zip(systems, rows[column], strict=True)]
     try:
-        return Dataset.from_dict({**{name: rows[name] for name in rows.column_names}, column: chats})
-    except ValueError as error:  # of Arrow
+        given = {**{name: rows[name] for name in rows.column_names}, column: chats}
+        # Types say which fields a row does not have. Those of messages stay.
+        return Dataset.from_dict(given, None if sharegpt else rows.features)
+    except (TypeError, ValueError) as error:  # of Arrow
         raise DataError(
             f"{split} has system prompts, which are strings, beside messages with other contents: put each prompt "
             "into the messages of its row, and drop the column 'system'."
