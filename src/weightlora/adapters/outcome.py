@@ -12,7 +12,9 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
 
-from .handles import LoraAdapter, base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
+from .finding import find_adapters
+from .handles import LoraAdapter
+from .models import base_model_of, lora_config_of, own_name, tuner_of, unwrap_model
 
 MOST_NAMES = 256  # Python keeps 512 compiled patterns; with more, PEFT compiles each of them anew for each module
 
