@@ -60,14 +60,12 @@ class LoraAdapter:
 
     @property
     def rank(self) -> int:
-        rank: int = self.layer.r[self.adapter_name]
-        return rank
+        return int(self.layer.r[self.adapter_name])
 
     @property
     def scaling(self) -> float:
         """The factor s before `B A x`."""
-        scaling: float = self.layer.scaling[self.adapter_name]
-        return scaling
+        return float(self.layer.scaling[self.adapter_name])
 
     @property
     def rslora(self) -> bool:

@@ -12,6 +12,7 @@ by one: batched ones round differently there.
 """
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -118,7 +119,7 @@ class UpdateCredit(Rule):
 
     def keep(self, mask: Tensor) -> None:
         self._stacks, self._variants, self._norms = [], [], []  # or what leaves the model would stay in memory
-        self._adapters = [adapter for adapter, kept in zip(self._adapters, mask.tolist(), strict=True) if kept]
+        self._adapters = list(compress(self._adapters, mask.tolist()))
         super().keep(mask)
 
     def close(self) -> None:
