@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from models import lora_bert, lora_mixtral, tiny_bert
+from models import lora_bert, lora_mixtral, tiny_bert, tiny_llama, tiny_wav2vec2
 from peft import LoHaConfig, LoraConfig, get_peft_model, inject_adapter_in_model
 from torch import nn
 
 from weightlora.adapters import find_adapters
+from weightlora.adapters.finding import refuse_unsaved
+from weightlora.errors import ModelError
 
 
 def test_names_are_those_of_pefts_config_in_model_order():
@@ -170,3 +172,17 @@ def test_a_config_and_a_variant_that_cannot_be_taken_out_are_refused_unless_all_
     with pytest.raises(ValueError, match=r"query' is of a kind that cannot be disconnected \(StrangeLinear\)"):
         find_adapters(model)
     assert len(find_adapters(model, check=False)) == 12
+
+
+def test_an_adapter_beside_which_peft_saves_embeddings_that_are_not_there(tmp_path):
+    model = get_peft_model(tiny_wav2vec2(), LoraConfig(target_modules="all-linear"))
+    with pytest.raises(ModelError, match=r"adapter 'lm_head' could not be saved: .* but Wav2Vec2ForCTC has none"):
+        find_adapters(model)
+    with pytest.raises(NotImplementedError):
+        model.save_pretrained(tmp_path)
+
+
+def test_other_modules_and_models_are_saved():
+    refuse_unsaved(tiny_wav2vec2(), ["wav2vec2.encoder.layers.0.attention.k_proj"])
+    refuse_unsaved(tiny_llama(), ["lm_head", "model.embed_tokens"])
+    refuse_unsaved(tiny_bert().bert.pooler, ["lm_head"])  # not of Transformers

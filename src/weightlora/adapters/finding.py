@@ -1,13 +1,14 @@
 """The LoRA adapters that a PEFT model has, and why some cannot be chosen among."""
 
 from collections import Counter
+from typing import Any
 
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.tuners.lora.layer import MultiheadAttention
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
 
 from ..errors import ModelError
-from ..saving import check_saves
 from ..tensors import local
 from .handles import LoraAdapter
 from .models import base_model_of, lora_config_of, own_name, unwrap_model
@@ -44,7 +45,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
             )
         refuse_config(lora_config_of(model, adapter_name))
         refuse_kinds(adapters)
-        check_saves(base_model_of(model), (adapter.name for adapter in adapters))
+        refuse_unsaved(base_model_of(model), [adapter.name for adapter in adapters])
         for adapter in adapters:
             _refuse_state(adapter)
         _refuse_shared(adapters)
@@ -68,6 +69,24 @@ def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
             f"{len(active)} adapters are active ({active}), and the modules of one are chosen: set adapter_name."
         )
     return str(active[0])
+
+
+def refuse_unsaved(base: Any, names: list[str]) -> None:
+    """Raise a `ModelError` if adapters on modules of these names, of this base model, could not be saved.
+
+    PEFT takes a module for an embedding if its name is that of one (`lm_head`), and saves the model's input embeddings
+    with its adapter. A CTC model of speech has an `lm_head`, and no embeddings.
+    """
+    ends = [name for name in names if name.rpartition(".")[2] in EMBEDDING_LAYER_NAMES]
+    if not ends or not hasattr(base, "get_input_embeddings"):
+        return
+    try:
+        base.get_input_embeddings()
+    except NotImplementedError as error:
+        raise ModelError(
+            f"adapter {ends[0]!r} could not be saved: PEFT takes a module of this name for an embedding and saves the "
+            f"input embeddings with it, but {type(base).__name__} has none. Move it to modules_to_save."
+        ) from error
 
 
 def _refuse_state(adapter: LoraAdapter) -> None:

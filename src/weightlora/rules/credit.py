@@ -87,8 +87,11 @@ class UpdateCredit(Rule):
             raise TrainingError(
                 "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
             )
+        # What the changes of DoRA's weight norms, from `norm` to the present one, did to the loss.
         norms = [
-            (i, _credit_of_norm(self._adapters[i], norm, slope)) for i, norm, slope in slopes if slope is not None
+            (i, whole((slope * (self._adapters[i].weight_norm() - norm).float()).sum()))
+            for i, norm, slope in slopes
+            if slope is not None
         ]
         return self._add_up(found, norms).double()
 
@@ -157,8 +160,3 @@ def _slope(adapter: LoraAdapter, norm: Tensor, magnitude: Tensor) -> Tensor | No
     now = adapter.magnitude
     gradient = None if now is None or not now.requires_grad else gradient_of(now)
     return None if gradient is None else gradient.float() * magnitude.float() / norm.float()
-
-
-def _credit_of_norm(adapter: LoraAdapter, norm: Tensor, slope: Tensor) -> Tensor:
-    """What the change of DoRA's weight norm, from `norm` to the present one, did to the loss, shape `()`."""
-    return whole((slope * (adapter.weight_norm() - norm).float()).sum())

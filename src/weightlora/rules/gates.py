@@ -57,7 +57,10 @@ class StoIHT(Rule):
             raise TrainingError(f"a gate would become infinite under omega_lr={settings.omega_lr}: lower it.")
         # While B = 0 every gradient is 0, and there is nothing to rank.
         if thresholds(step, settings.warmup_steps, settings.threshold_every) and bool(evidence.any()):
-            moved = self._project(moved, best)
+            if settings.constraint == "simplex":
+                moved = _on_simplex(moved, torch.ones_like(moved, dtype=torch.bool))
+            else:
+                moved = torch.where(best(self._ranked(moved)), moved, 0.0)
         self.score = moved
         if step > settings.warmup_steps:
             self.omega = self.score.clone()
@@ -120,11 +123,6 @@ class StoIHT(Rule):
     def _ranked(self, values: Tensor) -> Tensor:
         ranked = values.abs() if self._settings.rank_by == "magnitude" else values
         return rank_last(ranked, _unmoved(values))
-
-    def _project(self, values: Tensor, best: Best) -> Tensor:
-        if self._settings.constraint == "simplex":
-            return _on_simplex(values, torch.ones_like(values, dtype=torch.bool))
-        return torch.where(best(self._ranked(values)), values, 0.0)
 
 
 def _unmoved(values: Tensor) -> Tensor:
