@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightlora.budget import Budget, phase_at, plan_budgets, round_budgets, round_ends, thresholds, top_k_within
+from weightlora.budget import (
+    Budget,
+    phase_at,
+    plan_budgets,
+    round_budgets,
+    round_ends,
+    rounds_due,
+    thresholds,
+    top_k_within,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +46,8 @@ def test_phases_change_after_their_last_step(warmup, select, phases):
 )
 def test_rounds_end_at_these_steps(warmup, select, rounds, ends):
     assert round_ends(warmup, select, rounds) == ends
+    due = [rounds_due(step, warmup, select, rounds) for step in range(select + 1)]
+    assert due == [sum(step >= end for end in ends) for step in range(select + 1)] and due[-1] == rounds
 
 
 @given(st.integers(0, 1000), st.integers(1, 50), st.integers(0, 10_000))

@@ -3,7 +3,7 @@
 import pytest
 
 from weightlora.errors import ConfigError
-from weightlora.values import check_fraction, check_int, check_keep, to_bytes
+from weightlora.values import check_fraction, check_int, check_keep, is_int, is_number, to_bytes
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,11 @@ def test_single_values(check, wrong):
         with pytest.raises(ConfigError):
             check(value)
     check(0.5 if isinstance(wrong[0], float) else 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "number"),
+    [(3, True, True), (2.5, False, True), (float("nan"), False, True), (True, False, False), ("3", False, False)],
+)
+def test_truth_values_and_texts_are_no_numbers(value, whole, number):
+    assert (is_int(value), is_number(value)) == (whole, number)

@@ -33,6 +33,11 @@ def round_ends(warmup_steps: int, select_steps: int, rounds: int) -> list[int]:
     return [warmup_steps + math.ceil(length * i / rounds) for i in range(1, rounds + 1)]
 
 
+def rounds_due(step: int, warmup_steps: int, select_steps: int, rounds: int) -> int:
+    """How many rounds end at this step or before it."""
+    return sum(end <= step for end in round_ends(warmup_steps, select_steps, rounds))
+
+
 def round_budgets(start: int, target: int, rounds: int) -> list[int]:
     """What is left after each round (adapters or parameters): the same ratio each time, and `target` at the end."""
     ratio = target / start

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from .budget import Budget, plan_budgets
 from .errors import ConfigError
 from .rules import RULES
-from .values import check_fraction, check_int, check_keep, check_known, to_bytes
+from .values import check_fraction, check_int, check_keep, check_known, is_int, is_number, to_bytes
 
 Constraint = Literal["l0", "simplex"]
 RankBy = Literal["value", "magnitude"]
@@ -193,7 +193,7 @@ class WeightLoraConfig:
     def _check_expansion(self) -> None:
         if self.expand_rank == "budget":
             return
-        if not isinstance(self.expand_rank, int) or isinstance(self.expand_rank, bool) or self.expand_rank < 1:
+        if not is_int(self.expand_rank) or self.expand_rank < 1:
             raise ConfigError(f"expand_rank={self.expand_rank!r} must be a whole number of at least 1, or 'budget'.")
         if self.expand == "none":
             raise ConfigError(
@@ -201,8 +201,7 @@ class WeightLoraConfig:
             )
 
     def _check_gates(self) -> None:
-        number = isinstance(self.omega_lr, int | float) and not isinstance(self.omega_lr, bool)
-        if not (number and math.isfinite(self.omega_lr) and self.omega_lr > 0):
+        if not (is_number(self.omega_lr) and 0 < self.omega_lr < math.inf):
             raise ConfigError(f"omega_lr={self.omega_lr!r} is not a valid step size: give a positive number.")
         rule, usual = RULES[self.selection], type(self).__dataclass_fields__
         for has, names, what, other in (

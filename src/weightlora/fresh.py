@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .adapters import base_model_of, own_name
+from .restoring import same_modes
 
 __all__ = ["fresh_modules", "moving_norms", "warn_of_unsaved"]
 
@@ -57,12 +58,9 @@ def moving_norms(model: nn.Module) -> list[str]:
             found[own_name(name)] = module
     if not found:
         return []
-    before = [(module, module.training) for module in model.modules()]
-    model.train()
-    moving = [name for name, module in found.items() if module.training]
-    for module, trains in before:
-        module.training = trains
-    return moving
+    with same_modes(model):
+        model.train()
+        return [name for name, module in found.items() if module.training]
 
 
 def warn_of_unsaved(model: nn.Module) -> None:

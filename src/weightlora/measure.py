@@ -1,6 +1,5 @@
 """What a model costs while it trains: parameters, optimizer state, activations kept for backward. Exact counts."""
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from accelerate.utils import send_to_device
 from torch import nn
 
 from .optimizers import unwrap_optimizer
+from .restoring import same_buffers, same_modes, same_random_numbers
 
 __all__ = [
     "model_bytes",
@@ -72,7 +72,8 @@ def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     inputs = send_to_device(dict(batch), device)
     hooks = torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor)
-    with _as_found(model, device), torch.enable_grad(), hooks:
+    with same_modes(model), same_buffers(model), same_random_numbers(model), torch.enable_grad(), hooks:
+        model.train()
         output = model(**inputs)
         total = sum(saved.values())
         del output  # the graph has to live until here: a freed storage's address would be used again
@@ -124,22 +125,3 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 def storage_of(tensor: torch.Tensor) -> tuple[torch.device, int]:
     """What tells the storage of a tensor from others, as long as it lives."""
     return tensor.device, tensor.untyped_storage().data_ptr()
-
-
-@contextlib.contextmanager
-def _as_found(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Training mode inside; modes, buffers and random number generators restored afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    accelerators = [] if device.type == "cpu" else [device]
-    device_type = "cuda" if device.type == "cpu" else device.type
-    model.train()
-    try:
-        with torch.random.fork_rng(devices=accelerators, device_type=device_type):
-            yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        for module, mode in modes:
-            module.training = mode

@@ -5,16 +5,12 @@ the chosen adapters has room to choose them.
 """
 
 import contextlib
-import copy
-import random
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
@@ -25,14 +21,12 @@ from .errors import ConfigError, DataError, ModelError, TrainingError
 from .gradients import Average
 from .loaders import same_batches
 from .recompute import recomputed
+from .restoring import same_buffers, same_fields, same_modes, same_random_numbers
 from .rules import Rule, check_finite
 from .tensors import leaves_of, local, unchanged_weights
 
 SCALE = 1024.0
 """Gradients are computed this many times as large: exact in binary, and float16 does not lose the small ones."""
-
-OF_TORCH = vars(nn.Module()).keys()
-"""Attributes that every module has: its parameters, hooks and so on."""
 
 Loss = Callable[[Any], Tensor]
 """Maps a batch to its loss, a scalar."""
@@ -206,73 +200,18 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     Raises:
         ModelError: The forward pass changed a weight.
     """
-    training = [(module, module.training) for module in model.modules()]
-    attributes = [bring_back for module in base_model_of(model).modules() for bring_back in _attributes_of(module)]
-    buffers = [
-        (module, name, buffer, buffer.clone() if _is_state(buffer) else None)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
     model.zero_grad(set_to_none=True)  # of a trial step, under any loss scale: they would count as evidence
+    remembers = recomputed(model) if recompute else contextlib.nullcontext()
     try:
-        remembers = recomputed(model) if recompute else contextlib.nullcontext()
-        with unchanged_weights(model), same_random_numbers(model), remembers:
+        with (
+            same_modes(model),
+            same_fields(base_model_of(model)),
+            same_buffers(model),
+            unchanged_weights(model),
+            same_random_numbers(model),
+            remembers,
+        ):
             model.train()
             yield
     finally:
         model.zero_grad(set_to_none=True)
-        for module, trains in training:
-            module.training = trains
-        for bring_back in attributes:
-            bring_back()
-        for module, name, buffer, value in buffers:
-            module._buffers[name] = buffer  # a forward pass may have put another one there
-            if value is not None:
-                buffer.copy_(value)
-
-
-def _attributes_of(module: nn.Module) -> Iterator[Callable[[], object]]:
-    """What gives a module the attributes that it has now, and no others; torch's own are left alone."""
-    own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
-    for value in own.values():
-        if type(value) in (list, dict):
-            yield partial(_refill, value, copy.copy(value))
-        elif torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
-            yield partial(_reset, value, value.clone())
-    yield partial(_put_back, vars(module), own)
-
-
-def _refill(holder: Any, content: Any) -> None:
-    holder.clear()
-    (holder.extend if isinstance(holder, list) else holder.update)(content)
-
-
-def _reset(tensor: Tensor, value: Tensor) -> None:
-    if not torch.equal(tensor, value):
-        tensor.copy_(value)
-
-
-def _put_back(attributes: dict[str, Any], before: dict[str, Any]) -> None:
-    for name in attributes.keys() - before.keys() - OF_TORCH:
-        del attributes[name]
-    attributes.update(before)
-
-
-def _is_state(buffer: Tensor) -> bool:
-    """Whether a forward pass may change it. Frozen weights that are quantized are integers, and too large to copy."""
-    is_number = buffer.is_floating_point() and buffer.element_size() > 1
-    return is_number or buffer.dtype in (torch.int64, torch.bool) or buffer.numel() == 1
-
-
-@contextlib.contextmanager
-def same_random_numbers(model: nn.Module) -> Iterator[None]:
-    """Afterwards Python, NumPy and torch, on the CPU and on the model's GPUs, draw as if nothing had been drawn."""
-    numbers = random.getstate(), np.random.get_state()
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        random.setstate(numbers[0])
-        np.random.set_state(numbers[1])

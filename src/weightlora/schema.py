@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from reprlib import repr as short
 from typing import Any
 
+from .budget import rounds_due
 from .config import WeightLoraConfig
 from .costs import Costs
 from .errors import ConfigError, StateError
@@ -122,11 +123,10 @@ def _check_progress(values: Mapping[str, Any], config: WeightLoraConfig) -> None
     steps, begun, over = config.steps, values["step_count"], values["round"]
     if not 0 <= begun <= steps:
         raise StateError(f"the state's step_count is {begun}, and the selection has {steps} steps: {REMEDY}")
-    length = steps - config.warmup_steps
     fits, what = _integer(0, begun)
     if not fits(values.get("carried", 0)):
         raise StateError(f"the state's carried is {short(values['carried'])}, and must be {what}: {REMEDY}")
-    due = 0 if length == 0 else max(0, begun - config.warmup_steps) * config.rounds // length
+    due = rounds_due(begun, config.warmup_steps, steps, config.rounds) if steps else 0  # a choice before any step
     if over not in (due, config.rounds):
         raise StateError(
             f"the state's round is {over}, and {due} of {config.rounds} are over after {begun} steps: {REMEDY}"

@@ -124,8 +124,9 @@ class WeightLora(Described):
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
         if self.rounds_over == self.config.rounds:
             return "train"
-        warmup, steps = self.config.warmup_steps, self.config.steps
-        return budget.phase_at(min(self.step_count + 1, steps), warmup, steps)
+        return budget.phase_at(
+            min(self.step_count + 1, self.config.steps), self.config.warmup_steps, self.config.steps
+        )
 
     @property
     def omega(self) -> dict[str, float]:
@@ -195,8 +196,8 @@ class WeightLora(Described):
             if grad_scale is not None and self.guard.is_spoiled():  # so the scaler has skipped the step
                 return
             raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
-        ends = budget.round_ends(self.config.warmup_steps, self.config.steps, self.config.rounds)
-        if self.step_count >= ends[self.rounds_over] or (grad_scale is not None and not evidence.isfinite().all()):
+        due = budget.rounds_due(self.step_count, self.config.warmup_steps, self.config.steps, self.config.rounds)
+        if self.rounds_over < due or (grad_scale is not None and not evidence.isfinite().all()):
             return
         check_finite(evidence, self.adapters, f"step {self.step_count + 1}: training has diverged, lower the rate")
         self.step_count += 1
@@ -211,8 +212,8 @@ class WeightLora(Described):
 
     def advance(self) -> None:
         """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
-        ends = budget.round_ends(self.config.warmup_steps, self.config.steps, self.config.rounds)
-        while self.rounds_over < self.config.rounds and self.step_count >= ends[self.rounds_over]:
+        due = budget.rounds_due(self.step_count, self.config.warmup_steps, self.config.steps, self.config.rounds)
+        while self.rounds_over < due:
             self._decide()
 
     def finish(self) -> None:
@@ -238,10 +239,9 @@ class WeightLora(Described):
         self._rule.keep(keep)
         self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
-            ranks, share = self._start.column("start_ranks"), self.rounds_over / self.config.rounds
-            start = {name: (ranks[name], self.sizes[name]) for name in self.names}
+            start = {name: (rank, self.sizes[name]) for name, rank in self._start.column("start_ranks").items()}
+            how, share = (self.config.expand, self.config.expand_rank), self.rounds_over / self.config.rounds
             seed = int(self.engine.agree(torch.tensor(self.config.seed))) * 1000 + self.rounds_over
-            how = self.config.expand, self.config.expand_rank
             expansion.grow_(self.adapters, *how, start, share, self.optimizer, seed)
         if self.rounds_over == self.config.rounds:
             self._close()

@@ -3,13 +3,24 @@
 import math
 import re
 from collections.abc import Iterable
+from typing import Any, TypeGuard
 
 from .errors import ConfigError
 
-__all__ = ["check_fraction", "check_int", "check_keep", "check_known", "to_bytes"]
+__all__ = ["check_fraction", "check_int", "check_keep", "check_known", "is_int", "is_number", "to_bytes"]
 
 UNITS = {"B": 1, **{f"{p}B": 1000 ** (i + 1) for i, p in enumerate("KMGT")}}
 UNITS |= {f"{p}iB": 1024 ** (i + 1) for i, p in enumerate("KMGT")}
+
+
+def is_int(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number. For Python, `True` is one, too."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number, finite or not, and no truth value."""
+    return is_int(value) or isinstance(value, float)
 
 
 def check_known(name: str, value: object, known: Iterable[str]) -> None:
@@ -20,7 +31,7 @@ def check_known(name: str, value: object, known: Iterable[str]) -> None:
 
 def check_int(name: str, value: object, smallest: int) -> None:
     """Raise a `ConfigError` unless a setting is a whole number of at least `smallest`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+    if not is_int(value) or value < smallest:
         raise ConfigError(f"{name}={value!r} must be a whole number of at least {smallest}.")
 
 
@@ -35,7 +46,7 @@ def check_keep(keep: object) -> None:
     """Raise a `ConfigError` unless this is a number of adapters, or a fraction of them."""
     if isinstance(keep, float):
         check_fraction("keep", keep, "adapters")
-    elif not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+    elif not is_int(keep) or keep < 1:
         raise ConfigError(
             f"keep={keep!r} must be a number of adapters of at least 1, or a fraction in (0, 1): "
             "PEFT cannot save or load a LoRA model without adapters."
@@ -50,7 +61,7 @@ def to_bytes(name: str, value: object) -> int:
     """
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)\s*", value) if isinstance(value, str) else None
     amount = float(found[1]) * UNITS.get(found[2], 0) if found else value
-    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 1 <= amount < math.inf:
+    if not is_number(amount) or not 1 <= amount < math.inf:
         raise ConfigError(
             f"{name}={str(value)[:80]!r} is not an amount of memory: give bytes, or a number with one of the units "
             f"{', '.join(UNITS)}, for example '6GiB'."

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from weightlora.compare.comparison import Comparison
 from weightlora.compare.progress import Watcher
 from weightlora.compare.runs import Run
-from weightlora.compare.spec import Comparison
 
 
 @pytest.fixture

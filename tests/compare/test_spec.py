@@ -1,35 +1,17 @@
 """A comparison from arguments: its runs, what it refuses, and that a directory has one comparison."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from weightlora.compare.spec import RATES, make_comparison, read_comparison
+from weightlora.compare.spec import make_comparison, read_comparison
 from weightlora.errors import ConfigError, DataError
 
 
 def make(directory, arguments, methods=("lora", "weightlora"), seeds=2, rates=None):
     return make_comparison(Path(directory), methods, seeds, rates, arguments)
-
-
-def test_the_runs_are_rates_then_seeds(tmp_path, films):
-    comparison = make(tmp_path, films)
-    assert comparison.rates == {"lora": RATES, "weightlora": RATES} and comparison.tunes
-    names = [run.name for run in comparison.tuning_runs()]
-    assert names == [f"{method} at {rate:g}" for rate in RATES for method in ("lora", "weightlora")]
-    runs = comparison.runs({"lora": 1e-3, "weightlora": 2e-3})
-    assert [(run.method, run.seed, run.rate) for run in runs] == [
-        ("lora", 0, 1e-3),
-        ("weightlora", 0, 2e-3),
-        ("lora", 1, 1e-3),
-        ("weightlora", 1, 2e-3),
-    ]
-    assert runs[3].output == tmp_path / "results" / "weightlora" / "seed-1.json"
-    assert runs[0].settings["task"] == "text-classification" and "seed" not in runs[0].settings
-    assert len({json.dumps(run.record()) for run in (*runs, *comparison.tuning_runs())}) == 2 + 6
 
 
 def test_one_rate_is_not_tuned(tmp_path, films):
@@ -103,22 +85,6 @@ def test_bad_input_is_refused(tmp_path, films, changes, message):
 def test_a_rate_is_given_once(tmp_path, films):
     with pytest.raises(ConfigError, match="--learning_rate and --learning_rates are both given"):
         make(tmp_path, [*films, "--learning_rate", "1e-3"], rates=[1e-3])
-
-
-def test_methods_and_seeds_are_added_and_other_settings_refused(tmp_path, films, place):
-    out = tmp_path / "out"
-    make(out, films, ["lora"], 1).claim()
-    make(out, films, ["random"], 3).claim()
-    there = read_comparison(out)
-    assert (there.methods, there.seeds) == (["lora", "random"], 3)
-    make(out, films, ["lora"], 1).claim()
-    assert read_comparison(out).seeds == 3
-    with pytest.raises(
-        DataError, match=r"out has another comparison, which differs in keep: give another --output_dir"
-    ):
-        make(out, [*films, "--keep", "3"], ["weightlora"]).claim()
-    with pytest.raises(DataError, match="differs in learning_rates"):
-        make(out, films, ["lora"], rates=[1e-3]).claim()
 
 
 def test_changed_data_is_another_comparison(tmp_path, place):

@@ -7,7 +7,8 @@ from transformers import AutoModelForSequenceClassification
 
 from weightlora.adapters import find_adapters
 from weightlora.train import fit, parse
-from weightlora.train.plan import prepare, steps_of
+from weightlora.train.plan import prepare
+from weightlora.train.setting import steps_of
 
 
 def test_the_plan_is_what_happens(world: Path, tmp_path: Path):
@@ -29,20 +30,6 @@ def test_the_plan_is_what_happens(world: Path, tmp_path: Path):
     assert loaded.peft_config["default"].revision == "v1", "AutoPeftModel loads this revision of the base"
     assert [adapter.name for adapter in find_adapters(loaded, check=False)] == result.kept
     assert all(bool(adapter.factors[1].any()) for adapter in find_adapters(loaded, check=False))
-
-
-@pytest.mark.parametrize(
-    ("more", "steps"),
-    [
-        (["--max_steps", 7], 7),
-        (["--max_steps", -1, "--num_train_epochs", 2], 2 * 3),  # 10 rows are 3 batches of 4
-        (["--max_steps", -1, "--num_train_epochs", 2, "--dataloader_drop_last", "true"], 2 * 2),
-        (["--max_steps", -1, "--num_train_epochs", 2, "--gradient_accumulation_steps", 2], 2 * 2),
-        (["--max_steps", -1, "--num_train_epochs", 0.5, "--gradient_accumulation_steps", 8], 1),
-    ],
-)
-def test_steps_are_the_trainers(world: Path, tmp_path: Path, more: list[object], steps: int):
-    assert steps_of(parse(arguments(world, "cola", "deberta", tmp_path, *more)).training, 10) == steps
 
 
 def test_a_plan_with_a_learning_rate_and_no_choice(world: Path, tmp_path: Path):

@@ -1,15 +1,8 @@
-"""What one must know of PEFT's LoRA layers: handles, variants, surgery, expansion."""
+"""What one must know of PEFT's LoRA layers: handles, gates, variants, surgery, expansion."""
 
-from .handles import (
-    WRAPPED,
-    LoraAdapter,
-    base_model_of,
-    find_adapters,
-    lora_config_of,
-    own_name,
-    tuner_of,
-    unwrap_model,
-)
+from .finding import find_adapters
+from .handles import LoraAdapter
+from .models import WRAPPED, base_model_of, lora_config_of, own_name, tuner_of, unwrap_model
 
 __all__ = [
     "WRAPPED",

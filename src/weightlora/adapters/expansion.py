@@ -118,7 +118,9 @@ def expand_(
         )
     old = adapter.factors
     swap = isinstance(adapter.layer, Embedding)
-    first, second = _blocks(adapter, [f.to(torch.promote_types(f.dtype, torch.float32)) for f in old], swap)
+    a, b = (adapter.to_blocks(i, f.to(torch.promote_types(f.dtype, torch.float32))) for i, f in enumerate(old))
+    # The factor that is drawn at the start, `(blocks, r, in)`, and the one that is 0, `(blocks, out, r)`.
+    first, second = (b.mT, a.mT) if swap else (a, b)
     new_rows = rank // adapter.rank_unit - (0 if method == "restart" else first.shape[1])
     fresh = _draw(adapter, (first.shape[0], new_rows, first.shape[2]), generator).to(first)
     zeros = second.new_zeros(*second.shape[:2], new_rows)
@@ -145,12 +147,6 @@ def expand_(
         adapter.set_magnitude_(nn.Parameter(adapter.weight_norm(), magnitude.requires_grad))
         if optimizer is not None:
             replace_parameter_(optimizer, magnitude, adapter.magnitude)
-
-
-def _blocks(adapter: LoraAdapter, tensors: list[Tensor], swap: bool) -> tuple[Tensor, Tensor]:
-    """The factor that is drawn at the start, `(blocks, r, in)`, and the one that is 0, `(blocks, out, r)`."""
-    a, b = (adapter.to_blocks(i, tensor) for i, tensor in enumerate(tensors))
-    return (b.mT, a.mT) if swap else (a, b)
 
 
 def _draw(adapter: LoraAdapter, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

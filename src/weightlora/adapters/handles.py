@@ -1,25 +1,16 @@
-"""The LoRA adapters of a PEFT model, as handles. What the rest must know of PEFT's layers is known here."""
+"""One LoRA adapter of a PEFT model, as a handle. What the rest must know of PEFT's layers is known here."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from accelerate.utils import extract_model_from_parallel
-from peft import LoraConfig, PeftMixedModel, PeftModel, PeftType
 from peft.tuners.lora import Embedding, LoraLayer, ParamWrapper
-from peft.tuners.lora.layer import MultiheadAttention
-from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from ..saving import check_saves
-from ..tensors import local, numel
+from ..tensors import numel
 from .blocks import from_blocks, to_blocks
-from .variants import refuse_config, refuse_kinds, variant_of
 
 Kind = Literal["module", "parameter"]
-WRAPPED = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # what torch calls the module in a wrapper
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +60,12 @@ class LoraAdapter:
 
     @property
     def rank(self) -> int:
-        rank: int = self.layer.r[self.adapter_name]
-        return rank
+        return int(self.layer.r[self.adapter_name])
 
     @property
     def scaling(self) -> float:
         """The factor s before `B A x`."""
-        scaling: float = self.layer.scaling[self.adapter_name]
-        return scaling
+        return float(self.layer.scaling[self.adapter_name])
 
     @property
     def rslora(self) -> bool:
@@ -85,8 +74,9 @@ class LoraAdapter:
 
     @property
     def variant(self) -> str:
-        """PEFT's name for its variant of LoRA; empty for plain LoRA."""
-        return variant_of(self.layer, self.adapter_name)
+        """PEFT's name for its variant of LoRA, such as `"DoraLinear"`; empty for plain LoRA."""
+        variant = self.layer.lora_variant.get(self.adapter_name)
+        return "" if variant is None else type(variant).__name__.removesuffix("Variant")
 
     @property
     def blocks(self) -> int:
@@ -154,147 +144,3 @@ class LoraAdapter:
         whole = round(alpha)
         self.layer.lora_alpha[self.adapter_name] = whole if whole / root == scaling else alpha
         self.layer.scaling[self.adapter_name] = scaling
-
-
-def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers of DDP and `torch.compile`."""
-    if isinstance(model, PeftModel | BaseTuner) and "_orig_mod" not in model.__dict__:
-        return model  # Accelerate would look at every module inside it first
-    inside: nn.Module = extract_model_from_parallel(model, keep_torch_compile=False)
-    return inside
-
-
-def base_model_of(model: nn.Module) -> nn.Module:
-    """The model whose module names PEFT's config speaks of, freed from wrappers (DDP, torch.compile, PEFT's own)."""
-    model = unwrap_model(model)
-    if isinstance(model, PeftModel):
-        return model.get_base_model()
-    return model.model if isinstance(model, BaseTuner) else model
-
-
-def own_name(name: str) -> str:
-    """A module's name as it was before FSDP1 and its activation checkpointing wrapped modules inside the model."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPED)
-
-
-def tuner_of(model: nn.Module) -> BaseTuner | None:
-    """PEFT's tuner, which keeps lists of its own of what it adapted; None where PEFT was injected without one."""
-    model = unwrap_model(model)
-    tuner = model.base_model if isinstance(model, PeftModel) else model
-    return tuner if isinstance(tuner, BaseTuner) else None
-
-
-def lora_config_of(model: nn.Module, adapter_name: str) -> LoraConfig:
-    """PEFT's config of the named adapter.
-
-    Raises:
-        ModelError: If the model has no such adapter, or it is not LoRA.
-    """
-    configs = getattr(inside := unwrap_model(model), "peft_config", None)
-    if isinstance(inside, PeftMixedModel):
-        raise ModelError(
-            "the model is a PeftMixedModel, which PEFT cannot save: call get_peft_model without mixed=True."
-        )
-    if not configs:
-        raise ModelError(
-            f"{type(model).__name__} has no PEFT adapters: call model = get_peft_model(base, LoraConfig(...)) first."
-        )
-    if adapter_name not in configs:
-        raise ModelError(f"adapter_name={adapter_name!r} is not on the model: it has {', '.join(map(repr, configs))}.")
-    config: LoraConfig = configs[adapter_name]
-    if config.peft_type != PeftType.LORA:
-        raise ModelError(
-            f"adapter {adapter_name!r} is {config.peft_type}, and only LoRA can be selected: use a LoraConfig for it."
-        )
-    return config
-
-
-def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool = True) -> list[LoraAdapter]:
-    """Every LoRA adapter of one adapter name, in the order of `named_modules`.
-
-    Args:
-        model: A PEFT model, or a Transformers model with a LoRA adapter added, wrapped (DDP, compile) or not.
-        adapter_name: None takes the active one.
-        check: Refuse what cannot be disconnected. Off, everything is listed.
-
-    Raises:
-        ModelError: If there is none, the name is unknown, or an adapter is of a kind that cannot be disconnected.
-    """
-    layers = [
-        (own_name(name), module)
-        for name, module in base_model_of(model).named_modules()
-        if isinstance(module, LoraLayer) and ".modules_to_save." not in f".{name}."
-    ]
-    if adapter_name is None:
-        adapter_name = _active_adapter(model, [layer for _, layer in layers])
-    drawn = lora_config_of(model, adapter_name).init_lora_weights in (True, "gaussian")
-    adapters = [_handle(name, layer, adapter_name, drawn) for name, layer in layers if adapter_name in layer.scaling]
-    if check:
-        if not adapters:
-            raise ModelError(f"adapter {adapter_name!r} adapts no module: check target_modules of its LoraConfig.")
-        if compiled := [adapter.name for adapter in adapters if "_orig_mod" in adapter.name.split(".")]:
-            raise ModelError(
-                f"adapter {compiled[0]!r} is in a block that torch.compile() wraps, and PEFT would save it under this "
-                "name, which no other model has: call block.compile() instead, or compile the whole model."
-            )
-        refuse_config(lora_config_of(model, adapter_name))
-        refuse_kinds(adapters)
-        check_saves(base_model_of(model), (adapter.name for adapter in adapters))
-        for adapter in adapters:
-            _refuse_state(adapter)
-        _refuse_shared(adapters)
-    return adapters
-
-
-def _handle(module_name: str, layer: LoraLayer, adapter_name: str, drawn: bool) -> LoraAdapter:
-    if isinstance(layer, ParamWrapper):  # wrappers of several parameters of one module are nested in one another
-        name = f"{module_name.replace('.base_layer', '')}.{layer.parameter_name}"
-        return LoraAdapter(name, "parameter", layer, adapter_name, drawn)
-    return LoraAdapter(module_name, "module", layer, adapter_name, drawn)
-
-
-def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:
-    if not layers:  # says what is missing: PEFT, or LoRA
-        configs = getattr(unwrap_model(model), "peft_config", None) or {}
-        lora_config_of(model, next(iter(configs), ""))
-    active = list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
-    if len(active) != 1:
-        raise ModelError(
-            f"{len(active)} adapters are active ({active}), and the modules of one are chosen: set adapter_name."
-        )
-    return str(active[0])
-
-
-def _refuse_state(adapter: LoraAdapter) -> None:
-    if isinstance(adapter.layer, MultiheadAttention):
-        raise ModelError(
-            f"adapter {adapter.name!r} is on nn.MultiheadAttention, where two LoRA layers share one name, so neither "
-            "can be disconnected alone: leave it out of target_modules."
-        )
-    inner, name = adapter.layer.base_layer, adapter.adapter_name
-    if isinstance(inner, ParamWrapper) and (others := sorted({*inner.scaling, *adapter.layer.scaling} - {name})):
-        # PEFT nests the wrappers of several parameters of one module, and saves an adapter by its place among them.
-        raise ModelError(
-            f"adapters {name!r} and {others[0]!r} are both on several parameters of "
-            f"{adapter.name.rpartition('.')[0]}, so none can be disconnected and saved alone: call "
-            f"model.delete_adapter({others[0]!r}) first, and load it again after training."
-        )
-    if adapter.layer.merged:
-        raise ModelError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")
-    if not any(parameter.requires_grad for parameter in adapter.parameters):
-        raise ModelError(
-            f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
-        )
-
-
-def _refuse_shared(adapters: list[LoraAdapter]) -> None:
-    # by the first entry: FSDP1 and DeepSpeed keep many parameters in one storage
-    owners = Counter(local(parameter).data_ptr() for a in adapters for parameter in a.parameters)
-    for adapter in adapters:
-        for parameter in adapter.parameters:
-            pointer = local(parameter).data_ptr()
-            if pointer and parameter.device.type != "meta" and owners[pointer] > 1:
-                raise ModelError(
-                    f"adapter {adapter.name!r} shares a parameter with another adapter, so neither can be "
-                    "disconnected alone: leave one of the tied modules out of target_modules."
-                )

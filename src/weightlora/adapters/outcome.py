@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterable
 from itertools import pairwise
 from typing import Any
 
-from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
 
-from .handles import LoraAdapter, base_model_of, find_adapters, lora_config_of, own_name, tuner_of, unwrap_model
+from .finding import find_adapters
+from .handles import LoraAdapter
+from .models import base_model_of, lora_config_of, own_name, tuner_of, unwrap_model
 
 MOST_NAMES = 256  # Python keeps 512 compiled patterns; with more, PEFT compiles each of them anew for each module
 
@@ -40,7 +41,9 @@ def describe_(model: nn.Module, adapter_name: str) -> None:
     Names are written in full. Where a full name would match more than its own module (PEFT also takes names as
     suffixes, and the keys of `rank_pattern` as regular expressions), an anchored pattern is written instead.
     """
-    config = _own_config_(model, adapter_name)
+    configs: Any = unwrap_model(model).peft_config
+    # A copy: the user may build another model with the one before, or another adapter has it (TRL's DPO).
+    config = configs[adapter_name] = copy.deepcopy(lora_config_of(model, adapter_name))
     adapters = find_adapters(model, adapter_name, check=False)
     modules = [adapter.name for adapter in adapters if adapter.kind == "module"]
     parameters = [adapter.name for adapter in adapters if adapter.kind == "parameter"]
@@ -83,22 +86,8 @@ def _with_embeddings(model: nn.Module, modules: Iterable[str]) -> set[str]:
 def longer_names(model: nn.Module, names: Collection[str]) -> set[str]:
     """Modules whose names end in one of the given names: PEFT takes a name as a suffix, too."""
     targets = set(names)
-    plain = {_plain_name(name) for name, _ in base_model_of(model).named_modules()}
+    plain = {own_name(name).replace(".base_layer", "") for name, _ in base_model_of(model).named_modules()}
     return {name for name in plain if _has_suffix_in(name, targets)}
-
-
-def _own_config_(model: nn.Module, adapter_name: str) -> LoraConfig:
-    """A copy of PEFT's config of the adapter, in its place.
-
-    The one before may be the user's, who builds another model with it, or that of another adapter (TRL's DPO).
-    """
-    configs: Any = unwrap_model(model).peft_config
-    config = configs[adapter_name] = copy.deepcopy(lora_config_of(model, adapter_name))
-    return config
-
-
-def _plain_name(name: str) -> str:
-    return own_name(name).replace(".base_layer", "")
 
 
 def default_and_exceptions(

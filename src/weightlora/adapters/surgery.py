@@ -5,7 +5,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..optimizers import drop_parameters_
-from .handles import LoraAdapter, base_model_of
+from .handles import LoraAdapter
+from .models import base_model_of
 
 
 def disconnect_(model: nn.Module, adapters: list[LoraAdapter], optimizer: Optimizer | None = None) -> None:

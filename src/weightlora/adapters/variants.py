@@ -1,18 +1,12 @@
 """PEFT's variants and initialisations of LoRA: what each of them allows, and why others are refused."""
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from peft import LoraConfig
 
 from ..errors import ModelError
-
-
-class Named(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def variant(self) -> str: ...
+from .handles import LoraAdapter
 
 
 class Allows(NamedTuple):
@@ -39,12 +33,6 @@ UNSERVED_INITS = {
 }
 
 
-def variant_of(layer: Any, adapter_name: str) -> str:
-    """PEFT's name for the variant of LoRA that one adapter of a layer is, as `"DoraLinear"`; empty for plain LoRA."""
-    variant = layer.lora_variant.get(adapter_name)
-    return "" if variant is None else type(variant).__name__.removesuffix("Variant")
-
-
 def refuse_config(config: LoraConfig) -> None:
     """Raise a `ModelError` if a module would not be what it was, or not be saved, once its adapter is gone."""
     init = config.init_lora_weights
@@ -61,30 +49,26 @@ def refuse_config(config: LoraConfig) -> None:
         )
 
 
-def refuse_kinds(adapters: Iterable[Named]) -> None:
+def refuse_kinds(adapters: Iterable[LoraAdapter]) -> None:
     """Raise a `ModelError` if an adapter is of a variant that cannot be taken out."""
-    for adapter in adapters:
-        if adapter.variant and adapter.variant not in VARIANTS:
-            raise ModelError(
-                f"adapter {adapter.name!r} is of a kind that cannot be disconnected ({adapter.variant}): "
-                "use plain LoRA on this module, or leave it out of target_modules."
-            )
+    remedy = "use plain LoRA on this module, or leave it out of target_modules"
+    _refuse(adapters, lambda variant: not variant or variant in VARIANTS, "that cannot be disconnected", remedy)
 
 
-def refuse_gates(adapters: Iterable[Named]) -> None:
+def refuse_gates(adapters: Iterable[LoraAdapter]) -> None:
     """Raise a `ModelError` if a gate of 0 would not switch one of the adapters off."""
-    for adapter in adapters:
-        if not VARIANTS.get(adapter.variant, PLAIN).gates:
-            raise ModelError(
-                f"adapter {adapter.name!r} is of a kind that a gate cannot switch off ({adapter.variant}): "
-                "set selection='credit', or use plain LoRA on this module."
-            )
+    remedy = "set selection='credit', or use plain LoRA on this module"
+    _refuse(adapters, lambda variant: VARIANTS.get(variant, PLAIN).gates, "that a gate cannot switch off", remedy)
 
 
-def refuse_growth(adapters: Iterable[Named]) -> None:
+def refuse_growth(adapters: Iterable[LoraAdapter]) -> None:
     """Raise a `ModelError` if the rank of one of the adapters cannot change."""
+    _refuse(
+        adapters, lambda variant: VARIANTS.get(variant, PLAIN).growth, "whose rank cannot grow", "set expand='none'"
+    )
+
+
+def _refuse(adapters: Iterable[LoraAdapter], fits: Callable[[str], bool], what: str, remedy: str) -> None:
     for adapter in adapters:
-        if not VARIANTS.get(adapter.variant, PLAIN).growth:
-            raise ModelError(
-                f"adapter {adapter.name!r} is of a kind whose rank cannot grow ({adapter.variant}): set expand='none'."
-            )
+        if not fits(adapter.variant):
+            raise ModelError(f"adapter {adapter.name!r} is of a kind {what} ({adapter.variant}): {remedy}.")

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,17 +66,13 @@ def execute(
     with ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(_execute_one, process, threads, running, on_step): process for process in processes}
         try:
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    process = waiting.pop(future)
-                    seconds, error = future.result()
-                    if error is not None:
-                        failures.append((process, error))
-                    on_end(process, None if error else seconds, error)
+            for future in as_completed(waiting):
+                process, (seconds, error) = waiting[future], future.result()
+                if error is not None:
+                    failures.append((process, error))
+                on_end(process, None if error else seconds, error)
         except BaseException:
-            for future in waiting:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
             running.end()
             raise
     return failures

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from .comparison import Comparison
 from .progress import Watcher
 from .runner import Process, execute
 from .runs import Run, read_results, set_aside
-from .spec import Comparison
 from .tuning import choose_rates, losses_by_rate
 from .worker import command_of
 

@@ -12,9 +12,9 @@ from .. import __version__
 from ..errors import DataError
 from ..files import write_json, write_text
 from ..train.result import Result
+from .comparison import Comparison
 from .picture import draw_comparison
 from .runs import Run, read_results
-from .spec import Comparison
 from .statistics import excludes_zero, summarize
 from .tables import difference, escape_markdown, markdown_table, print_table, with_interval
 from .tuning import choose_rates, losses_by_rate, remarks_on_rates

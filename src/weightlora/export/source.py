@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..files import read_json
 from ..state import STATE_FILE, State, read_state
+from ..values import is_number
 from .pairs import Kind, Pair
 
 __all__ = [
@@ -210,8 +211,7 @@ def _pair(
             f"the tensors of the adapter {name!r} have shapes {tuple(a.shape)} and {tuple(b.shape)}, and rank {rank} "
             f"is in {CONFIG}: give a directory whose files belong together."
         )
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-    scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank) if number else math.nan
+    scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank) if is_number(alpha) else math.nan
     if not math.isfinite(scaling):
         raise DataError(f"{directory / CONFIG} has alpha {alpha!r} for {name!r}: give a finite number.")
     return Pair(name, path, kind, a, b, rank, scaling, blocks)

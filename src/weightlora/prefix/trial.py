@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, TrainingError
+from ..restoring import same_modes
 from ..tensors import leaves_of
 from .cut import LEAVE_OUT, Cut, trains
 from .places import entering, passed_over
@@ -102,7 +103,8 @@ def check_model(
                     torch.manual_seed(seed)
                     run()
                     _check_repeat(distance(met[0][real], met[-1][real]), LEAST, cut, off)
-            with _evaluating(cut.backbone):
+            with same_modes(cut.backbone):
+                cut.backbone.eval()
                 run()
             same_in_eval = distance(entered[real], met[-1][real]) <= allowed
             run_mixed()
@@ -116,17 +118,6 @@ def check_model(
     if not far <= allowed:
         raise ModelError(_more(cut, f"it differs by {far:.2g} of its size"))
     return same_in_eval
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _check_graph(entered: Tensor, backbone: nn.Module) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..files import read_json
 from ..selection import Selection
+from ..values import is_number
 
 __all__ = ["Cost", "Outcome", "amount", "costs_of", "read_outcome"]
 
@@ -143,7 +144,7 @@ def _around(
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if is_number(value) else None
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from ..errors import DataError
 from ..files import parse_line, read_lines
 from ..run import HISTORY, LOG
+from ..values import is_int, is_number
 
 __all__ = ["Decision", "History", "read_history", "read_log", "thin"]
 
@@ -78,7 +79,7 @@ def read_history(directory: Path, modules: int) -> History:
             file.seek(offset)
             entry = parse_line(path, number, file.readline())
             values = entry.get("score")
-            if not (isinstance(values, list) and len(values) == modules and all(map(_is_number, values))):
+            if not (isinstance(values, list) and len(values) == modules and all(map(_is_finite, values))):
                 raise DataError(f"{path}, line {number} has no score for each of the {modules} modules: delete it.")
             steps.append(_step(entry, path, number))
             scores.append(values)
@@ -99,7 +100,7 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
         DataError: If the file is damaged.
     """
     path = directory / LOG
-    return [entry for entry in read_lines(path) if _is_step(entry.get("step"))] if path.is_file() else []
+    return [entry for entry in read_lines(path) if is_int(entry.get("step"))] if path.is_file() else []
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
@@ -120,15 +121,10 @@ def _decision(entry: dict[str, Any], path: Path, number: int) -> Decision:
 
 def _step(entry: dict[str, Any], path: Path, number: int) -> int:
     step = entry.get("step")
-    if not _is_step(step):
+    if not is_int(step):
         raise DataError(f"{path}, line {number} has no step: delete that line.")
-    assert isinstance(step, int)
     return step
 
 
-def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)

@@ -12,6 +12,7 @@ by one: batched ones round differently there.
 """
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -86,8 +87,11 @@ class UpdateCredit(Rule):
             raise TrainingError(
                 "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
             )
+        # What the changes of DoRA's weight norms, from `norm` to the present one, did to the loss.
         norms = [
-            (i, _credit_of_norm(self._adapters[i], norm, slope)) for i, norm, slope in slopes if slope is not None
+            (i, whole((slope * (self._adapters[i].weight_norm() - norm).float()).sum()))
+            for i, norm, slope in slopes
+            if slope is not None
         ]
         return self._add_up(found, norms).double()
 
@@ -118,7 +122,7 @@ class UpdateCredit(Rule):
 
     def keep(self, mask: Tensor) -> None:
         self._stacks, self._variants, self._norms = [], [], []  # or what leaves the model would stay in memory
-        self._adapters = [adapter for adapter, kept in zip(self._adapters, mask.tolist(), strict=True) if kept]
+        self._adapters = list(compress(self._adapters, mask.tolist()))
         super().keep(mask)
 
     def close(self) -> None:
@@ -156,8 +160,3 @@ def _slope(adapter: LoraAdapter, norm: Tensor, magnitude: Tensor) -> Tensor | No
     now = adapter.magnitude
     gradient = None if now is None or not now.requires_grad else gradient_of(now)
     return None if gradient is None else gradient.float() * magnitude.float() / norm.float()
-
-
-def _credit_of_norm(adapter: LoraAdapter, norm: Tensor, slope: Tensor) -> Tensor:
-    """What the change of DoRA's weight norm, from `norm` to the present one, did to the loss, shape `()`."""
-    return whole((slope * (adapter.weight_norm() - norm).float()).sum())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..probe import same_random_numbers
+from ..restoring import refill, same_random_numbers
 from ..tensors import unchanged_weights
 
 __all__ = ["Borrowed", "borrowed"]
@@ -72,8 +72,7 @@ class Borrowed:
     def give_back(self) -> None:
         """Put everything back."""
         for holder, content in self._holders:
-            holder.clear()
-            holder.extend(content) if isinstance(holder, list) else holder.update(content)
+            refill(holder, content)
         for tensor, value in self._values:
             tensor.copy_(value)
         for parameter, trains, gradient in self._parameters:

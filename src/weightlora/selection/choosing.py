@@ -21,6 +21,7 @@ from ..loaders import same_batches
 from ..probe import check_loss, own_loss
 from ..rules import RULES
 from ..selector import WeightLora
+from ..values import is_int, is_number
 from .adapting import adapted
 from .borrowing import borrowed
 from .combining import Starts, Wishes, check_wishes, combine, starts_of
@@ -95,7 +96,7 @@ def select(
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model={model!r} is a {type(model).__name__}: pass the model itself.")
     settings = _resolved(config, total_steps)
-    if isinstance(learning_rate, bool) or not (isinstance(learning_rate, int | float) and 0 < learning_rate < 1e6):
+    if not (is_number(learning_rate) and 0 < learning_rate < 1e6):
         raise ConfigError(f"learning_rate={learning_rate!r} is not a valid step size: give a positive number.")
     wishes = Wishes(group, seeds, ranks)
     check_wishes(settings, wishes)
@@ -124,7 +125,7 @@ def _resolved(config: WeightLoraConfig | None, total_steps: int | None) -> Weigh
     if config is not None and not isinstance(config, WeightLoraConfig):
         raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
     config = config or WeightLoraConfig()
-    if total_steps is not None and (isinstance(total_steps, bool) or not isinstance(total_steps, int)):
+    if total_steps is not None and not is_int(total_steps):
         raise ConfigError(f"total_steps={total_steps!r} must be a whole number of steps.")
     rule = RULES[config.selection]
     if not rule.probes and not rule.least_steps and config.rounds == 1:  # it would be trained for nothing

@@ -9,22 +9,19 @@ from ..errors import DataError
 from ..files import read_json
 from ..run import SELECTION, SELECTION_FORMAT
 from ..schema import COLUMNS, NAME, Rule, or_none
+from ..values import is_int, is_number
 
 __all__ = ["read_values"]
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_int(value) and value >= 0
 
 
 def _lora(value: Mapping[str, Any]) -> bool:
     saved = value.get("modules_to_save", [])
     names = isinstance(saved, list) and all(isinstance(name, str) for name in saved)
-    return _whole(value.get("r")) and value["r"] > 0 and _number(value.get("lora_alpha")) and names
+    return _whole(value.get("r")) and value["r"] > 0 and is_number(value.get("lora_alpha")) and names
 
 
 def _costs(value: Any) -> bool:
@@ -32,14 +29,14 @@ def _costs(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.get("resource") in ("step_time", "memory")
-        and all(_number(value.get(name)) for name in amounts)
+        and all(is_number(value.get(name)) for name in amounts)
         and value["whole"] > 0
         and isinstance(points := value.get("frontier"), list)
-        and all(isinstance(p, dict) and all(_number(p.get(n)) for n in ("cost", "kept", "score")) for p in points)
+        and all(isinstance(p, dict) and all(is_number(p.get(n)) for n in ("cost", "kept", "score")) for p in points)
     )
 
 
-NUMBER: Rule = _number, "a number"
+NUMBER: Rule = is_number, "a number"
 TRUTH: Rule = lambda value: isinstance(value, bool), "true or false"
 TEXT: Rule = lambda value: isinstance(value, str), "a name"
 OBJECT: Rule = lambda value: isinstance(value, dict), "an object"

@@ -22,9 +22,10 @@ from ..measure import optimizer_state_bytes, trainable_parameters
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
 from .methods import Prepared
-from .plan import Job, setting_for
+from .plan import Job
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 from .resuming import SETTINGS, begin_settings, checkpoint_of
+from .setting import setting_for
 
 __all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
 

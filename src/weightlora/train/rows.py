@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset, Value
 
 from ..errors import DataError
+from ..values import is_int
 from ..wording import shown
 
 __all__ = [
@@ -137,7 +138,7 @@ def _are_answers(texts: Any, starts: Any) -> bool:
         and isinstance(starts, list)
         and len(texts) == len(starts)
         and all(isinstance(text, str) for text in texts)
-        and all(isinstance(start, int) and not isinstance(start, bool) and start >= 0 for start in starts)
+        and all(is_int(start) and start >= 0 for start in starts)
     )
 
 

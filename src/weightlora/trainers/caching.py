@@ -17,7 +17,7 @@ from ..prefix import PrefixCache
 from ..prefix.checks import check_prefix, most_bytes
 from ..prefix.store import IDENTITY
 from .callback import WeightLoraCallback
-from .scalars import calling
+from .calling import calling
 
 __all__ = ["FOLDER", "PrefixCacheCallback"]
 

@@ -12,23 +12,23 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import CallbackHandler
 from transformers.utils import logging
 
-from ..adapters import find_adapters
 from ..checkpoint import restore_
 from ..config import WeightLoraConfig
 from ..engines import Engine
-from ..errors import ConfigError, StateError
+from ..errors import ConfigError
 from ..manifest import write_manifest
 from ..optimizers import unwrap_optimizer
 from ..selector import WeightLora
-from ..state import STATE_FILE, State, check_config, read_state, write_state
+from ..state import State, check_config, read_state, write_state
+from .calling import calling, calling_trainer
 from .card import describe_in_card
 from .guest import Guest, Host
 from .logbook import Logbook
 from .phases import checkpoint_dir
 from .pictures import report_choice
 from .probing import probe_in_trainer
-from .resuming import read_checkpoint, stay_finished
-from .scalars import calling, put_in_front
+from .resuming import check_structure, read_checkpoint, saved_state, stay_finished
+from .scalars import put_in_front
 
 HOST = Host(train="train()", leave_out="trainer.remove_callback(WeightLoraCallback)")
 
@@ -113,7 +113,7 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
-        trainer = _calling_trainer()
+        trainer = calling_trainer()
         if trainer is not None and not _resumes_by_itself(trainer):
             # No event precedes the loading of a checkpoint, so this one method of this one Trainer is wrapped.
             vars(trainer)["_load_from_checkpoint"] = partial(self._load_from_checkpoint, trainer)
@@ -125,17 +125,17 @@ class WeightLoraCallback(TrainerCallback):
         saved = self._resumed or self._guest.start_over(kwargs["model"], args.auto_find_batch_size)
         self._resumed = None
         if saved is None and state.global_step:
-            saved = _saved_state(args, state, kwargs["model"])
+            saved = saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None
 
         def probe(selector: WeightLora) -> None:
-            probe_in_trainer(selector, _calling_trainer(), kwargs["train_dataloader"])
+            probe_in_trainer(selector, calling_trainer(), kwargs["train_dataloader"])
 
         self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir, probe)
         self._logbook = Logbook(run_dir, state.global_step)
         if saved is None:
             self._report(state)
-        if saved is not None and (trainer := _calling_trainer()) is not None and stay_finished(trainer):
+        if saved is not None and (trainer := calling_trainer()) is not None and stay_finished(trainer):
             control.should_training_stop = True
 
     def on_step_begin(
@@ -184,7 +184,7 @@ class WeightLoraCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._logbook.interrupt()
         self._guest.checkpoint = folder = _run_dir(args, state) / checkpoint_dir(args, state).name
-        trainer = _calling_trainer()
+        trainer = calling_trainer()
         if trainer is not None and _resumes_by_itself(trainer):  # it has written the checkpoint whole
             return
         PartialState().wait_for_everyone()  # each process has written its files
@@ -241,7 +241,7 @@ class WeightLoraCallback(TrainerCallback):
         if self in trainer.callback_handler.callbacks:
             state = read_checkpoint(checkpoint)
             if trainer.is_fsdp_enabled:  # the model is in the engine already
-                _check_structure(trainer.model, state)
+                check_structure(trainer.model, state)
             else:
                 self.resume(trainer.model, checkpoint, trainer.optimizer, state)
         type(trainer)._load_from_checkpoint(trainer, checkpoint, model)
@@ -257,44 +257,14 @@ def _forget_best(state: TrainerState) -> None:
     state.best_metric = state.best_model_checkpoint = state.best_global_step = None
 
 
-def _calling_trainer() -> Any:
-    from transformers import Trainer  # late, because it imports much more than callbacks need
-
-    return calling(Trainer)
-
-
 def _run_dir(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the run writes. Each trial of a hyperparameter search has a directory of its own."""
-    trainer = _calling_trainer() if state.is_hyper_param_search else None
+    trainer = calling_trainer() if state.is_hyper_param_search else None
     if trainer is None:
         return Path(args.output_dir or "")
     return Path(trainer._get_output_dir(trainer._trial))
 
 
-def _saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
-    """The state in the checkpoint that a plain Trainer resumed from without `WeightLoraCallback.resume`."""
-    places = [args.resume_from_checkpoint, checkpoint_dir(args, state)]
-    found = [place for place in places if place and (Path(place) / STATE_FILE).is_file()]
-    if not found:
-        raise StateError(
-            f"training resumes at step {state.global_step}, and there is no {STATE_FILE} in "
-            f"{' or '.join(str(place) for place in places if place)}: resume with WeightLoraTrainer, which finds it."
-        )
-    saved = read_state(found[0])
-    _check_structure(model, State.from_dict(saved))
-    return saved
-
-
 def _resumes_by_itself(trainer: Any) -> bool:
     """Whether the Trainer has `WeightLoraTrainerMixin`."""
     return hasattr(type(trainer), "weightlora")
-
-
-def _check_structure(model: nn.Module, state: State) -> None:
-    """Raise a `StateError` unless the model has the adapters of a saved state, and no others."""
-    if {adapter.name for adapter in find_adapters(model, check=False)} != state.live.keys():
-        raise StateError(
-            f"training resumes from a checkpoint with {len(state.live)} of {len(state.names)} adapters, and "
-            "this model still has the others: call weightlora.restore(model, checkpoint_dir) before building the "
-            "Trainer, or use WeightLoraTrainer."
-        )

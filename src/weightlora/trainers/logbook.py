@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..run import RunDirectory
+from ..values import is_number
 
 __all__ = ["Logbook"]
 
@@ -63,4 +64,4 @@ class Logbook:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)

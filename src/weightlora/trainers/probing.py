@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset
 
 from ..errors import ConfigError
 from ..loaders import same_batches
-from ..probe import same_random_numbers
+from ..restoring import refill, same_random_numbers
 from ..selector import WeightLora
 
 
@@ -143,8 +143,7 @@ def same_records(owner: Any) -> Iterator[None]:
         yield
     finally:
         for holder, content in before:
-            holder.clear()
-            (holder.update if isinstance(holder, dict) else holder.extend)(content)
+            refill(holder, content)
 
 
 def _contents(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:

@@ -8,15 +8,18 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from transformers import TrainerState
+from torch import nn
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..adapters import find_adapters
 from ..checkpoint import check_whole, last_whole
 from ..errors import StateError
 from ..manifest import MANIFEST, write_manifest
 from ..schema import Rule, or_none
-from ..state import STATE_FILE, State
+from ..state import STATE_FILE, State, read_state
+from .phases import checkpoint_dir
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, which imports much more
 
@@ -71,6 +74,30 @@ def refuse_other_directories(directory: str | Path) -> None:
         raise StateError(
             f"{folder} has no {TRAINER_STATE_NAME}, so it is not a checkpoint, or was cut short while it was written: "
             "name another directory."
+        )
+
+
+def saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
+    """The state in the checkpoint that a plain Trainer resumed from without `WeightLoraCallback.resume`."""
+    places = [args.resume_from_checkpoint, checkpoint_dir(args, state)]
+    found = [place for place in places if place and (Path(place) / STATE_FILE).is_file()]
+    if not found:
+        raise StateError(
+            f"training resumes at step {state.global_step}, and there is no {STATE_FILE} in "
+            f"{' or '.join(str(place) for place in places if place)}: resume with WeightLoraTrainer, which finds it."
+        )
+    saved = read_state(found[0])
+    check_structure(model, State.from_dict(saved))
+    return saved
+
+
+def check_structure(model: nn.Module, state: State) -> None:
+    """Raise a `StateError` unless the model has the adapters of a saved state, and no others."""
+    if {adapter.name for adapter in find_adapters(model, check=False)} != state.live.keys():
+        raise StateError(
+            f"training resumes from a checkpoint with {len(state.live)} of {len(state.names)} adapters, and "
+            "this model still has the others: call weightlora.restore(model, checkpoint_dir) before building the "
+            "Trainer, or use WeightLoraTrainer."
         )
 
 

@@ -1,12 +1,9 @@
 """Adds the selection's numbers to every log entry, before any integration reads it."""
 
-import inspect
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
-
-Kind = TypeVar("Kind")
 
 
 class WeightLoraScalars(TrainerCallback):
@@ -59,18 +56,3 @@ def put_in_front(owner: Any, handler: CallbackHandler) -> None:
     if not any(isinstance(callback, WeightLoraScalars) and callback.owner is owner for callback in handler.callbacks):
         # A new list: the handler may be going through the present one.
         handler.callbacks = [WeightLoraScalars(owner, handler), *handler.callbacks]
-
-
-def calling(kind: type[Kind]) -> Kind | None:
-    """The innermost object of a class that is running a method now, or `None`.
-
-    Trainer tells its callbacks neither which Trainer calls them nor through which handler, so this looks at the
-    calls that are in progress.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, kind):
-            return owner
-        frame = frame.f_back
-    return None

@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import DataError
+from ...values import is_number
 from ...wording import shown
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
@@ -90,7 +91,7 @@ def _numbers(values: Any) -> Any:
 
 
 def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
-    if isinstance(label, int | float) and not isinstance(label, bool) and math.isfinite(label):
+    if is_number(label) and math.isfinite(label):
         return float(label)
     place = name_row(rows, split, row)
     if label is None:

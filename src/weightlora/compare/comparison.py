@@ -1,0 +1,145 @@
+"""What a comparison is: methods, seeds, learning rates, and the arguments that all runs share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..files import check_writable, write_json
+from ..train import parse, prepare
+from ..train.arguments import as_arguments
+from ..train.plan import Plan
+from .rows import make_for
+from .runs import PLACES, Run
+from .settings import FORMAT, SETTINGS, read_settings
+
+__all__ = ["Comparison"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods x seeds on the same model and data.
+
+    Attributes:
+        directory: Where results and the summary go.
+        settings: Method -> its arguments for `weightlora train`, without a rate and a seed.
+        rates: Method -> the learning rates to choose from. A method with one rate is not tuned.
+        seeds: Number of seeds: 0 to `seeds - 1`.
+        data: Argument, or name in the directory of a data set or a model -> SHA-256 of the file.
+        shared: The arguments that do not depend on the method. Two comparisons in one directory must agree in them.
+    """
+
+    directory: Path
+    settings: Mapping[str, Mapping[str, Any]]
+    rates: Mapping[str, tuple[float, ...]]
+    seeds: int
+    data: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.settings)
+
+    @property
+    def task(self) -> str:
+        return str(self.settings[self.methods[0]]["task"])
+
+    @property
+    def model(self) -> str:
+        return str(self.settings[self.methods[0]].get("model"))
+
+    @property
+    def first_rates(self) -> dict[str, float]:
+        """Method -> the first of its rates, where it does not matter which one is chosen."""
+        return {method: rates[0] for method, rates in self.rates.items()}
+
+    @cached_property
+    def tunes(self) -> bool:
+        """Whether some method has several rates."""
+        return any(len(rates) > 1 for rates in self.rates.values())
+
+    def tuning_runs(self) -> list[Run]:
+        """One run per method and rate, at seed 0, on the validation split."""
+        return [
+            self._run(method, 0, rate, "validation")
+            for place in range(max(map(len, self.rates.values())))
+            for method, rates in self.rates.items()
+            if len(rates) > 1
+            for rate in rates[place : place + 1]
+        ]
+
+    def runs(self, rates: Mapping[str, float]) -> list[Run]:
+        """One run per method and seed on the test split, seed by seed.
+
+        Args:
+            rates: Method -> the rate that was chosen. A method that is missing does not run.
+        """
+        return [
+            self._run(method, seed, rates[method], "test")
+            for seed in range(self.seeds)
+            for method in self.methods
+            if method in rates
+        ]
+
+    def _run(self, method: str, seed: int, rate: float, split: str) -> Run:
+        name = f"lr-{rate:g}.json" if split == "validation" else f"seed-{seed}.json"
+        place = self.directory / PLACES[split] / method / name
+        settings = {**self.settings[method], "learning_rate": rate}
+        return Run(method, seed, split, self.tunes, settings, self.data, place)
+
+    def plans(self) -> dict[str, Plan]:
+        """Check everything that can be checked without weights, and plan each method.
+
+        Raises:
+            WeightLoraError: Something is wrong with the settings, the data or the model.
+        """
+        make = make_for("test", self.tunes)
+        made = {}
+        for method, settings in self.settings.items():
+            given = {**settings, "learning_rate": self.first_rates[method], "output_dir": str(self.directory)}
+            made[method] = prepare(parse(as_arguments(given)), make=make).plan
+        return made
+
+    def claim(self) -> None:
+        """Write `settings.json` into the directory; more methods and more seeds are added to those that are there.
+
+        Raises:
+            DataError: If the directory has a comparison with other settings, or other files.
+        """
+        path = self.directory / SETTINGS
+        check_writable(self.directory)
+        there = read_settings(path) if path.exists() else None
+        if there is None and self.directory.is_dir() and any(self.directory.iterdir()):
+            raise DataError(f"{self.directory} is not empty and has no {SETTINGS}: give another --output_dir.")
+        mine = {
+            "format": FORMAT,
+            "seeds": self.seeds,
+            "data": dict(self.data),
+            "shared": dict(self.shared),
+            "methods": {
+                name: {"learning_rates": list(self.rates[name]), "settings": dict(self.settings[name])}
+                for name in self.methods
+            },
+        }
+        if there is not None:
+            self._check_same(there, mine)
+            mine["methods"] = there["methods"] | mine["methods"]
+            mine["seeds"] = max(there["seeds"], self.seeds)
+        if mine != there:
+            write_json(path, mine)
+
+    def _check_same(self, there: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+        pairs = [(there["data"], mine["data"]), (there["shared"], mine["shared"])]
+        for name in there["methods"].keys() & mine["methods"].keys():
+            one, other = there["methods"][name], mine["methods"][name]
+            pairs.append((one["settings"], other["settings"]))
+            rates = [{"learning_rates": entry["learning_rates"]} for entry in (one, other)]
+            pairs.append((rates[0], rates[1]))
+        differing = {key for one, other in pairs for key in {*one, *other} if one.get(key) != other.get(key)}
+        if differing:
+            raise DataError(
+                f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
+                "another --output_dir, or delete that directory."
+            )

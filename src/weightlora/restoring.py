@@ -1,0 +1,107 @@
+"""What a look at a model may change on it, put back afterwards. `probe.undisturbed` puts these together."""
+
+import contextlib
+import copy
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["refill", "same_buffers", "same_fields", "same_modes", "same_random_numbers"]
+
+OF_TORCH = vars(nn.Module()).keys()
+"""Attributes that every module has: its parameters, hooks and so on."""
+
+
+def refill(holder: Any, content: Any) -> None:
+    """Give a list, a deque, a set or a dictionary the content that it had."""
+    holder.clear()
+    (holder.extend if hasattr(holder, "extend") else holder.update)(content)
+
+
+@contextlib.contextmanager
+def same_modes(model: nn.Module) -> Iterator[None]:
+    """Afterwards the modules train that trained before."""
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, trains in before:
+            module.training = trains
+
+
+@contextlib.contextmanager
+def same_buffers(model: nn.Module) -> Iterator[None]:
+    """Afterwards buffers are the same tensors with the same values, such as running statistics."""
+    before = [
+        (module, name, buffer, buffer.clone() if _is_state(buffer) else None)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in before:
+            module._buffers[name] = buffer  # a forward pass may have put another one there
+            if value is not None:
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def same_fields(model: nn.Module) -> Iterator[None]:
+    """Afterwards modules have the attributes that they had, and no others; torch's own are left alone.
+
+    Such as how far positions were computed, or the state of a recurrence.
+    """
+    before = [bring_back for module in model.modules() for bring_back in _fields_of(module)]
+    try:
+        yield
+    finally:
+        for bring_back in before:
+            bring_back()
+
+
+def _fields_of(module: nn.Module) -> Iterator[Callable[[], object]]:
+    own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
+    for value in own.values():
+        if type(value) in (list, dict):
+            yield partial(refill, value, copy.copy(value))
+        elif torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
+            yield partial(_reset, value, value.clone())
+    yield partial(_put_back, vars(module), own)
+
+
+def _reset(tensor: Tensor, value: Tensor) -> None:
+    if not torch.equal(tensor, value):
+        tensor.copy_(value)
+
+
+def _put_back(attributes: dict[str, Any], before: dict[str, Any]) -> None:
+    for name in attributes.keys() - before.keys() - OF_TORCH:
+        del attributes[name]
+    attributes.update(before)
+
+
+def _is_state(buffer: Tensor) -> bool:
+    """Whether a forward pass may change it. Frozen weights that are quantized are integers, and too large to copy."""
+    is_number = buffer.is_floating_point() and buffer.element_size() > 1
+    return is_number or buffer.dtype in (torch.int64, torch.bool) or buffer.numel() == 1
+
+
+@contextlib.contextmanager
+def same_random_numbers(model: nn.Module) -> Iterator[None]:
+    """Afterwards Python, NumPy and torch, on the CPU and where the model is, draw as if nothing had been drawn."""
+    numbers = random.getstate(), np.random.get_state()
+    devices = {p.device for p in model.parameters() if p.device.type in ("cuda", "mps", "xpu")}
+    try:
+        with torch.random.fork_rng(devices, device_type=next((one.type for one in devices), "cuda")):
+            yield
+    finally:
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])

@@ -1,0 +1,67 @@
+"""What a look at a model changed is put back, also after an error."""
+
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from weightlora.restoring import refill, same_buffers, same_fields, same_modes, same_random_numbers
+
+
+class Recurrent(nn.Module):
+    """Counts its calls in a buffer, keeps a list and a tensor, and makes an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.register_buffer("calls", torch.zeros(1))
+        self.register_buffer("quantized", torch.ones(3, dtype=torch.uint8))
+        self.states, self.positions = [1], torch.zeros(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        self.states.append(2)
+        self.positions += 1
+        self.made = x
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("holder", [[1, 2], deque([1, 2]), {"a": 1}, {1, 2}], ids=lambda one: type(one).__name__)
+def test_a_container_gets_its_content_back(holder):
+    content = holder.copy()
+    holder.clear()
+    refill(holder, content)
+    assert holder == content and len(holder) > 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_buffers_fields_and_modes_are_as_before(fails):
+    model = Recurrent()
+    model.norm.eval()
+    states, positions, calls, quantized = model.states, model.positions, model.calls, model.quantized
+    try:
+        with same_modes(model), same_fields(model), same_buffers(model):
+            model.train()
+            model(torch.rand(4, 2))
+            assert model.calls is not calls and model.norm.running_mean.any() and len(states) == 2
+            if fails:
+                raise RuntimeError("out of memory")
+    except RuntimeError:
+        assert fails
+    assert model.training and not model.norm.training
+    assert model.calls is calls and calls == 0 and model.quantized is quantized
+    assert not model.norm.running_mean.any() and model.norm.num_batches_tracked == 0
+    assert model.states is states and states == [1] and model.positions is positions and not positions.any()
+    assert not hasattr(model, "made")
+
+
+def test_random_numbers_come_as_if_none_had_been_drawn():
+    def drawn() -> list[float]:
+        return [random.random(), np.random.random(), torch.rand(1).item()]
+
+    with same_random_numbers(nn.Linear(2, 2)):
+        inside = drawn()
+    assert drawn() == inside
