@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from weightlora import __version__
-from weightlora.cli import main, quickstart, spellings
+from weightlora.cli import main, quickstart, spellings, train
 from weightlora.errors import ConfigError
 
 
@@ -69,7 +69,7 @@ def test_any_other_error_is_a_traceback(monkeypatch, raised: Exception):
         main(["quickstart"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["slowstart"], ["quickstart", "--steps", "many"], ["quickstart", "--what"]])
+@pytest.mark.parametrize("arguments", [["slowstart"], ["quickstart", "--steps", "many"], ["quickstart", "--what"]])
 def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture, arguments: list[str]):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -78,7 +78,35 @@ def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture,
     assert error.count("\n") == 1 and error.startswith("weightlora")
 
 
-@pytest.mark.parametrize("command", ["quickstart", "select", "show", "export", "compare"])
+def test_an_unknown_command_is_answered_with_those_that_help_lists(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        main(["trian"])
+    error = capsys.readouterr().err
+    assert error.startswith("weightlora: 'trian' is not a command: did you mean train; there are quickstart, ")
+    assert "bench" not in error and "study" not in error, "old commands"
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture):
+    assert main([]) == 2
+    output, error = capsys.readouterr()
+    assert output == "" and error.startswith("usage: weightlora") and "quickstart" in error
+
+
+def test_debug_with_a_value_is_that_of_transformers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    seen = []
+
+    def run_(args):
+        seen.append(args.rest)
+        raise ConfigError("keep is wrong.")
+
+    monkeypatch.setattr(train, "run", run_)
+    for arguments in (["--debug", "underflow_overflow"], ["--debug", "--keep", "3"], ["--keep", "3", "--debug"]):
+        assert main(["train", *arguments]) == 2
+    assert seen == [["--debug", "underflow_overflow"], ["--keep", "3"], ["--keep", "3"]]
+    assert capsys.readouterr().err.count("Traceback") == 2
+
+
+@pytest.mark.parametrize("command", ["quickstart", "select", "train", "show", "export", "compare"])
 def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture, command: str):
     with contextlib.suppress(SystemExit):
         main([command, "--help"])

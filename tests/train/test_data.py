@@ -6,9 +6,9 @@ from datasets import Dataset
 from recipes import LABELLED, classified, files_of, write_rows
 
 from weightlora.errors import DataError
-from weightlora.train.arguments import DataArguments
 from weightlora.train.data import lacks_evaluation, read_splits
 from weightlora.train.reading import is_too_deep
+from weightlora.train.settings import DataArguments
 from weightlora.train.tasks import find_task
 
 

@@ -14,10 +14,11 @@ from huggingface_hub import is_offline_mode
 
 from ..errors import DataError
 from ..wording import first_line, shown
-from .arguments import DataArguments, parse_json
+from .arguments import parse_json
 from .layouts import as_causal, example, one_object
 from .reading import check_columns, check_file, check_json
 from .rows import numbered
+from .settings import DataArguments
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
