@@ -1,6 +1,7 @@
 """The command line as a whole: errors, exit codes, and what it takes to start."""
 
 import contextlib
+import errno
 import subprocess
 import sys
 
@@ -11,6 +12,15 @@ from rich.progress import Progress
 from weightlora import __version__
 from weightlora.cli import main, quickstart, spellings, train
 from weightlora.errors import ConfigError
+
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+
+
+def told(cause: OSError) -> OSError:
+    """An error with a sentence of ours, as from a checkpoint that could not be written."""
+    error = OSError("checkpoint-6 could not be written.")
+    error.__cause__ = cause
+    return error
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +40,8 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
         (ModuleNotFoundError("", name="rich"), 2, "rich is not installed: run pip install 'weightlora[train]'."),
         (ModuleNotFoundError("", name="shtab"), 2, "shtab is not installed: run pip install 'weightlora[demo]'."),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (NO_SPACE, 2, "/runs/a cannot be written, because its disk is full: make room, and try again."),
+        (told(NO_SPACE), 2, "checkpoint-6 could not be written."),
         (ConfigError("first\n  second"), 2, "first second"),
     ],
 )
@@ -62,7 +74,7 @@ def test_debug_shows_the_traceback_of_our_errors(capsys, monkeypatch, arguments:
     assert error.startswith("Traceback") and error.endswith("weightlora quickstart: keep is wrong.\n")
 
 
-@pytest.mark.parametrize("raised", [ValueError("torch's own"), RuntimeError("a bug"), ModuleNotFoundError(name="x")])
+@pytest.mark.parametrize("raised", [ValueError("torch's own"), OSError("a bug"), ModuleNotFoundError(name="x")])
 def test_any_other_error_is_a_traceback(monkeypatch, raised: Exception):
     fail_with(monkeypatch, raised)
     with pytest.raises(type(raised)):

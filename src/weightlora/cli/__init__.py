@@ -8,6 +8,7 @@ exit code 2, and `--debug` shows its traceback, too. Any other error is a traceb
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -27,6 +28,7 @@ __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 
 COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion", "bench")
 DEBUG = "--debug"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,6 +145,12 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         if not _reader_has_left():
             raise
         return 141  # as of programs that SIGPIPE ends
+    except OSError as error:
+        if (message := _of_full_disk(error)) is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        return _fail(command, message, 2)
     finally:
         if (rich := sys.modules.get("rich.console")) is not None:
             rich.Console(stderr=True).show_cursor()  # a bar that did not end has hidden it
@@ -163,6 +171,14 @@ def _one_line_warnings(command: str) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+def _of_full_disk(error: OSError) -> str | None:
+    """What to say of a disk without space; None for another error."""
+    if error.errno in FULL:
+        return f"{error.filename or 'a file'} cannot be written, because its disk is full: make room, and try again."
+    cause = error.__cause__  # of an error that says more
+    return str(error) if isinstance(cause, OSError) and cause.errno in FULL else None
 
 
 def _reader_has_left() -> bool:
