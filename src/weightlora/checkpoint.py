@@ -146,9 +146,10 @@ def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable
             raise StateError(f"its content is of step {step_of(path)}, not of step {step}")
         except StateError as error:
             logger.warning(f"{path} is skipped: {error}")
+    first = f"delete its {prefix}-* directories and " if found else ""
     raise StateError(
-        f"there is no complete checkpoint in {directory} to resume from: train without resume_from_checkpoint, or "
-        "name one."
+        f"there is no complete checkpoint in {directory} to resume from: {first}train without resume_from_checkpoint, "
+        "or name one."
     )
 
 

@@ -1,6 +1,7 @@
 """The command line as a whole: errors, exit codes, and what it takes to start."""
 
 import contextlib
+import errno
 import subprocess
 import sys
 
@@ -9,8 +10,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from weightlora import __version__
-from weightlora.cli import main, quickstart, spellings
+from weightlora.cli import main, quickstart, spellings, train
 from weightlora.errors import ConfigError
+
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+
+
+def told(cause: OSError) -> OSError:
+    """An error with a sentence of ours, as from a checkpoint that could not be written."""
+    error = OSError("checkpoint-6 could not be written.")
+    error.__cause__ = cause
+    return error
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +40,8 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
         (ModuleNotFoundError("", name="rich"), 2, "rich is not installed: run pip install 'weightlora[train]'."),
         (ModuleNotFoundError("", name="shtab"), 2, "shtab is not installed: run pip install 'weightlora[demo]'."),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (NO_SPACE, 2, "/runs/a cannot be written, because its disk is full: make room, and try again."),
+        (told(NO_SPACE), 2, "checkpoint-6 could not be written."),
         (ConfigError("first\n  second"), 2, "first second"),
     ],
 )
@@ -62,14 +74,14 @@ def test_debug_shows_the_traceback_of_our_errors(capsys, monkeypatch, arguments:
     assert error.startswith("Traceback") and error.endswith("weightlora quickstart: keep is wrong.\n")
 
 
-@pytest.mark.parametrize("raised", [ValueError("torch's own"), RuntimeError("a bug"), ModuleNotFoundError(name="x")])
+@pytest.mark.parametrize("raised", [ValueError("torch's own"), OSError("a bug"), ModuleNotFoundError(name="x")])
 def test_any_other_error_is_a_traceback(monkeypatch, raised: Exception):
     fail_with(monkeypatch, raised)
     with pytest.raises(type(raised)):
         main(["quickstart"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["slowstart"], ["quickstart", "--steps", "many"], ["quickstart", "--what"]])
+@pytest.mark.parametrize("arguments", [["slowstart"], ["quickstart", "--steps", "many"], ["quickstart", "--what"]])
 def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture, arguments: list[str]):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -78,7 +90,35 @@ def test_arguments_that_do_not_parse_are_one_line(capsys: pytest.CaptureFixture,
     assert error.count("\n") == 1 and error.startswith("weightlora")
 
 
-@pytest.mark.parametrize("command", ["quickstart", "select", "show", "export", "compare"])
+def test_an_unknown_command_is_answered_with_those_that_help_lists(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit):
+        main(["trian"])
+    error = capsys.readouterr().err
+    assert error.startswith("weightlora: 'trian' is not a command: did you mean train; there are quickstart, ")
+    assert "bench" not in error and "study" not in error, "old commands"
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture):
+    assert main([]) == 2
+    output, error = capsys.readouterr()
+    assert output == "" and error.startswith("usage: weightlora") and "quickstart" in error
+
+
+def test_debug_with_a_value_is_that_of_transformers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    seen = []
+
+    def run_(args):
+        seen.append(args.rest)
+        raise ConfigError("keep is wrong.")
+
+    monkeypatch.setattr(train, "run", run_)
+    for arguments in (["--debug", "underflow_overflow"], ["--debug", "--keep", "3"], ["--keep", "3", "--debug"]):
+        assert main(["train", *arguments]) == 2
+    assert seen == [["--debug", "underflow_overflow"], ["--keep", "3"], ["--keep", "3"]]
+    assert capsys.readouterr().err.count("Traceback") == 2
+
+
+@pytest.mark.parametrize("command", ["quickstart", "select", "train", "show", "export", "compare"])
 def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture, command: str):
     with contextlib.suppress(SystemExit):
         main([command, "--help"])

@@ -8,15 +8,15 @@ from transformers.utils import logging as transformers_logging
 from weightlora.cli.quiet import quiet_libraries, silence_bitsandbytes
 
 
-def settings() -> tuple[int, bool, bool]:
-    bars = transformers_logging.is_progress_bar_enabled()
-    return transformers_logging.get_verbosity(), bars, datasets.are_progress_bars_disabled()
+def settings() -> tuple[int, int, bool, bool]:
+    bars = transformers_logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    return transformers_logging.get_verbosity(), datasets.logging.get_verbosity(), *bars
 
 
 def test_libraries_are_quiet_inside_and_as_before_afterwards():
     before = settings()
     with pytest.raises(ZeroDivisionError), quiet_libraries():
-        assert settings() == (logging.ERROR, False, True)
+        assert settings() == (logging.ERROR, logging.CRITICAL, False, True)
         with warnings.catch_warnings(record=True) as seen:
             warnings.warn("old", FutureWarning, stacklevel=1)
             warnings.warn("look", UserWarning, stacklevel=1)

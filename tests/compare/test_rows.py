@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from weightlora.compare.rows import make_for, partition, split_rows
 from weightlora.train import parse, prepare
-from weightlora.train.arguments import DataArguments
+from weightlora.train.settings import DataArguments
 from weightlora.train.tasks import TASKS
 
 TASK = TASKS["text-classification"]

@@ -6,9 +6,9 @@ from datasets import Dataset
 from recipes import LABELLED, classified, files_of, write_rows
 
 from weightlora.errors import DataError
-from weightlora.train.arguments import DataArguments
 from weightlora.train.data import lacks_evaluation, read_splits
 from weightlora.train.reading import is_too_deep
+from weightlora.train.settings import DataArguments
 from weightlora.train.tasks import find_task
 
 
@@ -52,6 +52,25 @@ def test_a_name_is_no_pattern(tmp_path: Path, name: str):
     arguments = DataArguments(train_file=str(tmp_path / name), validation_file=str(tmp_path / name))
     splits = read_splits(arguments, find_task("text-classification"), str(tmp_path))
     assert [row["text"] for rows in splits.values() for row in rows] == [f"right {i}" for i in range(4)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a::b.jsonl", b'{"text": "a", "label": 1}', "a::b.jsonl has '::', which datasets cannot read: rename it."),
+        ("a.json", b"\xef\xbb\xbf null", "a.json begins with null, which is no row: leave it out."),
+        ("a.jsonl", b'null\n{"text": "a", "label": 1}\n', "a.jsonl begins with null, which is no row: leave it out."),
+        ("a.csv", "text,label\né,1\n".encode("utf-16"), "invalid start byte; save it as UTF-8."),
+        ("a.tsv", b"text,label\na,1\n", "separated by ',': save it with '\\t' between them, or as .jsonl."),
+    ],
+)
+def test_a_file_that_libraries_cannot_read(tmp_path: Path, name: str, content: bytes, message: str):
+    """Arrow ends the process where a JSON file begins with null."""
+    (tmp_path / name).write_bytes(content)
+    arguments = DataArguments(train_file=str(tmp_path / name), validation_file=str(tmp_path / name))
+    with pytest.raises(DataError) as refused:
+        read_splits(arguments, find_task("text-classification"), str(tmp_path))
+    assert str(refused.value).endswith(message)
 
 
 def test_files_of_two_kinds_in_a_directory_are_not_read_in_part(world: Path, tmp_path: Path, refused):

@@ -13,7 +13,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from weightlora import Selection
 from weightlora.errors import ConfigError, ModelError
 from weightlora.train import fit, loading, parse, prepare
-from weightlora.train.arguments import ModelArguments, Recipe
+from weightlora.train.arguments import Recipe
+from weightlora.train.settings import ModelArguments
 
 
 def recipe_with(world: Path, *more: object) -> Recipe:

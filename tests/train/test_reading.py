@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from weightlora.errors import ConfigError, DataError
-from weightlora.train.reading import check_columns, check_name, read_yaml
+from weightlora.train.reading import check_columns, check_file, check_name, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,11 @@ def test_names_that_lead_elsewhere(name: object):
 def test_names_that_do_not():
     for name in ("sst2", "weightlora-paper-r8-k0.25", "a b", "['q', 'v']", "é"):
         assert check_name(name, "it") == name
+
+
+def test_a_directory_is_no_file(tmp_path: Path):
+    with pytest.raises(DataError, match="is a directory: give a file, or the directory as --dataset"):
+        check_file(tmp_path, "train")
 
 
 @pytest.mark.parametrize(

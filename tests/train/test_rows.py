@@ -143,9 +143,21 @@ def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     assert message.startswith("row 0 of validation (the first is row 0): the chat template cannot write the messages")
 
 
-@pytest.mark.parametrize("last", [{"role": "user", "content": "and?"}, {"role": "assistant", "content": ""}])
-def test_a_chat_that_does_not_end_with_an_answer(world: Path, rows: Path, refused, last: dict[str, str]):
-    chats = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, last]}] * 2
+def parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+@pytest.mark.parametrize(
+    ("written", "last"),
+    [
+        (str, {"role": "user", "content": "and?"}),
+        (str, {"role": "assistant", "content": ""}),
+        (parts, {"role": "assistant", "content": parts("") * 2}),
+    ],
+)
+def test_a_chat_that_does_not_end_with_an_answer(world: Path, rows: Path, refused, written, last: dict[str, Any]):
+    before = [{"role": "user", "content": written("a")}, {"role": "assistant", "content": written("b")}]
+    chats = [{"messages": [*before, last]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, chats)))
     why = "its last message is not an answer of the assistant, or an empty one."

@@ -147,7 +147,10 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(whole, tmp_path, caplog)
 
 def test_without_a_whole_checkpoint_resuming_is_refused(tmp_path):
     trainer = build(tmp_path, CASES["credit"])
-    with pytest.raises(ValueError, match="there is no complete checkpoint in"):
+    with pytest.raises(ValueError, match=r"there is no complete checkpoint in .* to resume from: train without"):
+        trainer.train(resume_from_checkpoint=True)
+    (tmp_path / "checkpoint-2").mkdir()  # of a run that was killed while it saved
+    with pytest.raises(ValueError, match=r"delete its checkpoint-\* directories and train without"):
         trainer.train(resume_from_checkpoint=True)
 
 

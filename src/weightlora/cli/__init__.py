@@ -8,23 +8,27 @@ exit code 2, and `--debug` shows its traceback, too. Any other error is a traceb
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from copy import copy
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 from ..errors import WeightLoraError
 from ..extras import missing_package
+from ..wording import nearest
 from .quiet import silence_bitsandbytes
 
 __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 
 COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion", "bench")
 DEBUG = "--debug"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,9 +37,27 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the commands that `--help` lists, and not the old ones, which argparse lists, too."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            names = [choice.dest for choice in action._choices_actions]
+            self.error(f"{value!r} is not a command{nearest(value, names)}; there are {', '.join(names)}.")
+        super()._check_value(action, value)
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that there are, and examples as they are written."""
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Fills paragraphs to the width, leaves examples as they are, and shows defaults and one spelling of each flag."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(
+            p if "\n " in p else super(HelpFormatter, self)._fill_text(p, width, indent) for p in paragraphs
+        )
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = copy(action)
+        shown.option_strings = action.option_strings[:1] if action.dest != "help" else action.option_strings
+        return super()._format_action_invocation(shown)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         none = action.default is None or action.default is False  # 0 is a default to show
@@ -59,10 +81,10 @@ def build_parser(
         prog: Name of the command line.
         description: What it does.
     """
-    parser = _Parser(prog=prog, description=description)
+    parser = _Parser(prog=prog, description=description, epilog=f"{prog} COMMAND --help explains a command.")
     parser.add_argument("--version", action="version", version=f"weightlora {version('weightlora')}")
     parser.add_argument(DEBUG, action="store_true", help="show the traceback of every error")
-    subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="command")
     if commands is None:
         commands = [import_module(f".{name}", __name__) for name in COMMANDS]
     for command in commands:
@@ -92,12 +114,15 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         Exception: Any error that is not of this package.
     """
     silence_bitsandbytes()
-    argv = list(sys.argv[1:] if argv is None else argv)
-    debug = DEBUG in argv
-    args, rest = parser.parse_known_args([argument for argument in argv if argument != DEBUG])
-    if rest and not getattr(args, "takes_rest", False):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest = rest
+    args, rest = parser.parse_known_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    takes_rest = getattr(args, "takes_rest", False)
+    args.rest = [word for place, word in enumerate(rest) if not _is_debug(rest[place:], takes_rest)]
+    debug = args.debug or len(args.rest) < len(rest)
+    if args.rest and not takes_rest:
+        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
     command = f"{parser.prog} {args.command}"
     try:
         with _one_line_warnings(command):
@@ -120,9 +145,21 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         if not _reader_has_left():
             raise
         return 141  # as of programs that SIGPIPE ends
+    except OSError as error:
+        if (message := _of_full_disk(error)) is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        return _fail(command, message, 2)
     finally:
         if (rich := sys.modules.get("rich.console")) is not None:
             rich.Console(stderr=True).show_cursor()  # a bar that did not end has hidden it
+
+
+def _is_debug(words: Sequence[str], takes_rest: bool) -> bool:
+    """Whether the first word is our switch. With a value, it is an argument of Transformers that has the same name."""
+    has_value = takes_rest and len(words) > 1 and not words[1].startswith("-")
+    return words[0] == DEBUG and not has_value
 
 
 @contextlib.contextmanager
@@ -134,6 +171,14 @@ def _one_line_warnings(command: str) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+def _of_full_disk(error: OSError) -> str | None:
+    """What to say of a disk without space; None for another error."""
+    if error.errno in FULL:
+        return f"{error.filename or 'a file'} cannot be written, because its disk is full: make room, and try again."
+    cause = error.__cause__  # of an error that says more
+    return str(error) if isinstance(cause, OSError) and cause.errno in FULL else None
 
 
 def _reader_has_left() -> bool:

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import HelpFormatter
+
 if TYPE_CHECKING:
     from ..compare.spec import Comparison
 
@@ -13,9 +15,10 @@ Compares methods over seeds on your own model and data. Finished runs are not re
 an interrupted comparison, and more --methods or --seeds add to it.
 """
 EPILOG = """\
-All other arguments are those of `weightlora train` (`weightlora train --help` lists them): --model, --task,
---train_file, --validation_file, --dataset, --max_steps, --keep, --config and so on. A single data file is split into
-70 % train, 10 % validation and 20 % test. With --validation_file, that file is the test.
+All other arguments are those of `weightlora train` (`weightlora train --help` explains them): --model, --train_file,
+--validation_file, --dataset, --max_steps, --keep, --config and so on. Without --task, it is text-classification. A
+single data file is split into 70 % train, 10 % validation and 20 % test. With --validation_file, that file is the
+test.
 
 examples:
   weightlora compare --model roberta-base --train_file reviews.jsonl --output_dir runs/reviews
@@ -33,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         help="compare methods over seeds on your own model and data",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -4,6 +4,8 @@ import argparse
 from importlib import import_module
 from typing import Any
 
+from . import HelpFormatter
+
 SHELLS = ("bash", "zsh", "tcsh")
 EPILOG = """examples:
   weightlora completion bash > ~/.local/share/bash-completion/completions/weightlora
@@ -18,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
         help="print the completion script for your shell",
         description="Prints a completion script for the commands of weightlora and their flags.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("shell", choices=SHELLS, help="your shell")
     parser.set_defaults(run=run)

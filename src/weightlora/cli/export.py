@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import HelpFormatter, spellings
+
 if TYPE_CHECKING:
     from ..export import Exported
 
@@ -33,20 +35,18 @@ exit codes: 0 exported and checked; 2 one sentence says what is wrong; 130 inter
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to the `weightlora` parser."""
-    from . import spellings
-
     parser = subparsers.add_parser(
         "export",
         help="write a finished adapter for a server, and check it",
         description=DESCRIPTION,
         epilog=PROFILES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("adapter_dir", type=Path, metavar="ADAPTER_DIR", help="a saved adapter, or a run directory that holds one")
     add("out_dir", type=Path, metavar="OUT_DIR", help="where to write the result")
-    add("--profile", default="portable", help="portable, compact, merged, mlx or gguf (default: portable)")
+    add("--profile", default="portable", help="portable, compact, merged, mlx or gguf")
     add("--base", metavar="DIR_OR_ID", help="the base model, if not the one that the adapter names")
     add(
         "--dtype",
@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     add(
         "--check",
         default="logits",
-        help="logits also loads the base and compares outputs; tensors compares only the adapters (default: logits)",
+        help="logits also loads the base and compares outputs; tensors compares only the adapters",
     )
     add(
         *spellings("llama_cpp"),

@@ -28,6 +28,9 @@ def quiet_libraries() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets: Any = import_module("datasets") if find_spec("datasets") else None
+    loud = None if datasets is None else datasets.logging.get_verbosity()
+    if loud is not None:  # it logs that a file cannot be read, and raises the error that says so
+        datasets.logging.set_verbosity(logging.CRITICAL)
     hide_bars = datasets is not None and not datasets.are_progress_bars_disabled()
     if hide_bars:
         datasets.disable_progress_bars()
@@ -37,6 +40,8 @@ def quiet_libraries() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        if loud is not None:
+            datasets.logging.set_verbosity(loud)
         if hide_bars:
             datasets.enable_progress_bars()
         if bars:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import HelpFormatter, spellings
+from . import spellings
 
 if TYPE_CHECKING:
     from ..selection.record import Selection
@@ -21,8 +21,8 @@ written, and the base model is not changed.
 """
 
 EPILOG = """\
-All other flags of `weightlora train` work, too: --learning_rate, --max_steps, --per_device_train_batch_size,
---use_cpu, --config FILE ...
+All other flags of `weightlora train` work, too: `weightlora train --help_all` lists them. Each flag may also be
+written with dashes. Flags override the settings of --config files.
 
 examples:
   weightlora select --model roberta-base --train_file reviews.jsonl --task text-classification --keep_parameters 0.25
@@ -34,7 +34,22 @@ examples:
 exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (one sentence says what), 130 interrupted
 """
 
-OF_TRAINING = ("modules_from", "cache_prefix", "prefix_dropout", "max_cache_bytes")
+USAGE = "--task TASK --model MODEL --train_file FILE [--FLAG VALUE ...]"
+FORMAT_NAMES = "peft, trl, axolotl, llamafactory, unsloth, torchtune, mlx, regex, json"
+RULE_NAMES = "credit, gradient, stoiht, random"
+GROUP_NAMES = "none, qkv, mlp, layer"
+"""The names in the registries, which take seconds to import."""
+
+OF_TRAINING: tuple[str, ...] = (
+    "modules_from",
+    "cache_prefix",
+    "prefix_dropout",
+    "max_cache_bytes",
+    "output_dir",
+    "logging_steps",
+)
+OF_TRAINING += ("eval_strategy", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit")
+OF_TRAINING += ("resume_from_checkpoint",)
 """Arguments that say nothing about a choice, and are not in the help."""
 
 
@@ -46,10 +61,7 @@ def add_parser(subparsers: Any) -> None:
 
 def own_parser(**settings: Any) -> argparse.ArgumentParser:
     """The parser of the flags that `weightlora train` does not have."""
-    from ..rules import RULES
-    from ..selection.formats import FORMATS
-    from ..selection.groups import GROUPS
-    from ..train.arguments import SentenceParser
+    from ..train.settings import SentenceParser
 
     parser = SentenceParser(allow_abbrev=False, add_help=False, **settings)
     group = parser.add_argument_group("selection")
@@ -57,13 +69,13 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
     def add(name: str, **more: Any) -> None:
         group.add_argument(*spellings(name), **more)
 
-    add("format", default="peft", metavar="NAME", help=f"what to print: {', '.join(FORMATS)}")
+    add("format", default="peft", metavar="NAME", help=f"what to print: {FORMAT_NAMES}")
     add(
         "selection",
         metavar="RULE",
-        help=f"the rule: {', '.join(RULES)} (default: gradient; with --select_steps, credit)",
+        help=f"the rule: {RULE_NAMES} (default: gradient; with --select_steps, credit)",
     )
-    add("group", default="none", help=f"choose modules together: {', '.join(GROUPS)}")
+    add("group", default="none", help=f"choose modules together: {GROUP_NAMES}")
     add(
         "seeds",
         type=int,
@@ -87,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
     """
-    if {"-h", "--help"} & set(args.rest):
+    from .flags import is_asked
+
+    if is_asked("help", args.rest):
         full_parser().print_help()
         return 0
     from .quiet import quiet_libraries
@@ -100,20 +114,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def full_parser() -> argparse.ArgumentParser:
-    """The parser of all flags, for `--help` and for completion."""
-    from ..train.arguments import DataArguments, MethodArguments, ModelArguments, make_parser
+    """The parser of the flags that people set, for `--help` and for completion."""
+    from .flags import usual_parser
 
-    parser = make_parser(
-        (DataArguments, ModelArguments, MethodArguments),
-        prog="weightlora select",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        parents=[own_parser()],
-        formatter_class=HelpFormatter,
-    )
-    for action in parser._actions:
-        if action.dest in OF_TRAINING:
-            action.help = argparse.SUPPRESS
+    parser = usual_parser("select", USAGE, [own_parser()], OF_TRAINING, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument(*spellings("output_dir"), metavar="DIR", help="where to write the run (default: nowhere)")
     return parser
 

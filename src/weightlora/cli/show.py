@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import HelpFormatter
+
 if TYPE_CHECKING:
     from ..report import RunReport
 
@@ -36,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         help="show what a run chose: table, picture, page, or the block to paste",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)

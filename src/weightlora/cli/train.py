@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Trains one model with the chosen adapters, or with another --method, on any model and data that Transformers and
-Datasets can read. The flags in the groups "task and data", "model" and "method", at the end, belong to weightlora;
-the others are those of Transformers.
+Datasets can read.
 """
 EPILOG = """\
---config FILE reads a recipe, a YAML file of settings. You can give it several times. Flags override files.
+--help_all lists all flags, the other arguments of Transformers included. Each flag may also be written with dashes.
+Flags override the settings of --config files.
 
 examples:
   weightlora train --task text-classification --model roberta-base --train_file train.csv --output_dir runs/first
@@ -28,6 +28,7 @@ examples:
 
 exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (one sentence says what), 130 interrupted
 """
+USAGE = "--task TASK --model MODEL --train_file FILE --output_dir DIR [--FLAG VALUE ...]"
 MEASURED = "what fits is measured"
 SHOWN_CLASSES, SHOWN_CHARACTERS = 8, 40
 """Classes in a plan, and characters of each."""
@@ -49,13 +50,17 @@ def run(args: argparse.Namespace, methods: "Methods | None" = None) -> int:
     Raises:
         WeightLoraError: Something is wrong with the input. Most of it is found before the model loads.
     """
+    from .flags import is_asked, usual_parser
+
+    if is_asked("help_all", args.rest):
+        full_parser().print_help()
+        return 0
+    if is_asked("help", args.rest):
+        usual_parser("train", USAGE, description=DESCRIPTION, epilog=EPILOG).print_help()
+        return 0
     from rich.console import Console
 
     from ..train.arguments import parse
-
-    if {"-h", "--help"} & set(args.rest):
-        full_parser().print_help()
-        return 0
     from .quiet import quiet_libraries
 
     with quiet_libraries():
@@ -63,12 +68,13 @@ def run(args: argparse.Namespace, methods: "Methods | None" = None) -> int:
 
 
 def full_parser() -> argparse.ArgumentParser:
-    """The parser of all flags, for `--help` and for completion."""
+    """The parser of all flags, for `--help_all` and for completion."""
     from ..train.arguments import make_parser
 
-    parser = make_parser(
-        prog="weightlora train", description=DESCRIPTION, epilog=EPILOG, formatter_class=HelpFormatter
-    )
+    parser = make_parser(prog="weightlora train", usage=f"weightlora train {USAGE}", formatter_class=HelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; you can give it several times")
+    parser._optionals.title = "training (Transformers' arguments)"
+    parser._action_groups.append(parser._action_groups.pop(parser._action_groups.index(parser._optionals)))
     for action in parser._actions:
         if action.dest == "learning_rate":
             action.default = "5e-4; 5e-5 for full"  # instead of Transformers'

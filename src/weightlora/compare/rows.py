@@ -8,12 +8,13 @@ from typing import Any
 from datasets import Dataset
 
 from ..errors import DataError
-from ..train.arguments import DataArguments, Recipe
+from ..train.arguments import Recipe
 from ..train.data import lacks_evaluation, read_splits
 from ..train.families import make_work
 from ..train.labels import classes_in, names_of
 from ..train.plan import MakeWork
 from ..train.rows import numbered
+from ..train.settings import DataArguments
 from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
 from ..train.work import Source, Work

@@ -12,8 +12,9 @@ from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
 from ..values import check_known
 from ..wording import nearest, shown
-from .arguments import MethodArguments, Recipe, parse_json
+from .arguments import Recipe, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
+from .settings import MethodArguments
 from .tasks import find_task
 from .training_checks import check_training
 

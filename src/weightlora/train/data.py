@@ -14,10 +14,11 @@ from huggingface_hub import is_offline_mode
 
 from ..errors import DataError
 from ..wording import first_line, shown
-from .arguments import DataArguments, parse_json
+from .arguments import parse_json
 from .layouts import as_causal, example, one_object
-from .reading import check_columns, is_too_deep
+from .reading import check_columns, check_file, check_json
 from .rows import numbered
+from .settings import DataArguments
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
@@ -182,14 +183,11 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
 
 def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
     for path in paths:
-        if not os.path.isfile(path):
-            raise DataError(f"the file {path} for {split} is missing.")
+        check_file(path, split)
         if path.suffix not in BUILDERS:
             raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
-        if path.stat().st_size == 0:
-            raise DataError(f"the split {split} is empty: {path} has no rows; add some, or give another file.")
-        if BUILDERS[path.suffix][0] == "json" and is_too_deep(path):
-            raise DataError(f"the file {path} has lists or objects that are nested more than 64 deep: flatten them.")
+        if BUILDERS[path.suffix][0] == "json":
+            check_json(path)
     builder, settings = BUILDERS[paths[0].suffix]
     for path in paths if builder == "csv" else ():
         check_columns(path, settings)
@@ -204,7 +202,9 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
             raise DataError(
                 f"the split {split} is empty: {paths[0]} has no rows; add some, or give another file."
             ) from error
-        raise DataError(f"the file {paths[0]} cannot be read: {first_line(error.__cause__ or error)}.") from error
+        cause = error.__cause__ or error
+        remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else ""
+        raise DataError(f"the file {paths[0]} cannot be read: {first_line(cause)}{remedy}.") from error
     try:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
     except (TypeError, KeyError, ValueError, OverflowError) as error:

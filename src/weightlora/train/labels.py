@@ -168,7 +168,10 @@ def _unknown(what: str, label: Any, names: list[str], told: bool) -> str:
     known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
     if isinstance(label, str) or (any(map(str.isdecimal, names)) and names[0] != "0"):
         return f"{what} is none of the {len(names)} classes ({known}): fix the row, or leave it out."
-    return f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known})."
+    return (
+        f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}). Fix the row, or "
+        "name all classes with --class_names."
+    )
 
 
 def _training_labels(source: Source, values: dict[str, list[Any]], column: str) -> list[Any]:

@@ -21,7 +21,8 @@ from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
 from ..wording import first_line, shortened
-from .arguments import ModelArguments, Recipe
+from .arguments import Recipe
+from .settings import ModelArguments
 from .work import Work, check_tokens
 
 __all__ = [

@@ -1,6 +1,8 @@
 """Read YAML that a stranger may have written: a mapping of plain values of limited size, or one sentence."""
 
+import codecs
 import csv
+import os
 import re
 from collections.abc import Hashable, Mapping
 from itertools import islice
@@ -12,7 +14,7 @@ import yaml
 from ..errors import ConfigError, DataError
 from ..wording import shown
 
-__all__ = ["check_columns", "check_name", "is_too_deep", "read_yaml"]
+__all__ = ["check_columns", "check_file", "check_json", "check_name", "is_too_deep", "read_yaml"]
 
 LARGEST = 2**20
 """Bytes of a file of settings."""
@@ -75,6 +77,30 @@ def is_too_deep(path: Path) -> bool:
     return False
 
 
+def check_file(path: Path, split: str) -> None:
+    """Raise a `DataError` if there is no file for a split at this path, or if datasets cannot read from there."""
+    if os.path.isdir(path):
+        raise DataError(f"{path} for {split} is a directory: give a file, or the directory as --dataset.")
+    if not os.path.isfile(path):
+        raise DataError(f"the file {path} for {split} is missing.")
+    if "::" in (place := os.path.abspath(path)):  # what follows would be another file
+        raise DataError(f"the path {place} has '::', which datasets cannot read: rename it.")
+    if path.stat().st_size == 0:
+        raise DataError(f"the split {split} is empty: {path} has no rows; add some, or give another file.")
+
+
+def check_json(path: Path) -> None:
+    """Raise a `DataError` for a JSON or JSON Lines file that would end the process in Arrow's parser.
+
+    That is one with too many levels, and one that begins with `null`.
+    """
+    if is_too_deep(path):
+        raise DataError(f"the file {path} has lists or objects that are nested more than 64 deep: flatten them.")
+    with path.open("rb") as file:
+        if file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"null"):
+            raise DataError(f"the file {path} begins with null, which is no row: leave it out.")
+
+
 def check_columns(path: Path, settings: Mapping[str, Any]) -> None:
     """Raise a `DataError` if the first row of a CSV file has more fields than its header, or a name is there twice.
 
@@ -91,7 +117,7 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> None:
     except (csv.Error, ValueError):  # pandas says what is wrong
         return
     if len(header) == 1 and (
-        other := next((one for one in ";\t" if one in header[0] and one != style["delimiter"]), None)
+        other := next((one for one in ",;\t" if one in header[0] and one != style["delimiter"]), None)
     ):
         raise DataError(
             f"{path} has one column, {shown(header[0])}, as if its fields were separated by {shown(other)}: save it "

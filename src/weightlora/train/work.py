@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, ModelError
-from .arguments import DataArguments
+from .settings import DataArguments
 from .tasks import TaskInfo
 
 __all__ = ["Family", "Source", "Work", "check_tokens", "padding", "room_for"]

@@ -180,7 +180,7 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
     render: Any = source.tokenizer.apply_chat_template
     messages, tools = row["messages"], tools_of(row.get("tools"))
     last = messages[-1] if messages else {}
-    if last.get("role") != "assistant" or not (last.get("content") or last.get("tool_calls")):
+    if last.get("role") != "assistant" or not (_says(last.get("content")) or last.get("tool_calls")):
         return [], []
     before = [_shortened(source, message, tail_of, length) for message in messages[:-1]]
     messages = [*before, _shortened(source, messages[-1], head_of, length)]
@@ -198,6 +198,13 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
             "give prompt and completion instead of messages."
         )
     return prompt, whole[len(prompt) :]
+
+
+def _says(content: Any) -> bool:
+    """Whether a message has content: a text that is not empty, or a part that is not an empty text."""
+    if not isinstance(content, list):
+        return bool(content)
+    return any(not isinstance(part, dict) or part.get("type") != "text" or part.get("text") for part in content)
 
 
 def _shortened(source: Source, message: dict[str, Any], part_of: Any, length: int) -> dict[str, Any]:
