@@ -1,6 +1,8 @@
 import copy
+import gc
 import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -265,6 +267,23 @@ def start_paper(plus: bool):
 
 
 # The surgery, through the controller
+
+
+@pytest.mark.parametrize("selection", ["gradient", "credit", "stoiht", "random"])
+def test_what_left_the_model_leaves_memory_and_so_does_a_selector_that_nobody_holds(selection):
+    steps = 0 if selection == "gradient" else 2
+    model, optimizer, selector = start(keep=3, select_steps=steps, selection=selection)
+    layers = {adapter.name: weakref.ref(adapter.layer) for adapter in selector.adapters}
+    if selection == "gradient":
+        selector.probe([batch()])
+    train(model, optimizer, selector, steps=4)
+    gc.collect()
+    assert [name for name, layer in layers.items() if layer() is not None] == selector.kept
+    dropped = weakref.ref(selector)
+    del selector
+    gc.collect()
+    assert dropped() is None
+    train(model, optimizer, None, steps=1)
 
 
 @pytest.mark.parametrize("selection", ["credit", "stoiht"])

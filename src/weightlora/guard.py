@@ -30,7 +30,7 @@ class StepGuard:
 
     Attributes:
         go_back: What to do after such a step, where the caller knows a checkpoint.
-        before_step: Called first at each step, until the optimizer gets another guard. It may raise.
+        before_step: Called first at each step, until the choice or until another guard comes. It may raise.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class StepGuard:
     def leave_others(self) -> None:
         """From now on look at the gradients of this process alone, which then need not step whenever others do."""
         self._average = None
+        self.before_step = lambda: None  # or the optimizer would keep a selector in memory
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         self.before_step()
