@@ -115,3 +115,20 @@ def test_finite_gradients_of_any_kind_are_finite():
         bad = kind.clone()
         (bad._values() if bad.is_sparse else bad.view(-1))[-1] = math.nan
         assert not are_finite([*kinds, bad])
+
+
+def test_a_scaler_skipped_a_step_if_its_scale_differs_from_that_of_the_last_skipped_one_or_a_gradient_is_bad():
+    model, optimizer, guard = start()
+    model(torch.ones(2)).backward()
+    message = r"has not stepped since the last step\(\): call it after optimizer\.step\(\), with grad_scale=scaler"
+    with pytest.raises(TrainingError, match=message):
+        guard.check_skipped(None)
+    guard.check_skipped(8.0)
+    guard.check_skipped(4.0)
+    with pytest.raises(TrainingError, match=message):
+        guard.check_skipped(4.0)
+    optimizer.step()
+    assert guard.take()
+    guard.check_skipped(4.0)
+    model.bias.grad.fill_(math.inf)
+    guard.check_skipped(4.0)  # of a scaler with a constant scale

@@ -1,6 +1,7 @@
 """Edits of a live optimizer: its groups stay, what survives does not notice, and what left is gone."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -333,6 +334,16 @@ def test_an_optimizer_that_parameters_cannot_leave_is_refused():
     for one in (optimizer, Accelerator(cpu=True).prepare(optimizer)):
         with pytest.raises(ConfigError, match=r"^LBFGS keeps all parameters in one vector, .*: train with AdamW, or"):
             WeightLora(model, one, WeightLoraConfig(keep=2, select_steps=4))
+
+
+def test_a_wrapper_that_calls_no_hooks_is_refused_and_what_it_wraps_is_served():
+    """As ScheduleFreeWrapper of schedulefree."""
+    model = lora_bert()
+    inner = adamw(model)
+    wrapper = SimpleNamespace(base=inner, param_groups=inner.param_groups, step=inner.step)
+    with pytest.raises(ConfigError, match=r"^the optimizer is a SimpleNamespace, which calls no hooks .*: give"):
+        WeightLora(model, wrapper, WeightLoraConfig(keep=2, select_steps=4))
+    WeightLora(model, wrapper.base, WeightLoraConfig(keep=2, select_steps=4))
 
 
 def test_an_optimizer_with_parameters_elsewhere_is_refused():

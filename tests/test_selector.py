@@ -1,6 +1,8 @@
 import copy
+import gc
 import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -265,6 +267,23 @@ def start_paper(plus: bool):
 
 
 # The surgery, through the controller
+
+
+@pytest.mark.parametrize("selection", ["gradient", "credit", "stoiht", "random"])
+def test_what_left_the_model_leaves_memory_and_so_does_a_selector_that_nobody_holds(selection):
+    steps = 0 if selection == "gradient" else 2
+    model, optimizer, selector = start(keep=3, select_steps=steps, selection=selection)
+    layers = {adapter.name: weakref.ref(adapter.layer) for adapter in selector.adapters}
+    if selection == "gradient":
+        selector.probe([batch()])
+    train(model, optimizer, selector, steps=4)
+    gc.collect()
+    assert [name for name, layer in layers.items() if layer() is not None] == selector.kept
+    dropped = weakref.ref(selector)
+    del selector
+    gc.collect()
+    assert dropped() is None
+    train(model, optimizer, None, steps=1)
 
 
 @pytest.mark.parametrize("selection", ["credit", "stoiht"])
@@ -636,11 +655,34 @@ def test_a_scaler_that_has_come_down_to_1_skips_steps_as_well(selection):
     assert len(selector.kept) == 3 == len(find_adapters(model))
 
 
+@pytest.mark.parametrize("selection", ["credit", "stoiht"])
+def test_clipping_by_value_does_not_hide_that_a_scaler_skipped_a_step(selection):
+    model, optimizer, selector = start(keep=3, select_steps=4, selection=selection)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for step in range(8):
+        scaler.scale(model(**batch(step)).loss).backward()
+        if step in (1, 2):  # only one entry overflows in the backward pass
+            trained[0].grad.view(-1)[0] = math.inf
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_value_(trained, 1.0)
+        scaler.step(optimizer)
+        selector.step(grad_scale=scaler.get_scale())
+        scaler.update()
+        optimizer.zero_grad()
+    assert scaler.get_scale() == 1.0 and len(selector.kept) == 3
+    assert [entry["step"] for entry in selector.history] == [1, 2, 3, 4, 4]
+
+
 @pytest.mark.parametrize("selection", ["credit", "random"])
 @pytest.mark.parametrize("scale", [None, 1.0, 1024.0])
 def test_a_step_that_no_scaler_skipped_is_missed(selection, scale):
+    """At the second of them with a scaler, which would have lowered the scale after the first one."""
     model, _, selector = start(keep=3, select_steps=4, selection=selection)
     model(**batch()).loss.backward()
+    if scale is not None:
+        selector.step(grad_scale=scale)
+        model(**batch()).loss.backward()
     with pytest.raises(TrainingError, match=r"the optimizer has not stepped since the last step\(\): call it after"):
         selector.step(grad_scale=scale)
 

@@ -30,7 +30,7 @@ class StepGuard:
 
     Attributes:
         go_back: What to do after such a step, where the caller knows a checkpoint.
-        before_step: Called first at each step, until the optimizer gets another guard. It may raise.
+        before_step: Called first at each step, until the choice or until another guard comes. It may raise.
     """
 
     def __init__(
@@ -47,13 +47,28 @@ class StepGuard:
         self._optimizer, self._named, self._average = optimizer, named, average
         self._stepped = False
         self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
+        self._scale: float | None = None  # of the last step, if a scaler skipped it
         optimizer.register_step_pre_hook(self._before_step)
 
     def take(self) -> bool:
         """Whether the optimizer has stepped since the last call."""
         stepped = self._stepped and (self._skipped is None or not bool(self._skipped))
         self._stepped, self._skipped = False, None
+        self._scale = None if stepped else self._scale
         return stepped
+
+    def check_skipped(self, scale: float | None) -> None:
+        """Raise a `TrainingError` unless an AMP scaler skipped the step that was not made.
+
+        A scaler lowers its scale after each such step. The gradients may be finite by now: users clip them by value.
+
+        Args:
+            scale: That of the step; None if there is no scaler.
+        """
+        last, self._scale = self._scale, scale
+        if scale is None or (scale == last and not self.is_spoiled()):
+            remedy = "call it after optimizer.step(), with grad_scale=scaler.get_scale() if there is a GradScaler."
+            raise TrainingError(f"the optimizer has not stepped since the last step(): {remedy}")
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
@@ -64,6 +79,7 @@ class StepGuard:
     def leave_others(self) -> None:
         """From now on look at the gradients of this process alone, which then need not step whenever others do."""
         self._average = None
+        self.before_step = lambda: None  # or the optimizer would keep a selector in memory
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         self.before_step()

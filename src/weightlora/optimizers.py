@@ -43,6 +43,11 @@ def check_optimizer(optimizer: Any) -> None:
             "ZeroRedundancyOptimizer keeps its own lists of parameters, which none can leave: train with DeepSpeed "
             "(ZeRO) or FSDP2, or choose before the optimizer is built."
         )
+    if not hasattr(unwrap_optimizer(optimizer), "register_step_pre_hook"):
+        raise ConfigError(
+            f"the optimizer is a {type(optimizer).__name__}, which calls no hooks of torch when it steps: give "
+            "WeightLora the torch optimizer that it wraps."
+        )
 
 
 def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> None:

@@ -18,7 +18,7 @@ from .checkpoint import bring_to_, check_resumes
 from .config import WeightLoraConfig
 from .costs import limit_for
 from .engines import Engine, engine_for, is_first
-from .errors import StateError, TrainingError
+from .errors import StateError
 from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
@@ -193,9 +193,8 @@ class WeightLora(Described):
         taken = self._rule.take(1.0 if grad_scale is None else grad_scale)
         evidence = None if taken is None else self.engine.average(taken)
         if not self.guard.take() or evidence is None:
-            if grad_scale is not None and self.guard.is_spoiled():  # so the scaler has skipped the step
-                return
-            raise TrainingError("the optimizer has not stepped since the last step(): call it after optimizer.step().")
+            self.guard.check_skipped(grad_scale)
+            return
         due = budget.rounds_due(self.step_count, self.config.warmup_steps, self.config.steps, self.config.rounds)
         if self.rounds_over < due or (grad_scale is not None and not evidence.isfinite().all()):
             return

@@ -46,7 +46,10 @@ def test_ranks_are_multiples_of_the_unit_up_to_the_most_and_pay_what_does_not_gr
 def test_a_budget_below_the_best_module_at_rank_1_is_refused():
     growth = [Growth(40.0, 0, 1, 8), Growth(10.0, 0, 1, 8)]
     assert ranks_in_proportion([3.0, 0.1], growth, Budget(((2, 41),))) == [1, 0]
-    with pytest.raises(ConfigError, match=r"^keep_parameters=39 has no room for one module at rank 1: raise it\.$"):
+    message = (
+        r"^keep_parameters=39 has no room for the module with the largest score at its lowest rank: raise it, or "
+    )
+    with pytest.raises(ConfigError, match=message):
         ranks_in_proportion([3.0, 0.1], growth, Budget(((2, 39),)))
 
 

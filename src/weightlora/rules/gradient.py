@@ -48,3 +48,6 @@ class GradientProbe(Rule):
     def unseen(self) -> Tensor:
         """An adapter that never ran got no gradient, so its score is exactly 0."""
         return self.score == 0
+
+    def close(self) -> None:
+        self._gradients = Gradients([], self.rows)  # or layers that left the model would stay in memory

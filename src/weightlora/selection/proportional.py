@@ -108,7 +108,7 @@ def ranks_in_proportion(scores: Sequence[float], growth: Sequence[Growth], budge
         budget: Bounds the parameters.
 
     Raises:
-        ConfigError: There is no room for one adapter of rank 1.
+        ConfigError: There is no room for the adapter that gets a rank first, with the largest score.
     """
     most = budget.rounds[-1][1]
 
@@ -129,5 +129,8 @@ def ranks_in_proportion(scores: Sequence[float], growth: Sequence[Growth], budge
         grown = [*found[:place], rank, *found[place + 1 :]]
         found = grown if fit(grown) else found
     if not any(found):
-        raise ConfigError(f"keep_parameters={most:,} has no room for one module at rank 1: raise it.")
+        raise ConfigError(
+            f"keep_parameters={most:,} has no room for the module with the largest score at its lowest rank: raise "
+            "it, or set ranks='equal'."
+        )
     return found
