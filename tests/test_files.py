@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -83,6 +84,44 @@ with replacing_directory({str(target)!r}) as staging:
             assert sorted(tmp_path.iterdir()) == sorted([first, second, mine])
         (first / "first").touch()
     assert sorted(tmp_path.rglob("*")) == sorted([mine, target, target / "first"])
+
+
+def test_processes_that_replace_one_directory_at_once_all_succeed_and_leave_nothing_else(tmp_path):
+    """In the moment in which one of them has moved the old directory away, another one puts its own there."""
+    target = tmp_path / "run"
+    code = f"""
+import sys
+from weightlora.files import replacing_directory
+for turn in range(200):
+    with replacing_directory({str(target)!r}) as staging:
+        for name in "abc":
+            (staging / name).write_text(f"{{sys.argv[1]}} {{turn}}")
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(number)]) for number in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert len({path.read_text() for path in target.iterdir()}) == 1
+    assert sorted(path.name for path in target.iterdir()) == ["a", "b", "c"]
+
+
+def test_a_directory_that_comes_back_while_it_is_replaced_is_replaced_too(tmp_path, monkeypatch):
+    """As above, on every machine: the other process is quicker once."""
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "old").touch()
+    move, moves = os.replace, []
+
+    def replace(source, goal):
+        move(source, goal)
+        moves.append(goal)
+        if len(moves) == 1:
+            target.mkdir()
+            (target / "theirs").touch()
+
+    with files.replacing_directory(target) as staging:
+        (staging / "ours").touch()
+        monkeypatch.setattr(os, "replace", replace)
+    assert sorted(tmp_path.rglob("*")) == [target, target / "ours"]
 
 
 def test_a_place_below_a_file_is_refused(tmp_path):

@@ -545,6 +545,35 @@ def nan() -> None:
     raise SystemExit(1)
 
 
+def fail(directory: str) -> None:
+    """One process fails in the probe, in what it does alone; then both choose in a model that does not fail."""
+    found = {}
+    for case in ("reading", "loss", "NaN", "stopped", "none"):
+        ddp = wrap(lora_bert(), "find_unused")
+        selector = WeightLora(ddp, adamw(ddp), WeightLoraConfig(keep=3, probe_batches=3))
+        spoils = rank() == 1
+
+        def read(case=case, spoils=spoils):
+            for step in range(3):
+                if spoils and step == 1 and case == "reading":
+                    raise OSError("no such row")
+                yield step
+
+        def loss(step, ddp=ddp, case=case, spoils=spoils):
+            value = ddp(**share(step)).loss
+            if spoils and step == 1 and case in ("loss", "stopped"):
+                raise KeyboardInterrupt if case == "stopped" else IndexError("no such class")
+            return value * float("nan") if spoils and step == 1 and case == "NaN" else value
+
+        try:
+            selector.probe(read(), loss)
+        except BaseException as error:
+            found[case] = f"{type(error).__name__}: {error}"
+        else:
+            found[case] = selector.kept
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+
+
 def die(directory: str) -> None:
     """One process is killed in the middle of the selection, after a checkpoint."""
     from transformers import TrainerCallback
@@ -594,6 +623,7 @@ if __name__ == "__main__":
         zero,
         disagree,
         nan,
+        fail,
         die,
         caching,
     )

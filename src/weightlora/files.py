@@ -1,6 +1,7 @@
 """Writing files and directories so that nobody ever reads half of one."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -136,7 +137,8 @@ def replacing_directory(directory: Place) -> Iterator[Path]:
     """Write a directory whole or not at all.
 
     Yields an empty directory beside it. At the end that takes the place of `directory`, whose old content is deleted
-    last. After an error everything is as it was. What a killed process left there is deleted by the next one.
+    last. After an error everything is as it was. What a killed process left there is deleted by the next one. Several
+    processes may do this to one directory at once: it is the last one's then.
     """
     target = Path(directory).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -204,14 +206,21 @@ def _refuse_constant(name: str) -> None:
 
 
 def _replace(new: Path, directory: Path) -> None:
-    if not directory.exists() or not any(directory.iterdir()):
-        os.replace(new, directory)
-        return
+    """Put a directory in the place of another. Of processes that do it at the same moment, the last one wins."""
     aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
     old = aside / directory.name
     try:
-        os.replace(directory, old)
-        os.replace(new, directory)
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # there is none, or another process is moving it
+                if any(directory.iterdir()):
+                    shutil.rmtree(old, ignore_errors=True)  # of a turn in which another process was quicker
+                    os.replace(directory, old)
+            try:
+                os.replace(new, directory)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
     except BaseException:
         if old.exists():
             os.replace(old, directory)  # where this fails too, the old directory stays aside, and whole

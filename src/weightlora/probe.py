@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .adapters import LoraAdapter, base_model_of
 from .engines import Engine
+from .engines.processes import together
 from .errors import ConfigError, DataError, ModelError, TrainingError
 from .gradients import Average
 from .loaders import same_batches
@@ -91,8 +92,9 @@ def gather(
 def in_step(batches: Iterable[Any], number: int, average: Average) -> Iterator[Any]:
     """The first batches, as long as every process has one: in DDP and FSDP, a pass of one waits for all others."""
     own = iter(batches)
-    for _ in range(number):
-        found = list(islice(own, 1))
+    for batch in range(1, number + 1):
+        with together(f"reading batch {batch} of the probe"):
+            found = list(islice(own, 1))
         if float(average(torch.tensor(float(len(found)), dtype=torch.float64))) < 1:
             return
         yield found.pop()
@@ -120,7 +122,10 @@ def backward(
     for done, batch in enumerate(islice(batches, number), start=1):
         where = f"batch {done} of the probe"
         remedy = "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"
-        add_up(check_loss(loss(batch), where, remedy) * SCALE)  # without a name, or it outlives the batch
+        with together(where):
+            found = check_loss(loss(batch), where, remedy) * SCALE
+        add_up(found)
+        del found  # or it outlives the batch
     if not done:
         raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
     return done

@@ -1,11 +1,18 @@
 """What processes that train together must agree on: averaged evidence, one decision, and the weights after it."""
 
+import contextlib
+import itertools
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, TrainingError
 from .digest import digest, digests_of
+
+_PARTS = itertools.count()
+"""Numbers what the processes do one by one: the same in all of them."""
 
 
 def world_size() -> int:
@@ -34,6 +41,38 @@ def share(values: Tensor) -> Tensor:
     shared = values.to(_device())
     dist.broadcast(shared, src=0)
     return shared.to(values)
+
+
+@contextlib.contextmanager
+def together(what: str) -> Iterator[None]:
+    """Inside is what each process does alone. If one fails, the others fail too, and do not wait for it.
+
+    They tell each other through the store of the group. An operation of the group would make the one that fails wait,
+    and the others may be in the middle of another operation.
+
+    Args:
+        what: Names it, for the message.
+
+    Raises:
+        TrainingError: This process has done it, and another one has failed.
+    """
+    if world_size() == 1:
+        yield
+        return
+    from torch.distributed.distributed_c10d import _get_default_store  # not all builds of torch have it
+
+    store, part = _get_default_store(), f"weightlora/{next(_PARTS)}"
+    try:
+        yield
+    except BaseException as error:
+        store.set(f"{part}/failed", f"process {dist.get_rank()} failed in {what} ({type(error).__name__}: {error})")
+        store.set(f"{part}/over", "")
+        raise
+    if store.add(f"{part}/done", 1) == world_size():
+        store.set(f"{part}/over", "")
+    store.wait([f"{part}/over"])
+    if store.check([f"{part}/failed"]):
+        raise TrainingError(f"{store.get(f'{part}/failed').decode()}, so all processes stop: look at its own error.")
 
 
 def check_agreement(names: list[str], model: nn.Module) -> bool:
