@@ -22,7 +22,7 @@ from .features import check_features, check_tied
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
-from .mlx import read_mlx, write_mlx
+from .mlx import named_for_mlx, read_mlx, write_mlx
 from .pairs import Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
@@ -177,9 +177,10 @@ def _export(
     close: Outputs | None = None
     servers: tuple[Verdict, ...] = ()
     if profile == "mlx":
+        pairs = named_for_mlx(pairs, base)
         write_mlx(pairs, staging, dtype)
         written = read_mlx(staging)
-        apart = compare_pairs(source.pairs, written, dtype)
+        apart = compare_pairs(pairs, written, dtype)
     elif profile == "gguf":
         written = _gguf(source, base, staging, dtype, llama_cpp)
         apart = compare_pairs(source.pairs, written, dtype)
