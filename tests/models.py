@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     GPT2Config,
     GPT2ForSequenceClassification,
     LlamaConfig,
@@ -182,6 +184,19 @@ def tiny_llama(vocabulary: int = 50, layers: int = 2, tied: bool = False) -> Lla
         tie_word_embeddings=tied,
     )
     return LlamaForCausalLM(config)
+
+
+def tiny_gemma3() -> Gemma3ForConditionalGeneration:
+    """A language model with a tower that reads images."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 50, "head_dim": 8, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    text["sliding_window_pattern"] = 2  # mlx-lm wants a layer of each kind
+    vision = {**sizes, "image_size": 16, "patch_size": 8}
+    tokens = {"boi_token_index": 47, "eoi_token_index": 48, "image_token_index": 49}
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **tokens)
+    config.vocab_size = 50  # where mlx-lm looks for it
+    return Gemma3ForConditionalGeneration(config)
 
 
 def tiny_wav2vec2() -> Wav2Vec2ForCTC:

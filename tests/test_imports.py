@@ -36,7 +36,7 @@ LAYERS = (
     {"gradients", "stacks"},
     {"adapters", "budget", "measure"},
     {"optimizers", "guard"},
-    {"extras", "files", "layers", "loaders", "restoring", "tensors", "values", "wording"},
+    {"extras", "files", "layers", "loaders", "mlx_names", "restoring", "tensors", "values", "wording"},
     {"errors", "layout"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from exports import CASES, EXPERTS_AND_HEADS, logits, saved
+from models import tiny_gemma3
+from peft import LoraConfig, get_peft_model
 
 from weightlora.export import export_adapter
 
@@ -23,4 +25,28 @@ def test_mlx_lm_computes_what_peft_does(name, tmp_path):
     torch.testing.assert_close(before, logits(None, CASES[name].base()), rtol=0, atol=1e-6)
     after = torch.from_numpy(np.array(load_adapters(model, str(tmp_path / "out"))(ids)))
     torch.testing.assert_close(after, logits(saved(name), CASES[name].base()), rtol=0, atol=2e-6)
+    assert float((after - before).abs().max()) > 0.01
+
+
+def test_mlx_lm_reads_a_model_with_images(tmp_path):
+    """It keeps the language model alone, and calls its modules otherwise than Transformers does."""
+    from mlx_lm.tuner.utils import load_adapters
+
+    base = tiny_gemma3()
+    base.save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|up_proj)", task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapter")
+    export_adapter(tmp_path / "adapter", tmp_path / "out", "mlx")
+    theirs, _ = utils.load_model(tmp_path / "base")
+    ids = torch.arange(3, 15)[None]
+    with torch.no_grad():
+        wanted = model(input_ids=ids, token_type_ids=torch.zeros_like(ids)).logits
+    before = torch.from_numpy(np.array(theirs(mx.array(ids.numpy()))))
+    after = torch.from_numpy(np.array(load_adapters(theirs, str(tmp_path / "out"))(mx.array(ids.numpy()))))
+    torch.testing.assert_close(after, wanted, rtol=0, atol=1e-4)
     assert float((after - before).abs().max()) > 0.01

@@ -49,6 +49,28 @@ def test_without_a_task_the_record_of_peft_or_the_config_does(directory):
     assert type(Base(LoraConfig(), str(directory / "llama")).skeleton()) is transformers.LlamaForCausalLM
 
 
+@pytest.mark.parametrize(
+    ("architecture", "name", "task", "found"),
+    [
+        ("LlavaForConditionalGeneration", "model.language_model.layers.0.mlp.up_proj", "CAUSAL_LM", None),
+        ("Qwen3_5ForConditionalGeneration", "model.language_model.layers.0.mlp.up_proj", "CAUSAL_LM", None),
+        ("Qwen3_5ForConditionalGeneration", "model.layers.0.mlp.up_proj", "CAUSAL_LM", "Qwen3_5ForCausalLM"),
+        ("Qwen3_5ForConditionalGeneration", "model.layers.0.mlp.up_proj", None, "Qwen3_5ForCausalLM"),
+    ],
+)
+def test_a_model_with_images_is_loaded_as_it_was_adapted(architecture, name, task, found, tmp_path):
+    """The task names the class of a language model, and may have none, or only the one inside."""
+    kind = getattr(transformers, architecture).config_class
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    kind(text_config=sizes, architectures=[architecture]).save_pretrained(tmp_path)
+    record = {"base_model_class": found, "parent_library": "transformers"} if task is None else None
+    base = Base(LoraConfig(task_type=task, auto_mapping=record), str(tmp_path), names=[name])
+    model = base.skeleton()
+    assert type(model).__name__ == (found or architecture)
+    assert name in dict(model.named_modules())
+
+
 def test_nothing_outside_transformers_is_imported_on_a_files_word(directory, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)

@@ -5,9 +5,14 @@ import json
 import pytest
 import torch
 from exports import CASES, EXPERTS_AND_HEADS, deltas, saved
+from models import tiny_gemma3, tiny_llama
+from peft import LoraConfig
 from safetensors.torch import load_file
 
-from weightlora.export.mlx import read_mlx, write_mlx
+from weightlora.errors import ModelError
+from weightlora.export.base import Base
+from weightlora.export.mlx import named_for_mlx, read_mlx, write_mlx
+from weightlora.export.pairs import Pair
 from weightlora.export.source import read_source
 
 NAMES = [name for name in CASES if name not in EXPERTS_AND_HEADS]
@@ -53,3 +58,30 @@ def test_what_was_written_is_read_back(tmp_path):
     source = read_source(saved("gates"))
     write_mlx(source.pairs, tmp_path, torch.float32)
     assert [pair.name for pair in read_mlx(tmp_path)] == [pair.name for pair in source.pairs]
+
+
+def pairs_of(names: list[str]) -> list[Pair]:
+    return [Pair(name, name, "linear", torch.zeros(2, 4), torch.zeros(4, 2), 2, 1.0) for name in names]
+
+
+def test_a_model_with_images_has_other_names_in_mlx_lm(tmp_path):
+    base = Base(LoraConfig(base_model_name_or_path=str(tmp_path)))
+    pairs = pairs_of(["model.language_model.layers.0.mlp.up_proj", "lm_head"])
+    wanted = ["language_model.model.layers.0.mlp.up_proj", "language_model.lm_head"]
+    assert [pair.name for pair in named_for_mlx(pairs, base)] == wanted  # by the names alone
+    tiny_gemma3().config.save_pretrained(tmp_path)
+    assert [pair.name for pair in named_for_mlx(pairs, base)] == wanted
+    alone = pairs_of(["model.layers.0.mlp.up_proj", "lm_head"])  # as AutoModelForCausalLM loads Qwen3.5
+    assert [pair.name for pair in named_for_mlx(alone, base)] == wanted
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3n"}')
+    assert [pair.name for pair in named_for_mlx(pairs, base)] == [pair.name for pair in pairs]
+    tiny_llama().config.save_pretrained(tmp_path)
+    assert [pair.name for pair in named_for_mlx(alone, base)] == [pair.name for pair in alone]
+
+
+def test_a_vision_tower_is_refused():
+    pairs = pairs_of(["model.language_model.layers.0.mlp.up_proj", "model.vision_tower.encoder.layers.0.mlp.fc1"])
+    with pytest.raises(
+        ModelError, match=r"fc1' cannot be exported to profile 'mlx': mlx-lm has the language model alone\."
+    ):
+        named_for_mlx(pairs, Base(LoraConfig()))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..adapters import base_model_of, find_adapters
 from ..errors import ModelError
+from ..mlx_names import reads_more_than_text
 from ..wording import first_line
 from .source import PREFIX, Place
 
@@ -54,6 +55,7 @@ class Base:
         optional: Whether the adapter can be exported without its base, by comparing tensors only.
         written: Whether the weights of the base are written, too, so that none may be random. Otherwise only the head
             of a classifier is asked for: random weights elsewhere are the same on both sides of a comparison.
+        names: Of what is adapted, which tell a language model loaded alone from the whole that it is in.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class Base:
         heads: Mapping[str, Tensor] | None = None,
         optional: bool = False,
         written: bool = False,
+        names: Iterable[str] = (),
     ):
-        self.adapter, self.optional, self.written = adapter, optional, written
+        self.adapter, self.optional, self.written, self.names = adapter, optional, written, list(names)
         self.name: str | None = given or adapter.base_model_name_or_path
         self.revision: str = "main" if given else adapter.revision or "main"
         self.heads = heads or {}
@@ -106,6 +109,7 @@ class Base:
                 f"the base model {self.name} is quantized: give the original weights with {BASE}{self._or()}."
             )
         auto = self._class(config)
+        config = _part_for(auto, config)
         try:
             model, found = auto.from_pretrained(
                 self.name,
@@ -147,6 +151,7 @@ class Base:
         """
         config = self.config()
         auto = self._class(config)
+        config = _part_for(auto, config)
         make = auto.from_config if hasattr(auto, "from_config") else auto._from_config
         try:
             with init_empty_weights(include_buffers=False):
@@ -187,17 +192,28 @@ class Base:
         """The class that loads the base: by task, by PEFT's record, or by the config's own word."""
         import transformers
 
+        names = getattr(config, "architectures", None) or ["AutoModel"]
+        named = getattr(transformers, names[0], transformers.AutoModel)
         task = self.adapter.task_type
         if task is not None and str(getattr(task, "value", task)) in TASKS:
-            return getattr(transformers, TASKS[str(getattr(task, "value", task))])
+            auto = getattr(transformers, TASKS[str(getattr(task, "value", task))])
+            return named if self._needs_more(auto, config) else auto
         record = self.adapter.auto_mapping or {}
         name, library = record.get("base_model_class"), str(record.get("parent_library"))
         if name and library.split(".")[0] == "transformers":  # nothing else is imported on a file's word
             found = getattr(transformers, name, None) or getattr(importlib.import_module(library), name, None)
             if found is not None:
                 return found
-        names = getattr(config, "architectures", None) or ["AutoModel"]
-        return getattr(transformers, names[0], transformers.AutoModel)
+        return named
+
+    def _needs_more(self, auto: Any, config: Any) -> bool:
+        """Whether the class of a task has no such model, or only the language model of one that was adapted."""
+        if auto.__name__.removeprefix("AutoModel") in HEADED:
+            return False
+        if type(config) not in auto._model_mapping:
+            return True
+        made = auto._model_mapping[type(config)]
+        return made.config_class is not type(config) and reads_more_than_text(self.names)
 
     def _missing(self, error: Exception) -> ModelError:
         what = "cannot be found" if is_lost(self.name) else "cannot be loaded"
@@ -205,3 +221,10 @@ class Base:
 
     def _or(self) -> str:
         return f", or compare the tensors alone with {TENSORS}" if self.optional else ""
+
+
+def _part_for(model_class: Any, config: Any) -> Any:
+    """The config of the language model, for the class of one that is loaded alone; else the config as it is."""
+    text = config.get_text_config()
+    wanted = getattr(model_class, "config_class", None)
+    return text if text is not config and wanted is type(text) else config

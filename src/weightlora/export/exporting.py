@@ -22,7 +22,7 @@ from .features import check_features, check_tied
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
-from .mlx import read_mlx, write_mlx
+from .mlx import named_for_mlx, read_mlx, write_mlx
 from .pairs import Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
@@ -134,12 +134,15 @@ def export_adapter(
             f"{inside} is a directory, which no export makes, so {out_dir} is not overwritten: move it away."
         )
     check_final(directory)
-    source = read_source(directory, lambda config: Base(config, base).places(config))
+    source = read_source(
+        directory, lambda config: Base(config, base, names=config.target_parameters or ()).places(config)
+    )
     if base is not None and is_lost(source.config.base_model_name_or_path):  # readers look there for the base
         source = replace(source, raw={**source.raw, "base_model_name_or_path": base, "revision": None})
     check_features(source, profile)
     optional = profile in ("portable", "compact") and not complete_fused
-    model = Base(source.config, base, source.heads, optional, written=profile == "merged")
+    names = [pair.name for pair in source.pairs]
+    model = Base(source.config, base, source.heads, optional, written=profile == "merged", names=names)
     for name in (model.name, llama_cpp):
         if name and Path(name).is_dir() and target in (place := Path(name).resolve(), *place.parents):
             raise DataError(f"{out_dir} is, or holds, {name}, which the export needs: give another directory.")
@@ -177,9 +180,10 @@ def _export(
     close: Outputs | None = None
     servers: tuple[Verdict, ...] = ()
     if profile == "mlx":
+        pairs = named_for_mlx(pairs, base)
         write_mlx(pairs, staging, dtype)
         written = read_mlx(staging)
-        apart = compare_pairs(source.pairs, written, dtype)
+        apart = compare_pairs(pairs, written, dtype)
     elif profile == "gguf":
         written = _gguf(source, base, staging, dtype, llama_cpp)
         apart = compare_pairs(source.pairs, written, dtype)

@@ -1,17 +1,47 @@
 """The profile `mlx`: the layout that mlx-lm reads with `--adapter-path`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..errors import ModelError
 from ..files import read_json, write_json
+from ..mlx_names import mlx_name, reads_more_than_text
+from .base import Base
 from .pairs import Pair, common_rank, fold
 
-__all__ = ["read_mlx", "write_mlx"]
+__all__ = ["named_for_mlx", "read_mlx", "write_mlx"]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+
+
+def named_for_mlx(pairs: Sequence[Pair], base: Base) -> list[Pair]:
+    """The pairs by mlx-lm's names, which differ for models that also read images or audio.
+
+    The config of the base tells such a model, or else the names do.
+
+    Raises:
+        ModelError: If mlx-lm does not have one of the modules.
+    """
+    try:
+        config = base.config()
+        inside = config.get_text_config() is not config and config.model_type != "gemma3n"
+    except ModelError:
+        inside = reads_more_than_text(pair.name for pair in pairs)
+    if not inside:
+        return list(pairs)
+    named = []
+    for pair in pairs:
+        if (name := mlx_name(pair.name)) is None:
+            raise ModelError(
+                f"the adapter on {pair.name!r} cannot be exported to profile 'mlx': mlx-lm has the language model "
+                "alone. Choose profile 'portable', or train without this module."
+            )
+        named.append(replace(pair, name=name))
+    return named
 
 
 def write_mlx(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 import yaml
-from models import lora_mixtral
+from models import lora_mixtral, tiny_gemma3
+from peft import LoraConfig, get_peft_model
 from selections import chosen, edited, lora_llama, selected
 
 from weightlora import Selection
@@ -56,8 +57,17 @@ def test_mlx_gets_full_names_and_the_scaling():
         "num_layers": -1,
         "lora_parameters": {"rank": 4, "scale": 4.0, "dropout": 0.0, "keys": kept},
     }
-    assert "may differ" not in block
-    assert "may differ" in Selection.of(selected()).to("mlx")
+    assert "passes over names that it does not have" in block
+
+
+def test_mlx_has_the_language_model_of_one_with_images():
+    lora = LoraConfig(r=4, target_modules=r".*(language_model|vision_tower).*_proj")
+    selection = chosen(get_peft_model(tiny_gemma3(), lora))
+    kept = ["model.language_model.layers.1.mlp.up_proj", "model.vision_tower.encoder.layers.0.self_attn.q_proj"]
+    both = edited(selection, kept).to("mlx")
+    assert yaml.safe_load(both)["lora_parameters"]["keys"] == ["language_model.model.layers.1.mlp.up_proj"]
+    assert "leaves out model.vision_tower.encoder.layers.0.self_attn.q_proj.\n" in both
+    assert yaml.safe_load(edited(selection, kept[1:]).to("mlx")) is None
 
 
 def test_mlx_has_other_names_for_experts():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ...mlx_names import mlx_name, reads_more_than_text
 from .targets import one_for_all
 from .wording import comments, gates_note, header, names_in, saved_note, yaml_list
 
@@ -63,11 +64,17 @@ def to_mlx(selection: Any) -> str:
         notes.append(
             f"mlx-lm has switch_mlp modules in place of the parameters {names_in(parameters)}, left out here."
         )
+    if reads_more_than_text(module.name for module in selection.modules):
+        if left := [name for name in names if mlx_name(name) is None]:
+            notes.append(f"mlx-lm has the language model alone, and leaves out {names_in(left)}.")
+        names = [theirs for name in names if (theirs := mlx_name(name)) is not None]
+        notes.append("For Gemma 3n, write model.language_model instead of language_model.model.")
     if not names:
         return "\n".join(comments(*notes, "So it cannot express this choice: use another tool.")) + "\n"
-    other = [name for name in names if not name.startswith(("model.layers.", "model.embed_tokens", "lm_head"))]
-    if other:
-        notes.append("mlx-lm's names may differ from Transformers' for this architecture: see mlx_lm/models.")
+    notes.append(
+        "mlx-lm passes over names that it does not have (see mlx_lm/models): compare the trainable parameters that it "
+        "prints."
+    )
     lines = [
         *comments(*notes),
         "fine_tune_type: lora",
