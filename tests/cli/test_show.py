@@ -50,7 +50,7 @@ def test_the_table_needs_neither_rich_nor_matplotlib(first, here, capsys, monkey
     )
 
 
-def test_the_block_to_paste_and_nothing_else(first: Path, here: Path, capsys: pytest.CaptureFixture):
+def test_the_snippet_to_paste_and_nothing_else(first: Path, here: Path, capsys: pytest.CaptureFixture):
     assert main(["show", str(first), "--format", "json"]) == 0
     output, error = capsys.readouterr()
     assert output == Selection.load(first).to("json") and error == "" and list(here.iterdir()) == []
@@ -84,7 +84,7 @@ def test_several_runs(first: Path, here: Path, capsys: pytest.CaptureFixture):
         (["{}", "{}", "--format", "json"], "--format is of one run, and 2 are given: give one."),
         (
             ["{}", "--format", "json", "--json"],
-            "--format prints the block to paste and nothing else: leave out --json",
+            "--format prints the snippet to paste and nothing else: leave out --json",
         ),
         (["{}", "--output", "a.pdf"], "--output a.pdf ends in '.pdf': give a name that ends in .html, "),
         (["{}", "{}", "--output", "a.png"], "--output a.png is of one run, and 2 are given: give one."),

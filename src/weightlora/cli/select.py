@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Finds out which modules should get a LoRA adapter for your data: before any training or, with --select_steps, in its
-first steps. Prints the block to paste into your trainer on stdout, and everything else on stderr. No checkpoint is
+first steps. Prints the snippet to paste into your trainer on stdout, and everything else on stderr. No checkpoint is
 written, and the base model is not changed.
 """
 

@@ -1,4 +1,4 @@
-"""`weightlora show`: what a run chose, as a table, a picture, a page, JSON, or the block to paste."""
+"""`weightlora show`: what a run chose, as a table, a picture, a page, JSON, or the snippet to paste."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ Without options: a table, and the picture of the choice as RUN.png in the curren
 EPILOG = """\
 examples:
   weightlora show runs/first                        the table, and first.png here
-  weightlora show runs/first --format axolotl       the block to paste, for that tool
+  weightlora show runs/first --format axolotl       the snippet to paste, for that tool
   weightlora show runs/first --output page.html     one page with everything, which needs no network
   weightlora show runs/a runs/b --output page.html  the runs side by side
   weightlora show runs/first --output pictures      each picture as PNG and as SVG, in that directory
@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the `weightlora` parser."""
     parser = subparsers.add_parser(
         "show",
-        help="show what a run chose: table, picture, page, or the block to paste",
+        help="show what a run chose: table, picture, page, or the snippet to paste",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=HelpFormatter,
@@ -44,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="directory of a run; if you give several, they are compared")
-    add("--format", metavar="NAME", help="print the block to paste into a tool, such as peft, trl or axolotl")
+    add("--format", metavar="NAME", help="print the snippet to paste into a tool, such as peft, trl or axolotl")
     add(
         "--output",
         action="append",
@@ -138,7 +138,7 @@ def _check_together(args: argparse.Namespace) -> None:
 
     if args.format is not None and (args.json or args.output):
         other = "--json" if args.json else "--output"
-        raise ConfigError(f"--format prints the block to paste and nothing else: leave out {other}, or ask twice.")
+        raise ConfigError(f"--format prints the snippet to paste and nothing else: leave out {other}, or ask twice.")
     for path in args.output or ():
         if path.suffix and path.suffix not in KINDS:
             raise ConfigError(

@@ -68,7 +68,7 @@ class RunReport:
         log: Log entries, thinned. Each has a `step`.
         costs: Before and after the decision.
         outcome: Split -> metric -> value, of a finished run of one of the commands.
-        snippets: Tool -> the block to paste. Empty before the decision.
+        snippets: Tool -> the snippet to paste. Empty before the decision.
         settings: Setting -> value, and whether it differs from the default.
         versions: Package -> version.
         machine: The hardware, if it is known.
@@ -266,7 +266,7 @@ def _steps(selection: Selection) -> int | None:
 
 
 def _snippets(selection: Selection) -> dict[str, str]:
-    """The block for each tool; what a tool cannot express is said in its place."""
+    """The snippet for each tool; what a tool cannot express is said in its place."""
     found = {}
     for name in FORMATS:
         try:

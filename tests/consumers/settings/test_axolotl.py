@@ -1,4 +1,4 @@
-"""axolotl 0.19.0 adapts what the block for it names: its schema, its rules and its `LoraConfig`, from its files."""
+"""axolotl 0.19.0 adapts what the snippet for it names: its schema, its rules and its `LoraConfig`, from its files."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""LLaMA-Factory 0.9.5 adapts what the block for it names: its arguments and its own setup of LoRA, from its files."""
+"""LLaMA-Factory 0.9.5 adapts what the snippet for it names: its arguments and its own setup of LoRA, from its files."""
 
 import logging
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def test_llamafactory_adapts_the_chosen_modules(case, tmp_path):
 
 
 def test_more_than_the_chosen_where_names_end_others(tmp_path):
-    """As the block says."""
+    """As the snippet says."""
     selection, base = CASES["a name that ends another's"]()
     block = selection.to("llamafactory")
     assert "it may adapt them, too" in block

@@ -1,4 +1,4 @@
-"""mlx-lm adapts what the block for it names, on the CPU."""
+"""mlx-lm adapts what the snippet for it names, on the CPU."""
 
 import pytest
 import yaml

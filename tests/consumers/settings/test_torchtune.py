@@ -1,4 +1,4 @@
-"""torchtune 0.6.1 adapts what the block for it says: the types of the choice, in all layers."""
+"""torchtune 0.6.1 adapts what the snippet for it says: the types of the choice, in all layers."""
 
 import json
 import os

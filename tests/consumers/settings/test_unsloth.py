@@ -1,4 +1,4 @@
-"""Unsloth 2026.10.9 adapts what the block for it names.
+"""Unsloth 2026.10.9 adapts what the snippet for it names.
 
 Unsloth imports on a GPU only. Its rules on target modules run here from its files. What calls them is restated in
 `restated`, after models/llama.py, `FastLlamaModel.get_peft_model`, of that version.

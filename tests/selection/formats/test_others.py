@@ -57,7 +57,7 @@ def test_mlx_gets_full_names_and_the_scaling():
         "num_layers": -1,
         "lora_parameters": {"rank": 4, "scale": 4.0, "dropout": 0.0, "keys": kept},
     }
-    assert "passes over names that it does not have" in block
+    assert "skips names that it does not have" in block
 
 
 def test_mlx_has_the_language_model_of_one_with_images():

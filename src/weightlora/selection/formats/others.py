@@ -1,4 +1,4 @@
-"""Blocks of YAML for the tools with layers of their own: torchtune and mlx-lm."""
+"""Snippets of YAML for the tools with layers of their own: torchtune and mlx-lm."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ def to_mlx(selection: Any) -> str:
     if not names:
         return "\n".join(comments(*notes, "So it cannot express this choice: use another tool.")) + "\n"
     notes.append(
-        "mlx-lm passes over names that it does not have (see mlx_lm/models): compare the trainable parameters that it "
+        "mlx-lm skips names that it does not have (see mlx_lm/models): compare the trainable parameters that it "
         "prints."
     )
     lines = [

@@ -1,4 +1,4 @@
-"""Blocks of Python: PEFT's `LoraConfig`, and Unsloth's `get_peft_model`."""
+"""Snippets of Python: PEFT's `LoraConfig`, and Unsloth's `get_peft_model`."""
 
 import re
 from typing import Any

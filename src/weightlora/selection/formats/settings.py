@@ -1,4 +1,4 @@
-"""Blocks of YAML for the tools that hand them to PEFT: TRL's command line, axolotl and LLaMA-Factory."""
+"""Snippets of YAML for the tools that hand them to PEFT: TRL's command line, axolotl and LLaMA-Factory."""
 
 import re
 from collections.abc import Mapping, Sequence

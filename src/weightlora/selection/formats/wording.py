@@ -1,4 +1,4 @@
-"""Names as Python, YAML and regular expressions write them, and the comments above a block."""
+"""Names as Python, YAML and regular expressions write them, and the comments above a snippet."""
 
 import re
 from collections import Counter
@@ -77,7 +77,7 @@ def comments(*texts: str | None) -> list[str]:
 
 
 def header(selection: Any) -> str:
-    """What the block below is: how many modules of which model, chosen by which rule."""
+    """What the snippet below is: how many modules of which model, chosen by which rule."""
     model = "" if selection.model is None else f" of {quoted(selection.model)}"
     return (
         f"weightlora chose {len(selection.kept)} of {len(selection.modules)} modules{model} (rule {selection.rule})."
