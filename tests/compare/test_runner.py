@@ -1,5 +1,7 @@
 """The pool runs real processes: their progress, errors and end."""
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -55,3 +57,20 @@ def test_an_interrupt_ends_the_processes_that_run():
     with pytest.raises(KeyboardInterrupt):
         execute([long, python("import time; time.sleep(1)")], 2, interrupt, stop)
     assert time.monotonic() - since < 60
+
+
+def test_a_termination_ends_the_processes_that_run(tmp_path):
+    pid = tmp_path / "pid"
+    inner = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid()) + '.'); time.sleep(600)"
+    outer = (
+        "import sys; from weightlora.compare.runner import Process, execute; "
+        f"execute([Process('run', [sys.executable, '-c', {inner!r}])], 1, lambda *_: None)"
+    )
+    with subprocess.Popen([sys.executable, "-c", outer]) as process:
+        while not (pid.is_file() and pid.read_text().endswith(".")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait() == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text().rstrip(".")), 0)

@@ -1,12 +1,14 @@
 """A pool of processes: each run has its own process, several run at a time, and each reports its progress."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +50,7 @@ def execute(
 ) -> list[tuple[Process, str]]:
     """Run every process, `jobs` at a time, with the cores of the machine divided among them.
 
-    When this call is interrupted, the processes that still run are ended.
+    When this call is interrupted, or this process gets SIGTERM, the processes that still run are ended.
 
     Args:
         processes: What to run, in this order.
@@ -63,7 +65,7 @@ def execute(
     failures: list[tuple[Process, str]] = []
     threads = max(1, usable_cores() // jobs)
     running = _Running()
-    with ThreadPoolExecutor(jobs) as pool:
+    with _terminable(), ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(_execute_one, process, threads, running, on_step): process for process in processes}
         try:
             for future in as_completed(waiting):
@@ -76,6 +78,23 @@ def execute(
             running.end()
             raise
     return failures
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `SystemExit` at SIGTERM, which would else end this process alone, and none that it runs."""
+    if threading.current_thread() is not threading.main_thread():  # others may not set a handler
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def tell_progress(step: int, steps: int) -> None:
