@@ -85,7 +85,7 @@ def test_in_python(tmp_path: Path, package, requirement, code):
     ("command", "package", "extra"),
     [
         ("select", "rich", "train"),
-        ("train --help", "rich", "train"),
+        ("train --dry_run", "rich", "train"),
         ("compare --output_dir out", "matplotlib", "compare"),
         ("compare --output_dir out --summarize", "sklearn", "compare"),
         ("quickstart", "matplotlib", "demo"),

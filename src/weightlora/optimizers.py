@@ -26,6 +26,17 @@ def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def with_hooks(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside a wrapper. Raises a `ConfigError` if there is none: nothing would tell its steps."""
+    inner = unwrap_optimizer(optimizer)
+    if not hasattr(inner, "register_step_pre_hook"):
+        raise ConfigError(
+            f"the optimizer is a {type(inner).__name__}, which calls no hooks of torch when it steps: give WeightLora "
+            "the torch optimizer that it wraps."
+        )
+    return inner
+
+
 def check_optimizer(optimizer: Any) -> None:
     """Raise a `ConfigError` unless this is an optimizer, or a wrapper around one, that parameters can leave."""
     if not isinstance(getattr(optimizer, "param_groups", None), list):
@@ -42,11 +53,6 @@ def check_optimizer(optimizer: Any) -> None:
         raise ConfigError(
             "ZeroRedundancyOptimizer keeps its own lists of parameters, which none can leave: train with DeepSpeed "
             "(ZeRO) or FSDP2, or choose before the optimizer is built."
-        )
-    if not hasattr(unwrap_optimizer(optimizer), "register_step_pre_hook"):
-        raise ConfigError(
-            f"the optimizer is a {type(optimizer).__name__}, which calls no hooks of torch when it steps: give "
-            "WeightLora the torch optimizer that it wraps."
         )
 
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from ..adapters import LoraAdapter
 from ..adapters.surgery import disconnect_
 from ..errors import TrainingError
-from ..optimizers import unwrap_optimizer
+from ..optimizers import with_hooks
 from . import processes
 
 COMPARISONS = 2  # steps after a disconnect: a new reducer takes another path in its first step than in later ones
@@ -48,8 +48,12 @@ class Engine:
         """
 
     def optimizer_of(self, optimizer: Optimizer) -> Optimizer:
-        """The torch optimizer whose hooks run at each step, and whose first group has the learning rate."""
-        return unwrap_optimizer(optimizer)
+        """The torch optimizer whose hooks run at each step, and whose first group has the learning rate.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        return with_hooks(optimizer)
 
     def backward(self, loss: Tensor) -> None:
         """Add up gradients outside of a training step, for a probe."""
