@@ -71,6 +71,21 @@ def test_a_model_with_images_is_loaded_as_it_was_adapted(architecture, name, tas
     assert name in dict(model.named_modules())
 
 
+def test_a_task_may_have_two_classes_for_one_config(tmp_path):
+    """Funnel has: Transformers' list names both."""
+    transformers.FunnelConfig(architectures=["FunnelModel"]).save_pretrained(tmp_path)
+    base = Base(
+        LoraConfig(task_type="FEATURE_EXTRACTION"), str(tmp_path), names=["encoder.blocks.0.0.attention.q_head"]
+    )
+    assert type(base.skeleton()) is transformers.FunnelModel
+
+
+def test_a_model_with_two_language_models_is_loaded_whole(tmp_path):
+    """Transformers raises where one is asked for."""
+    transformers.MusicgenConfig(architectures=["MusicgenForConditionalGeneration"]).save_pretrained(tmp_path)
+    assert type(Base(LoraConfig(), str(tmp_path)).skeleton()) is transformers.MusicgenForConditionalGeneration
+
+
 def test_nothing_outside_transformers_is_imported_on_a_files_word(directory, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)

@@ -7,7 +7,7 @@ from recipes import LABELLED, classified, files_of, write_rows
 
 from weightlora.errors import DataError
 from weightlora.train.data import lacks_evaluation, read_splits
-from weightlora.train.reading import is_too_deep
+from weightlora.train.reading import check_json
 from weightlora.train.settings import DataArguments
 from weightlora.train.tasks import find_task
 
@@ -58,14 +58,16 @@ def test_a_name_is_no_pattern(tmp_path: Path, name: str):
     ("name", "content", "message"),
     [
         ("a::b.jsonl", b'{"text": "a", "label": 1}', "a::b.jsonl has '::', which datasets cannot read: rename it."),
-        ("a.json", b"\xef\xbb\xbf null", "a.json begins with null, which is no row: leave it out."),
-        ("a.jsonl", b'null\n{"text": "a", "label": 1}\n', "a.jsonl begins with null, which is no row: leave it out."),
+        ("a.json", b"\xef\xbb\xbf null", "a.json has null in line 1, which is no row: leave it out."),
+        ("a.json", b'[\n null,\n {"text": "a"}]', "a.json has null in line 2, which is no row: leave it out."),
+        ("a.jsonl", b'null\n{"text": "a"}\n', "a.jsonl has null in line 1, which is no row: leave it out."),
+        ("a.jsonl", b'{"text": "a"}\n' + b"null\n" * 100_000, "null in line 2, which is no row: leave it out."),
         ("a.csv", "text,label\né,1\n".encode("utf-16"), "invalid start byte; save it as UTF-8."),
         ("a.tsv", b"text,label\na,1\n", "separated by ',': save it with '\\t' between them, or as .jsonl."),
     ],
 )
 def test_a_file_that_libraries_cannot_read(tmp_path: Path, name: str, content: bytes, message: str):
-    """Arrow ends the process where a JSON file begins with null."""
+    """Arrow ends the process where a block of a JSON file begins with null."""
     (tmp_path / name).write_bytes(content)
     arguments = DataArguments(train_file=str(tmp_path / name), validation_file=str(tmp_path / name))
     with pytest.raises(DataError) as refused:
@@ -168,9 +170,10 @@ def test_deep_json_is_refused_before_arrow_reads_it(
 
 def test_brackets_in_texts_are_not_levels(tmp_path: Path):
     (rows := tmp_path / "rows.json").write_text(json.dumps([{"text": "[{" * 100 + '\\"' * 3}] * 3, indent=1))
-    assert not is_too_deep(rows)
+    check_json(rows)
     rows.write_text("[\n" * 65 + "]\n" * 65)
-    assert is_too_deep(rows)
+    with pytest.raises(DataError, match="nested more than 64 deep"):
+        check_json(rows)
 
 
 def test_bytes_that_are_no_text(world: Path, rows: Path, tmp_path: Path, refused):

@@ -164,6 +164,27 @@ def test_a_chat_that_does_not_end_with_an_answer(world: Path, rows: Path, refuse
     assert message.endswith(f"{FIRST} has nothing to learn: {why}")
 
 
+def test_a_template_of_texts_does_not_write_parts(world: Path, rows: Path, refused):
+    """Templates with `content | trim` would write the list as Python does, and it would be learned."""
+    chats = [{"messages": [{"role": "user", "content": parts("a")}, {"role": "assistant", "content": "b"}]}] * 2
+    arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
+    message = refused(*arguments, *files_of(write_rows(rows, chats)))
+    assert message.endswith(": give its content as one text.") and "does not read the parts" in message
+
+
+def test_a_template_of_parts_reads_them(world: Path, rows: Path, tmp_path: Path):
+    from weightlora.train import parse, prepare
+
+    shutil.copytree(world / "llama", tmp_path / "llama")
+    template = "{% for m in messages %}<s>{% for p in m.content %}{{ p.text }}{% endfor %}</s>{% endfor %}"
+    (tmp_path / "llama" / "chat_template.jinja").write_text(template)
+    chats = [{"messages": [{"role": r, "content": parts(t)} for r, t in (("user", "a"), ("assistant", "b"))]}] * 2
+    given = ["--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>"]
+    given += [*files_of(write_rows(rows, chats)), "--output_dir", tmp_path / "out", "--use_cpu"]
+    job = prepare(parse([*map(str, given), "--max_steps", "8"]))
+    assert "type" not in job.tokenizer.decode(job.work.train[0]["input_ids"])
+
+
 @pytest.mark.parametrize("between", ["\u2028", "\u2029", "\u0085", "\u00a0", "\ufeff"])
 def test_a_line_ends_at_a_line_feed_and_nowhere_else(world: Path, rows: Path, tmp_path: Path, between: str):
     from weightlora.train import parse, prepare

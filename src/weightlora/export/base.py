@@ -212,8 +212,9 @@ class Base:
             return False
         if type(config) not in auto._model_mapping:
             return True
-        made = auto._model_mapping[type(config)]
-        return made.config_class is not type(config) and reads_more_than_text(self.names)
+        if not reads_more_than_text(self.names):
+            return False
+        return auto._model_mapping[type(config)].config_class is not type(config)
 
     def _missing(self, error: Exception) -> ModelError:
         what = "cannot be found" if is_lost(self.name) else "cannot be loaded"
@@ -225,6 +226,8 @@ class Base:
 
 def _part_for(model_class: Any, config: Any) -> Any:
     """The config of the language model, for the class of one that is loaded alone; else the config as it is."""
+    wanted = getattr(model_class, "config_class", type(config))
+    if wanted is type(config):
+        return config
     text = config.get_text_config()
-    wanted = getattr(model_class, "config_class", None)
-    return text if text is not config and wanted is type(text) else config
+    return text if wanted is type(text) else config

@@ -14,7 +14,7 @@ import yaml
 from ..errors import ConfigError, DataError
 from ..wording import shown
 
-__all__ = ["check_columns", "check_file", "check_json", "check_name", "is_too_deep", "read_yaml"]
+__all__ = ["check_columns", "check_file", "check_json", "check_name", "read_yaml"]
 
 LARGEST = 2**20
 """Bytes of a file of settings."""
@@ -25,6 +25,7 @@ MOST, DEEPEST = 10_000, 20
 
 DEEPEST_ROW = 64
 STRING, BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?'), re.compile(rb"[\[\]{}]")
+FIRST_NULL = re.compile(b"(?:%s)?" % codecs.BOM_UTF8 + rb"\s*\[?\s*null\b")
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -57,26 +58,6 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     return _checked({} if content is None else content, what)
 
 
-def is_too_deep(path: Path) -> bool:
-    """Whether the lists and objects of a JSON or JSON Lines file are nested more than 64 deep.
-
-    Arrow cannot store them, and its parser ends the process on thousands of levels.
-    """
-    depth = 0
-    with path.open("rb") as file:
-        for line in file:
-            rest = STRING.sub(b"", line)
-            opened, closed = (rest.count(pair[:1]) + rest.count(pair[1:]) for pair in (b"[{", b"]}"))
-            if depth + opened > DEEPEST_ROW:
-                for bracket in BRACKET.findall(rest):
-                    depth = max(0, depth + (1 if bracket in b"[{" else -1))
-                    if depth > DEEPEST_ROW:
-                        return True
-            else:
-                depth = max(0, depth + opened - closed)
-    return False
-
-
 def check_file(path: Path, split: str) -> None:
     """Raise a `DataError` if there is no file for a split at this path, or if datasets cannot read from there."""
     if os.path.isdir(path):
@@ -92,13 +73,28 @@ def check_file(path: Path, split: str) -> None:
 def check_json(path: Path) -> None:
     """Raise a `DataError` for a JSON or JSON Lines file that would end the process in Arrow's parser.
 
-    That is one with too many levels, and one that begins with `null`.
+    That is one with thousands of levels (Arrow cannot store more than 64), and one with `null` as a row: it ends the
+    process where it is the first row of a block.
     """
-    if is_too_deep(path):
-        raise DataError(f"the file {path} has lists or objects that are nested more than 64 deep: flatten them.")
+    depth = 0
     with path.open("rb") as file:
-        if file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"null"):
-            raise DataError(f"the file {path} begins with null, which is no row: leave it out.")
+        head = FIRST_NULL.match(file.read(4096))
+        null = 0 if head is None else 1 + head[0].count(b"\n")
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            if number == null or (depth == 0 and line.strip() == b"null"):
+                raise DataError(f"the file {path} has null in line {number}, which is no row: leave it out.")
+            rest = STRING.sub(b"", line)
+            opened, closed = (rest.count(pair[:1]) + rest.count(pair[1:]) for pair in (b"[{", b"]}"))
+            if depth + opened > DEEPEST_ROW:
+                for bracket in BRACKET.findall(rest):
+                    depth = max(0, depth + (1 if bracket in b"[{" else -1))
+                    if depth > DEEPEST_ROW:
+                        raise DataError(
+                            f"the file {path} has lists or objects that are nested more than 64 deep: flatten them."
+                        )
+            else:
+                depth = max(0, depth + opened - closed)
 
 
 def check_columns(path: Path, settings: Mapping[str, Any]) -> None:

@@ -187,11 +187,17 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
     try:
         prompt = render(before, tools=tools, add_generation_prompt=True, return_dict=False)
         whole = render(messages, tools=tools, return_dict=False)
+        parts = [message["content"] for message in messages if isinstance(message.get("content"), list)]
+        text = render(messages, tools=tools, tokenize=False) if parts else ""
     except Exception as error:  # templates are programs, and each refuses messages in its own way
         raise DataError(
             f"the chat template cannot write the messages {shown(messages)}: {first_line(error)}; fix the row, or "
             "leave it out."
         ) from error
+    if any(str(content) in text for content in parts if content):  # as a list of Python
+        raise DataError(
+            f"the chat template does not read the parts of a message, {shown(parts[0])}: give its content as one text."
+        )
     if whole[: len(prompt)] != prompt:
         raise DataError(
             "the chat template changes the prompt when an answer is added, so the answer cannot be separated from it: "
