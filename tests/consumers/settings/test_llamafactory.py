@@ -1,4 +1,4 @@
-"""LLaMA-Factory 0.9.5 adapts what the snippet for it names: its arguments and its own setup of LoRA, from its files."""
+"""LLaMA-Factory 0.9.5 adapts what the snippet for it names: its arguments and its setup of LoRA, from its files."""
 
 import logging
 from dataclasses import dataclass
