@@ -117,18 +117,23 @@ def test_finite_gradients_of_any_kind_are_finite():
         assert not are_finite([*kinds, bad])
 
 
-def test_a_scaler_skipped_a_step_if_its_scale_differs_from_that_of_the_last_skipped_one_or_a_gradient_is_bad():
-    model, optimizer, guard = start()
+def test_a_scaler_skipped_a_step_if_it_lowers_its_scale_or_a_gradient_is_bad():
+    model, _, guard = start()
     model(torch.ones(2)).backward()
-    message = r"has not stepped since the last step\(\): call it after optimizer\.step\(\), with grad_scale=scaler"
+    message = (
+        r"has not stepped before each step\(\) .*: call it after optimizer\.step\(\), and .*, with grad_scale=scaler"
+    )
     with pytest.raises(TrainingError, match=message):
-        guard.check_skipped(None)
-    guard.check_skipped(8.0)
-    guard.check_skipped(4.0)
-    with pytest.raises(TrainingError, match=message):
-        guard.check_skipped(4.0)
-    optimizer.step()
-    assert guard.take()
-    guard.check_skipped(4.0)
+        guard.check_steps(False, None)
+    guard.check_steps(False, 8.0)
+    guard.check_steps(False, 4.0)
+    guard.check_steps(True, 2.0)
+    for stepped in (False, True):  # a micro-batch, and a call before the step: nothing was skipped
+        guard.check_steps(False, 2.0)
+        with pytest.raises(TrainingError, match=message):
+            guard.check_steps(stepped, 2.0)
+        guard.check_steps(True, 1.0)
     model.bias.grad.fill_(math.inf)
-    guard.check_skipped(4.0)  # of a scaler with a constant scale
+    for _ in range(2):
+        guard.check_steps(False, 2.0)  # of a scaler with a constant scale
+    guard.check_steps(True, 2.0)

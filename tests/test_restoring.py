@@ -12,17 +12,19 @@ from weightlora.restoring import refill, same_buffers, same_fields, same_modes, 
 
 
 class Recurrent(nn.Module):
-    """Counts its calls in a buffer, keeps a list and a tensor, and makes an attribute."""
+    """Counts its calls in a buffer, fills one that is None, keeps a list and a tensor, and makes an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(2)
         self.register_buffer("calls", torch.zeros(1))
         self.register_buffer("quantized", torch.ones(3, dtype=torch.uint8))
+        self.register_buffer("table", None)
         self.states, self.positions = [1], torch.zeros(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls = self.calls + 1
+        self.table = x
         self.states.append(2)
         self.positions += 1
         self.made = x
@@ -52,6 +54,7 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     except RuntimeError:
         assert fails
     assert model.training and not model.norm.training
+    assert model.table is None and "table" not in model.state_dict()
     assert model.calls is calls and calls == 0 and model.quantized is quantized
     assert not model.norm.running_mean.any() and model.norm.num_batches_tracked == 0
     assert model.states is states and states == [1] and model.positions is positions and not positions.any()

@@ -683,7 +683,7 @@ def test_a_step_that_no_scaler_skipped_is_missed(selection, scale):
     if scale is not None:
         selector.step(grad_scale=scale)
         model(**batch()).loss.backward()
-    with pytest.raises(TrainingError, match=r"the optimizer has not stepped since the last step\(\): call it after"):
+    with pytest.raises(TrainingError, match=r"the optimizer has not stepped before each step\(\)"):
         selector.step(grad_scale=scale)
 
 

@@ -548,15 +548,16 @@ def nan() -> None:
 def fail(directory: str) -> None:
     """One process fails in the probe, in what it does alone; then both choose in a model that does not fail."""
     found = {}
-    for case in ("reading", "loss", "NaN", "stopped", "none"):
+    odd = "\udcff" + "x" * 2**24  # a file's name that is not UTF-8, and more than a store takes
+    for case in ("reading", "odd", "loss", "NaN", "stopped", "none"):
         ddp = wrap(lora_bert(), "find_unused")
         selector = WeightLora(ddp, adamw(ddp), WeightLoraConfig(keep=3, probe_batches=3))
         spoils = rank() == 1
 
         def read(case=case, spoils=spoils):
             for step in range(3):
-                if spoils and step == 1 and case == "reading":
-                    raise OSError("no such row")
+                if spoils and step == 1 and case in ("reading", "odd"):
+                    raise OSError("no such row" if case == "reading" else odd)
                 yield step
 
         def loss(step, ddp=ddp, case=case, spoils=spoils):
@@ -568,7 +569,7 @@ def fail(directory: str) -> None:
         try:
             selector.probe(read(), loss)
         except BaseException as error:
-            found[case] = f"{type(error).__name__}: {error}"
+            found[case] = f"{type(error).__name__}: {error}"[:2000]
         else:
             found[case] = selector.kept
     (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))

@@ -47,28 +47,33 @@ class StepGuard:
         self._optimizer, self._named, self._average = optimizer, named, average
         self._stepped = False
         self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
-        self._scale: float | None = None  # of the last step, if a scaler skipped it
+        self._scale: float | None = None  # of the last step, if it was not made although its gradients are finite
         optimizer.register_step_pre_hook(self._before_step)
 
     def take(self) -> bool:
         """Whether the optimizer has stepped since the last call."""
         stepped = self._stepped and (self._skipped is None or not bool(self._skipped))
         self._stepped, self._skipped = False, None
-        self._scale = None if stepped else self._scale
         return stepped
 
-    def check_skipped(self, scale: float | None) -> None:
-        """Raise a `TrainingError` unless an AMP scaler skipped the step that was not made.
+    def check_steps(self, stepped: bool, scale: float | None) -> None:
+        """Raise a `TrainingError` unless the optimizer has stepped, or an AMP scaler skipped the step.
 
-        A scaler lowers its scale after each such step. The gradients may be finite by now: users clip them by value.
+        A skipped step may have finite gradients by now, because users clip them by value. But a scaler lowers its
+        scale after each step that it skips: if the next one has the same scale, it skipped nothing.
 
         Args:
+            stepped: Whether the optimizer has stepped since the last call.
             scale: That of the step; None if there is no scaler.
         """
-        last, self._scale = self._scale, scale
-        if scale is None or (scale == last and not self.is_spoiled()):
-            remedy = "call it after optimizer.step(), with grad_scale=scaler.get_scale() if there is a GradScaler."
-            raise TrainingError(f"the optimizer has not stepped since the last step(): {remedy}")
+        last, self._scale = self._scale, None
+        if scale is not None and not stepped and not self.is_spoiled():
+            self._scale = scale
+        if not stepped if scale is None else last is not None and scale >= last:
+            raise TrainingError(
+                "the optimizer has not stepped before each step() of the selection: call it after optimizer.step(), "
+                "and if there is a GradScaler, with grad_scale=scaler.get_scale() from before scaler.update()."
+            )
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""

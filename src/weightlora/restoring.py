@@ -36,21 +36,17 @@ def same_modes(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_buffers(model: nn.Module) -> Iterator[None]:
-    """Afterwards buffers are the same tensors with the same values, such as running statistics."""
-    before = [
-        (module, name, buffer, buffer.clone() if _is_state(buffer) else None)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    """Afterwards there are the same buffers with the same values, such as running statistics."""
+    before = [(module._buffers, copy.copy(module._buffers)) for module in model.modules()]
+    values = [(buffer, buffer.clone()) for buffer in model.buffers() if _is_state(buffer)]
     try:
         yield
     finally:
-        for module, name, buffer, value in before:
-            module._buffers[name] = buffer  # a forward pass may have put another one there
-            if value is not None:
-                with torch.no_grad():
-                    buffer.copy_(value)
+        for buffers, content in before:  # a forward pass may have put another one there, or where there was none
+            refill(buffers, content)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
 
 
 @contextlib.contextmanager

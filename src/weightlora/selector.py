@@ -192,8 +192,9 @@ class WeightLora(Described):
             return
         taken = self._rule.take(1.0 if grad_scale is None else grad_scale)
         evidence = None if taken is None else self.engine.average(taken)
-        if not self.guard.take() or evidence is None:
-            self.guard.check_skipped(grad_scale)
+        stepped = self.guard.take()
+        self.guard.check_steps(stepped and evidence is not None, grad_scale)
+        if not stepped or evidence is None:
             return
         due = budget.rounds_due(self.step_count, self.config.warmup_steps, self.config.steps, self.config.rounds)
         if self.rounds_over < due or (grad_scale is not None and not evidence.isfinite().all()):

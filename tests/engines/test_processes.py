@@ -29,6 +29,11 @@ def test_a_process_that_fails_in_the_probe_stops_the_others_at_once(tmp_path):
         "NaN": "TrainingError: the loss of batch 2 of the probe is nan: check the data.",
         "stopped": "KeyboardInterrupt: ",
     }
+    # What is odd is told as far as it can be, and does not hide the error itself.
+    assert failing.pop("odd").startswith("OSError: \udcffxxx")
+    assert other.pop("odd").startswith(
+        "TrainingError: process 1 failed in reading batch 2 of the probe (OSError: \\udcffxxx"
+    )
     assert len(failing.pop("none")) == 3 == len(other.pop("none")), "the processes can go on together"
     assert failing == own
     for case, error in own.items():

@@ -158,7 +158,7 @@ def test_the_order_of_calls_is_checked():
     model = lora_bert()
     optimizer = adamw(model)
     selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=5))
-    with pytest.raises(ValueError, match=r"optimizer has not stepped since the last step\(\)"):
+    with pytest.raises(ValueError, match=r"optimizer has not stepped before each step\(\)"):
         selector.step()
     optimizer.step()
     with pytest.raises(ValueError, match=r"no adapter has a gradient: call step\(\) after .* and before zero_grad"):

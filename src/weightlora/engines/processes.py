@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ..errors import ModelError, TrainingError
 from .digest import digest, digests_of
 
+LONGEST = 1000  # characters of another process's error; a store refuses some megabytes
+
 _PARTS = itertools.count()
 """Numbers what the processes do one by one: the same in all of them."""
 
@@ -65,14 +67,20 @@ def together(what: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        store.set(f"{part}/failed", f"process {dist.get_rank()} failed in {what} ({type(error).__name__}: {error})")
-        store.set(f"{part}/over", "")
+        why = f"{type(error).__name__}: {error}"[:LONGEST].encode(errors="backslashreplace").decode()
+        with contextlib.suppress(dist.DistError):  # the process that holds the store may have failed, too, and ended
+            store.set(f"{part}/failed", f"process {dist.get_rank()} failed in {what} ({why})")
+            store.set(f"{part}/over", "")
         raise
-    if store.add(f"{part}/done", 1) == world_size():
-        store.set(f"{part}/over", "")
-    store.wait([f"{part}/over"])
-    if store.check([f"{part}/failed"]):
-        raise TrainingError(f"{store.get(f'{part}/failed').decode()}, so all processes stop: look at its own error.")
+    try:
+        if store.add(f"{part}/done", 1) == world_size():
+            store.set(f"{part}/over", "")
+        store.wait([f"{part}/over"])
+        failed = store.get(f"{part}/failed").decode() if store.check([f"{part}/failed"]) else ""
+    except dist.DistNetworkError:
+        failed = f"the process that holds the store of the group has ended in {what}"
+    if failed:
+        raise TrainingError(f"{failed}, so all processes stop: look at its own error.")
 
 
 def check_agreement(names: list[str], model: nn.Module) -> bool:
