@@ -175,7 +175,7 @@ def test_a_link_opens_its_run(visit):
 
 
 def test_a_large_run_is_a_small_page(visit, tmp_path: Path):
-    """504 modules x 10,000 steps: the page does not grow with the steps, and is drawn."""
+    """504 modules x 10,000 steps: a row and few elements for each module, and it is drawn."""
     directory = write_run(tmp_path / "large", layers=72, steps=10_000, keep=125)
     html = render_page(read_runs([directory]))
     (tmp_path / "large.html").write_text(html, encoding="utf-8")

@@ -19,6 +19,7 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
     assert message.startswith(
         f"the label 2 in row 2 of validation {FIRST} is out of range: there are 2 classes, 0 to 1"
     )
+    assert message.endswith("Fix the row, or name all classes with --class_names.")
     assert "the label -1 in row 0" in refused(
         *classified(world, write_rows(rows, [{"text": "a", "label": -1}, *LABELLED]))
     )
