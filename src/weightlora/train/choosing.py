@@ -15,7 +15,8 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..files import append_lines, write_json, write_text
 from ..run import HISTORY, SELECTION
-from ..selection.combining import Starts, Wishes, check_wishes, combine, starts_of
+from ..selection.combining import Wishes, check_wishes, combine
+from ..selection.proportional import Start
 from .fitting import load_prepared, make_trainer
 from .methods import Prepared
 from .plan import Job
@@ -78,7 +79,7 @@ def choose(job: Job, directory: Path, watch: Watch | None = None, wishes: Wishes
 
 def _run(
     job: Job, seed: int, place: Path, watch: Watch | None, wishes: Wishes
-) -> tuple[Selection, Starts, WeightLoraConfig]:
+) -> tuple[Selection, list[Start], WeightLoraConfig]:
     """The choice at one seed, the adapters before it, and the settings of the selection."""
     arguments: Any = job.recipe.training
     arguments.seed, arguments.output_dir = seed, str(place)
@@ -87,7 +88,7 @@ def _run(
     set_seed(seed)
     prepared = load_prepared(job)
     selection = next(c for c in prepared.callbacks if isinstance(c, WeightLoraCallback))
-    starts = starts_of(find_adapters(prepared.model))
+    starts = [*map(Start.of, find_adapters(prepared.model))]
     check_wishes(selection.config, wishes, starts)
     set_seed(seed)  # dropout starts the same, however many random numbers were used
     more = () if watch is None else watch(prepared, seed)
