@@ -31,7 +31,7 @@ class HalfPerBlock(GradientProbe):
     name = "gradient-half-per-block"
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
-        relative = relative_to_blocks(evidence, [adapter.name for adapter in self._gradients.adapters])
+        relative = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
         self.score = (evidence * relative).sqrt()
 
 
@@ -42,7 +42,7 @@ class Energy(Plain):
 
     @torch.no_grad()
     def take(self, grad_scale: float) -> Tensor:
-        gradients = [adapter.factors[1].grad for adapter in self._gradients.adapters]
+        gradients = [adapter.factors[1].grad for adapter in self._adapters]
         return to_vector([torch.zeros(()) if g is None else g.norm() for g in gradients]) / grad_scale
 
 
