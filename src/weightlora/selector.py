@@ -122,11 +122,10 @@ class WeightLora(Described):
     @property
     def phase(self) -> budget.Phase:
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
-        if self.rounds_over == self.config.rounds:
+        config = self.config
+        if self.rounds_over == config.rounds:
             return "train"
-        return budget.phase_at(
-            min(self.step_count + 1, self.config.steps), self.config.warmup_steps, self.config.steps
-        )
+        return budget.phase_at(min(self.step_count + 1, config.steps), config.warmup_steps, config.steps)
 
     @property
     def omega(self) -> dict[str, float]:
@@ -239,10 +238,11 @@ class WeightLora(Described):
         self._rule.keep(keep)
         self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
-            start = {name: (rank, self.sizes[name]) for name, rank in self._start.column("start_ranks").items()}
-            how, share = (self.config.expand, self.config.expand_rank), self.rounds_over / self.config.rounds
+            start, total = self._start.column("start_ranks"), sum(self.sizes.values())
+            share = self.rounds_over / self.config.rounds
+            ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, start, share, total)
             seed = int(self.engine.agree(torch.tensor(self.config.seed))) * 1000 + self.rounds_over
-            expansion.grow_(self.adapters, *how, start, share, self.optimizer, seed)
+            expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed)
         if self.rounds_over == self.config.rounds:
             self._close()
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
