@@ -206,8 +206,6 @@ def test_no_field_may_be_of_another_type_or_out_of_bounds(states, field, value):
     [
         ({"select_steps": None}, "select_steps=None, and it must be a whole number"),
         ({"select_steps": 0.5}, "select_steps=0.5, and it must be a whole number"),
-        ({"select_steps": 10**18}, "select_steps=1000000000000000000, and it must be"),
-        ({"select_steps": 10**9, "rounds": 10**9}, "rounds=1000000000, and it must be"),
         ({"keep": 10**18}, "does not fit its adapters .* more than the model's 12"),
         ({"keep": []}, "is not valid"),
         ({"omega_lr": 10**400}, "is not valid"),
