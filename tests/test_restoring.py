@@ -1,7 +1,7 @@
 """What a look at a model changed is put back, also after an error."""
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 
 import numpy as np
 import pytest
@@ -21,12 +21,15 @@ class Recurrent(nn.Module):
         self.register_buffer("quantized", torch.ones(3, dtype=torch.uint8))
         self.register_buffer("table", None)
         self.states, self.positions = [1], torch.zeros(2)
+        self.losses = {"train": defaultdict(list)}
+        self.losses["itself"] = self.losses
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls = self.calls + 1
         self.table = x
         self.states.append(2)
         self.positions += 1
+        self.losses["train"]["loss"].append(1.0)
         self.made = x
         return self.norm(x)
 
@@ -44,8 +47,9 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     model = Recurrent()
     model.norm.eval()
     states, positions, calls, quantized = model.states, model.positions, model.calls, model.quantized
+    losses = model.losses["train"]
     try:
-        with same_modes(model), same_fields(model), same_buffers(model):
+        with same_modes(model), same_fields(model.modules()), same_buffers(model):
             model.train()
             model(torch.rand(4, 2))
             assert model.calls is not calls and model.norm.running_mean.any() and len(states) == 2
@@ -58,7 +62,7 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     assert model.calls is calls and calls == 0 and model.quantized is quantized
     assert not model.norm.running_mean.any() and model.norm.num_batches_tracked == 0
     assert model.states is states and states == [1] and model.positions is positions and not positions.any()
-    assert not hasattr(model, "made")
+    assert not hasattr(model, "made") and model.losses["train"] is losses == {}
 
 
 def test_random_numbers_come_as_if_none_had_been_drawn():

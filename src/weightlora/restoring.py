@@ -3,7 +3,8 @@
 import contextlib
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ __all__ = ["refill", "same_buffers", "same_fields", "same_modes", "same_random_n
 
 OF_TORCH = vars(nn.Module()).keys()
 """Attributes that every module has: its parameters, hooks and so on."""
+
+CONTAINERS = (dict, defaultdict, OrderedDict, list, deque)
 
 
 def refill(holder: Any, content: Any) -> None:
@@ -50,12 +53,12 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def same_fields(model: nn.Module) -> Iterator[None]:
-    """Afterwards modules have the attributes that they had, and no others; torch's own are left alone.
+def same_fields(owners: Iterable[Any]) -> Iterator[None]:
+    """Afterwards objects have the attributes that they had, and no others; those of torch's modules are left alone.
 
-    Such as how far positions were computed, or the state of a recurrence.
+    Such as how far positions were computed, the state of a recurrence, or the losses and metrics that Trainers gather.
     """
-    before = [bring_back for module in model.modules() for bring_back in _fields_of(module)]
+    before = [bring_back for owner in owners for bring_back in _fields_of(owner)]
     try:
         yield
     finally:
@@ -63,14 +66,24 @@ def same_fields(model: nn.Module) -> Iterator[None]:
             bring_back()
 
 
-def _fields_of(module: nn.Module) -> Iterator[Callable[[], object]]:
-    own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
+def _fields_of(owner: Any) -> Iterator[Callable[[], object]]:
+    own = {name: value for name, value in vars(owner).items() if name not in OF_TORCH}
+    for container in _containers(own, set()):
+        yield partial(refill, container, copy.copy(container))
     for value in own.values():
-        if type(value) in (list, dict):
-            yield partial(refill, value, copy.copy(value))
-        elif torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
+        if torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
             yield partial(_reset, value, value.clone())
-    yield partial(_put_back, vars(module), own)
+    yield partial(_put_back, vars(owner), own)
+
+
+def _containers(holder: dict[Any, Any], seen: set[int]) -> Iterator[Any]:
+    """The lists, deques and dictionaries in a dictionary, and those in its dictionaries."""
+    for value in holder.values():
+        if type(value) in CONTAINERS and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+            if isinstance(value, dict):
+                yield from _containers(value, seen)
 
 
 def _reset(tensor: Tensor, value: Tensor) -> None:

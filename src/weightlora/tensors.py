@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -79,6 +79,15 @@ def local(tensor: Tensor) -> Tensor:
         shown: Tensor = _SHOWN[tensor][0]
         return shown
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in a nest of mappings, lists and tuples."""
+    if torch.is_tensor(value):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)
 
 
 def leaves_of(value: Any) -> Iterator[Tensor]:

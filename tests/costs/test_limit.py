@@ -7,6 +7,8 @@ from functools import cache
 import pytest
 import torch
 from models import adamw, batch, lora_bert, train
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig, select
 from weightlora.costs.limit import LOOKED_AT
@@ -34,6 +36,13 @@ def run(probe: bool = True, **settings) -> WeightLora:
     if probe:
         selector.probe(LOADER)
     return selector
+
+
+def test_batches_may_be_tensors_of_which_the_largest_is_measured():
+    model = get_peft_model(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1)), LoraConfig(target_modules=["0", "1"]))
+    selector, seen = WeightLora(model, adamw(model), WeightLoraConfig(keep_memory="1GiB", select_steps=2)), set()
+    selector.probe([torch.randn(rows, 8) for rows in (2, 5, 3)], loss=lambda x: seen.add(len(x)) or model(x).mean())
+    assert seen == {5} and selector.limit.costs is not None
 
 
 @pytest.mark.parametrize(
