@@ -26,7 +26,7 @@ from .quiet import silence_bitsandbytes
 
 __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 
-COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion", "bench")
+COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion")
 DEBUG = "--debug"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -38,9 +38,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Name the commands that `--help` lists, and not the old ones, which argparse lists, too."""
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            names = [choice.dest for choice in action._choices_actions]
+            names = list(action.choices)
             self.error(f"{value!r} is not a command{nearest(value, names)}; there are {', '.join(names)}.")
         super()._check_value(action, value)
 
