@@ -60,8 +60,16 @@ def test_the_first_explanation_stays(monkeypatch):
         ("lightning", "weightlora[lightning]", "from weightlora import WeightLoraLightningCallback"),
         ("trl", "trl", "from weightlora import WeightLoraSFTTrainer"),
         ("datasets", "weightlora[train]", "from weightlora.train import prepare"),
-        ("sklearn", "weightlora[train]", "from weightlora.train.families import FAMILIES as f; f['regression'](0)"),
-        ("rouge_score", "weightlora[recipes]", "from weightlora.train.families import FAMILIES as f; f['seq2seq'](0)"),
+        (
+            "sklearn",
+            "weightlora[train]",
+            "from weightlora.train.families import find_family; find_family('regression')",
+        ),
+        (
+            "rouge_score",
+            "weightlora[recipes]",
+            "from weightlora.train.families import find_family; find_family('seq2seq')",
+        ),
         ("jinja2", "weightlora[report]", "from weightlora.report import *; render_page([read_run('run')])"),
         ("matplotlib", "weightlora[report]", "from weightlora.report import *; render_page([read_run('run')])"),
         ("matplotlib", "weightlora[report]", "from weightlora import Selection; Selection.load('run').plot()"),

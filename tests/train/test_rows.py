@@ -140,7 +140,7 @@ def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, alone)))
-    assert message.startswith("row 0 of validation (the first is row 0): the chat template cannot write the messages")
+    assert message.startswith("row 0 of train (the first is row 0): the chat template cannot write the messages")
 
 
 def parts(text: str) -> list[dict[str, str]]:
@@ -257,4 +257,4 @@ def test_a_row_without_tokens(world: Path, rows: Path, tmp_path: Path, refused, 
     place.write_text(json.dumps({**json.loads(place.read_text()), "post_processor": None}))
     given = ["--task", task, "--model", tmp_path / "llama", "--pad_token", "</s>"]
     message = refused(*given, *files_of(write_rows(rows, [row, empty])))
-    assert message.startswith(f"row 1 of validation {FIRST} is empty, and the tokenizer of this model makes no token")
+    assert message.startswith(f"row 1 of train {FIRST} is empty, and the tokenizer of this model makes no token")

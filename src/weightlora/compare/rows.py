@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from ..errors import DataError
 from ..train.arguments import Recipe
-from ..train.data import lacks_evaluation, read_splits
+from ..train.data import first_rows, lacks_evaluation, read_splits
 from ..train.families import make_work
 from ..train.labels import classes_in, names_of
 from ..train.plan import MakeWork
@@ -18,6 +18,7 @@ from ..train.settings import DataArguments
 from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
 from ..train.work import Source, Work
+from ..values import is_number
 from ..wording import shown
 
 __all__ = ["FEWEST_ROWS", "TEST", "VALIDATION", "make_for", "partition", "split_rows"]
@@ -80,8 +81,7 @@ def split_rows(
         train, tests = found.pop("train"), found
         splits = partition(train, {"validation": VALIDATION}, place) if with_validation else {"train": train}
         splits |= {"test": next(iter(tests.values()))} if len(tests) == 1 else tests
-    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in splits}
-    return {name: rows.select(range(len(rows))[: limits[name]]) for name, rows in splits.items()}, names
+    return first_rows(splits, arguments), names
 
 
 def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[str, Dataset]:
@@ -121,8 +121,7 @@ def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | N
     every = [row for rows in splits.values() for row in rows[column]]
     labels = [label for row in every for label in (row if isinstance(row, list) else [row])]
     names = all(isinstance(label, str) and label.strip() for label in labels)
-    numbers = all(isinstance(label, int | float) for label in labels)
-    if not names and not (numbers and all(label >= 0 and not isinstance(label, bool) for label in labels)):
+    if not names and not all(is_number(label) and label >= 0 for label in labels):
         return None  # the family says what is wrong
     if labels and len(set(labels)) < 2:
         raise DataError(f"all rows have the label {shown(labels[0])}, and a classifier needs at least 2 classes.")

@@ -107,7 +107,7 @@ def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(
     longer = [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}, *CHATS[0]["messages"]]
     write_rows(rows, [*CHATS, {"messages": longer}])
     message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
-    assert message.startswith("row 2 of validation (the first is row 0): the chat template changes the prompt")
+    assert message.startswith("row 2 of train (the first is row 0): the chat template changes the prompt")
 
 
 @pytest.mark.parametrize(("words", "asked"), [(1, None), (40, 8)], ids=["short prompt", "long prompt"])
