@@ -53,35 +53,39 @@ def test_top_by_parameters_takes_in_order_each_that_still_fits(drawn, budget):
             assert sum(sizes[i] for i in better if kept[i]) + sizes[j] > budget
 
 
-def test_a_smaller_one_is_taken_where_a_better_one_does_not_fit():
-    kept = top_by_parameters(vector([4.0, 3.0, 2.0, 1.0]), [6, 5, 4, 1], 10)
-    assert kept.tolist() == [True, False, True, False]
+adapters_of_k = st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 9)), min_size=1, max_size=9)
+of_two_sizes = st.lists(st.tuples(st.integers(-9, 9), st.sampled_from([2, 5])), min_size=1, max_size=8)
 
 
-def k_that_fit(drawn, k, budget):
-    """Every set of k of the drawn that fits, as index tuples."""
+def k_within(drawn: list[tuple[int, int]], data) -> tuple[torch.Tensor, list[int], int, int]:
+    """Scores, sizes, a number, and a budget that so many fit into."""
     sizes = [size for _, size in drawn]
-    return [c for c in itertools.combinations(range(len(drawn)), k) if sum(sizes[i] for i in c) <= budget]
-
-
-@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 9)), min_size=1, max_size=8), st.data())
-def test_k_within_a_budget_are_k_and_fit_whatever_their_sizes(drawn, data):
     k = data.draw(st.integers(0, len(drawn)))
-    sizes = [size for _, size in drawn]
     budget = data.draw(st.integers(sum(sorted(sizes)[:k]), sum(sizes)))
-    kept = top_k_within(vector([float(score) for score, _ in drawn]), k, sizes, budget).tolist()
-    assert sum(kept) == k and sum(itertools.compress(sizes, kept)) <= budget
+    return vector([float(score) for score, _ in drawn]), sizes, k, budget
 
 
-@given(st.lists(st.tuples(st.integers(-9, 9), st.sampled_from([2, 5])), min_size=1, max_size=8), st.data())
+@given(adapters_of_k, st.data())
+def test_k_that_fit_are_kept_and_no_exchange_of_two_would_be_better(drawn, data):
+    scores, sizes, k, budget = k_within(drawn, data)
+    mask = top_k_within(scores, k, sizes, budget)
+    total = sum(itertools.compress(sizes, mask.tolist()))
+    assert int(mask.sum()) == k and total <= budget
+    for out, into in itertools.product(mask.nonzero().flatten().tolist(), (~mask).nonzero().flatten().tolist()):
+        assert scores[into] <= scores[out] or total - sizes[out] + sizes[into] > budget
+
+
+@given(of_two_sizes, st.data())
 def test_of_two_sizes_the_best_k_that_fit_are_found(drawn, data):
-    k = data.draw(st.integers(0, len(drawn)))
-    sizes = [size for _, size in drawn]
-    budget = data.draw(st.integers(sum(sorted(sizes)[:k]), sum(sizes)))
-    scores = [float(score) for score, _ in drawn]
-    kept = top_k_within(vector(scores), k, sizes, budget).tolist()
-    best = max(sum(scores[i] for i in chosen) for chosen in k_that_fit(drawn, k, budget))
-    assert sum(itertools.compress(scores, kept)) == best
+    scores, sizes, k, budget = k_within(drawn, data)
+    every = itertools.combinations(range(len(drawn)), k)
+    best = max(float(scores[list(some)].sum()) for some in every if sum(sizes[i] for i in some) <= budget)
+    assert float(scores[top_k_within(scores, k, sizes, budget)].sum()) == best
+
+
+def test_the_room_that_exchanges_leave_is_used():
+    scores, sizes = vector([2.0, 1.0, 8.0, 2.0, 3.0, 1.0]), [147456] * 4 + [65536, 40960]
+    assert top_k_within(scores, 2, sizes, 188416).nonzero().flatten().tolist() == [2, 5]
 
 
 def test_the_exchange_that_costs_least_for_what_it_saves_is_made():

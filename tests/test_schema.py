@@ -4,10 +4,11 @@ import math
 from dataclasses import asdict
 
 import pytest
-from models import adamw, lora_bert, train
+from models import train
 from runs import run_loop
+from selections import start
 
-from weightlora import WeightLora, WeightLoraConfig
+from weightlora import WeightLoraConfig
 from weightlora.errors import StateError
 from weightlora.schema import (
     NAME,
@@ -37,6 +38,7 @@ def test_the_states_of_a_run_pass(values):
     ("changes", "message"),
     [
         ({"names": None}, "the state's 'names' is None, and must be a list"),
+        ({"step_count": True}, "the state's 'step_count' is True, and must be a int"),
         (
             {"sizes": [10**20] * 12},
             "entry 0 of the state's 'sizes' is 100000000000000000000, and must be a whole number",
@@ -123,10 +125,8 @@ def test_steps_and_rounds_have_a_largest_number(name, most):
 
 
 def test_rounds_are_counted_from_the_end_of_the_warm_up():
-    model = lora_bert()
-    optimizer = adamw(model)
     settings = {"selection": "stoiht", "omega_lr": 1.0, "warmup_steps": 2, "rounds": 2, "keep": 3, "select_steps": 6}
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**settings))
+    model, optimizer, selector = start(**settings)
     for step, over in enumerate((0, 0, 0, 1, 1, 2)):
         train(model, optimizer, selector, start=step)
         state = selector.state_dict()
@@ -149,9 +149,7 @@ def test_those_that_wait_to_leave_have_lost(values):
 
 def of(steps: int = 0, **settings) -> dict:
     """The state of a run of its own, after so many steps."""
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**settings))
+    model, optimizer, selector = start(**settings)
     train(model, optimizer, selector, steps=steps)
     return selector.state_dict()
 
@@ -169,10 +167,8 @@ def test_no_round_is_over_before_the_first_step():
 
 @pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 def test_a_choice_that_is_made_within_the_warm_up_moves_gates():
-    model = lora_bert()
-    optimizer = adamw(model)
-    config = WeightLoraConfig(selection="stoiht", constraint="simplex", warmup_steps=3, keep=3, select_steps=6)
-    selector = WeightLora(model, optimizer, config)
+    settings = {"selection": "stoiht", "constraint": "simplex", "warmup_steps": 3, "keep": 3, "select_steps": 6}
+    model, optimizer, selector = start(**settings)
     train(model, optimizer, selector, steps=2)
     selector.finish()
     state = selector.state_dict()

@@ -135,6 +135,18 @@ def test_the_largest_of_the_first_batches_is_measured():
     assert LOOKED_AT == 4 and set(seen) == {7}
 
 
+def test_batches_that_only_the_probe_reads_are_not_measured():
+    seen = []
+
+    def loss(one):
+        seen.append(len(one["labels"]))
+        return selector.model(**one).loss
+
+    selector = run(probe=False, keep_memory="1GiB", selection="gradient", probe_batches=6)
+    selector.probe([batch(size=size) for size in (2, 7, 3, 5, 9, 4)], loss)
+    assert seen.count(7) > 1 and seen.count(9) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

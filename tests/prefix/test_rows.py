@@ -107,6 +107,14 @@ def test_calls_that_are_not_about_single_examples_give_the_reason(call, why):
     assert isinstance(found, str) and re.search(why, found)
 
 
+def test_a_row_in_which_a_text_of_one_token_comes_first_is_packed_too():
+    """Its positions do not fall anywhere."""
+    call = {"input_ids": IDS, "position_ids": torch.tensor([[0, 0, 1, 2, 3], [0, 1, 2, 3, 4]])}
+    found = rows_of(inspect.signature(forward), (), call, use_cache=True)
+    assert isinstance(found, str) and found.startswith("texts that are packed into a row see each other")
+    assert not isinstance(rows_of(inspect.signature(forward), (), call, use_cache=False), str)
+
+
 def test_an_argument_that_is_switched_off_is_a_part_of_the_key():
     plain = rows(input_ids=IDS)
     assert rows(input_ids=IDS, is_causal=False).keys != plain.keys

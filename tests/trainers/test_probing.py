@@ -6,8 +6,8 @@ from collections import defaultdict
 
 import pytest
 import torch
-from loops import make_trainer, samples
-from models import adamw, batch, lora_bert
+from loops import make_trainer
+from models import adamw, batch, lora_bert, samples
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 

@@ -3,7 +3,7 @@
 import pytest
 from benchmarks.figures.headroom import draw_headroom
 from pictures import PNG, labels, means, texts
-from processes import nursery
+from processes import fork_server
 
 from weightlora.errors import DataError
 
@@ -44,4 +44,4 @@ def test_matplotlib_loads_when_something_is_drawn_and_pyplot_never(tmp_path):
         "import sys; from benchmarks.figures.headroom import draw_headroom; print('matplotlib' in sys.modules)\n"
         f"draw_headroom('t', [0.5, 0.6], {{}}, {str(tmp_path / 'a.png')!r}); print('matplotlib.pyplot' in sys.modules)"
     )
-    assert nursery().run("-c", code).stdout.split() == ["False", "False"]
+    assert fork_server().run("-c", code).stdout.split() == ["False", "False"]
