@@ -51,9 +51,10 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_fields(model: nn.Module) -> Iterator[None]:
-    """Afterwards modules have the attributes that they had, and no others; torch's own are left alone.
+    """Afterwards modules have the parts and the attributes that they had, and no others; torch's own are left alone.
 
-    Such as how far positions were computed, or the state of a recurrence.
+    Such as how far positions were computed, the state of a recurrence, or BigBird's attention, which a short batch
+    replaces by another one.
     """
     before = [bring_back for module in model.modules() for bring_back in _fields_of(module)]
     try:
@@ -64,6 +65,7 @@ def same_fields(model: nn.Module) -> Iterator[None]:
 
 
 def _fields_of(module: nn.Module) -> Iterator[Callable[[], object]]:
+    yield partial(refill, module._modules, copy.copy(module._modules))
     own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
     for value in own.values():
         if type(value) in (list, dict):
