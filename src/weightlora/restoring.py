@@ -16,6 +16,9 @@ __all__ = ["refill", "same_buffers", "same_fields", "same_modes", "same_random_n
 OF_TORCH = vars(nn.Module()).keys()
 """Attributes that every module has: its parameters, hooks and so on."""
 
+HELD_BY_TORCH = OF_TORCH - {"_parameters", "_buffers"}
+"""Where these are dictionaries, they hold the parts of a module and its hooks."""
+
 
 def refill(holder: Any, content: Any) -> None:
     """Give a list, a deque, a set or a dictionary the content that it had."""
@@ -51,10 +54,11 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_fields(model: nn.Module) -> Iterator[None]:
-    """Afterwards modules have the parts and the attributes that they had, and no others; torch's own are left alone.
+    """Afterwards modules have the parts, hooks and attributes that they had, and no others.
 
-    Such as how far positions were computed, the state of a recurrence, or BigBird's attention, which a short batch
-    replaces by another one.
+    Such as how far positions were computed, the state of a recurrence, BigBird's attention, which a short batch
+    replaces by another one, or the hooks by which Transformers captures hidden states, with its note that they are
+    there. Parameters, which engines exchange, and torch's other attributes are left alone.
     """
     before = [bring_back for module in model.modules() for bring_back in _fields_of(module)]
     try:
@@ -65,7 +69,9 @@ def same_fields(model: nn.Module) -> Iterator[None]:
 
 
 def _fields_of(module: nn.Module) -> Iterator[Callable[[], object]]:
-    yield partial(refill, module._modules, copy.copy(module._modules))
+    for name, value in vars(module).items():
+        if name in HELD_BY_TORCH and isinstance(value, dict):
+            yield partial(refill, value, copy.copy(value))
     own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
     for value in own.values():
         if type(value) in (list, dict):
