@@ -14,6 +14,7 @@ from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
 from ..loaders import same_batches
 from ..probe import Loss, check_loss, own_loss, sparing, undisturbed
+from ..restoring import same_random_numbers
 from ..values import to_bytes
 from .frontier import describe_choice, in_words
 from .measuring import measure
@@ -130,7 +131,7 @@ class CostLimit:
             ConfigError: Nothing that the settings allow fits into the bound.
             DataError: There is no batch, or it gives no loss.
         """
-        with same_batches(batches):
+        with same_random_numbers(model), same_batches(batches):
             looked_at = list(islice(batches, max(LOOKED_AT, number)))
         if self.costs is not None:
             return looked_at
