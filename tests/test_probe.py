@@ -125,7 +125,8 @@ def test_the_optimizer_holds_survivors_alone_from_its_first_step():
     assert not selector.optimizer.state
 
 
-def test_nothing_but_the_adapters_changes():
+@pytest.mark.parametrize("settings", [{}, {"keep_memory": "1GiB"}], ids=["gradient", "memory"])
+def test_nothing_but_the_adapters_changes(settings):
     model = lora_bert(dropout=0.1)
     model.base_model.model.bert.embeddings.eval()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -133,7 +134,7 @@ def test_nothing_but_the_adapters_changes():
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
 
-    selector_for(model, keep=12).probe(noisy(batch(step) for step in range(2)))
+    selector_for(model, keep=12, **settings).probe(noisy(batch(step) for step in range(2)))
     assert random.getstate() == states[0] and np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
@@ -141,6 +142,16 @@ def test_nothing_but_the_adapters_changes():
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     assert not any(module._forward_hooks for module in model.modules()), "or backward would go on to the embeddings"
+
+
+def test_hidden_states_are_captured_once_after_a_probe_that_captured_them():
+    """As models with images do in each forward pass: they take a hidden state of their vision tower by its number."""
+    model, expected = lora_bert(), lora_bert()(**batch(), output_hidden_states=True).hidden_states
+    selector_for(model, keep=12).probe([batch()], loss=lambda one: model(**one, output_hidden_states=True).loss)
+    found = model(**batch(), output_hidden_states=True).hidden_states
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 def noisy(batches):

@@ -12,11 +12,15 @@ from weightlora.restoring import refill, same_buffers, same_fields, same_modes, 
 
 
 class Recurrent(nn.Module):
-    """Counts its calls in a buffer, fills one that is None, keeps a list and a tensor, and makes an attribute."""
+    """Counts its calls in a buffer, fills one that is None, keeps a list and a tensor, makes an attribute and a part.
+
+    It also replaces a part, as BigBird does with its attention in a short batch, and adds a hook, as Transformers
+    does where hidden states are asked for.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(2)
+        self.norm, self.attention = nn.BatchNorm1d(2), nn.Linear(2, 2)
         self.register_buffer("calls", torch.zeros(1))
         self.register_buffer("quantized", torch.ones(3, dtype=torch.uint8))
         self.register_buffer("table", None)
@@ -31,6 +35,8 @@ class Recurrent(nn.Module):
         self.positions += 1
         self.losses["train"]["loss"].append(1.0)
         self.made = x
+        self.attention, self.added = nn.Identity(), nn.Identity()
+        self.norm.register_forward_hook(lambda *args: None, with_kwargs=True)
         return self.norm(x)
 
 
@@ -48,6 +54,7 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     model.norm.eval()
     states, positions, calls, quantized = model.states, model.positions, model.calls, model.quantized
     losses = model.losses["train"]
+    parts = [*model.named_children()]
     try:
         with same_modes(model), same_fields(model.modules()), same_buffers(model):
             model.train()
@@ -63,6 +70,8 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     assert not model.norm.running_mean.any() and model.norm.num_batches_tracked == 0
     assert model.states is states and states == [1] and model.positions is positions and not positions.any()
     assert not hasattr(model, "made") and model.losses["train"] is losses == {}
+    assert [*model.named_children()] == parts
+    assert not model.norm._forward_hooks and not model.norm._forward_hooks_with_kwargs
 
 
 def test_random_numbers_come_as_if_none_had_been_drawn():

@@ -18,6 +18,10 @@ OF_TORCH = vars(nn.Module()).keys()
 """Attributes that every module has: its parameters, hooks and so on."""
 
 CONTAINERS = (dict, defaultdict, OrderedDict, list, deque)
+"""Of these, the content comes back."""
+
+HELD_BY_TORCH = OF_TORCH - {"_parameters", "_buffers"}
+"""Where these are dictionaries, they hold the parts of a module and its hooks."""
 
 
 def refill(holder: Any, content: Any) -> None:
@@ -54,9 +58,11 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_fields(owners: Iterable[Any]) -> Iterator[None]:
-    """Afterwards objects have the attributes that they had, and no others; those of torch's modules are left alone.
+    """Afterwards objects have the attributes that they had, and no others; modules their parts and hooks, too.
 
-    Such as how far positions were computed, the state of a recurrence, or the losses and metrics that Trainers gather.
+    Such as the state of a recurrence, the losses and metrics that Trainers gather, BigBird's attention, which a short
+    batch replaces by another one, or the hooks by which Transformers captures hidden states, with its note that they
+    are there. Parameters, which engines exchange, and torch's other attributes are left alone.
     """
     before = [bring_back for owner in owners for bring_back in _fields_of(owner)]
     try:
@@ -67,6 +73,9 @@ def same_fields(owners: Iterable[Any]) -> Iterator[None]:
 
 
 def _fields_of(owner: Any) -> Iterator[Callable[[], object]]:
+    for name, value in vars(owner).items():
+        if name in HELD_BY_TORCH and isinstance(value, dict):
+            yield partial(refill, value, copy.copy(value))
     own = {name: value for name, value in vars(owner).items() if name not in OF_TORCH}
     for container in _containers(own, set()):
         yield partial(refill, container, copy.copy(container))

@@ -14,6 +14,7 @@ from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
 from ..loaders import same_batches
 from ..probe import Loss, check_loss, undisturbed
+from ..restoring import same_random_numbers
 from ..tensors import tensors_in
 from ..values import to_bytes
 from .frontier import describe_choice, in_words
@@ -131,12 +132,11 @@ class CostLimit:
             ConfigError: Nothing that the settings allow fits into the bound.
             DataError: There is no batch, or it gives no loss.
         """
-        with same_batches(batches):
+        with same_random_numbers(model), same_batches(batches):
             looked_at = list(islice(batches, max(LOOKED_AT, number)))
         if self.costs is not None:
             return looked_at
-        entries = lambda one: sum(tensor.numel() for tensor in tensors_in(one))  # noqa: E731
-        batch = max(looked_at[:LOOKED_AT], key=entries, default=None)
+        batch = max(looked_at[:LOOKED_AT], key=_entries, default=None)
         if batch is None:
             raise DataError(f"{self._setting} got no batch to measure a step with: give at least one.")
         remedy = "give batches with labels, or probe(batches, loss=...)"
@@ -161,3 +161,8 @@ class CostLimit:
             f"{self._setting}={given!r} is too small: a step with {what} takes {costs.shown(least)}. Raise it"
             f"{'' if self._number in (None, 1) else ', or keep fewer'}."
         )
+
+
+def _entries(batch: Any) -> int:
+    """Entries of the tensors in a batch."""
+    return sum(tensor.numel() for tensor in tensors_in(batch))
