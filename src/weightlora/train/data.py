@@ -186,14 +186,15 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
 def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
     for path in paths:
         check_file(path, split)
-        if path.suffix not in BUILDERS:
+        if path.suffix.lower() not in BUILDERS:
             raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
-        if BUILDERS[path.suffix][0] == "json":
+        if BUILDERS[path.suffix.lower()][0] == "json":
             check_json(path)
-    builder, settings = BUILDERS[paths[0].suffix]
+    ending = paths[0].suffix.lower()
+    builder, settings = BUILDERS[ending]
     for path in paths if builder == "csv" else ():
         check_columns(path, settings)
-    nested = paths[0].suffix == ".json" and _is_nested(paths[0])
+    nested = ending == ".json" and _is_nested(paths[0])
     if nested:
         settings = {**settings, "field": "data"}
     named = [glob.escape(str(path)) for path in paths]  # datasets takes names for patterns, which match other files
