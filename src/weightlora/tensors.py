@@ -128,11 +128,15 @@ def shards(tensor: Tensor) -> int:
 
 @contextlib.contextmanager
 def unchanged_weights(model: nn.Module) -> Iterator[None]:
-    """Raise a `ModelError` afterwards if parameters have other values: RWKV rescales its weights when it trains."""
+    """Raise a `ModelError` afterwards if parameters have other values: RWKV rescales its weights when it trains.
+
+    Parameters that are empty at one of the two times are not compared: ZeRO 3 empties and refills them.
+    """
     before = [(name, p, _sample(p)) for name, p in model.named_parameters() if not p.is_meta]
     yield
     for name, parameter, sample in before:
-        if not torch.equal(_sample(parameter), sample):
+        now = _sample(parameter)
+        if sample.numel() and now.numel() and not torch.equal(now, sample):
             raise ModelError(
                 f"the forward pass changed the frozen weight {name!r}, which cannot be put back: load the model "
                 "again, and run one batch in training mode before you choose."
