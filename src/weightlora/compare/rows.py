@@ -32,7 +32,8 @@ GROUP_BY = ("context", "source", "text", "prompt", "tokens", "messages")
 def make_for(split: str, with_validation: bool) -> MakeWork:
     """What `weightlora.train.prepare` takes as `make`: the work with one of the splits of `split_rows` to evaluate on.
 
-    The rows are read and tokenized once for all runs of the same data arguments.
+    The rows are read and tokenized once for all runs of the same data arguments, those of the other splits, too: a row
+    that does not fit is an error before the first run.
 
     Args:
         split: `"test"` or `"validation"`.
@@ -44,9 +45,15 @@ def make_for(split: str, with_validation: bool) -> MakeWork:
         if (key := repr(recipe.data)) not in made:
             task = find_task(recipe.data.task)
             splits, names = split_rows(recipe.data, task, recipe.model.cache_dir, with_validation)
-            wanted = {name: rows for name, rows in splits.items() if (name == "validation") == (split == "validation")}
             arguments = replace(recipe.data, class_names=recipe.data.class_names or names)
-            made[key] = make_work(Source(task, arguments, {"train": splits["train"], **wanted}, tokenizer, config))
+            work = make_work(Source(task, arguments, splits, tokenizer, config))
+            every = work.evaluation
+            wanted = [name for name in every if (name == "validation") == (split == "validation")]
+            made[key] = replace(
+                work,
+                evaluation={name: every[name] for name in wanted},
+                aside={name: rows for name, rows in every.items() if name not in wanted},
+            )
         return made[key]
 
     return make

@@ -154,7 +154,7 @@ def _plan(
     plan = Plan(
         model=name,
         parameters=parameters,
-        rows={"train": len(work.train), **{split: len(rows) for split, rows in work.evaluation.items()}},
+        rows={split: len(rows) for split, rows in {"train": work.train, **work.aside, **work.evaluation}.items()},
         adapters=adapters,
         keep=keep,
         trainable=(_size(before), None if measured else _size(after)),

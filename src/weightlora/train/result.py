@@ -50,7 +50,7 @@ class Result:
         wall_seconds: Time of loading, training and evaluation.
         versions: Package -> version.
         machine: Description of the hardware.
-        commit: Commit of the code, if it is a git checkout.
+        commit: Commit of the code, if git tracks it.
         plan: What was planned before the model loaded (`weightlora.train.plan.Plan`).
         evidence: What a study recorded while training.
         classes: Names of the classes of the head, class 0 first. An adapter has no config that names them.

@@ -64,6 +64,7 @@ class Work:
         generates: Whether metrics are of generated text.
         forced: `preprocess` and `metrics` of a second evaluation that generates nothing: the model predicts each token
             of the right text from the ones before it. That gives `held_out_loss` where `generates`.
+        aside: Tokenized rows by split that only other runs are evaluated on.
     """
 
     auto_class: str
@@ -79,6 +80,7 @@ class Work:
     label_names: Sequence[str] = ("labels",)
     generates: bool = False
     forced: tuple[Preprocess, Metrics] | None = None
+    aside: Mapping[str, Dataset] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -140,7 +142,7 @@ def check_tokens(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) ->
     if size is None or len(tokenizer) <= size:
         return
     pad: Any = tokenizer.pad_token_id
-    splits = (work.train, *work.evaluation.values())
+    splits = (work.train, *work.evaluation.values(), *work.aside.values())
     token = max(pad, max(max(ids, default=0) for rows in splits for ids in rows["input_ids"]))
     if token >= size:
         remedy = (
