@@ -74,6 +74,15 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     assert not model.norm._forward_hooks and not model.norm._forward_hooks_with_kwargs
 
 
+def test_hooks_by_which_an_engine_saves_stay():
+    """FSDP2 adds them in its first pass, and not again."""
+    model = nn.Linear(2, 2)
+    with same_fields(model.modules()):
+        model.register_state_dict_pre_hook(lambda *args: None)
+        model.register_load_state_dict_pre_hook(lambda *args: None)
+    assert len(model._state_dict_pre_hooks) == len(model._load_state_dict_pre_hooks) == 1
+
+
 def test_random_numbers_come_as_if_none_had_been_drawn():
     def drawn() -> list[float]:
         return [random.random(), np.random.random(), torch.rand(1).item()]

@@ -258,6 +258,10 @@ def sharded(rules: str, directory: str, unused: str) -> None:
             optimizer.zero_grad()
             entry["losses"].append(loss.item())
         entry |= {"bytes_after": shard_bytes(model), "kept": selector.kept}
+        model.eval()
+        with torch.no_grad():
+            model(**share(0))  # leaves what the outermost unit holds whole, until something needs its parts
+        entry["saved_whole"] = [name for name, value in model.state_dict().items() if not hasattr(value, "to_local")]
         found[name] = entry | {"scores": list(selector.scores.values())}
     model = lora_bert()
     for layer in model.base_model.model.bert.encoder.layer:

@@ -20,8 +20,8 @@ OF_TORCH = vars(nn.Module()).keys()
 CONTAINERS = (dict, defaultdict, OrderedDict, list, deque)
 """Of these, the content comes back."""
 
-HELD_BY_TORCH = OF_TORCH - {"_parameters", "_buffers"}
-"""Where these are dictionaries, they hold the parts of a module and its hooks."""
+HELD_BY_TORCH = {name for name in OF_TORCH - {"_parameters", "_buffers"} if "state_dict" not in name}
+"""Where these are dictionaries, they hold the parts of a module and the hooks of its passes."""
 
 
 def refill(holder: Any, content: Any) -> None:
@@ -62,7 +62,8 @@ def same_fields(owners: Iterable[Any]) -> Iterator[None]:
 
     Such as the state of a recurrence, the losses and metrics that Trainers gather, BigBird's attention, which a short
     batch replaces by another one, or the hooks by which Transformers captures hidden states, with its note that they
-    are there. Parameters, which engines exchange, and torch's other attributes are left alone.
+    are there. Parameters, which engines exchange, torch's other attributes, and hooks of `state_dict()`, which FSDP2
+    adds once, in its first pass, are left alone. A backward pass has to be over: tensors are restored in place.
     """
     before = [bring_back for owner in owners for bring_back in _fields_of(owner)]
     try:

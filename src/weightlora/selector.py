@@ -22,7 +22,7 @@ from .errors import StateError
 from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
-from .probe import Loss, gather
+from .probe import Loss, look
 from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
@@ -161,12 +161,7 @@ class WeightLora(Described):
         """
         if self.phase == "train":
             return
-        number = self.config.probe_batches * per_step
-        if self.limit is not None:
-            batches = self.limit.measure(self.model, self.adapters, batches, loss, number)
-        if self._rule.probes or self.limit is None:
-            gather(self.model, self.adapters, self._rule, self.engine, batches, loss, number)
-            self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
+        look(self, batches, loss, per_step)
         if self.config.steps == 0:
             self.finish()
 
