@@ -285,7 +285,7 @@ def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
 
 def test_a_run_that_has_not_begun_has_seen_nothing():
     adapters = find_adapters(lora_bert())
-    state = State.at_start({"keep": 3}, adapters)
+    state = State.at_start(WeightLoraConfig(keep=3), adapters)
     assert (state.step_count, state.round, state.waiting, state.costs) == (0, 0, [], None)
     assert state.omega == [1.0] * 12 and state.scores == [0.0] * 12
     assert state.names == [adapter.name for adapter in adapters] and state.kinds == ["module"] * 12

@@ -48,17 +48,6 @@ def check_fresh(adapters: list[LoraAdapter]) -> None:
             )
 
 
-def look(selector: Any, batches: Iterable[Any], loss: Loss | None, per_step: int) -> None:
-    """All of `WeightLora.probe()` but the choice: the model keeps its adapters."""
-    of_model, number = (selector.model, selector.adapters), selector.config.probe_batches * per_step
-    if selector.limit is not None:
-        batches = selector.limit.measure(*of_model, batches, loss, number)
-    if selector._rule.probes or selector.limit is None:
-        gather(*of_model, selector._rule, selector.engine, batches, loss, number)
-        scores = [*selector.scores.values()]
-        selector._record({"step": 0, "phase": "select", "active": len(scores), "score": scores})
-
-
 def gather(
     model: nn.Module,
     adapters: list[LoraAdapter],

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import partial
 from itertools import compress
 from typing import Any
@@ -22,14 +21,12 @@ from .errors import StateError
 from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
-from .probe import Loss, look
+from .probe import Loss, gather
 from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State
 from .summary import Described
-
-logger = logging.getLogger(__name__)
 
 
 class WeightLora(Described):
@@ -95,7 +92,7 @@ class WeightLora(Described):
         self.adapter_name = self.adapters[0].adapter_name
         check_resumes(saved, self.config, self.adapters)  # before anything is attached
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
-        start = self._start = saved or State.at_start(asdict(self.config), self.adapters)
+        start = self._start = saved or State.at_start(self.config, self.adapters)
         self.names, self.kinds, self.sizes = list(start.names), start.column("kinds"), start.column("sizes")
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
@@ -116,8 +113,8 @@ class WeightLora(Described):
         warn_of_unsaved(self.model)
         if self.run is not None:
             self.run.begin(self)
-        if self.config.steps == 0 and not self.needs_probe:
-            self.finish()
+        if not self.needs_probe:
+            self.advance()
 
     @property
     def phase(self) -> budget.Phase:
@@ -161,9 +158,16 @@ class WeightLora(Described):
         """
         if self.phase == "train":
             return
-        look(self, batches, loss, per_step)
-        if self.config.steps == 0:
-            self.finish()
+        self.look(batches, loss, self.config.probe_batches * per_step)
+        self.advance()
+
+    def look(self, batches: Iterable[Any], loss: Loss | None, number: int) -> None:
+        """The first half of `probe()`: read the gradients of so many batches, and measure steps where that is due."""
+        if self.limit is not None:
+            batches = self.limit.measure(self.model, self.adapters, batches, loss, number)
+        if self._rule.probes or self.limit is None:
+            gather(self.model, self.adapters, self._rule, self.engine, batches, loss, number)
+            self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
 
     def step(self, grad_scale: float | None = None) -> None:
         """Record what one optimizer step says about each adapter; at the end of a round, remove adapters.
@@ -205,7 +209,7 @@ class WeightLora(Described):
             self.run.record(self, entry)
 
     def advance(self) -> None:
-        """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
+        """The second half of `step()` and `probe()`: at the end of a round, disconnect and expand, or finish."""
         due = budget.rounds_due(self.step_count, self.config.warmup_steps, self.config.steps, self.config.rounds)
         while self.rounds_over < due:
             self._decide()
@@ -246,7 +250,7 @@ class WeightLora(Described):
         surgery.free_inputs_(self.model)
         self.engine.rewire_(self.model)
         self._record({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
-        logger.info(self.summary().text)
+        logging.getLogger(__name__).info(self.summary().text)
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters with the largest scores that the present round's budget keeps."""

@@ -14,7 +14,6 @@ from torch.utils.data import IterableDataset
 
 from ..errors import ConfigError
 from ..loaders import same_batches
-from ..probe import look
 from ..restoring import same_buffers, same_fields, same_random_numbers
 from ..selector import WeightLora
 
@@ -62,8 +61,8 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
 
     _check_can_be_read_again(selector, loader)
     with same_fields([trainer]), _without(trainer, "log"):
-        look(selector, loader, loss, trainer.args.gradient_accumulation_steps)
-    _choose(selector)
+        selector.look(loader, loss, selector.config.probe_batches * trainer.args.gradient_accumulation_steps)
+    selector.advance()  # outside of what is put back, because adapters leave now
 
 
 def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
@@ -109,10 +108,10 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
     try:
         # Around all of it, because backward reads what the forward pass left.
         with same_fields([module]), same_buffers(module), same_metrics(module), _without(module, "log", "log_dict"):
-            look(selector, loader, loss, trainer.accumulate_grad_batches)
+            selector.look(loader, loss, selector.config.probe_batches * trainer.accumulate_grad_batches)
     finally:
         module.zero_grad(set_to_none=True)
-    _choose(selector)
+    selector.advance()  # outside of what is put back, because adapters leave now
 
 
 def _check_can_be_read_again(selector: WeightLora, loader: Any) -> None:
@@ -133,12 +132,6 @@ def _check_can_be_read_again(selector: WeightLora, loader: Any) -> None:
             f"before training does. If training would miss them, {remedy}, or start from the beginning in __iter__.",
             stacklevel=2,
         )
-
-
-def _choose(selector: WeightLora) -> None:
-    """Outside of what is put back after the probe, because adapters leave now."""
-    if selector.config.steps == 0:
-        selector.finish()
 
 
 @contextlib.contextmanager
