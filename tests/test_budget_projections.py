@@ -96,6 +96,14 @@ def test_the_exchange_that_costs_least_for_what_it_saves_is_made():
     # 4.0 for 1.0 costs 3 and saves 6, 3.0 for 1.0 costs 2 and saves 2. What is saved too much then buys 4.0 for 3.0.
     assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [7, 3, 1], 7).tolist() == [False, True, True]
     assert top_k_within(vector([4.0, 3.0, 1.0]), 2, [7, 3, 1], 8).tolist() == [True, False, True]
+    # 9.0 for 4.0 costs 5 and saves 4. That 6.0 for 4.0 costs 2 does not help, because it saves 1.
+    assert top_k_within(vector([9.0, 6.0, 0.0, 0.0, 4.0]), 2, [7, 4, 1, 1, 3], 8).tolist() == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 values = st.lists(st.floats(-100, 100) | st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=12)

@@ -1,11 +1,17 @@
 """The score of the probe by hand: L1 norms of gradients, relative to the block."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from models import adamw, batch, lora_bert
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from weightlora import WeightLoraConfig
 from weightlora.adapters import find_adapters
+from weightlora.gradients import draws_for
 from weightlora.layers import relative_to_blocks
 from weightlora.rules.gradient import GradientProbe
 from weightlora.tensors import forget_whole_, note_whole_
@@ -50,6 +56,31 @@ def test_an_adapter_without_gradients_has_no_norm(probed):
         factor.grad = None
     found = taken(rule)
     assert found[4] == 0 and (found > 0).sum() == 11
+
+
+def test_what_never_ran_is_unseen(probed):
+    _, rule = probed
+    evidence = taken(rule)
+    evidence[4] = 0
+    rule.update(evidence, 1, lambda score: score > 0)
+    assert rule.unseen().tolist() == [index == 4 for index in range(12)]
+
+
+def test_a_closed_rule_holds_no_layer():
+    model = lora_bert()
+    adapters = find_adapters(model)
+    rule = GradientProbe(adapters, adamw(model), WeightLoraConfig(selection="gradient", keep=3))
+    held = weakref.ref(adapters[0].layer)
+    rule.close()
+    del model, adapters
+    gc.collect()
+    assert held() is None
+
+
+@pytest.mark.parametrize(("rank", "draws"), [(8, 8), (13, 4), (64, 1), (65, 1)])
+def test_all_draws_of_an_a_have_64_rows_at_most(rank, draws):
+    model = get_peft_model(nn.Sequential(nn.Linear(128, 4)), LoraConfig(r=rank, target_modules=["0"]))
+    assert draws_for(find_adapters(model)[0], GradientProbe.rows) == draws
 
 
 def test_a_part_of_a_factor_stands_for_all_of_its_parts(probed):

@@ -10,12 +10,12 @@ from .handles import LoraAdapter
 
 
 class Allows(NamedTuple):
-    removal: bool
     gates: bool  # the forward pass calls lora_A as a module, and without B A x nothing of the adapter is left
     growth: bool  # the factors have plain LoRA's shapes, nothing else has the rank's, and new directions would train
+    removal: bool = True  # of all that are known; other variants allow nothing
 
 
-NOTHING, PLAIN = Allows(removal=False, gates=False, growth=False), Allows(removal=True, gates=True, growth=True)
+PLAIN = Allows(gates=True, growth=True)
 VARIANTS = {
     "": PLAIN,
     "ALoraLinear": PLAIN,
@@ -65,5 +65,6 @@ def refuse(adapters: Iterable[LoraAdapter], need: Literal["removal", "gates", "g
     """
     what, remedy = REASONS[need]
     for adapter in adapters:
-        if not getattr(VARIANTS.get(adapter.variant, NOTHING), need):
+        allows = VARIANTS.get(adapter.variant)
+        if allows is None or not getattr(allows, need):
             raise ModelError(f"adapter {adapter.name!r} is of a kind {what} ({adapter.variant}): {remedy}.")

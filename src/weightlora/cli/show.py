@@ -180,7 +180,7 @@ def write_all(contents: dict[Path, bytes]) -> list[Path]:
     """Write the files. If one cannot be written, those that are new are taken away again.
 
     Raises:
-        DataError: If there is no room on the disk, or another reason.
+        DataError: If a file cannot be written, for example because the disk is full.
     """
     new = [path for path in contents if not path.exists()]
     directories = [path.parent for path in contents if not path.parent.exists()]
