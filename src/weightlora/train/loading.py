@@ -23,7 +23,7 @@ from ..selection.adapting import SAVED
 from ..wording import first_line, shortened
 from .arguments import Recipe
 from .settings import ModelArguments
-from .work import Work, check_tokens
+from .work import Work, check_embeddings
 
 __all__ = [
     "check_gguf",
@@ -109,7 +109,7 @@ def fit_config_(config: Any, work: Work, tokenizer: PreTrainedTokenizerBase) -> 
     Raises:
         ModelError: The model has no embedding for a token.
     """
-    check_tokens(work, config, tokenizer)
+    check_embeddings(work, config, tokenizer)
     for name, value in work.config.items():
         setattr(config, name, value)
     config.pad_token_id = tokenizer.pad_token_id

@@ -14,7 +14,7 @@ from ..errors import ConfigError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["IGNORED", "Source", "Work", "check_tokens", "padding", "room_for", "tokenized"]
+__all__ = ["IGNORED", "Source", "Work", "check_embeddings", "padding", "room_for", "tokenized"]
 
 IGNORED = -100
 """The label of a token that is not to be predicted, for torch and Transformers."""
@@ -136,7 +136,7 @@ def room_for(source: Source, name: str = "max_length") -> int:
     return length
 
 
-def check_tokens(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_embeddings(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise a `ModelError` if the model has no embedding for the pad token, or for a token of the rows."""
     size = getattr(config, "vocab_size", None)
     if size is None or len(tokenizer) <= size:
