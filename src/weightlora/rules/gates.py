@@ -32,6 +32,7 @@ class StoIHT(Rule):
         super().__init__(adapters, optimizer, settings)
         refuse(adapters, "gates")
         self.gates = [attach_gate(adapter) for adapter in adapters]
+        torch.compiler.reset()  # code that was compiled without the gates would go on without them
         self.score = self.omega.clone()
         self._optimizer, self._settings = optimizer, settings
         self._adapters = adapters
