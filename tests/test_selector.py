@@ -514,7 +514,7 @@ def test_states_that_do_not_fit_are_refused():
         begun[2].load_state_dict(state)
     probed = start(keep=3)
     probed[2].probe([batch(step) for step in range(4)])
-    with pytest.raises(ValueError, match="this selection has made 0 steps: load a state into a fresh one"):
+    with pytest.raises(ValueError, match="this selection has made 0 steps: pass the state to a new WeightLora"):
         probed[2].load_state_dict(probed[2].state_dict())
 
 

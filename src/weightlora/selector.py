@@ -276,7 +276,7 @@ class WeightLora(Described):
             StateError: If this selector has made steps, or the state is of another format, config or model.
         """
         if self.step_count or self.rounds_over:
-            raise StateError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
+            raise StateError(f"this selection has made {self.step_count} steps: pass the state to a new WeightLora.")
         check_resumes(parsed := State.from_dict(state), self._given, self.adapters, self.names)
         self._restore(parsed)
 
