@@ -74,6 +74,7 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
         ({"methods": []}, "--methods is empty"),
         ({"seeds": 0}, "seeds=0 is too small: give at least 1"),
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
+        ({"rates": []}, "--learning_rates is empty: give at least one"),
         ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
         ({"arguments": ["--method", "dora"]}, "--method is set by the comparison itself: give --methods"),
         ({"arguments": ["--method=dora"]}, "--method is set by the comparison itself: give --methods"),

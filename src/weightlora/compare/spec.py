@@ -142,6 +142,8 @@ def _grid(rates: Sequence[float] | None, given: Mapping[str, Any]) -> tuple[floa
         rates = [given["learning_rate"]] if "learning_rate" in given else RATES
     elif "learning_rate" in given:
         raise ConfigError("--learning_rate and --learning_rates are both given: give one of them.")
+    if not rates:
+        raise ConfigError("--learning_rates is empty: give at least one, such as 1e-3.")
     for rate in rates:
         if not (math.isfinite(rate) and rate > 0):
             raise ConfigError(f"the learning rate {rate:g} is not a positive number: give one such as 1e-3.")
