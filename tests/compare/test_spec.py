@@ -49,6 +49,15 @@ def test_a_budget_bounds_the_methods_that_choose(tmp_path, films, name, budget):
         make(tmp_path, films, ["lora"]).claim()
 
 
+def test_a_method_that_trains_all_is_added_to_a_comparison_with_a_budget(tmp_path, films):
+    arguments = [*films, "--keep_parameters", "0.3"]
+    make(tmp_path / "out", arguments, ["lora", "weightlora"]).claim()
+    added = make(tmp_path / "out", arguments, ["dora"])
+    assert "keep_parameters" not in added.settings["dora"] and added.plans()["dora"].keep is None
+    added.claim()
+    assert read_comparison(tmp_path / "out").methods == ["lora", "weightlora", "dora"]
+
+
 @pytest.mark.parametrize("methods", [["lora", "top", "weightlora"], ["lora", "dora"]])
 def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods):
     comparison = make(tmp_path, [*films, "--keep_parameters", "0.3"], methods)
@@ -65,6 +74,7 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
         ({"methods": []}, "--methods is empty"),
         ({"seeds": 0}, "seeds=0 is too small: give at least 1"),
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
+        ({"rates": []}, "--learning_rates is empty: give at least one"),
         ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
         ({"arguments": ["--method", "dora"]}, "--method is set by the comparison itself: give --methods"),
         ({"arguments": ["--method=dora"]}, "--method is set by the comparison itself: give --methods"),

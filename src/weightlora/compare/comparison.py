@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ class Comparison:
         settings: Method -> its arguments for `weightlora train`, without a rate and a seed.
         rates: Method -> the learning rates to choose from. A method with one rate is not tuned.
         seeds: Number of seeds: 0 to `seeds - 1`.
+        tunes: Whether some method of the directory has several rates, so that a validation split is needed.
         data: Argument, or name in the directory of a data set or a model -> SHA-256 of the file.
         shared: The arguments that do not depend on the method. Two comparisons in one directory must agree in them.
     """
@@ -46,6 +46,7 @@ class Comparison:
     settings: Mapping[str, Mapping[str, Any]]
     rates: Mapping[str, tuple[float, ...]]
     seeds: int
+    tunes: bool
     data: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,11 +66,6 @@ class Comparison:
     def first_rates(self) -> dict[str, float]:
         """Method -> the first of its rates, where it does not matter which one is chosen."""
         return {method: rates[0] for method, rates in self.rates.items()}
-
-    @cached_property
-    def tunes(self) -> bool:
-        """Whether some method has several rates."""
-        return any(len(rates) > 1 for rates in self.rates.values())
 
     def tuning_runs(self) -> list[Run]:
         """One run per method and rate, at seed 0, on the validation split."""
@@ -148,6 +144,8 @@ class Comparison:
             one, other = ({**entry["settings"], "learning_rates": entry["learning_rates"]} for entry in entries)
             pairs.append((one, other))
         differing = {key for one, other in pairs for key in {*one, *other} if one.get(key) != other.get(key)}
+        if self.tunes and not any(len(entry["learning_rates"]) > 1 for entry in there["methods"].values()):
+            differing.add("learning_rates")  # its results may have been trained on what would be the validation split
         if differing:
             raise DataError(
                 f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
@@ -166,7 +164,8 @@ def read_comparison(directory: Path) -> Comparison:
     there = read_settings(directory / SETTINGS)
     settings = {name: entry["settings"] for name, entry in there["methods"].items()}
     rates = {name: tuple(entry["learning_rates"]) for name, entry in there["methods"].items()}
-    return Comparison(directory, settings, rates, there["seeds"], there["data"], there["shared"])
+    tunes = any(len(several) > 1 for several in rates.values())
+    return Comparison(directory, settings, rates, there["seeds"], tunes, there["data"], there["shared"])
 
 
 def read_settings(path: Path) -> dict[str, Any]:

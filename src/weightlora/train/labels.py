@@ -41,7 +41,7 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
-        ConfigError: A class name is given twice.
+        ConfigError: A class name is given twice, or only one is given.
     """
     given: Sequence[str] = source.arguments.class_names or ()
     several = column == "tags"  # each row has a list of labels
@@ -62,6 +62,10 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
     names = list(known or classes_in(training, "train"))
     if len(set(names)) < len(names):
         raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
+    if given and len(names) < 2:
+        raise ConfigError(
+            f"class_names={names} has one name: give the names of all classes, with spaces between them."
+        )
     if len(names) < 2:
         only = f"only the label {shown(training[0])}" if training else "no label"
         raise DataError(f"train has {only}: give rows of at least two classes.")
