@@ -125,7 +125,7 @@ class RunReport:
         return {name: curve for name, curve in curves.items() if curve}
 
     def frontier(self) -> dict[str, Any] | None:
-        """What budgets of step time or memory would have bought, as `frontier_figure` takes it; None without one."""
+        """What other budgets of step time or memory would keep, as `frontier_figure` takes it; None without one."""
         costs = self.selection.costs
         if costs is None or not costs["frontier"]:
             return None
