@@ -72,13 +72,14 @@ class StoIHT(Rule):
 
         Schedulers that raise the rate above the one that they were given say nowhere where it ends, so 1 is the most.
         OneCycleLR begins far below its peak, and says where that is. ReduceLROnPlateau says nothing, so the rate of
-        the first step is noted where other schedulers note it: there it is saved with the optimizer.
+        the first step is noted in the group, which is saved with the optimizer: not as `initial_lr`, where a schedule
+        that is made later would begin.
         """
         trained = {id(parameter) for adapter in self._adapters for parameter in adapter.parameters}
         group = next(one for one in self._optimizer.param_groups if any(id(p) in trained for p in one["params"]))
         if not group["lr"]:
             return 0.0
-        begun = group.setdefault("initial_lr", float(group["lr"]))
+        begun = group.get("initial_lr") or group.setdefault("first_lr", float(group["lr"]))
         return min(1.0, float(group["lr"]) / float(group.get("max_lr", begun)))
 
     def unseen(self) -> Tensor:
