@@ -11,6 +11,8 @@ from ..errors import DataError
 from ..files import check_writable, write_json
 from ..train import parse, prepare
 from ..train.arguments import as_arguments
+from ..train.checks import BUDGETS
+from ..train.chosen import ON_A_LIST
 from ..train.plan import Plan
 from ..train.reading import check_name
 from ..train.result import fits
@@ -18,11 +20,13 @@ from ..wording import first_line, shown
 from .rows import make_for
 from .runs import PLACES, Run
 
-__all__ = ["MOST_SEEDS", "Comparison", "read_comparison"]
+__all__ = ["MOST_SEEDS", "OF_ALL", "Comparison", "read_comparison"]
 
 SETTINGS = "settings.json"
 FORMAT = 1
 MOST_SEEDS = 10_000
+OF_ALL = (*ON_A_LIST, "full")
+"""Methods that train all modules. A budget is one of the others' choice, and does not concern them."""
 PARTS = {"seeds": int, "data": dict[str, str], "shared": dict[str, Any], "methods": dict[str, dict[str, Any]]}
 PARTS_OF_METHOD = {"learning_rates": list[Any], "settings": dict[str, Any]}
 """What the file has beside the format, and its entry of a method -> the type of each part."""
@@ -133,6 +137,7 @@ class Comparison:
         if there is not None:
             self._check_same(there, mine)
             mine["methods"] = there["methods"] | mine["methods"]
+            mine["shared"] = there["shared"] | mine["shared"]
             mine["seeds"] = max(there["seeds"], self.seeds)
         if mine != there:
             write_json(path, mine)
@@ -146,6 +151,9 @@ class Comparison:
         differing = {key for one, other in pairs for key in {*one, *other} if one.get(key) != other.get(key)}
         if self.tunes and not any(len(entry["learning_rates"]) > 1 for entry in there["methods"].values()):
             differing.add("learning_rates")  # its results may have been trained on what would be the validation split
+        for one in (there, mine):
+            if one["methods"].keys() <= {*OF_ALL}:
+                differing -= {*BUDGETS} - one["shared"].keys()
         if differing:
             raise DataError(
                 f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "

@@ -9,12 +9,11 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..train import parse
 from ..train.checks import BUDGETS
-from ..train.chosen import ON_A_LIST
 from ..train.data import files_of
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.tasks import find_task
 from ..wording import nearest
-from .comparison import MOST_SEEDS, SETTINGS, Comparison, read_comparison
+from .comparison import MOST_SEEDS, OF_ALL, SETTINGS, Comparison, read_comparison
 from .runs import fingerprint
 
 __all__ = ["METHODS_BY_DEFAULT", "RATES", "check_methods", "make_comparison"]
@@ -25,8 +24,6 @@ OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resum
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
 OF_THE_CALL = ("output_dir", "disable_tqdm", "dry_run")
 """Arguments that are no settings of the runs."""
-OF_ALL = (*ON_A_LIST, "full")
-"""Methods that train all modules. A budget is one of the others' choice, and does not concern them."""
 PLAIN = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"}
 FILES = ("train_file", "validation_file", "gguf_file")
 OF_MODELS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
@@ -72,7 +69,11 @@ def make_comparison(
     every = METHODS.keys() & {*methods, *(() if earlier is None else earlier.methods)}
     chosen = _without_budgets({method: given[method] for method in dict.fromkeys(methods)}, every)
     grids = {method: grids[method] for method in chosen}
-    tunes = (earlier is not None and earlier.tunes) or any(len(several) > 1 for several in grids.values())
+    tunes = any(len(several) > 1 for several in grids.values())
+    if earlier is not None and not tunes:  # a method at one rate is added to any rates
+        tunes = earlier.tunes
+        if "learning_rates" in earlier.shared:
+            shared.setdefault("learning_rates", earlier.shared["learning_rates"])
     return Comparison(directory, chosen, grids, seeds, tunes, data, shared)
 
 
