@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..adapters import unwrap_model
-from ..config import WeightLoraConfig
+from ..config import WeightLoraConfig, as_config
 from ..engines import Engine
-from ..errors import ConfigError, ModelError, TrainingError
+from ..errors import ModelError, TrainingError
 from ..guard import START_AGAIN
 from ..selector import WeightLora
 from ..tensors import numel
@@ -39,9 +39,7 @@ class Guest:
     def __init__(
         self, config: WeightLoraConfig | None, say: Callable[[str], None], train: str, leave_out: str
     ) -> None:
-        if config is not None and not isinstance(config, WeightLoraConfig):
-            raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
-        self.config = config or WeightLoraConfig()
+        self.config = as_config(config)
         self.selector: WeightLora | None = None
         self._say, self._train, self._leave_out = say, train, leave_out
         self.checkpoint: str | os.PathLike[str] | None = None
