@@ -14,7 +14,7 @@ import yaml
 from ..errors import ConfigError, DataError
 from ..wording import shown
 
-__all__ = ["as_text", "check_columns", "check_file", "check_json", "check_name", "read_yaml"]
+__all__ = ["check_columns", "check_file", "check_json", "check_name", "read_yaml"]
 
 LARGEST = 2**20
 """Bytes of a file of settings."""
@@ -128,11 +128,6 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> None:
             f"{path} has {len(rows[0])} fields in its first row, and {len(header)} columns: put texts with "
             f"{shown(style['delimiter'])} in them in quotes, or name all columns."
         )
-
-
-def as_text(field: str) -> str | None:
-    """A field of a column of texts in a CSV file; None if it is empty. pandas would read `007` as the number 7."""
-    return field or None
 
 
 def check_name(name: Any, what: str) -> str:
