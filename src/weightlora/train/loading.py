@@ -11,7 +11,7 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from huggingface_hub import is_offline_mode
-from peft.utils import CONFIG_NAME
+from peft.utils import CONFIG_NAME, ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
@@ -27,6 +27,7 @@ from .work import Work, check_embeddings
 
 __all__ = [
     "check_gguf",
+    "check_heads",
     "empty_model",
     "fresh_modules",
     "load_config",
@@ -242,6 +243,18 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
     if name not in DTYPES:
         raise ConfigError(f"dtype={name!r} is unknown: choose one of {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def check_heads(recipe: Recipe, model: nn.Module) -> None:
+    """Raise a `ConfigError` if a module of this model trains in full, and would get inputs of another dtype."""
+    dtype, training = dtype_of(recipe), recipe.training
+    if dtype == torch.float32 or training.bf16 or training.fp16 or recipe.model.load_in_4bit:
+        return
+    if any(isinstance(module, ModulesToSaveWrapper) for module in model.modules()):
+        raise ConfigError(
+            f"dtype={recipe.model.dtype} does not fit the head, which trains in float32: add "
+            f"--{'bf16' if dtype == torch.bfloat16 else 'fp16'}, which computes in both, or leave dtype out."
+        )
 
 
 def attention_of(recipe: Recipe) -> str | None:
