@@ -151,9 +151,9 @@ class Comparison:
         differing = {key for one, other in pairs for key in {*one, *other} if one.get(key) != other.get(key)}
         if self.tunes and not any(len(entry["learning_rates"]) > 1 for entry in there["methods"].values()):
             differing.add("learning_rates")  # its results may have been trained on what would be the validation split
-        for one in (there, mine):
-            if one["methods"].keys() <= {*OF_ALL}:
-                differing -= {*BUDGETS} - one["shared"].keys()
+        for part in (there, mine):
+            if part["methods"].keys() <= {*OF_ALL}:
+                differing -= {*BUDGETS} - part["shared"].keys()
         if differing:
             raise DataError(
                 f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
