@@ -1,11 +1,10 @@
-"""The summary of stored results, as JSON, Markdown and pictures."""
+"""The summary of stored results, as JSON and Markdown."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weightlora.compare.picture import draw_comparison
 from weightlora.compare.statistics import REFERENCES, paired, summarize
 from weightlora.errors import DataError
 from weightlora.files import write_json, write_text
@@ -48,16 +47,12 @@ def read_summary(
 
 
 def write_summary(root: str | os.PathLike[str], directory: Path, main: Sequence[Result] = ()) -> None:
-    """Write `summary.json`, extended, `summary.md` and one picture `<task>.png` per task.
+    """Write `summary.json`, extended, and `summary.md`.
 
     Raises:
         DataError: As `read_summary`.
     """
     results, summary, remarks = read_summary(root, None, main)
-    runs = by_seed(results)
-    for task, rows in summary["tasks"].items():
-        found = {label: [*losses(runs[task, label]).values()] for label in rows}
-        draw_comparison(task, rows, found, directory / f"{task}.png")
     write_text(directory / "summary.md", render_markdown(summary, remarks))
     extend_(summary, results)
     write_json(directory / "summary.json", summary)

@@ -35,7 +35,7 @@ def test_the_summary_is_written_whole(tmp_path):
         store(tmp_path / "in", content)
     out = tmp_path / "new" / "out"
     write_summary(tmp_path / "in", out)
-    assert sorted(path.name for path in out.iterdir()) == ["other.png", "summary.json", "summary.md", "tiny.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["summary.json", "summary.md"]
     results, summary, remarks = read_summary(tmp_path / "in")
     assert (out / "summary.md").read_text("utf-8") == render_markdown(summary, remarks) and remarks == []
     extend_(summary, results)

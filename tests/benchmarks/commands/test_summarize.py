@@ -40,7 +40,7 @@ def test_files_are_of_all_tasks_and_what_is_printed_of_those_asked_for(root, tmp
     printed, error = capsys.readouterr()
     assert "tiny" in printed and "other" not in printed
     assert "seed-1.json" in error
-    assert sorted(path.name for path in out.iterdir()) == ["other.png", "summary.json", "summary.md", "tiny.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["summary.json", "summary.md"]
     assert not (root / "summary.md").exists()
 
 
