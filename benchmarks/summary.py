@@ -46,13 +46,13 @@ def read_summary(
     return results, summarize(results), remarks
 
 
-def write_summary(root: str | os.PathLike[str], directory: Path, main: Sequence[Result] = ()) -> None:
+def write_summary(root: str | os.PathLike[str], directory: Path) -> None:
     """Write `summary.json`, extended, and `summary.md`.
 
     Raises:
         DataError: As `read_summary`.
     """
-    results, summary, remarks = read_summary(root, None, main)
+    results, summary, remarks = read_summary(root)
     write_text(directory / "summary.md", render_markdown(summary, remarks))
     extend_(summary, results)
     write_json(directory / "summary.json", summary)
