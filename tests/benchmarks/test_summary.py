@@ -23,24 +23,30 @@ def test_a_side_comparison_is_compared_with_the_main_runs_of_what_it_varies_and_
     assert tasks["tiny"]["lora"]["loss"]["mean"] == 0.7, "its own run, not the main comparison's"
 
 
+def test_a_side_comparison_at_other_seeds_has_no_runs_of_the_main_comparison(tmp_path):
+    store(tmp_path, result("plus-2", 5, method="plus"))
+    main = [*runs("random", [0.5, 0.6]), result("lora"), result("lora", 5)]
+    tasks = read_summary(tmp_path, main=main)[1]["tasks"]
+    assert {label: row["seeds"] for label, row in tasks["tiny"].items()} == {"plus-2": 1, "lora": 2}
+
+
 def test_the_summary_is_written_whole(tmp_path):
     for content in (*runs("a", [0.4, 0.5]), *runs("random", [0.6, 0.7]), result("a", task="other")):
         store(tmp_path / "in", content)
     out = tmp_path / "new" / "out"
     write_summary(tmp_path / "in", out)
-    assert sorted(path.name for path in out.iterdir()) == ["other.png", "summary.json", "summary.md", "tiny.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["summary.json", "summary.md"]
     results, summary, remarks = read_summary(tmp_path / "in")
     assert (out / "summary.md").read_text("utf-8") == render_markdown(summary, remarks) and remarks == []
     extend_(summary, results)
     assert json.loads((out / "summary.json").read_text("utf-8")) == summary
 
 
-def test_the_extended_summary_has_pefts_default_the_cost_of_a_probe_and_the_list_trained_anew(tmp_path):
+def test_the_extended_summary_has_pefts_default_and_the_cost_of_a_probe(tmp_path):
     cost = {"selection_seconds": 2.0, "train_seconds": 100.0}
     for content in (
         *runs("peft-default", [0.5, 0.6]),
         *runs("credit", [0.6, 0.8]),
-        *runs("credit-anew", [0.4, 0.5]),
         *(result("probe", seed, 0.3, evidence=cost) for seed in range(2)),
     ):
         store(tmp_path, content)
@@ -51,11 +57,8 @@ def test_the_extended_summary_has_pefts_default_the_cost_of_a_probe_and_the_list
     assert rows["peft-default"]["vs_peft_default"] is None
     assert rows["credit"]["vs_peft_default"]["mean"] == pytest.approx(0.15)
     assert rows["credit"]["vs_peft_default"]["wins"] == 0
-    assert rows["credit"]["list_anew"]["loss"]["mean"] == pytest.approx(0.45)
-    assert rows["credit"]["list_anew"]["vs_peft_default"]["mean"] == pytest.approx(-0.1)
-    assert rows["credit"]["cost"] is None and rows["credit-anew"]["list_anew"] is None
+    assert rows["credit"]["cost"] is None
     assert rows["probe"]["cost"] == {"selection_seconds": 2.0, "share_of_run": pytest.approx(0.02)}
-    assert rows["probe"]["list_anew"]["loss"] == rows["probe"]["loss"], "it chooses before training: both are one run"
     for label, row in plain.items():
         assert {key: rows[label][key] for key in row} == row
     json.dumps(rows, allow_nan=False)
