@@ -62,7 +62,9 @@ def extend_(summary: dict[str, Any], results: Sequence[Result]) -> None:
     """Add to each entry of the summary what only the benchmark knows.
 
     `vs_peft_default` is the paired difference to PEFT's default list. `cost` has the mean `selection_seconds` of a
-    probe and its `share_of_run`, the run's training; None for a method without a probe.
+    probe and its `share_of_run`, the run's training; None for a method without a probe. `list_anew` has the figures
+    of the modules that a method kept, trained from the start: those of the label `<label>-anew`, or of a method that
+    chooses before the first step its own. It is None where neither was run.
     """
     runs = by_seed(results)
     for task, rows in summary["tasks"].items():
@@ -70,6 +72,10 @@ def extend_(summary: dict[str, Any], results: Sequence[Result]) -> None:
         for label, row in rows.items():
             row["vs_peft_default"] = None if label == PEFT_DEFAULT else paired(losses(runs[task, label]), reference)
             row["cost"] = probe_cost(runs[task, label])
+        for label, row in rows.items():
+            found = rows.get(f"{label}-anew") or (row if row["cost"] else None)
+            figures = {key: value for key, value in (found or {}).items() if key not in ("cost", "list_anew")}
+            row["list_anew"] = figures or None
 
 
 def _added(side: Sequence[Result], main: Sequence[Result]) -> list[Result]:

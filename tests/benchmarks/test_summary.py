@@ -42,11 +42,12 @@ def test_the_summary_is_written_whole(tmp_path):
     assert json.loads((out / "summary.json").read_text("utf-8")) == summary
 
 
-def test_the_extended_summary_has_pefts_default_and_the_cost_of_a_probe(tmp_path):
+def test_the_extended_summary_has_pefts_default_the_cost_of_a_probe_and_the_list_trained_anew(tmp_path):
     cost = {"selection_seconds": 2.0, "train_seconds": 100.0}
     for content in (
         *runs("peft-default", [0.5, 0.6]),
         *runs("credit", [0.6, 0.8]),
+        *runs("credit-anew", [0.4, 0.5]),
         *(result("probe", seed, 0.3, evidence=cost) for seed in range(2)),
     ):
         store(tmp_path, content)
@@ -57,8 +58,11 @@ def test_the_extended_summary_has_pefts_default_and_the_cost_of_a_probe(tmp_path
     assert rows["peft-default"]["vs_peft_default"] is None
     assert rows["credit"]["vs_peft_default"]["mean"] == pytest.approx(0.15)
     assert rows["credit"]["vs_peft_default"]["wins"] == 0
-    assert rows["credit"]["cost"] is None
+    assert rows["credit"]["list_anew"]["loss"]["mean"] == pytest.approx(0.45)
+    assert rows["credit"]["list_anew"]["vs_peft_default"]["mean"] == pytest.approx(-0.1)
+    assert rows["credit"]["cost"] is None and rows["credit-anew"]["list_anew"] is None
     assert rows["probe"]["cost"] == {"selection_seconds": 2.0, "share_of_run": pytest.approx(0.02)}
+    assert rows["probe"]["list_anew"]["loss"] == rows["probe"]["loss"], "it chooses before training: both are one run"
     for label, row in plain.items():
         assert {key: rows[label][key] for key in row} == row
     json.dumps(rows, allow_nan=False)
