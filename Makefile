@@ -15,7 +15,7 @@ FUZZ ?= 20
 
 define demo-data
 	$(1)/bin/python -m pip install --no-deps --ignore-requires-python -r requirements-demo-data.txt
-	$(1)/bin/python -m pip download --no-deps --no-binary :all: -d $(1)/share/weightlora vaderSentiment==3.3.2
+	$(1)/bin/python -m pip download --no-deps --no-binary vaderSentiment -d $(1)/share/weightlora vaderSentiment==3.3.2
 	$(1)/bin/python -m benchmarks.archives
 endef
 
@@ -64,7 +64,7 @@ $(CONSUMERS)/.stamp: $(STAMP) requirements-consumers.txt requirements-consumers-
 	grep -v '^#' requirements-consumers-apart.txt | while read -r folder packages; do \
 	  $(CONSUMERS)/bin/python -m pip install --no-deps --upgrade --target $(CONSUMERS)/share/$$folder $$packages \
 	  || exit 1; done
-	$(CONSUMERS)/bin/python -m pip download --no-deps --no-binary :all: -d $(CONSUMERS)/share llama-cpp-python==0.3.36
+	$(CONSUMERS)/bin/python -m pip download --no-deps --no-binary llama-cpp-python -d $(CONSUMERS)/share llama-cpp-python==0.3.36
 	tar -xzf $(CONSUMERS)/share/llama_cpp_python-0.3.36.tar.gz -C $(CONSUMERS)/share
 	touch $@
 

@@ -10,7 +10,6 @@ from .commands import (
     budgets,
     draws,
     golden,
-    growth,
     memory,
     prefix,
     prices,
@@ -21,7 +20,7 @@ from .commands import (
     tune,
 )
 
-COMMANDS = (run, tune, summarize, memory, alignment, growth, prefix, budgets, prices, draws, speed, golden, train)
+COMMANDS = (run, tune, summarize, memory, alignment, prefix, budgets, prices, draws, speed, golden, train)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,13 +13,13 @@ A table stands between `<!-- name -->` and `<!-- /name -->`; a page may hold any
 """
 
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from weightlora.files import write_text
-from weightlora.report import draw_selection
+from weightlora.drawing.figures import encode
+from weightlora.drawing.picture import selection_figure
+from weightlora.files import write, write_text
+from weightlora.selection.reading import read_values
 
 from .figures.alignment import draw_alignment
 from .figures.memory import draw_memory
@@ -69,10 +69,8 @@ def render(text: str) -> str:
 
 def draw_choice(path: Path) -> Path:
     """The choice of the stored quickstart run, one square per adapter."""
-    with tempfile.TemporaryDirectory() as directory:
-        shutil.copy(costs.RESULTS / "quickstart" / "selection.json", directory)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copyfile(draw_selection(directory), path))
+    picture = encode(selection_figure(read_values(costs.RESULTS / "quickstart")), "png")
+    return write(path, lambda partial: partial.write_bytes(picture))
 
 
 PICTURES: dict[Path, Callable[[Path], object]] = {

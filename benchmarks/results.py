@@ -3,8 +3,9 @@
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from statistics import fmean
 
 from packaging.version import InvalidVersion, Version
 
@@ -12,7 +13,7 @@ from weightlora.compare.statistics import REFERENCES
 from weightlora.errors import DataError
 from weightlora.train.result import Result, read_result
 
-__all__ = ["load_results", "notes"]
+__all__ = ["Runs", "by_seed", "load_results", "losses", "notes", "probe_cost"]
 
 PACKAGES = ("weightlora", "torch", "peft", "transformers")
 WHICH_RUNS = {"seed", "seeds"}
@@ -20,6 +21,8 @@ WHICH_RUNS = {"seed", "seeds"}
 PER_METHOD = {"label", "method", "options", "learning_rate", "evidence", "leave_one_out", "settings"}
 """Settings that make a method, and may differ between two methods."""
 
+Runs = defaultdict[tuple[str, str], dict[int, Result]]
+"""(task, label) -> seed -> the run; empty where nothing is stored."""
 Found = list[tuple[Path, Result]]
 SetAside = list[tuple[Path, str]]
 
@@ -49,6 +52,29 @@ def load_results(root: str | os.PathLike[str]) -> tuple[list[Result], SetAside]:
     found.sort(key=lambda item: (item[1].task, item[1].label, item[1].seed))
     _check_settings(found)
     return [result for _, result in found], set_aside + older
+
+
+def by_seed(results: Iterable[Result]) -> Runs:
+    """The runs of each label on each task. Of two runs at one seed, the later one counts."""
+    found: Runs = defaultdict(dict)
+    for result in results:
+        found[result.task, result.label][result.seed] = result
+    return found
+
+
+def losses(runs: Mapping[int, Result]) -> dict[int, float]:
+    """Seed -> held-out loss."""
+    return {seed: run.held_out_loss for seed, run in runs.items()}
+
+
+def probe_cost(runs: Mapping[int, Result]) -> dict[str, float] | None:
+    """The mean seconds of a probe, and the mean part of the training that it took; None for a method without one."""
+    probes = [run.evidence for run in runs.values() if run.evidence and "selection_seconds" in run.evidence]
+    if not probes:
+        return None
+    seconds = fmean(probe["selection_seconds"] for probe in probes)
+    share = fmean(probe["selection_seconds"] / probe["train_seconds"] for probe in probes)
+    return {"selection_seconds": seconds, "share_of_run": share}
 
 
 def notes(results: Sequence[Result], set_aside: Iterable[tuple[Path, str]] = ()) -> list[str]:

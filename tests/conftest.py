@@ -22,25 +22,19 @@ settings.load_profile("weightlora")
 
 
 HERE = Path(__file__).parent
-ROOMS = ("benchmarks", "cli", "compare", "consumers", "contrib", "engines", "fuzz", "report", "train", "trainers")
-FILES = (
-    "api",
-    "architectures",
-    "checkpoint",
-    "compile",
-    "docs",
-    "examples",
-    "extras",
-    "faults",
-    "lightning",
-    "nursery",
-    "run",
-)
-FILES_OF_ROOMS = ("adapters/test_variants.py", "export/test_exporting.py", "prefix/test_cache.py")
-FILES_OF_ROOMS += ("selection/test_choosing.py", "selection/formats/test_data.py", "selection/formats/test_python.py")
-FILES_OF_ROOMS += ("costs/test_measuring.py", "costs/test_memory.py", "costs/test_seconds.py")
-SLOW = {HERE.parent / "contrib", *(HERE / path for path in (*ROOMS, *FILES_OF_ROOMS))}
-SLOW |= {HERE / f"test_{file}.py" for file in FILES}
+SLOW = {
+    HERE.parent / "contrib",
+    *(HERE / part for part in ("benchmarks", "cli", "compare", "consumers", "contrib", "engines", "fuzz", "report")),
+    *(HERE / part for part in ("train", "trainers")),
+    *(HERE / f"test_{name}.py" for name in ("api", "architectures", "checkpoint", "compile", "docs", "examples")),
+    *(HERE / f"test_{name}.py" for name in ("extras", "faults", "fork_server", "run")),
+    HERE / "adapters" / "test_variants.py",
+    *(HERE / "costs" / f"test_{name}.py" for name in ("measuring", "memory", "seconds")),
+    HERE / "export" / "test_exporting.py",
+    HERE / "prefix" / "test_cache.py",
+    HERE / "selection" / "test_choosing.py",
+    *(HERE / "selection" / "formats" / f"test_{name}.py" for name in ("data", "python")),
+}
 """Whose tests train with a Trainer, run commands, pages of the docs or processes: all of them are marked as slow."""
 
 

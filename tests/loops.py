@@ -1,11 +1,9 @@
 """One short training, as a Trainer runs it and as a plain loop runs it, with the same batches."""
 
-import math
-
 import pytest
 import torch
-from models import adamw, batch, lora_bert
-from transformers import Trainer, TrainingArguments
+from models import adamw, batch, lora_bert, samples, training_arguments
+from transformers import Trainer
 
 from weightlora import WeightLora, WeightLoraConfig
 
@@ -22,30 +20,20 @@ RULES = {
 }
 
 
-def samples(n: int = 8 * STEPS) -> list[dict[str, torch.Tensor]]:
-    rows = [batch(step) for step in range(math.ceil(n / 8))]
-    return [{key: value[i] for key, value in row.items()} for row in rows for i in range(8)][:n]
-
-
 def make_trainer(directory, model, *callbacks, kind=Trainer, weightlora=None, model_init=None, **settings) -> Trainer:
     """A Trainer of `kind`. `settings` are training arguments; `weightlora` is for our own Trainer."""
     settings = {
-        "output_dir": str(directory),
         "per_device_train_batch_size": 8,
         "max_steps": STEPS,
-        "train_sampling_strategy": "sequential",
         "learning_rate": LR,
+        "train_sampling_strategy": "sequential",
         "max_grad_norm": 0.0,
-        "logging_steps": 1,
         "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
     } | settings
     extra = {} if weightlora is None else {"weightlora": weightlora}
     run = kind(
         model,
-        TrainingArguments(**settings),
+        training_arguments(directory, **settings),
         train_dataset=samples(),
         eval_dataset=samples(8),
         callbacks=list(callbacks),

@@ -1,5 +1,6 @@
 """Tiny models for the tests: real Transformers classes, and small modules with every kind of layer LoRA knows."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,7 @@ from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
     PreTrainedTokenizerBase,
+    TrainingArguments,
     Wav2Vec2Config,
     Wav2Vec2ForCTC,
 )
@@ -40,19 +42,23 @@ def sentence(index: int) -> str:
     return f"{WORDS[index % 4]} {WORDS[4 + index // 4 % 6]} {WORDS[4 + index // 24]}"
 
 
-def tiny_bert(layers: int = 2, dropout: float = 0.0) -> BertForSequenceClassification:
+def tiny_bert(layers: int = 2, dropout: float = 0.0, **sizes: int) -> BertForSequenceClassification:
     torch.manual_seed(0)
+    usual = {"hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 16}
     config = BertConfig(
         vocab_size=50,
-        hidden_size=16,
         num_hidden_layers=layers,
         num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=16,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        **usual | sizes,
     )
     return BertForSequenceClassification(config)
+
+
+def wide_bert() -> BertForSequenceClassification:
+    """A BERT of 6 layers, for texts of up to 64 tokens: its activations are larger than everything else."""
+    return tiny_bert(6, dropout=0.1, hidden_size=64, intermediate_size=256, max_position_embeddings=64)
 
 
 def lora_bert(layers: int = 2, dropout: float = 0.0, **lora) -> PeftModel:
@@ -67,6 +73,18 @@ def batch(step: int = 0, size: int = 8) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(100 + step)
     ids = torch.randint(0, 50, (size, 10), generator=generator)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": (ids[:, 0] % 2)}
+
+
+def samples(number: int = 48) -> list[dict[str, Tensor]]:
+    """The first examples of the batches, one by one."""
+    batches = [batch(step) for step in range(math.ceil(number / 8))]
+    return [{key: value[i] for key, value in one.items()} for one in batches for i in range(8)][:number]
+
+
+def training_arguments(directory, **settings) -> TrainingArguments:
+    """Arguments of a Trainer on the CPU that logs each step and prints nothing."""
+    usual = {"learning_rate": 1e-2, "logging_steps": 1, "report_to": [], "disable_tqdm": True, "use_cpu": True}
+    return TrainingArguments(str(directory), **usual | settings)
 
 
 def adamw(model: nn.Module, lr: float = 1e-2, **settings) -> torch.optim.AdamW:

@@ -36,7 +36,7 @@ OURS = ("weightlora", "benchmarks", "tests", "conftest")
 RULES = ("chance", "credit", "gates", "gradient")
 TARGETS = ["budget.py", "state.py", "schema.py"]
 TARGETS += [
-    str(path.relative_to(SOURCES)) for room in ("rules", "adapters") for path in sorted((SOURCES / room).glob("*.py"))
+    str(path.relative_to(SOURCES)) for part in ("rules", "adapters") for path in sorted((SOURCES / part).glob("*.py"))
 ]
 
 # Beside the tests that mirror a file.

@@ -31,8 +31,8 @@ IMPORTS = ["models", "transformers.trainer", "torch.distributed.fsdp", TORCHRUN[
 LIMIT = 300  # seconds of one command
 
 
-class Nursery:
-    """Runs what `python` would run, in forks of a process that has made the imports: see `nursery.py`.
+class ForkServer:
+    """Runs what `python` would run, in forks of a process that has made the imports: see `fork_server.py`.
 
     A command gets the environment of its call, but for what a library reads once, when it is imported.
     """
@@ -40,7 +40,7 @@ class Nursery:
     def __init__(self, *imports: str, **environment: str) -> None:
         self.environment = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | environment
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "nursery.py"), *imports],
+            [sys.executable, str(HERE / "fork_server.py"), *imports],
             env=os.environ | self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -67,9 +67,9 @@ class Nursery:
 
 
 @cache
-def nursery() -> Nursery:
+def fork_server() -> ForkServer:
     """The one of all tests in this process, where something asks for it."""
-    started = Nursery(*IMPORTS)
+    started = ForkServer(*IMPORTS)
     atexit.register(started.close)
     return started
 
@@ -77,7 +77,7 @@ def nursery() -> Nursery:
 def launch(script: str, processes: int, *arguments: str, check: bool = True, by=TORCHRUN):
     """Run a function of `workers.py` under torchrun, or accelerate."""
     number = f"--nproc_per_node={processes}" if by is TORCHRUN else f"--num_processes={processes}"
-    done = nursery().run("-m", *by, number, str(HERE / "workers.py"), script, *arguments)
+    done = fork_server().run("-m", *by, number, str(HERE / "workers.py"), script, *arguments)
     assert not check or done.returncode == 0, done.stderr[-3000:]
     return done
 

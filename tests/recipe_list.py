@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
+from pages import ROOT
+
 from weightlora.train.arguments import parse
 from weightlora.train.tasks import TASKS
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "recipes.md"
 BEGIN, END = "<!-- recipes -->\n", "<!-- /recipes -->"
 

@@ -1,11 +1,11 @@
 """Short trainings on tiny models, for the tests of resuming: what to run, what it ends in."""
 
 import torch
-from models import adamw, batch, lora_bert, train
-from transformers import TrainerCallback, TrainingArguments
+from models import lora_bert, samples, train, training_arguments
+from selections import start
+from transformers import TrainerCallback
 
-from weightlora import WeightLora, WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
-from weightlora.state import write_state
+from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
 
 STEPS = 8
 ROUNDS = {"keep": 3, "select_steps": 6, "rounds": 2, "expand": "qr"}
@@ -14,37 +14,19 @@ LOOP = ROUNDS | {"select_steps": 4}
 
 def run_loop(steps):
     """The model and the selector after so many steps of a plain loop."""
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**LOOP))
+    model, optimizer, selector = start(**LOOP)
     train(model, optimizer, selector, steps=steps)
     return model, selector
 
 
-def save_loop(steps, directory):
-    """Write the state of such a loop; returns the directory."""
-    write_state(run_loop(steps)[1].state_dict(), directory)
-    return directory
-
-
 def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, **arguments):
     """A Trainer with dropout and a shuffled data set, which saves at every step."""
-    arguments = {
-        "output_dir": str(directory),
-        "per_device_train_batch_size": 4,
-        "max_steps": STEPS,
-        "learning_rate": 1e-2,
-        "warmup_steps": 2,
-        "logging_steps": 1,
-        "save_steps": 1,
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-    } | arguments
-    rows = [{key: value[i] for key, value in batch(step).items()} for step in range(3) for i in range(8)]
+    usual = {"per_device_train_batch_size": 4, "max_steps": STEPS, "warmup_steps": 2, "save_steps": 1}
+    arguments = training_arguments(directory, **usual | arguments)
+    rows = samples(24)
     callbacks = [*callbacks, WeightLoraCallback(WeightLoraConfig(**settings))]
     model = lora_bert(dropout=0.1) if model is None else model
-    return kind(model, TrainingArguments(**arguments), train_dataset=rows, eval_dataset=rows[:8], callbacks=callbacks)
+    return kind(model, arguments, train_dataset=rows, eval_dataset=rows[:8], callbacks=callbacks)
 
 
 def outcome(trainer):

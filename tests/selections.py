@@ -13,19 +13,25 @@ from weightlora import Selection, WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 
 
+def start(
+    model: PeftModel | None = None, lr: float = 1e-2, state=None, run_dir=None, **settings
+) -> tuple[PeftModel, torch.optim.Optimizer, WeightLora]:
+    """A model, its optimizer, and a selection with these settings."""
+    model = lora_bert() if model is None else model
+    optimizer = adamw(model, lr)
+    return model, optimizer, WeightLora(model, optimizer, WeightLoraConfig(**settings), state, run_dir=run_dir)
+
+
 def selected(model=None, steps: int = 4, **settings) -> WeightLora:
     """A selection that is over after two steps, and two more steps of training."""
-    model = lora_bert() if model is None else model
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**{"keep": 3, "select_steps": 2} | settings))
+    model, optimizer, selector = start(model, **{"keep": 3, "select_steps": 2} | settings)
     train(model, optimizer, selector, steps)
     return selector
 
 
 def chosen(model: PeftModel, keep: int = 5, seed: int = 0) -> Selection:
     """A random choice among the adapters of a model."""
-    config = WeightLoraConfig(keep=keep, selection="random", select_steps=0, seed=seed)
-    return Selection.of(WeightLora(model, adamw(model), config))
+    return Selection.of(start(model, keep=keep, selection="random", select_steps=0, seed=seed)[2])
 
 
 def edited(selection: Selection, kept: list[str], **fields: Any) -> Selection:

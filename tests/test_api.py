@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import BERT_TARGETS, adamw, batch, train
+from models import BERT_TARGETS, adamw, batch, tiny_bert, train
 from pages import DOCS
 from peft import LoraConfig, get_peft_model
-from transformers import BertConfig, BertForSequenceClassification, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
+from transformers import BertForSequenceClassification, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 
 import weightlora
 from weightlora import WeightLora, WeightLoraConfig, save_run
@@ -42,17 +42,11 @@ def a_model(base: Any, targets: list[str]) -> tuple[Any, Any]:
     return model, adamw(model)
 
 
-def a_base() -> BertForSequenceClassification:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=16, **sizes, **dropout))
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, WeightLora]:
     """A directory with a base model, a run and a checkpoint; and the selector that made them. Tests only read them."""
     place = tmp_path_factory.mktemp("finished")
-    a_base().save_pretrained(place / "base")
+    tiny_bert().save_pretrained(place / "base")
     model, optimizer = a_model(BertForSequenceClassification.from_pretrained(place / "base"), BERT_TARGETS)
     model.peft_config["default"].base_model_name_or_path = "base"
     selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=30))
@@ -68,13 +62,13 @@ def finished(tmp_path_factory) -> tuple[Path, WeightLora]:
 def taken_for_granted(kind: str, selector: WeightLora) -> dict[str, Any]:
     """The names that the examples do not define."""
     targets = [f"layer.1.{name}" for name in ("attention.self.query", "attention.self.value")]
-    model, optimizer = a_model(a_base(), targets if kind in UPPER_BLOCK else BERT_TARGETS)
+    model, optimizer = a_model(tiny_bert(), targets if kind in UPPER_BLOCK else BERT_TARGETS)
     args = Seq2SeqTrainingArguments("trained", max_steps=STEPS, report_to="none", save_strategy="no", use_cpu=True)
     return {
         **{name: getattr(weightlora, name) for name in weightlora.__all__ if name not in ONLY_COMPILED},
         **{one.__name__: one for one in (LoraConfig, Seq2SeqTrainer, Trainer, get_peft_model)},
         "weightlora": weightlora,
-        "base": a_base(),
+        "base": tiny_bert(),
         "model": model,
         "optimizer": optimizer,
         "loader": [batch(step) for step in range(STEPS)],

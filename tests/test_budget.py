@@ -137,26 +137,6 @@ def test_the_smallest_always_fit_into_the_share_round_after_round(left, rounds, 
         left = list(itertools.compress(left, mask))
 
 
-@given(st.lists(st.tuples(st.sampled_from([40, 65, 147]), st.integers(-9, 9)), min_size=2, max_size=9), st.data())
-def test_no_single_exchange_improves_what_fits(adapters, data):
-    sizes, scores = [size for size, _ in adapters], torch.tensor([float(score) for _, score in adapters])
-    k = data.draw(st.integers(0, len(sizes)))
-    bound = data.draw(st.integers(sum(sorted(sizes)[:k]), sum(sizes)))
-    mask = top_k_within(scores, k, sizes, bound)
-    total = sum(itertools.compress(sizes, mask.tolist()))
-    assert int(mask.sum()) == k and total <= bound
-    for out, into in itertools.product(mask.nonzero().flatten().tolist(), (~mask).nonzero().flatten().tolist()):
-        assert scores[into] <= scores[out] or total - sizes[out] + sizes[into] > bound
-    if len({*sizes}) <= 2:
-        sets = (s for s in itertools.combinations(range(len(sizes)), k) if sum(sizes[i] for i in s) <= bound)
-        assert float(scores[mask].sum()) == max(float(scores[list(s)].sum()) for s in sets)
-
-
-def test_the_room_that_exchanges_leave_is_used():
-    scores, sizes = torch.tensor([2.0, 1.0, 8.0, 2.0, 3.0, 1.0]), [147456] * 4 + [65536, 40960]
-    assert top_k_within(scores, 2, sizes, 188416).nonzero().flatten().tolist() == [2, 5]
-
-
 @pytest.mark.parametrize(
     ("number", "parameters", "message"),
     [

@@ -145,3 +145,13 @@ def test_a_wrong_command_is_found(line: str) -> None:
     with pytest.raises((AssertionError, SystemExit, WeightLoraError)):
         for words in commands(line):
             check(words)
+
+
+def test_only_the_package_itself_is_downloaded_as_source() -> None:
+    """With `:all:`, pip also builds what its build needs from source, and what that build needs, and so on."""
+    text = "".join(
+        (ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "benchmarks/workloads/snippets.py")
+    )
+    found = re.findall(r"--no-binary (\S+) -d \S+ (\S+)==", text)
+    assert len(found) == 3
+    assert all(source == package for source, package in found)

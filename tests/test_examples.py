@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from models import WORDS, save_causal, save_classifier, sentence
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
-from processes import TORCHRUN, Nursery
+from processes import TORCHRUN, ForkServer
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 CAUSAL = {"sft", "dpo"}
@@ -43,9 +43,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def nursery(place):
+def fork_server(place):
     cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    started = Nursery(*IMPORTS, HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=str(place / "cache"), **cpu)
+    started = ForkServer(*IMPORTS, HF_HUB_OFFLINE="1", HF_DATASETS_CACHE=str(place / "cache"), **cpu)
     yield started
     started.close()
 
@@ -69,20 +69,20 @@ def without(lines: list[str]) -> str:
     return "\n".join(line.partition(WAS)[2] or line for line in lines if not line.endswith(MARK))
 
 
-def run(nursery: Nursery, script: Path, place: Path, output: Path, name: str) -> None:
+def run(fork_server: ForkServer, script: Path, place: Path, output: Path, name: str) -> None:
     if name.startswith("lightning"):
         pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
     if name in OF_TRL:
         pytest.importorskip("trl", reason="trl is not installed")
     model, data = files(name, place)
-    done = nursery.run(str(script), str(model), str(data), str(output), str(STEPS))
+    done = fork_server.run(str(script), str(model), str(data), str(output), str(STEPS))
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_and_its_adapter_loads_without_us(example, nursery, place, tmp_path):
-    run(nursery, example, place, tmp_path / "out", example.stem)
+def test_an_example_runs_and_its_adapter_loads_without_us(example, fork_server, place, tmp_path):
+    run(fork_server, example, place, tmp_path / "out", example.stem)
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert 3 <= len(config["target_modules"]) <= 4, "a quarter of 13 or 14"
     loader = AutoPeftModelForCausalLM if example.stem in CAUSAL else AutoPeftModelForSequenceClassification
@@ -101,11 +101,11 @@ def test_an_example_is_three_lines_away_from_plain_lora(example):
 
 
 @pytest.mark.slow
-def test_without_the_three_lines_it_is_a_run_of_plain_lora(nursery, place, tmp_path):
+def test_without_the_three_lines_it_is_a_run_of_plain_lora(fork_server, place, tmp_path):
     lines = (EXAMPLES[0].parent / "trainer.py").read_text().splitlines()
     plain = tmp_path / "plain.py"
     plain.write_text(without(lines))
-    run(nursery, plain, place, tmp_path / "out", "trainer")
+    run(fork_server, plain, place, tmp_path / "out", "trainer")
     assert len(json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_modules"]) > 4
 
 

@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from exports import saved
-from processes import nursery
+from processes import fork_server
 from run_directories import write_run
 
 from weightlora.errors import MissingPackageError, WeightLoraError
@@ -18,7 +18,7 @@ def run_without(package: str, place: Path, code: str) -> CompletedProcess[str]:
     """Run code in a directory and a process in which all imports of a package fail, as if it was not installed."""
     names = f"[name for name in [*sys.modules, {package!r}] if name.split('.')[0] == {package!r}]"
     hide = f"import os, sys\nos.chdir({str(place)!r})\nsys.modules.update(dict.fromkeys({names}))\n"
-    return nursery().run("-c", hide + code)
+    return fork_server().run("-c", hide + code)
 
 
 def run_command_without(package: str, place: Path, *arguments: str) -> CompletedProcess[str]:
@@ -60,8 +60,16 @@ def test_the_first_explanation_stays(monkeypatch):
         ("lightning", "weightlora[lightning]", "from weightlora import WeightLoraLightningCallback"),
         ("trl", "trl", "from weightlora import WeightLoraSFTTrainer"),
         ("datasets", "weightlora[train]", "from weightlora.train import prepare"),
-        ("sklearn", "weightlora[train]", "from weightlora.train.families import FAMILIES as f; f['regression'](0)"),
-        ("rouge_score", "weightlora[recipes]", "from weightlora.train.families import FAMILIES as f; f['seq2seq'](0)"),
+        (
+            "sklearn",
+            "weightlora[train]",
+            "from weightlora.train.families import find_family; find_family('regression')",
+        ),
+        (
+            "rouge_score",
+            "weightlora[recipes]",
+            "from weightlora.train.families import find_family; find_family('seq2seq')",
+        ),
         ("jinja2", "weightlora[report]", "from weightlora.report import *; render_page([read_run('run')])"),
         ("matplotlib", "weightlora[report]", "from weightlora.report import *; render_page([read_run('run')])"),
         ("matplotlib", "weightlora[report]", "from weightlora import Selection; Selection.load('run').plot()"),

@@ -12,7 +12,7 @@ import torch
 from damages import flip, of_another, zero
 from kills import AT, CASES
 from models import lora_bert
-from processes import nursery
+from processes import fork_server
 from runs import ROUNDS, At, Count, build, outcome, same
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
@@ -39,7 +39,7 @@ def whole(tmp_path_factory):
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     directory = tmp_path_factory.mktemp("killed")
-    done = nursery().run(str(Path(__file__).parent / "kills.py"), str(directory))
+    done = fork_server().run(str(Path(__file__).parent / "kills.py"), str(directory))
     assert done.returncode == 0, done.stderr[-3000:]
     return directory
 
@@ -108,18 +108,15 @@ CHANGED = r"was changed after it was written \(its checksum differs\)|bytes, and
 BROKEN_MANIFEST = r"weightlora_manifest\.json (is not a list of files|is not whole JSON|lists|has)"
 FILES = [STATE_FILE, WEIGHTS, "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", TRAINER_STATE]
 DAMAGES = {
-    **{f"a flipped bit in {f} at {w}": (lambda f=f, w=w: (f, flip, w), CHANGED) for f in FILES for w in (0.3, 0.9)},
+    **{f"a flipped bit in {f}": (lambda f=f: (f, flip), CHANGED) for f in FILES},
     **{f"no {f}": (lambda f=f: (f, Path.unlink), "is missing") for f in (*FILES, MANIFEST)},
     **{f"{f} of another checkpoint": (lambda f=f: (f, of_another), CHANGED) for f in FILES if "config" not in f},
     "another manifest": (lambda: (MANIFEST, of_another), CHANGED),
     "a zeroed tail": (lambda: (WEIGHTS, zero), CHANGED),
-    "a zeroed state": (lambda: (STATE_FILE, zero, 0), CHANGED),
     "a zeroed manifest": (lambda: (MANIFEST, zero, 0), BROKEN_MANIFEST),
     "a short manifest": (lambda: (MANIFEST, os.truncate, 300), BROKEN_MANIFEST),
-    "short weights": (lambda: (WEIGHTS, os.truncate, 300), CHANGED),
     "a base weight": (lambda: (WEIGHTS, a_base_weight), CHANGED),
     "a null": (lambda: (TRAINER_STATE, Path.write_text, "null"), CHANGED),
-    "deep JSON": (lambda: (TRAINER_STATE, Path.write_text, "[" * 100_000), CHANGED),
     "a deep state": (lambda: (STATE_FILE, Path.write_text, "[" * 100_000), CHANGED),
     "a deep manifest": (lambda: (MANIFEST, Path.write_text, "[" * 100_000), BROKEN_MANIFEST),
     "a list": (lambda: (MANIFEST, Path.write_text, "[]"), BROKEN_MANIFEST),
@@ -188,7 +185,6 @@ def with_state(content):
 
 
 SIGNED = {
-    "a newer version": (lambda c: signed(c, format=99), "the state has format 99, and this version reads 3: update"),
     "another step of the selection": (lambda c: signed(c, step_count=3), "selection in .* is at step 3, and the trai"),
     "another step of the training": (lambda c: of_step(c, 5), "state in .* is of step 5, and its manifest of step 4"),
     "no step": (lambda c: of_step(c, "4"), "has global_step='4', and it must be a step"),
@@ -278,8 +274,6 @@ def test_a_finished_run_stays_finished(tmp_path, kind, accumulation, caplog):
     ("settings", "lora", "message"),
     [
         ({"keep": 4}, {}, "saved with keep=3, and the config says 4: resume with the settings of the first run"),
-        ({"rounds": 1}, {}, "saved with rounds=2, and the config says 1"),
-        ({"seed": 1}, {}, "saved with seed=0, and the config says 1"),
         ({}, {"layers": 3}, "the state is of 12 adapters, and this model has 18"),
         ({}, {"r": 2}, "has rank 2 and 64 parameters, and had rank 4 and 128 when the run began"),
         ({}, {"r": 8}, "has rank 8 and 256 parameters, and had rank 4 and 128 when the run began"),

@@ -1,9 +1,9 @@
 """The lowest versions that are promised are the ones that are tested: pyproject.toml and requirements-lowest.txt."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from pages import ROOT
+
 NOT_TESTED = {
     "cosmic-ray",
     "coverage",

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from weightlora.adapters import find_adapters
-from weightlora.gradients import Gradients, draws_for, draws_of, projected, signs_for
+from weightlora.gradients import draws_for, draws_of, l1_norms, projected, signs_for
 
 
 def passes(model, adapters, rows: int, number: int = 2) -> dict:
@@ -85,12 +85,12 @@ def test_half_precision_sums_in_single():
 def test_a_default_dtype_of_the_user_changes_no_sum():
     found = []
     for default in (torch.float32, torch.bfloat16):
-        gradients = Gradients(find_adapters(model := lora_bert()), 8)
+        adapters = find_adapters(model := lora_bert())
         torch.set_default_dtype(default)
         try:
-            with gradients.watched(lambda tensor: tensor):
+            with projected(adapters, 8) as sums:
                 model(**batch()).loss.backward()
-            found.append(gradients.norms())
+            found.append(l1_norms(adapters, sums, lambda tensor: tensor))
         finally:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(*found) and bool(found[0].all())
@@ -104,10 +104,9 @@ def one_layer(**lora) -> nn.Module:
 def norms(model, loss) -> tuple[float, float]:
     """The L1 norm over draws of the only adapter, and that of the gradient of its B."""
     (adapter,) = find_adapters(model)
-    gradients = Gradients([adapter], 8)
-    with gradients.watched(lambda tensor: tensor):
+    with projected([adapter], 8) as sums:
         loss(model).backward()
-    return float(gradients.norms()), float(adapter.factors[1].grad.abs().sum())
+    return float(l1_norms([adapter], sums, lambda tensor: tensor)), float(adapter.factors[1].grad.abs().sum())
 
 
 def test_the_norm_is_that_of_the_mean_gradient_where_no_ddp_has_averaged_it():
@@ -117,10 +116,9 @@ def test_the_norm_is_that_of_the_mean_gradient_where_no_ddp_has_averaged_it():
     first, second, third = (one_layer() for _ in range(3))  # not in the threads, which share the random numbers
 
     def run(model, loss, average=lambda tensor: tensor) -> Tensor:
-        gradients = Gradients(find_adapters(model), 8)
-        with gradients.watched(average):
-            loss(gradients.adapters[0].layer).backward()
-        return gradients.norms()
+        with projected(adapters := find_adapters(model), 8) as sums:
+            loss(adapters[0].layer).backward()
+        return l1_norms(adapters, sums, average)
 
     def process(rank: int, model) -> Tensor:
         def average(tensor: Tensor) -> Tensor:

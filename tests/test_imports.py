@@ -1,4 +1,4 @@
-"""What `import weightlora` may load, that imports between the rooms of the package point one way, and that each
+"""What `import weightlora` may load, that imports between the parts of the package point one way, and that each
 source file has a test."""
 
 import ast
@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from processes import nursery
+from processes import fork_server
 
 PACKAGE = Path(__file__).parents[1] / "src" / "weightlora"
 
-# From the top down. A room may import the rooms of lower layers, never one of its own layer. "__init__" is the public
+# From the top down. A part may import the parts of lower layers, never one of its own layer. "__init__" is the public
 # API: who says `from weightlora import WeightLora` imports that.
 LAYERS = (
     {"__main__"},
@@ -39,18 +39,18 @@ LAYERS = (
     {"extras", "files", "layers", "loaders", "mlx_names", "restoring", "tensors", "values", "wording"},
     {"errors", "layout"},
 )
-DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
+DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 # Measuring is no part of the method.
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 ONLY_IMPORTED_BY = {"measure": {"cli", "compare", "train", "report", "costs"}}
 
 
-def rooms_of(package: Path) -> dict[str, list[Path]]:
-    """The source files of each room: a module, or a sub-package with all that is in it."""
-    rooms: dict[str, list[Path]] = {}
+def parts_of(package: Path) -> dict[str, list[Path]]:
+    """The source files of each part: a module, or a sub-package with all that is in it."""
+    parts: dict[str, list[Path]] = {}
     for path in sorted(package.rglob("*.py")):
-        rooms.setdefault(path.relative_to(package).parts[0].removesuffix(".py"), []).append(path)
-    return rooms
+        parts.setdefault(path.relative_to(package).parts[0].removesuffix(".py"), []).append(path)
+    return parts
 
 
 def imported_names(path: Path, package: Path) -> Iterator[tuple[int, str]]:
@@ -66,20 +66,20 @@ def imported_names(path: Path, package: Path) -> Iterator[tuple[int, str]]:
 
 
 def wrong_imports(package: Path) -> list[str]:
-    """Every import that breaks the order of LAYERS, and every room that has no place in it."""
-    rooms = rooms_of(package)
-    wrong = [f"{room} has no place in LAYERS" for room in rooms if room not in DEPTH]
-    for room in rooms.keys() & DEPTH.keys():
-        for path in rooms[room]:
+    """Every import that breaks the order of LAYERS, and every part that has no place in it."""
+    parts = parts_of(package)
+    wrong = [f"{part} has no place in LAYERS" for part in parts if part not in DEPTH]
+    for part in parts.keys() & DEPTH.keys():
+        for path in parts[part]:
             for line, name in imported_names(path, package):
                 top, *rest = name.split(".")
                 if top != package.name:
                     continue
-                target = rest[0] if rest and rest[0] in rooms else "__init__"
-                if target == room or target not in DEPTH:
+                target = rest[0] if rest and rest[0] in parts else "__init__"
+                if target == part or target not in DEPTH:
                     continue
-                if DEPTH[target] <= DEPTH[room] or room not in ONLY_IMPORTED_BY.get(target, {room}):
-                    wrong.append(f"{path.relative_to(package)}:{line}: {room} must not import {target}")
+                if DEPTH[target] <= DEPTH[part] or part not in ONLY_IMPORTED_BY.get(target, {part}):
+                    wrong.append(f"{path.relative_to(package)}:{line}: {part} must not import {target}")
     return sorted(wrong)
 
 
@@ -112,7 +112,7 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, source: str, message
     package = tmp_path / "weightlora"
     sub_packages = {"adapters", "cli", "compare", "drawing", "engines", "report", "rules", "selection", "train"}
     sub_packages |= {"export", "prefix", "trainers"}
-    for path in [f"{room}/__init__.py" if room in sub_packages else f"{room}.py" for room in DEPTH]:
+    for path in [f"{part}/__init__.py" if part in sub_packages else f"{part}.py" for part in DEPTH]:
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).touch()
     (package / "selector.py").write_text("import torch\nfrom .rules import Rule\nfrom weightlora.config import A\n")
@@ -124,7 +124,7 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, source: str, message
     assert found[0].endswith(message)
 
 
-def test_nothing_in_the_package_imports_the_laboratory() -> None:
+def test_nothing_in_the_package_imports_benchmarks() -> None:
     everything = (name for path in PACKAGE.rglob("*.py") for _, name in imported_names(path, PACKAGE))
     assert not [name for name in everything if name.split(".")[0] == "benchmarks"]
 
@@ -134,8 +134,8 @@ CORE = {"accelerate", "numpy", "peft", "safetensors", "torch"}  # what pyproject
 
 def test_the_core_needs_the_core_dependencies_alone() -> None:
     """Everything below `__init__` but the trainers; imports inside functions are for what is optional."""
-    rooms = rooms_of(PACKAGE)
-    core = [path for room in rooms if DEPTH[room] > DEPTH["trainers"] for path in rooms[room]]
+    parts = parts_of(PACKAGE)
+    core = [path for part in parts if DEPTH[part] > DEPTH["trainers"] for path in parts[part]]
     assert len(core) > 25
     needed = {name.split(".")[0] for path in core for name in names_at_the_top(path)}
     assert needed - set(sys.stdlib_module_names) - {PACKAGE.name} <= CORE
@@ -147,7 +147,7 @@ def test_what_is_optional_says_what_installs_it() -> None:
     from weightlora.extras import INSTALLED_BY
 
     brought, partners = {"huggingface_hub", "tqdm", "transformers", "yaml"}, {"deepspeed", "trackio", "wandb"}
-    files = [path for paths in rooms_of(PACKAGE).values() for path in paths]
+    files = [path for paths in parts_of(PACKAGE).values() for path in paths]
     used = {name.split(".")[0] for path in files for _, name in third_party(path)}
     assert used - CORE - brought - partners <= set(INSTALLED_BY)
 
@@ -259,15 +259,15 @@ def modules_after(statement: str) -> set[str]:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = modules_after("import weightlora")
     assert not loaded & {"datasets", "lightning", "matplotlib", "rich", "sklearn", "transformers.trainer", "trl"}
-    above = [room for room in DEPTH if DEPTH[room] < DEPTH["__init__"]]
-    assert not loaded & {f"weightlora.{room}" for room in [*above, "measure", "trainers"]}
+    above = [part for part in DEPTH if DEPTH[part] < DEPTH["__init__"]]
+    assert not loaded & {f"weightlora.{part}" for part in [*above, "measure", "trainers"]}
 
 
 @pytest.mark.slow
 def test_the_callback_is_loaded_when_asked_for() -> None:
     code = "import sys\nfrom weightlora import {}\nprint('weightlora.trainers.callback' in sys.modules)"
     for name, loads in (("WeightLora", False), ("WeightLoraCallback", True)):
-        assert nursery().run("-c", code.format(name)).stdout == f"{loads}\n"
+        assert fork_server().run("-c", code.format(name)).stdout == f"{loads}\n"
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from models import adamw, batch, lora_bert, train
+from selections import start
 from torch import nn
 
-from weightlora import WeightLora, WeightLoraConfig
 from weightlora.measure import (
     model_bytes,
     optimizer_state_bytes,
@@ -125,9 +125,7 @@ def test_the_training_forward_is_measured_whatever_the_mode():
 
 
 def test_after_the_disconnect_a_model_costs_what_lora_on_the_kept_modules_costs():
-    model = lora_bert(dropout=0.1)
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=1, selection="random"))
+    model, optimizer, selector = start(lora_bert(dropout=0.1), keep=3, select_steps=1, selection="random")
     before = saved_activation_bytes(model, batch())
     train(model, optimizer, selector, steps=1)
     direct = lora_bert(dropout=0.1, target_modules=selector.kept)

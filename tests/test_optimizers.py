@@ -375,3 +375,14 @@ def test_what_a_group_lists_beside_its_parameters_is_shortened_with_them():
     replace_parameter_(optimizer, p[1], new)
     assert group["params"] == [new] and group["param_names"] == ["y.lora_A"]
     assert not optimizer.state, "moments by name are of the old shape"
+
+
+def test_state_by_name_stays_as_long_as_one_of_its_parameters():
+    """Two adapters on one module, under PEFT's LoRA-FA."""
+    p = parameters(2)
+    optimizer = torch.optim.AdamW([("x.lora_A.one", p[0]), ("x.lora_A.other", p[1])], lr=0.1)
+    optimizer.state["x.lora"] = {"step": 1}
+    drop_parameters_(optimizer, [p[0]])
+    assert dict(optimizer.state) == {"x.lora": {"step": 1}}
+    drop_parameters_(optimizer, [p[1]])
+    assert not optimizer.state

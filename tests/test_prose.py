@@ -1,11 +1,10 @@
 """How README.md and the pages in docs are written."""
 
 import re
-from pathlib import Path
 
 import pytest
+from pages import ROOT
 
-ROOT = Path(__file__).parents[1]
 FORBIDDEN = ("told apart", "of one's own", "falls silent", "fall silent", "a line a step")
 
 

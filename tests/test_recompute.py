@@ -3,10 +3,10 @@
 import pytest
 import torch
 from loops import make_trainer
-from models import adamw, lora_bert, train
+from models import adamw, lora_bert, train, wide_bert
 from peft import LoraConfig, get_peft_model
+from selections import start
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
 
 from weightlora import WeightLora, WeightLoraCallback, WeightLoraConfig
 from weightlora.errors import ConfigError, ModelError
@@ -16,13 +16,11 @@ from weightlora.recompute import recomputed
 RULES = ["credit", "stoiht"]
 
 
-def run(memory: str, selection: str, steps: int = 4, **settings):
+def run(memory: str, selection: str, steps: int = 4):
     """A selection on the tiny BERT with dropout, trained for `steps` of its 4 steps."""
     torch.manual_seed(3)
-    model = lora_bert(dropout=0.1)
-    optimizer = adamw(model)
-    config = WeightLoraConfig(keep=3, select_steps=4, selection=selection, select_memory=memory, **settings)
-    selector = WeightLora(model, optimizer, config)
+    settings = {"keep": 3, "select_steps": 4, "selection": selection, "select_memory": memory}
+    model, optimizer, selector = start(lora_bert(dropout=0.1), **settings)
     train(model, optimizer, selector, steps=steps)
     return model, selector
 
@@ -131,15 +129,11 @@ def test_hooks_that_come_in_the_meantime_stay():
 
 def test_a_selection_needs_no_more_memory_than_the_adapters_that_it_keeps():
     """The allocator's peak of a step: one block's activations, and all adapters' gradients and moments."""
-    shape = BertConfig(
-        vocab_size=50, hidden_size=64, num_hidden_layers=6, num_attention_heads=2, intermediate_size=256
-    )
     data = {"input_ids": torch.randint(0, 50, (16, 32)), "labels": torch.zeros(16, dtype=torch.long)}
 
     def peak(target: str | list[str], memory: str | None) -> tuple[int, list[str]]:
-        torch.manual_seed(0)
         lora = LoraConfig(r=2, target_modules=target, task_type="SEQ_CLS", modules_to_save=["classifier"])
-        model = get_peft_model(BertForSequenceClassification(shape), lora)
+        model = get_peft_model(wide_bert(), lora)
         optimizer = adamw(model)
         config = WeightLoraConfig(keep=9, select_steps=3, select_memory=memory or "usual")
         selector = WeightLora(model, optimizer, config) if memory else None

@@ -4,8 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from pages import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What a look at a model changed is put back, also after an error."""
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 
 import numpy as np
 import pytest
@@ -12,22 +12,31 @@ from weightlora.restoring import refill, same_buffers, same_fields, same_modes, 
 
 
 class Recurrent(nn.Module):
-    """Counts its calls in a buffer, fills one that is None, keeps a list and a tensor, and makes an attribute."""
+    """Counts its calls in a buffer, fills one that is None, keeps a list and a tensor, makes an attribute and a part.
+
+    It also replaces a part, as BigBird does with its attention in a short batch, and adds a hook, as Transformers
+    does where hidden states are asked for.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(2)
+        self.norm, self.attention = nn.BatchNorm1d(2), nn.Linear(2, 2)
         self.register_buffer("calls", torch.zeros(1))
         self.register_buffer("quantized", torch.ones(3, dtype=torch.uint8))
         self.register_buffer("table", None)
         self.states, self.positions = [1], torch.zeros(2)
+        self.losses = {"train": defaultdict(list)}
+        self.losses["itself"] = self.losses
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls = self.calls + 1
         self.table = x
         self.states.append(2)
         self.positions += 1
+        self.losses["train"]["loss"].append(1.0)
         self.made = x
+        self.attention, self.added = nn.Identity(), nn.Identity()
+        self.norm.register_forward_hook(lambda *args: None, with_kwargs=True)
         return self.norm(x)
 
 
@@ -44,8 +53,10 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     model = Recurrent()
     model.norm.eval()
     states, positions, calls, quantized = model.states, model.positions, model.calls, model.quantized
+    losses = model.losses["train"]
+    parts = [*model.named_children()]
     try:
-        with same_modes(model), same_fields(model), same_buffers(model):
+        with same_modes(model), same_fields(model.modules()), same_buffers(model):
             model.train()
             model(torch.rand(4, 2))
             assert model.calls is not calls and model.norm.running_mean.any() and len(states) == 2
@@ -58,7 +69,18 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     assert model.calls is calls and calls == 0 and model.quantized is quantized
     assert not model.norm.running_mean.any() and model.norm.num_batches_tracked == 0
     assert model.states is states and states == [1] and model.positions is positions and not positions.any()
-    assert not hasattr(model, "made")
+    assert not hasattr(model, "made") and model.losses["train"] is losses == {}
+    assert [*model.named_children()] == parts
+    assert not model.norm._forward_hooks and not model.norm._forward_hooks_with_kwargs
+
+
+def test_hooks_by_which_an_engine_saves_stay():
+    """FSDP2 adds them in its first pass, and not again."""
+    model = nn.Linear(2, 2)
+    with same_fields(model.modules()):
+        model.register_state_dict_pre_hook(lambda *args: None)
+        model.register_load_state_dict_pre_hook(lambda *args: None)
+    assert len(model._state_dict_pre_hooks) == len(model._load_state_dict_pre_hooks) == 1
 
 
 def test_random_numbers_come_as_if_none_had_been_drawn():

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from exports import tree
-from models import BERT_TARGETS, adamw, batch, lora_bert, tiny_bert, train
+from models import BERT_TARGETS, batch, lora_bert, tiny_bert, train
 from peft import LoraConfig, PeftModel, get_peft_model
-from processes import nursery
-from selections import selected
+from processes import fork_server
+from selections import selected, start
 
-from weightlora import WeightLora, WeightLoraConfig, save_run
+from weightlora import WeightLora, save_run
 from weightlora.errors import StateError
 from weightlora.files import read_lines
 from weightlora.run import describe_selection
@@ -156,9 +156,8 @@ def test_a_choice_that_is_not_final_is_not_written(tmp_path):
 
 
 def test_before_the_probe_there_is_nothing_to_write(tmp_path):
-    model = lora_bert()
     with pytest.raises(StateError, match=r"^no choice is made yet: call probe\(batches\) first\.$"):
-        save_run(WeightLora(model, adamw(model), WeightLoraConfig(keep=3)), tmp_path / "run")
+        save_run(start(keep=3)[2], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -315,7 +314,7 @@ def loaded(tmp_path_factory) -> dict[str, tuple[WeightLora, dict]]:
         selectors[name] = selected(lora_bert(**lora), steps=12, **settings)
         directory = save_run(selectors[name], tmp_path_factory.mktemp("runs") / str(i))
         jobs.append((str(directory / "adapter"), lora.get("layers", 2)))
-    process = nursery().run("-c", LOAD, input=json.dumps(jobs))
+    process = fork_server().run("-c", LOAD, input=json.dumps(jobs))
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
     return {name: (selectors[name], result) for name, result in zip(selectors, found, strict=True)}
@@ -353,9 +352,7 @@ def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path):
 
 
 def test_a_run_directory_is_written_while_the_run_goes_on(tmp_path):
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=3), run_dir=tmp_path)
+    model, optimizer, selector = start(keep=3, select_steps=3, run_dir=tmp_path)
     assert json.loads((tmp_path / "selection.json").read_text())["phase"] == "select"
     for step in range(3):
         train(model, optimizer, selector, start=step)
@@ -369,15 +366,10 @@ def test_a_run_directory_is_written_while_the_run_goes_on(tmp_path):
 @pytest.mark.parametrize("killed_at", [1, 2, 4])
 def test_the_history_of_a_resumed_run_has_no_gap_and_no_repetition(tmp_path, killed_at):
     """The process dies after `killed_at` steps, in the middle of a line, and resumes from its checkpoint at step 1."""
-    whole, config = tmp_path / "whole", WeightLoraConfig(keep=3, select_steps=4, rounds=2)
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, config, run_dir=whole)
-    train(model, optimizer, selector, steps=5)
+    whole, settings = tmp_path / "whole", {"keep": 3, "select_steps": 4, "rounds": 2}
+    train(*start(**settings, run_dir=whole), steps=5)
 
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, config, run_dir=tmp_path / "cut")
+    model, optimizer, selector = start(**settings, run_dir=tmp_path / "cut")
     train(model, optimizer, selector, steps=1)
     state, weights = selector.state_dict(), {k: v.clone() for k, v in model.state_dict().items()}
     moments = copy.deepcopy(optimizer.state_dict())
@@ -385,9 +377,7 @@ def test_the_history_of_a_resumed_run_has_no_gap_and_no_repetition(tmp_path, kil
     with (tmp_path / "cut" / "history.jsonl").open("a") as file:
         file.write('{"step": 5, "sco')
 
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, config, state, run_dir=tmp_path / "cut")
+    model, optimizer, selector = start(**settings, state=state, run_dir=tmp_path / "cut")
     model.load_state_dict(weights)
     optimizer.load_state_dict(moments)
     train(model, optimizer, selector, steps=4, start=1)
@@ -397,29 +387,22 @@ def test_the_history_of_a_resumed_run_has_no_gap_and_no_repetition(tmp_path, kil
 
 def test_a_run_that_resumes_after_a_probe_keeps_its_history(tmp_path):
     """Its choice is of step 0, as nothing is of a run that begins."""
-    config = WeightLoraConfig(keep=3, selection="gradient", probe_batches=2)
-    model = lora_bert()
-    selector = WeightLora(model, adamw(model), config, run_dir=tmp_path)
+    settings = {"keep": 3, "selection": "gradient", "probe_batches": 2}
+    selector = start(**settings, run_dir=tmp_path)[2]
     assert read_lines(tmp_path / "history.jsonl") == []
     selector.probe([batch(0), batch(1)])
-    again = lora_bert()
-    WeightLora(again, adamw(again), config, selector.state_dict(), run_dir=tmp_path)
+    start(**settings, state=selector.state_dict(), run_dir=tmp_path)
     assert read_lines(tmp_path / "history.jsonl") == selector.history != []
-    fresh = lora_bert()
-    WeightLora(fresh, adamw(fresh), config, run_dir=tmp_path)
+    start(**settings, run_dir=tmp_path)
     assert read_lines(tmp_path / "history.jsonl") == [], "a new run begins a new one"
 
 
 def test_save_run_takes_the_whole_history_of_a_resumed_run(tmp_path):
-    model = lora_bert()
-    optimizer = adamw(model)
-    config = WeightLoraConfig(keep=3, select_steps=3)
-    selector = WeightLora(model, optimizer, config, run_dir=tmp_path / "live")
-    train(model, optimizer, selector, steps=2)
-    again = lora_bert()
-    optimizer = adamw(again)
-    selector = WeightLora(again, optimizer, config, selector.state_dict(), run_dir=tmp_path / "live")
-    train(again, optimizer, selector, steps=1, start=2)
+    settings = {"keep": 3, "select_steps": 3, "run_dir": tmp_path / "live"}
+    first = start(**settings)
+    train(*first, steps=2)
+    model, optimizer, selector = start(**settings, state=first[2].state_dict())
+    train(model, optimizer, selector, steps=1, start=2)
     assert [entry["step"] for entry in selector.history] == [3, 3]
     saved = save_run(selector, tmp_path / "saved")
     assert [entry["step"] for entry in read_lines(saved / "history.jsonl")] == [1, 2, 3, 3]
@@ -433,9 +416,7 @@ def test_save_run_of_something_else_says_what_it_takes(tmp_path):
 
 
 def test_save_run_takes_the_log_that_a_trainer_kept(tmp_path):
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=2), run_dir=tmp_path / "live")
+    model, optimizer, selector = start(keep=3, select_steps=2, run_dir=tmp_path / "live")
     selector.run.begin_log(0)
     selector.run.log({"step": 1, "loss": 0.5})
     train(model, optimizer, selector, steps=2)
@@ -448,16 +429,12 @@ def test_save_run_takes_the_log_that_a_trainer_kept(tmp_path):
 
 def test_a_state_that_is_loaded_later_keeps_the_history_of_its_run(tmp_path):
     """`load_state_dict` comes after the selector, which cannot know yet that a run goes on."""
-    config = WeightLoraConfig(keep=3, select_steps=4)
-    model = lora_bert()
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, config, run_dir=tmp_path)
+    settings = {"keep": 3, "select_steps": 4, "run_dir": tmp_path}
+    model, optimizer, selector = start(**settings)
     train(model, optimizer, selector, steps=2)
     state, before = selector.state_dict(), read_lines(tmp_path / "history.jsonl")
 
-    model = lora_bert()
-    optimizer = adamw(model)
-    again = WeightLora(model, optimizer, config, run_dir=tmp_path)
+    model, optimizer, again = start(**settings)
     assert read_lines(tmp_path / "history.jsonl") == []
     again.load_state_dict(state)
     assert read_lines(tmp_path / "history.jsonl") == before
@@ -465,7 +442,5 @@ def test_a_state_that_is_loaded_later_keeps_the_history_of_its_run(tmp_path):
     assert read_lines(tmp_path / "history.jsonl")[:2] == before and before[-1]["step"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "selection.json"]
 
-    model = lora_bert()
-    optimizer = adamw(model)
-    train(model, optimizer, WeightLora(model, optimizer, config, run_dir=tmp_path), steps=1)
+    train(*start(**settings), steps=1)
     assert [entry["step"] for entry in read_lines(tmp_path / "history.jsonl")] == [1], "a new run begins anew"

@@ -10,7 +10,8 @@ import pytest
 import torch
 from models import adamw, lora_bert, train
 from peft import LoraConfig, get_peft_model
-from runs import LOOP, run_loop, save_loop
+from runs import LOOP, run_loop
+from selections import start
 from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
@@ -19,19 +20,25 @@ from weightlora.errors import StateError
 from weightlora.state import STATE_FILE, State, check_config, read_state, write_state
 
 
-def test_what_is_written_is_read(tmp_path):
-    state = run_loop(3)[1].state_dict()
-    assert write_state(state, tmp_path / "new").name == STATE_FILE
-    assert read_state(tmp_path / "new") == state
+@pytest.fixture(scope="module")
+def states():
+    """Of a run in two rounds: in the first one, in the second one, and at the end."""
+    return {steps: run_loop(steps)[1].state_dict() for steps in (1, 3, 5)}
+
+
+def test_what_is_written_is_read(tmp_path, states):
+    assert write_state(states[3], tmp_path / "new").name == STATE_FILE
+    assert read_state(tmp_path / "new") == states[3]
     assert [path.name for path in (tmp_path / "new").iterdir()] == [STATE_FILE], "nothing else is left"
 
 
 def test_the_file_holds_all_that_the_decision_depends_on(tmp_path):
     """Phase, step, gates, evidence, rng, kept names, ranks, scalings and versions: after the first of two rounds."""
-    content = json.loads((save_loop(3, tmp_path) / STATE_FILE).read_text())
+    model, selector = run_loop(3)
+    content = json.loads(write_state(selector.state_dict(), tmp_path).read_text())
     assert content.keys() == {"sha256", "state", "versions"}
     assert content["versions"] == {name: version(name) for name in ("weightlora", "torch", "peft")}
-    state, (model, selector) = content["state"], run_loop(3)
+    state = content["state"]
     assert state["step_count"] == 3 and state["round"] == 1  # with the config that is the phase
     assert state["config"] == asdict(WeightLoraConfig(**LOOP))  # the seed is all there is of rng
     assert state["names"] == selector.names and len(set(state["scores"])) == 12
@@ -48,21 +55,18 @@ def test_the_file_holds_all_that_the_decision_depends_on(tmp_path):
 @pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
 def test_no_generator_but_our_own_has_a_part_in_the_decision(tmp_path, selection):
     """Resumed under another global seed, the second round keeps and draws what it would have."""
-    settings = WeightLoraConfig(**LOOP | {"selection": selection, "expand": "random"})
+    settings = LOOP | {"selection": selection, "expand": "random"}
     ends = []
     for resume in (False, True):
-        model = lora_bert()
-        optimizer = adamw(model)
-        selector = WeightLora(model, optimizer, settings)
+        model, optimizer, selector = start(**settings)
         train(model, optimizer, selector, steps=3)
         if resume:
             write_state(selector.state_dict(), tmp_path)
             weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
             model = lora_bert()
             state = restore(model, tmp_path)
-            optimizer = adamw(model)
             torch.manual_seed(1234)
-            selector = WeightLora(model, optimizer, settings, state)
+            model, optimizer, selector = start(model, **settings, state=state)
             model.load_state_dict(weights)
             optimizer.load_state_dict(moments)
         train(model, optimizer, selector, steps=3, start=3)
@@ -94,36 +98,31 @@ def newer(content):
         (lambda path: edit(path, newer), "was changed after it was written"),
     ],
 )
-def test_a_damaged_state_is_refused_and_the_model_untouched(tmp_path, spoil, message):
-    directory = save_loop(3, tmp_path)
-    spoil(directory / STATE_FILE)
+def test_a_damaged_state_is_refused_and_the_model_untouched(tmp_path, states, spoil, message):
+    spoil(write_state(states[3], tmp_path))
     model = lora_bert()
     with pytest.raises(ValueError, match=message):
-        restore(model, directory)
+        restore(model, tmp_path)
     assert len(find_adapters(model)) == 12
 
 
-def test_a_state_of_a_newer_version_says_so(tmp_path):
-    write_state(run_loop(1)[1].state_dict() | {"format": 99}, tmp_path)
+def test_a_state_of_a_newer_version_says_so(tmp_path, states):
+    write_state(states[1] | {"format": 99}, tmp_path)
     with pytest.raises(ValueError, match="format 99, and this version reads 3: update weightlora"):
         restore(lora_bert(), tmp_path)
-    write_state({key: value for key, value in run_loop(1)[1].state_dict().items() if key != "sizes"}, tmp_path)
-    with pytest.raises(ValueError, match="the state's 'sizes' is None, and must be a list"):
-        restore(lora_bert(), tmp_path)
 
 
-def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch):
-    directory = save_loop(3, tmp_path)
-    before = read_state(directory)
+def test_a_failed_write_leaves_the_earlier_state(tmp_path, monkeypatch, states):
+    write_state(states[3], tmp_path)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_state(run_loop(4)[1].state_dict(), directory)
-    assert read_state(directory) == before
-    assert [path.name for path in directory.iterdir()] == [STATE_FILE]
+        write_state(states[5], tmp_path)
+    assert read_state(tmp_path) == states[3]
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
 
 
 def many(n: int) -> State:
@@ -148,9 +147,7 @@ def many(n: int) -> State:
 def test_the_state_grows_with_the_adapters_and_not_with_the_steps(tmp_path):
     path = write_state(many(2000).to_dict(), tmp_path)
     assert path.stat().st_size < 1e6
-    model, optimizer = lora_bert(), None
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=50))
+    model, optimizer, selector = start(keep=3, select_steps=50)
     sizes = []
     for step in range(1, 31):
         train(model, optimizer, selector, start=step)
@@ -206,8 +203,6 @@ def test_no_field_may_be_of_another_type_or_out_of_bounds(states, field, value):
     [
         ({"select_steps": None}, "select_steps=None, and it must be a whole number"),
         ({"select_steps": 0.5}, "select_steps=0.5, and it must be a whole number"),
-        ({"select_steps": 10**18}, "select_steps=1000000000000000000, and it must be"),
-        ({"select_steps": 10**9, "rounds": 10**9}, "rounds=1000000000, and it must be"),
         ({"keep": 10**18}, "does not fit its adapters .* more than the model's 12"),
         ({"keep": []}, "is not valid"),
         ({"omega_lr": 10**400}, "is not valid"),
@@ -244,11 +239,6 @@ def test_the_settings_in_a_state_are_checked_as_settings_are(states, settings, m
 def test_what_no_run_can_have_is_refused(states, steps, changes, message):
     with pytest.raises(StateError, match=message):
         State.from_dict(states[steps] | changes)
-
-
-@pytest.fixture(scope="module")
-def states():
-    return {steps: run_loop(steps)[1].state_dict() for steps in (1, 3, 5)}
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "NaN", "\ud800", '{"state": [], "sha256": ""}', "1" * 5000])
@@ -295,7 +285,7 @@ def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
 
 def test_a_run_that_has_not_begun_has_seen_nothing():
     adapters = find_adapters(lora_bert())
-    state = State.at_start({"keep": 3}, adapters)
+    state = State.at_start(WeightLoraConfig(keep=3), adapters)
     assert (state.step_count, state.round, state.waiting, state.costs) == (0, 0, [], None)
     assert state.omega == [1.0] * 12 and state.scores == [0.0] * 12
     assert state.names == [adapter.name for adapter in adapters] and state.kinds == ["module"] * 12

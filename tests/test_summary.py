@@ -3,19 +3,17 @@
 import warnings
 
 import pytest
-from models import adamw, batch, lora_bert, train
+from models import batch, train
+from selections import start
 
-from weightlora import WeightLora, WeightLoraConfig
 from weightlora.summary import by_kind
 
 
 @pytest.fixture
 def selector():
-    model = lora_bert()
-    optimizer = adamw(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=2))
+        model, optimizer, selector = start(keep=3, select_steps=2)
     train(model, optimizer, selector, steps=1)
     selector.rest = lambda: train(model, optimizer, selector, steps=2, start=1)
     return selector
@@ -28,8 +26,7 @@ def test_repr_tells_where_the_selection_is(selector):
 
 
 def test_a_choice_before_the_first_step_speaks_of_no_selection_steps():
-    model = lora_bert()
-    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3))
+    selector = start(keep=3)[2]
     assert repr(selector) == "WeightLora(selection='gradient', phase='select', 12 of 12 adapters)"
     assert selector.summary().text == "12 of 12 LoRA adapters are active: the choice is made before the first step."
     selector.probe([batch()])

@@ -74,3 +74,12 @@ def test_a_weight_that_changed_is_named():
     with pytest.raises(KeyboardInterrupt), unchanged_weights(model):
         model[0].weight.mul_(2)
         raise KeyboardInterrupt
+
+
+def test_a_weight_that_zero_3_empties_or_refills_has_not_changed():
+    model = nn.Linear(4, 4).requires_grad_(False)
+    there, empty = model.weight.data, torch.empty(0)
+    for before, after in ((empty, there), (there, empty)):
+        model.weight.data = before
+        with unchanged_weights(model):
+            model.weight.data = after

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 import torch.distributed as dist
-from models import adamw, batch, lora_bert
+from models import adamw, batch, lora_bert, samples, training_arguments
 from torch.nn.parallel import DistributedDataParallel
 
 from weightlora import WeightLora, WeightLoraConfig, WeightLoraTrainer
@@ -28,6 +28,11 @@ def rank() -> int:
 
 def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def write_outcome(directory: str, found: object) -> None:
+    """For `processes.outcomes`."""
+    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
 
 
 def share(step: int) -> dict[str, torch.Tensor]:
@@ -81,7 +86,7 @@ def loop(rules: str, directory: str, unused: str) -> None:
             "weights": sum(p.double().sum().item() for p in model.parameters()),
         }
         found[name] = entry
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 CHOICE = 3  # step of the choice, of 8
@@ -129,7 +134,7 @@ def ways(directory: str) -> None:
             entry["apart"].append(apart(model))
             entry["hook"].append(at_work())
         entry["kept"] = selector.kept
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 def hook_(ddp, way: str):
@@ -180,7 +185,7 @@ def joined(directory: str, *batches: str) -> None:
                 selector.step()
                 optimizer.zero_grad()
         found.append({"kept": selector.kept, "apart": apart(model), "trainable": trainable(model)})
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 def parted(directory: str) -> None:
@@ -220,7 +225,7 @@ def parted(directory: str) -> None:
             except ValueError as error:
                 found[case]["stopped"] = f"{step}: {error}"
         found[case]["warned"] = "".join(str(one.message) for one in caught if "processes" in str(one.message))
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 def sharded(rules: str, directory: str, unused: str) -> None:
@@ -253,6 +258,10 @@ def sharded(rules: str, directory: str, unused: str) -> None:
             optimizer.zero_grad()
             entry["losses"].append(loss.item())
         entry |= {"bytes_after": shard_bytes(model), "kept": selector.kept}
+        model.eval()
+        with torch.no_grad():
+            model(**share(0))  # leaves what the outermost unit holds whole, until something needs its parts
+        entry["saved_whole"] = [name for name, value in model.state_dict().items() if not hasattr(value, "to_local")]
         found[name] = entry | {"scores": list(selector.scores.values())}
     model = lora_bert()
     for layer in model.base_model.model.bert.encoder.layer:
@@ -262,7 +271,7 @@ def sharded(rules: str, directory: str, unused: str) -> None:
         WeightLora(model, adamw(model))
     except ValueError as error:
         found["a layer of LoRA by itself"] = str(error)
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 def shard_bytes(model) -> int:
@@ -275,30 +284,21 @@ def shard_bytes(model) -> int:
 
 def trainer(directory: str, unused: str, resume: str = "", callbacks: tuple = ()) -> None:
     """The Trainer, stopped by nothing, or resumed from step 3."""
-    from transformers import TrainingArguments
-
-    rows = [{key: value[i] for key, value in batch(step).items()} for step in range(8) for i in range(8)]
-    arguments = TrainingArguments(
-        output_dir=directory,
+    arguments = training_arguments(
+        directory,
         per_device_train_batch_size=GLOBAL_BATCH // world(),
         max_steps=8,
-        learning_rate=1e-2,
-        logging_steps=1,
         save_steps=3,
-        save_total_limit=None,
         train_sampling_strategy="sequential",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
         ddp_find_unused_parameters=unused == "find_unused",
     )
-    config = WeightLoraConfig(keep=3, select_steps=4)
-    run = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, weightlora=config, callbacks=list(callbacks))
+    settings = {"train_dataset": samples(64), "weightlora": WeightLoraConfig(keep=3, select_steps=4)}
+    run = WeightLoraTrainer(lora_bert(), arguments, callbacks=list(callbacks), **settings)
     run.model_accepts_loss_kwargs = False
     run.train(resume_from_checkpoint=str(Path(directory) / "checkpoint-3") if resume else None)
     losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
     outcome = {"kept": run.weightlora.selector.kept, "losses": losses}
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
+    write_outcome(directory, outcome)
 
 
 def checkpoints(directory: str) -> None:
@@ -306,7 +306,7 @@ def checkpoints(directory: str) -> None:
     import shutil
     import time
 
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
 
     from weightlora import WeightLoraCallback
 
@@ -316,12 +316,10 @@ def checkpoints(directory: str) -> None:
             super()._save_rng_state(output_dir)
 
     def build(place: Path, kind: type) -> Trainer:
-        rows = [{key: value[i] for key, value in batch(step).items()} for step in range(4) for i in range(8)]
-        settings = {"save_steps": 1, "max_steps": 3, "report_to": [], "disable_tqdm": True, "use_cpu": True}
         callback = WeightLoraCallback(WeightLoraConfig(keep=3, select_steps=2))
-        arguments = TrainingArguments(output_dir=str(place), per_device_train_batch_size=4, **settings)
+        arguments = training_arguments(place, per_device_train_batch_size=4, save_steps=1, max_steps=3)
         return type("SlowTrainer", (kind, Slow, Trainer), {})(
-            lora_bert(layers=1), arguments, train_dataset=rows, callbacks=[callback]
+            lora_bert(layers=1), arguments, train_dataset=samples(32), callbacks=[callback]
         )
 
     from weightlora import WeightLoraTrainerMixin
@@ -345,7 +343,7 @@ def checkpoints(directory: str) -> None:
         build(Path(directory) / f"mixin-{rank()}", WeightLoraTrainerMixin).train(resume_from_checkpoint=True)
     except ValueError as error:
         found["apart"] = str(error)
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 def lightning(settings: str, directory: str) -> None:
@@ -374,7 +372,7 @@ def lightning(settings: str, directory: str) -> None:
         enable_checkpointing=False,
     ).fit(module)
     outcome = {"kept": callback.selector.kept, "losses": module.losses}
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(outcome))
+    write_outcome(directory, outcome)
 
 
 def phased(rules: str, directory: str) -> None:
@@ -404,7 +402,7 @@ def phased(rules: str, directory: str) -> None:
                 phased_trainer(Path(directory) / "refused", PHASED_CREDIT | config, **settings).train()
             except ValueError as error:
                 found["credit"][what] = str(error)
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 PHASED_CREDIT = {"keep": 2, "select_steps": 3}
@@ -423,32 +421,21 @@ def report(run) -> dict:
 
 
 def phased_trainer(place: Path, settings: dict, **arguments) -> WeightLoraTrainer:
-    from transformers import TrainingArguments
-
     sharded = world() > 1 and "deepspeed" not in arguments
     if sharded and not BY_ACCELERATE:
         layout = {"version": 1, "state_dict_type": "FULL_STATE_DICT", "sync_module_states": False}
         arguments |= {"fsdp": True, "fsdp_config": layout}
-    arguments = TrainingArguments(
-        **{
-            "output_dir": str(place),
-            "per_device_train_batch_size": GLOBAL_BATCH // world(),
-            "max_steps": 6,
-            "learning_rate": 1e-2,
-            "logging_steps": 1,
-            "save_steps": 1,
-            "train_sampling_strategy": "sequential",
-            "report_to": [],
-            "disable_tqdm": True,
-            "use_cpu": True,
-        }
-        | arguments,
-    )
+    usual = {
+        "per_device_train_batch_size": GLOBAL_BATCH // world(),
+        "max_steps": 6,
+        "save_steps": 1,
+        "train_sampling_strategy": "sequential",
+    }
+    arguments = training_arguments(place, **usual | arguments)
     if sharded:
         pretend_accelerator()
-    rows = [{key: value[i] for key, value in batch(step).items()} for step in range(8) for i in range(8)]
     config = WeightLoraConfig(**settings)
-    run = WeightLoraTrainer(lora_bert(layers=1), arguments, train_dataset=rows, weightlora=config)
+    run = WeightLoraTrainer(lora_bert(layers=1), arguments, train_dataset=samples(64), weightlora=config)
     run.model_accepts_loss_kwargs = False
     if sharded:
         run.accelerator.state.fsdp_plugin.optim_state_dict_config.offload_to_cpu = False
@@ -482,7 +469,7 @@ def zero(cases: str, directory: str) -> None:
         except ValueError as error:
             found[name] = {"refused": str(error)}
         dist.barrier() if dist.is_initialized() else None
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 def left_on(run, before: dict[str, set[str]]) -> list[str]:
@@ -572,7 +559,7 @@ def fail(directory: str) -> None:
             found[case] = f"{type(error).__name__}: {error}"[:2000]
         else:
             found[case] = selector.kept
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 def die(directory: str) -> None:
@@ -606,29 +593,12 @@ def caching(directory: str) -> None:
         found[name] = losses(run)
     found |= {"fills": callback.cache.fills, "reads": callback.cache.reads, "steps": run.state.global_step // EPOCHS}
     found["fills"] -= found["steps"]  # the first epoch
-    (Path(directory) / f"rank-{rank()}.json").write_text(json.dumps(found))
+    write_outcome(directory, found)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    jobs = (
-        loop,
-        ways,
-        joined,
-        parted,
-        sharded,
-        trainer,
-        checkpoints,
-        lightning,
-        phased,
-        zero,
-        disagree,
-        nan,
-        fail,
-        die,
-        caching,
-    )
-    {job.__name__: job for job in jobs}[sys.argv[1]](*sys.argv[2:])
+    globals()[sys.argv[1]](*sys.argv[2:])
     # At times torch 2.13 hangs when the last thing that holds a gloo group is collected: a thread of gloo's wants the
     # interpreter, which waits for that thread. Nothing is left to do here.
     os._exit(0)

@@ -26,17 +26,19 @@ def summarize(args: argparse.Namespace) -> int:
 
     from ..pages.layout import write_layout
     from ..pages.side import write_pages
-    from ..summary import read_extended, read_summary, write_summary
+    from ..summary import extend_, read_summary, write_summary
     from ..tables import print_tables
 
     root = args.root or ROOT
-    summary, remarks = (read_extended if args.json else read_summary)(root, args.tasks)
+    results, summary, remarks = read_summary(root, args.tasks)
     if args.json:
+        extend_(summary, results)
         print(json.dumps(summary))
     else:
-        write_summary(root, args.output_dir or root)
-        write_pages(root, args.output_dir or root)
-        write_layout(root, args.output_dir or root)
+        out = args.output_dir or root
+        write_summary(root, out)
+        write_pages(root, out)
+        write_layout(root, out)
         print_tables(summary, Console(width=None if sys.stdout.isatty() else 160))
     for remark in remarks:
         print(remark, file=sys.stderr)

@@ -7,7 +7,6 @@ from typing import Any
 
 from weightlora.compare.statistics import excludes_zero
 from weightlora.drawing.figures import ROW, draw_legend, draw_means, limits, new_figure, save, set_rows
-from weightlora.errors import DataError
 
 __all__ = ["draw_differences"]
 
@@ -25,12 +24,7 @@ def draw_differences(
         panels: Task -> reference -> (`{"mean", "ci"}`, the difference at each seed); every task has all references.
         what: Title.
         path: Where the PNG is written.
-
-    Raises:
-        DataError: There are no panels.
     """
-    if not panels:
-        raise DataError("no differences to draw.")
     references = list(next(iter(panels.values())))
     figure = new_figure(2.6 + 2.1 * len(panels), ROW * len(references) + 1.5)
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

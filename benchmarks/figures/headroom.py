@@ -17,7 +17,6 @@ from weightlora.drawing.figures import (
     set_rows,
     strip_axes,
 )
-from weightlora.errors import DataError
 
 __all__ = ["draw_headroom"]
 
@@ -35,12 +34,7 @@ def draw_headroom(
         losses: Held-out losses of the runs with a random subset.
         methods: Label -> `{"loss": mean held-out loss, "percentile": 0 to 100}`, as `place_methods` returns it.
         path: Where the PNG is written.
-
-    Raises:
-        DataError: There are no losses.
     """
-    if not losses:
-        raise DataError(f"no random subsets of {task} to draw.")
     names = sorted(methods, key=lambda name: methods[name]["loss"])
     rows = max(len(names), 1)
     figure = new_figure(7.5, ROW * rows + 3.2)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from weightlora.drawing.figures import BLUE, GREY, ORANGE, limits, new_figure, save
-from weightlora.errors import DataError
 
 __all__ = ["Place", "draw_lines"]
 
@@ -40,12 +39,7 @@ def draw_lines(
         path: Where the PNG is written.
         cost: What x is.
         ticks: Values of x that are labelled, on a logarithmic axis. Without them, the axis is linear.
-
-    Raises:
-        DataError: There is nothing to draw.
     """
-    if not panels:
-        raise DataError("no runs to draw.")
     figure = new_figure(max(2.9 * len(panels) + 0.8, 6.6), 3.9)
     handles: dict[str, Any] = {}
     for axes, (title, (lines, points)) in zip(

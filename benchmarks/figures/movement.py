@@ -9,9 +9,10 @@ import numpy as np
 
 from weightlora.drawing.figures import new_figure, save
 
+from ..depth import THIRDS
+
 __all__ = ["Movement", "draw_movement"]
 
-PARTS = ("lower", "middle", "upper")
 COLOURS = ("#225ea8", "#41b6c4", "#c7e9b4")
 
 
@@ -41,7 +42,7 @@ def draw_movement(movements: Mapping[str, Movement], path: str | os.PathLike[str
     panels = figure.subplots(1, len(movements), sharey=True, squeeze=False)[0]
     for axes, (task, movement) in zip(panels, movements.items(), strict=True):
         bottom = np.zeros(movement.shares.shape[1])
-        for part, colour, share in zip(PARTS, COLOURS, movement.shares, strict=True):
+        for part, colour, share in zip(THIRDS, COLOURS, movement.shares, strict=True):
             widths = np.diff(movement.edges)
             axes.bar(movement.edges[:-1], share, widths, bottom, align="edge", color=colour, label=part)
             bottom += share
@@ -56,7 +57,7 @@ def draw_movement(movements: Mapping[str, Movement], path: str | os.PathLike[str
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles,
-        [f"{label} third of the layers" if label in PARTS else label for label in labels],
+        [f"{label} third of the layers" if label in THIRDS else label for label in labels],
         loc="outside upper center",
         ncols=len(labels),
         frameon=False,

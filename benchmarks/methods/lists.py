@@ -1,8 +1,8 @@
 """LoRA on a fixed list of modules, chosen by their names and shapes alone: what people use without any search.
 
-A list is trained at the setting's rank, or at another one with the same scaling: `options["rank"]`, or the rank that
-comes closest to a share `options["parameters"]` of the parameters of LoRA on all modules. With `options["rslora"]`,
-the scaling falls with the root of the rank.
+A list is trained at the setting's rank, or at another one with the same scaling: the rank that comes closest to a
+share `options["parameters"]` of the parameters of LoRA on all modules. With `options["rslora"]`, the scaling falls
+with the root of the rank.
 """
 
 import re
@@ -56,14 +56,6 @@ def _widening(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
     return [name for name in _mlp(setting, adapters) if name in wide]
 
 
-def _pooler_and_widening(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
-    """The pooler, and the widening modules."""
-    pooler = [adapter.name for adapter in adapters if "pooler" in adapter.name.split(".")]
-    if not pooler:
-        raise ConfigError(f"target_modules={setting.target['target_modules']!r} have no pooler: use widening instead.")
-    return [*_widening(setting, adapters), *pooler]
-
-
 def _random_alike(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
     """Random modules, by the seed of the run: of each number of parameters, as many as `options["like"]` names.
 
@@ -113,13 +105,7 @@ def train_list(choose: Choose, setting: Setting) -> Prepared:
 
 
 def _rank(setting: Setting, sizes: Mapping[str, int], names: Sequence[str]) -> int:
-    rank, share = (setting.options.get(key) for key in ("rank", "parameters"))
-    if rank is not None and share is not None:
-        raise ConfigError(f"rank={rank} and parameters={share} both set the rank of the list: give one of them.")
-    if rank is not None:
-        if type(rank) is not int or rank < 1:
-            raise ConfigError(f"rank={rank!r} is not a whole number from 1: give one, such as {setting.rank}.")
-        return rank
+    share = setting.options.get("parameters")
     if share is None:
         return setting.rank
     if type(share) not in (int, float) or not 0 < share <= 1:
@@ -128,14 +114,13 @@ def _rank(setting: Setting, sizes: Mapping[str, int], names: Sequence[str]) -> i
     return max(1, round(share * sum(sizes.values()) / per_rank))
 
 
-OPTIONS = frozenset({"rank", "parameters"})
+OPTIONS = frozenset({"parameters"})
 
 METHODS: dict[str, Method] = {
     "peft-default": Method(partial(train_list, _peft_default), OPTIONS),
     "attention-only": Method(partial(train_list, _attention), OPTIONS),
     "mlp-only": Method(partial(train_list, _mlp), OPTIONS),
     "widening": Method(partial(train_list, _widening), OPTIONS),
-    "pooler-and-widening": Method(partial(train_list, _pooler_and_widening), OPTIONS),
     "random-alike": Method(partial(train_list, _random_alike), OPTIONS | {"like"}),
 }
 """Each trains one list. `random-alike` draws its list."""

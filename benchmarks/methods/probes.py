@@ -7,46 +7,29 @@ from peft import LoraConfig
 from torch import Tensor
 
 from weightlora import WeightLoraConfig, select
-from weightlora.layers import relative_to_blocks
 from weightlora.rules import RULES, Best
 from weightlora.rules.gradient import GradientProbe
 from weightlora.tensors import to_vector
 from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, weightlora
 
-__all__ = ["METHODS", "Energy", "HalfPerBlock", "Plain", "probe_scores"]
+__all__ = ["METHODS", "Energy", "probe_scores"]
 
 
-class Plain(GradientProbe):
-    """L1 norms, whatever the block."""
-
-    name = "gradient-plain"
-
-    def update(self, evidence: Tensor, step: int, best: Best) -> None:
-        self.score = evidence
-
-
-class HalfPerBlock(GradientProbe):
-    """L1 norms relative to the root of the mean of the block: between `gradient` and `gradient-plain`."""
-
-    name = "gradient-half-per-block"
-
-    def update(self, evidence: Tensor, step: int, best: Best) -> None:
-        relative = relative_to_blocks(evidence, [adapter.name for adapter in self._gradients.adapters])
-        self.score = (evidence * relative).sqrt()
-
-
-class Energy(Plain):
+class Energy(GradientProbe):
     """L2 norms, whatever the block: PAGE's energy, of the mean gradient."""
 
     name = "gradient-energy"
 
     @torch.no_grad()
     def take(self, grad_scale: float) -> Tensor:
-        gradients = [adapter.factors[1].grad for adapter in self._gradients.adapters]
+        gradients = [adapter.factors[1].grad for adapter in self._adapters]
         return to_vector([torch.zeros(()) if g is None else g.norm() for g in gradients]) / grad_scale
 
+    def update(self, evidence: Tensor, step: int, best: Best) -> None:
+        self.score = evidence
 
-RULES |= {rule.name: rule for rule in (Plain, HalfPerBlock, Energy)}
+
+RULES[Energy.name] = Energy
 
 
 def probe_scores(setting: Setting) -> dict[str, float]:
@@ -58,7 +41,7 @@ def probe_scores(setting: Setting) -> dict[str, float]:
 
 
 def probe(setting: Setting) -> Prepared:
-    """The package's probe, or a variant of it (`options["selection"]`). It chooses, and trains what it chose."""
+    """The package's probe, or another rule (`options["selection"]`). It chooses, and trains what it chose."""
     options = {"selection": GradientProbe.name, "keep": None, "keep_parameters": 0.25}
     return weightlora(replace(setting, select_steps=None, options=options | setting.options))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from weightlora.adapters import LoraAdapter, find_adapters
 from weightlora.budget import Budget, top_by_parameters
-from weightlora.selection.proportional import Growth, ranks_in_proportion
+from weightlora.selection.proportional import Start, ranks_in_proportion
 from weightlora.train.methods import Method, Prepared, Setting
 
 from .lists import OPTIONS, train_list
@@ -43,13 +43,13 @@ def proportional(setting: Setting) -> Prepared:
     with torch.random.fork_rng(devices=[]):  # the adapters start as with LoRA on all modules
         model = setting.lora()
         adapters = find_adapters(model)
-        candidates, growth = {adapter.name: adapter.size for adapter in adapters}, [*map(Growth.of, adapters)]
+        candidates, starts = {adapter.name: adapter.size for adapter in adapters}, [*map(Start.of, adapters)]
         model.unload()
     sizes, scores = [*candidates.values()], torch.tensor([by_name[name] for name in candidates], dtype=torch.float64)
     if setting.options.get("chosen"):
         scores = torch.where(in_a_quarter(scores, sizes), scores, 0.0)
     most = int(setting.options.get("parameters", 1.0) * sum(sizes))
-    ranks = ranks_in_proportion(scores.tolist(), growth, Budget(((len(sizes), most),)))
+    ranks = ranks_in_proportion(scores.tolist(), starts, Budget(((len(sizes), most),)))
     given = {name: rank for name, rank in zip(candidates, ranks, strict=True) if rank}
     alphas = {name: setting.alpha * rank / setting.rank for name, rank in given.items()}
     model = setting.lora(target_modules=list(given), rank_pattern=given, alpha_pattern=alphas)

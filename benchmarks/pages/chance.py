@@ -1,14 +1,16 @@
 """Update credit against random sets: the table and the picture."""
 
 from pathlib import Path
+from typing import Any
 
 from scipy.stats import binomtest
 
 from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference
+from weightlora.train.result import Result
 
 from ..figures.differences import draw_differences
-from .runs import Run, runs_in
+from .runs import runs_in
 from .tables import table
 
 COLUMNS = {
@@ -26,18 +28,23 @@ def losses() -> dict[str, Losses]:
     """
     found: dict[str, Losses] = {label: {} for label in ("weightlora", *COLUMNS)}
     main = runs_in()
-    rates = {run.task: run.learning_rate for run in main if run.label == "weightlora"}
-    alike = [run.settings for run in main if run.label == "random"]
+    rates = {run.task: run.settings["learning_rate"] for run in main if run.label == "weightlora"}
+    alike = [_without_rate(run) for run in main if run.label == "random"]
 
-    def add(label: str, run: Run) -> None:
-        found[label].setdefault(run.task, {})[run.seed] = run.loss
+    def add(label: str, run: Result) -> None:
+        found[label].setdefault(run.task, {})[run.seed] = run.held_out_loss
 
     for run in main + runs_in("ablations"):
         if run.label in found:
             add(run.label, run)
-        if run.learning_rate == rates.get(run.task) and run.settings in alike:
+        if run.settings["learning_rate"] == rates.get(run.task) and _without_rate(run) in alike:
             add("same-rate", run)
     return found
+
+
+def _without_rate(run: Result) -> dict[str, Any]:
+    """Everything that makes the run, without its label and its learning rate."""
+    return {key: value for key, value in run.settings.items() if key not in ("label", "learning_rate")}
 
 
 def chance() -> str:

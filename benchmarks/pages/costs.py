@@ -74,8 +74,11 @@ def _costs(labels: Sequence[str]) -> list[list[str]]:
 
     return [
         ["", *(COMPARED[label] for label in labels)],
-        ["adapters", *(f"{fmean(run.adapters for run in several):.0f}" for several in runs)],
-        ["adapter parameters", *(f"{fmean(run.parameters for run in several):,.0f}" for several in runs)],
+        ["adapters", *(f"{fmean(run.adapters_after for run in several):.0f}" for several in runs)],
+        [
+            "adapter parameters",
+            *(f"{fmean(run.adapter_parameters_after for run in several):,.0f}" for several in runs),
+        ],
         cost("optimizer state", "optimizer_state_bytes", megabytes),
         cost("activations for backward", "saved_activation_bytes", megabytes),
         cost("step time", "over_lora", lambda value: f"{value:.2f}"),

@@ -1,6 +1,6 @@
 """The page on which rule is the default: the rule of decision, applied to what is stored."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 
 from weightlora.compare.statistics import paired
@@ -20,8 +20,8 @@ from ..decision import (
     looks,
     missing,
 )
-from ..results import load_results
-from .runs import QUALITY
+from ..results import Runs, by_seed, losses
+from .runs import runs_in
 from .winner import render_winner
 
 __all__ = ["first_look", "render_decision_markdown", "shown", "worth"]
@@ -43,26 +43,26 @@ def render_decision_markdown(results: Iterable[Result]) -> str:
     Args:
         results: As they were loaded.
     """
-    losses = _losses(results := list(results))
-    if not any(label in CANDIDATES and label != DEFAULT for _, label in losses):
+    runs = by_seed(results)
+    if not any(label in CANDIDATES and label != DEFAULT for _, label in runs):
         return ""
     parts = ["# Which rule is the default", INTRODUCTION]
-    for name, look in looks(losses).items():
-        parts += [f"## The {name} look", *_look(results, losses, look)]
+    for name, look in looks(_losses(runs)).items():
+        parts += [f"## The {name} look", *_look(runs, look)]
     return "\n\n".join(parts) + "\n"
 
 
 def first_look() -> str:
     """What the first look says of the stored runs: for the log."""
-    results = load_results(QUALITY)[0]
-    return "\n\n".join(_look(results, _losses(results), FIRST))
+    return "\n\n".join(_look(by_seed(runs_in()), FIRST))
 
 
 def worth() -> str:
     """What the stored runs of the first look's winner show: a list, and a table with a row for each complete task."""
-    results = load_results(QUALITY)[0]
-    winner = decide(losses := _losses(results), FIRST).winner
-    return "\n\n".join(render_winner(results, winner, _seeds(complete(losses, winner))))
+    runs = by_seed(runs_in())
+    found = _losses(runs)
+    winner = decide(found, FIRST).winner
+    return "\n\n".join(render_winner(runs, winner, _seeds(complete(found, winner))))
 
 
 def shown() -> str:
@@ -72,26 +72,24 @@ def shown() -> str:
     return "\n".join(line for line in listed if not any(words in line for words in left_out))
 
 
-def _losses(results: Iterable[Result]) -> Losses:
-    found: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for result in results:
-        found[result.task, result.label][result.seed] = result.held_out_loss
-    return found
+def _losses(runs: Runs) -> Losses:
+    return {key: losses(found) for key, found in runs.items()}
 
 
-def _look(results: list[Result], losses: Losses, look: Look) -> list[str]:
+def _look(runs: Runs, look: Look) -> list[str]:
+    found = _losses(runs)
     absent = Counter(dict.fromkeys(look.seeds, 0))
-    for (task, _), seeds in missing(losses, look).items():
+    for (task, _), seeds in missing(found, look).items():
         absent[task] += len(seeds)
     if count := absent.total():
         where = ", ".join(f"{task} {number}" for task, number in absent.items() if number)
-        runs = "run is" if count == 1 else "runs are"
-        return [f"Nothing is decided yet: at least {count} {runs} missing ({where})."]
-    verdict = decide(losses, look)
+        are = "run is" if count == 1 else "runs are"
+        return [f"Nothing is decided yet: at least {count} {are} missing ({where})."]
+    verdict = decide(found, look)
     becomes = "stays" if verdict.winner == look.default else "becomes"
     said = f"**{verdict.winner}** {becomes} the default: {verdict.reason}"
-    worth = render_winner(results, verdict.winner, _seeds(look))
-    return [said, _regrets(verdict, look), _differences(losses, verdict, look), *worth]
+    worth = render_winner(runs, verdict.winner, _seeds(look))
+    return [said, _regrets(verdict, look), _differences(found, verdict, look), *worth]
 
 
 def _seeds(look: Look) -> dict[str, range]:
@@ -111,7 +109,7 @@ def _regrets(verdict: Verdict, look: Look) -> str:
     return markdown_table(["regret", *look.seeds, "mean"], rows)
 
 
-def _differences(losses: Losses, verdict: Verdict, look: Look) -> str:
+def _differences(found: Losses, verdict: Verdict, look: Look) -> str:
     rows = []
     for name in look.candidates:
         for label in (CANDIDATES[name].alike, PEFT_DEFAULT):
@@ -119,7 +117,7 @@ def _differences(losses: Losses, verdict: Verdict, look: Look) -> str:
                 rows.append([name, label, *("" for _ in look.seeds), "not run: the winner does not depend on it"])
                 continue
             cells = [
-                difference(paired(losses[task, name], {s: losses[task, label][s] for s in range(count)}))
+                difference(paired(found[task, name], {seed: found[task, label][seed] for seed in range(count)}))
                 for task, count in look.seeds.items()
             ]
             rows.append([name, label, *cells, "; ".join(verdict.out.get(name, ()))])

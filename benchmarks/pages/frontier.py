@@ -1,6 +1,6 @@
 """Loss against step time: what a budget of time costs in quality, and whether a choice within it is worth having."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -10,9 +10,10 @@ from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
 from ..methods.within import read_prices
-from .points import LORA, SEEDS, Differences, Point, Points, absent, points_of_tasks
+from ..results import by_seed
+from .points import LORA, SEEDS, Point, Points, complete_tasks, missing, points_of
 
-__all__ = ["MEAN", "PLAIN", "SHARES", "TASKS", "WAYS", "Frontier", "gather_frontier", "render_frontier_markdown"]
+__all__ = ["MEAN", "PLAIN", "SHARES", "TASKS", "WAYS", "gather_frontier", "render_frontier_markdown"]
 
 TASKS = ("film-reviews", "rotten-tomatoes-all", "vader-tweets-all")
 SHARES = (50, 60, 75, 90)
@@ -29,13 +30,14 @@ PLAIN = {
     "probe": "the default",
 }
 MEAN = "mean of the tasks"
-Frontier = Points
-"""What a point costs is the step time of its sets, in parts of LoRA on all modules, by the stored prices. Once all
-tasks have runs, the last one is their mean."""
+BUDGETS = {f"{way}-{share}": f"{words}, budget {share / 100:g}" for share in SHARES for way, words in WAYS.items()}
+"""Label of a way to fill a budget -> what it is."""
 
 
-def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str) -> Frontier:
-    """The points of all methods.
+def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str) -> Points:
+    """The points of all methods on the complete tasks; once all tasks are complete, also their mean.
+
+    What a point costs is the step time of its sets, in parts of LoRA on all modules, by the stored prices.
 
     Args:
         side: Runs within budgets.
@@ -45,12 +47,12 @@ def gather_frontier(side: Iterable[Result], main: Iterable[Result], prices: str)
     Raises:
         DataError: The prices are missing, or those of other modules.
     """
-    found = points_of_tasks(side, main, _labels(), PLAIN, partial(_step_time, prices=prices))
-    return found | ({MEAN: _mean(found)} if found.keys() == set(TASKS) else {})
-
-
-def _labels() -> list[str]:
-    return [f"{way}-{share}" for share in SHARES for way in WAYS]
+    runs, labels = by_seed((*main, *side)), [*PLAIN, *BUDGETS]
+    tasks = complete_tasks(runs, TASKS, labels)
+    points = {task: points_of(runs, task, labels, partial(_step_time, prices=prices)) for task in tasks}
+    if len(tasks) == len(TASKS):
+        points[MEAN] = {label: _mean([of_task[label] for of_task in points.values()]) for label in labels}
+    return points
 
 
 def _step_time(run: Result, prices: str) -> float:
@@ -59,22 +61,19 @@ def _step_time(run: Result, prices: str) -> float:
     return costs.predict([name in run.kept for name in run.names]) / costs.whole
 
 
-def _mean(found: Frontier) -> dict[str, Point]:
-    """The mean over tasks at each seed that all tasks have."""
-    points = {}
-    for label in (*PLAIN, *_labels()):
-        of_tasks = [points_of[label] for points_of in found.values() if label in points_of]
-        seeds = [seed for seed in SEEDS if all(seed in point.differences for point in of_tasks)]
-        if len(of_tasks) == len(found) and seeds:
-            differences = {seed: fmean(point.differences[seed] for point in of_tasks) for seed in seeds}
-            points[label] = Point(fmean(point.x for point in of_tasks), differences)
-    return points
+def _mean(points: list[Point]) -> Point:
+    """The mean over tasks at each seed."""
+    differences = {seed: fmean(point.differences[seed] for point in points) for seed in SEEDS}
+    return Point(fmean(point.x for point in points), differences)
 
 
-def render_frontier_markdown(frontier: Frontier) -> str:
+def render_frontier_markdown(frontier: Points) -> str:
     """The page: what can be said by the rule of `quality/frontier/DECISION.md`, all points, and the comparisons."""
-    parts = ["# Loss against step time", INTRODUCTION, _said(frontier), "![loss against step time](frontier.png)"]
-    parts += [_points(frontier), _comparisons(frontier)]
+    parts = ["# Loss against step time", INTRODUCTION, *missing(TASKS, frontier)]
+    if MEAN in frontier:
+        parts.append(_said(frontier[MEAN]))
+    if frontier:
+        parts += ["![loss against step time](frontier.png)", _points(frontier), _comparisons(frontier)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,12 +87,8 @@ INTRODUCTION = (
 )
 
 
-def _said(frontier: Frontier) -> str:
-    tasks = {task: points for task, points in frontier.items() if task != MEAN}
-    later: Frontier = {task: {} for task in TASKS if task not in tasks}
-    if count := absent(tasks, (*_labels(), *PLAIN)) + absent(later, _labels()):
-        return f"Nothing is said yet: {count} {'run is' if count == 1 else 'runs are'} missing."
-    versus = {share: _versus(frontier, MEAN, share, "nearest") for share in SHARES}
+def _said(mean: Mapping[str, Point]) -> str:
+    versus = {share: _versus(mean, share, "nearest") for share in SHARES}
     told = {share: found for share, found in versus.items() if found is not None and excludes_zero(found)}
     better, worse = ([share for share in told if (told[share]["mean"] < 0) is lower] for lower in (True, False))
     even = [share for share in SHARES if share not in told]
@@ -107,7 +102,7 @@ def _said(frontier: Frontier) -> str:
         words += f" At {_in_words(even)}, the difference is not significant." if even else ""
     else:
         words = "**The modules nearest to the output do as well** at every budget."
-    losses = [(share, frontier[MEAN][f"within-{share}"].loss) for share in SHARES]
+    losses = [(share, mean[f"within-{share}"].loss) for share in SHARES]
     costs = ", ".join(f"{difference(loss).rstrip(' ▲▼')} at {share / 100:g}" for share, loss in losses)
     return f"{words} Against LoRA on all modules, the loss of the choice is {costs}."
 
@@ -117,32 +112,24 @@ def _in_words(shares: list[int]) -> str:
     return f"{', '.join(others)}{' and ' if others else ''}{last} of the step time"
 
 
-def _differences_of(frontier: Frontier, task: str, label: str) -> Differences:
-    point = frontier[task].get(label)
-    return {} if point is None else point.differences
-
-
-def _versus(frontier: Frontier, task: str, share: int, way: str) -> dict[str, Any] | None:
+def _versus(points: Mapping[str, Point], share: int, way: str) -> dict[str, Any] | None:
     """The probe's best set minus another way to fill the same budget."""
-    own, other = (_differences_of(frontier, task, f"{name}-{share}") for name in ("within", way))
+    own, other = (points[f"{name}-{share}"].differences for name in ("within", way))
     return paired(own, other)
 
 
-def _points(frontier: Frontier) -> str:
-    filled = {f"{way}-{share}": f"{WAYS[way]}, budget {share / 100:g}" for share in SHARES for way in WAYS}
-    names, rows = PLAIN | filled, []
-    for label, words in names.items():
-        points = [frontier[task].get(label) for task in frontier]
-        if any(points):
-            step = fmean(point.x for point in points if point is not None)
-            cells = ["" if point is None else difference(point.loss) for point in points]
-            rows.append([words, f"{step:.2f}", *cells])
+def _points(frontier: Points) -> str:
+    rows = []
+    for label, words in (PLAIN | BUDGETS).items():
+        points = [of_task[label] for of_task in frontier.values()]
+        step = fmean(point.x for point in points)
+        rows.append([words, f"{step:.2f}", *(difference(point.loss) for point in points)])
     return markdown_table(["", "step time", *frontier], rows)
 
 
-def _comparisons(frontier: Frontier) -> str:
+def _comparisons(frontier: Points) -> str:
     rows = [
-        [f"{WAYS[way]}, budget {share / 100:g}", *(difference(_versus(frontier, t, share, way)) for t in frontier)]
+        [BUDGETS[f"{way}-{share}"], *(difference(_versus(of_task, share, way)) for of_task in frontier.values())]
         for share in SHARES
         for way in ("random", "nearest")
     ]

@@ -23,7 +23,7 @@ __all__ = ["fit_membership", "place_methods", "render_headroom_markdown", "stand
 ALPHAS = np.logspace(-3, 4, 29)
 
 
-def fit_membership(results: Sequence[Result], keep: int | None = None) -> dict[str, Any]:
+def fit_membership(results: Sequence[Result]) -> dict[str, Any]:
     """Ridge regressions of the held-out loss of random subsets on the adapters in each subset.
 
     There are three regressions. scikit-learn's RidgeCV chooses their penalties.
@@ -33,15 +33,14 @@ def fit_membership(results: Sequence[Result], keep: int | None = None) -> dict[s
     * `size`: on the number of trainable parameters only.
 
     A coefficient is the change in loss per additional member (in `size`, per standard deviation of the number of
-    parameters). Negative is good. If all subsets have the same size, only differences between coefficients have a
-    meaning, and the penalty centres them near 0.
+    parameters). Negative is good. Subsets have the same size, so only differences between coefficients have a meaning,
+    and the penalty centres them near 0.
 
     `r2` is the share of the spread that the members explain: 1 minus the squared error over the squared spread, where
     each run is predicted from the runs of all other subsets. It is negative if the mean predicts better.
 
     Args:
-        results: Runs of one task, each with `kept` and the same `names`.
-        keep: K, the size of the best set. By default the size of the subsets, if they all have the same.
+        results: Runs of one task, each with K of the same adapters.
 
     Returns:
         * `runs`, `subsets` (the number of different ones), `n`, `keep`.
@@ -53,26 +52,18 @@ def fit_membership(results: Sequence[Result], keep: int | None = None) -> dict[s
           model. This loss is the best of many predictions, so it is too optimistic.
 
     Raises:
-        DataError: There are no results, or results of several tasks, without `kept` or `names`, with different
-            `names`, or with a member that is not in `names`; fewer than 3 different subsets; equal losses; no K, or K
-            outside 1 to n.
+        DataError: Two runs chose from different adapters.
     """
     names = _common_names(results)
     membership = np.array([[name in (result.kept or ()) for name in names] for result in results], dtype=float)
     losses = np.array([result.held_out_loss for result in results], dtype=float)
     subsets = np.unique(membership, axis=0, return_inverse=True)[1].reshape(-1)
-    if (different := int(subsets.max()) + 1) < 3:
-        raise DataError(
-            f"{different} different subsets are too few for a regression, which needs 3 at the very least."
-        )
-    if np.ptp(losses) == 0:
-        raise DataError("all losses are equal: there is no spread to explain.")
-    keep = _size_of_best(membership, keep)
+    keep = int(membership[0].sum())
     counts, groups = _group_counts(membership, names)
     adapters = _fit(membership, losses, subsets, names)
     return {
         "runs": len(results),
-        "subsets": different,
+        "subsets": int(subsets.max()) + 1,
         "n": len(names),
         "keep": keep,
         "loss": {
@@ -93,12 +84,7 @@ def stand(value: float, losses: Sequence[float]) -> float:
     """Percentile of a loss among the losses of random subsets: the percentage that is lower. A tie counts half.
 
     0 is better than all of them, 50 is as good as the median.
-
-    Raises:
-        DataError: There are no losses.
     """
-    if not len(losses):
-        raise DataError("there are no losses of random subsets: run some.")
     return min(100.0, float(stats.percentileofscore(losses, value, kind="mean")))  # SciPy may round above 100
 
 
@@ -130,9 +116,7 @@ def place_methods(results: Iterable[Result], subsets: Sequence[Result]) -> dict[
     }
 
 
-def render_headroom_markdown(
-    task: str, fit: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]] | None = None
-) -> str:
+def render_headroom_markdown(task: str, fit: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> str:
     """The spread, what explains it, the predicted best set, and the position of methods among random subsets.
 
     Args:
@@ -141,6 +125,10 @@ def render_headroom_markdown(
         methods: From `place_methods`.
     """
     loss, best = fit["loss"], fit["best"]
+    rows = [
+        [name, str(entry["seeds"]), f"{entry['loss']:.4f}", f"{entry['percentile']:.0f} %", difference(entry["vs"])]
+        for name, entry in methods.items()
+    ]
     parts = [
         f"## {escape_markdown(task)}: what the choice of adapters can change",
         f"{fit['runs']} runs of {fit['subsets']} random subsets of {fit['n']} adapters: held-out loss "
@@ -152,53 +140,20 @@ def render_headroom_markdown(
         "Mean coefficient, the predicted change in loss for one more adapter of that kind (negative is good):",
         _coefficient_table("module type", fit["types"]),
         _coefficient_table("layer", fit["layers"]),
+        "Methods compared with the random subsets: the share of subsets with a lower loss than the method's mean, and "
+        "the paired difference at the same seeds (± half-width of the 95 % t-interval; ▼ and ▲ mark intervals that "
+        "exclude 0).",
+        markdown_table(["method", "seeds", "loss", "random subsets that are better", "loss minus a subset's"], rows),
     ]
-    if methods:
-        rows = [
-            [
-                name,
-                str(entry["seeds"]),
-                f"{entry['loss']:.4f}",
-                f"{entry['percentile']:.0f} %",
-                difference(entry["vs"]),
-            ]
-            for name, entry in methods.items()
-        ]
-        header = ["method", "seeds", "loss", "random subsets that are better", "loss minus a subset's"]
-        parts += [
-            "Methods compared with the random subsets: the share of subsets with a lower loss than the method's mean, "
-            "and the paired difference at the same seeds (± half-width of the 95 % t-interval; ▼ and ▲ mark intervals "
-            "that exclude 0).",
-            markdown_table(header, rows),
-        ]
     return "\n\n".join(parts) + "\n"
 
 
 def _common_names(results: Sequence[Result]) -> list[str]:
-    if not results:
-        raise DataError("there are no results of random subsets.")
-    if len(tasks := sorted({result.task for result in results})) > 1:
-        raise DataError(f"results of different tasks: {', '.join(tasks)}.")
     names = results[0].names
     for result in results:
-        run = f"{result.label}, seed {result.seed}"
-        if result.kept is None or result.names is None:
-            raise DataError(f"{run}: the result does not say which adapters were kept of which.")
         if result.names != names:
-            raise DataError(f"{run}: its adapters are not those of the first result.")
-        if unknown := sorted(set(result.kept) - set(result.names)):
-            raise DataError(f"{run}: kept, but not among its adapters: {', '.join(unknown)}.")
-    return list(results[0].names or ())
-
-
-def _size_of_best(membership: np.ndarray, keep: int | None) -> int:
-    sizes = sorted({int(size) for size in membership.sum(axis=1)})
-    if keep is None and len(sizes) > 1:
-        raise DataError(f"the subsets hold {sizes[0]} to {sizes[-1]} adapters: give `keep`, the size of the best set.")
-    keep = sizes[0] if keep is None else keep
-    if not 1 <= keep <= membership.shape[1]:
-        raise DataError(f"keep is {keep}, but there are {membership.shape[1]} adapters.")
-    return keep
+            raise DataError(f"{result.label}, seed {result.seed}: its adapters are not those of the first result.")
+    return list(names or ())
 
 
 def _group_counts(membership: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:

@@ -1,11 +1,15 @@
 """The tables of docs/log.md: which stored runs each entry compares."""
 
 from collections.abc import Callable
+from statistics import fmean
+
+from weightlora.compare.statistics import paired
+from weightlora.compare.tables import difference
 
 from .chance import chance
 from .costs import TASKS
-from .handful import handful
-from .tables import Pair, by_count, by_layer, by_seed, compared, early, pairs, rates
+from .runs import pool
+from .tables import Pair, by_count, by_layer, by_seed, compared, early, pairs, rates, table
 
 ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
 SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per-root-60")
@@ -14,12 +18,46 @@ LEVEL = ("gradient-60", "credit-per-parameter-60", "credit-times-update-60")
 CHOOSE_BEFORE = ("fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page", "page-in-blocks")
 RIVALS_ON = ("rotten-tomatoes-all", "vader-tweets-all")
 OTHERS = ("mlp-only", "attention-only", "eva", "adalora", "dora")
+HANDFUL_ON = (ROTTEN, TWEETS)
+WAYS = {  # how five of 36 are chosen: the label of the runs on each task
+    "at random": ("random-5", "random-5-2e-3"),
+    "at random among the 12 MLP modules": ("random-mlp-5", "random-mlp-5-2e-3"),
+    "update credit, at most 5/36 of the parameters": ("credit-60-5", "credit-60-5-2e-3"),
+    "update credit, no bound on parameters": ("credit-60-5-unbounded", "credit-60-5-unbounded-2e-3"),
+    "the same, chosen and trained in one run": (
+        "weightlora-5-unbounded-5e-4-faster-2",
+        "weightlora-5-unbounded-5e-4-faster-4",
+    ),
+    "(LoRA on all 36)": ("lora", "lora"),
+}
 
 
 def rivals() -> str:
     """What other papers, fixed lists and other adapters give, against the default."""
     labels = CHOOSE_BEFORE + OTHERS
     return compared(Pair(task, label, "probe") for task in RIVALS_ON for label in labels)
+
+
+def handful() -> str:
+    """Five of 36 adapters, a row for each way to choose them: loss, and difference from random sets at five seeds."""
+    first = next(iter(WAYS))
+    losses: dict[tuple[str, str], dict[int, float]] = {}
+    rows = [["five of 36, chosen by", "their parameters"]]
+    for task in HANDFUL_ON:
+        rows[0] += [f"{task}: loss", "minus random"]
+    for way, labels in WAYS.items():
+        runs = {
+            task: [run for run in pool()[task, label].values() if run.seed < 5]
+            for task, label in zip(HANDFUL_ON, labels, strict=True)
+        }
+        sizes = {run.adapter_parameters_after for several in runs.values() for run in several}
+        rows.append([way, " to ".join(f"{size:,}" for size in sorted({min(sizes), max(sizes)}))])
+        for task in HANDFUL_ON:
+            own = losses[task, way] = {run.seed: run.held_out_loss for run in runs[task]}
+            versus = None if way == first else paired(own, losses[task, first])
+            against = "" if versus is None else f"{difference(versus)} ({versus['wins']} of {len(own)})"
+            rows[-1] += [f"{fmean(own.values()):.3f}", against]
+    return table(rows)
 
 
 def handful_choices() -> str:

@@ -1,6 +1,5 @@
-"""Losses of a side comparison, minus that of LoRA on all modules at the same seed."""
+"""What side comparisons share: the tasks whose runs are all there, and losses minus that of LoRA on all modules."""
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from statistics import fmean
 from typing import NamedTuple
@@ -8,12 +7,12 @@ from typing import NamedTuple
 from weightlora.compare.statistics import interval
 from weightlora.train.result import Result
 
-__all__ = ["LORA", "SEEDS", "Differences", "Point", "Points", "absent", "points_of_tasks"]
+from ..results import Runs, losses
+
+__all__ = ["LORA", "SEEDS", "Point", "Points", "complete_tasks", "missing", "points_of"]
 
 LORA = "lora"
 SEEDS = range(5)
-Differences = Mapping[int, float]
-"""Seed -> held-out loss minus that of LoRA on all modules."""
 
 
 class Point(NamedTuple):
@@ -21,11 +20,11 @@ class Point(NamedTuple):
 
     Attributes:
         x: What its sets cost, the mean over seeds.
-        differences: Its loss at each seed, minus that of LoRA on all modules.
+        differences: Seed -> its held-out loss, minus that of LoRA on all modules.
     """
 
     x: float
-    differences: Differences
+    differences: Mapping[int, float]
 
     @property
     def loss(self) -> dict[str, float | None]:
@@ -34,47 +33,30 @@ class Point(NamedTuple):
 
 
 Points = dict[str, dict[str, Point]]
-"""Task -> label -> its point. Empty without runs of the side comparison."""
+"""Task -> label -> its point."""
 
 
-def points_of_tasks(
-    side: Iterable[Result],
-    main: Iterable[Result],
-    labels: Collection[str],
-    plain: Collection[str],
-    cost: Callable[[Result], float],
-) -> Points:
-    """The points of all methods, on the tasks of the side comparison.
-
-    Args:
-        side: Runs of the side comparison; those with one of the labels count.
-        main: Runs of the main comparison, which has LoRA on all modules; those with a label in `plain` count.
-        labels: Of the side comparison.
-        plain: Of the main comparison.
-        cost: What a run's set costs.
-    """
-    own = [run for run in side if run.label in labels]
-    tasks = sorted({run.task for run in own})
-    runs: defaultdict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
-    for run in (*own, *(run for run in main if run.task in tasks and run.label in plain)):
-        if run.seed in SEEDS:
-            runs[run.task, run.label][run.seed] = run
-    return {
-        task: {
-            label: Point(fmean(cost(run) for run in several.values()), differences)
-            for (of_task, label), several in runs.items()
-            if of_task == task and (differences := _differences(several, runs[task, LORA]))
-        }
-        for task in tasks
-    }
+def complete_tasks(
+    runs: Runs, tasks: Iterable[str], labels: Iterable[str], seeds: Collection[int] = SEEDS
+) -> list[str]:
+    """The tasks that have a run of each label at each seed: a page is about these only."""
+    wanted = [*labels]
+    return [task for task in tasks if all(runs[task, label].keys() >= {*seeds} for label in wanted)]
 
 
-def absent(points: Points, labels: Iterable[str], seeds: int = len(SEEDS)) -> int:
-    """How many runs with these labels are missing, of one at each of the first seeds."""
-    names = list(labels)
-    there = [of_task[label] for of_task in points.values() for label in names if label in of_task]
-    return len(points) * len(names) * seeds - sum(len(point.differences) for point in there)
+def missing(tasks: Iterable[str], complete: Collection[str]) -> list[str]:
+    """A sentence that names the tasks that are not complete, if there are any."""
+    absent = [task for task in tasks if task not in complete]
+    return [f"Runs are missing of {', '.join(absent)}."] if absent else []
 
 
-def _differences(runs: Mapping[int, Result], lora: Mapping[int, Result]) -> Differences:
-    return {seed: runs[seed].held_out_loss - lora[seed].held_out_loss for seed in sorted(runs.keys() & lora.keys())}
+def points_of(
+    runs: Runs, task: str, labels: Iterable[str], cost: Callable[[Result], float], seeds: Collection[int] = SEEDS
+) -> dict[str, Point]:
+    """The points of a complete task, by label; `cost` is what the set of a run costs."""
+    lora, points = losses(runs[task, LORA]), {}
+    for label in labels:
+        own = {seed: runs[task, label][seed] for seed in seeds}
+        differences = {seed: run.held_out_loss - lora[seed] for seed, run in own.items()}
+        points[label] = Point(fmean(map(cost, own.values())), differences)
+    return points

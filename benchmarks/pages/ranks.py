@@ -1,6 +1,5 @@
 """Where to spend parameters: higher ranks, rsLoRA's scaling, and ranks in proportion to the probe's scores."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,8 @@ from weightlora.compare.statistics import excludes_zero, paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from .points import SEEDS
+from ..results import by_seed, losses
+from .points import SEEDS, complete_tasks, missing
 
 __all__ = ["PAIRS", "TASKS", "render_ranks_markdown"]
 
@@ -32,28 +32,24 @@ INTRODUCTION = (
 
 
 def render_ranks_markdown(side: Iterable[Result], main: Iterable[Result]) -> str:
-    """The page; empty where no run is stored.
+    """The page.
 
     Args:
         side: Runs of this comparison.
         main: Runs of the main comparison, which has the references.
     """
-    losses: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    if not (own := list(side)):
-        return ""
-    for run in (*main, *own):
-        if run.seed in SEEDS:
-            losses[run.task, run.label][run.seed] = run.held_out_loss
+    runs = by_seed(run for run in (*main, *side) if run.seed in SEEDS)
+    parts = ["# Where to spend parameters", INTRODUCTION]
+    if absent := missing(TASKS, complete_tasks(runs, TASKS, {label for pair in PAIRS for label in pair})):
+        return "\n\n".join([*parts, *absent]) + "\n"
     rows, said = [], []
     for (method, reference), what in PAIRS.items():
-        compared = [(losses[task, method], losses[task, reference]) for task in TASKS]
-        found = [paired(*both) for both in compared]
+        found = [paired(losses(runs[task, method]), losses(runs[task, reference])) for task in TASKS]
         rows.append([method, reference, *map(difference, found)])
         if what:
-            is_whole = all(len(of_seeds) == len(SEEDS) for both in compared for of_seeds in both)
-            said.append(f"- {what}: {_verdict(found) if is_whole else 'not all runs are there yet.'}")
+            said.append(f"- {what}: {_verdict(found)}")
     table = markdown_table(["loss of", "minus that of", *TASKS], rows)
-    return "\n\n".join(["# Where to spend parameters", INTRODUCTION, "\n".join(said), table]) + "\n"
+    return "\n\n".join([*parts, "\n".join(said), table]) + "\n"
 
 
 def _verdict(differences: Sequence[Mapping[str, Any] | None]) -> str:

@@ -7,7 +7,8 @@ from weightlora.compare.statistics import excludes_zero, paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from .points import LORA, Point, Points, absent, points_of_tasks
+from ..results import by_seed
+from .points import LORA, Point, Points, complete_tasks, missing, points_of
 
 __all__ = ["LINES", "PLAIN", "PLANS", "Plan", "gather_sizes", "render_sizes_markdown"]
 
@@ -47,8 +48,8 @@ class Plan(NamedTuple):
 
     @property
     def labels(self) -> list[str]:
-        """Labels of this comparison."""
-        return [*(line.format(count) for line in LINES for count in self.counts), *self.others]
+        """All labels."""
+        return [*self.plain, *(line.format(count) for line in LINES for count in self.counts), *self.others]
 
 
 PLANS = {
@@ -68,30 +69,31 @@ INTRODUCTION = (
 
 
 def gather_sizes(side: Iterable[Result], main: Iterable[Result]) -> Points:
-    """The points of all methods; what a point costs is its number of adapters.
+    """The points of all methods on the complete tasks; what a point costs is its number of adapters.
 
     Args:
         side: Runs with K adapters.
         main: Runs of the main comparison, which has the plain lists.
     """
-    labels = {label for plan in PLANS.values() for label in plan.labels}
-    planned = [run for run in side if run.task in PLANS]
-    return points_of_tasks(planned, main, labels, PLAIN, lambda run: run.adapters_after)
+    runs = by_seed((*main, *side))
+    return {
+        task: points_of(runs, task, plan.labels, lambda run: run.adapters_after, range(plan.seeds))
+        for task, plan in PLANS.items()
+        if complete_tasks(runs, [task], plan.labels, range(plan.seeds))
+    }
 
 
 def render_sizes_markdown(sizes: Points) -> str:
     """The page: what can be said, and all points."""
-    parts = ["# How many adapters, and how large", INTRODUCTION]
+    parts = ["# How many adapters, and how large", INTRODUCTION, *missing(PLANS, sizes)]
     for task, points in sizes.items():
         plan = PLANS[task]
-        parts += [f"## {task}", plan.setting, _said(task, points, plan)]
+        parts += [f"## {task}", plan.setting, _said(points, plan)]
         parts += [f"![loss against the number of adapters]({task}-sizes.png)", _table(points, plan)]
     return "\n\n".join(parts) + "\n"
 
 
-def _said(task: str, points: dict[str, Point], plan: Plan) -> str:
-    if count := absent({task: points}, (*plan.labels, *plan.plain), plan.seeds):
-        return f"Nothing is said yet: {count} {'run is' if count == 1 else 'runs are'} missing."
+def _said(points: dict[str, Point], plan: Plan) -> str:
     level = {line: [n for n in plan.counts if not _is_worse(points[line.format(n)])] for line in (SMALL, LARGE)}
     told = {line: f"{min(counts)} of {points[LORA].x:.0f}" if counts else "none" for line, counts in level.items()}
     better = [str(count) for count in plan.counts if _beats_random(points, count)]
@@ -122,12 +124,12 @@ def _beats_random(points: dict[str, Point], count: int) -> bool:
 
 def _table(points: dict[str, Point], plan: Plan) -> str:
     rows = [
-        [words, *(difference(points[line.format(n)].loss) if line.format(n) in points else "" for n in plan.counts)]
+        [words, *(difference(points[line.format(count)].loss) for count in plan.counts)]
         for line, words in LINES.items()
     ]
     plain = [
         f"{PLAIN[label]} ({points[label].x:.0f}): {difference(points[label].loss)}"
         for label in plan.plain
-        if label in points and label != LORA
+        if label != LORA
     ]
     return "\n\n".join([markdown_table(["adapters", *map(str, plan.counts)], rows), "; ".join(plain) + "."])

@@ -49,13 +49,13 @@ def compared(rows: Iterable[Pair]) -> str:
         versus = paired(own, reference)
         if versus is None:
             raise ValueError(f"{pair.label} and {pair.reference} have no common seed on {pair.task}.")
-        overlap = jaccard([None if run.kept is None else list(run.kept) for run in runs])
+        overlap = jaccard([run.kept for run in runs])
         found.append(
             [
                 pair.task,
                 f"{pair.words} (`{pair.label}`)" if pair.words else f"`{pair.label}`",
                 _loss(pair.task, list(own.values())),
-                f"{round(fmean(run.parameters for run in runs)):,}",
+                f"{round(fmean(run.adapter_parameters_after for run in runs)):,}",
                 "" if overlap is None else f"{overlap:.2f}",
                 f"`{pair.reference}`",
                 difference(versus),
@@ -83,10 +83,10 @@ def by_seed(task: str, labels: Sequence[str], kinds: bool = False) -> str:
         for seed in seeds:
             run = pool()[task, label].get(seed)
             if run is None or run.kept is None or not kinds:
-                rows[-1].append("" if run is None else f"{run.loss:.4f}")
+                rows[-1].append("" if run is None else f"{run.held_out_loss:.4f}")
                 continue
             attention = sum(".attention." in name for name in run.kept)
-            rows[-1].append(f"{run.loss:.4f} ({len(run.kept) - attention} + {attention})")
+            rows[-1].append(f"{run.held_out_loss:.4f} ({len(run.kept) - attention} + {attention})")
     return table(rows)
 
 
@@ -122,7 +122,7 @@ def by_count(task: str, label: str, parts: Sequence[str]) -> str:
     losses: dict[int, list[float]] = {}
     for run in pool()[task, label].values():
         count = sum(any(part in name for part in parts) for name in run.kept or ())
-        losses.setdefault(min(count, 3), []).append(run.loss)
+        losses.setdefault(min(count, 3), []).append(run.held_out_loss)
     counts = sorted(losses)
     rows = [["members", *("3 or more" if count == 3 else str(count) for count in counts)]]
     rows.append(["sets", *(str(len(losses[count])) for count in counts)])
@@ -134,6 +134,6 @@ def rates(tasks: Iterable[str], labels: Sequence[str]) -> str:
     """The learning rate that tuning preferred, by task and method."""
     rows = [["learning rate", *(f"`{label}`" for label in labels)]]
     for task in tasks:
-        found = [sorted({run.learning_rate for run in pool()[task, label].values()}) for label in labels]
+        found = [sorted({run.settings["learning_rate"] for run in pool()[task, label].values()}) for label in labels]
         rows.append([task, *(", ".join(f"{rate:g}" for rate in several) for several in found)])
     return table(rows)

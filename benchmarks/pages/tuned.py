@@ -1,13 +1,14 @@
 """What the default is worth where every method is tuned on every task."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from weightlora.compare.statistics import interval
 from weightlora.compare.tables import markdown_table, with_interval
 from weightlora.train.result import Result
 
 from ..decision import CANDIDATES, LORA, PEFT_DEFAULT
+from ..results import Runs, by_seed
+from .points import complete_tasks, missing
 from .winner import render_winner
 
 __all__ = ["render_tuned_markdown"]
@@ -41,30 +42,23 @@ INTRODUCTION = (
 
 
 def render_tuned_markdown(results: Iterable[Result]) -> str:
-    """The page; empty where no run is stored. A task is on it once all of its runs are stored."""
-    runs = [run for run in results if run.label in METHODS and run.seed in SEEDS]
-    if not runs:
-        return ""
-    by_method: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
-    for run in runs:
-        by_method[run.task, run.label].append(run)
-    tasks = [task for task in TASKS if all(len(by_method[task, label]) == len(SEEDS) for label in METHODS)]
-    parts = ["# Rates tuned on each task", INTRODUCTION]
-    if absent := [task for task in TASKS if task not in tasks]:
-        parts.append(f"Runs are missing of {', '.join(absent)}.")
+    """The page, about the complete tasks."""
+    runs = by_seed(run for run in results if run.seed in SEEDS)
+    tasks = complete_tasks(runs, TASKS, METHODS, SEEDS)
+    parts = ["# Rates tuned on each task", INTRODUCTION, *missing(TASKS, tasks)]
     if tasks:
-        parts += [*render_winner(runs, PROBE, dict.fromkeys(tasks, SEEDS)), _table(by_method, tasks)]
+        parts += [*render_winner(runs, PROBE, dict.fromkeys(tasks, SEEDS)), _table(runs, tasks)]
     if others := [task for task in tasks if task in OTHER_TEXTS]:
         counts, _ = render_winner(runs, PROBE, dict.fromkeys(others, SEEDS))
         parts += ["## Texts that had no part in the rule", f"The same for {', '.join(others)}:", counts]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(by_method: Mapping[tuple[str, str], list[Result]], tasks: list[str]) -> str:
+def _table(by_method: Runs, tasks: list[str]) -> str:
     rows = []
     for task in tasks:
         for label, words in METHODS.items():
-            runs = by_method[task, label]
+            runs = by_method[task, label].values()
             (rate,) = {run.settings["learning_rate"] for run in runs}
             (metric,) = {run.metric for run in runs}
             values = (interval([run.held_out_loss for run in runs]), interval([run.value for run in runs]))

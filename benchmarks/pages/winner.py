@@ -10,6 +10,7 @@ from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
+from ..results import Runs, losses, probe_cost
 
 __all__ = ["counted", "render_winner"]
 
@@ -19,45 +20,43 @@ PARTS = {"fraction": 100.0, "percent": 1.0}
 CLOSE = 0.5
 """Points of the metric that count as level with LoRA on all modules."""
 
-Runs = Mapping[int, Result]
+BySeed = Mapping[int, Result]
 
 
-def render_winner(results: Iterable[Result], winner: str, seeds: Mapping[str, Collection[int]]) -> list[str]:
+def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> list[str]:
     """A list of what its runs show, and a table with a row for each task.
 
     Args:
-        results: With all runs of the winner, of PEFT's default list and of LoRA. Those of the other references may be
-            absent.
+        runs: All runs of the winner, of PEFT's default list and of LoRA. Those of the other references may be absent.
         winner: One of the candidates.
         seeds: Task -> the seeds that count.
     """
-    runs: defaultdict[tuple[str, str], dict[int, Result]] = defaultdict(dict)
-    for result in results:
-        if result.seed in seeds.get(result.task, ()):
-            runs[result.task, result.label][result.seed] = result
-    own = {task: runs[task, winner] for task in seeds}
+
+    def of(task: str, label: str) -> dict[int, Result]:
+        return {seed: run for seed, run in runs[task, label].items() if seed in seeds[task]}
+
+    own = {task: of(task, winner) for task in seeds}
     references = {
         "random sets of the same sizes": CANDIDATES[winner].alike,
         "PEFT's default list": PEFT_DEFAULT,
         "a lower rank on all modules": LOWER_RANK,
         "LoRA on all modules": LORA,
     }
-    losses = {
+    versus = {
         words: {
-            task: paired(_losses(own[task]), _losses(runs[task, label]))
-            if len(runs[task, label]) == len(those)
-            else None
+            task: paired(losses(own[task]), losses(others)) if len(others) == len(those) else None
             for task, those in seeds.items()
+            for others in [of(task, label)]
         }
         for words, label in references.items()
     }
-    points = {task: _points(own[task], runs[task, LORA]) for task in seeds}
+    points = {task: _points(own[task], of(task, LORA)) for task in seeds}
     overlaps = {task: jaccard([run.kept for run in own[task].values()]) for task in seeds}
-    shares = {task: _share(own[task]) for task in seeds}
+    shares = {task: (probe_cost(own[task]) or {}).get("share_of_run") for task in seeds}
     rows = [
         [
             task,
-            *(difference(by_task[task]) for by_task in losses.values()),
+            *(difference(by_task[task]) for by_task in versus.values()),
             _shown(points[task], "+.2f"),
             _shown(overlaps[task], ".2f"),
             _shown(shares[task], ".1%"),
@@ -68,7 +67,7 @@ def render_winner(results: Iterable[Result], winner: str, seeds: Mapping[str, Co
     return [
         "\n".join(
             [
-                *(counted(words, by_task) for words, by_task in losses.items()),
+                *(counted(words, by_task) for words, by_task in versus.items()),
                 *_close([found for found in points.values() if found is not None]),
                 *_choosing(overlaps.values(), shares.values()),
                 *_different(own),
@@ -78,22 +77,12 @@ def render_winner(results: Iterable[Result], winner: str, seeds: Mapping[str, Co
     ]
 
 
-def _losses(runs: Runs) -> dict[int, float]:
-    return {seed: run.held_out_loss for seed, run in runs.items()}
-
-
-def _points(runs: Runs, reference: Runs) -> float | None:
+def _points(runs: BySeed, reference: BySeed) -> float | None:
     """The difference of the mean metrics, in points; None if they are not parts of a whole, such as perplexities."""
     (factor,) = {PARTS.get(run.metric_units[run.metric]) for run in [*runs.values(), *reference.values()]}
     if factor is None:
         return None
     return factor * (fmean(run.value for run in runs.values()) - fmean(run.value for run in reference.values()))
-
-
-def _share(runs: Runs) -> float | None:
-    """The mean part of the training that a probe took; None for a rule without one."""
-    found = [run.evidence for run in runs.values() if run.evidence and "selection_seconds" in run.evidence]
-    return fmean(one["selection_seconds"] / one["train_seconds"] for one in found) if found else None
 
 
 def _shown(value: float | None, form: str) -> str:
@@ -126,7 +115,7 @@ def _close(points: list[float]) -> list[str]:
     ]
 
 
-def _different(own: Mapping[str, Runs]) -> list[str]:
+def _different(own: Mapping[str, BySeed]) -> list[str]:
     """How many different sets the runs on the same modules kept: few, where the task says little about the choice."""
     sets: defaultdict[tuple[str, ...], list[frozenset[str]]] = defaultdict(list)
     tasks: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)

@@ -1,1 +1,1 @@
-"""The paper's two side studies (the memory of a step, the alignment with the gradient), and what grows with n."""
+"""Studies of a step's memory, the alignment with the gradient, budgets, the frozen prefix, and the probe's draws."""

@@ -54,7 +54,8 @@ def load_splits(name: str) -> dict[str, list[dict[str, Any]]]:
         DataError: The archive is not there.
     """
     source = SOURCES[name]
-    path = find_archive(ARCHIVE, f"pip download --no-deps --no-binary :all: -d {directory()} vaderSentiment==3.3.2")
+    command = f"pip download --no-deps --no-binary vaderSentiment -d {directory()} vaderSentiment==3.3.2"
+    path = find_archive(ARCHIVE, command)
     with tarfile.open(path) as outer, tarfile.open(fileobj=io.BytesIO(_read(outer, INNER))) as inner:
         lines = _read(inner, f"hutto_ICWSM_2014/{source.file}_GroundTruth.txt").decode("utf-8").splitlines()
     rows = distinct(parse(line) for line in lines)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .adapters import LoraAdapter
 from .tensors import gradient_of, local, shards, to_vector
 
-__all__ = ["Average", "Gradients", "draws_for", "draws_of", "projected", "signs_for"]
+__all__ = ["Average", "draws_for", "draws_of", "l1_norms", "projected", "signs_for"]
 
 Average = Callable[[Tensor], Tensor]
 """The mean of a tensor over the processes."""
@@ -30,42 +30,6 @@ CLOSE = 0.05
 
 PLAIN = ("", "ALoraLinear", "DoraLinear")
 """Variants that give B what A gives, as it is."""
-
-
-class Gradients:
-    """The L1 norms of the gradients of adapters.
-
-    Args:
-        adapters: The n adapters.
-        rows: Rows of all draws of an A together.
-    """
-
-    def __init__(self, adapters: list[LoraAdapter], rows: int) -> None:
-        self.adapters, self._rows = adapters, rows
-        self._found: dict[LoraAdapter, Tensor] = {}
-
-    @contextlib.contextmanager
-    def watched(self, average: Average) -> Iterator[None]:
-        """Inside are the backward passes in which A is drawn several times; B is 0."""
-        with projected(self.adapters, self._rows) as sums:
-            yield
-        own = average(to_vector([_l1_norm(adapter, average) for adapter in self.adapters]))
-        for adapter, norm in zip(self.adapters, own, strict=True):
-            self._found[adapter] = norm
-            if adapter not in sums:
-                continue
-            total = sums[adapter]
-            draws = average(total).abs().view(len(total), -1, adapter.rank).sum(dim=(0, 2))
-            # The first draw is A. Where that is not what backward gave B, hooks do not see all of it.
-            if abs(draws[0] - norm) <= CLOSE * norm:
-                self._found[adapter] = draws.mean()
-
-    @torch.no_grad()
-    def norms(self) -> Tensor:
-        """L1 norms of both factors, shape `(n,)`; the mean over the draws, where A was drawn several times."""
-        found = (self._found.get(adapter) for adapter in self.adapters)
-        alone = zip(found, self.adapters, strict=True)
-        return to_vector([_l1_norm(adapter, lambda own: own) if norm is None else norm for norm, adapter in alone])
 
 
 def draws_for(adapter: LoraAdapter, rows: int) -> int:
@@ -113,6 +77,24 @@ def projected(adapters: list[LoraAdapter], rows: int) -> Iterator[dict[LoraAdapt
                 for hook in _watch(*pair, sums[adapter], draws):
                     hooks.callback(hook.remove)
         yield sums
+
+
+def l1_norms(adapters: list[LoraAdapter], sums: dict[LoraAdapter, Tensor], average: Average) -> Tensor:
+    """L1 norms of the mean gradients, shape `(n,)`, float64; the mean over the draws, where A was drawn several times.
+
+    Args:
+        adapters: The n adapters, whose gradients are there.
+        sums: From `projected`.
+        average: See `Average`.
+    """
+    norms = average(to_vector([_l1_norm(adapter, average) for adapter in adapters]))
+    for index, adapter in enumerate(adapters):
+        if (total := sums.get(adapter)) is not None:
+            draws = average(total).abs().view(len(total), -1, adapter.rank).sum(dim=(0, 2))
+            # The first draw is A. Where that is not what backward gave B, hooks do not see all of it.
+            if abs(draws[0] - norms[index]) <= CLOSE * norms[index]:
+                norms[index] = draws.mean()
+    return norms
 
 
 def _l1_norm(adapter: LoraAdapter, average: Average) -> Tensor:

@@ -1,7 +1,7 @@
 """What a model costs while it trains: parameters, optimizer state, activations kept for backward. Exact counts."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from .optimizers import unwrap_optimizer
 from .restoring import same_buffers, same_modes, same_random_numbers
+from .tensors import tensors_in
 
 __all__ = [
     "model_bytes",
@@ -39,7 +40,7 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     at the first `optimizer.step()`; before that the answer is 0.
     """
     states = unwrap_optimizer(optimizer).state.values()
-    return sum(tensor.nbytes for state in states for tensor in _tensors(state))
+    return sum(tensor.nbytes for state in states for tensor in tensors_in(state))
 
 
 def saved_activation_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
@@ -108,18 +109,6 @@ def peak_allocated_bytes(step: Callable[[], object], device: torch.device) -> in
             live += event.nbytes()  # negative where memory is given back
             peak = max(peak, live)
     return peak
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a nest of dicts, lists and tuples."""
-    if torch.is_tensor(value):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def storage_of(tensor: torch.Tensor) -> tuple[torch.device, int]:

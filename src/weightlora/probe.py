@@ -68,17 +68,24 @@ def gather(
             "each optimizer step."
         )
     check_fresh(adapters)
-    loss = loss or (lambda batch: own_loss(model, batch))
-    with undisturbed(model), same_batches(batches), sparing(model, loss) as spares:
+    done, remedy = 0, "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"
+    with undisturbed(model, loss) as loss_of, same_batches(batches):
         # A compiled model would be compiled for adapters that are about to leave it, and hide modules from the rule.
         with torch.compiler.set_stance("force_eager"), rule.watching(engine.average):
-            done = backward(in_step(batches, number, engine.average), spares, number, engine.backward)
+            for done, batch in enumerate(_in_step(batches, number, engine.average), start=1):
+                where = f"batch {done} of the probe"
+                with together(where):
+                    found = check_loss(loss_of(batch), where, remedy) * SCALE
+                engine.backward(found)
+                del found  # or it outlives the batch
+            if not done:
+                raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
         taken = rule.take(SCALE * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
     if done < number:
         warnings.warn(
-            f"the probe got {done} of the {number} batches that it reads: the choice is made from these.", stacklevel=3
+            f"the probe got {done} of the {number} batches that it reads: the choice is made from these.", stacklevel=4
         )
     check_finite(evidence, adapters, "the probe: check the data, and the model's precision")
     if not bool(evidence.any()):
@@ -89,7 +96,7 @@ def gather(
     rule.update(evidence, done, lambda score: score > 0)
 
 
-def in_step(batches: Iterable[Any], number: int, average: Average) -> Iterator[Any]:
+def _in_step(batches: Iterable[Any], number: int, average: Average) -> Iterator[Any]:
     """The first batches, as long as every process has one: in DDP and FSDP, a pass of one waits for all others."""
     own = iter(batches)
     for batch in range(1, number + 1):
@@ -98,37 +105,6 @@ def in_step(batches: Iterable[Any], number: int, average: Average) -> Iterator[A
         if float(average(torch.tensor(float(len(found)), dtype=torch.float64))) < 1:
             return
         yield found.pop()
-
-
-def backward(
-    batches: Iterable[Any],
-    loss: Loss,
-    number: int,
-    add_up: Callable[[Tensor], None] = Tensor.backward,
-) -> int:
-    """One backward pass after another; the gradients add up. Returns how many batches there were.
-
-    Args:
-        batches: Of which the first `number` are used.
-        loss: From a batch to its loss.
-        number: How many batches.
-        add_up: Adds the gradients of a loss to those that are there.
-
-    Raises:
-        DataError: There is no batch, or a batch gives no loss.
-        TrainingError: A loss is NaN or infinite.
-    """
-    done = 0
-    for done, batch in enumerate(islice(batches, number), start=1):
-        where = f"batch {done} of the probe"
-        remedy = "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"
-        with together(where):
-            found = check_loss(loss(batch), where, remedy) * SCALE
-        add_up(found)
-        del found  # or it outlives the batch
-    if not done:
-        raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
-    return done
 
 
 def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
@@ -167,11 +143,8 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
 
 
 @contextlib.contextmanager
-def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
-    """Gives the loss to use inside. Afterwards what it trains outside of the model has the gradients of before.
-
-    A criterion may have weights of its own, which the first optimizer step would move along the probe's gradients.
-    """
+def _sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
+    """Gives the loss to use inside. Afterwards what it trains outside of the model has the gradients of before."""
     own = {id(parameter) for parameter in model.parameters()}
     before: list[tuple[weakref.ref[Tensor], Tensor | None]] = []  # a leaf may be an activation, which must not be kept
 
@@ -192,15 +165,20 @@ def sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
 
 
 @contextlib.contextmanager
-def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
+def undisturbed(model: nn.Module, loss: Loss | None = None, recompute: bool = True) -> Iterator[Loss]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
     That is: which modules train, their buffers and other attributes (running statistics, how far positions were
-    computed, or the state of a recurrence), and the random numbers that come next.
+    computed, or the state of a recurrence), and the random numbers that come next. A loss with weights of its own gets
+    their gradients back, too, along which the first optimizer step would move them.
 
     Args:
         model: Loses its gradients before and after.
+        loss: From a batch to its loss. `None` uses `model(**batch).loss`.
         recompute: Off, activations are kept as the model keeps them.
+
+    Yields:
+        The loss to use inside.
 
     Raises:
         ModelError: The forward pass changed a weight.
@@ -210,13 +188,14 @@ def undisturbed(model: nn.Module, recompute: bool = True) -> Iterator[None]:
     try:
         with (
             same_modes(model),
-            same_fields(base_model_of(model)),
+            same_fields(base_model_of(model).modules()),
             same_buffers(model),
             unchanged_weights(model),
             same_random_numbers(model),
             remembers,
+            _sparing(model, loss or (lambda batch: own_loss(model, batch))) as spares,
         ):
             model.train()
-            yield
+            yield spares
     finally:
         model.zero_grad(set_to_none=True)

@@ -3,7 +3,8 @@
 import contextlib
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,12 @@ __all__ = ["refill", "same_buffers", "same_fields", "same_modes", "same_random_n
 
 OF_TORCH = vars(nn.Module()).keys()
 """Attributes that every module has: its parameters, hooks and so on."""
+
+CONTAINERS = (dict, defaultdict, OrderedDict, list, deque)
+"""Of these, the content comes back."""
+
+HELD_BY_TORCH = {name for name in OF_TORCH - {"_parameters", "_buffers"} if "state_dict" not in name}
+"""Where these are dictionaries, they hold the parts of a module and the hooks of its passes."""
 
 
 def refill(holder: Any, content: Any) -> None:
@@ -50,12 +57,15 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def same_fields(model: nn.Module) -> Iterator[None]:
-    """Afterwards modules have the attributes that they had, and no others; torch's own are left alone.
+def same_fields(owners: Iterable[Any]) -> Iterator[None]:
+    """Afterwards objects have the attributes that they had, and no others; modules their parts and hooks, too.
 
-    Such as how far positions were computed, or the state of a recurrence.
+    Such as the state of a recurrence, the losses and metrics that Trainers gather, BigBird's attention, which a short
+    batch replaces by another one, or the hooks by which Transformers captures hidden states, with its note that they
+    are there. Parameters, which engines exchange, torch's other attributes, and hooks of `state_dict()`, which FSDP2
+    adds once, in its first pass, are left alone. A backward pass has to be over: tensors are restored in place.
     """
-    before = [bring_back for module in model.modules() for bring_back in _fields_of(module)]
+    before = [bring_back for owner in owners for bring_back in _fields_of(owner)]
     try:
         yield
     finally:
@@ -63,14 +73,27 @@ def same_fields(model: nn.Module) -> Iterator[None]:
             bring_back()
 
 
-def _fields_of(module: nn.Module) -> Iterator[Callable[[], object]]:
-    own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
-    for value in own.values():
-        if type(value) in (list, dict):
+def _fields_of(owner: Any) -> Iterator[Callable[[], object]]:
+    for name, value in vars(owner).items():
+        if name in HELD_BY_TORCH and isinstance(value, dict):
             yield partial(refill, value, copy.copy(value))
-        elif torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
+    own = {name: value for name, value in vars(owner).items() if name not in OF_TORCH}
+    for container in _containers(own, set()):
+        yield partial(refill, container, copy.copy(container))
+    for value in own.values():
+        if torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
             yield partial(_reset, value, value.clone())
-    yield partial(_put_back, vars(module), own)
+    yield partial(_put_back, vars(owner), own)
+
+
+def _containers(holder: dict[Any, Any], seen: set[int]) -> Iterator[Any]:
+    """The lists, deques and dictionaries in a dictionary, and those in its dictionaries."""
+    for value in holder.values():
+        if type(value) in CONTAINERS and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+            if isinstance(value, dict):
+                yield from _containers(value, seen)
 
 
 def _reset(tensor: Tensor, value: Tensor) -> None:

@@ -150,12 +150,11 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
 
 def describe_selection(selector: Any) -> dict[str, Any]:
     """The content of `selection.json`: settings, and for every adapter in model order what became of it."""
-    live = {adapter.name: adapter for adapter in selector.adapters}
-    scalings = {name: adapter.scaling for name, adapter in live.items()}
+    scalings = {adapter.name: adapter.scaling for adapter in selector.adapters}
     lora = lora_config_of(selector.model, selector.adapter_name)
     costs = None
     if selector.limit is not None and selector.phase == "train":
-        costs = selector.limit.describe([name in live for name in selector.names], list(selector.scores.values()))
+        costs = selector.limit.describe([name in scalings for name in selector.names], list(selector.scores.values()))
     return {
         "format": SELECTION_FORMAT,
         "adapter_name": selector.adapter_name,
@@ -172,16 +171,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
         "phase": selector.phase,
         "step": selector.step_count,
         "adapters": [
-            {
-                "name": row["name"],
-                "kind": row["kind"],
-                "kept": row["name"] in live,
-                "score": row["score"],
-                "omega": row["omega"],
-                "rank": row["rank"],
-                "scaling": scalings.get(row["name"]),
-                "parameters": row["parameters"],
-            }
+            {**row, "kept": row["name"] in scalings, "scaling": scalings.get(row["name"])}
             for row in selector.summary()
         ],
         "trainable_parameters": {

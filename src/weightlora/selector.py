@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import partial
 from itertools import compress
 from typing import Any
@@ -28,8 +27,6 @@ from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State
 from .summary import Described
-
-logger = logging.getLogger(__name__)
 
 
 class WeightLora(Described):
@@ -95,7 +92,7 @@ class WeightLora(Described):
         self.adapter_name = self.adapters[0].adapter_name
         check_resumes(saved, self.config, self.adapters)  # before anything is attached
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
-        start = self._start = saved or State.at_start(asdict(self.config), self.adapters)
+        start = self._start = saved or State.at_start(self.config, self.adapters)
         self.names, self.kinds, self.sizes = list(start.names), start.column("kinds"), start.column("sizes")
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
@@ -116,17 +113,16 @@ class WeightLora(Described):
         warn_of_unsaved(self.model)
         if self.run is not None:
             self.run.begin(self)
-        if self.config.steps == 0 and not self.needs_probe:
-            self.finish()
+        if not self.needs_probe:
+            self.advance()
 
     @property
     def phase(self) -> budget.Phase:
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
-        if self.rounds_over == self.config.rounds:
+        config = self.config
+        if self.rounds_over == config.rounds:
             return "train"
-        return budget.phase_at(
-            min(self.step_count + 1, self.config.steps), self.config.warmup_steps, self.config.steps
-        )
+        return budget.phase_at(min(self.step_count + 1, config.steps), config.warmup_steps, config.steps)
 
     @property
     def omega(self) -> dict[str, float]:
@@ -162,14 +158,16 @@ class WeightLora(Described):
         """
         if self.phase == "train":
             return
-        number = self.config.probe_batches * per_step
+        self.look(batches, loss, self.config.probe_batches * per_step)
+        self.advance()
+
+    def look(self, batches: Iterable[Any], loss: Loss | None, number: int) -> None:
+        """The first half of `probe()`: read the gradients of so many batches, and measure steps where that is due."""
         if self.limit is not None:
             batches = self.limit.measure(self.model, self.adapters, batches, loss, number)
         if self._rule.probes or self.limit is None:
             gather(self.model, self.adapters, self._rule, self.engine, batches, loss, number)
             self._record({"step": 0, "phase": "select", "active": len(self.names), "score": [*self.scores.values()]})
-        if self.config.steps == 0:
-            self.finish()
 
     def step(self, grad_scale: float | None = None) -> None:
         """Record what one optimizer step says about each adapter; at the end of a round, remove adapters.
@@ -211,7 +209,7 @@ class WeightLora(Described):
             self.run.record(self, entry)
 
     def advance(self) -> None:
-        """The second half of `step()`: where a round is over, disconnect, expand, and after the last one, finish."""
+        """The second half of `step()` and `probe()`: at the end of a round, disconnect and expand, or finish."""
         due = budget.rounds_due(self.step_count, self.config.warmup_steps, self.config.steps, self.config.rounds)
         while self.rounds_over < due:
             self._decide()
@@ -239,10 +237,11 @@ class WeightLora(Described):
         self._rule.keep(keep)
         self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
-            start = {name: (rank, self.sizes[name]) for name, rank in self._start.column("start_ranks").items()}
-            how, share = (self.config.expand, self.config.expand_rank), self.rounds_over / self.config.rounds
+            start, total = self._start.column("start_ranks"), sum(self.sizes.values())
+            share = self.rounds_over / self.config.rounds
+            ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, start, share, total)
             seed = int(self.engine.agree(torch.tensor(self.config.seed))) * 1000 + self.rounds_over
-            expansion.grow_(self.adapters, *how, start, share, self.optimizer, seed)
+            expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed)
         if self.rounds_over == self.config.rounds:
             self._close()
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
@@ -251,7 +250,7 @@ class WeightLora(Described):
         surgery.free_inputs_(self.model)
         self.engine.rewire_(self.model)
         self._record({"step": self.step_count, "kept": self.kept, "ranks": self.ranks})
-        logger.info(self.summary().text)
+        logging.getLogger(__name__).info(self.summary().text)
 
     def _best(self, score: Tensor) -> Tensor:
         """Mask of the adapters with the largest scores that the present round's budget keeps."""

@@ -59,10 +59,10 @@ class State:
     carried: int = 0
 
     @classmethod
-    def at_start(cls, config: dict[str, Any], adapters: list[LoraAdapter]) -> "State":
+    def at_start(cls, config: WeightLoraConfig, adapters: list[LoraAdapter]) -> "State":
         """The state of a run that has not begun."""
         return cls(
-            config=config,
+            config=asdict(config),
             names=[adapter.name for adapter in adapters],
             kinds=[adapter.kind for adapter in adapters],
             sizes=[adapter.size for adapter in adapters],

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -81,6 +81,15 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in a nest of mappings, lists and tuples."""
+    if torch.is_tensor(value):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)
+
+
 def leaves_of(value: Any) -> Iterator[Tensor]:
     """The tensors to which the backward pass of a value gives gradients."""
     waiting, seen = [getattr(value, "grad_fn", None)], set()
@@ -119,11 +128,15 @@ def shards(tensor: Tensor) -> int:
 
 @contextlib.contextmanager
 def unchanged_weights(model: nn.Module) -> Iterator[None]:
-    """Raise a `ModelError` afterwards if parameters have other values: RWKV rescales its weights when it trains."""
+    """Raise a `ModelError` afterwards if parameters have other values: RWKV rescales its weights when it trains.
+
+    Parameters that are empty at one of the two times are not compared: ZeRO 3 empties and refills them.
+    """
     before = [(name, p, _sample(p)) for name, p in model.named_parameters() if not p.is_meta]
     yield
     for name, parameter, sample in before:
-        if not torch.equal(_sample(parameter), sample):
+        now = _sample(parameter)
+        if sample.numel() and now.numel() and not torch.equal(now, sample):
             raise ModelError(
                 f"the forward pass changed the frozen weight {name!r}, which cannot be put back: load the model "
                 "again, and run one batch in training mode before you choose."

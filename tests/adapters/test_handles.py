@@ -6,6 +6,7 @@ from models import lora_bert, lora_gpt2, lora_mixtral, lora_zoo
 from torch import nn
 
 from weightlora.adapters import find_adapters
+from weightlora.adapters.handles import from_blocks, to_blocks
 from weightlora.tensors import to_vector
 
 
@@ -118,3 +119,26 @@ def test_doras_norm_is_that_of_the_rows_of_the_whole_weight():
     adapter.set_magnitude_(magnitude)
     assert adapter.magnitude is magnitude is adapter.parameters[2]
     assert find_adapters(lora_bert())[0].magnitude is None
+
+
+@pytest.mark.parametrize(
+    ("which", "shape", "blocks", "experts", "expected"),
+    [
+        (0, (4, 5), 1, False, (1, 4, 5)),
+        (1, (6, 4), 1, False, (1, 6, 4)),
+        (0, (4, 2, 3), 2, False, (2, 2, 6)),
+        (1, (6, 2, 1), 2, False, (2, 3, 2)),
+        (0, (6, 5), 3, True, (3, 2, 5)),
+        (1, (7, 6), 3, True, (3, 7, 2)),
+    ],
+)
+def test_there_and_back(which, shape, blocks, experts, expected):
+    tensor = torch.randn(shape)
+    found = to_blocks(which, tensor, blocks, experts)
+    assert found.shape == expected
+    assert torch.equal(from_blocks(which, found, shape, experts), tensor)
+
+
+def test_experts_are_last_in_b():
+    b = torch.arange(6.0)[None]  # one output; ranks of experts: r0 e0, r0 e1, r0 e2, r1 e0, ...
+    assert to_blocks(1, b, 3, True)[:, 0].tolist() == [[0, 3], [1, 4], [2, 5]]

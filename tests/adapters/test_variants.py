@@ -119,6 +119,6 @@ def test_what_cannot_be_served_is_refused_by_name_before_anything_changes(name, 
 def test_which_kinds_grow_and_which_have_gates():
     """DoRA's magnitude has the size of the outputs and not of the rank, in convolutions, too."""
     dora = {f"Dora{layer}" for layer in ("Linear", "Embedding", "Conv1d", "Conv2d", "Conv3d")}
-    assert {name for name, allows in VARIANTS.items() if allows.growth} == {"ALoraLinear", "VeloraLinear", *dora}
-    gated = {"ALoraLinear", "BdLoraLinear", "MiCALinear", "MiCAEmbedding"}
+    assert {name for name, allows in VARIANTS.items() if allows.growth} == {"", "ALoraLinear", "VeloraLinear", *dora}
+    gated = {"", "ALoraLinear", "BdLoraLinear", "MiCALinear", "MiCAEmbedding"}
     assert {name for name, allows in VARIANTS.items() if allows.gates} == gated

@@ -51,4 +51,3 @@ def test_the_picture_of_a_choice_is_of_the_stored_quickstart_run():
 def test_the_picture_of_a_choice_is_drawn_where_it_is_asked_for(tmp_path):
     path = readme.draw_choice(tmp_path / "images" / "choice.png")
     assert path == tmp_path / "images" / "choice.png" and path.read_bytes().startswith(PNG)
-    assert not (costs.RESULTS / "quickstart" / "selection.png").exists(), "nothing is left beside the results"

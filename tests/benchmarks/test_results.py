@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 from benchmarks.results import load_results, notes
-from benchmarks.summary import write_summary
+from benchmarks.summary import read_summary, write_summary
 from stored import VERSIONS, result, store
 
 from weightlora.errors import DataError
@@ -56,7 +56,8 @@ def test_a_doubtful_file_is_set_aside_with_the_reason(tmp_path, content, reason)
     assert [path for path, _ in set_aside] == [bad]
     with pytest.raises(DataError, match=reason):
         raise DataError(set_aside[0][1])
-    summary, remarks = write_summary(tmp_path, tmp_path / "out")
+    write_summary(tmp_path, tmp_path / "out")
+    _, summary, remarks = read_summary(tmp_path)
     assert summary["tasks"]["tiny"]["b"]["loss"] == {"mean": 0.4, "ci": None}
     page = (tmp_path / "out" / "summary.md").read_text("utf-8")
     assert len(remarks) == 1 and "Set aside, in no average: tiny/results/b/seed-1.json" in page

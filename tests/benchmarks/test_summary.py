@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from benchmarks.summary import read_extended, read_summary, write_summary
+from benchmarks.summary import extend_, read_summary, write_summary
 from benchmarks.tables import render_markdown
 from stored import result, store
 
@@ -18,7 +18,7 @@ def test_a_side_comparison_is_compared_with_the_main_runs_of_what_it_varies_and_
     store(tmp_path, result("plus-2", method="plus"))
     store(tmp_path, result("lora", loss=0.7))
     main = [result(method, task=task) for method in ("random", "lora", "plus", "top") for task in ("tiny", "other")]
-    tasks = read_summary(tmp_path, main=main)[0]["tasks"]
+    tasks = read_summary(tmp_path, main=main)[1]["tasks"]
     assert {task: sorted(methods) for task, methods in tasks.items()} == {"tiny": ["lora", "plus", "plus-2", "random"]}
     assert tasks["tiny"]["lora"]["loss"]["mean"] == 0.7, "its own run, not the main comparison's"
 
@@ -27,12 +27,12 @@ def test_the_summary_is_written_whole(tmp_path):
     for content in (*runs("a", [0.4, 0.5]), *runs("random", [0.6, 0.7]), result("a", task="other")):
         store(tmp_path / "in", content)
     out = tmp_path / "new" / "out"
-    summary, remarks = write_summary(tmp_path / "in", out)
+    write_summary(tmp_path / "in", out)
     assert sorted(path.name for path in out.iterdir()) == ["other.png", "summary.json", "summary.md", "tiny.png"]
-    assert json.loads((out / "summary.json").read_text("utf-8")) == summary == read_extended(tmp_path / "in")[0]
-    plain = read_summary(tmp_path / "in")[0]
-    assert (out / "summary.md").read_text("utf-8") == render_markdown(plain, remarks)
-    assert remarks == []
+    results, summary, remarks = read_summary(tmp_path / "in")
+    assert (out / "summary.md").read_text("utf-8") == render_markdown(summary, remarks) and remarks == []
+    extend_(summary, results)
+    assert json.loads((out / "summary.json").read_text("utf-8")) == summary
 
 
 def test_the_extended_summary_has_pefts_default_the_cost_of_a_probe_and_the_list_trained_anew(tmp_path):
@@ -44,8 +44,10 @@ def test_the_extended_summary_has_pefts_default_the_cost_of_a_probe_and_the_list
         *(result("probe", seed, 0.3, evidence=cost) for seed in range(2)),
     ):
         store(tmp_path, content)
-    plain = read_summary(tmp_path)[0]["tasks"]["tiny"]
-    rows = read_extended(tmp_path)[0]["tasks"]["tiny"]
+    plain = read_summary(tmp_path)[1]["tasks"]["tiny"]
+    results, summary, _ = read_summary(tmp_path)
+    extend_(summary, results)
+    rows = summary["tasks"]["tiny"]
     assert rows["peft-default"]["vs_peft_default"] is None
     assert rows["credit"]["vs_peft_default"]["mean"] == pytest.approx(0.15)
     assert rows["credit"]["vs_peft_default"]["wins"] == 0

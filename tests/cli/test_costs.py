@@ -31,7 +31,8 @@ class Timed(nn.Module):
 def test_models_are_timed_in_turns_and_the_first_round_warms_up(monkeypatch: pytest.MonkeyPatch):
     clock = [0.0]
     monkeypatch.setattr(costs, "_now", lambda: clock[0])
+    monkeypatch.setattr(costs, "ROUNDS", 2)
     models = [Timed(clock, [9.0, 1.0, 2.0]), Timed(clock, [9.0, 3.0, 4.0])]
     models[1].eval()
-    assert time_in_turns(models, {"x": torch.tensor(2.0)}, rounds=2) == [[1.0, 3.0], [2.0, 4.0]]
+    assert time_in_turns(models, {"x": torch.tensor(2.0)}) == [[1.0, 3.0], [2.0, 4.0]]
     assert all(model.weight.grad is None and not model.seconds for model in models)

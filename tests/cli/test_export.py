@@ -68,13 +68,6 @@ def test_flags_have_both_spellings(flag):
     assert one == other and one
 
 
-def test_the_help_has_examples_and_exit_codes(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["export", "--help"])
-    out = capsys.readouterr().out
-    assert stop.value.code == 0 and "examples:" in out and "exit codes: 0" in out
-
-
 def test_a_merged_model_is_described_by_its_outputs(tmp_path):
     from weightlora.export import export_adapter
 

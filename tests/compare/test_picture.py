@@ -2,7 +2,7 @@
 
 import pytest
 from pictures import PNG, labels, means, texts
-from processes import nursery
+from processes import fork_server
 
 from weightlora.compare.picture import draw_comparison
 from weightlora.errors import DataError
@@ -100,4 +100,4 @@ def test_matplotlib_loads_when_something_is_drawn_and_pyplot_never(tmp_path):
         f"draw_comparison('t', {{'a': entry}}, {{}}, {str(tmp_path / 'a.png')!r})\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
-    assert nursery().run("-c", code).stdout.split() == ["False", "False"]
+    assert fork_server().run("-c", code).stdout.split() == ["False", "False"]

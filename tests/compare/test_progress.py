@@ -3,15 +3,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from weightlora.compare.comparison import Comparison
 from weightlora.compare.progress import Watcher
-from weightlora.compare.runs import Run
+from weightlora.compare.runner import Process
 
 
 @pytest.fixture
-def runs(tmp_path) -> list[Run]:
-    settings = {"lora": {"task": "t"}, "random": {"task": "t"}}
-    return Comparison(tmp_path, settings, {"lora": (1e-3,), "random": (1e-3,)}, 2).runs({"lora": 1e-3, "random": 1e-3})
+def runs() -> list[Process]:
+    return [Process(name, []) for name in ("lora seed 0", "random seed 0", "lora seed 1", "random seed 1")]
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -62,7 +62,8 @@ def test_a_class_that_the_training_rows_lack_is_known(place, tmp_path):
     make = make_for("test", False)
     job = prepare(replace(recipe, data=replace(recipe.data, max_length=16)), make=make)
     assert list(job.work.config["id2label"].values()) == ["a", "b", "c"]
-    assert list(job.work.evaluation) == ["test"]
+    assert list(job.work.evaluation) == ["test"] and list(job.plan.rows) == ["train", "validation", "test"]
+    assert sum(job.plan.rows.values()) == len(rows)
     assert make(replace(recipe, data=replace(recipe.data, max_length=16)), None, None) is job.work, "made once"
     assert list(prepare(recipe, make=make_for("validation", True)).work.evaluation) == ["validation"]
 
@@ -84,3 +85,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path, rows, message):
     arguments = DataArguments(train_file=write(tmp_path / "a.jsonl", rows))
     with pytest.raises(ValueError, match=message):
         split_rows(arguments, TASK, str(tmp_path), with_validation=True)
+
+
+def test_a_row_of_the_validation_split_is_checked_before_the_first_run(place, tmp_path):
+    rows = [{"text": f"t{i}", "label": float(i % 2)} for i in range(60)]
+    held = partition(Dataset.from_list(rows), {"test": 0.2, "validation": 0.1}, "here")["validation"]["text"][0]
+    rows = [{**row, "label": 0.5} if row["text"] == held else row for row in rows]
+    path = write(tmp_path / "a.jsonl", rows)
+    recipe = parse(["--model", str(place / "deberta"), "--task", "text-classification", "--train_file", path])
+    with pytest.raises(ValueError, match=r"the label 0\.5 in .* is neither a whole number nor a name"):
+        make_for("test", True)(recipe, None, None)

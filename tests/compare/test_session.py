@@ -51,7 +51,7 @@ def test_classification_with_rates_resumes_and_reproduces(tmp_path, films, in_pr
     assert [path.name for path in written] == ["comparison.json", "comparison.md", "comparison.png"]
     assert json.loads(written[0].read_text()) == summary
     assert (summary["task"], summary["steps"], summary["split"]) == ("text-classification", 4, "test")
-    assert summary["rows"] == {"train": 84, "test": 24}
+    assert summary["rows"] == {"train": 84, "validation": 12, "test": 24}
     rows = summary["methods"]
     assert {name: (row["adapters_after"], row["adapters_before"]) for name, row in rows.items()} == {
         "lora": (13, 13),

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from weightlora.compare.spec import make_comparison, read_comparison
+from weightlora.compare.comparison import read_comparison
+from weightlora.compare.spec import make_comparison
 from weightlora.errors import ConfigError, DataError
 
 

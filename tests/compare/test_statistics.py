@@ -45,6 +45,7 @@ def test_differences_are_paired_by_seed_over_the_common_seeds():
 def test_zero_is_inside_or_outside():
     assert excludes_zero({"mean": -0.2, "ci": 0.1}) and not excludes_zero({"mean": -0.1, "ci": 0.2})
     assert not excludes_zero({"mean": -0.1, "ci": None}) and not excludes_zero(None)
+    assert not excludes_zero(paired({0: 0.5, 1: 0.7}, {0: 0.5, 1: 0.7})), "the same runs"
 
 
 def test_jaccard_is_the_mean_over_pairs_of_seeds():

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from exports import CASES, logits, saved
-from processes import nursery
+from processes import fork_server
 
 from weightlora.export import export_adapter
 
@@ -32,7 +32,7 @@ def test_load_adapter_of_transformers_gives_the_same_logits(profile, tmp_path):
     for name in NAMES:
         export_adapter(saved(name), tmp_path / name, profile, check="tensors")
     places = [(str(tmp_path / name), str(saved(name).parent / "base")) for name in NAMES]
-    done = nursery().run("-c", LOAD, input=json.dumps(places))
+    done = fork_server().run("-c", LOAD, input=json.dumps(places))
     assert done.returncode == 0, done.stderr
     for name, found in zip(NAMES, json.loads(done.stdout.splitlines()[-1]), strict=True):
         expected = logits(saved(name), CASES[name].base())

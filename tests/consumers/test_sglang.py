@@ -4,8 +4,8 @@ needs CUDA, so the file is loaded alone, and only what works on the adapter's te
 import pytest
 from consumers.settings.sources import installed_apart, load_file
 from exports import CASES, EXPERTS_AND_HEADS, saved
-from outside import stand_ins
 from safetensors.torch import load_file as load_tensors
+from stand_ins import stand_ins
 
 from weightlora.export import export_adapter
 from weightlora.export.servers import SERVERS, verdicts

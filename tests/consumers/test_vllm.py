@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from consumers.settings.sources import installed_apart, load_file
 from exports import CASES, EXPERTS_AND_HEADS, saved
-from outside import stand_ins
+from stand_ins import stand_ins
 
 from weightlora.export import export_adapter
 from weightlora.export.servers import SERVERS, vllm_rank

@@ -7,6 +7,8 @@ from functools import cache
 import pytest
 import torch
 from models import adamw, batch, lora_bert, train
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig, select
 from weightlora.costs.limit import LOOKED_AT
@@ -34,6 +36,13 @@ def run(probe: bool = True, **settings) -> WeightLora:
     if probe:
         selector.probe(LOADER)
     return selector
+
+
+def test_batches_may_be_tensors_of_which_the_largest_is_measured():
+    model = get_peft_model(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1)), LoraConfig(target_modules=["0", "1"]))
+    selector, seen = WeightLora(model, adamw(model), WeightLoraConfig(keep_memory="1GiB", select_steps=2)), set()
+    selector.probe([torch.randn(rows, 8) for rows in (2, 5, 3)], loss=lambda x: seen.add(len(x)) or model(x).mean())
+    assert seen == {5} and selector.limit.costs is not None
 
 
 @pytest.mark.parametrize(
@@ -124,6 +133,18 @@ def test_the_largest_of_the_first_batches_is_measured():
     selector = run(probe=False, keep_memory="1GiB")
     selector.probe([batch(size=size) for size in (2, 7, 3, 5, 9)], loss)
     assert LOOKED_AT == 4 and set(seen) == {7}
+
+
+def test_batches_that_only_the_probe_reads_are_not_measured():
+    seen = []
+
+    def loss(one):
+        seen.append(len(one["labels"]))
+        return selector.model(**one).loss
+
+    selector = run(probe=False, keep_memory="1GiB", selection="gradient", probe_batches=6)
+    selector.probe([batch(size=size) for size in (2, 7, 3, 5, 9, 4)], loss)
+    assert seen.count(7) > 1 and seen.count(9) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-import zero
+from deepspeed_stand_in import DeepSpeedEngine, install
 from models import batch, lora_bert
 
 from weightlora.adapters import find_adapters
@@ -15,7 +15,7 @@ from weightlora.errors import ModelError, StateError
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    zero.install(monkeypatch)
+    install(monkeypatch)
 
 
 def trained(engine, steps):
@@ -30,7 +30,7 @@ def trained(engine, steps):
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, lambda groups, lr: torch.optim.SGD(groups, lr=lr, momentum=0.9)])
 def test_an_engine_with_fewer_parameters_goes_on_as_the_old_one_would(tmp_path, kind):
-    old = zero.DeepSpeedEngine(lora_bert(layers=1), kind)
+    old = DeepSpeedEngine(lora_bert(layers=1), kind)
     trained(old, range(3))
     losers = find_adapters(old.module)[2:]
     leaving = {id(parameter) for adapter in losers for parameter in adapter.parameters}
@@ -40,7 +40,7 @@ def test_an_engine_with_fewer_parameters_goes_on_as_the_old_one_would(tmp_path, 
 
     model = lora_bert(layers=1)
     disconnect_(model, find_adapters(model)[2:])
-    new = zero.DeepSpeedEngine(model, kind)
+    new = DeepSpeedEngine(model, kind)
     assert carry.put_back_(new, tmp_path) == (str(tmp_path / "global_step3"), {})
     assert new.global_steps == 3 and new.optimizer.param_groups[0]["lr"] == old.optimizer.param_groups[0]["lr"]
     for (name, ours), theirs in zip(
@@ -54,10 +54,10 @@ def test_an_engine_with_fewer_parameters_goes_on_as_the_old_one_would(tmp_path, 
 
 
 def test_master_weights_keep_the_bits_that_bf16_has_lost(tmp_path):
-    old = zero.DeepSpeedEngine(lora_bert(layers=1).bfloat16())
+    old = DeepSpeedEngine(lora_bert(layers=1).bfloat16())
     trained(old, range(2))
     carry.write_carried(old, set(), tmp_path)
-    new = zero.DeepSpeedEngine(lora_bert(layers=1).bfloat16())
+    new = DeepSpeedEngine(lora_bert(layers=1).bfloat16())
     carry.put_back_(new, tmp_path)
     pairs = list(zip(new.trained, old.trained, strict=True))
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
@@ -67,7 +67,7 @@ def test_master_weights_keep_the_bits_that_bf16_has_lost(tmp_path):
 
 
 def test_a_checkpoint_of_deepspeeds_own_is_left_to_it_and_an_earlier_runs_file_is_removed(tmp_path):
-    engine = zero.DeepSpeedEngine(lora_bert(layers=1))
+    engine = DeepSpeedEngine(lora_bert(layers=1))
     assert carry.put_back_(engine, tmp_path) is None
     trained(engine, range(1))
     carry.write_carried(engine, set(), tmp_path)
@@ -76,7 +76,7 @@ def test_a_checkpoint_of_deepspeeds_own_is_left_to_it_and_an_earlier_runs_file_i
 
 
 def test_a_damaged_file_and_one_of_other_parameters_are_refused_before_anything_is_changed(tmp_path):
-    engine = zero.DeepSpeedEngine(lora_bert(layers=1))
+    engine = DeepSpeedEngine(lora_bert(layers=1))
     trained(engine, range(1))
     carry.write_carried(engine, {id(engine.trained[0])}, tmp_path)
     before = [parameter.detach().clone() for parameter in engine.trained]
@@ -90,7 +90,7 @@ def test_a_damaged_file_and_one_of_other_parameters_are_refused_before_anything_
 
 
 def test_an_optimizer_whose_state_deepspeed_cannot_hand_out_is_refused_by_the_name_of_the_call(tmp_path):
-    engine = zero.DeepSpeedEngine(lora_bert(layers=1), torch.optim.Adafactor)
+    engine = DeepSpeedEngine(lora_bert(layers=1), torch.optim.Adafactor)
     trained(engine, range(1))
     with pytest.raises(ModelError, match=r"safe_get_full_optimizer_state gives no 'row_var' of the optimizer.*AdamW"):
         carry.moments_of(engine.optimizer)
@@ -99,7 +99,7 @@ def test_an_optimizer_whose_state_deepspeed_cannot_hand_out_is_refused_by_the_na
 def test_what_is_written_is_json_and_safetensors(tmp_path):
     from safetensors import safe_open
 
-    engine = zero.DeepSpeedEngine(lora_bert(layers=1))
+    engine = DeepSpeedEngine(lora_bert(layers=1))
     trained(engine, range(2))
     carry.write_carried(engine, set(), tmp_path)
     (path,) = (one for one in tmp_path.rglob("*") if one.is_file())

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import zero
+from deepspeed_stand_in import DeepSpeedEngine, install
 from models import adamw, batch, lora_bert, tiny_bert
 from processes import RULES, launch, outcomes
 from torch import nn
@@ -90,11 +90,11 @@ def test_deepspeed_in_two_phases_chooses_and_trains_as_one_process_does(tmp_path
 @pytest.fixture
 def served(monkeypatch):
     """A selection on a model that the stand-in trains."""
-    zero.install(monkeypatch)
+    install(monkeypatch)
 
     def serve(config, model=None, **settings):
         model = model or lora_bert(layers=1)
-        engine, told = DeepSpeed(), zero.DeepSpeedEngine(model, **settings)
+        engine, told = DeepSpeed(), DeepSpeedEngine(model, **settings)
         engine.take_over_(told)
         return told, engine, WeightLora(model, told.optimizer, config, engine=engine)
 
@@ -185,16 +185,16 @@ def test_the_plain_model_has_new_parameters_and_no_hooks_of_deepspeed(served):
 
 def test_what_deepspeeds_functions_do_not_reach_is_refused_by_name(served):
     with pytest.raises(ModelError, match="safe_get_full_fp32_param gives nothing under ZeRO stage 0"):
-        refuse_engine(zero.DeepSpeedEngine(lora_bert(), stage=0))
-    half = zero.DeepSpeedEngine(lora_bert())
+        refuse_engine(DeepSpeedEngine(lora_bert(), stage=0))
+    half = DeepSpeedEngine(lora_bert())
     half.fp16 = True
     with pytest.raises(ModelError, match="fp16 scales the loss and skips steps"):
         refuse_engine(half)
     quantized = lora_bert()
     quantized.quantized = type("Params4bit", (nn.Parameter,), {})(torch.zeros(2))
     with pytest.raises(ModelError, match="ZeRO 3 cuts up quantized base weights"):
-        refuse_engine(zero.DeepSpeedEngine(quantized, stage=3))
-    refuse_engine(zero.DeepSpeedEngine(quantized, stage=2))
+        refuse_engine(DeepSpeedEngine(quantized, stage=3))
+    refuse_engine(DeepSpeedEngine(quantized, stage=2))
     with pytest.raises(ModelError, match="needs the whole base weights, and ZeRO 3"):
         served(WeightLoraConfig(keep=2, select_steps=2), lora_bert(use_dora=True), stage=3)
 
@@ -203,7 +203,7 @@ def test_the_engine_takes_over_what_the_accelerator_prepares_and_reads_and_write
     engine, built = DeepSpeed(), []
 
     def prepare(*objects):
-        built.append(zero.DeepSpeedEngine(lora_bert()))
+        built.append(DeepSpeedEngine(lora_bert()))
         accelerator.deepspeed_engine_wrapped = SimpleNamespace(engine=built[-1])
         return objects
 

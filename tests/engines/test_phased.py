@@ -1,12 +1,31 @@
-"""Engines that adapters leave between two phases."""
+"""Engines that adapters leave between two phases. A selector that runs without them refuses these engines by name."""
 
 from types import SimpleNamespace
 
 import pytest
 from models import adamw, lora_bert
+from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.engines import DeepSpeed, Fsdp1, Phased
+from weightlora.engines.phased import FIXED
+from weightlora.errors import ModelError
+
+
+def test_every_engine_from_which_parameters_cannot_leave_is_known():
+    assert set(FIXED) == {"FullyShardedDataParallel", "DeepSpeedEngine", "DeepSpeedOptimizerWrapper"}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_an_engine_from_which_nothing_can_leave_is_refused_by_name(name):
+    held = nn.Module()
+    held.inner = type(name, (nn.Module,), {})()
+    held.model = lora_bert()
+    with pytest.raises(
+        ModelError,
+        match=r"this model is held by (FSDP \(version 1\)|DeepSpeed), from which parameters cannot leave: use",
+    ):
+        WeightLora(held, adamw(held.model), WeightLoraConfig(select_steps=4))
 
 
 def test_losers_are_switched_off_and_wait():

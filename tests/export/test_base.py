@@ -82,7 +82,13 @@ def test_a_task_may_have_two_classes_for_one_config(tmp_path):
 
 def test_a_model_with_two_language_models_is_loaded_whole(tmp_path):
     """Transformers raises where one is asked for."""
-    transformers.MusicgenConfig(architectures=["MusicgenForConditionalGeneration"]).save_pretrained(tmp_path)
+    config = transformers.MusicgenConfig(  # Transformers 5.11 has no defaults for the three
+        text_encoder=transformers.T5Config(),
+        audio_encoder=transformers.EncodecConfig(),
+        decoder=transformers.MusicgenDecoderConfig(),
+        architectures=["MusicgenForConditionalGeneration"],
+    )
+    config.save_pretrained(tmp_path)
     assert type(Base(LoraConfig(), str(tmp_path)).skeleton()) is transformers.MusicgenForConditionalGeneration
 
 

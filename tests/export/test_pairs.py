@@ -78,3 +78,11 @@ def test_a_dtype_that_cannot_hold_the_product_is_refused(dtype):
     pair = linear(scaling=1e39)
     with pytest.raises(ModelError, match=r"adapter 'q' has entries that are no finite b?float16 once its scaling of"):
         fold(pair, None, dtype)
+
+
+@pytest.mark.parametrize("factor", ["a", "b"])
+def test_an_adapter_with_nan_is_refused(factor):
+    pair = linear()
+    getattr(pair, factor)[0, 0] = math.nan
+    with pytest.raises(ModelError, match=r"adapter 'q' has entries that are no finite float32"):
+        fold(pair)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from recipes import LABELLED, save_model, write_rows
 from recipes import caches as caches
 
-from weightlora.compare.spec import Comparison, read_comparison
+from weightlora.compare.comparison import Comparison, read_comparison
 from weightlora.train import parse, prepare
 from weightlora.train.arguments import GROUPS
 from weightlora.train.methods import METHODS

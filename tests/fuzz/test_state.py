@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import selections
 import torch
 from fuzzing import fuzz, outcome_of, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
-from models import adamw, batch, lora_bert, train
+from models import batch, lora_bert, train
 from runs import LOOP
 
 from weightlora import WeightLora, WeightLoraConfig, restore
@@ -35,9 +36,7 @@ States = dict[str, dict[int, dict[str, Any]]]
 
 
 def start(run: str, state: dict[str, Any] | None = None, model: Any = None) -> tuple[Any, Any, WeightLora]:
-    model = lora_bert() if model is None else model
-    optimizer = adamw(model)
-    selector = WeightLora(model, optimizer, WeightLoraConfig(**RUNS[run][0]), state)
+    model, optimizer, selector = selections.start(model, **RUNS[run][0], state=state)
     if state is None and RUNS[run][0].get("selection") == "gradient":
         selector.probe([batch(0), batch(1)])
     return model, optimizer, selector

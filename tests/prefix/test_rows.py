@@ -25,7 +25,7 @@ def test_a_key_says_nothing_of_the_batch():
     one, other = rows(**padded(texts[:4])), rows(**padded([texts[2], texts[9], texts[0]]))
     assert one.keys[2] == other.keys[0] and one.keys[0] == other.keys[2]
     assert len({*one.keys, *other.keys}) == 5
-    assert one.spans == [(0, len(text)) for text in texts[:4]]
+    assert one.ends == [len(text) for text in texts[:4]]
 
 
 def test_positional_arguments_are_the_same_as_named_ones():
@@ -53,7 +53,7 @@ def test_left_padding_is_a_part_of_the_key_and_right_padding_is_not():
     alone = rows(**padded(texts[:1])).keys
     with_right, with_left = (rows(**padded([texts[0], torch.arange(4, 20)], left=left)) for left in (False, True))
     assert with_right.keys[0] == alone[0] != with_left.keys[0]
-    assert with_left.spans[0] == (0, 16) and not with_left.padding().any(), "the last place of padding has a loss"
+    assert with_left.ends[0] == 16 and not with_left.padding().any(), "the last place of padding has a loss"
     assert with_right.padding()[0].tolist() == [False] * len(texts[0]) + [True] * (16 - len(texts[0]))
 
 
@@ -61,11 +61,11 @@ def test_a_hole_in_the_mask_is_a_part_of_the_key():
     batch = padded([torch.arange(4, 12)])
     whole = rows(**batch).keys
     batch["attention_mask"][0, 3] = 0
-    assert rows(**batch).keys != whole and rows(**batch).spans == [(0, 8)]
+    assert rows(**batch).keys != whole and rows(**batch).ends == [8]
 
 
 def test_without_a_mask_all_tokens_count():
-    assert rows(input_ids=torch.ones(2, 5, dtype=torch.long)).spans == [(0, 5)] * 2
+    assert rows(input_ids=torch.ones(2, 5, dtype=torch.long)).ends == [5] * 2
 
 
 def test_adapters_below_the_cut_are_a_part_of_the_key():
@@ -105,6 +105,14 @@ IDS = torch.ones(2, 5, dtype=torch.long)
 def test_calls_that_are_not_about_single_examples_give_the_reason(call, why):
     found = rows(**call)
     assert isinstance(found, str) and re.search(why, found)
+
+
+def test_a_row_in_which_a_text_of_one_token_comes_first_is_packed_too():
+    """Its positions do not fall anywhere."""
+    call = {"input_ids": IDS, "position_ids": torch.tensor([[0, 0, 1, 2, 3], [0, 1, 2, 3, 4]])}
+    found = rows_of(inspect.signature(forward), (), call, use_cache=True)
+    assert isinstance(found, str) and found.startswith("texts that are packed into a row see each other")
+    assert not isinstance(rows_of(inspect.signature(forward), (), call, use_cache=False), str)
 
 
 def test_an_argument_that_is_switched_off_is_a_part_of_the_key():

@@ -35,8 +35,9 @@ def test_what_is_written_is_read_bit_for_bit_also_by_the_next_one(tmp_path, dtyp
         assert torch.equal(read(again, KEYS[number]), states(number, tokens, dtype))
 
 
-def test_it_keeps_to_its_limit(tmp_path):
-    store = Store(tmp_path, IDENTITY, 200)
+@pytest.mark.parametrize("limit", [192, 287])
+def test_it_keeps_to_its_limit(tmp_path, limit):
+    store = Store(tmp_path, IDENTITY, limit)  # an example has 96 bytes
     store.add({KEYS[0]: states(0)})
     assert not store.full
     store.add({KEYS[1]: states(1), KEYS[2]: states(2)})

@@ -52,8 +52,13 @@ def places(tmp_path_factory) -> dict[str, Path]:
     first = write_run(root / "first", layers=6, steps=20, keep=10)
     second = write_run(root / "second", layers=6, steps=20, keep=10, seed=1)
     hostile = write_run(root / "hostile", layers=1, steps=4, keep=2, name=f"a.{{}}.{ATTACK}{{}}")
+    probed = write_run(root / "probed")
+    choice = probed / "selection.json"
+    values = json.loads(choice.read_text(encoding="utf-8"))
+    values["config"]["selection"] = "gradient"
+    choice.write_text(json.dumps(values), encoding="utf-8")
     found = {}
-    for name, runs in (("first", [first]), ("two", [first, second]), ("hostile", [hostile])):
+    for name, runs in (("first", [first]), ("two", [first, second]), ("hostile", [hostile]), ("probed", [probed])):
         found[name] = root / f"{name}.html"
         found[name].write_text(render_page(read_runs(runs)), encoding="utf-8")
     return found
@@ -159,6 +164,13 @@ def test_the_button_changes_the_theme(visit):
 def test_a_phone_needs_no_sideways_scrolling(visit, name: str):
     page = visit(name, "light", 390, 844)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_the_table_fits_a_desktop(visit):
+    """The last column says why a module was kept or dropped."""
+    page = visit("probed", "light", 1280, 900)  # the score has the longest heading
+    hidden = "box => box.scrollWidth - box.clientWidth"
+    assert page.locator(".tall:has(table.modules)").evaluate(hidden) == 0
 
 
 def test_names_stay_text(visit):

@@ -82,5 +82,6 @@ def test_amounts():
         "1.3 MB",
         "12.3 ms",
     ]
+    assert [amount(999_940, "bytes"), amount(999_960, "bytes")] == ["999.9 kB", "1.0 MB"]
     assert [amount(0, "bytes"), amount(2.5, "seconds"), amount(3e-6, "seconds")] == ["0 B", "2.5 s", "3.0 \u00b5s"]
     assert amount(None, "bytes") is None

@@ -4,18 +4,15 @@ import pytest
 
 from weightlora import Selection, WeightLoraConfig
 from weightlora.errors import ConfigError
-from weightlora.selection.combining import Starts, Wishes, check_wishes, combine
+from weightlora.selection.combining import Wishes, check_wishes, combine
 from weightlora.selection.module import Module
-from weightlora.selection.proportional import Growth
+from weightlora.selection.proportional import Start
 
 NAMES = ["0.q_proj", "0.k_proj", "0.v_proj", "0.o_proj", "1.o_proj"]
-STARTS = Starts(
-    dict.fromkeys(NAMES, 4) | {"0.k_proj": 2},
-    dict.fromkeys(NAMES, 2.0),
-    dict(zip(NAMES, [40, 10, 20, 40, 40], strict=True)),
-    dict.fromkeys(NAMES, "module"),
-    {name: Growth(cost, 0, 1, 100) for name, cost in zip(NAMES, [10, 5, 5, 10, 10], strict=True)},
-)
+STARTS = [
+    Start(name, "module", rank, 2.0, rank * cost, cost, 1, 100)
+    for name, rank, cost in zip(NAMES, [4, 2, 4, 4, 4], [10, 5, 5, 10, 10], strict=True)
+]
 CONFIG = WeightLoraConfig(keep=3, keep_parameters=120, select_steps=2)
 
 
@@ -124,4 +121,4 @@ def test_a_budget_is_checked_once_the_adapters_are_known():
     config = WeightLoraConfig(keep=1, select_steps=9)
     check_wishes(config, Wishes("layer"))
     with pytest.raises(ConfigError, match="at least 4 modules in each group, and keep is 1"):
-        check_wishes(config, Wishes("layer"), Starts({}, {}, dict.fromkeys(NAMES[:4], 10), {}, {}))
+        check_wishes(config, Wishes("layer"), STARTS[:4])

@@ -10,9 +10,13 @@ from weightlora import WeightLoraConfig, select
 from weightlora.adapters import find_adapters
 from weightlora.budget import Budget
 from weightlora.errors import ConfigError
-from weightlora.selection.proportional import Growth, check_ranks, ranks_in_proportion
+from weightlora.selection.proportional import Start, check_ranks, ranks_in_proportion
 
 BATCHES = [batch(step) for step in range(4)]
+
+
+def start(per_rank: float, fixed: int, unit: int, most: int, kind: str = "module") -> Start:
+    return Start("experts.up", kind, 1, 1.0, int(per_rank) + fixed, per_rank, unit, most)
 
 
 @given(
@@ -22,35 +26,35 @@ BATCHES = [batch(step) for step in range(4)]
 @example(scores=[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0], most=20)  # equal scores, and room for one of them
 @example(scores=[3.0, 1.0, 10.0, 0.5, 0.0, 0.0, 0.625], most=124)  # rounding leaves room for a whole rank
 def test_ranks_are_the_largest_that_fit(scores, most):
-    growth = [Growth(size, 0, 1, 10**6) for size in (3, 5, 3, 8, 5, 3, 13, 2)[: len(scores)]]
+    starts = [start(size, 0, 1, 10**6) for size in (3, 5, 3, 8, 5, 3, 13, 2)[: len(scores)]]
     budget = Budget(((len(scores), most),))
-    ranks = ranks_in_proportion(scores, growth, budget)
-    assert spent(ranks, growth) <= most and not any(r for r, score in zip(ranks, scores, strict=True) if score == 0)
+    ranks = ranks_in_proportion(scores, starts, budget)
+    assert spent(ranks, starts) <= most and not any(r for r, score in zip(ranks, scores, strict=True) if score == 0)
     by_score = [rank for _, rank in sorted(zip(scores, ranks, strict=True))]
     assert by_score == sorted(by_score)
     grown = min((rank + 0.5) / one for rank, one in zip(ranks, scores, strict=True) if one) * (1 + 1e-9)
-    assert spent([round(score * grown) for score in scores], growth) > most, "the next rank that grows does not fit"
+    assert spent([round(score * grown) for score in scores], starts) > most, "the next rank that grows does not fit"
 
 
-def spent(ranks, growth) -> int:
-    return sum(one.cost(rank) for one, rank in zip(growth, ranks, strict=True))
+def spent(ranks, starts) -> int:
+    return sum(one.cost(rank) for one, rank in zip(starts, ranks, strict=True))
 
 
 def test_ranks_are_multiples_of_the_unit_up_to_the_most_and_pay_what_does_not_grow():
-    growth = [Growth(10.0, 7, 2, 100), Growth(10.0, 7, 1, 3)]
-    assert ranks_in_proportion([1.0, 1.0], growth, Budget(((2, 1000),))) == [94, 3]
-    assert spent([94, 3], growth) == 984
-    assert ranks_in_proportion([1.0, 0.1], growth, Budget(((2, 27),))) == [2, 0]
+    starts = [start(10.0, 7, 2, 100), start(10.0, 7, 1, 3)]
+    assert ranks_in_proportion([1.0, 1.0], starts, Budget(((2, 1000),))) == [94, 3]
+    assert spent([94, 3], starts) == 984
+    assert ranks_in_proportion([1.0, 0.1], starts, Budget(((2, 27),))) == [2, 0]
 
 
 def test_a_budget_below_the_best_module_at_rank_1_is_refused():
-    growth = [Growth(40.0, 0, 1, 8), Growth(10.0, 0, 1, 8)]
-    assert ranks_in_proportion([3.0, 0.1], growth, Budget(((2, 41),))) == [1, 0]
+    starts = [start(40.0, 0, 1, 8), start(10.0, 0, 1, 8)]
+    assert ranks_in_proportion([3.0, 0.1], starts, Budget(((2, 41),))) == [1, 0]
     message = (
         r"^keep_parameters=39 has no room for the module with the largest score at its lowest rank: raise it, or "
     )
     with pytest.raises(ConfigError, match=message):
-        ranks_in_proportion([3.0, 0.1], growth, Budget(((2, 39),)))
+        ranks_in_proportion([3.0, 0.1], starts, Budget(((2, 39),)))
 
 
 @pytest.mark.parametrize(
@@ -64,13 +68,13 @@ def test_a_budget_below_the_best_module_at_rank_1_is_refused():
 )
 def test_what_cannot_be(ranks, settings, group, message):
     with pytest.raises(ConfigError) as error:
-        check_ranks(ranks, WeightLoraConfig(**settings), group, {})
+        check_ranks(ranks, WeightLoraConfig(**settings), group)
     assert str(error.value).endswith(message)
 
 
 def test_experts_are_refused():
     with pytest.raises(ConfigError, match=r"^ranks='proportional' needs modules, and 'experts.up' is a parameter"):
-        check_ranks("proportional", WeightLoraConfig(), "none", {"q": "module", "experts.up": "parameter"})
+        check_ranks("proportional", WeightLoraConfig(), "none", [start(1.0, 0, 1, 8, "parameter")])
 
 
 @pytest.mark.parametrize("settings", [{"expand": "qr"}, {"keep_step_time": 0.5}])

@@ -49,10 +49,21 @@ def test_a_directory_that_is_no_run(tmp_path):
     with pytest.raises(DataError, match=r"is empty: a run writes selection\.json when its training begins"):
         read_values(tmp_path)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"is not the directory of a run, because it has no selection\.json"):
+    with pytest.raises(DataError, match=r"because it has no selection\.json: give the output_dir of its Trainer\.$"):
         read_values(tmp_path)
     with pytest.raises(DataError, match="is a file: give the directory of the run"):
         read_values(tmp_path / "notes.txt")
     (tmp_path / "selection.json").write_text('{"format": 1,')
     with pytest.raises(DataError, match="is not whole JSON"):
+        read_values(tmp_path)
+
+
+def test_the_directory_of_a_comparison_is_read_by_its_command(tmp_path):
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(DataError, match="give the output_dir of its Trainer"):
+        read_values(tmp_path)
+    (tmp_path / "tuning").mkdir()
+    with pytest.raises(
+        DataError, match=r"of a comparison, not of a run: `weightlora compare --output_dir .* --summarize`"
+    ):
         read_values(tmp_path)

@@ -44,9 +44,9 @@ def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
     assert message == f"the split validation is empty: {table} has no rows; add some, or give another file."
 
 
-@pytest.mark.parametrize("name", ["rows[1].jsonl", "rows*.jsonl", "[new] data/rows.jsonl"])
+@pytest.mark.parametrize("name", ["rows[1].jsonl", "rows*.jsonl", "[new] data/rows.jsonl", "ROWS.JSONL"])
 def test_a_name_is_no_pattern(tmp_path: Path, name: str):
-    """Datasets would read rows1.jsonl, or both files, or none."""
+    """Datasets would read rows1.jsonl, or both files, or none. Windows often writes endings in capitals."""
     for place, text in ((name, "right"), ("rows1.jsonl", "wrong")):
         write_rows(tmp_path / place, [{"text": f"{text} {i}", "label": i % 2} for i in range(4)])
     arguments = DataArguments(train_file=str(tmp_path / name), validation_file=str(tmp_path / name))
@@ -62,6 +62,7 @@ def test_a_name_is_no_pattern(tmp_path: Path, name: str):
         ("a.json", b'[\n null,\n {"text": "a"}]', "a.json has null in line 2, which is no row: leave it out."),
         ("a.jsonl", b'null\n{"text": "a"}\n', "a.jsonl has null in line 1, which is no row: leave it out."),
         ("a.jsonl", b'{"text": "a"}\n' + b"null\n" * 100_000, "null in line 2, which is no row: leave it out."),
+        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "a.jsonl is UTF-16: save it as UTF-8."),
         ("a.csv", "text,label\né,1\n".encode("utf-16"), "invalid start byte; save it as UTF-8."),
         ("a.tsv", b"text,label\na,1\n", "separated by ',': save it with '\\t' between them, or as .jsonl."),
     ],

@@ -1,4 +1,5 @@
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,23 +24,31 @@ def test_the_machine_is_described_by_values_for_json():
     assert all(isinstance(value, str | int) for value in found.values())
 
 
-def test_the_commit_has_twelve_digits(monkeypatch: pytest.MonkeyPatch):
-    asked = []
+def test_the_commit_is_given_only_where_git_tracks_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def git(*arguments: str) -> str:
+        named = ("-c", "user.name=Me", "-c", "user.email=me@example.com")
+        return subprocess.check_output(["git", "-C", str(tmp_path), *named, *arguments], text=True)
 
-    def git(command: list[str], **settings: object) -> SimpleNamespace:
-        asked.append(command)
-        return SimpleNamespace(stdout="0123456789ab\n")
+    for place in ("src", ".venv"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "environment.py").touch()
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "src" / "environment.py"))
+    assert environment.commit() is None, "no checkout"
+    git("init", "-q")
+    assert environment.commit() is None, "no commit"
+    git("add", "src")
+    git("commit", "-q", "-m", "First")
+    found = environment.commit()
+    assert found is not None and len(found) == 12 and git("rev-parse", "HEAD").startswith(found)
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / ".venv" / "environment.py"))
+    assert environment.commit() is None, "the checkout is of another project"
 
-    monkeypatch.setattr(subprocess, "run", git)
-    assert environment.commit() == "0123456789ab" and "--short=12" in asked[0]
 
-
-@pytest.mark.parametrize("git", [lambda *args, **settings: SimpleNamespace(stdout=""), None])
-def test_without_a_checkout_or_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, git):
+def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch):
     def missing(*args: object, **settings: object) -> None:
         raise FileNotFoundError("git")
 
-    monkeypatch.setattr(subprocess, "run", git or missing)
+    monkeypatch.setattr(subprocess, "run", missing)
     assert environment.commit() is None
 
 

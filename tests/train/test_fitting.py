@@ -64,15 +64,6 @@ def test_sixteen_bits_and_gradient_checkpointing(world: Path, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_weights")
-def test_a_finished_run_is_not_overwritten(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    (tmp_path / "result.json").write_text("{}")
-    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
-    assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
-    assert "has the result of a finished run" in capsys.readouterr().err
-    assert (tmp_path / "result.json").read_text() == "{}"
-
-
-@pytest.mark.usefixtures("no_weights")
 def test_checkpoints_of_a_stopped_run_are_not_overwritten(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "checkpoint-1").mkdir()
     base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
@@ -82,13 +73,24 @@ def test_checkpoints_of_a_stopped_run_are_not_overwritten(world: Path, tmp_path:
 
 
 TASKS = ("cola", "stsb", "squad", "token-classification", "xsum", "causal-lm", "sst2-verbalised")
+OF_THE_TRAINER = {"cola": 1e-6, "stsb": 1e-6, "xsum": 1e-5, "causal-lm": 1e-5}
+"""How close the Trainer's own loss is, where it has one without penalties."""
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_held_out_loss_has_no_penalty(world: Path, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch):
-    job = prepare(parse(family_arguments(world, task, tmp_path)))
-    plain = fit(job, write=False)
+    """It is the Trainer's own loss, which is a mean over the same tokens where one batch has all rows."""
+    seen: list[float] = []
+
+    class Watch(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            seen.append(metrics["validation_loss"])
+
+    given = [*family_arguments(world, task, tmp_path), "--per_device_eval_batch_size", "64"]
+    plain = fit(prepare(parse(given)), [Watch()], write=False)
     assert plain.metrics[plain.split]["held_out_loss"] == plain.held_out_loss > 0
+    if task in OF_THE_TRAINER:
+        assert plain.held_out_loss == pytest.approx(seen[-1], rel=OF_THE_TRAINER[task])
     assert plain.metric_units["held_out_loss"] == "none" and set(plain.metric_units) == set(plain.metrics[plain.split])
 
     def penalise(module: nn.Module, inputs: object, output: object) -> None:
@@ -96,31 +98,17 @@ def test_the_held_out_loss_has_no_penalty(world: Path, tmp_path: Path, task: str
             output["loss"] = output["loss"] + 100
 
     monkeypatch.setattr("weightlora.train.fitting.make_trainer", _penalising(penalise))
-    penalised = fit(prepare(parse(family_arguments(world, task, tmp_path))), write=False)
+    penalised = fit(prepare(parse(given)), write=False)
     assert penalised.held_out_loss == plain.held_out_loss
     assert penalised.train_loss > 50 > plain.train_loss
 
 
 def _penalising(hook):
-    def make(job, model, callbacks):
+    def make(job, model, *more):
         model.register_forward_hook(hook)
-        return make_trainer(job, model, callbacks)
+        return make_trainer(job, model, *more)
 
     return make
-
-
-@pytest.mark.parametrize(("task", "tolerance"), [("cola", 1e-6), ("stsb", 1e-6), ("xsum", 1e-5), ("causal-lm", 1e-5)])
-def test_the_held_out_loss_is_the_training_loss(world: Path, tmp_path: Path, task: str, tolerance: float):
-    """One batch for all rows, so that the Trainer's loss is a mean over the same tokens."""
-    given = [*family_arguments(world, task, tmp_path), "--per_device_eval_batch_size", "64"]
-    seen: list[float] = []
-
-    class Watch(TrainerCallback):
-        def on_evaluate(self, args, state, control, metrics, **kwargs):
-            seen.append(metrics["validation_loss"])
-
-    result = fit(prepare(parse(given)), [Watch()], write=False)
-    assert result.held_out_loss == pytest.approx(seen[-1], rel=tolerance)
 
 
 @pytest.mark.parametrize("task", ["cola", "xsum", "causal-lm"])

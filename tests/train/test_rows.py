@@ -140,7 +140,7 @@ def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, alone)))
-    assert message.startswith("row 0 of validation (the first is row 0): the chat template cannot write the messages")
+    assert message.startswith("row 0 of train (the first is row 0): the chat template cannot write the messages")
 
 
 def parts(text: str) -> list[dict[str, str]]:
@@ -222,6 +222,17 @@ def test_a_text_that_has_too_few_tokens_at_its_beginning_is_read_on_and_then_ref
         head_of(tokenizer, "\U0001f600" * 5 * LONGEST, 128)
 
 
+@pytest.mark.usefixtures("short")
+def test_a_text_with_spaces_in_its_first_words_alone_is_not_cut_there():
+    """As a Chinese text after an English title."""
+    tokenizer = train_tokenizer("llama", [GOOD] * 20)
+    text = f"{GOOD} " + "\u597d" * 20 * SHORT
+    head = head_of(tokenizer, text, 128)
+    assert len(head) == SHORT
+    found, whole = (tokenizer(part, add_special_tokens=False).input_ids[:128] for part in (head, text))
+    assert found == whole
+
+
 def test_of_a_row_of_10_megabytes_the_tokenizer_sees_the_beginning(
     world: Path, rows: Path, tmp_path: Path, monkeypatch
 ):
@@ -257,4 +268,4 @@ def test_a_row_without_tokens(world: Path, rows: Path, tmp_path: Path, refused, 
     place.write_text(json.dumps({**json.loads(place.read_text()), "post_processor": None}))
     given = ["--task", task, "--model", tmp_path / "llama", "--pad_token", "</s>"]
     message = refused(*given, *files_of(write_rows(rows, [row, empty])))
-    assert message.startswith(f"row 1 of validation {FIRST} is empty, and the tokenizer of this model makes no token")
+    assert message.startswith(f"row 1 of train {FIRST} is empty, and the tokenizer of this model makes no token")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from datasets import Dataset, Features, IterableDataset, List, Value
 from huggingface_hub.utils import filter_repo_objects
-from models import lora_bert
+from models import lora_bert, training_arguments
 from prefixes import SIZE, STEPS, examples, padded, upper_bert
-from processes import launch, nursery, outcomes
-from transformers import Trainer, TrainingArguments
+from processes import fork_server, launch, outcomes
+from transformers import Trainer
 
 from weightlora import PrefixCacheCallback, WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
 from weightlora.errors import ConfigError, DataError, ModelError
@@ -31,21 +31,15 @@ def build(directory, *callbacks, model=None, kind=Trainer, **settings) -> Traine
     """Four epochs of three steps, on shuffled rows."""
     rows = Dataset.from_list([{"input_ids": row.tolist()} for row in examples()])
     settings = {
-        "output_dir": str(directory),
         "per_device_train_batch_size": SIZE,
         "num_train_epochs": EPOCHS,
-        "learning_rate": 1e-2,
-        "logging_steps": 1,
         "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
         "remove_unused_columns": False,
     } | settings
     torch.manual_seed(5)
     return kind(
         lora_bert(layers=4) if model is None else model,
-        TrainingArguments(**settings),
+        training_arguments(directory, **settings),
         train_dataset=rows,
         eval_dataset=rows.select(range(4)),
         data_collator=collate,
@@ -242,7 +236,7 @@ def test_a_killed_run_goes_on_with_its_cache(tmp_path):
     plain = build(tmp_path / "plain", WeightLoraCallback(UPPER), kind=WeightLoraTrainer)
     plain.train()
     here, out = Path(__file__).parent, tmp_path / "killed"
-    done = nursery().run("-c", KILLED.format(tests=str(here.parent), here=str(here), out=str(out)))
+    done = fork_server().run("-c", KILLED.format(tests=str(here.parent), here=str(here), out=str(out)))
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     index = out / FOLDER / "block-3/process-0/index.jsonl"
     assert len(index.read_text().splitlines()) == len(examples()), "the second epoch kept each example"

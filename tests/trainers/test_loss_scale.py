@@ -11,7 +11,6 @@ from transformers import Trainer
 
 from weightlora import WeightLoraCallback, WeightLoraConfig
 from weightlora.adapters import find_adapters
-from weightlora.trainers.callback import HOST
 from weightlora.trainers.guest import Guest
 
 
@@ -73,7 +72,7 @@ def test_a_step_that_the_scaler_skips_is_no_selection_step(tmp_path, rule, where
 
 
 def test_without_a_scaler_or_with_a_disabled_one_there_is_no_scale():
-    guest = Guest(None, HOST, print)
+    guest = Guest(None, print, "train()", "")
     for scaler in (None, torch.amp.GradScaler("cpu", enabled=False)):
         guest.note_scale(scaler)
         assert guest._grad_scale is None

@@ -6,8 +6,9 @@ from collections import defaultdict
 
 import pytest
 import torch
-from loops import make_trainer, samples
-from models import adamw, batch, lora_bert
+from loops import make_trainer
+from models import adamw, batch, lora_bert, samples
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -306,6 +307,21 @@ def test_what_a_trainer_notes_while_it_computes_losses_is_of_the_training_alone(
     assert "log" not in vars(run)
 
 
+def test_a_trainer_may_divide_a_loss_by_what_it_has_averaged_so_far(tmp_path):
+    class Averaging(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            averages.append(float(self.average))
+            self.average.lerp_(loss.detach(), 0.1)
+            return loss / self.average
+
+    averages = []
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Averaging, max_steps=2)
+    run.average = torch.ones(())
+    run.train()
+    assert len(averages) == 4 and averages[0] == averages[2] == 1, "training starts where the probe did"
+
+
 def test_bf16_probes_in_bf16(tmp_path):
     seen = []
 
@@ -405,6 +421,37 @@ def test_lightning_prepares_batches_and_calls_the_step_as_in_training(tmp_path):
     settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     Lightning(max_steps=1, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module())
     assert callback.selector.kept == chosen_by_hand()
+
+
+def test_lightning_gets_back_what_a_loss_outside_of_the_model_changed(tmp_path):
+    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as Lightning
+
+    from weightlora import WeightLoraLightningCallback
+
+    class Module(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model, self.norm, self.average = lora_bert(), nn.BatchNorm1d(2), torch.ones(())
+            self.register_buffer("weights", torch.tensor([1.0, 2.0]))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def training_step(self, rows, index):
+            seen.append([float(self.average), float(self.calls), self.norm.running_mean.tolist()])
+            self.calls = self.calls + 1
+            found = nn.functional.cross_entropy(self.norm(self.model(**rows).logits), rows["labels"], self.weights)
+            self.average.lerp_(found.detach(), 0.1)
+            return found / self.average
+
+        def configure_optimizers(self):
+            return adamw(self.model)
+
+    seen, callback = [], WeightLoraLightningCallback(GRADIENT)
+    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    loader = DataLoader(samples(), batch_size=8)
+    Lightning(max_steps=2, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module(), loader)
+    assert len(callback.selector.kept) == 3 and len(seen) == 4 and seen[2] == seen[0] == [1.0, 0.0, [0.0, 0.0]]
 
 
 def test_a_compiled_trainer_is_refused_with_a_budget_of_time(tmp_path):

@@ -5,9 +5,8 @@ import warnings
 
 import pytest
 from loops import CREDIT, make_trainer
-from models import batch, lora_bert
+from models import lora_bert, samples, training_arguments
 from runs import At
-from transformers import TrainingArguments
 
 from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
 from weightlora.errors import ConfigError
@@ -15,10 +14,7 @@ from weightlora.state import STATE_FILE
 
 
 def test_the_settings_may_be_an_argument_and_the_card_tells_what_was_kept(tmp_path):
-    rows = [{key: value[i] for key, value in batch(0).items()} for i in range(8)]
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=4, save_steps=4, report_to=[], disable_tqdm=True, use_cpu=True
-    )
+    rows, arguments = samples(8), training_arguments(tmp_path, max_steps=4, save_steps=4)
     config = WeightLoraConfig(keep=3, select_steps=2)
     trainer = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, weightlora=config)
     trainer.train()

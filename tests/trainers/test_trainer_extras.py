@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers.trainer
-from models import batch, lora_bert, tiny_bert
+from models import batch, lora_bert, samples, tiny_bert, training_arguments
 from peft import PeftModel
 from peft.utils import load_peft_weights
 from runs import build
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import EarlyStoppingCallback
 
 from weightlora import WeightLoraConfig, WeightLoraTrainer
 from weightlora.adapters import find_adapters
@@ -86,20 +86,10 @@ class Hub:
 def test_what_is_uploaded_is_a_plain_adapter_with_a_card(tmp_path, monkeypatch):
     hub = Hub()
     monkeypatch.setattr(transformers.trainer, "hf_api", lambda: hub)
-    rows = [{key: value[i] for key, value in batch(0).items()} for i in range(8)]
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=4,
-        save_steps=4,
-        push_to_hub=True,
-        hub_model_id="me/chosen",
-        hub_strategy="checkpoint",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-    )
+    hub_settings = {"push_to_hub": True, "hub_model_id": "me/chosen", "hub_strategy": "checkpoint"}
+    arguments = training_arguments(tmp_path, max_steps=4, save_steps=4, **hub_settings)
     config = WeightLoraConfig(keep=3, select_steps=2)
-    trainer = WeightLoraTrainer(lora_bert(), arguments, train_dataset=rows, weightlora=config)
+    trainer = WeightLoraTrainer(lora_bert(), arguments, train_dataset=samples(8), weightlora=config)
     trainer.train()
     trainer.push_to_hub()
     (_, model, _), (place, checkpoint, card), *_, (_, final, final_card) = hub.uploads

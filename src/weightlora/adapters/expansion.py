@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from ..errors import ModelError
 from ..optimizers import replace_parameter_
 from .handles import LoraAdapter
-from .variants import refuse_growth
+from .variants import refuse
 
 
 def check_growth(adapters: list[LoraAdapter], target: int | str, can_grow: bool = True) -> None:
@@ -23,7 +23,7 @@ def check_growth(adapters: list[LoraAdapter], target: int | str, can_grow: bool 
         target: The rank that they would grow to, or `"budget"`.
         can_grow: Whether the engine around the model lets a parameter change its shape.
     """
-    refuse_growth(adapters)
+    refuse(adapters, "growth")
     if not can_grow:
         raise ModelError("expand cannot grow what FSDP or DeepSpeed has sharded: set expand='none'.")
     largest = max(adapter.rank for adapter in adapters)
@@ -65,27 +65,9 @@ def clip_rank(adapter: LoraAdapter, rank: int) -> int:
     return max(adapter.rank, rank - rank % adapter.rank_unit)
 
 
-def grow_(
-    adapters: list[LoraAdapter],
-    method: str,
-    target: int | str,
-    start: Mapping[str, tuple[int, int]],
-    share: float,
-    optimizer: Optimizer | None,
-    seed: int,
-) -> None:
-    """Grow the survivors of a round, by `expand_`, with fresh rows drawn from one seed.
-
-    Args:
-        adapters: The survivors.
-        method, target: `expand` and `expand_rank` of the settings.
-        start: Rank and parameters of every adapter when the run began.
-        share: Of the rounds that are over.
-        optimizer: Holds their parameters.
-        seed: Of the fresh rows.
-    """
-    generator, total = torch.Generator().manual_seed(seed), sum(size for _, size in start.values())
-    ranks = next_ranks(adapters, target, {name: rank for name, (rank, _) in start.items()}, share, total)
+def grow_(adapters: list[LoraAdapter], ranks: list[int], method: str, optimizer: Optimizer | None, seed: int) -> None:
+    """Grow adapters to these ranks by `expand_`, with fresh rows drawn from one seed."""
+    generator = torch.Generator().manual_seed(seed)
     for adapter, rank in zip(adapters, ranks, strict=True):
         expand_(adapter, rank, method, optimizer, generator)
 

@@ -12,7 +12,7 @@ from ..errors import ModelError
 from ..tensors import local
 from .handles import LoraAdapter
 from .models import base_model_of, lora_config_of, own_name, unwrap_model
-from .variants import refuse_config, refuse_kinds
+from .variants import refuse, refuse_config
 
 
 def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool = True) -> list[LoraAdapter]:
@@ -44,7 +44,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
                 "name, which no other model has: call block.compile() instead, or compile the whole model."
             )
         refuse_config(lora_config_of(model, adapter_name))
-        refuse_kinds(adapters)
+        refuse(adapters, "removal")
         refuse_unsaved(base_model_of(model), [adapter.name for adapter in adapters])
         for adapter in adapters:
             _refuse_state(adapter)

@@ -1,7 +1,7 @@
 """PEFT's variants and initialisations of LoRA: what each of them allows, and why others are refused."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from peft import LoraConfig
 
@@ -12,20 +12,27 @@ from .handles import LoraAdapter
 class Allows(NamedTuple):
     gates: bool  # the forward pass calls lora_A as a module, and without B A x nothing of the adapter is left
     growth: bool  # the factors have plain LoRA's shapes, nothing else has the rank's, and new directions would train
+    removal: bool = True  # of all that are known; other variants allow nothing
 
 
 PLAIN = Allows(gates=True, growth=True)
 VARIANTS = {
+    "": PLAIN,
     "ALoraLinear": PLAIN,
-    "BdLoraLinear": Allows(gates=True, growth=False),  # the factors hold the blocks of a block-diagonal matrix
-    **dict.fromkeys(("MiCALinear", "MiCAEmbedding"), Allows(gates=True, growth=False)),  # B is frozen
+    "BdLoraLinear": PLAIN._replace(growth=False),  # the factors hold the blocks of a block-diagonal matrix
+    **dict.fromkeys(("MiCALinear", "MiCAEmbedding"), PLAIN._replace(growth=False)),  # B is frozen
     # Of DoRA, the learned magnitude would be left.
-    **dict.fromkeys(("DoraLinear", "DoraEmbedding"), Allows(gates=False, growth=True)),
-    **dict.fromkeys(("DoraConv1d", "DoraConv2d", "DoraConv3d"), Allows(gates=False, growth=True)),
-    "VeloraLinear": Allows(gates=False, growth=True),
-    "MontecloraLinear": Allows(gates=False, growth=False),  # its sampler has the rank's size
+    **dict.fromkeys(("DoraLinear", "DoraEmbedding"), PLAIN._replace(gates=False)),
+    **dict.fromkeys(("DoraConv1d", "DoraConv2d", "DoraConv3d"), PLAIN._replace(gates=False)),
+    "VeloraLinear": PLAIN._replace(gates=False),
+    "MontecloraLinear": PLAIN._replace(gates=False, growth=False),  # its sampler has the rank's size
 }
 
+REASONS = {
+    "removal": ("that cannot be disconnected", "use plain LoRA on this module, or leave it out of target_modules"),
+    "gates": ("that a gate cannot switch off", "set selection='credit', or use plain LoRA on this module"),
+    "growth": ("whose rank cannot grow", "set expand='none'"),
+}
 RESIDUAL = "moves a part of the base weights into the adapter, which would leave with it"
 UNSERVED_INITS = {
     **dict.fromkeys(("pissa", "olora", "corda", "lora_ga"), RESIDUAL),
@@ -49,26 +56,15 @@ def refuse_config(config: LoraConfig) -> None:
         )
 
 
-def refuse_kinds(adapters: Iterable[LoraAdapter]) -> None:
-    """Raise a `ModelError` if an adapter is of a variant that cannot be taken out."""
-    remedy = "use plain LoRA on this module, or leave it out of target_modules"
-    _refuse(adapters, lambda variant: not variant or variant in VARIANTS, "that cannot be disconnected", remedy)
+def refuse(adapters: Iterable[LoraAdapter], need: Literal["removal", "gates", "growth"]) -> None:
+    """Raise a `ModelError` if one of the adapters is of a variant that does not allow what a selection needs.
 
-
-def refuse_gates(adapters: Iterable[LoraAdapter]) -> None:
-    """Raise a `ModelError` if a gate of 0 would not switch one of the adapters off."""
-    remedy = "set selection='credit', or use plain LoRA on this module"
-    _refuse(adapters, lambda variant: VARIANTS.get(variant, PLAIN).gates, "that a gate cannot switch off", remedy)
-
-
-def refuse_growth(adapters: Iterable[LoraAdapter]) -> None:
-    """Raise a `ModelError` if the rank of one of the adapters cannot change."""
-    _refuse(
-        adapters, lambda variant: VARIANTS.get(variant, PLAIN).growth, "whose rank cannot grow", "set expand='none'"
-    )
-
-
-def _refuse(adapters: Iterable[LoraAdapter], fits: Callable[[str], bool], what: str, remedy: str) -> None:
+    Args:
+        adapters: Of the model.
+        need: To take adapters out; to switch them off by a gate of 0; or to change their rank.
+    """
+    what, remedy = REASONS[need]
     for adapter in adapters:
-        if not fits(adapter.variant):
+        allows = VARIANTS.get(adapter.variant)
+        if allows is None or not getattr(allows, need):
             raise ModelError(f"adapter {adapter.name!r} is of a kind {what} ({adapter.variant}): {remedy}.")

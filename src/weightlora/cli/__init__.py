@@ -26,7 +26,7 @@ from .quiet import silence_bitsandbytes
 
 __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 
-COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion", "bench")
+COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion")
 DEBUG = "--debug"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -38,9 +38,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Name the commands that `--help` lists, and not the old ones, which argparse lists, too."""
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            names = [choice.dest for choice in action._choices_actions]
+            names = list(action.choices)
             self.error(f"{value!r} is not a command{nearest(value, names)}; there are {', '.join(names)}.")
         super()._check_value(action, value)
 
@@ -98,11 +97,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    if list(argv) == ["--version"]:  # no command is needed, and their imports take seconds
-        print(f"weightlora {version('weightlora')}")
-        raise SystemExit(0)
-    silence_bitsandbytes()
     return run_command(build_parser(), argv)
 
 
@@ -129,24 +123,14 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
             code: int = args.run(args)
             sys.stdout.flush()
             return code
-    except WeightLoraError as error:
-        if debug:
-            traceback.print_exc()
-        return _fail(command, str(error), 2)
-    except ModuleNotFoundError as error:
-        if (missing := missing_package(error)) is None:
-            raise
-        if debug:
-            traceback.print_exc()
-        return _fail(command, str(missing), 2)
     except KeyboardInterrupt:
         return _fail(command, "interrupted", 130)
     except BrokenPipeError:
         if not _reader_has_left():
             raise
         return 141  # as of programs that SIGPIPE ends
-    except OSError as error:
-        if (message := _of_full_disk(error)) is None:
+    except Exception as error:
+        if (message := _sentence_of(error)) is None:
             raise
         if debug:
             traceback.print_exc()
@@ -173,8 +157,15 @@ def _one_line_warnings(command: str) -> Iterator[None]:
         warnings.formatwarning = usual
 
 
-def _of_full_disk(error: OSError) -> str | None:
-    """What to say of a disk without space; None for another error."""
+def _sentence_of(error: Exception) -> str | None:
+    """What to say of an error of this package, a package that is missing, or a full disk; None for another error."""
+    if isinstance(error, WeightLoraError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        missing = missing_package(error)
+        return None if missing is None else str(missing)
+    if not isinstance(error, OSError):
+        return None
     if error.errno in FULL:
         return f"{error.filename or 'a file'} cannot be written, because its disk is full: make room, and try again."
     cause = error.__cause__  # of an error that says more

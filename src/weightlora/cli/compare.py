@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import HelpFormatter
+from . import HelpFormatter, spellings
 
 if TYPE_CHECKING:
-    from ..compare.spec import Comparison
+    from ..compare.comparison import Comparison
 
 DESCRIPTION = """\
 Compares methods over seeds on your own model and data. Finished runs are not repeated: the same command continues
@@ -43,12 +43,11 @@ def add_parser(subparsers: Any) -> None:
     add("--methods", type=_names, help="names, comma-separated (default: lora,random,weightlora)")
     add("--seeds", type=int, help="number N of seeds, which are 0 to N - 1 (default: 3)")
     add(
-        "--learning_rates",
-        "--learning-rates",
+        *spellings("learning_rates"),
         type=_rates,
         help="comma-separated (default: 5e-4,1e-3,2e-3); each method gets the best on the validation split at seed 0",
     )
-    add("--output_dir", "--output-dir", type=Path, help="where to write the results and the summary")
+    add(*spellings("output_dir"), type=Path, help="where to write the results and the summary")
     add("--jobs", type=int, help="number of runs in parallel (default: one per core, or one on a GPU)")
     add("--summarize", action="store_true", help="print the summary of --output_dir again, and run nothing")
     add(
@@ -88,10 +87,11 @@ def _compare(args: argparse.Namespace) -> int:
     from datasets import disable_progress_bars
     from rich.console import Console
 
+    from ..compare.comparison import read_comparison
     from ..compare.progress import Watcher
     from ..compare.runner import usable_cores
     from ..compare.session import carry_out
-    from ..compare.spec import METHODS_BY_DEFAULT, make_comparison, read_comparison
+    from ..compare.spec import METHODS_BY_DEFAULT, make_comparison
     from ..train import parse
     from ..train.splitting import warn_of_same_files
 
@@ -120,7 +120,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _summarize(args: argparse.Namespace) -> int:
-    from ..compare.spec import read_comparison
+    from ..compare.comparison import read_comparison
     from ..errors import ConfigError
 
     if args.rest or any(value is not None for value in (args.methods, args.seeds, args.learning_rates, args.jobs)):

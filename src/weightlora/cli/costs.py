@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,24 +13,14 @@ from transformers import TrainerCallback
 from ..adapters import find_adapters
 from ..measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
 
-__all__ = ["Cost", "CostCallback", "machine_is_busy", "time_in_turns"]
+__all__ = ["CostCallback", "machine_is_busy", "time_in_turns"]
 
 ROUNDS = 5
-
-
-@dataclass
-class Cost:
-    """What training a model costs at one moment of a run."""
-
-    adapters: int
-    adapter_parameters: int
-    trainable_parameters: int
-    optimizer_state_bytes: int
-    saved_activation_bytes: int
+"""Rounds of timed steps that count; one more comes before them."""
 
 
 class CostCallback(TrainerCallback):
-    """Measures the cost after the first step and at the end, and keeps the model.
+    """Measures the cost after the first step (`at_start`) and at the end (`at_end`), and keeps the model.
 
     Args:
         batch: A batch to measure activations with.
@@ -39,39 +28,29 @@ class CostCallback(TrainerCallback):
 
     def __init__(self, batch: Mapping[str, Any]) -> None:
         self.model: nn.Module
+        self.at_start: dict[str, int] = {}
+        self.at_end: dict[str, int] = {}
         self._batch = batch
-        self._costs: list[Cost] = []
-
-    @property
-    def at_start(self) -> Cost:
-        """The cost of the first step."""
-        return self._costs[0]
-
-    @property
-    def at_end(self) -> Cost:
-        """The cost of what is left at the end."""
-        return self._costs[1]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self._costs:  # the optimizer has its state now, and no adapter is gone
-            self._costs.append(_cost_of(kwargs["model"], kwargs["optimizer"], self._batch))
+        if not self.at_start:  # the optimizer has its state now, and no adapter is gone
+            self.at_start = _cost_of(kwargs["model"], kwargs["optimizer"], self._batch)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.model = kwargs["model"]
-        self._costs.append(_cost_of(self.model, kwargs["optimizer"], self._batch))
+        self.at_end = _cost_of(self.model, kwargs["optimizer"], self._batch)
 
 
-def time_in_turns(models: Sequence[nn.Module], batch: Mapping[str, Any], rounds: int = ROUNDS) -> list[list[float]]:
+def time_in_turns(models: Sequence[nn.Module], batch: Mapping[str, Any]) -> list[list[float]]:
     """Seconds of a forward and a backward pass of each model, by round. In a round, all models take their turn.
 
     Args:
         models: They train, on one device. Their gradients are dropped.
         batch: What all of them read.
-        rounds: Those that count; one more comes before them.
     """
     inputs = send_to_device(dict(batch), next(models[0].parameters()).device)
     found: list[list[float]] = []
-    for _ in range(rounds + 1):
+    for _ in range(1 + ROUNDS):
         found.append([])
         for model in models:
             began = _now()
@@ -91,15 +70,16 @@ def machine_is_busy() -> bool:
     return os.getloadavg()[0] > 1.25 * (os.cpu_count() or 1)
 
 
-def _cost_of(model: torch.nn.Module, optimizer: Any, batch: Mapping[str, Any]) -> Cost:
+def _cost_of(model: nn.Module, optimizer: Any, batch: Mapping[str, Any]) -> dict[str, int]:
+    """What training the model costs at this moment of a run."""
     adapters = find_adapters(model)
-    return Cost(
-        adapters=len(adapters),
-        adapter_parameters=sum(adapter.size for adapter in adapters),
-        trainable_parameters=trainable_parameters(model),
-        optimizer_state_bytes=optimizer_state_bytes(optimizer),
-        saved_activation_bytes=saved_activation_bytes(model, batch),
-    )
+    return {
+        "adapters": len(adapters),
+        "adapter_parameters": sum(adapter.size for adapter in adapters),
+        "trainable_parameters": trainable_parameters(model),
+        "optimizer_state_bytes": optimizer_state_bytes(optimizer),
+        "saved_activation_bytes": saved_activation_bytes(model, batch),
+    }
 
 
 def _now() -> float:

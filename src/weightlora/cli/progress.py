@@ -19,24 +19,19 @@ def show_progress(console: Console, title: str, prepared: Prepared) -> list[Trai
     adapters = len(find_adapters(prepared.model, check=False))
     return [
         *show_choice(console, prepared),
-        TrainingProgress(console, title, _selection(prepared), adapters),
+        TrainingProgress(console, title, prepared.selection, adapters),
         EvaluationStatus(console, title),
     ]
 
 
 def choice_progress(console: Console, title: str, prepared: Prepared) -> list[TrainerCallback]:
     """Callbacks that show a run up to its choice on this console."""
-    return [TrainingProgress(console, title, _selection(prepared), to_choice=True)]
+    return [TrainingProgress(console, title, prepared.selection, to_choice=True)]
 
 
 def show_choice(console: Console, prepared: Prepared) -> list[TrainerCallback]:
     """A callback that prints the choice of a prepared method on this console; none if the method makes no choice."""
-    selection = _selection(prepared)
-    return [] if selection is None else [Choice(console, selection)]
-
-
-def _selection(prepared: Prepared) -> WeightLoraCallback | None:
-    return next((c for c in prepared.callbacks if isinstance(c, WeightLoraCallback)), None)
+    return [] if prepared.selection is None else [Choice(console, prepared.selection)]
 
 
 class Choice(TrainerCallback):

@@ -3,7 +3,7 @@
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,6 @@ from . import HelpFormatter, spellings
 if TYPE_CHECKING:
     from ..config import WeightLoraConfig
     from ..train.result import Result
-    from .costs import Cost
 
 MODULES = 36
 BATCH_SIZE = 32
@@ -145,8 +144,6 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
     Returns:
         The result of the run with the selection. Its `evidence` has the figures of the table.
     """
-    from transformers.trainer_callback import PrinterCallback
-
     from ..report import draw_selection
     from ..train import fit, prepare
     from ..train.demo import reviews_work
@@ -169,9 +166,7 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
             lora = fit(plain, lambda prepared: (whole, *shown(prepared)), write=False, prints=False)
         else:  # one step, so that the optimizer has its state
             plain.recipe.training.max_steps = 1
-            trainer = make_trainer(plain, load_prepared(plain).model, (whole,))
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
+            make_trainer(plain, load_prepared(plain).model, (whole,), prints=False).train()
         seconds = time_in_turns([whole.model, costs.model], batch)
         figures = collect_figures([whole.at_start, costs.at_end], [lora, result], seconds)
         figures |= {"busy": machine_is_busy(), "test_sentences": len(job.work.evaluation["test"])}
@@ -217,7 +212,7 @@ def recipe_for(args: argparse.Namespace, config: "WeightLoraConfig", method: str
 
 
 def collect_figures(
-    costs: "Sequence[Cost]", results: "Sequence[Result | None]", seconds: Sequence[Sequence[float]]
+    costs: Sequence[dict[str, int]], results: "Sequence[Result | None]", seconds: Sequence[Sequence[float]]
 ) -> dict[str, Any]:
     """Every figure of the table: a column for LoRA on all modules, and one for the kept adapters.
 
@@ -229,7 +224,7 @@ def collect_figures(
     columns = {}
     for place, (name, cost, result) in enumerate(zip(("all", "kept"), costs, results, strict=True)):
         columns[name] = {
-            **asdict(cost),
+            **cost,
             "step_seconds": median(row[place] for row in seconds),
             "step_time_ratio": median(row[place] / row[0] for row in seconds),
             "test_accuracy": None if result is None else result.value,

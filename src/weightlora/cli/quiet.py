@@ -24,25 +24,20 @@ def quiet_libraries() -> Iterator[None]:
     """
     from transformers import logging as transformers_logging
 
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    datasets: Any = import_module("datasets") if find_spec("datasets") else None
-    loud = None if datasets is None else datasets.logging.get_verbosity()
-    if loud is not None:  # it logs that a file cannot be read, and raises the error that says so
-        datasets.logging.set_verbosity(logging.CRITICAL)
-    hide_bars = datasets is not None and not datasets.are_progress_bars_disabled()
-    if hide_bars:
-        datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if loud is not None:
-            datasets.logging.set_verbosity(loud)
-        if hide_bars:
-            datasets.enable_progress_bars()
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(transformers_logging.set_verbosity, transformers_logging.get_verbosity())
+        if transformers_logging.is_progress_bar_enabled():
+            afterwards.callback(transformers_logging.enable_progress_bar)
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        if find_spec("datasets"):
+            datasets: Any = import_module("datasets")
+            afterwards.callback(datasets.logging.set_verbosity, datasets.logging.get_verbosity())
+            if not datasets.are_progress_bars_disabled():
+                afterwards.callback(datasets.enable_progress_bars)
+            # It logs that a file cannot be read, and raises the error that says so.
+            datasets.logging.set_verbosity(logging.CRITICAL)
+            datasets.disable_progress_bars()
+        afterwards.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -40,16 +40,11 @@ RULE_NAMES = "credit, gradient, stoiht, random"
 GROUP_NAMES = "none, qkv, mlp, layer"
 """The names in the registries, which take seconds to import."""
 
-OF_TRAINING: tuple[str, ...] = (
-    "modules_from",
-    "cache_prefix",
-    "prefix_dropout",
-    "max_cache_bytes",
-    "output_dir",
-    "logging_steps",
+OF_TRAINING = (
+    *("modules_from", "cache_prefix", "prefix_dropout", "max_cache_bytes", "output_dir", "logging_steps"),
+    *("eval_strategy", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit"),
+    "resume_from_checkpoint",
 )
-OF_TRAINING += ("eval_strategy", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit")
-OF_TRAINING += ("resume_from_checkpoint",)
 """Arguments that say nothing about a choice, and are not in the help."""
 
 

@@ -3,9 +3,12 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError, DataError, MissingPackageError
+from ..files import check_writable, write
 from . import HelpFormatter
 
 if TYPE_CHECKING:
@@ -64,7 +67,6 @@ def run(args: argparse.Namespace) -> int:
         WeightLoraError: Something is wrong with the input. Nothing was written then.
     """
     from ..report import as_data, read_runs
-    from .writing import plan_outputs, write_all
 
     _check_together(args)
     if args.format is not None:
@@ -118,9 +120,6 @@ def _cost_line(cost: Any) -> str:
 
 def _draw_here(run: "RunReport", overwrite: bool) -> None:
     """Write the picture into the present directory, unless a file is in the way."""
-    from ..errors import MissingPackageError
-    from .writing import plan_outputs, write_all
-
     path = Path(f"{Path(run.name).name}.png")
     if path.exists() and not overwrite:
         print(f"{path} is there already and was left as it is: --overwrite draws it again.", file=sys.stderr)
@@ -134,8 +133,6 @@ def _draw_here(run: "RunReport", overwrite: bool) -> None:
 
 
 def _check_together(args: argparse.Namespace) -> None:
-    from ..errors import ConfigError
-
     if args.format is not None and (args.json or args.output):
         other = "--json" if args.json else "--output"
         raise ConfigError(f"--format prints the snippet to paste and nothing else: leave out {other}, or ask twice.")
@@ -150,8 +147,82 @@ def _check_together(args: argparse.Namespace) -> None:
 
 
 def _only(runs: list[Path], what: str) -> Path:
-    from ..errors import ConfigError
-
     if len(runs) > 1:
         raise ConfigError(f"{what} is of one run, and {len(runs)} are given: give one.")
     return runs[0]
+
+
+def plan_outputs(runs: "Sequence[RunReport]", outputs: Sequence[Path], overwrite: bool) -> dict[Path, bytes]:
+    """Make the content of every file, after a check of the places.
+
+    Args:
+        runs: One run or several.
+        outputs: Paths as `--output` takes them; the suffix says what is written.
+        overwrite: Whether files may be replaced.
+
+    Returns:
+        Path -> content.
+
+    Raises:
+        DataError: If a file is there already and `overwrite` is off, or a place cannot be written to.
+    """
+    for path in outputs:
+        _check_place(path, overwrite)
+    contents: dict[Path, bytes] = {}
+    for path in outputs:
+        contents |= _make(runs, path)
+    for path in contents:
+        _check_place(path, overwrite)
+    return contents
+
+
+def write_all(contents: dict[Path, bytes]) -> list[Path]:
+    """Write the files. If one cannot be written, those that are new are taken away again.
+
+    Raises:
+        DataError: If a file cannot be written, for example because the disk is full.
+    """
+    new = [path for path in contents if not path.exists()]
+    directories = [path.parent for path in contents if not path.parent.exists()]
+    for path, content in contents.items():
+        try:
+            write(path, lambda partial, content=content: partial.write_bytes(content))  # type: ignore[misc]
+        except OSError as error:
+            for made in new:
+                made.unlink(missing_ok=True)
+            for made in directories:
+                if made.is_dir() and not any(made.iterdir()):
+                    made.rmdir()
+            raise DataError(
+                f"{path} cannot be written ({error.strerror or error}): make room, or give another --output."
+            ) from error
+    return list(contents)
+
+
+def _make(runs: "Sequence[RunReport]", path: Path) -> dict[Path, bytes]:
+    from ..report import as_data, render_page
+    from ..report.pictures import draw_pictures
+
+    if path.suffix == ".html":
+        return {path: render_page(runs).encode()}
+    if path.suffix == ".json":
+        return {path: f"{json.dumps(as_data(runs), allow_nan=False)}\n".encode()}
+    if path.suffix:
+        return {path: draw_pictures(runs[0], path.suffix[1:], ("selection",))["selection"]}
+    contents: dict[Path, bytes] = {}
+    for run in runs:
+        of_run = Path(run.name)  # the whole path where two runs have one name
+        folder = path if len(runs) == 1 else path / "-".join(part for part in of_run.parts if part != of_run.anchor)
+        for kind in ("png", "svg"):
+            contents |= {folder / f"{name}.{kind}": data for name, data in draw_pictures(run, kind).items()}
+    return contents
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if path.suffix and path.is_dir():
+        raise DataError(f"{path} is a directory: give the name of a file.")
+    if not path.suffix and path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file: give the name of a directory, or of a file that ends in .html or .png.")
+    if path.suffix and path.exists() and not overwrite:
+        raise DataError(f"{path} is there already: give another name, or --overwrite to replace it.")
+    check_writable(path.parent if path.suffix else path)

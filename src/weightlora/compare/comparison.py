@@ -1,5 +1,7 @@
-"""What a comparison is: methods, seeds, learning rates, and the arguments that all runs share."""
+"""What a comparison is: methods, seeds, learning rates, the arguments that all runs share, and the file of these."""
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +13,20 @@ from ..files import check_writable, write_json
 from ..train import parse, prepare
 from ..train.arguments import as_arguments
 from ..train.plan import Plan
+from ..train.reading import check_name
+from ..train.result import fits
+from ..wording import first_line, shown
 from .rows import make_for
 from .runs import PLACES, Run
-from .settings import FORMAT, SETTINGS, read_settings
 
-__all__ = ["Comparison"]
+__all__ = ["MOST_SEEDS", "Comparison", "read_comparison"]
+
+SETTINGS = "settings.json"
+FORMAT = 1
+MOST_SEEDS = 10_000
+PARTS = {"seeds": int, "data": dict[str, str], "shared": dict[str, Any], "methods": dict[str, dict[str, Any]]}
+PARTS_OF_METHOD = {"learning_rates": list[Any], "settings": dict[str, Any]}
+"""What the file has beside the format, and its entry of a method -> the type of each part."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +144,68 @@ class Comparison:
     def _check_same(self, there: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
         pairs = [(there["data"], mine["data"]), (there["shared"], mine["shared"])]
         for name in there["methods"].keys() & mine["methods"].keys():
-            one, other = there["methods"][name], mine["methods"][name]
-            pairs.append((one["settings"], other["settings"]))
-            rates = [{"learning_rates": entry["learning_rates"]} for entry in (one, other)]
-            pairs.append((rates[0], rates[1]))
+            entries = there["methods"][name], mine["methods"][name]
+            one, other = ({**entry["settings"], "learning_rates": entry["learning_rates"]} for entry in entries)
+            pairs.append((one, other))
         differing = {key for one, other in pairs for key in {*one, *other} if one.get(key) != other.get(key)}
         if differing:
             raise DataError(
                 f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
                 "another --output_dir, or delete that directory."
             )
+
+
+def read_comparison(directory: Path) -> Comparison:
+    """The comparison that a directory has.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if not (directory / SETTINGS).is_file():
+        raise DataError(f"{directory} has no comparison ({SETTINGS} is missing): give the --output_dir of one.")
+    there = read_settings(directory / SETTINGS)
+    settings = {name: entry["settings"] for name, entry in there["methods"].items()}
+    rates = {name: tuple(entry["learning_rates"]) for name, entry in there["methods"].items()}
+    return Comparison(directory, settings, rates, there["seeds"], there["data"], there["shared"])
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The content of the file, with every part of the type that it must have.
+
+    Raises:
+        DataError: It cannot be read, has another format, or was changed.
+        ConfigError: A method has a name that leads out of the directory.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} cannot be read ({first_line(error)}): delete its directory, compare again."
+        ) from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise DataError(f"{path} has format {shown(found)}, and this version reads {FORMAT}: give another directory.")
+    if not _is_whole(content):
+        raise DataError(f"{path} was changed, or is not whole: delete its directory, and compare again.")
+    for name in content["methods"]:
+        check_name(name, f"{path} has the method")
+    return content
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether each part of the settings has its type."""
+    return (
+        all(fits(content.get(name), kind) for name, kind in PARTS.items())
+        and 1 <= content["seeds"] <= MOST_SEEDS
+        and bool(content["methods"])
+        and all(map(_is_entry, content["methods"].values()))
+    )
+
+
+def _is_entry(entry: Mapping[str, Any]) -> bool:
+    return (
+        all(fits(entry.get(name), kind) for name, kind in PARTS_OF_METHOD.items())
+        and bool(entry["learning_rates"])
+        and all(isinstance(rate, float) and 0 < rate < math.inf for rate in entry["learning_rates"])
+        and isinstance(entry["settings"].get("task"), str)
+    )

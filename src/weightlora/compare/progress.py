@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, Task, TimeRemainingColumn
 
-from .runs import Run
+from .runner import Process
 
 __all__ = ["Watcher"]
 
@@ -51,7 +51,7 @@ class Watcher:
             f"{', '.join(map(str, paths))}"
         )
 
-    def step(self, run: Run, step: int, steps: int) -> None:
+    def step(self, run: Process, step: int, steps: int) -> None:
         """Note the progress of a run. The first call starts its time."""
         if run.name not in self._runs:
             self._runs[run.name] = self._add(run.name, total=100)
@@ -61,7 +61,7 @@ class Watcher:
         if before < 50 <= percent < 100 and (task.elapsed or 0) >= self.LONG and not self._console.is_terminal:
             self._print(f"{run.name}: step {step}/{steps}; {self._left()}")
 
-    def end(self, run: Run, seconds: float | None, error: str | None) -> None:
+    def end(self, run: Process, seconds: float | None, error: str | None) -> None:
         """Say that a run ended."""
         task = self._runs.pop(run.name)
         self._advance(task, 100)

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from ..errors import DataError
 from ..train.arguments import Recipe
-from ..train.data import lacks_evaluation, read_splits
+from ..train.data import first_rows, lacks_evaluation, read_splits
 from ..train.families import make_work
 from ..train.labels import classes_in, names_of
 from ..train.plan import MakeWork
@@ -18,6 +18,7 @@ from ..train.settings import DataArguments
 from ..train.splitting import hold_out
 from ..train.tasks import TaskInfo, find_task
 from ..train.work import Source, Work
+from ..values import is_number
 from ..wording import shown
 
 __all__ = ["FEWEST_ROWS", "TEST", "VALIDATION", "make_for", "partition", "split_rows"]
@@ -31,7 +32,8 @@ GROUP_BY = ("context", "source", "text", "prompt", "tokens", "messages")
 def make_for(split: str, with_validation: bool) -> MakeWork:
     """What `weightlora.train.prepare` takes as `make`: the work with one of the splits of `split_rows` to evaluate on.
 
-    The rows are read and tokenized once for all runs of the same data arguments.
+    The rows are read and tokenized once for all runs of the same data arguments, those of the other splits, too: a row
+    that does not fit is an error before the first run.
 
     Args:
         split: `"test"` or `"validation"`.
@@ -43,9 +45,15 @@ def make_for(split: str, with_validation: bool) -> MakeWork:
         if (key := repr(recipe.data)) not in made:
             task = find_task(recipe.data.task)
             splits, names = split_rows(recipe.data, task, recipe.model.cache_dir, with_validation)
-            wanted = {name: rows for name, rows in splits.items() if (name == "validation") == (split == "validation")}
             arguments = replace(recipe.data, class_names=recipe.data.class_names or names)
-            made[key] = make_work(Source(task, arguments, {"train": splits["train"], **wanted}, tokenizer, config))
+            work = make_work(Source(task, arguments, splits, tokenizer, config))
+            every = work.evaluation
+            wanted = [name for name in every if (name == "validation") == (split == "validation")]
+            made[key] = replace(
+                work,
+                evaluation={name: every[name] for name in wanted},
+                aside={name: rows for name, rows in every.items() if name not in wanted},
+            )
         return made[key]
 
     return make
@@ -80,8 +88,7 @@ def split_rows(
         train, tests = found.pop("train"), found
         splits = partition(train, {"validation": VALIDATION}, place) if with_validation else {"train": train}
         splits |= {"test": next(iter(tests.values()))} if len(tests) == 1 else tests
-    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in splits}
-    return {name: rows.select(range(len(rows))[: limits[name]]) for name, rows in splits.items()}, names
+    return first_rows(splits, arguments), names
 
 
 def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[str, Dataset]:
@@ -121,8 +128,7 @@ def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | N
     every = [row for rows in splits.values() for row in rows[column]]
     labels = [label for row in every for label in (row if isinstance(row, list) else [row])]
     names = all(isinstance(label, str) and label.strip() for label in labels)
-    numbers = all(isinstance(label, int | float) for label in labels)
-    if not names and not (numbers and all(label >= 0 and not isinstance(label, bool) for label in labels)):
+    if not names and not all(is_number(label) and label >= 0 for label in labels):
         return None  # the family says what is wrong
     if labels and len(set(labels)) < 2:
         raise DataError(f"all rows have the label {shown(labels[0])}, and a classifier needs at least 2 classes.")

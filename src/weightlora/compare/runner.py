@@ -36,8 +36,8 @@ class Process:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-OnStep = Callable[[Any, int, int], None]
-OnEnd = Callable[[Any, "float | None", "str | None"], None]
+OnStep = Callable[[Process, int, int], None]
+OnEnd = Callable[[Process, "float | None", "str | None"], None]
 
 
 def usable_cores() -> int:

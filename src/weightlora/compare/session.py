@@ -12,7 +12,7 @@ from .worker import command_of
 __all__ = ["carry_out"]
 
 
-def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
+def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple[Process, str]]:
     """Run what has no result yet.
 
     Args:
@@ -30,9 +30,7 @@ def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple
     watcher.begin(len(done) + len(read_results(comparison.runs(rates))), total)
     failed = _execute(tuning, jobs, watcher)
     runs = comparison.runs(_rates(comparison, tuning))
-    _tell_aside(
-        watcher, runs
-    )  # not before all rates are chosen: a result at another rate than the best does not count
+    _tell_aside(watcher, runs)  # once all rates are chosen: a result at another rate than the best does not count
     return failed + _execute(runs, jobs, watcher)
 
 
@@ -45,14 +43,6 @@ def _rates(comparison: Comparison, tuning: Sequence[Run]) -> dict[str, float]:
     return choose_rates(comparison.rates, losses_by_rate(read_results(tuning)))
 
 
-def _execute(runs: Sequence[Run], jobs: int, watcher: Watcher) -> list[tuple[Run, str]]:
-    left = [run for run in runs if not run.is_done()]
-    processes = [Process(run.name, command_of(run)) for run in left]
-    of = {id(process): run for process, run in zip(processes, left, strict=True)}
-    failures = execute(
-        processes,
-        jobs,
-        lambda process, seconds, error: watcher.end(of[id(process)], seconds, error),
-        lambda process, step, steps: watcher.step(of[id(process)], step, steps),
-    )
-    return [(of[id(process)], error) for process, error in failures]
+def _execute(runs: Sequence[Run], jobs: int, watcher: Watcher) -> list[tuple[Process, str]]:
+    left = [Process(run.name, command_of(run)) for run in runs if not run.is_done()]
+    return execute(left, jobs, watcher.end, watcher.step)

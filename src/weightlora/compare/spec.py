@@ -1,4 +1,4 @@
-"""A comparison from the arguments of a command, or from the directory that has it."""
+"""A comparison from the arguments of a command."""
 
 import math
 import os
@@ -14,18 +14,10 @@ from ..train.data import files_of
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.tasks import find_task
 from ..wording import nearest
-from .comparison import Comparison
+from .comparison import MOST_SEEDS, Comparison
 from .runs import fingerprint
-from .settings import MOST_SEEDS, SETTINGS, read_settings
 
-__all__ = [
-    "METHODS_BY_DEFAULT",
-    "RATES",
-    "Comparison",
-    "check_methods",
-    "make_comparison",
-    "read_comparison",
-]
+__all__ = ["METHODS_BY_DEFAULT", "RATES", "check_methods", "make_comparison"]
 
 METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
@@ -149,17 +141,3 @@ def _grid(rates: Sequence[float] | None, given: Mapping[str, Any]) -> tuple[floa
         if not (math.isfinite(rate) and rate > 0):
             raise ConfigError(f"the learning rate {rate:g} is not a positive number: give one such as 1e-3.")
     return tuple(dict.fromkeys(float(rate) for rate in rates))
-
-
-def read_comparison(directory: Path) -> Comparison:
-    """The comparison that a directory has.
-
-    Raises:
-        DataError: If there is none.
-    """
-    if not (directory / SETTINGS).is_file():
-        raise DataError(f"{directory} has no comparison ({SETTINGS} is missing): give the --output_dir of one.")
-    there = read_settings(directory / SETTINGS)
-    settings = {name: entry["settings"] for name, entry in there["methods"].items()}
-    rates = {name: tuple(entry["learning_rates"]) for name, entry in there["methods"].items()}
-    return Comparison(directory, settings, rates, there["seeds"], there["data"], there["shared"])

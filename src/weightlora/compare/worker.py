@@ -20,7 +20,7 @@ from ..train.result import Result, write_result
 from .runner import python_module, tell_progress
 from .runs import Run
 
-__all__ = ["command_of", "execute_run", "fixed_settings"]
+__all__ = ["command_of", "execute_run"]
 
 EVERY = 0.5
 """Seconds between two reports of progress."""
@@ -29,11 +29,6 @@ EVERY = 0.5
 def command_of(run: Run) -> list[str]:
     """The command line that executes a run."""
     return python_module("weightlora.compare.worker", json.dumps({**asdict(run), "output": str(run.output)}))
-
-
-def fixed_settings(seed: int, output_dir: str) -> dict[str, Any]:
-    """Arguments that every run of a comparison gets. They override those of the user."""
-    return {"seed": seed, "data_seed": seed, "output_dir": output_dir, "disable_tqdm": True, "save_strategy": "no"}
 
 
 def execute_run(run: Run) -> Result:
@@ -47,7 +42,9 @@ def execute_run(run: Run) -> Result:
     from .rows import make_for
 
     with tempfile.TemporaryDirectory(prefix="weightlora-compare-") as nowhere:
-        recipe = parse(as_arguments({**run.settings, **fixed_settings(run.seed, nowhere)}))
+        ours = {"seed": run.seed, "data_seed": run.seed, "output_dir": nowhere}
+        ours |= {"disable_tqdm": True, "save_strategy": "no"}
+        recipe = parse(as_arguments({**run.settings, **ours}))
         job = prepare(recipe, make=make_for(run.split, run.with_validation))
         progress = _Progress()
         result = fit(job, callbacks=(progress,), write=False)

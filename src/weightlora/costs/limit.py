@@ -13,7 +13,9 @@ from ..config import WeightLoraConfig
 from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
 from ..loaders import same_batches
-from ..probe import Loss, check_loss, own_loss, sparing, undisturbed
+from ..probe import Loss, check_loss, undisturbed
+from ..restoring import same_random_numbers
+from ..tensors import tensors_in
 from ..values import to_bytes
 from .frontier import describe_choice, in_words
 from .measuring import measure
@@ -130,21 +132,21 @@ class CostLimit:
             ConfigError: Nothing that the settings allow fits into the bound.
             DataError: There is no batch, or it gives no loss.
         """
-        with same_batches(batches):
+        with same_random_numbers(model), same_batches(batches):
             looked_at = list(islice(batches, max(LOOKED_AT, number)))
         if self.costs is not None:
             return looked_at
         batch = max(looked_at[:LOOKED_AT], key=_entries, default=None)
         if batch is None:
             raise DataError(f"{self._setting} got no batch to measure a step with: give at least one.")
-        find = loss or (lambda one: own_loss(model, one))
-
-        def loss_of_batch() -> Tensor:
-            remedy = "give batches with labels, or probe(batches, loss=...)"
-            return check_loss(spares(batch), "the batch that is measured", remedy)
-
-        with undisturbed(model, recompute=False), sparing(model, find) as spares:
-            costs = measure(self._resource, model, adapters, loss_of_batch)
+        remedy = "give batches with labels, or probe(batches, loss=...)"
+        with undisturbed(model, loss, recompute=False) as loss_of:
+            costs = measure(
+                self._resource,
+                model,
+                adapters,
+                lambda: check_loss(loss_of(batch), "the batch that is measured", remedy),
+            )
         self._check(costs)
         self.costs = costs
         return looked_at
@@ -163,5 +165,4 @@ class CostLimit:
 
 def _entries(batch: Any) -> int:
     """Entries of the tensors in a batch."""
-    values = batch.values() if hasattr(batch, "values") else batch if isinstance(batch, list | tuple) else [batch]
-    return sum(value.numel() for value in values if torch.is_tensor(value))
+    return sum(tensor.numel() for tensor in tensors_in(batch))

@@ -6,10 +6,9 @@ from torch.optim import Optimizer
 from .base import Engine
 from .ddp import Ddp
 from .deepspeed import DeepSpeed
-from .fixed import refuse_fixed
 from .fsdp1 import Fsdp1, flat_units
 from .fsdp2 import Fsdp2
-from .phased import Phased
+from .phased import Phased, refuse_fixed
 from .processes import is_first, world_size
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "engine_for",
     "flat_units",
     "is_first",
-    "refuse_fixed",
     "world_size",
 ]
 

@@ -194,9 +194,9 @@ class Base:
 
         names = getattr(config, "architectures", None) or ["AutoModel"]
         named = getattr(transformers, names[0], transformers.AutoModel)
-        task = self.adapter.task_type
-        if task is not None and str(getattr(task, "value", task)) in TASKS:
-            auto = getattr(transformers, TASKS[str(getattr(task, "value", task))])
+        task = str(getattr(self.adapter.task_type, "value", self.adapter.task_type))
+        if task in TASKS:
+            auto = getattr(transformers, TASKS[task])
             return named if self._needs_more(auto, config) else auto
         record = self.adapter.auto_mapping or {}
         name, library = record.get("base_model_class"), str(record.get("parent_library"))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..adapters.blocks import from_blocks, to_blocks
+from ..adapters.handles import from_blocks, to_blocks
 from ..errors import ModelError
 
 __all__ = ["Pair", "common_rank", "difference", "fold"]

@@ -1,6 +1,7 @@
 """Which servers read an adapter as PEFT does, by their own rules for ranks and scalings, and from which rank setting.
 
-The rules are restated from the servers' sources; each names the file and the version that it was read in.
+The rules are restated from the servers' sources. A comment names the file and the version that each was read in. What
+no export has, such as a regular expression in `target_modules`, has no rule.
 """
 
 import math
@@ -50,13 +51,11 @@ class Server(NamedTuple):
 
     Attributes:
         name: Of the server.
-        evidence: Where its rule was read.
         scalings: Gives the scaling of each pair, in order; raises `Refused` where the server does not load it.
         rank: Gives the setting that the largest rank needs.
     """
 
     name: str
-    evidence: str
     scalings: Callable[[LoraConfig, Sequence[Pair], Sequence[str]], list[float]]
     rank: Callable[[int], str]
 
@@ -102,8 +101,6 @@ def _by_pattern(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str])
 
 
 def _new_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    if config.lora_bias:
-        raise Refused("it reads no lora_bias")
     _check_vllm(pairs, heads)
     return _by_pattern(config, pairs, heads)
 
@@ -130,8 +127,6 @@ def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> 
     _refuse_kinds(pairs, "convolution", "parameter")
     if heads:
         raise Refused(f"it does not read {heads[0]}, which was trained whole")
-    if isinstance(config.target_modules, str):
-        raise Refused("it reads no regular expression in target_modules")
     if odd := next((pair for pair in pairs if pair.rank != config.r), None):
         raise Refused(f"it loads one rank only, {config.r}, and {odd.name} has rank {odd.rank}")
     names = {pair.name for pair in pairs}
@@ -181,35 +176,16 @@ def _ratio(alpha: float, rank: int, rslora: bool) -> float:
 
 
 SERVERS = (
-    Server("PEFT, Transformers", "peft/tuners/lora/layer.py 0.21.2, update_layer", _by_pattern, lambda rank: ""),
-    Server(
-        "vLLM 0.32 and later",
-        "vllm/lora/peft_helper.py 0.32.0, get_rank_and_scaling",
-        _new_vllm,
-        lambda rank: f"--max-lora-rank {vllm_rank(rank)}",
-    ),
-    Server(
-        "vLLM before 0.32",
-        "vllm/lora/peft_helper.py 0.31.0, __post_init__",
-        _old_vllm,
-        lambda rank: f"--max-lora-rank {vllm_rank(rank)}",
-    ),
-    Server(
-        "SGLang",
-        "sglang/srt/lora/lora.py and mem_pool.py 0.5.23, normalize_qkv_proj and load_lora_weight_tensor",
-        _sglang,
-        lambda rank: f"--max-lora-rank {rank}",
-    ),
-    Server(
-        "TensorRT-LLM",
-        "tensorrt_llm/lora_manager.py @007e181b, effective_rank",
-        _tensorrt,
-        lambda rank: f"max_lora_rank {rank}",
-    ),
-    Server(
-        "llama.cpp, by its converter",
-        "convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale",
-        _by_tensor,
-        lambda rank: "",
-    ),
+    # peft/tuners/lora/layer.py 0.21.2, update_layer
+    Server("PEFT, Transformers", _by_pattern, lambda rank: ""),
+    # vllm/lora/peft_helper.py 0.32.0, get_rank_and_scaling
+    Server("vLLM 0.32 and later", _new_vllm, lambda rank: f"--max-lora-rank {vllm_rank(rank)}"),
+    # vllm/lora/peft_helper.py 0.31.0, __post_init__
+    Server("vLLM before 0.32", _old_vllm, lambda rank: f"--max-lora-rank {vllm_rank(rank)}"),
+    # sglang/srt/lora/lora.py and mem_pool.py 0.5.23, normalize_qkv_proj and load_lora_weight_tensor
+    Server("SGLang", _sglang, lambda rank: f"--max-lora-rank {rank}"),
+    # tensorrt_llm/lora_manager.py @007e181b, effective_rank
+    Server("TensorRT-LLM", _tensorrt, lambda rank: f"max_lora_rank {rank}"),
+    # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale
+    Server("llama.cpp, by its converter", _by_tensor, lambda rank: ""),
 )

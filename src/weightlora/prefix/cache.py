@@ -244,14 +244,13 @@ class PrefixCache:
                 return output
             self._tried = True
         states = met[0].detach().cpu()
-        spans = enumerate(zip(rows.keys, rows.spans, strict=True))
-        own = {key: states[row, start:end] for row, (key, (start, end)) in spans}
         if stored is not None:
             check_kept(states, stored, rows, self.first, self.directory)
             self._due, self.reads, self._found = not self._tried, self.reads + 1, self._found + len(rows.keys)
         else:
             self.fills += 1
-            self._keep(store, {key: tensor for key, tensor in own.items() if key not in store})
+            found = enumerate(zip(rows.keys, rows.ends, strict=True))
+            self._keep(store, {key: states[row, :end] for row, (key, end) in found if key not in store})
         return output
 
     def _refuse(self, error: ModelError) -> None:

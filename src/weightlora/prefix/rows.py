@@ -24,20 +24,19 @@ class Rows:
 
     Attributes:
         keys: A digest of each example's content up to its last token.
-        spans: Its first token, and the one behind its last one.
+        ends: Tokens of each up to its last one. Padding on the left counts, because a loss may reach its last place.
         length: Tokens of a row with its padding.
         precision: Of autocast; None without it. It is a part of the keys.
     """
 
     keys: list[bytes]
-    spans: list[tuple[int, int]]
+    ends: list[int]
     length: int
     precision: torch.dtype | None
 
     def padding(self) -> Tensor:
-        """Which places of shape `(examples, length)` are outside the spans."""
-        places = torch.arange(self.length)
-        return torch.stack([(places < start) | (places >= end) for start, end in self.spans])
+        """Which places of shape `(examples, length)` are behind the last token."""
+        return torch.arange(self.length) >= torch.tensor(self.ends)[:, None]
 
 
 def rows_of(
@@ -136,18 +135,18 @@ def ropes_of(config: Any) -> dict[str, int]:
 def _rows(columns: Mapping[str, Tensor], size: int, heading: str) -> Rows:
     arrays = {name: value.detach().cpu().expand(size, *value.shape[1:]) for name, value in columns.items()}
     length = arrays["input_ids"].shape[1]
-    spans = [(0, length)] * size
+    ends = [length] * size
     if "attention_mask" in arrays:
         real = arrays["attention_mask"] != 0
-        spans = [(0, end) for end in (length - real.flip(1).int().argmax(1)).tolist()]
+        ends = (length - real.flip(1).int().argmax(1)).tolist()
     kind = columns["input_ids"].device.type
     precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     head = f"{precision} {[(name, str(value.dtype)) for name, value in sorted(arrays.items())]}{heading}".encode()
     numpy = [value.contiguous().view(torch.uint8).numpy() for _, value in sorted(arrays.items())]
     keys = []
-    for row, (_, end) in enumerate(spans):
+    for row, end in enumerate(ends):
         digest = hashlib.blake2b(head, digest_size=16)
         for array in numpy:  # the last dimension holds bytes
             digest.update(array[row].reshape(length, -1)[:end].tobytes())
         keys.append(digest.digest())
-    return Rows(keys, spans, length, precision)
+    return Rows(keys, ends, length, precision)

@@ -107,10 +107,10 @@ class Store:
         """
         _, width, dtype = self.layout(rows.keys[0])
         states = torch.zeros(len(rows.keys), rows.length, width, dtype=dtype)
-        for row, (key, (start, end)) in enumerate(zip(rows.keys, rows.spans, strict=True)):
-            if key not in self or self.layout(key) != (end - start, width, dtype):
+        for row, (key, end) in enumerate(zip(rows.keys, rows.ends, strict=True)):
+            if key not in self or self.layout(key) != (end, width, dtype):
                 return None
-            if not self.read_into(key, states[row, start:end]):
+            if not self.read_into(key, states[row, :end]):
                 return None
         return states
 

@@ -1,7 +1,7 @@
 """What the first batch shows: whether a model's prefix gives the same again, and the blocks above need no more."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, TrainingError
 from ..restoring import same_modes
-from ..tensors import leaves_of
+from ..tensors import leaves_of, tensors_in
 from .cut import LEAVE_OUT, Cut, trains
 from .places import entering, passed_over
 from .rows import Rows
@@ -152,7 +152,7 @@ def _more(cut: Cut, what: str) -> str:
 
 def _apart(one: Any, other: Any, real: Tensor) -> float:
     """The largest `distance` of two outputs at real tokens; infinite if they have other shapes."""
-    ones, others = _tensors_in(one), _tensors_in(other)
+    ones, others = [*tensors_in(one)], [*tensors_in(other)]
     if [tensor.shape for tensor in ones] != [tensor.shape for tensor in others]:
         return float("inf")
     pairs = [(a, b) for a, b in zip(ones, others, strict=True) if a.shape[:2] == real.shape and a.is_floating_point()]
@@ -172,10 +172,3 @@ def _without_traces(device: torch.device) -> Iterator[None]:
     devices = [] if kind == "cpu" else [*range(getattr(torch, kind).device_count())]  # all of them get the seeds
     with torch.no_grad(), autocast, torch.random.fork_rng(devices, device_type=kind):
         yield
-
-
-def _tensors_in(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return [tensor for part in parts for tensor in _tensors_in(part)]

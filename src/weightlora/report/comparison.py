@@ -5,8 +5,9 @@ from typing import Any
 
 from ..drawing.curves import log_figure
 from ..layout import lay_out
+from .costs import Cost, amount
 from .gather import RunReport
-from .sections import LEVELS, NOTHING, PAGE, as_text, draw_chart, format_cost, level_of, place_cells
+from .sections import LEVELS, NOTHING, PAGE, as_text, draw_chart, level_of, place_cells
 
 __all__ = ["compare_runs"]
 
@@ -48,20 +49,22 @@ def _overview(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[str
     for run, identifier in zip(runs, identifiers, strict=True):
         known = {cost.name: cost for cost in run.costs}
         cells = [{"value": "", "text": run.selection.rule}]
-        for name in costs:
-            cost = known.get(name)
-            found = {} if cost is None else format_cost(cost)
-            chosen = cost is not None and cost.after is not None
-            value = None if cost is None else cost.after if chosen else cost.before
-            before = found.get("before")
-            text = found.get("after") if chosen else f"{before} before" if before else ""
-            cells.append({"value": as_text(value), "text": text or ""})
+        cells += [_cost_cell(known.get(name)) for name in costs]
         for split, name in metrics:
             result = run.outcome.get(split, {}).get(name)
             cells.append({"value": as_text(result), "text": "" if result is None else f"{result:.4g}"})
         lines.append({"id": identifier, "name": run.name, "cells": cells})
     header = ["run", "rule", *costs, *(f"{split} {name.replace('_', ' ')}" for split, name in metrics)]
     return {"header": header, "lines": lines}
+
+
+def _cost_cell(cost: Cost | None) -> dict[str, str]:
+    """What is paid after the choice, or else before it."""
+    if cost is None:
+        return {"value": "", "text": ""}
+    if cost.after is None:
+        return {"value": str(cost.before), "text": f"{amount(cost.before, cost.unit)} before"}
+    return {"value": str(cost.after), "text": amount(cost.after, cost.unit) or ""}
 
 
 def _map(runs: Sequence[RunReport], names: Sequence[str], counts: Sequence[int]) -> dict[str, Any]:

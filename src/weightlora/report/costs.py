@@ -128,7 +128,7 @@ def amount(value: float | None, unit: Unit) -> str | None:
         return f"{value:,.0f}"
     symbol = {"bytes": "B", "seconds": "s"}[unit]
     for factor, prefix in PREFIXES:
-        if value >= factor:
+        if value >= 0.99995 * factor:  # 999,960 bytes are 1.0 MB, not 1000.0 kB
             return f"{value / factor:.1f} {prefix}{symbol}"
     return f"{value:g} {symbol}"
 

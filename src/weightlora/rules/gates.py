@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
 from ..adapters.gating import attach_gate, detach_gate, set_gates_, take_gradients
-from ..adapters.variants import refuse_gates
+from ..adapters.variants import refuse
 from ..budget import project_simplex, thresholds
 from ..errors import TrainingError
 from .base import Best, Rule, Settings, rank_last
@@ -30,7 +30,7 @@ class StoIHT(Rule):
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)
-        refuse_gates(adapters)
+        refuse(adapters, "gates")
         self.gates = [attach_gate(adapter) for adapter in adapters]
         self.score = self.omega.clone()
         self._optimizer, self._settings = optimizer, settings

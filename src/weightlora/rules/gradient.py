@@ -6,13 +6,14 @@ order, that is the decrease of the loss by a first step of Adam, which moves eve
 divided by the mean of the block, because gradients grow towards the output, however useful a block is.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..adapters import LoraAdapter
-from ..gradients import Average, Gradients
+from ..gradients import Average, l1_norms, projected
 from ..layers import relative_to_blocks
 from .base import Best, Rule, Settings
 
@@ -32,22 +33,25 @@ class GradientProbe(Rule):
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)
-        self._gradients = Gradients(adapters, self.rows)
+        self._adapters, self._norms = adapters, self.score
 
-    def watching(self, average: Average) -> AbstractContextManager[None]:
-        return self._gradients.watched(average)
+    @contextmanager
+    def watching(self, average: Average) -> Iterator[None]:
+        with projected(self._adapters, self.rows) as sums:
+            yield
+        self._norms = l1_norms(self._adapters, sums, average)
 
     def take(self, grad_scale: float) -> Tensor:
-        """L1 norms of the gradients that are there, shape `(n,)`."""
-        return self._gradients.norms() / grad_scale
+        """L1 norms of the gradients of the probe, shape `(n,)`; 0 before it."""
+        return self._norms / grad_scale
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
         """Score the adapters by the norms of the sum of all gradients."""
-        self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._gradients.adapters])
+        self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
 
     def unseen(self) -> Tensor:
         """An adapter that never ran got no gradient, so its score is exactly 0."""
         return self.score == 0
 
     def close(self) -> None:
-        self._gradients = Gradients([], self.rows)  # or layers that left the model would stay in memory
+        self._adapters = []  # or layers that left the model would stay in memory

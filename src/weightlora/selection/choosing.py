@@ -24,7 +24,8 @@ from ..selector import WeightLora
 from ..values import is_int, is_number
 from .adapting import adapted
 from .borrowing import borrowed
-from .combining import Starts, Wishes, check_wishes, combine, starts_of
+from .combining import Wishes, check_wishes, combine
+from .proportional import Start
 from .record import Selection
 
 __all__ = ["LEARNING_RATE", "TOTAL_STEPS", "select"]
@@ -143,7 +144,7 @@ def _run(
     learning_rate: float,
     wishes: Wishes,
     bar: Any,
-) -> tuple[Selection, Starts]:
+) -> tuple[Selection, list[Start]]:
     """One selection, with the adapters before it."""
     with borrowed(model) as before, same_batches(loader), torch.enable_grad(), bar:
         set_seed(config.seed % 2**32)  # what adapters, dropout, samplers and collators draw from
@@ -156,7 +157,7 @@ def _run(
                 f"{type(model).__name__} spreads the model over processes, and select() works in one: pass the model "
                 "inside it."
             )
-        starts = starts_of(find_adapters(ready, config.adapter_name))
+        starts = [*map(Start.of, find_adapters(ready, config.adapter_name))]
         check_wishes(config, wishes, starts)
         selector = WeightLora(ready, optimizer, config)
         if selector.needs_probe:

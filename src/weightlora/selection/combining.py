@@ -1,22 +1,21 @@
 """Choose again from finished selections: by groups, over several seeds, and with ranks in proportion."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..adapters import LoraAdapter
 from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..rules import RULES
 from ..values import check_int
 from .groups import check_groups, choose, complete, labels_for, mean_ranks, of_groups
-from .proportional import Growth, check_ranks, check_start, ranks_in_proportion
+from .proportional import Start, check_ranks, ranks_in_proportion
 from .record import Selection
 
-__all__ = ["Starts", "Wishes", "check_wishes", "combine", "starts_of"]
+__all__ = ["Wishes", "check_wishes", "combine"]
 
 
 class Wishes(NamedTuple):
@@ -44,30 +43,7 @@ class Wishes(NamedTuple):
         return f"seeds={self.seeds}" if self.seeds > 1 else f"ranks={self.ranks!r}"
 
 
-@dataclass(frozen=True)
-class Starts:
-    """The adapters before a selection: name -> rank, scaling, parameters, kind, and what other ranks cost."""
-
-    ranks: Mapping[str, int]
-    scalings: Mapping[str, float]
-    sizes: Mapping[str, int]
-    kinds: Mapping[str, str]
-    growth: Mapping[str, Growth]
-
-
-def starts_of(adapters: Iterable[LoraAdapter]) -> Starts:
-    """Note the adapters, before some of them leave."""
-    found = list(adapters)
-    return Starts(
-        {adapter.name: adapter.rank for adapter in found},
-        {adapter.name: adapter.scaling for adapter in found},
-        {adapter.name: adapter.size for adapter in found},
-        {adapter.name: adapter.kind for adapter in found},
-        {adapter.name: Growth.of(adapter) for adapter in found},
-    )
-
-
-def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Starts | None = None) -> None:
+def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Sequence[Start] = ()) -> None:
     """Raise a `ConfigError` if modules cannot be chosen like this.
 
     Args:
@@ -77,12 +53,10 @@ def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Starts | None
     """
     group, seeds, ranks = wishes
     check_int("seeds", seeds, 1)
-    labels = labels_for([] if starts is None else list(starts.sizes), group)
-    check_ranks(ranks, config, group, {} if starts is None else starts.kinds)
+    labels = labels_for([start.name for start in starts], group)
+    check_ranks(ranks, config, group, starts)
     if wishes.usual:
         return
-    if ranks != "equal" and starts is not None:
-        check_start(config, list(starts.sizes.values()), max(starts.ranks.values()))
     for name, usual in (("rounds", 1), ("expand", "none")):
         if (value := getattr(config, name)) != usual:
             raise ConfigError(
@@ -99,12 +73,12 @@ def check_wishes(config: WeightLoraConfig, wishes: Wishes, starts: Starts | None
             f"group='layer' compares layers, and selection={config.selection!r} scores an adapter relative to its "
             "layer: set selection='credit'."
         )
-    if group != "none" and starts is not None:
-        sizes = list(starts.sizes.values())
+    if group != "none" and starts:
+        sizes = [start.size for start in starts]
         check_groups(labels, sizes, config.budget_for(sizes), group)
 
 
-def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig, wishes: Wishes) -> Selection:
+def combine(runs: Sequence[Selection], starts: Sequence[Start], config: WeightLoraConfig, wishes: Wishes) -> Selection:
     """One selection of several: by groups, by the mean place over the seeds, or with ranks in proportion to scores.
 
     Args:
@@ -119,7 +93,7 @@ def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig,
     group, _, ranks = wishes
     if wishes.usual:
         return runs[0]
-    names, sizes = list(starts.sizes), list(starts.sizes.values())
+    names, sizes = [start.name for start in starts], [start.size for start in starts]
     scores = [torch.tensor([float(run.scores[name] or 0) for name in names], dtype=torch.float64) for run in runs]
     budget, labels = config.budget_for(sizes), labels_for(names, group)
 
@@ -128,11 +102,10 @@ def combine(runs: Sequence[Selection], starts: Starts, config: WeightLoraConfig,
         return choose(sums[0] if len(sums) == 1 else -mean_ranks(sums), sizes, labels, budget)
 
     def new_ranks(scores: Sequence[Tensor]) -> Tensor:
-        before = torch.tensor(list(starts.ranks.values()))
         if ranks == "equal":
-            return torch.where(best(labels, scores), before, 0)
+            return torch.where(best(labels, scores), torch.tensor([start.rank for start in starts]), 0)
         mean = torch.stack(list(scores)).mean(0)
-        return torch.tensor(ranks_in_proportion(mean.tolist(), list(starts.growth.values()), budget))
+        return torch.tensor(ranks_in_proportion(mean.tolist(), starts, budget))
 
     found = new_ranks(scores)
     made = _rewritten(runs[0], found.tolist(), torch.stack(scores).mean(0), starts)
@@ -156,7 +129,7 @@ def _cost(group: str, mask: Tensor, alone: Tensor, completed: Tensor, sizes: Seq
     return {"group": group, **figures(mask), "without_groups": figures(alone), "completed": figures(completed)}
 
 
-def _rewritten(run: Selection, ranks: Sequence[int], scores: Tensor, starts: Starts) -> Selection:
+def _rewritten(run: Selection, ranks: Sequence[int], scores: Tensor, starts: Sequence[Start]) -> Selection:
     """A selection with other ranks (0 where a module is dropped), at the scalings of the start."""
     modules = tuple(
         replace(
@@ -165,21 +138,14 @@ def _rewritten(run: Selection, ranks: Sequence[int], scores: Tensor, starts: Sta
             score=score,
             omega=float(rank > 0),
             rank=rank or None,
-            scaling=starts.scalings[module.name] if rank else None,
+            scaling=start.scaling if rank else None,
         )
-        for module, rank, score in zip(run.modules, ranks, scores.tolist(), strict=True)
+        for module, start, rank, score in zip(run.modules, starts, ranks, scores.tolist(), strict=True)
     )
     kept = {module.name: module.rank for module in modules if module.rank is not None}
     history = tuple(
         {**entry, "kept": list(kept), "ranks": kept} if "kept" in entry else entry for entry in run.history
     )
-    after = sum(
-        starts.sizes[name] if rank == starts.ranks[name] else starts.growth[name].cost(rank)
-        for name, rank in kept.items()
-    )
-    return replace(
-        run,
-        modules=modules,
-        history=history,
-        trainable_parameters={**run.trainable_parameters, "after": after},
-    )
+    after = sum(start.cost(rank) for start, rank in zip(starts, ranks, strict=True))
+    parameters = {**run.trainable_parameters, "after": after}
+    return replace(run, modules=modules, history=history, trainable_parameters=parameters)

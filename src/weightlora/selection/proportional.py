@@ -1,6 +1,6 @@
 """Ranks in proportion to the probe's scores, of all modules: the other way to spend a budget of parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..adapters import LoraAdapter
@@ -11,7 +11,7 @@ from ..rules import RULES
 from ..tensors import numel
 from ..values import check_known
 
-__all__ = ["RANKS", "Growth", "check_ranks", "check_start", "ranks_in_proportion"]
+__all__ = ["RANKS", "Start", "check_ranks", "ranks_in_proportion"]
 
 RANKS = ("equal", "proportional")
 """How ranks are given out: one rank for the best modules, or to all modules in proportion to their scores."""
@@ -20,14 +20,49 @@ SMALLEST = 1e-9
 """A score below this part of the largest one gets no rank."""
 
 
-def check_ranks(ranks: str, config: WeightLoraConfig, group: str, kinds: Mapping[str, str]) -> None:
+class Start(NamedTuple):
+    """An adapter before the selection, and what it would cost at other ranks.
+
+    Attributes:
+        name, kind, rank, scaling, size: Of the adapter.
+        per_rank: Parameters of A and B at rank 1. Others, such as DoRA's magnitude, do not grow with the rank.
+        unit: What the rank must be a multiple of.
+        most: Above this rank, `B A` gains nothing.
+    """
+
+    name: str
+    kind: str
+    rank: int
+    scaling: float
+    size: int
+    per_rank: float
+    unit: int
+    most: int
+
+    @classmethod
+    def of(cls, adapter: LoraAdapter) -> "Start":
+        """That of an adapter, which may leave the model later."""
+        per_rank = sum(numel(factor) for factor in adapter.factors) / adapter.rank
+        of_rank = adapter.rank, adapter.scaling, adapter.size, per_rank
+        return cls(adapter.name, adapter.kind, *of_rank, adapter.rank_unit, adapter.max_rank)
+
+    def cost(self, rank: int) -> int:
+        """Parameters at a rank; none at rank 0, without an adapter."""
+        return round(self.size + (rank - self.rank) * self.per_rank) if rank else 0
+
+    def nearest(self, wanted: float) -> int:
+        """The possible rank that is nearest to a number."""
+        return min(round(wanted / self.unit) * self.unit, self.most)
+
+
+def check_ranks(ranks: str, config: WeightLoraConfig, group: str, starts: Sequence[Start] = ()) -> None:
     """Raise a `ConfigError` if ranks cannot be given out like this.
 
     Args:
         ranks: One of `RANKS`.
         config: The settings of the selection.
         group: One of `groups.GROUPS`.
-        kinds: Name of each adapter -> `"module"` or `"parameter"`, once they are known.
+        starts: The adapters, once they are known. One of them has to fit into the budget at its rank.
     """
     check_known("ranks", ranks, RANKS)
     if ranks == "equal":
@@ -44,21 +79,14 @@ def check_ranks(ranks: str, config: WeightLoraConfig, group: str, kinds: Mapping
         )
     if group != "none":
         raise ConfigError(f"{wish} compares single modules: leave group={group!r} out.")
-    if experts := [name for name, kind in kinds.items() if kind == "parameter"]:
+    if experts := [start.name for start in starts if start.kind == "parameter"]:
         raise ConfigError(
             f"{wish} needs modules, and {experts[0]!r} is a parameter, not a module: set ranks='equal', or "
             "target_modules to the modules to choose from."
         )
-
-
-def check_start(config: WeightLoraConfig, sizes: list[int], rank: int) -> None:
-    """Raise a `ConfigError` if not one adapter fits into the budget at the rank with which the probe runs.
-
-    Args:
-        config: The settings of the selection.
-        sizes: Parameters of each adapter.
-        rank: The largest of their ranks.
-    """
+    if not starts:
+        return
+    sizes, rank = [start.size for start in starts], max(start.rank for start in starts)
     try:
         config.budget_for(sizes)
     except ConfigError as error:
@@ -69,42 +97,12 @@ def check_start(config: WeightLoraConfig, sizes: list[int], rank: int) -> None:
         ) from error
 
 
-class Growth(NamedTuple):
-    """What an adapter costs at any rank, and which ranks it can have.
-
-    Attributes:
-        per_rank: Parameters of A and B at rank 1.
-        fixed: Other parameters, such as DoRA's magnitude.
-        unit: What the rank must be a multiple of.
-        most: Above this rank, `B A` gains nothing.
-    """
-
-    per_rank: float
-    fixed: int
-    unit: int
-    most: int
-
-    @classmethod
-    def of(cls, adapter: LoraAdapter) -> "Growth":
-        """That of an adapter."""
-        factors = sum(numel(factor) for factor in adapter.factors)
-        return cls(factors / adapter.rank, adapter.size - factors, adapter.rank_unit, adapter.max_rank)
-
-    def cost(self, rank: int) -> int:
-        """Parameters at a rank; none at rank 0, without an adapter."""
-        return round(self.fixed + rank * self.per_rank) if rank else 0
-
-    def rank(self, wanted: float) -> int:
-        """The possible rank that is nearest to a number."""
-        return min(round(wanted / self.unit) * self.unit, self.most)
-
-
-def ranks_in_proportion(scores: Sequence[float], growth: Sequence[Growth], budget: Budget) -> list[int]:
+def ranks_in_proportion(scores: Sequence[float], starts: Sequence[Start], budget: Budget) -> list[int]:
     """The largest ranks in proportion to scores with which all adapters together fit; 0 where one has no room.
 
     Args:
         scores: Of each adapter; not negative, one of them positive.
-        growth: What each adapter costs.
+        starts: The adapters.
         budget: Bounds the parameters.
 
     Raises:
@@ -113,13 +111,13 @@ def ranks_in_proportion(scores: Sequence[float], growth: Sequence[Growth], budge
     most = budget.rounds[-1][1]
 
     def ranks(factor: float) -> list[int]:
-        return [one.rank(score * factor) for score, one in zip(scores, growth, strict=True)]
+        return [one.nearest(score * factor) for score, one in zip(scores, starts, strict=True)]
 
     least = SMALLEST * max(scores)
-    low, high = 0.0, max((one.most + one.unit) / s for s, one in zip(scores, growth, strict=True) if s > least)
+    low, high = 0.0, max((one.most + one.unit) / s for s, one in zip(scores, starts, strict=True) if s > least)
 
     def fit(found: list[int]) -> bool:
-        return sum(one.cost(rank) for one, rank in zip(growth, found, strict=True)) <= most
+        return sum(one.cost(rank) for one, rank in zip(starts, found, strict=True)) <= most
 
     for _ in range(100):
         middle = (low + high) / 2

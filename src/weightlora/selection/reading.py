@@ -13,6 +13,9 @@ from ..values import is_int, is_number
 
 __all__ = ["read_values"]
 
+COMPARED = ("tuning", "results")
+"""Where `weightlora compare` puts its runs."""
+
 
 def _whole(value: Any) -> bool:
     return is_int(value) and value >= 0
@@ -112,7 +115,10 @@ def _why_no_run(directory: Path) -> str:
         return f"is a file: give the directory of the run, which has {SELECTION} in it."
     if not any(directory.iterdir()):
         return f"is empty: a run writes {SELECTION} when its training begins, so ask again then."
-    return f"is not the directory of a run, because it has no {SELECTION}: give one that has."
+    if (directory / "settings.json").is_file() and any((directory / part).is_dir() for part in COMPARED):
+        command = f"weightlora compare --output_dir {directory} --summarize"
+        return f"is the directory of a comparison, not of a run: `{command}` prints it."
+    return f"is not the directory of a run, because it has no {SELECTION}: give the output_dir of its Trainer."
 
 
 def _damaged(path: Path, where: str, key: str, values: Mapping[str, Any], what: str) -> DataError:

@@ -51,9 +51,9 @@ class _Parser(SentenceParser, HfArgumentParser):
     """A parser of dataclasses that raises a `ConfigError`."""
 
 
-def make_parser(groups: Any = GROUPS, **settings: Any) -> HfArgumentParser:
+def make_parser(**settings: Any) -> HfArgumentParser:
     """The parser of everything but `--config`; no abbreviations, so that a misspelt name is never another one."""
-    return _Parser(groups, allow_abbrev=False, **settings)
+    return _Parser(GROUPS, allow_abbrev=False, **settings)
 
 
 def parse(arguments: Sequence[str]) -> Recipe:

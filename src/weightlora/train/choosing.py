@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, set_seed
-from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .. import Selection, WeightLoraCallback
@@ -15,7 +14,8 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..files import append_lines, write_json, write_text
 from ..run import HISTORY, SELECTION
-from ..selection.combining import Starts, Wishes, check_wishes, combine, starts_of
+from ..selection.combining import Wishes, check_wishes, combine
+from ..selection.proportional import Start
 from .fitting import load_prepared, make_trainer
 from .methods import Prepared
 from .plan import Job
@@ -52,7 +52,7 @@ def choose(job: Job, directory: Path, watch: Watch | None = None, wishes: Wishes
     and nothing is evaluated.
 
     Args:
-        job: From `prepare`.
+        job: From `prepare`, and one that `check_chooses` accepts with these wishes.
         directory: Where the run directory is written; with several seeds, each has a directory
             of its own in it, too.
         watch: Makes more callbacks for the Trainer from what the method prepared and from the seed.
@@ -61,7 +61,6 @@ def choose(job: Job, directory: Path, watch: Watch | None = None, wishes: Wishes
     Raises:
         WeightLoraError: A setting does not fit the model or the data.
     """
-    check_chooses(job, wishes)
     first, seeds, runs = job.recipe.training.seed, wishes.seeds, []
     for seed in range(first, first + seeds):
         place = directory if seeds == 1 else directory / f"seed-{seed}"
@@ -78,7 +77,7 @@ def choose(job: Job, directory: Path, watch: Watch | None = None, wishes: Wishes
 
 def _run(
     job: Job, seed: int, place: Path, watch: Watch | None, wishes: Wishes
-) -> tuple[Selection, Starts, WeightLoraConfig]:
+) -> tuple[Selection, list[Start], WeightLoraConfig]:
     """The choice at one seed, the adapters before it, and the settings of the selection."""
     arguments: Any = job.recipe.training
     arguments.seed, arguments.output_dir = seed, str(place)
@@ -86,15 +85,14 @@ def _run(
     arguments.load_best_model_at_end = arguments.push_to_hub = arguments.eval_on_start = False
     set_seed(seed)
     prepared = load_prepared(job)
-    selection = next(c for c in prepared.callbacks if isinstance(c, WeightLoraCallback))
-    starts = starts_of(find_adapters(prepared.model))
+    selection = prepared.selection
+    assert selection is not None  # `check_chooses` has seen to it
+    starts = [*map(Start.of, find_adapters(prepared.model))]
     check_wishes(selection.config, wishes, starts)
     set_seed(seed)  # dropout starts the same, however many random numbers were used
     more = () if watch is None else watch(prepared, seed)
     stop = _StopAtDecision(selection)
     stop.trainer = trainer = make_trainer(job, prepared.model, (*prepared.callbacks, *more, stop))
-    if arguments.logging_strategy == "no":
-        trainer.remove_callback(PrinterCallback)  # it prints the figures of the training as a dict
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="select_steps=.* is the whole training")
         trainer.train()

@@ -22,7 +22,7 @@ from .settings import DataArguments
 from .splitting import hold_out
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
-__all__ = ["files_of", "lacks_evaluation", "read_splits"]
+__all__ = ["files_of", "first_rows", "lacks_evaluation", "read_splits"]
 
 NAMES_ARE_TEXT = {"keep_default_na": False, "na_values": [""]}
 """For pandas, which else takes `None`, `NA`, `null` and others for empty fields: they may be names of classes."""
@@ -73,14 +73,16 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     if split_off:
         place = str(arguments.train_file or arguments.dataset or task.dataset)
         named = _split_off(named["train"], task.family, place)
-    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in named}
     for name, rows in named.items():
         if len(rows) == 0:
             raise DataError(f"the split {name} is empty, so there is nothing to {_use(name)}: give rows.")
-    return {
-        name: rows if (limit := limits[name]) is None else rows.select(range(min(limit, len(rows))))
-        for name, rows in named.items()
-    }
+    return first_rows(named, arguments)
+
+
+def first_rows(splits: Mapping[str, Dataset], arguments: DataArguments) -> dict[str, Dataset]:
+    """As many of the first rows of each split as the arguments allow."""
+    limits = {name: arguments.train_examples if name == "train" else arguments.eval_examples for name in splits}
+    return {name: rows.select(range(len(rows))[: limits[name]]) for name, rows in splits.items()}
 
 
 def lacks_evaluation(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> bool:
@@ -184,14 +186,15 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
 def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
     for path in paths:
         check_file(path, split)
-        if path.suffix not in BUILDERS:
+        if path.suffix.lower() not in BUILDERS:
             raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
-        if BUILDERS[path.suffix][0] == "json":
+        if BUILDERS[path.suffix.lower()][0] == "json":
             check_json(path)
-    builder, settings = BUILDERS[paths[0].suffix]
+    ending = paths[0].suffix.lower()
+    builder, settings = BUILDERS[ending]
     for path in paths if builder == "csv" else ():
         check_columns(path, settings)
-    nested = paths[0].suffix == ".json" and _is_nested(paths[0])
+    nested = ending == ".json" and _is_nested(paths[0])
     if nested:
         settings = {**settings, "field": "data"}
     named = [glob.escape(str(path)) for path in paths]  # datasets takes names for patterns, which match other files

@@ -32,13 +32,14 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this package's code; None if it is not a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    """The commit of this package's code; None if git does not track it, as in the `.venv` of another project."""
+    file = Path(__file__)
+    command = ["git", "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:  # no git
         return None
-    return done.stdout.strip() or None
+    return done.stdout[:12] if done.returncode == 0 else None
 
 
 def peak_process_bytes() -> int:

@@ -100,9 +100,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     before, start = trainable_parameters(prepared.model), _AtStart()
     set_seed(arguments.seed)  # dropout starts the same, however many random numbers were used
     more = callbacks(prepared) if callable(callbacks) else callbacks
-    trainer = make_trainer(job, prepared.model, (*prepared.callbacks, *_caching(job), start, *more))
-    if not prints or arguments.logging_strategy == "no":
-        trainer.remove_callback(PrinterCallback)
+    trainer = make_trainer(job, prepared.model, (*prepared.callbacks, *_caching(job), start, *more), prints)
     outcome = trainer.train(_checkpoint(job, prepared, trainer))
     metrics = {split: _evaluate(trainer, job, split) for split in work.evaluation}
     _check_finite(metrics, arguments.learning_rate)
@@ -206,14 +204,14 @@ def _checkpoint(job: Job, prepared: Prepared, trainer: Any) -> str | bool | None
     """What `Trainer.train` takes: `True` means the last whole checkpoint, which a trainer with a selection finds."""
     arguments: Any = job.recipe.training
     given: str | None = arguments.resume_from_checkpoint
-    if any(isinstance(callback, WeightLoraCallback) for callback in prepared.callbacks):
+    if prepared.selection is not None:
         return True if given is not None and given.lower() == "true" else given
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     return checkpoint_of(given, Path(str(arguments.output_dir)), prepared.model, sharded)
 
 
-def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...]) -> Any:
-    """The Trainer of a run: of the kind that its work and its callbacks need."""
+def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, ...], prints: bool = True) -> Any:
+    """The Trainer of a run: of the kind that its work and its callbacks need. `prints` is that of `fit`."""
     work, arguments = job.work, job.recipe.training
     collate: Any = work.collate
     selects = any(isinstance(callback, WeightLoraCallback) for callback in callbacks)
@@ -241,6 +239,8 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
         processing_class=job.tokenizer,
         callbacks=list(callbacks),
     )
+    if not prints or arguments.logging_strategy == "no":
+        trainer.remove_callback(PrinterCallback)  # it prints the figures of the training as a dict
     return trainer
 
 

@@ -4,8 +4,10 @@ import math
 import shlex
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+
+from datasets import Dataset
 
 from ..errors import ConfigError, DataError
 from ..wording import shown
@@ -42,54 +44,65 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
         ConfigError: A class name is given twice.
     """
     given: Sequence[str] = source.arguments.class_names or ()
-    values = {name: [_named(label) for label in rows[column]] for name, rows in source.splits.items()}
+    several = column == "tags"  # each row has a list of labels
+    values = {
+        split: [[_named(label) for label in (row if several else [row])] for row in rows[column]]
+        for split, rows in source.splits.items()
+    }
     for split, rows in values.items():
-        for row, labels in enumerate(rows):
-            for label in labels if column == "tags" else [labels]:
-                if label is None or (isinstance(label, str) and not label.strip() and label not in given):
-                    place = name_row(source.splits[split], split, row)
-                    raise DataError(f"{place} has an empty field as its label: fix the row, or leave it out.")
-                if not isinstance(label, str) and _whole(label) is None:
-                    place = name_row(source.splits[split], split, row)
-                    remedy = "leave it out, or use --task regression" if _is_fraction(label) else "or leave it out"
-                    raise DataError(
-                        f"the label {shown(label)} in {place} is neither a whole number nor a name: fix the row, "
-                        f"{remedy}."
-                    )
+        _check(rows, given, source.splits[split], split)
+    training = [
+        label
+        for split, rows in values.items()
+        if split == "train" or NUMBER in source.splits[split].column_names  # rows that were split off
+        for labels in rows
+        for label in labels
+    ]
     known = given or names_of(source.splits["train"].features[column], source.task)
-    names = list(known or classes_in(_training_labels(source, values, column), "train"))
+    names = list(known or classes_in(training, "train"))
     if len(set(names)) < len(names):
         raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
     if len(names) < 2:
-        flat = _training_labels(source, values, column)
-        only = f"only the label {shown(flat[0])}" if flat else "no label"
+        only = f"only the label {shown(training[0])}" if training else "no label"
         raise DataError(f"train has {only}: give rows of at least two classes.")
 
-    own = {name: _own_names(rows.features[column]) or () for name, rows in source.splits.items()}
+    own = {split: _own_names(rows.features[column]) or () for split, rows in source.splits.items()}
     if not given:
         _check_common(own)
     ids: dict[str, list[Any]] = {}
     for split, rows in values.items():
         find = _finder(names, own[split], places=bool(known))
-
-        def class_of(label: Any, row: int, split: str = split, find: Callable[[Any], int | None] = find) -> int:
-            if (number := find(label)) is None:
+        ids[split] = [[find(label) for label in labels] for labels in rows]
+        for row, (labels, found) in enumerate(zip(rows, ids[split], strict=True)):
+            if None in found:
+                label = labels[found.index(None)]
                 what = f"the label {shown(label)} in {name_row(source.splits[split], split, row)}"
                 raise DataError(_unknown(what, label, names, told=bool(known) or split == "train"))
-            return number
-
-        ids[split] = [
-            [class_of(label, row) for label in labels] if column == "tags" else class_of(labels, row)
-            for row, labels in enumerate(rows)
-        ]
-    _warn_of_odd(names, () if known or column == "tags" else ids["train"])
-    if not head or (column == "label" and "f1" in source.task.metrics):  # that of class 1
-        return names, ids
-    return _as_in_checkpoint(names, ids, source.config)
+    _warn_of_odd(names, () if known or several else {number for [number] in ids["train"]})
+    if head and (several or "f1" not in source.task.metrics):  # which is that of class 1
+        names, ids = _as_in_checkpoint(names, ids, source.config)
+    return names, ids if several else {split: [number for [number] in rows] for split, rows in ids.items()}
 
 
-def _warn_of_odd(names: Sequence[str], ids: Sequence[int]) -> None:
-    """Warn of classes that may be one, and of those that `ids` skip, if there are any ids."""
+def _check(values: Sequence[Sequence[Any]], given: Sequence[str], rows: Dataset, split: str) -> None:
+    """Raise a `DataError` for the first label of a split that is neither a name nor a whole number."""
+    for row, labels in enumerate(values):
+        for label in labels:
+            if label is None or (isinstance(label, str) and not label.strip() and label not in given):
+                raise DataError(
+                    f"{name_row(rows, split, row)} has an empty field as its label: fix the row, or leave it out."
+                )
+            if not isinstance(label, str) and _whole(label) is None:
+                fraction = isinstance(label, float) and math.isfinite(label)
+                remedy = "leave it out, or use --task regression" if fraction else "or leave it out"
+                raise DataError(
+                    f"the label {shown(label)} in {name_row(rows, split, row)} is neither a whole number nor a name: "
+                    f"fix the row, {remedy}."
+                )
+
+
+def _warn_of_odd(names: Sequence[str], there: Collection[int]) -> None:
+    """Warn of classes that may be one, and of those that are not among the classes of the rows, if these are given."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name.strip().casefold()].append(name)
@@ -99,7 +112,6 @@ def _warn_of_odd(names: Sequence[str], ids: Sequence[int]) -> None:
             "labels if they are one.",
             stacklevel=2,
         )
-    there = set(ids)
     if there and (empty := [name for place, name in enumerate(names) if place not in there]):
         warnings.warn(
             f"no training row has the label {', '.join(empty[:MOST_SHOWN])}: there are {len(names)} classes, which "
@@ -114,11 +126,7 @@ def _as_in_checkpoint(names: list[str], ids: dict[str, list[Any]], config: Any) 
     if sorted(trained) != sorted(names):
         return names, ids
     new = [trained.index(name) for name in names]
-
-    def moved(label: Any) -> Any:
-        return [new[one] for one in label] if isinstance(label, list) else new[label]
-
-    return trained, {split: [moved(label) for label in labels] for split, labels in ids.items()}
+    return trained, {split: [[new[number] for number in row] for row in rows] for split, rows in ids.items()}
 
 
 def _check_common(own: Mapping[str, Sequence[str]]) -> None:
@@ -174,16 +182,6 @@ def _unknown(what: str, label: Any, names: list[str], told: bool) -> str:
     )
 
 
-def _training_labels(source: Source, values: dict[str, list[Any]], column: str) -> list[Any]:
-    """The labels of `train`, and of the rows that were split off it."""
-    return [
-        label
-        for split, rows in values.items()
-        if split == "train" or NUMBER in source.splits[split].column_names
-        for label in _flat(rows, column)
-    ]
-
-
 def names_of(feature: Any, task: TaskInfo) -> Sequence[str] | None:
     """The names of the classes, if the data set or the task has them."""
     return _own_names(feature) or task.class_names or None
@@ -223,17 +221,9 @@ def _with_class(names: list[str], label: Any) -> list[str]:
     return [str(one) for one in range(number + 1)] if len(names) <= number < MOST_EMPTY else []
 
 
-def _flat(values: Sequence[Any], column: str) -> list[Any]:
-    return [label for row in values for label in row] if column == "tags" else list(values)
-
-
 def _named(label: Any) -> Any:
     """What readers of JSON and CSV take for a truth value is a name."""
     return str(label).lower() if isinstance(label, bool) else label
-
-
-def _is_fraction(label: Any) -> bool:
-    return isinstance(label, float) and math.isfinite(label)
 
 
 def _whole(label: Any) -> int | None:

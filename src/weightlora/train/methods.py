@@ -70,6 +70,11 @@ class Prepared:
     callbacks: tuple[TrainerCallback, ...] = ()
     candidates: dict[str, int] | None = None
 
+    @property
+    def selection(self) -> WeightLoraCallback | None:
+        """The callback that chooses; None if the method chooses before the Trainer exists, or makes no choice."""
+        return next((c for c in self.callbacks if isinstance(c, WeightLoraCallback)), None)
+
 
 def keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
     """LoRA on the named modules only."""

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from .. import WeightLoraCallback, WeightLoraConfig
+from .. import WeightLoraConfig
 from ..adapters import find_adapters
 from ..errors import ConfigError, WeightLoraError
 from ..measure import optimizer_state_bytes
@@ -135,17 +135,17 @@ def _plan(
         prepared = lora(replace(setting, options={})) if method.reads_weights else _prepared(setting, method)
     if not recipe.method.dry_run:  # a plan may be for another machine
         check_optimizer(recipe.training, prepared.model)
-    selects = [c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback)]
+    choice = None if prepared.selection is None else prepared.selection.config
     before = [
         parameter
         for name, parameter in prepared.model.named_parameters()
         if parameter.requires_grad and ".ranknum" not in name  # of AdaLoRA, trainable on the meta device only
     ]
     after, adapters, keep = before, _count(prepared.model), None
-    measured = bool(selects) and selects[0].resource is not None and selects[0].keep is None
-    if selects:
-        keep = selects[0].number_to_keep(adapters) if selects[0].keep is not None else None
-        after = _filling(prepared.model, before, selects[0])
+    measured = choice is not None and choice.resource is not None and choice.keep is None
+    if choice is not None:
+        keep = choice.number_to_keep(adapters) if choice.keep is not None else None
+        after = _filling(prepared.model, before, choice)
     elif prepared.candidates is not None:
         adapters, keep = len(prepared.candidates), _count(prepared.model)
     elif method.keeps:
@@ -154,17 +154,17 @@ def _plan(
     plan = Plan(
         model=name,
         parameters=parameters,
-        rows={"train": len(work.train), **{split: len(rows) for split, rows in work.evaluation.items()}},
+        rows={split: len(rows) for split, rows in {"train": work.train, **work.aside, **work.evaluation}.items()},
         adapters=adapters,
         keep=keep,
         trainable=(_size(before), None if measured else _size(after)),
         optimizer_bytes=(_bytes(before, recipe), None if measured else _bytes(after, recipe)),
         steps=setting.steps,
-        select_steps=selects[0].steps if selects else None,
+        select_steps=None if choice is None else choice.steps,
         learning_rate=recipe.training.learning_rate,
         split_off=split_off,
     )
-    return plan, selects[0] if selects else None
+    return plan, choice
 
 
 def _prepared(setting: Setting, method: Method) -> Prepared:

@@ -5,10 +5,9 @@ import tempfile
 from torch.optim import SGD
 from transformers import set_seed
 
-from .. import WeightLora, WeightLoraCallback, WeightLoraConfig
+from .. import WeightLora, WeightLoraConfig
 from ..costs import Costs
 from ..trainers.probing import probe_in_trainer
-from .checks import options_of
 from .fitting import load_prepared, make_trainer
 from .plan import Job
 
@@ -17,9 +16,7 @@ __all__ = ["has_prices", "price"]
 
 def has_prices(job: Job) -> bool:
     """Whether the run chooses within a budget of step time or memory."""
-    options = options_of(job.recipe)
-    bounded = any(options.get(name) is not None for name in ("keep_step_time", "keep_memory"))
-    return bounded and job.plan.select_steps is not None
+    return job.selection is not None and job.selection.resource is not None
 
 
 def price(job: Job) -> tuple[Costs, list[str]]:
@@ -37,7 +34,8 @@ def price(job: Job) -> tuple[Costs, list[str]]:
     arguments = job.recipe.training
     set_seed(arguments.seed)
     prepared = load_prepared(job)
-    config = next(c.config for c in prepared.callbacks if isinstance(c, WeightLoraCallback))
+    assert prepared.selection is not None  # it has prices
+    config = prepared.selection.config
     with tempfile.TemporaryDirectory() as directory:  # a Trainer makes one
         arguments.output_dir = directory
         trainer = make_trainer(job, prepared.model, ())

@@ -71,14 +71,16 @@ def check_file(path: Path, split: str) -> None:
 
 
 def check_json(path: Path) -> None:
-    """Raise a `DataError` for a JSON or JSON Lines file that would end the process in Arrow's parser.
+    """Raise a `DataError` for a JSON or JSON Lines file that is UTF-16, or would end the process in Arrow's parser.
 
-    That is one with thousands of levels (Arrow cannot store more than 64), and one with `null` as a row: it ends the
-    process where it is the first row of a block.
+    The parser fails at thousands of levels (it cannot store more than 64), and at `null` in the first row of a block.
     """
     depth = 0
     with path.open("rb") as file:
-        head = FIRST_NULL.match(file.read(4096))
+        start = file.read(4096)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(f"the file {path} is UTF-16: save it as UTF-8.")
+        head = FIRST_NULL.match(start)
         null = 0 if head is None else 1 + head[0].count(b"\n")
         file.seek(0)
         for number, line in enumerate(file, start=1):

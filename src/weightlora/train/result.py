@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from ..errors import DataError
 from ..files import write_text
 
-__all__ = ["FORMAT", "HELD_OUT_LOSS", "RESULT", "UNITS", "Result", "read_result", "write_result"]
+__all__ = ["FORMAT", "HELD_OUT_LOSS", "RESULT", "UNITS", "Result", "fits", "read_result", "write_result"]
 
 FORMAT = 2
 RESULT = "result.json"
@@ -50,7 +50,7 @@ class Result:
         wall_seconds: Time of loading, training and evaluation.
         versions: Package -> version.
         machine: Description of the hardware.
-        commit: Commit of the code, if it is a git checkout.
+        commit: Commit of the code, if git tracks it.
         plan: What was planned before the model loaded (`weightlora.train.plan.Plan`).
         evidence: What a study recorded while training.
         classes: Names of the classes of the head, class 0 first. An adapter has no config that names them.
@@ -157,7 +157,7 @@ def parse_result(content: Any, place: str | os.PathLike[str]) -> Result:
     if missing := sorted(known - {"evidence", "classes"} - content.keys()):
         raise DataError(f"{place} has no field {missing[0]!r}: repeat the run.")
     for name, value in content.items():
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             raise DataError(f"{place} has {name}={value!r}, which must be {_describe(hints[name])}: repeat the run.")
     result = Result(**content)
     _check_metrics(result, place)
@@ -175,16 +175,16 @@ def _check_metrics(result: Result, place: str | os.PathLike[str]) -> None:
             raise DataError(f"{place} has the unit {unit!r} for {name}: use one of {', '.join(UNITS)}.")
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a type of `Result`."""
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a type, such as `dict[str, list[int]]`. `true` is no number."""
     if kind is Any:
         return True
     if get_origin(kind) in (types.UnionType, Union):
-        return any(_fits(value, one) for one in get_args(kind))
+        return any(fits(value, one) for one in get_args(kind))
     if get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, get_args(kind)[0]) for item in value)
     if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_fits(item, get_args(kind)[1]) for item in value.values())
+        return isinstance(value, dict) and all(fits(item, get_args(kind)[1]) for item in value.values())
     if isinstance(value, bool):
         return False
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)

@@ -23,23 +23,17 @@ __all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
 SETTINGS = "began_with.json"
 """File of the settings of a run, in its output directory until it is finished."""
 
-FREE = ("ddp", "eval", "gradient_checkpointing", "hub", "log", "per_device_eval", "push", "report", "resume", "save")
-OTHER_FREE = frozenset(
-    {
+FREE = (
+    *("ddp", "eval", "gradient_checkpointing", "hub", "log", "per_device_eval", "push", "report", "resume", "save"),
+    *(
         "dataloader_num_workers",
         "dataloader_persistent_workers",
         "dataloader_pin_memory",
         "dataloader_prefetch_factor",
-        "disable_tqdm",
-        "load_best_model_at_end",
-        "max_steps",
-        "num_train_epochs",
-        "output_dir",
-        "run_name",
-        "use_cpu",
-    }
+    ),
+    *("disable_tqdm", "load_best_model_at_end", "max_steps", "num_train_epochs", "output_dir", "run_name", "use_cpu"),
 )
-"""Settings that may differ in a run that goes on, and how the names of others begin."""
+"""How the names of settings begin that may differ in a run that goes on."""
 
 WHOLE = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 """Files with the weights of a whole model."""
@@ -70,7 +64,7 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
         return
     before = read_json(place / SETTINGS)
     for name in sorted(before.keys() | given.keys()):
-        if name not in OTHER_FREE and not name.startswith(FREE) and before.get(name) != given.get(name):
+        if not name.startswith(FREE) and before.get(name) != given.get(name):
             was, now = (repr(one[name]) if name in one else "the default" for one in (before, given))
             raise StateError(
                 f"the run in {place} began with {name} = {was}, and {now} is given: go on with the settings that it "

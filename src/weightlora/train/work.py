@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -13,7 +14,10 @@ from ..errors import ConfigError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["Family", "Source", "Work", "check_tokens", "padding", "room_for"]
+__all__ = ["IGNORED", "Source", "Work", "check_tokens", "padding", "room_for", "tokenized"]
+
+IGNORED = -100
+"""The label of a token that is not to be predicted, for torch and Transformers."""
 
 LONGEST = 2**24
 """Tokens of an input where the model has no limit."""
@@ -40,10 +44,6 @@ class Source:
     tokenizer: PreTrainedTokenizerBase
     config: Any
 
-    @property
-    def evaluated(self) -> list[str]:
-        return [name for name in self.splits if name != "train"]
-
 
 @dataclass(frozen=True)
 class Work:
@@ -56,8 +56,7 @@ class Work:
         evaluation: Tokenized rows by split.
         collate: Makes a batch of rows.
         metrics: `compute_metrics` by split.
-        metric: Name of the metric that is compared.
-        reported: Names of all reported metrics, besides `held_out_loss`.
+        reported: Names of all reported metrics, besides `held_out_loss`. The first one is compared.
         units: Metric -> `"fraction"` or `"percent"`; other metrics have no unit.
         config: Settings of the model's config, such as `id2label`.
         preprocess: `preprocess_logits_for_metrics`, if the logits are too large to keep.
@@ -65,6 +64,7 @@ class Work:
         generates: Whether metrics are of generated text.
         forced: `preprocess` and `metrics` of a second evaluation that generates nothing: the model predicts each token
             of the right text from the ones before it. That gives `held_out_loss` where `generates`.
+        aside: Tokenized rows by split that only other runs are evaluated on.
     """
 
     auto_class: str
@@ -73,7 +73,6 @@ class Work:
     evaluation: Mapping[str, Dataset]
     collate: Callable[[list[dict[str, Any]]], Any]
     metrics: Mapping[str, Metrics]
-    metric: str
     reported: tuple[str, ...]
     units: Mapping[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -81,9 +80,30 @@ class Work:
     label_names: Sequence[str] = ("labels",)
     generates: bool = False
     forced: tuple[Preprocess, Metrics] | None = None
+    aside: Mapping[str, Dataset] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that is compared."""
+        return self.reported[0]
 
 
-Family = Callable[[Source], Work]
+Tokenize = Callable[[str, dict[str, Any], Any], dict[str, Any]]
+
+
+def tokenized(source: Source, tokenize: Tokenize, batched: bool = True) -> tuple[Dataset, dict[str, Dataset]]:
+    """The training rows, and by split the rows to evaluate on, as a function makes them.
+
+    Args:
+        source: Its rows.
+        tokenize: Takes a split, a batch of its rows and their numbers. Gives the new columns of these rows.
+        batched: If False, `tokenize` takes and gives one row.
+    """
+    made = {
+        split: rows.map(partial(tokenize, split), batched=batched, with_indices=True, remove_columns=rows.column_names)
+        for split, rows in source.splits.items()
+    }
+    return made.pop("train"), made
 
 
 def padding(source: Source, target: int = 0) -> dict[str, Any]:
@@ -122,7 +142,7 @@ def check_tokens(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) ->
     if size is None or len(tokenizer) <= size:
         return
     pad: Any = tokenizer.pad_token_id
-    splits = (work.train, *work.evaluation.values())
+    splits = (work.train, *work.evaluation.values(), *work.aside.values())
     token = max(pad, max(max(ids, default=0) for rows in splits for ids in rows["input_ids"]))
     if token >= size:
         remedy = (

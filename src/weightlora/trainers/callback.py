@@ -22,15 +22,13 @@ from ..selector import WeightLora
 from ..state import State, check_config, read_state, write_state
 from .calling import calling, calling_trainer
 from .card import describe_in_card
-from .guest import Guest, Host
+from .guest import Guest
 from .logbook import Logbook
 from .phases import checkpoint_dir
 from .pictures import report_choice
 from .probing import probe_in_trainer
 from .resuming import check_structure, read_checkpoint, saved_state, stay_finished
 from .scalars import put_in_front
-
-HOST = Host(train="train()", leave_out="trainer.remove_callback(WeightLoraCallback)")
 
 logger = logging.get_logger(__name__)
 # Below "transformers", so that TrainingArguments(log_level="info") shows what is said here.
@@ -65,7 +63,7 @@ class WeightLoraCallback(TrainerCallback):
     """
 
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
-        self._guest = Guest(config, HOST, trainer_logger.info)
+        self._guest = Guest(config, trainer_logger.info, "train()", "trainer.remove_callback(WeightLoraCallback)")
         self.engine: Engine | None = None
         self.paused = False
         self._resumed: dict[str, Any] | None = None

@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from peft import PeftModel
@@ -21,26 +20,13 @@ from ..tensors import numel
 TAG, UNFINISHED_TAG = "weightlora", "weightlora-unfinished"
 
 
-@dataclass(frozen=True)
-class Host:
-    """The words of one trainer library, for the messages.
-
-    Args:
-        train: How its users start a training.
-        leave_out: How they take the callback out.
-    """
-
-    train: str
-    leave_out: str
-
-
 class Guest:
     """A selection inside a training loop that another library owns.
 
     Args:
         config: The settings as the user gave them. `None` takes the defaults.
-        host: The words of the library.
-        say: Prints one message at level INFO, where that library prints its own.
+        say: Prints one message at level INFO, where the library prints its own.
+        train, leave_out: How its users start a training, and how they take the callback out; for the messages.
 
     Attributes:
         selector: The `WeightLora`, from the start of training on.
@@ -50,12 +36,14 @@ class Guest:
         ConfigError: If `config` is not a `WeightLoraConfig`.
     """
 
-    def __init__(self, config: WeightLoraConfig | None, host: Host, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: WeightLoraConfig | None, say: Callable[[str], None], train: str, leave_out: str
+    ) -> None:
         if config is not None and not isinstance(config, WeightLoraConfig):
             raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
         self.config = config or WeightLoraConfig()
         self.selector: WeightLora | None = None
-        self._host, self._say = host, say
+        self._say, self._train, self._leave_out = say, train, leave_out
         self.checkpoint: str | os.PathLike[str] | None = None
         self._grad_scale: float | None = None
         self._unread = False  # the evidence of a step
@@ -190,7 +178,7 @@ class Guest:
             TrainingError: If training has not begun.
         """
         if self.selector is None:
-            raise TrainingError(f"the selection has not begun: it begins with trainer.{self._host.train}.")
+            raise TrainingError(f"the selection has not begun: it begins with trainer.{self._train}.")
         return self.selector
 
     def _go_back(self) -> str:
@@ -200,7 +188,7 @@ class Guest:
         return self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model)
 
     def _refuse_second(self, selector: WeightLora) -> None:
-        train, again = self._host.train, "build a new model and a new Trainer."
+        train, again = self._train, "build a new model and a new Trainer."
         if selector.phase != "train":
             raise ModelError(
                 f"an earlier {train} ended after {selector.step_count} of {selector.config.select_steps} selection "
@@ -208,7 +196,7 @@ class Guest:
             )
         raise ModelError(
             f"this callback has chosen {len(selector.kept)} adapters of this model in an earlier {train}: to train "
-            f"them on, call {self._host.leave_out} first; to choose again, {again}"
+            f"them on, call {self._leave_out} first; to choose again, {again}"
         )
 
     def _announce(self) -> None:

@@ -15,10 +15,8 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError, ModelError, StateError
 from ..selector import WeightLora
 from ..state import State, check_config
-from .guest import Guest, Host
+from .guest import Guest
 from .probing import probe_in_lightning
-
-HOST = Host(train="fit()", leave_out="trainer.callbacks.remove(callback)")
 
 NOT_BEGUN = {"begun": False}
 """The state before the first step, as in the checkpoints to which Lightning's tuners bring a module back."""
@@ -55,7 +53,7 @@ class WeightLoraLightningCallback(Callback):
     """
 
     def __init__(self, config: WeightLoraConfig | None = None) -> None:
-        self._guest = Guest(config, HOST, rank_zero_info)
+        self._guest = Guest(config, rank_zero_info, "fit()", "trainer.callbacks.remove(callback)")
         self._saved: dict[str, Any] = {}
         self._begun = False
 

@@ -6,8 +6,7 @@ Training sees these batches again, in the order that it would have had without a
 import contextlib
 import copy
 import warnings
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch.utils.data import IterableDataset
 
 from ..errors import ConfigError
 from ..loaders import same_batches
-from ..restoring import refill, same_random_numbers
+from ..restoring import same_buffers, same_fields, same_random_numbers
 from ..selector import WeightLora
 
 
@@ -54,14 +53,16 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         if items is not None and trainer.args.gradient_accumulation_steps > 1:
             items = items.clamp(min=1)  # a batch without labels adds 0 to a step that has others
         inputs = trainer._prepare_inputs(batches[0])
-        with same_records(trainer), trainer.compute_loss_context_manager():
+        with trainer.compute_loss_context_manager():
             # DeepSpeed's engine would take the pass for one of the training.
             model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
             found: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
         return found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
 
-    with _without(trainer, "log"):
-        _probe(selector, loader, loss, trainer.args.gradient_accumulation_steps)
+    _check_can_be_read_again(selector, loader)
+    with same_fields([trainer]), _without(trainer, "log"):
+        selector.look(loader, loss, selector.config.probe_batches * trainer.args.gradient_accumulation_steps)
+    selector.advance()  # outside of what is put back, because adapters leave now
 
 
 def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
@@ -99,19 +100,21 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
     number = (0,) if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2) else ()
 
     def loss(batch: Any) -> Any:
-        with same_records(module), same_metrics(module):
-            batch = trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
-            found = trainer.strategy.training_step(batch, *number)
+        batch = trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
+        found = trainer.strategy.training_step(batch, *number)
         return found.get("loss") if isinstance(found, dict) else found
 
+    _check_can_be_read_again(selector, loader)
     try:
-        with _without(module, "log", "log_dict"):
-            _probe(selector, loader, loss, trainer.accumulate_grad_batches)
+        # Around all of it, because backward reads what the forward pass left.
+        with same_fields([module]), same_buffers(module), same_metrics(module), _without(module, "log", "log_dict"):
+            selector.look(loader, loss, selector.config.probe_batches * trainer.accumulate_grad_batches)
     finally:
         module.zero_grad(set_to_none=True)
+    selector.advance()  # outside of what is put back, because adapters leave now
 
 
-def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any], per_step: int) -> None:
+def _check_can_be_read_again(selector: WeightLora, loader: Any) -> None:
     data = getattr(loader, "dataset", loader)
     with same_random_numbers(selector.model), same_batches(loader):  # __iter__ may shuffle, or count an epoch
         gone = isinstance(data, Iterator) or (isinstance(data, IterableDataset) and iter(data) is iter(data))
@@ -129,31 +132,6 @@ def _probe(selector: WeightLora, loader: Any, loss: Callable[[Any], Any], per_st
             f"before training does. If training would miss them, {remedy}, or start from the beginning in __iter__.",
             stacklevel=2,
         )
-    selector.probe(loader, loss, per_step)
-
-
-@contextlib.contextmanager
-def same_records(owner: Any) -> Iterator[None]:
-    """Afterwards an object holds what it held before, and its lists and dictionaries do, too.
-
-    Trainers gather metrics and count tokens while they compute a loss, and modules keep the losses of an epoch.
-    """
-    before = list(_contents(vars(owner), set()))
-    try:
-        yield
-    finally:
-        for holder, content in before:
-            refill(holder, content)
-
-
-def _contents(holder: Any, seen: set[int]) -> Iterator[tuple[Any, Any]]:
-    """A list, a deque or a dictionary with a copy of it, then those that are values of the dictionary."""
-    if id(holder) in seen or type(holder) not in (dict, defaultdict, OrderedDict, list, deque):
-        return
-    seen.add(id(holder))
-    yield holder, copy.copy(holder)
-    for value in holder.values() if isinstance(holder, dict) else ():
-        yield from _contents(value, seen)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,7 @@
 """Paired differences: one panel per task, marks where they belong."""
 
-import pytest
 from benchmarks.figures.differences import draw_differences
 from pictures import labels, means
-
-from weightlora.errors import DataError
 
 
 def test_differences_have_a_panel_a_task_with_zero_inside(figure_of):
@@ -18,5 +15,3 @@ def test_differences_have_a_panel_a_task_with_zero_inside(figure_of):
     assert means(one) == [(0, -0.02, True), (1, -0.01, False)]
     assert means(other) == [(1, 0.2, False)], "the row without differences is empty"
     assert all(axes.get_xlim()[0] < 0 < axes.get_xlim()[1] for axes in (one, other))
-    with pytest.raises(DataError, match="no differences to draw"):
-        draw_differences({}, "loss", "nowhere.png")

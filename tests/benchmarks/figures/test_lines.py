@@ -2,10 +2,7 @@
 
 from functools import partial
 
-import pytest
 from benchmarks.figures.lines import Place, draw_lines
-
-from weightlora.errors import DataError
 
 LINES = {"ours": [Place(0.9, 0.01, 0.002), Place(0.5, 0.03, 0.01)], "chance": [Place(0.5, 0.05, None)]}
 POINTS = {"all": Place(1.0, 0.0, None)}
@@ -32,8 +29,3 @@ def test_the_legend_names_all_of_them_once(figure_of):
 def test_with_ticks_the_axis_is_logarithmic(figure_of):
     [axes] = figure_of(partial(draw_lines, cost="adapters", ticks=(1, 3)), {"a": (LINES, POINTS)}).axes
     assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["1", "3"]
-
-
-def test_nothing_to_draw_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no runs to draw"):
-        draw_lines({}, tmp_path / "frontier.png", "step time")

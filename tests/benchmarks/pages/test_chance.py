@@ -4,17 +4,20 @@ from pathlib import Path
 
 import pytest
 from benchmarks.pages import chance
-from benchmarks.pages.runs import Run
+from stored import result
+
+from weightlora.train.result import Result
 
 
-def run(label: str, seed: int, loss: float, rate: float, method: str = "random") -> Run:
-    return Run("imdb", label, seed, loss, "accuracy", 0.8, 100, 9, None, rate, {"method": method})
+def run(label: str, seed: int, loss: float, rate: float, method: str = "random", task: str = "imdb") -> Result:
+    settings = {"label": label, "learning_rate": rate, "method": method}
+    return result(label, seed, loss, task=task, settings=settings)
 
 
 @pytest.fixture(autouse=True)
 def stored(monkeypatch: pytest.MonkeyPatch) -> None:
     main = [run("weightlora", seed, 0.4, 0.001, "weightlora") for seed in (0, 1)]
-    main += [Run("spam", "weightlora", 0, 0.4, "accuracy", 0.8, 100, 9, None, 0.001, {"method": "weightlora"})]
+    main += [run("weightlora", 0, 0.4, 0.001, "weightlora", "spam")]
     main += [run("random", seed, 0.5 + 0.1 * seed, 0.002) for seed in (0, 1)]
     side = (run("random-1e-3", 0, 0.3, 0.001), run("another", 0, 0.2, 0.001, "top"))
     monkeypatch.setattr(chance, "runs_in", lambda study="": side if study else tuple(main))

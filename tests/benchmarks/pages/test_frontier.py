@@ -57,15 +57,6 @@ def test_step_times_follow_from_the_prices_and_losses_from_lora_at_the_same_seed
     assert "gates" not in frontier[A] and "elsewhere" not in frontier
 
 
-def test_the_mean_has_only_the_seeds_that_all_tasks_have(prices):
-    side, main = runs()
-    some = [one for one in side if not (one.task == B and one.label == "within-60" and one.seed > 2)]
-    frontier = gather_frontier(some, main, prices)
-    assert [*frontier[MEAN]["within-60"].differences] == [0, 1, 2]
-    none = [one for one in side if not (one.task == B and one.label == "within-60")]
-    assert "within-60" not in gather_frontier(none, main, prices)[MEAN]
-
-
 def test_the_rule_asks_for_better_at_one_budget_and_worse_at_none(prices):
     def said(*losses: float) -> str:
         return render_frontier_markdown(gather_frontier(*runs(*losses), prices))
@@ -95,23 +86,16 @@ def test_a_budget_at_which_it_is_worse_counts_more_than_the_others_and_one_witho
     assert ("at 0.5, 0.6 and 0.75 of the step time: it is significantly better" in page) == (loss == 0.55)
 
 
-def test_with_a_run_missing_the_page_says_how_many(prices):
+def test_a_task_with_a_run_missing_is_left_out_and_there_is_no_mean_of_the_others(prices):
     side, main = runs()
-    page = render_frontier_markdown(gather_frontier(side[1:], main, prices))
-    assert "Nothing is said yet: 1 run is missing." in page and "**" not in page
-
-
-def test_a_task_without_runs_is_missing_and_there_is_no_mean_of_the_others(prices):
-    side, main = runs()
-    frontier = gather_frontier([one for one in side if one.task == A], main, prices)
-    assert [*frontier] == [A]
+    frontier = gather_frontier(side[1:], main, prices)
+    assert side[0].task == A and [*frontier] == [B, C]
     page = render_frontier_markdown(frontier)
-    assert "Nothing is said yet: 120 runs are missing." in page and "**" not in page and MEAN not in page
+    assert f"Runs are missing of {A}." in page and "**" not in page and MEAN not in page
 
 
-def test_without_runs_within_budgets_there_is_nothing_and_prices_must_be_of_the_same_modules(prices):
+def test_prices_must_be_of_the_same_modules(prices):
     side, main = runs()
-    assert gather_frontier([], main, prices) == {}
     other = [*side, result("within-50", 0, task=A, names=["x"], kept=["x"])]
     with pytest.raises(DataError, match="prices of other modules"):
         gather_frontier(other, main, prices)

@@ -2,26 +2,25 @@
 
 import pytest
 from benchmarks.pages import runs, tables
-from benchmarks.pages.runs import Run
 from benchmarks.pages.tables import Pair
+from benchmarks.results import by_seed
+from stored import result
 
 QUERY, VALUE, MLP = "encoder.layer.0.attention.query", "encoder.layer.1.attention.value", "encoder.layer.5.output"
 RUNS = {
-    "ours": [(0.40, (VALUE, MLP)), (0.42, (VALUE, MLP)), (0.70, (QUERY, MLP))],
-    "other": [(0.45, (QUERY, VALUE)), (0.43, (QUERY, MLP))],
+    "ours": [(0.40, [VALUE, MLP]), (0.42, [VALUE, MLP]), (0.70, [QUERY, MLP])],
+    "other": [(0.45, [QUERY, VALUE]), (0.43, [QUERY, MLP])],
     "full": [(0.39, None)],
 }
 
 
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = {
-        ("imdb", label): {
-            seed: Run("imdb", label, seed, loss, "accuracy", 0.8, 100, 9, kept, 0.001, {})
-            for seed, (loss, kept) in enumerate(several)
-        }
+    made = by_seed(
+        result(label, seed, loss, task="imdb", kept=kept)
         for label, several in RUNS.items()
-    }
+        for seed, (loss, kept) in enumerate(several)
+    )
     for module in (runs, tables):
         monkeypatch.setattr(module, "pool", lambda: made)
 
@@ -33,7 +32,7 @@ def test_compared_pairs_by_seed_and_counts_what_did_not_learn():
 
 
 def test_compared_needs_a_common_seed():
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="missing and other have no common seed on imdb"):
         tables.compared([Pair("imdb", "missing", "other")])
 
 

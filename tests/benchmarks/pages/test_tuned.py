@@ -38,7 +38,7 @@ def test_each_method_has_a_row_with_its_rate():
 
 def test_only_the_new_seeds_count_and_a_task_without_all_runs_is_named():
     runs = stored()
-    assert render_tuned_markdown(stored(range(5))) == ""
+    assert "| spam |" not in render_tuned_markdown(stored(range(5)))
     assert render_tuned_markdown([*runs, *stored(range(5))]) == render_tuned_markdown(runs)
     text = render_tuned_markdown(runs[1:])
     assert f"Runs are missing of {TASKS[0]}." in text and f"| {TASKS[0]} |" not in text and "of 7 tasks" in text

@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
-from benchmarks.pages.winner import render_winner
+from benchmarks.pages import winner
+from benchmarks.results import by_seed
 
 SEEDS = {"one": range(3), "two": range(3)}
 NOISE = (0.0, 0.01, 0.02)
@@ -39,6 +40,10 @@ def stored() -> list[SimpleNamespace]:
     found += [run("one", "lora-equal", seed, 0.7, 0.7) for seed in range(3)]
     found += [run("two", "lora-equal", 0, 0.7, 0.7)]  # the others are missing, so it does not count
     return [*found, run("one", "probe", 3, 9.0, 0.0), run("three", "probe", 0, 9.0, 0.0)]  # they do not count
+
+
+def render_winner(runs: list[SimpleNamespace], name: str, seeds: dict[str, range]) -> list[str]:
+    return winner.render_winner(by_seed(runs), name, seeds)
 
 
 def test_what_the_runs_show_is_counted():

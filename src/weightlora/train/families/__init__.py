@@ -6,35 +6,32 @@ from importlib import import_module
 from ...errors import ConfigError
 from ...extras import explain_missing
 from ..rows import check_rows
-from ..work import Family, Source, Work
+from ..work import Source, Work
 
-__all__ = ["FAMILIES", "make_work"]
+__all__ = ["FAMILIES", "find_family", "make_work"]
 
-
-def _lazily(module: str, function: str) -> Family:
-    """Import a family when it is used: its metrics need libraries that other families do not."""
-
-    def make(source: Source) -> Work:
-        with explain_missing():
-            family: Family = getattr(import_module(f".{module}", __name__), function)
-        return family(source)
-
-    return make
-
-
-FAMILIES: dict[str, Callable[[Source], Work]] = {
-    "text-classification": _lazily("classification", "classification"),
-    "regression": _lazily("classification", "regression"),
-    "token-classification": _lazily("tokens", "token_classification"),
-    "question-answering": _lazily("answering", "question_answering"),
-    "seq2seq": _lazily("seq2seq", "seq2seq"),
-    "causal-lm": _lazily("causal", "causal_lm"),
-    "verbalised": _lazily("verbalised", "verbalised"),
+FAMILIES = {
+    "text-classification": ("classification", "classification"),
+    "regression": ("classification", "regression"),
+    "token-classification": ("tokens", "token_classification"),
+    "question-answering": ("answering", "question_answering"),
+    "seq2seq": ("seq2seq", "seq2seq"),
+    "causal-lm": ("causal", "causal_lm"),
+    "verbalised": ("verbalised", "verbalised"),
 }
+"""Family -> its file, and the function there. `verbalised` is classification by a causal LM."""
+
+
+def find_family(name: str) -> Callable[[Source], Work]:
+    """The function of a family. It is imported now: its metrics need libraries that other families do not."""
+    module, function = FAMILIES[name]
+    with explain_missing():
+        family: Callable[[Source], Work] = getattr(import_module(f".{module}", __name__), function)
+    return family
 
 
 def make_work(source: Source) -> Work:
-    """The work of the source's family; `verbalised` turns classification into a causal LM's.
+    """The work of the source's family.
 
     Raises:
         DataError: A row has no text where one is read.
@@ -46,4 +43,4 @@ def make_work(source: Source) -> Work:
         if family != "text-classification":
             raise ConfigError(f"verbalised=True needs classes, and {source.arguments.task} is of {family}: drop it.")
         family = "verbalised"
-    return FAMILIES[family](source)
+    return find_family(family)(source)

@@ -11,7 +11,7 @@ from transformers import EvalPrediction
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
-from ..work import Metrics, Source, Work, padding, room_for
+from ..work import Metrics, Source, Work, padding, room_for, tokenized
 from .squad import score_answers
 
 __all__ = ["best_spans", "question_answering", "span_loss"]
@@ -34,19 +34,17 @@ def question_answering(source: Source) -> Work:
         )
     _check_answers(source)
     _check_windows(source, length)
-    features = {split: _windows(source, split, length) for split in source.splits}
+    train, windows = _windows(source, length)
     nullable = any(not answers["text"] for rows in source.splits.values() for answers in rows["answers"])
-    evaluation = {split: features[split].remove_columns(list(ASIDE)) for split in source.evaluated}
     named = tuple(name for name in source.task.metrics if nullable or not name.startswith(("HasAns", "NoAns")))
     reported = (*named, "best_f1", "best_exact") if nullable else named
     return Work(
         auto_class="AutoModelForQuestionAnswering",
         task_type="QUESTION_ANS",
-        train=features["train"].remove_columns(list(ASIDE)),
-        evaluation=evaluation,
+        train=train.remove_columns(list(ASIDE)),
+        evaluation={split: rows.remove_columns(list(ASIDE)) for split, rows in windows.items()},
         collate=_collator(source),
-        metrics={split: _metrics(source, split, features[split], nullable) for split in evaluation},
-        metric=source.task.metrics[0],
+        metrics={split: _metrics(source, split, rows, nullable) for split, rows in windows.items()},
         reported=reported,
         units=dict.fromkeys(reported, "percent"),
         label_names=("start_positions", "end_positions"),
@@ -88,10 +86,8 @@ def _check_windows(source: Source, length: int) -> None:
             )
 
 
-def _windows(source: Source, split: str, length: int) -> Dataset:
-    rows = source.splits[split]
-
-    def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+def _windows(source: Source, length: int) -> tuple[Dataset, dict[str, Dataset]]:
+    def tokenize(split: str, batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
         encoded = source.tokenizer(
             batch["question"],
             batch["context"],
@@ -120,7 +116,7 @@ def _windows(source: Source, split: str, length: int) -> Dataset:
             "cls": nulls,
         }
 
-    return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)
+    return tokenized(source, tokenize)
 
 
 def _null_position(cls: int | None, ids: list[int]) -> int:

@@ -15,11 +15,10 @@ from ...errors import ConfigError, DataError, ModelError
 from ...wording import first_line, shown
 from ..result import HELD_OUT_LOSS
 from ..rows import NUMBER, as_written, head_of, name_row, tail_of, tools_of
-from ..work import Source, Work, padding, room_for
+from ..work import IGNORED, Source, Work, padding, room_for, tokenized
 
-__all__ = ["IGNORED", "causal_lm", "check_causal", "collator", "first_token", "packed"]
+__all__ = ["causal_lm", "check_causal", "collator", "first_token", "packed"]
 
-IGNORED = -100
 Tokens = tuple[list[int], list[int]]
 
 
@@ -52,33 +51,28 @@ def causal_lm(source: Source) -> Work:
     if form is _chat:
         empty = "its last message is not an answer of the assistant, or an empty one"
 
-    def encode(split: str) -> Any:
+    def tokenize(split: str, row: dict[str, Any], index: int) -> dict[str, Any]:
         rows = source.splits[split]
+        try:
+            prompt, answer = form(source, as_written(dict(row), rows.features), length)
+        except DataError as error:
+            raise DataError(f"{name_row(rows, split, index)}: {error}") from error
+        if not answer or len(prompt) + len(answer) < 2:
+            raise DataError(f"{name_row(rows, split, index)} has nothing to learn: {empty}.")
+        if len(answer) >= length:  # it loses its end, and leaves up to half of the room to the prompt
+            answer = answer[: length - min(len(prompt), length // 2)]
+        prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
+        given = max(1, len(prompt))  # nothing but padding is before the first token to predict it from
+        return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * given + [*prompt, *answer][given:]}
 
-        def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
-            try:
-                prompt, answer = form(source, as_written(dict(row), rows.features), length)
-            except DataError as error:
-                raise DataError(f"{name_row(rows, split, index)}: {error}") from error
-            if not answer or len(prompt) + len(answer) < 2:
-                raise DataError(f"{name_row(rows, split, index)} has nothing to learn: {empty}.")
-            if len(answer) >= length:  # it loses its end, and leaves up to half of the room to the prompt
-                answer = answer[: length - min(len(prompt), length // 2)]
-            prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
-            given = max(1, len(prompt))  # nothing but padding is before the first token to predict it from
-            return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * given + [*prompt, *answer][given:]}
-
-        return rows.map(tokenize, with_indices=True, remove_columns=rows.column_names)
-
-    evaluation = {split: encode(split) for split in source.evaluated}
+    train, evaluation = tokenized(source, tokenize, batched=False)
     return Work(
         auto_class="AutoModelForCausalLM",
         task_type="CAUSAL_LM",
-        train=encode("train"),
+        train=train,
         evaluation=evaluation,
         collate=collator(source),
         metrics=dict.fromkeys(evaluation, _perplexity),
-        metric=source.task.metrics[0],
         reported=source.task.metrics,
         units={"token_accuracy": "fraction"},
         preprocess=_token_scores,
@@ -123,15 +117,14 @@ def packed(source: Source, blocks: Mapping[str, int] | None = None) -> Work:
             raise DataError(f"{split} has {len(stream)} tokens, less than a block of max_length={length}: lower it.")
         return Dataset.from_dict({"input_ids": [stream[i * length : (i + 1) * length] for i in range(count)]})
 
-    evaluation = {split: encode(split) for split in source.evaluated}
+    evaluation = {split: encode(split) for split in source.splits}
     return Work(
         auto_class="AutoModelForCausalLM",
         task_type="CAUSAL_LM",
-        train=encode("train"),
+        train=evaluation.pop("train"),
         evaluation=evaluation,
         collate=_collate_blocks,
         metrics=dict.fromkeys(evaluation, _perplexity_of_blocks),
-        metric="perplexity",
         reported=("perplexity",),
         preprocess=_block_losses,
     )

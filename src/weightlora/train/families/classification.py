@@ -16,7 +16,7 @@ from ...wording import shown
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, head_of, name_row
-from ..work import Metrics, Source, Work, padding, room_for
+from ..work import Metrics, Source, Work, padding, room_for, tokenized
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
 
@@ -110,29 +110,23 @@ def _logits(prediction: EvalPrediction) -> Any:
 def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config: dict[str, Any]) -> Work:
     length, tokenizer = room_for(source), source.tokenizer
 
-    def encode(split: str) -> Any:
-        rows = source.splits[split]
-        has_pair = "pair" in rows.column_names
+    def tokenize(split: str, batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
+        texts = [
+            [head_of(tokenizer, text, length) for text in batch[name]] for name in ("text", "pair") if name in batch
+        ]
+        encoded = tokenizer(*texts, truncation=True, max_length=length)
+        check_tokens(encoded["input_ids"], source.splits[split], split, indices)
+        return {**encoded, "labels": [labels[split][index] for index in indices]}
 
-        def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-            names = ("text", "pair") if has_pair else ("text",)
-            texts = [[head_of(tokenizer, text, length) for text in batch[name]] for name in names]
-            encoded = tokenizer(*texts, truncation=True, max_length=length)
-            check_tokens(encoded["input_ids"], rows, split, indices)
-            return {**encoded, "labels": [labels[split][index] for index in indices]}
-
-        return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)
-
-    evaluation = {split: encode(split) for split in source.evaluated}
+    train, evaluation = tokenized(source, tokenize)
     return Work(
         auto_class="AutoModelForSequenceClassification",
         task_type="SEQ_CLS",
         config=config,
-        train=encode("train"),
+        train=train,
         evaluation=evaluation,
         collate=DataCollatorWithPadding(tokenizer, **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
-        metric=source.task.metrics[0],
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
     )

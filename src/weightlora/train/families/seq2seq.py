@@ -12,11 +12,10 @@ from transformers import DataCollatorForSeq2Seq, EvalPrediction
 from ...errors import DataError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
-from ..work import Source, Work, padding, room_for
+from ..work import IGNORED, Source, Work, padding, room_for, tokenized
 
 __all__ = ["rouge", "seq2seq"]
 
-IGNORED = -100
 KINDS = ("rouge1", "rouge2", "rougeL")
 
 
@@ -34,19 +33,14 @@ def seq2seq(source: Source) -> Work:
                     place = name_row(rows, split, row)
                     raise DataError(f"{place} has no {column} text ({text!r}): leave it out.")
 
-    def encode(split: str) -> Any:
-        rows = source.splits[split]
-
-        def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-            texts, targets = (
-                [head_of(tokenizer, text, length) for text in batch[name]]
-                for name, length in zip(("source", "target"), lengths, strict=True)
-            )
-            encoded = tokenizer(texts, truncation=True, max_length=lengths[0])
-            target = tokenizer(text_target=targets, truncation=True, max_length=lengths[1])
-            return {**encoded, "labels": target["input_ids"]}
-
-        return rows.map(tokenize, batched=True, remove_columns=rows.column_names)
+    def tokenize(split: str, batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
+        texts, targets = (
+            [head_of(tokenizer, text, length) for text in batch[name]]
+            for name, length in zip(("source", "target"), lengths, strict=True)
+        )
+        encoded = tokenizer(texts, truncation=True, max_length=lengths[0])
+        target = tokenizer(text_target=targets, truncation=True, max_length=lengths[1])
+        return {**encoded, "labels": target["input_ids"]}
 
     def metrics(split: str) -> Any:
         golds = list(source.splits[split]["target"])  # the whole texts, also where training cuts them
@@ -59,15 +53,14 @@ def seq2seq(source: Source) -> Work:
 
         return score
 
-    evaluation = {split: encode(split) for split in source.evaluated}
+    train, evaluation = tokenized(source, tokenize)
     return Work(
         auto_class="AutoModelForSeq2SeqLM",
         task_type="SEQ_2_SEQ_LM",
-        train=encode("train"),
+        train=train,
         evaluation=evaluation,
         collate=DataCollatorForSeq2Seq(tokenizer, **padding(source, lengths[1])),
         metrics={split: metrics(split) for split in evaluation},
-        metric=source.task.metrics[0],
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "percent"),
         generates=True,

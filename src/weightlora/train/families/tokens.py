@@ -10,12 +10,11 @@ from ...errors import ConfigError, DataError
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, name_row, words_of
-from ..work import Source, Work, padding, room_for
+from ..work import IGNORED, Source, Work, padding, room_for, tokenized
 from .classification import class_loss
 
 __all__ = ["score_tokens", "token_classification"]
 
-IGNORED = -100
 OUTSIDE = "O"
 
 
@@ -40,17 +39,12 @@ def token_classification(source: Source) -> Work:
                 )
     names, ids = class_ids(source, "tags")
 
-    def encode(split: str) -> Any:
-        rows = source.splits[split]
-
-        def tokenize(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-            words = [words_of(tokenizer, words, length) for words in batch["tokens"]]
-            encoded = tokenizer(words, truncation=True, max_length=length, is_split_into_words=True)
-            check_tokens(encoded["input_ids"], rows, split, indices)
-            labels = [_first_pieces(encoded.word_ids(i), ids[split][index]) for i, index in enumerate(indices)]
-            return {**encoded, "labels": labels}
-
-        return rows.map(tokenize, batched=True, with_indices=True, remove_columns=rows.column_names)
+    def tokenize(split: str, batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
+        words = [words_of(tokenizer, words, length) for words in batch["tokens"]]
+        encoded = tokenizer(words, truncation=True, max_length=length, is_split_into_words=True)
+        check_tokens(encoded["input_ids"], source.splits[split], split, indices)
+        labels = [_first_pieces(encoded.word_ids(i), ids[split][index]) for i, index in enumerate(indices)]
+        return {**encoded, "labels": labels}
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
         labels = np.asarray(prediction.label_ids)
@@ -58,16 +52,15 @@ def token_classification(source: Source) -> Work:
         logits, labels = np.asarray(prediction.predictions)[counted].astype(np.float64), labels[counted]
         return {HELD_OUT_LOSS: class_loss(labels, logits), **score_tokens(names, labels, np.argmax(logits, axis=-1))}
 
-    evaluation = {split: encode(split) for split in source.evaluated}
+    train, evaluation = tokenized(source, tokenize)
     return Work(
         auto_class="AutoModelForTokenClassification",
         task_type="TOKEN_CLS",
         config={"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}},
-        train=encode("train"),
+        train=train,
         evaluation=evaluation,
         collate=DataCollatorForTokenClassification(tokenizer, **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
-        metric=source.task.metrics[0],
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
     )

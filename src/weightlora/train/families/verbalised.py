@@ -14,8 +14,8 @@ from ...errors import ConfigError
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of
-from ..work import Source, Work, room_for
-from .causal import IGNORED, check_causal, collator, first_token
+from ..work import IGNORED, Source, Work, room_for, tokenized
+from .causal import check_causal, collator, first_token
 from .classification import score_classes
 
 __all__ = ["verbalised"]
@@ -43,14 +43,9 @@ def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: b
     prompt_ids = prompt_ids or _template(source)
     answers = _answers(source, names)
 
-    def encode(split: str) -> Any:
-        rows = source.splits[split]
-
-        def tokenize(row: dict[str, Any], index: int) -> dict[str, Any]:
-            tokens, answer = prompt_ids(row), answers[ids[split][index]]
-            return {"input_ids": [*tokens, answer], "labels": [*[IGNORED] * len(tokens), answer]}
-
-        return rows.map(tokenize, with_indices=True, remove_columns=rows.column_names)
+    def tokenize(split: str, row: dict[str, Any], index: int) -> dict[str, Any]:
+        tokens, answer = prompt_ids(row), answers[ids[split][index]]
+        return {"input_ids": [*tokens, answer], "labels": [*[IGNORED] * len(tokens), answer]}
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
         predictions = np.asarray(prediction.predictions)
@@ -65,15 +60,14 @@ def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: b
         losses = functional.cross_entropy(logits, labels[:, -1], reduction="none")
         return torch.cat([losses[:, None], logits[:, answers]], dim=1)
 
-    evaluation = {split: encode(split) for split in source.evaluated}
+    train, evaluation = tokenized(source, tokenize, batched=False)
     return Work(
         auto_class="AutoModelForCausalLM",
         task_type="CAUSAL_LM",
-        train=encode("train"),
+        train=train,
         evaluation=evaluation,
         collate=collator(source, logits=2, positions=positions),
         metrics=dict.fromkeys(evaluation, metrics),
-        metric=source.task.metrics[0],
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
         preprocess=preprocess,

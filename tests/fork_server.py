@@ -1,8 +1,8 @@
 """A process that has imported what others need, and forks them: the imports take seconds, a fork takes none.
 
-Run by `processes.Nursery`. A line of JSON on standard input has the arguments of one `python`, and a line on standard
-output the exit code of the fork that did as it would. A launcher (torchrun, `accelerate launch`) forks its processes,
-too.
+Run by `processes.ForkServer`. A line of JSON on standard input has the arguments of one `python`, and a line on
+standard output the exit code of the fork that did as it would. A launcher (torchrun, `accelerate launch`) forks its
+processes, too.
 """
 
 import gc

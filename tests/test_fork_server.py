@@ -4,7 +4,7 @@ import signal
 import subprocess
 
 import pytest
-from processes import nursery
+from processes import fork_server
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from processes import nursery
     ],
 )
 def test_the_exit_code_is_pythons(code, returncode):
-    assert nursery().run("-c", code).returncode == returncode
+    assert fork_server().run("-c", code).returncode == returncode
 
 
 def test_a_script_has_its_streams_arguments_and_neighbours(tmp_path):
@@ -30,7 +30,7 @@ def test_a_script_has_its_streams_arguments_and_neighbours(tmp_path):
         "import sys\nfrom neighbour import NAME\n"
         "print(__name__, NAME, sys.argv[1:], sys.stdin.read())\nprint('error', file=sys.stderr)\n1 / 0\n"
     )
-    done = nursery().run(str(script), "a", "b", input="given")
+    done = fork_server().run(str(script), "a", "b", input="given")
     assert done.stdout == "__main__ neighbour ['a', 'b'] given\n"
     assert done.stderr.startswith("error\nTraceback") and "ZeroDivisionError" in done.stderr
 
@@ -38,12 +38,12 @@ def test_a_script_has_its_streams_arguments_and_neighbours(tmp_path):
 def test_each_has_the_environment_of_its_call_and_leaves_nothing_to_the_next(monkeypatch):
     code = "import os, random; print(os.environ.get('MINE'), hasattr(random, 'spoiled')); random.spoiled = 1"
     monkeypatch.setenv("MINE", "yes")
-    assert nursery().run("-c", code).stdout == "yes False\n"
+    assert fork_server().run("-c", code).stdout == "yes False\n"
     monkeypatch.delenv("MINE")
-    assert nursery().run("-c", code).stdout == "None False\n"
+    assert fork_server().run("-c", code).stdout == "None False\n"
 
 
 def test_what_does_not_end_is_ended():
     with pytest.raises(subprocess.TimeoutExpired, match=r"timed out after 0\.5 seconds"):
-        nursery().run("-c", "import time\nwhile True: time.sleep(1)", limit=0.5)
-    assert nursery().run("-c", "print('the next')").stdout == "the next\n"
+        fork_server().run("-c", "import time\nwhile True: time.sleep(1)", limit=0.5)
+    assert fork_server().run("-c", "print('the next')").stdout == "the next\n"
