@@ -75,9 +75,9 @@ class Guest:
             WeightLoraError: If the settings, the model and the training do not fit one another.
         """
         if self.selector is not None and self._has_seen(model):
-            if state is None:
+            if state is None and _has_evidence(self.selector):
                 self._refuse_second(self.selector)
-            self.selector._close()  # it goes on from a checkpoint, after an interruption
+            self.selector._close()  # it goes on from a checkpoint, or an error came before its first step
         self._trains = True
         self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
@@ -113,7 +113,7 @@ class Guest:
             return None
         selector, self.selector = self.selector, None
         selector._close()
-        continues = selector.step_count > 0 or selector.rounds_over > 0
+        continues = _has_evidence(selector)
         self._say(f"Training starts over, and the selection {'continues' if continues else 'starts over, too'}.")
         return selector.state_dict() | {"carried": selector.step_count} if continues else None
 
@@ -204,6 +204,11 @@ class Guest:
         selector = self.selection()
         _tag(selector.model, TAG, instead_of=UNFINISHED_TAG)
         self._say(selector.summary().text)
+
+
+def _has_evidence(selector: WeightLora) -> bool:
+    """Whether a selection has seen a step of the training, or has chosen."""
+    return selector.step_count > 0 or selector.rounds_over > 0
 
 
 def _tag(model: nn.Module, tag: str, instead_of: str | None = None) -> None:
