@@ -99,12 +99,13 @@ class Guest:
                 stacklevel=3,
             )
 
-    def start_over(self, model: nn.Module, finds_batch_size: bool) -> dict[str, Any] | None:
+    def start_over(self, model: nn.Module, finds_batch_size: bool, step: int) -> dict[str, Any] | None:
         """Get ready to begin again on the same model, if the library gave up a training to try smaller batches.
 
         Args:
             model: That is about to train. A new one (`model_init`) has a selection of its own.
             finds_batch_size: Whether the library does that.
+            step: The step that it begins again from: 0, or that of the checkpoint from which it was resumed.
 
         Returns:
             The state of the selection, which goes on; None if it has seen nothing yet, or if no training was given up.
@@ -115,7 +116,7 @@ class Guest:
         selector._close()
         continues = _has_evidence(selector)
         self._say(f"Training starts over, and the selection {'continues' if continues else 'starts over, too'}.")
-        return selector.state_dict() | {"carried": selector.step_count} if continues else None
+        return selector.state_dict() | {"carried": max(0, selector.step_count - step)} if continues else None
 
     def note_scale(self, scaler: Any) -> None:
         """Remember the loss scale that the gradients of this step carry. Call it before the optimizer's step.
