@@ -109,6 +109,8 @@ def tokenized(source: Source, tokenize: Tokenize, batched: bool = True) -> tuple
 def padding(source: Source, target: int = 0) -> dict[str, Any]:
     """How collators pad: to the longest row of a batch, or always to `max_length` with `pad_to_max_length`.
 
+    Targets are padded to the length that inputs are, so inputs are padded to the longest target if that is longer.
+
     The longest row is rounded up to a multiple of 8, if the model has so many positions.
 
     Args:
@@ -117,7 +119,7 @@ def padding(source: Source, target: int = 0) -> dict[str, Any]:
     """
     length = source.arguments.max_length
     if source.arguments.pad_to_max_length:
-        return {"padding": "max_length", "max_length": length}
+        return {"padding": "max_length", "max_length": max(length, target)}
     fits = math.ceil(max(length, target) / 8) * 8 <= _limit(source)
     return {"padding": True, "pad_to_multiple_of": 8 if fits else None}
 
