@@ -327,6 +327,13 @@ def test_a_number_of_batches_in_a_step_that_cannot_be(per_step):
         selector.probe([batch()], per_step=per_step)
 
 
+def test_a_number_of_batches_in_a_step_may_be_one_of_numpy():
+    selector = selector_for(lora_bert())
+    batches = iter([batch()] * 99)
+    selector.probe(batches, per_step=np.int64(2))
+    assert len([*batches]) == 99 - 2 * selector.config.probe_batches
+
+
 @pytest.mark.parametrize("batches", [3, None, batch()])
 def test_what_is_no_list_of_batches(batches):
     selector = selector_for(lora_bert(), keep_step_time=0.5)

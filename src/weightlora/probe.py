@@ -25,7 +25,7 @@ from .recompute import recomputed
 from .restoring import same_buffers, same_fields, same_modes, same_random_numbers
 from .rules import Rule, check_finite
 from .tensors import leaves_of, local, unchanged_weights
-from .values import check_int
+from .values import check_int, plain
 
 SCALE = 1024.0
 """Gradients are computed this many times as large: exact in binary, and float16 does not lose the small ones."""
@@ -104,7 +104,7 @@ def number_to_read(batches: Any, steps: int, per_step: int) -> int:
         ConfigError: `per_step` is no number of batches.
         DataError: There are no several batches.
     """
-    check_int("per_step", per_step, 1)
+    check_int("per_step", per_step := plain(per_step), 1)
     if hasattr(batches, "keys") or not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
         raise DataError(
             f"the probe got a {type(batches).__name__}, and reads several batches: give a data loader, or a list of "

@@ -45,7 +45,7 @@ def with_numbers(rows: Dataset, readers: Readers) -> Dataset:
             known = {label: kind(label) for label in found}
         else:
             continue
-        values = [known.get(label) for label in rows[column]]  # a cast would copy the texts, too
+        values = [known.get(label) for label in rows[column][:]]  # a cast would copy the texts, too
         rows = rows.remove_columns(column).add_column(column, values).select_columns(rows.column_names)
     return rows
 

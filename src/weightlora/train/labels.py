@@ -47,7 +47,7 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
     given: Sequence[str] = source.arguments.class_names or ()
     several = column == "tags"  # each row has a list of labels
     values = {
-        split: [[_named(label) for label in (row if several else [row])] for row in rows[column]]
+        split: [[_named(label) for label in (row if several else [row])] for row in rows[column][:]]
         for split, rows in source.splits.items()
     }
     for split, rows in values.items():

@@ -248,7 +248,8 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
 def check_heads(recipe: Recipe, model: nn.Module) -> None:
     """Raise a `ConfigError` if a module of this model trains in full, and would get inputs of another dtype."""
     dtype, training = dtype_of(recipe), recipe.training
-    if dtype == torch.float32 or training.bf16 or training.fp16 or recipe.model.load_in_4bit:
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"  # with accelerate launch
+    if dtype == torch.float32 or training.bf16 or training.fp16 or launched or recipe.model.load_in_4bit:
         return
     if any(isinstance(module, ModulesToSaveWrapper) for module in model.modules()):
         raise ConfigError(

@@ -59,7 +59,7 @@ def regression(source: Source) -> Work:
         WeightLoraError: A label is not a number, or `max_length` is longer than the model.
     """
     numbers = {
-        split: [_number(label, rows, split, row) for row, label in enumerate(rows["label"])]
+        split: [_number(label, rows, split, row) for row, label in enumerate(rows["label"][:])]
         for split, rows in source.splits.items()
     }
 
