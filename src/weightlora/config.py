@@ -247,7 +247,7 @@ class WeightLoraConfig:
             )
         least = max(RULES[self.selection].least_steps, self.warmup_steps + self.rounds)
         if total_steps < least:
-            raise ConfigError(f"total_steps={total_steps} leaves no steps to select in: give {least} or more.")
+            raise ConfigError(f"total_steps={total_steps} leaves no steps to select in: train {least} or more.")
         return replace(self, select_steps=max(least, round(self.select_steps * total_steps)))
 
     def __repr__(self) -> str:

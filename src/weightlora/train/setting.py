@@ -65,8 +65,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
     chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model, recipe.given)
     whole = sorted({*fresh, *ends_as_head(model, work.task_type)})
-    saved = {"modules_to_save": whole} if whole else {}
-    kept_out = {} if beside is None else {"exclude_modules": beside}
+    more = {"modules_to_save": whole, "exclude_modules": beside}
     revision = recipe.model.revision if recipe.model.revision != "main" else None  # of the base, for AutoPeftModel
 
     def batches() -> Iterable[dict[str, Any]]:
@@ -81,8 +80,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
             "target_modules": targets,
             "task_type": work.task_type,
             "revision": revision,
-            **saved,
-            **kept_out,
+            **{name: value for name, value in more.items() if value},
             **chosen,
         },
         rank=arguments.rank,
