@@ -318,6 +318,7 @@ def test_a_fraction_of_the_training_becomes_a_number_of_steps():
     assert config.resolve(None, earlier=77).select_steps == 77
     number = WeightLoraConfig(select_steps=10)
     assert number.resolve(None) is number and number.resolve(10) is number
+    assert number.resolve(np.int64(10)) is number
 
 
 @pytest.mark.parametrize(
@@ -330,6 +331,8 @@ def test_a_fraction_of_the_training_becomes_a_number_of_steps():
         ),
         (WeightLoraConfig(select_steps=0.2), 0, r"^total_steps=0 leaves no steps to select in: train 1 or more\.$"),
         (WeightLoraConfig(**GATES), 1, r"^total_steps=1 leaves no steps to select in: train 2 or more\.$"),
+        (WeightLoraConfig(select_steps=0.2), "10", r"^total_steps='10' must be a whole number of at least 0\.$"),
+        (WeightLoraConfig(select_steps=2), 7.5, r"^total_steps=7\.5 must be a whole number of at least 0\.$"),
         (WeightLoraConfig(select_steps=9), 8, r"select_steps=9 is longer than the training of 8 steps: lower it"),
     ],
 )

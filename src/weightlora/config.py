@@ -229,8 +229,10 @@ class WeightLoraConfig:
             earlier: The number of steps in a run that is resumed; it replaces a fraction.
 
         Raises:
-            ConfigError: If `select_steps` is a fraction of a training of unknown length, or longer than the training.
+            ConfigError: If `select_steps` does not fit the length of the training, or that is no whole number.
         """
+        if total_steps is not None:
+            check_int("total_steps", plain(total_steps), 0)
         if not isinstance(self.select_steps, float):
             if total_steps is not None and self.steps > total_steps:
                 raise ConfigError(

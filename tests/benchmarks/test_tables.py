@@ -17,3 +17,11 @@ def test_the_columns_are_those_of_the_references_in_the_summary():
     )
     assert "| a | 2 | 0.4000 ± 0.0100 | 0.5000 | 1,234 | -0.1000 ± 0.0100 ▼ (2) | 0.50 |" in text
     assert text.endswith("## Notes\n\n- careful\n")
+
+
+def test_a_method_without_any_results_has_no_column_and_one_that_a_task_lacks_is_named():
+    both = {"vs_lora": None, "vs_random": None}
+    tasks = {"first": {"a": row(0.4, 0.01, **both)}, "second": {"lora": row(0.5, 0.01, **both)}}
+    text = render_markdown({"tasks": tasks})
+    assert "random" not in text and text.count("| vs lora |") == 2
+    assert text.count("There are no results of lora to compare with.") == 1

@@ -21,7 +21,7 @@ from ..loaders import same_batches
 from ..probe import check_loss, own_loss
 from ..rules import RULES
 from ..selector import WeightLora
-from ..values import is_int, is_number
+from ..values import is_number
 from .adapting import adapted
 from .borrowing import borrowed
 from .combining import Wishes, check_wishes, combine
@@ -124,8 +124,6 @@ def select(
 
 def _resolved(config: WeightLoraConfig | None, total_steps: int | None) -> WeightLoraConfig:
     config = as_config(config)
-    if total_steps is not None and not is_int(total_steps):
-        raise ConfigError(f"total_steps={total_steps!r} must be a whole number of steps.")
     rule = RULES[config.selection]
     if not rule.probes and not rule.least_steps and config.rounds == 1:  # it would be trained for nothing
         return replace(config, select_steps=0)
