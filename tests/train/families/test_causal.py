@@ -1,11 +1,13 @@
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from recipes import BAD, GOOD, arguments, family_arguments, files_of, write_parquet, write_rows
-from transformers import AutoConfig, BertConfig
+from tokenizers import processors
+from transformers import AutoConfig, AutoTokenizer, BertConfig
 
 from weightlora.errors import ModelError
 from weightlora.train import fit, parse, prepare
@@ -170,6 +172,21 @@ def test_texts_may_be_packed_into_blocks(world: Path, tmp_path: Path):
     assert [row["input_ids"] for row in job.work.train] == [stream[i : i + 16] for i in range(0, len(stream) - 15, 16)]
     found = fit(job, write=False).metrics["validation"]
     assert found["perplexity"] == pytest.approx(np.exp(found["held_out_loss"]))
+
+
+def test_a_tokenizer_that_ends_its_texts_itself_gives_one_end(world: Path, tmp_path: Path):
+    model = shutil.copytree(world / "llama", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ends = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    both = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    tokenizer.backend_tokenizer.post_processor = both
+    tokenizer.save_pretrained(model)
+    given = [*family_arguments(world, "causal-lm", tmp_path), "--packing", "--max_length", "4", "--model", str(model)]
+    job = prepare(parse(given))
+    stream = [token for row in job.work.train for token in row["input_ids"]]
+    assert job.tokenizer(GOOD).input_ids[-1] == tokenizer.eos_token_id, "it adds an end"
+    first, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    assert stream.count(end) >= 6 and all(after == first for one, after in pairwise(stream) if one == end)
 
 
 @pytest.mark.parametrize("form", [["--task", "causal-lm"], ["--task", "causal-lm", "--packing"], ["--verbalised"]])

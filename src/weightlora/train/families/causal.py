@@ -109,9 +109,13 @@ def packed(source: Source, blocks: Mapping[str, int] | None = None) -> Work:
 
     def encode(split: str) -> Dataset:
         wanted = None if blocks is None else blocks[split]
+        first, end = (
+            first_token(tokenizer),
+            _end(tokenizer),
+        )  # some tokenizers add an end of their own, and most do not
         stream: list[int] = []
         for text in source.splits[split]["text"]:
-            stream += [*tokenizer(text).input_ids, *_end(tokenizer)]
+            stream += [*first, *tokenizer(text, add_special_tokens=False).input_ids, *end]
             if wanted is not None and len(stream) >= wanted * length:
                 break
         count = len(stream) // length if wanted is None else min(wanted, len(stream) // length)
