@@ -36,7 +36,7 @@ optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
 moves = steps * accelerator.num_processes  # a prepared schedule advances by num_processes in each step
 schedule = get_linear_schedule_with_warmup(optimizer, moves // 20, moves)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
-WeightLora(model, optimizer, WeightLoraConfig(keep_parameters=0.25)).probe(loader)  # +
+WeightLora(model, optimizer, WeightLoraConfig(keep_parameters=0.25)).probe(loader, per_step=2)  # +
 
 done = 0
 while done < steps:

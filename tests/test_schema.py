@@ -37,8 +37,8 @@ def test_the_states_of_a_run_pass(values):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": None}, "the state's 'names' is None, and must be a list"),
-        ({"step_count": True}, "the state's 'step_count' is True, and must be a int"),
+        ({"names": None}, "the state's 'names' is None, and must be of type list: resume from"),
+        ({"step_count": True}, "the state's 'step_count' is True, and must be of type int"),
         (
             {"sizes": [10**20] * 12},
             "entry 0 of the state's 'sizes' is 100000000000000000000, and must be a whole number",
@@ -59,7 +59,7 @@ def test_what_no_run_can_have_is_named(values, changes, message):
 def test_a_kind_is_exact():
     check_kind({"round": 1}, "round", int)
     for wrong in (True, 1.0, "1", None):
-        with pytest.raises(StateError, match=r"the state's 'round' is .*, and must be a int"):
+        with pytest.raises(StateError, match=r"the state's 'round' is .*, and must be of type int"):
             check_kind({"round": wrong}, "round", int)
 
 
@@ -88,7 +88,7 @@ COSTS = {
         ({"own": [1, 2, float("nan")]}, "entry 2 of the state's 'own' is nan"),
         ({"whole": "9"}, "entry 0 of the state's 'whole' is '9'"),
         ({"new": 1}, "'costs' is .*, and must be the costs of a step, or null"),
-        ({"depth": None}, "'depth' is None, and must be a list"),
+        ({"depth": None}, "'depth' is None, and must be of type list: resume from"),
     ],
 )
 def test_costs_of_a_step_are_checked(change, message):

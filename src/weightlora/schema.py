@@ -88,7 +88,7 @@ def check_kind(values: Mapping[str, Any], name: str, kind: type) -> None:
     """Raise a `StateError` unless a value is of the given type."""
     value = values.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise StateError(f"the state's {name!r} is {short(value)}, and must be a {kind.__name__}.")
+        raise StateError(f"the state's {name!r} is {short(value)}, and must be of type {kind.__name__}: {REMEDY}")
 
 
 def check_entries(column: str, entries: list[Any], rule: Rule) -> None:

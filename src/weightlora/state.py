@@ -115,7 +115,9 @@ class State:
             StateError: If the values are not a state that this version reads.
         """
         if not isinstance(values, Mapping):
-            raise StateError(f"the state is a {type(values).__name__}, and must be a dict.")
+            raise StateError(
+                f"the state is a {type(values).__name__}, and must be a dict: pass what state_dict() gave."
+            )
         found = values.get("format")
         if type(found) is not int or found != STATE_FORMAT:
             newer = type(found) is int and found > STATE_FORMAT

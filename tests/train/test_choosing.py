@@ -74,7 +74,7 @@ def test_several_seeds_have_a_directory_each(given, tmp_path: Path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--method", "lora"], "--method lora makes no choice while it trains"),
+        (["--method", "lora"], "--method lora makes no choice: leave it out"),
         (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint continues a training"),
     ],
 )

@@ -459,7 +459,7 @@ def test_a_compiled_trainer_is_refused_with_a_budget_of_time(tmp_path):
     arguments = {"torch_compile": True, "torch_compile_backend": "eager"}
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(config), kind=Trainer, **arguments)
     with pytest.raises(
-        ConfigError, match=r"^keep_step_time measures steps of a model in one process that is not comp"
+        ConfigError, match=r"^keep_step_time measures steps in one process, without torch.compile: choose"
     ):
         run.train()
 

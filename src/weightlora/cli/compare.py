@@ -40,7 +40,11 @@ def add_parser(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--methods", type=_names, help="names, comma-separated (default: lora,random,weightlora)")
+    add(
+        "--methods",
+        type=_names,
+        help="names of `weightlora train --method`, comma-separated (default: lora,random,weightlora)",
+    )
     add("--seeds", type=int, help="number N of seeds, which are 0 to N - 1 (default: 3)")
     add(
         *spellings("learning_rates"),

@@ -131,5 +131,8 @@ def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | N
     if not names and not all(is_number(label) and label >= 0 for label in labels):
         return None  # the family says what is wrong
     if labels and len(set(labels)) < 2:
-        raise DataError(f"all rows have the label {shown(labels[0])}, and a classifier needs at least 2 classes.")
+        raise DataError(
+            f"all rows have the label {shown(labels[0])}, and a classifier needs at least 2 classes: add rows of "
+            "another class, or name the column of the labels with --columns."
+        )
     return classes_in(labels, "the data")

@@ -75,7 +75,7 @@ class CostLimit:
     def _check_runs_alone(self, alone: bool) -> None:
         if not alone:
             raise ConfigError(
-                f"{self._setting} measures steps of a model in one process that is not compiled: choose there, and "
+                f"{self._setting} measures steps in one process, without torch.compile: choose like this, and "
                 "train the chosen modules as target_modules."
             )
 

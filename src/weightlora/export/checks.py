@@ -66,12 +66,16 @@ def compare_pairs(source: Iterable[Pair], written: Iterable[Pair], dtype: torch.
     for pair in source:
         found = after.pop(pair.name, None)
         if found is None:
-            raise ModelError(f"the export has lost the adapter {pair.name!r}, so nothing was written: report this.")
+            raise ModelError(
+                f"the export has lost the adapter {pair.name!r}, so nothing was written: report this as a bug."
+            )
         apart = difference(pair, found)
         if not apart <= TOLERANCES[dtype]:
+            remedy = "report this as a bug" if dtype == torch.float32 else "add --dtype float32 (in Python dtype=...)"
             raise ModelError(
                 f"the export of {pair.name!r} differs from the source by {apart:.1e} of its norm, and "
-                f"{TOLERANCES[dtype]:g} is the most for {str(dtype).removeprefix('torch.')}, so nothing was written."
+                f"{TOLERANCES[dtype]:g} is the most for {str(dtype).removeprefix('torch.')}, so nothing was written: "
+                f"{remedy}."
             )
         largest = max(largest, apart)
     for name, pair in after.items():
@@ -240,7 +244,9 @@ def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Te
         ModelError: If they differ by more than the dtype explains.
     """
     if source.shape != export.shape:
-        raise ModelError("the export has outputs of another shape than the source, so nothing was written.")
+        raise ModelError(
+            "the export has outputs of another shape than the source, so nothing was written: report this as a bug."
+        )
     largest = float(source.abs().max())
     apart = float((source - export).abs().max())
     if not apart <= ROUNDING * TOLERANCES[dtype] * largest:

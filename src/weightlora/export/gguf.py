@@ -181,7 +181,10 @@ def _tensor_names(pairs: Sequence[Pair], architecture: str, config: Any) -> dict
     names = {pair.name: table.get_name(f"{pair.name}.weight", try_suffixes=(".weight",)) for pair in pairs}
     for name, found in names.items():
         if found is None:
-            raise ModelError(f"llama.cpp has no tensor for the module {name!r} of a {architecture} model.")
+            raise ModelError(
+                f"llama.cpp has no tensor for the module {name!r} of a {architecture} model: choose profile 'merged', "
+                "or train without this module."
+            )
     return {name: str(found) for name, found in names.items()}
 
 

@@ -52,7 +52,10 @@ def write_merged(
     try:
         merged: nn.Module = model.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"PEFT cannot merge this adapter into its base: {str(error).rstrip('.')}.") from error
+        reason = str(error).rstrip(".")
+        raise ModelError(
+            f"PEFT cannot merge this adapter into its base ({reason}): choose profile 'portable'."
+        ) from error
     kind = dtype or getattr(base.config(), "dtype", None) or torch.float32
     finite = {name for name, tensor in merged.state_dict().items() if tensor.isfinite().all()}
     merged.to(kind)
@@ -70,7 +73,9 @@ def write_merged(
     found = again.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
         if name not in wanted or name not in found or not torch.equal(found[name], wanted[name]):
-            raise ModelError(f"the merged model was saved with another {name!r}, so nothing was written.")
+            raise ModelError(
+                f"the merged model was saved with another {name!r}, so nothing was written: choose profile 'portable'."
+            )
     del merged, wanted, found
     if probed is None:
         return kind, None

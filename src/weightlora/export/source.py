@@ -137,7 +137,9 @@ def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Pla
     raw = read_json(directory / CONFIG)
     if not isinstance(raw, dict) or str(raw.get("peft_type", "")).upper() != "LORA":
         kind = raw.get("peft_type") if isinstance(raw, dict) else None
-        raise DataError(f"{directory} holds a PEFT adapter of type {kind!r}, and only LORA is exported.")
+        raise DataError(
+            f"{directory} holds a PEFT adapter of type {kind!r}, and only LORA is exported: give a LoRA adapter."
+        )
     unknown = sorted(raw.keys() - {field.name for field in fields(LoraConfig)})
     if lost := [name for name in unknown if raw[name]]:
         raise DataError(
@@ -186,7 +188,10 @@ def _config(directory: Path) -> LoraConfig:
             config: LoraConfig = LoraConfig.from_pretrained(str(directory))
             return config
     except Exception as error:  # PEFT raises whatever a wrong value runs into
-        raise DataError(f"{directory / CONFIG} is not a LoRA config that this PEFT reads ({error}).") from error
+        raise DataError(
+            f"{directory / CONFIG} is not a LoRA config that this PEFT reads ({error}): save the adapter anew, or "
+            "install the PEFT that wrote it."
+        ) from error
 
 
 def _pair(

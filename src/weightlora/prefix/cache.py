@@ -39,8 +39,8 @@ class PrefixCache:
         max_bytes: The most bytes that all processes store together. None means 90 % of the free disk.
         prefix_dropout: `"refuse"` raises an error if the frozen blocks have dropout. `"off"` trains without dropout in
             them, which is less regularization.
-        examples: Rows of input in an epoch, such as two for each pair of texts. If most rows of a whole epoch are new,
-            although one came before it, the cache warns and switches itself off.
+        examples: Rows of input in an epoch, such as two for each pair of texts. If most rows of a second or later
+            epoch are new, the cache warns and switches itself off. Without it, call `end_epoch()` in your loop.
         tokens: Number of training tokens, to check before training whether they fit.
 
     Attributes:
@@ -127,7 +127,10 @@ class PrefixCache:
         self._store = None
 
     def end_epoch(self) -> None:
-        """Switch the cache off if most rows of an epoch were new, although a whole epoch came before it."""
+        """Switch the cache off if most rows of a second or later epoch were new.
+
+        Call it at the end of each epoch in your own loop, unless you set `examples`.
+        """
         rows, found, before = self._met, self._found, self._epoch
         self._met, self._found, self._epoch = 0, 0, rows
         if self._store is None or self._idle or self._store.full or not 0 < rows <= before or 2 * found >= rows:

@@ -37,9 +37,7 @@ def check_chooses(job: Job, wishes: Wishes = DEFAULT) -> None:
     if method.modules_from is not None:
         raise ConfigError(f"--modules_from {method.modules_from} gives the modules: there is nothing to choose.")
     if job.selection is None:
-        raise ConfigError(
-            f"--method {method.method} makes no choice while it trains: leave it out, or give weightlora."
-        )
+        raise ConfigError(f"--method {method.method} makes no choice: leave it out, or give weightlora.")
     if job.recipe.training.resume_from_checkpoint is not None:
         raise ConfigError("--resume_from_checkpoint continues a training, and a selection keeps no checkpoints.")
     check_wishes(job.selection, wishes)

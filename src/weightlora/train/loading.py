@@ -130,7 +130,10 @@ def empty_model(work: Work, config: Any) -> nn.Module:
             model: nn.Module = auto.from_config(config)
             return model
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError, KeyError) as error:
-        raise ModelError(f"the config of the model makes no {work.auto_class}: {first_line(error)}.") from error
+        raise ModelError(
+            f"the config of the model makes no {work.auto_class} ({first_line(error)}): correct it, or choose another "
+            "model."
+        ) from error
 
 
 def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list[str]]:

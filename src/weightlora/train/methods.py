@@ -219,7 +219,7 @@ LORA_OPTIONS = frozenset(field.name for field in fields(LoraConfig) if field.ini
 """Fields of PEFT's `LoraConfig` that `method_options` may set. Fields that have an argument are left out."""
 
 CONFIG_OPTIONS = frozenset(field.name for field in fields(WeightLoraConfig)) - {"select_steps", "adapter_name"}
-"""Fields of `WeightLoraConfig` that `method_options` may set. With `keep_parameters`, set `keep` to `null`."""
+"""Fields of `WeightLoraConfig` that `method_options` may set."""
 
 STEPS, CHOICE = frozenset({"select_steps"}), frozenset({"keep", "select_steps"})
 

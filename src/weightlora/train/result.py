@@ -145,7 +145,7 @@ def parse_result(content: Any, place: str | os.PathLike[str]) -> Result:
         DataError: A field is missing, unknown or of the wrong type, or the format is not the current one.
     """
     if not isinstance(content, Mapping):
-        raise DataError(f"{place} is not a JSON object: a result has one field per line.")
+        raise DataError(f"{place} is not a JSON object, as a result is: repeat the run.")
     if content.get("format") != FORMAT:
         raise DataError(
             f"{place} has format {content.get('format')!r}, and this version reads format {FORMAT}: repeat the run."

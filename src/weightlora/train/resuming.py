@@ -108,7 +108,10 @@ def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bo
     if isinstance(model, PeftModel):
         _check_adapters(place, model)
     elif not any((place / name).is_file() for name in WHOLE):
-        raise StateError(f"{place} has no {SAFE_WEIGHTS_NAME}, so it is not of a run that trained the whole model.")
+        raise StateError(
+            f"{place} has no {SAFE_WEIGHTS_NAME}, so it is not of a run that trained the whole model: resume with the "
+            "method of the first run."
+        )
     return found
 
 
@@ -116,7 +119,10 @@ def _check_adapters(place: Path, model: PeftModel) -> None:
     """Raise a `StateError` unless the saved tensors of the adapter have the names and shapes of the model's."""
     path = place / SAFETENSORS_WEIGHTS_NAME
     if not path.is_file():
-        raise StateError(f"{place} has no {path.name}, so it is not of a run that trained adapters.")
+        raise StateError(
+            f"{place} has no {path.name}, so it is not of a run that trained adapters: resume with the method of the "
+            "first run."
+        )
     saved = saved_shapes(path)
     mine = {name: list(value.shape) for name, value in get_peft_model_state_dict(model).items()}
     if saved != mine:

@@ -99,5 +99,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
     try:
         n = count_adapters(setting)
     except (ValueError, TypeError, re.error) as error:
-        raise ConfigError(f"target_modules={targets!r} do not fit the model: {first_line(error)}.") from error
+        raise ConfigError(
+            f"target_modules={targets!r} do not fit the model ({first_line(error)}): name others, or leave it out."
+        ) from error
     return replace(setting, keep=WeightLoraConfig(keep=number_to_keep(arguments.keep)).number_to_keep(n))
