@@ -240,16 +240,16 @@ def gguf_reader(path: str | Path) -> Any:
     return GGUFReader(path)
 
 
-PARSED: dict[int, tuple[Any, Any]] = {}
+PARSED: dict[int, Any] = {}  # by the id of a part, which the reader keeps
 
 
 def parse_gguf_once(value: Any, types: list[Any]) -> Any:
     """What Transformers reads of a part of a file: there are 100,000, most of them words of the tokenizer."""
     from transformers.integrations.ggml import _gguf_parse_value
 
-    if id(value) not in PARSED:  # the value is kept, so that nothing else gets its id
-        PARSED[id(value)] = (value, _gguf_parse_value(value, types))
-    return PARSED[id(value)][1]
+    if id(value) not in PARSED:
+        PARSED[id(value)] = _gguf_parse_value(value, types)
+    return PARSED[id(value)]
 
 
 @contextmanager
