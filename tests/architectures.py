@@ -84,7 +84,7 @@ class Denoiser(nn.Module):
 
 
 def sentences() -> dict[str, Tensor]:
-    tokens = torch.randint(100, 40_000, (8, 16))
+    tokens = torch.randint(100, 40_000, (2, 8))
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": tokens.clone()}
 
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports huggingface_hub, which reads it once.
@@ -64,6 +65,15 @@ def pytest_collection_finish() -> None:
     training, which took longer than a short training itself."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The same of what the tests of a file leave, such as modules that were imported in one of them."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -60,7 +60,7 @@ def live(command, environment):
 
 
 def run(command):
-    """Run `-c code`, `-m module` (its `main`), or a script; returns the exit code."""
+    """Run `-c code`, `-m module`, or a script; returns the exit code."""
     try:
         if command[0] in ("-c", "-m"):
             sys.path.insert(0, "")  # as python does
@@ -68,7 +68,7 @@ def run(command):
             exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
         elif command[0] == "-m":
             sys.argv = command[1:]
-            importlib.import_module(command[1]).main()
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = command
             sys.path.insert(0, str(Path(command[0]).parent))
@@ -81,11 +81,12 @@ def run(command):
     return 0
 
 
-def answer(command, environment, streams, limit):
+def answer(command, environment, directory, streams, limit):
     """Run one command in a session of its own; returns its exit code, or None if it had not ended in time.
 
     `streams` are the files of its standard input, output and error.
     """
+    os.chdir(directory)
     keep = [os.dup(number) for number in range(3)]
     for number, path in enumerate(streams):
         file = os.open(path, os.O_RDWR | os.O_APPEND)

@@ -240,6 +240,18 @@ def gguf_reader(path: str | Path) -> Any:
     return GGUFReader(path)
 
 
+PARSED: dict[int, Any] = {}  # by the id of a part, which the reader keeps
+
+
+def parse_gguf_once(value: Any, types: list[Any]) -> Any:
+    """What Transformers reads of a part of a file: there are 100,000, most of them words of the tokenizer."""
+    from transformers.integrations.ggml import _gguf_parse_value
+
+    if id(value) not in PARSED:
+        PARSED[id(value)] = _gguf_parse_value(value, types)
+    return PARSED[id(value)]
+
+
 @contextmanager
 def gguf_is_read_once() -> Iterator[None]:
     """Transformers reads the file anew for the tokenizer, the config and the weights, and makes the table of tensor
@@ -248,6 +260,7 @@ def gguf_is_read_once() -> Iterator[None]:
 
     with (
         mock.patch("gguf.GGUFReader", gguf_reader),
+        mock.patch("transformers.modeling_gguf_pytorch_utils._gguf_parse_value", parse_gguf_once),
         mock.patch("gguf.get_tensor_name_map", cache(get_tensor_name_map)),
     ):
         yield

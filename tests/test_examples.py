@@ -1,9 +1,6 @@
 """The examples run, load without us, and are three lines away from plain LoRA."""
 
 import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -110,26 +107,15 @@ def test_without_the_three_lines_it_is_a_run_of_plain_lora(fork_server, place, t
 
 
 @pytest.mark.slow
-def test_on_two_processes_the_loop_of_accelerate_learns_to_its_last_step(place, tmp_path):
+def test_on_two_processes_the_loop_of_accelerate_learns_to_its_last_step(fork_server, place, tmp_path):
     """A schedule that `prepare` got moves on once for each process."""
     text = (EXAMPLES[0].parent / "accelerate_loop.py").read_text()
     said = 'print(f"rate {schedule.get_last_lr()[0]} {model.training}\\n", end="")'  # in one write
     script = tmp_path / "loop.py"
     script.write_text(text.replace("            schedule.step()", f"            {said}\n            schedule.step()"))
     model, data = files("accelerate_loop", place)
-    command = [
-        sys.executable,
-        "-m",
-        *TORCHRUN,
-        "--nproc_per_node=2",
-        str(script),
-        str(model),
-        str(data),
-        str(tmp_path / "out"),
-        str(STEPS),
-    ]
-    settings = {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(place / "cache")}
-    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
+    arguments = [str(script), str(model), str(data), str(tmp_path / "out"), str(STEPS)]
+    done = fork_server.run("-m", *TORCHRUN, "--nproc_per_node=2", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     rates = [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("rate")]
     assert len(rates) >= 2 * STEPS and rates[-1] > 0 and "False" not in done.stdout

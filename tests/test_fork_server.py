@@ -35,6 +35,13 @@ def test_a_script_has_its_streams_arguments_and_neighbours(tmp_path):
     assert done.stderr.startswith("error\nTraceback") and "ZeroDivisionError" in done.stderr
 
 
+def test_a_module_is_main_and_is_found_where_the_call_is_made(tmp_path, monkeypatch):
+    (tmp_path / "module.py").write_text("import sys\nprint(__name__, sys.argv[1:])\nsys.exit(5)\n")
+    monkeypatch.chdir(tmp_path)
+    done = fork_server().run("-m", "module", "a")
+    assert (done.stdout, done.returncode) == ("__main__ ['a']\n", 5)
+
+
 def test_each_has_the_environment_of_its_call_and_leaves_nothing_to_the_next(monkeypatch):
     code = "import os, random; print(os.environ.get('MINE'), hasattr(random, 'spoiled')); random.spoiled = 1"
     monkeypatch.setenv("MINE", "yes")

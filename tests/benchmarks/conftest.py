@@ -1,14 +1,25 @@
 """Experiments of two small tasks, and results as if they had run."""
 
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from recipes import caches as caches  # for every test of this directory
 from recipes import save_model, write_glue
 from stored import VERSIONS, result
 
+from weightlora.train import demo
 from weightlora.train.result import HELD_OUT_LOSS, write_result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reviews_are_read_once() -> Iterator[None]:
+    """They are in one file of 35 MB, which most workloads read."""
+    with mock.patch.object(demo, "_read_reviews", cache(demo._read_reviews)):
+        yield
 
 
 @pytest.fixture

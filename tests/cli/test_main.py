@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import fork_server
 from rich.console import Console
 from rich.progress import Progress
 
@@ -147,8 +148,18 @@ def test_no_command_prints_what_bitsandbytes_could_not_load(tmp_path):
     assert done.stderr.startswith("weightlora train: ") and done.stderr.count("\n") == 1, done.stderr
 
 
+LEFT = """
+import os, sys
+reading, writing = os.pipe()
+os.close(reading)  # as `| head` does
+os.dup2(writing, 1)
+from weightlora.cli import main
+code = main(["completion", "bash"])
+sys.stdout.flush()  # as at the end of a process
+sys.exit(code)
+"""
+
+
 def test_a_reader_that_leaves_is_no_error():
-    command = [sys.executable, "-m", "weightlora", "completion", "bash"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()  # as `| head` does
-    assert (process.communicate()[1], process.returncode) == (b"", 141)
+    done = fork_server().run("-c", LEFT)
+    assert (done.stderr, done.returncode) == ("", 141)

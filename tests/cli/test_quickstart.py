@@ -3,7 +3,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
@@ -96,23 +95,26 @@ def test_it_chooses_before_the_first_step_unless_steps_are_given(tmp_path: Path)
 
 @pytest.fixture
 def little_data(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
-    """96 short sentences of the real data to train on, and 32 to test on; returns the batches that were collated."""
+    """96 short sentences of the real data to train on and 32 to test on, 8 in a batch; returns what was collated."""
     seen: list[list[list[int]]] = []
-    whole = demo.reviews_work
+    reviews, whole = demo.load_reviews, demo.reviews_work
+
+    def short(name: str) -> dict[str, list[dict]]:
+        numbers, splits = {"train": 96, "test": 32}, reviews(name)
+        rows = {split: [row for row in splits[split] if len(row["text"].split()) <= 6] for split in numbers}
+        return {split: rows[split][:number] for split, number in numbers.items()}
 
     def little(*arguments: object) -> Work:
         work = whole(*arguments)
-
-        def short(rows: Dataset, count: int) -> Dataset:
-            return rows.select([i for i, ids in enumerate(rows["input_ids"]) if len(ids) <= 12][:count])
 
         def collate(rows: list[dict]) -> dict:
             seen.append([row["input_ids"] for row in rows])
             return work.collate(rows)
 
-        evaluation = {"test": short(work.evaluation["test"], 32)}
-        return replace(work, train=short(work.train, 96), evaluation=evaluation, collate=collate)
+        return replace(work, collate=collate)
 
+    monkeypatch.setattr(quickstart, "BATCH_SIZE", 8)
+    monkeypatch.setattr(demo, "load_reviews", short)
     monkeypatch.setattr(demo, "reviews_work", little)
     return seen
 

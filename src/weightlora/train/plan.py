@@ -1,5 +1,6 @@
 """Plan a run before the model loads: data, adapters, budget, steps, parameters, optimizer memory."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from .. import WeightLoraConfig
 from ..adapters import find_adapters
 from ..errors import ConfigError, WeightLoraError
-from ..measure import optimizer_state_bytes
+from ..tensors import tensors_in
 from ..wording import first_line
 from .arguments import Recipe
 from .checks import check_recipe
@@ -208,15 +209,18 @@ def _filling(model: nn.Module, trainable: list[nn.Parameter], config: WeightLora
 
 
 def _bytes(parameters: list[nn.Parameter], recipe: Recipe) -> int | None:
-    """The size of the optimizer's state, from one step of the real optimizer on tensors without data."""
+    """The size of the optimizer's state, from a step of the real optimizer on one empty tensor of each shape."""
+    alike = Counter((parameter.shape, parameter.dtype) for parameter in parameters)
     try:
         make, settings = Trainer.get_optimizer_cls_and_kwargs(recipe.training)
         settings = {name: value for name, value in settings.items() if name != "fused"}
-        twins = [nn.Parameter(torch.empty_like(parameter, device="meta")) for parameter in parameters]
+        twins = [nn.Parameter(torch.empty(shape, dtype=dtype, device="meta")) for shape, dtype in alike]
         for twin in twins:
             twin.grad = torch.empty_like(twin)
         optimizer = make(twins, **settings)
         optimizer.step()
     except (RuntimeError, ValueError, NotImplementedError, ImportError, AttributeError):
         return None  # 8-bit optimizers need their kernels
-    return optimizer_state_bytes(optimizer)
+    states = [optimizer.state[twin] for twin in twins]
+    numbers = alike.values()
+    return sum(n * tensor.nbytes for n, state in zip(numbers, states, strict=True) for tensor in tensors_in(state))

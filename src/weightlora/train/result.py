@@ -105,6 +105,9 @@ class Result:
         return self.metrics[self.split][self.metric]
 
 
+HINTS = get_type_hints(Result)
+
+
 def write_result(path: str | os.PathLike[str], result: Result) -> Path:
     """Write a result whole or not at all, one field per line.
 
@@ -150,15 +153,14 @@ def parse_result(content: Any, place: str | os.PathLike[str]) -> Result:
         raise DataError(
             f"{place} has format {content.get('format')!r}, and this version reads format {FORMAT}: repeat the run."
         )
-    hints = get_type_hints(Result)
     known = {field.name for field in fields(Result)}
     if unknown := sorted(content.keys() - known):
         raise DataError(f"{place} has the field {unknown[0]!r}, which a result does not have: delete it.")
     if missing := sorted(known - {"evidence", "classes"} - content.keys()):
         raise DataError(f"{place} has no field {missing[0]!r}: repeat the run.")
     for name, value in content.items():
-        if not fits(value, hints[name]):
-            raise DataError(f"{place} has {name}={value!r}, which must be {_describe(hints[name])}: repeat the run.")
+        if not fits(value, HINTS[name]):
+            raise DataError(f"{place} has {name}={value!r}, which must be {_describe(HINTS[name])}: repeat the run.")
     result = Result(**content)
     _check_metrics(result, place)
     return result

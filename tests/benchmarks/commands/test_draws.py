@@ -8,8 +8,13 @@ from benchmarks.__main__ import main
 
 @pytest.mark.slow
 def test_the_sets_are_stored_and_their_overlap_is_printed(tmp_path, capsys):
-    path = tmp_path / "draws.json"
+    path, task = tmp_path / "draws.json", tmp_path / "rotten-tomatoes-all"
+    task.mkdir()
+    (task / "task.json").write_text(json.dumps({"max_length": 16, "train_examples": 32, "test_examples": 2}))
+    (task / "lora.json").write_text("{}")
     options = [
+        "--root",
+        str(tmp_path),
         "--tasks",
         "rotten-tomatoes-all",
         "--seeds",

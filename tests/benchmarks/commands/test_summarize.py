@@ -1,9 +1,11 @@
 """`python -m benchmarks summarize`: the tables are printed, and written with the pictures where they belong."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
+from benchmarks import summary
 from benchmarks.__main__ import main
 from benchmarks.experiments import plan
 from benchmarks.pages import side
@@ -25,8 +27,8 @@ def test_the_summary_is_printed_as_json(root, finish, capsys):
     for run in plan(root, None, None, None):
         finish(run)
     assert main(["summarize", "--root", str(root), "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
-    assert list(summary["tasks"]) == ["a", "b"] and summary["tasks"]["a"]["k5"]["seeds"] == 2
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["tasks"]) == ["a", "b"] and found["tasks"]["a"]["k5"]["seeds"] == 2
     assert not (root / "summary.md").exists()
 
 
@@ -47,13 +49,15 @@ def test_files_are_of_all_tasks_and_what_is_printed_of_those_asked_for(root, tmp
 def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for draw in ("draw_headroom", "draw_lines"):  # only the text is compared
         monkeypatch.setattr(side, draw, lambda *_: None)
-    main = load_results(QUALITY)[0]
+    load = cache(load_results)
+    monkeypatch.setattr(summary, "load_results", load)
+    main = load(QUALITY)[0]
     for root in (QUALITY, *side_comparisons_in(QUALITY)):
         page = DOCS / ("" if root == QUALITY else root.name) / "summary.md"
         text = render_markdown(*read_summary(root, main=main)[1:])
         assert page.read_text(encoding="utf-8") == text, "run: make bench-quality"
     for root in side_comparisons_in(QUALITY):
-        side._write_page(root.name, load_results(root)[0], main, tmp_path / root.name)
+        side._write_page(root.name, load(root)[0], main, tmp_path / root.name)
     written = {page.relative_to(tmp_path) for page in tmp_path.glob("*/*.md")}
     assert {page.parent.name for page in written} == {"frontier", "headroom", "ranks", "rates", "sizes", "tuned"}
     for page in written:

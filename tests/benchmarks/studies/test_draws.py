@@ -1,6 +1,7 @@
 """The study of draws: which A the probes have, and how much the chosen sets overlap."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.experiments import resolve
@@ -8,6 +9,12 @@ from benchmarks.studies import draws
 from benchmarks.studies.draws import Draws, study_draws
 
 from weightlora.errors import ConfigError
+
+
+def experiment() -> dict[str, Any]:
+    """LoRA on all modules of MiniLM, with few and short texts."""
+    few = {"train_examples": 16, "test_examples": 2, "max_length": 8}
+    return {**resolve(Path("benchmarks/quality"), "rotten-tomatoes-all", "lora"), **few}
 
 
 def test_the_overlap_is_the_mean_over_pairs_of_seeds():
@@ -31,8 +38,7 @@ def test_a_is_shared_by_all_seeds_or_drawn_for_each_and_all_rows_count(tmp_path,
 
     monkeypatch.setattr(draws, "_draw_", noted)
     monkeypatch.setattr(draws, "gather", watched)
-    experiment = resolve(Path("benchmarks/quality"), "rotten-tomatoes-all", "lora")
-    found = study_draws(experiment, [1, 2], [1, 32], [4], [2], str(tmp_path))
+    found = study_draws(experiment(), [1, 2], [1, 32], [4], [2], str(tmp_path))
     assert [(one.shared, one.rows) for one in found] == [(True, 1), (False, 1), (False, 32)]
     assert all(len(chosen) == 6 for one in found for chosen in one.chosen)
     first, second = seen[:3], seen[3:]
@@ -51,8 +57,7 @@ def test_one_seed_is_refused():
 
 @pytest.mark.slow
 def test_every_batch_size_is_probed_with_every_number_of_batches(tmp_path):
-    experiment = resolve(Path("benchmarks/quality"), "rotten-tomatoes-all", "lora")
-    found = study_draws(experiment, [1, 2], [8], [1, 4], [1, 2], str(tmp_path), shared=False)
+    found = study_draws(experiment(), [1, 2], [8], [1, 4], [1, 2], str(tmp_path), shared=False)
     assert [(one.shared, one.batch_size, one.batches) for one in found] == [
         (False, 1, 1), (False, 1, 2), (False, 4, 1), (False, 4, 2)
     ]  # fmt: skip

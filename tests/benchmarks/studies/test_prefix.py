@@ -1,10 +1,15 @@
 """The study on a tiny BERT: the same losses, the bytes of all tokens, and a run that goes on after SIGKILL."""
 
+import pickle
+from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
+from benchmarks.studies import prefix
 from benchmarks.studies.prefix import Task, kill_and_go_on, measure_epochs, ratios, render_prefix_markdown
 from prefixes import examples, upper_bert
+from processes import fork_server
 
 
 def tiny(dropout: float = 0.1) -> Task:
@@ -41,8 +46,23 @@ def test_ratios_are_those_of_the_same_epoch_and_the_table_has_their_median():
     assert "5.6 MB for 1,234 tokens" in text and "read 6 steps of its first epoch, computed the other 4" in text
 
 
+class Process:
+    """The part of `multiprocessing.Process` that the study uses, in a fork of a process that has made the imports."""
+
+    def __init__(self, target: Callable, args: tuple) -> None:
+        self.work = pickle.dumps((target, args)).hex()
+
+    def start(self) -> None:
+        code = "import pickle, sys; target, args = pickle.loads(bytes.fromhex(sys.stdin.read())); target(*args)"
+        self.exitcode = fork_server().run("-c", code, input=self.work).returncode
+
+    def join(self) -> None:
+        """It has ended."""
+
+
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_its_cache(tmp_path):
+def test_a_killed_run_goes_on_with_its_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(prefix.multiprocessing, "get_context", lambda method: SimpleNamespace(Process=Process))
     found = kill_and_go_on(partial(tiny), 2, 2, tmp_path)
     assert found["exit_code"] == -9 and found["first_epoch_after"] == {"fills": 1, "reads": 2}
     assert found["bytes_found"] > 0 and found["largest_loss_difference"] < 1e-5

@@ -39,11 +39,12 @@ def test_reviews_are_classified_by_a_head(job):
 
 
 def test_the_regression_reports_error_and_correlations(job):
-    work = job("vader-tweets", train_examples=6).work
+    made = job("vader-tweets", train_examples=6)
+    work = made.work
     found = work.metrics["test"](EvalPrediction(np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 2.0])))
     assert found["held_out_loss"] == pytest.approx((0 + 1 + 4) / 3)
     assert found["spearman"] == pytest.approx(0.5)
     assert found["pearson"] == pytest.approx(0.327327, rel=1e-5)
     batch = work.collate([work.train[i] for i in range(6)])
-    model = AutoModelForSequenceClassification.from_pretrained(job("vader-tweets").recipe.model.model, num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(made.recipe.model.model, num_labels=1)
     assert batch["labels"].dtype == torch.float32 and model(**batch).logits.shape == (6, 1)
