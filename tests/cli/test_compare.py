@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import FORKING
 
 from weightlora.cli import main
-from weightlora.compare import runner
 
 FAST = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--max_length", "16", "--rank", "2", "--use_cpu"]
 
@@ -21,11 +19,9 @@ def films(place):
 
 
 @pytest.mark.slow
-def test_a_comparison_in_processes_of_its_own(place, films, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(runner, "subprocess", FORKING)
+def test_a_comparison_in_processes_of_its_own(place, films, tmp_path, capsys):
     out = tmp_path / "out"
     shared = ["--methods", "lora,random", "--seeds", "1", "--learning_rates", "1e-3", "--output_dir", str(out)]
-    shared += ["--jobs", "1"]
     assert main(["compare", *films, *shared, "--json"]) == 0
     printed, said = capsys.readouterr()
     summary = json.loads(printed)
