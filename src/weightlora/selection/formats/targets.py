@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 
-from ...layout import layer_and_type
+from ...layout import layers_and_types
 from .wording import alternatives, how_many
 
 __all__ = [
@@ -108,7 +108,7 @@ def short_form(selection: Any) -> tuple[list[str], list[int]] | None:
     the two would match other modules that could be chosen.
     """
     names = selection.target_modules
-    split = [layer_and_type(name) for name in names]
+    split = layers_and_types(names)
     if len(names) < 4 or not selection.unambiguous or any(layer is None for layer, _, _ in split):
         return None
     types = list(dict.fromkeys(".".join(after) for _, _, after in split))
