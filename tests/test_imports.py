@@ -35,9 +35,9 @@ LAYERS = (
     {"rules", "engines", "recompute", "prefix", "fresh"},
     {"gradients", "stacks"},
     {"adapters", "budget", "measure"},
-    {"optimizers", "guard"},
+    {"optimizers", "guard", "layout"},
     {"extras", "files", "layers", "loaders", "mlx_names", "restoring", "tensors", "values", "wording"},
-    {"errors", "layout"},
+    {"errors"},
 )
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 # Measuring is no part of the method.

@@ -28,6 +28,14 @@ def test_modules_outside_layers_have_rows_and_a_column_of_their_own():
     assert grid == (["model.embed", "q", "lm_head", "q"], ["0", "1", "-"], [(0, 2), (1, 0), (1, 1), (2, 2), (3, 2)])
 
 
+def test_the_place_of_a_model_in_a_container_is_no_layer():
+    """As in a SentenceTransformer, which may have a linear layer behind the model."""
+    names = ["0.model.layer.0.q", "0.model.layer.1.q"]
+    assert lay_out(names) == (["q"], ["0", "1"], [(0, 0), (0, 1)])
+    both = lay_out([*names, "2.linear"])
+    assert both == (["0.model.layer.*.q", "linear"], ["0", "1", "2"], [(0, 0), (0, 1), (1, 2)])
+
+
 @pytest.mark.parametrize(
     "names", [BERT, LLAMA, ["h.0.a.b", "h.a.0.b", "h.a.b"], ["l.0.e.0.w", "l.0.e.1.w", "l.1.e.0.w"]]
 )

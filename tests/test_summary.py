@@ -74,6 +74,11 @@ def test_names_are_grouped_by_kind_and_layer():
     assert by_kind(["0", "2"], ["0", "1", "2"]) == "layers 0, 2", "of an nn.Sequential"
 
 
+def test_a_module_outside_the_layers_with_the_name_of_one_in_them_is_listed():
+    names = ["blocks.0.fc", "blocks.1.fc", "fc"]
+    assert by_kind(names, names) == "fc in layers 0-1; fc"
+
+
 def test_a_short_name_fits_only_one_of_the_modules():
     names = ["h.1.attn.dense", "h.1.mlp.dense"]
     assert by_kind(names[1:], names) == "mlp.dense in layer 1"

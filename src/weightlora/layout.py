@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .layers import blocks_of
+
 
 class Grid(NamedTuple):
     """Where each adapter is drawn.
@@ -19,12 +21,12 @@ class Grid(NamedTuple):
 
 
 def lay_out(names: Sequence[str]) -> Grid:
-    """A place for each dotted module name: the layer is its first integer, the type all the rest.
+    """A place for each dotted module name: the layer is the number of its block, the type all the rest.
 
     Leading parts that the types of all layers share are left out of the labels; two stacks (an encoder and a decoder)
     keep rows of their own. A module without an integer gets a row of its own, in the column `"-"`.
     """
-    split = [layer_and_type(name) for name in names]
+    split = layers_and_types(names)
     types = list(dict.fromkeys((layer is None, before, after) for layer, before, after in split))
     shared = _shared_parts([before + after for outside, before, after in types if not outside])
     layers = sorted({layer for layer, _, _ in split if layer is not None})
@@ -36,13 +38,16 @@ def lay_out(names: Sequence[str]) -> Grid:
     return Grid([".".join(a) if outside else _label(b, a, shared) for outside, b, a in types], columns, cells)
 
 
-def layer_and_type(name: str) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
-    """`"h.3.attn.q"` as (3, ("h",), ("attn", "q")); without an integer everything is behind it."""
-    parts = tuple(name.split("."))
-    for place, part in enumerate(parts):
-        if part.isdecimal():
-            return int(part), parts[:place], parts[place + 1 :]
-    return None, (), parts
+def layers_and_types(names: Sequence[str]) -> list[tuple[int | None, tuple[str, ...], tuple[str, ...]]]:
+    """`"h.3.attn.q"` as (3, ("h",), ("attn", "q")); without a block everything is behind it.
+
+    The blocks are those of `blocks_of`: in `"0.h.3.attn.q"`, 3 is the layer if 0 is the place in a container.
+    """
+    found: list[tuple[int | None, tuple[str, ...], tuple[str, ...]]] = []
+    for name, block in zip(names, blocks_of(names), strict=True):
+        parts, place = tuple(name.split(".")), block.count(".")
+        found.append((int(parts[place]), parts[:place], parts[place + 1 :]) if block else (None, (), parts))
+    return found
 
 
 def _shared_parts(types: Sequence[tuple[str, ...]]) -> int:

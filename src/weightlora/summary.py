@@ -133,13 +133,13 @@ def by_kind(names: Sequence[str], among: Sequence[str]) -> str:
         among: All modules that they were chosen from. A short name fits no other one of them.
     """
     grid, chosen = lay_out(among), set(names)
-    layers: dict[str, list[str]] = {}
+    layers: dict[int, list[str]] = {}  # by row: a module outside the layers may have the label of one in them
     for name, (row, column) in zip(among, grid.cells, strict=True):
         if name in chosen:
-            layers.setdefault(grid.rows[row], []).append(grid.columns[column])
+            layers.setdefault(row, []).append(grid.columns[column])
+    kinds = ((grid.rows[row], found) for row, found in layers.items())
     return "; ".join(
-        kind if found == ["-"] else f"{kind} in {_ranges(found)}" if kind else _ranges(found)
-        for kind, found in layers.items()
+        kind if found == ["-"] else f"{kind} in {_ranges(found)}" if kind else _ranges(found) for kind, found in kinds
     )
 
 

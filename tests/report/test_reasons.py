@@ -81,6 +81,16 @@ def test_a_module_that_left_with_its_group():
     assert reasons(grouped, [])[0] == "Dropped with its group: place 1 of 4 by score, and whole groups were compared."
 
 
+def test_over_several_seeds_the_place_by_the_mean_score_is_not_the_reason():
+    """The scores are means over the seeds. The places, which decide, are found at each seed."""
+    several = replace(selection(BOUNDED), seeds={})
+    assert reasons(several, [])[:2] == [
+        "Dropped: place 1 of 4 by score. The mean place over the seeds decided, within the budget.",
+        "Kept: place 2 of 4 by score. The mean place over the seeds decided, within the budget.",
+    ]
+    assert reasons(replace(several, rank_rule="proportional"), [])[1] == "Kept: place 2 of 4 by score."
+
+
 def test_rounds_and_a_choice_that_is_not_made():
     rounds = [Decision(3, frozenset({"layers.0.q", "layers.1.q", "layers.2.q"})), Decision(5, frozenset())]
     assert reasons(selection(BOUNDED), rounds)[3] == "Dropped at step 3, before the last round."

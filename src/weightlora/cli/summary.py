@@ -7,7 +7,7 @@ from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
-from ..layout import layer_and_type
+from ..layout import layers_and_types
 from ..train.result import Result
 
 ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -37,7 +37,7 @@ def show(console: Console, result: Result, output_dir: str) -> None:
     console.print()
     console.print(_table(figures["columns"]))
     console.print("Step time: forward and backward on one batch, in turns, relative to all adapters.", style="dim")
-    layers = [layer for name in result.kept or () if (layer := layer_and_type(name)[0]) is not None]
+    layers = [layer for layer, _, _ in layers_and_types(result.kept or ()) if layer is not None]
     if layers:
         console.print(
             f"The backward pass runs down to the lowest kept adapter, in layer {min(layers)}: the higher it lies, the "

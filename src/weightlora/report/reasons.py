@@ -56,11 +56,15 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
     places = places_by_score([module.score for module in selection.modules], selection.config)
     bounded, bound = stopped_by_bound(selection, decisions), _bound(selection)
     n, kept = len(selection.modules), len(selection.kept)
+    by_place = selection.seeds is not None and selection.rank_rule is None and selection.grouping is None
     found = []
     for module, place, stopped in zip(selection.modules, places, bounded, strict=True):
         rank = "" if place is None else f"place {place} of {n} by score"
         left = next((d for d in decisions[:-1] if module.name not in d.kept), None)
-        if module.kept:
+        if by_place:
+            verb = "Kept" if module.kept else "Dropped"
+            found.append(f"{verb}: {rank}. The mean place over the seeds decided, within the budget.")
+        elif module.kept:
             found.append(f"Kept: {rank}." if rank else "Kept.")
         elif stopped and _is_measured(selection):
             found.append(

@@ -19,6 +19,12 @@ def test_one_rank_and_scaling_for_all():
     assert one_for_all(rslora, "it").notes == ()
 
 
+def test_an_alpha_stays_whole_where_the_scaling_has_no_end():
+    """With rsLoRA, rank 8 and alpha 8 scale by the root of 8."""
+    alpha = one_for_all(chosen(lora_llama(r=8, lora_alpha=8, use_rslora=True), 14), "it").alpha
+    assert whole_numbers("it", alpha) == (8, {}, None)
+
+
 def test_whole_alphas():
     assert whole_numbers("it", 8.0, {"a": 4}) == (8, {"a": 4}, None)
     alpha, pattern, note = whole_numbers("it", 0.3, {"a": 4.6})

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 
-from ...layout import layer_and_type
+from ...layout import layers_and_types
 from .wording import alternatives, how_many
 
 __all__ = [
@@ -64,7 +64,8 @@ def one_for_all(selection: Any, tool: str, rslora: bool = True) -> One:
         tool: Its name.
         rslora: Whether the tool knows rsLoRA. Else alpha is the one that gives the same scaling without it.
     """
-    rank, scalings = selection.rank, [float(f"{scaling:.12g}") for scaling in selection.scalings.values()]
+    rank, exact = selection.rank, list(selection.scalings.values())
+    scalings = [float(f"{scaling:.12g}") for scaling in exact]
     scaling = Counter(scalings).most_common(1)[0][0]
     root = math.sqrt(rank) if rslora and selection.use_rslora else rank
     notes = []
@@ -74,7 +75,8 @@ def one_for_all(selection: Any, tool: str, rslora: bool = True) -> One:
     if len(set(scalings)) > 1:
         found = how_many(scalings)
         notes.append(f"{tool} has one scaling for all modules, and the choice has {found}: this is the most frequent.")
-    return One(rank, scaling, float(f"{scaling * root:.12g}"), tuple(notes))
+    alpha = exact[scalings.index(scaling)] * root  # the rounded scaling times a root would be no whole number
+    return One(rank, scaling, float(f"{alpha:.12g}"), tuple(notes))
 
 
 class Whole(NamedTuple):
@@ -106,7 +108,7 @@ def short_form(selection: Any) -> tuple[list[str], list[int]] | None:
     the two would match other modules that could be chosen.
     """
     names = selection.target_modules
-    split = [layer_and_type(name) for name in names]
+    split = layers_and_types(names)
     if len(names) < 4 or not selection.unambiguous or any(layer is None for layer, _, _ in split):
         return None
     types = list(dict.fromkeys(".".join(after) for _, _, after in split))
