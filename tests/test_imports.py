@@ -36,8 +36,8 @@ LAYERS = (
     {"gradients", "stacks"},
     {"adapters", "budget", "measure"},
     {"optimizers", "guard"},
-    {"extras", "files", "layers", "loaders", "mlx_names", "restoring", "tensors", "values", "wording"},
-    {"errors", "layout"},
+    {"extras", "files", "layers", "loaders", "mlx_names", "tensors", "values", "wording"},
+    {"errors", "layout", "restoring"},
 )
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 # Measuring is no part of the method.
