@@ -36,8 +36,8 @@ LAYERS = (
     {"gradients", "stacks"},
     {"adapters", "budget", "measure"},
     {"optimizers", "guard", "layout"},
-    {"extras", "files", "layers", "loaders", "mlx_names", "restoring", "tensors", "values", "wording"},
-    {"errors"},
+    {"extras", "files", "layers", "loaders", "mlx_names", "tensors", "values", "wording"},
+    {"errors", "restoring"},
 )
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 # Measuring is no part of the method.

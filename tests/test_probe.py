@@ -55,6 +55,22 @@ def test_the_choice_is_by_the_gradients_of_the_fresh_adapters_over_draws_of_a():
     assert decision["kept"] == selector.kept
 
 
+def test_hooks_that_clip_gradients_clip_those_of_the_training():
+    scores = []
+    for clips in (False, True):
+        model = lora_bert()
+        for _ in range(2):
+            model(**batch(0)).loss.backward()
+        largest = max(p.grad.abs().max() for p in model.parameters() if p.grad is not None)
+        for parameter in model.parameters():
+            if clips and parameter.requires_grad:
+                parameter.register_hook(lambda grad, most=float(largest): grad.clamp(-most, most))
+        selector = selector_for(model)
+        selector.probe([batch(0), batch(0)])
+        scores.append(selector.scores)
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
 def test_gradients_of_a_trial_step_are_no_evidence():
     scores = []
     for scale in (0.0, 1e9):

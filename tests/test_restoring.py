@@ -90,3 +90,22 @@ def test_random_numbers_come_as_if_none_had_been_drawn():
     with same_random_numbers(nn.Linear(2, 2)):
         inside = drawn()
     assert drawn() == inside
+
+
+@pytest.mark.parametrize(
+    ("generator", "draw"),
+    [
+        (random.Random(1), lambda one: one.random()),
+        (np.random.RandomState(1), lambda one: one.random()),
+        (np.random.default_rng(1), lambda one: one.random()),
+        (torch.Generator().manual_seed(1), lambda one: torch.rand(1, generator=one).item()),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_generator_of_a_module_draws_as_if_nothing_had_been_drawn(generator, draw):
+    """Of its own noise or dropout, for example."""
+    model = nn.Linear(2, 2)
+    model.generator = generator
+    with same_fields(model.modules()):
+        inside = [draw(generator) for _ in range(3)]
+    assert [draw(generator) for _ in range(3)] == inside

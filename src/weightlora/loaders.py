@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler
+
+from .restoring import GENERATORS, states_of_generator
 
 __all__ = ["same_batches"]
 
@@ -22,7 +23,6 @@ PARTS = (
 
 FEW = 100
 
-GENERATORS = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
 NUMBERS = (int, float, bool)
 
 STREAMS = (DataLoader, IterableDataset)
@@ -88,22 +88,12 @@ def _states(part: Any) -> Iterator[Callable[[], object]]:
         elif torch.is_tensor(value) and value.numel() == 1:
             yield partial(value.data.copy_, value.detach().clone())
         elif isinstance(value, GENERATORS):
-            yield from _state_of_generator(value)
+            yield from states_of_generator(value)
 
 
 def _numbers(values: dict[Any, Any]) -> dict[Any, Any]:
     """The entries that are numbers, switches or None."""
     return {name: value for name, value in values.items() if value is None or type(value) in NUMBERS}
-
-
-def _state_of_generator(one: Any) -> Iterator[Callable[[], object]]:
-    if isinstance(one, random.Random):
-        with contextlib.suppress(NotImplementedError):  # numbers of the system have no state
-            yield partial(one.setstate, one.getstate())
-    elif isinstance(one, np.random.Generator):
-        yield partial(setattr, one.bit_generator, "state", one.bit_generator.state)
-    else:
-        yield partial(one.set_state, one.get_state())
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:

@@ -69,6 +69,8 @@ def gather(
             "each optimizer step."
         )
     check_fresh(adapters)
+    # Hooks of the user's own, which clip for example, get the gradients that they get in training.
+    scale = 1.0 if any(p._backward_hooks for a in adapters for p in a.parameters) else SCALE
     done, remedy = 0, "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"
     with undisturbed(model, loss) as loss_of, same_batches(batches):
         # A compiled model would be compiled for adapters that are about to leave it, and hide modules from the rule.
@@ -76,12 +78,12 @@ def gather(
             for done, batch in enumerate(_in_step(batches, number, engine.average), start=1):
                 where = f"batch {done} of the probe"
                 with together(where):
-                    found = check_loss(loss_of(batch), where, remedy) * SCALE
+                    found = check_loss(loss_of(batch), where, remedy) * scale
                 engine.backward(found)
                 del found  # or it outlives the batch
             if not done:
                 raise DataError("the probe got no batch, so there is nothing to choose by: give it at least one.")
-        taken = rule.take(SCALE * done)
+        taken = rule.take(scale * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
     if done < number:

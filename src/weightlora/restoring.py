@@ -12,13 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["refill", "same_buffers", "same_fields", "same_modes", "same_random_numbers"]
+__all__ = [
+    "GENERATORS",
+    "refill",
+    "same_buffers",
+    "same_fields",
+    "same_modes",
+    "same_random_numbers",
+    "states_of_generator",
+]
 
 OF_TORCH = vars(nn.Module()).keys()
 """Attributes that every module has: its parameters, hooks and so on."""
 
 CONTAINERS = (dict, defaultdict, OrderedDict, list, deque)
 """Of these, the content comes back."""
+
+GENERATORS = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
 
 HELD_BY_TORCH = {name for name in OF_TORCH - {"_parameters", "_buffers"} if "state_dict" not in name}
 """Where these are dictionaries, they hold the parts of a module and the hooks of its passes."""
@@ -60,10 +70,11 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
 def same_fields(owners: Iterable[Any]) -> Iterator[None]:
     """Afterwards objects have the attributes that they had, and no others; modules their parts and hooks, too.
 
-    Such as the state of a recurrence, the losses and metrics that Trainers gather, BigBird's attention, which a short
-    batch replaces by another one, or the hooks by which Transformers captures hidden states, with its note that they
-    are there. Parameters, which engines exchange, torch's other attributes, and hooks of `state_dict()`, which FSDP2
-    adds once, in its first pass, are left alone. A backward pass has to be over: tensors are restored in place.
+    Such as the state of a recurrence, a generator of random numbers, the losses and metrics that Trainers gather,
+    BigBird's attention, which a short batch replaces by another one, or the hooks by which Transformers captures
+    hidden states, with its note that they are there. Parameters, which engines exchange, torch's other attributes, and
+    hooks of `state_dict()`, which FSDP2 adds once, in its first pass, are left alone. A backward pass has to be over:
+    tensors are restored in place.
     """
     before = [bring_back for owner in owners for bring_back in _fields_of(owner)]
     try:
@@ -83,7 +94,20 @@ def _fields_of(owner: Any) -> Iterator[Callable[[], object]]:
     for value in own.values():
         if torch.is_tensor(value) and _is_state(value) and not value.requires_grad:
             yield partial(_reset, value, value.clone())
+        elif isinstance(value, GENERATORS):
+            yield from states_of_generator(value)
     yield partial(_put_back, vars(owner), own)
+
+
+def states_of_generator(one: Any) -> Iterator[Callable[[], object]]:
+    """What brings a generator of random numbers back to its present state."""
+    if isinstance(one, random.Random):
+        with contextlib.suppress(NotImplementedError):  # numbers of the system have no state
+            yield partial(one.setstate, one.getstate())
+    elif isinstance(one, np.random.Generator):
+        yield partial(setattr, one.bit_generator, "state", one.bit_generator.state)
+    else:
+        yield partial(one.set_state, one.get_state())
 
 
 def _containers(holder: dict[Any, Any], seen: set[int]) -> Iterator[Any]:

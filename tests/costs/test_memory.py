@@ -87,6 +87,24 @@ def test_gradients_of_an_earlier_pass_and_the_update_are_counted(size: int, sett
     assert costs.predict([True] * 24) == pytest.approx(costs.whole)
 
 
+def test_frozen_factors_have_no_gradient_and_no_state():
+    """LoRA-FA trains B alone."""
+
+    def half(names: list[str]):
+        model = plain(names, r=32)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and "lora_A" not in name)
+        return model
+
+    model, inputs = half(all_modules()), batch(size=2)
+    costs = measure("memory", model, find_adapters(model), lambda: model(**inputs).loss)
+    for kept in (2, 24):
+        names = all_modules()[-kept:]
+        predicted = costs.predict([name in names for name in all_modules()])
+        assert peak_of(half(names), inputs, passes=2) == pytest.approx(predicted, rel=0.03)
+    assert predicted == pytest.approx(costs.whole)
+
+
 def test_two_towers_are_refused():
     """The price of depth is that of a chain: with the lowest adapter alone, one tower keeps nothing."""
     tower = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -332,6 +332,19 @@ def test_a_cache_that_is_full_says_so_once_and_keeps_to_its_size(tmp_path):
         assert len(told) == 1 and 0 < cache.nbytes <= limit
 
 
+def test_it_keeps_to_its_size_beside_what_another_number_of_processes_has_left(tmp_path):
+    model = upper_bert()
+    with PrefixCache(model, tmp_path) as cache:
+        losses_of(model)
+    folder, size = cache.directory / "process-0", (cache.directory / "process-0/states.bin").stat().st_size
+    index = folder / "index.jsonl"
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[:1]))  # the others are met again
+    folder.rename(cache.directory / "process-3")
+    with PrefixCache(model, tmp_path, size + 1) as cache, pytest.warns(UserWarning, match="full"):
+        losses_of(model)
+    assert sum(path.stat().st_size for path in tmp_path.glob("**/*.bin")) <= size + 1
+
+
 def test_a_loss_that_depends_on_padding_switches_it_off_before_anything_is_read(tmp_path):
     model = build("Llama")
     batches = [batch | {"labels": batch["input_ids"]} for batch in epoch(0)] * 2
@@ -678,7 +691,7 @@ def test_all_caches_of_a_directory_have_max_bytes_together(tmp_path):
     used = sum(path.stat().st_size for path in tmp_path.glob("**/*.bin"))
     assert 3000 < used <= 4000
     with pytest.raises(DataError, match=r"is no more than the [\d,]+ bytes of other caches in"):
-        PrefixCache(upper_bert(3), tmp_path, max_bytes=used)
+        PrefixCache(upper_bert(3), tmp_path, max_bytes=used).open()
     model = upper_bert(3)
     with PrefixCache(model, tmp_path, max_bytes=4000):
         losses_of(model, 2)

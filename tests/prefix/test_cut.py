@@ -95,6 +95,14 @@ def test_prompt_tuning():
 def test_wrappers_that_run_blocks_in_another_way():
     refused(DataParallel(upper_bert()), "^DataParallel copies the model for each step: train with DDP, or leave the")
     refused(torch.compile(upper_bert()), "^torch.compile fixes which blocks run: train without it, or")
+    for part in ("", "base_model.model", "base_model.model.bert", "base_model.model.bert.encoder"):
+        model = upper_bert()
+        model.get_submodule(part).compile()  # in place, without a wrapper
+        refused(model, "^torch.compile fixes which blocks run: train without it, or")
+    model = upper_bert()
+    for block in model.get_base_model().bert.encoder.layer:
+        block.compile()
+    assert find_cut(model).first == 2
 
 
 def test_weights_that_are_elsewhere():

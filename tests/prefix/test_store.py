@@ -35,14 +35,22 @@ def test_what_is_written_is_read_bit_for_bit_also_by_the_next_one(tmp_path, dtyp
         assert torch.equal(read(again, KEYS[number]), states(number, tokens, dtype))
 
 
-@pytest.mark.parametrize("limit", [192, 287])
-def test_it_keeps_to_its_limit(tmp_path, limit):
-    store = Store(tmp_path, IDENTITY, limit)  # an example has 96 bytes
+@pytest.mark.parametrize("room", [192, 287])
+def test_it_keeps_to_its_room(tmp_path, room):
+    store = Store(tmp_path, IDENTITY, room)  # an example has 96 bytes
     store.add({KEYS[0]: states(0)})
     assert not store.full
     store.add({KEYS[1]: states(1), KEYS[2]: states(2)})
     assert store.full and len(store) == 2 and store.nbytes == 192
     assert (tmp_path / "process-0/states.bin").stat().st_size == 192
+
+
+def test_what_is_there_is_no_part_of_its_room(tmp_path):
+    for number in range(2):
+        store = Store(tmp_path, IDENTITY, 96)
+        store.add({KEYS[number]: states(number), KEYS[3]: states(3)})
+        assert store.full and store.nbytes == 96 * (number + 1)
+        store.close()
 
 
 @pytest.mark.parametrize("place", [0, 95, 100])

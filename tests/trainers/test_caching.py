@@ -11,7 +11,7 @@ from huggingface_hub.utils import filter_repo_objects
 from models import lora_bert, training_arguments
 from prefixes import SIZE, STEPS, examples, padded, upper_bert
 from processes import fork_server, launch, outcomes
-from transformers import Trainer
+from transformers import Trainer, TrainerControl, TrainerState
 
 from weightlora import PrefixCacheCallback, WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
 from weightlora.errors import ConfigError, DataError, ModelError
@@ -75,6 +75,17 @@ def test_its_own_directory_is_deleted_at_the_end(tmp_path):
     caching.close = lambda: (seen.append((tmp_path / FOLDER / "block-3").is_dir()), close())
     run.train()
     assert seen == [False, True] and not (tmp_path / FOLDER).exists()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_the_first_process_of_each_machine_deletes_it(tmp_path, local):
+    """Machines may have disks of their own."""
+    folder = tmp_path / FOLDER / "block-2" / "process-4"
+    folder.mkdir(parents=True)
+    (folder / "identity.json").touch()
+    state = TrainerState(is_local_process_zero=local, is_world_process_zero=False)
+    PrefixCacheCallback().on_train_end(training_arguments(tmp_path), state, TrainerControl())
+    assert folder.exists() != local
 
 
 def test_files_of_others_in_its_directory_stay(tmp_path):

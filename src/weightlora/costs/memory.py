@@ -43,11 +43,10 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
             accumulate_gradients()
             peaks[name] = float(peak_allocated_bytes(accumulate_gradients, device))
         model.zero_grad(set_to_none=True)
-    sizes = [float(sum(parameter.nbytes for parameter in adapter.parameters)) for adapter in adapters]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     states, update = _optimizer(trained, device)
-    head = sum(parameter.nbytes for parameter in trained) - sum(sizes)
-    weights = model_bytes(model) - sum(sizes) + head * (1 + states)  # with gradients
+    sizes = [sum(p.nbytes for p in a.parameters) + (1 + states) * _trained_bytes(a.parameters) for a in adapters]
+    weights = model_bytes(model) + (1 + states) * _trained_bytes(trained) - sum(sizes)  # with gradients and states
     low, high = ends(seen)
     lowest, highest = seen.groups[low], seen.groups[high]
     bottom = peaks["lowest"] - seen.own[low] - seen.shared[lowest]
@@ -66,14 +65,19 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
         groups=seen.groups,
         depth=[weights + price for price in depth],
         shared=seen.shared,
-        own=[max(0.0, price + size * (2 + states) + rest) for price, size in zip(seen.own, sizes, strict=True)],
-        whole=weights + sum(sizes) * (2 + states) + peak,
+        own=[max(0.0, price + size + rest) for price, size in zip(seen.own, sizes, strict=True)],
+        whole=weights + sum(sizes) + peak,
     )
+
+
+def _trained_bytes(parameters: list[nn.Parameter]) -> int:
+    """Without those that are frozen, such as the A of LoRA-FA."""
+    return sum(parameter.nbytes for parameter in parameters if parameter.requires_grad)
 
 
 def _optimizer(trained: list[nn.Parameter], device: torch.device) -> tuple[float, float]:
     """Bytes of AdamW's state for each byte of the parameters, and bytes that its step takes and gives back."""
     optimizer = optimizer_of_copies(trained)
     optimizer.step()
-    states = optimizer_state_bytes(optimizer) / sum(parameter.nbytes for parameter in trained)
+    states = optimizer_state_bytes(optimizer) / _trained_bytes(trained)
     return states, float(peak_allocated_bytes(optimizer.step, device))

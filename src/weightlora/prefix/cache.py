@@ -78,7 +78,7 @@ class PrefixCache:
         if self.first == 0:
             raise ModelError("block 0 trains, so nothing below it is frozen: leave the prefix cache out.")
         self.directory, self.reads, self.fills = Path(directory) / f"block-{self.first}", 0, 0
-        self._limit, self._examples = room_in(Path(directory), max_bytes, self.directory), examples
+        self._max_bytes, self._examples = max_bytes, examples
         self._off = prefix_dropout == "off"
         self._ropes = ropes_of(getattr(self._cut.backbone, "config", None))
         self._store: Store | None = None
@@ -106,7 +106,8 @@ class PrefixCache:
             raise ConfigError(f"the cache in {self.directory} is open: call open(), or use `with`, but not both.")
         world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         process = dist.get_rank() if world > 1 else 0
-        self._store = Store(self.directory, identity_of(self._cut), self._limit // world, process)
+        room = room_in(self.directory.parent, self._max_bytes, self.directory) // world
+        self._store = Store(self.directory, identity_of(self._cut), room, process)
         backbone: Any = self._cut.backbone
         self._original: Callable[..., Any] = backbone.forward
         self._before = vars(backbone).get("forward")

@@ -67,7 +67,7 @@ def room_in(directory: Path, max_bytes: int | None, own: Path | None = None) -> 
     Args:
         directory: Of the caches.
         max_bytes: The most bytes of all together. None means 90 % of the free disk.
-        own: The folder of one of them, whose part is given instead.
+        own: The folder of one of them, and what may be added to it is given instead.
 
     Raises:
         DataError: There is no room for so many, or for `own` beside the others.
@@ -77,7 +77,7 @@ def room_in(directory: Path, max_bytes: int | None, own: Path | None = None) -> 
     used = _bytes_in(directory)
     others = 0 if own is None else used - _bytes_in(own)
     if max_bytes is None:
-        return used - others + int(SHARE_OF_FREE * free)
+        max_bytes = used + int(SHARE_OF_FREE * free)
     if max_bytes > used + free:
         raise DataError(
             f"max_bytes={max_bytes:,} is more than the {used + free:,} bytes that {directory} has room for: give "
@@ -88,7 +88,7 @@ def room_in(directory: Path, max_bytes: int | None, own: Path | None = None) -> 
             f"max_bytes={max_bytes:,} is no more than the {others:,} bytes of other caches in {directory}: delete "
             "them, or give more bytes."
         )
-    return max_bytes - others
+    return max_bytes if own is None else max(0, max_bytes - used)
 
 
 def _bytes_in(directory: Path) -> int:

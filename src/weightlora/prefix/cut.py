@@ -81,6 +81,9 @@ def find_cut(model: nn.Module) -> Cut:
     [(path, blocks)] = lists.items()
     parts = path.split(".")
     above = [base.get_submodule(".".join(parts[:end])) for end in range(len(parts))]
+    for one in (model, getattr(model, "module", None), unwrap_model(model), *above):
+        if hasattr(one, "_orig_mod") or getattr(one, "_compiled_call_impl", None) is not None:
+            raise ModelError(f"torch.compile fixes which blocks run: train without it, or {LEAVE_OUT}")
     taking = [place for place, module in enumerate(above) if _takes_ids(module)]
     if not taking:
         raise ModelError(f"no module of {type(base).__name__} takes input_ids and runs {path}: {LEAVE_OUT}")
@@ -250,8 +253,6 @@ def _check_wrappers(model: nn.Module) -> None:
     if isinstance(model, nn.DataParallel):
         raise ModelError(f"DataParallel copies the model for each step: train with DDP, or {LEAVE_OUT}")
     inner = unwrap_model(model)
-    if any(hasattr(one, "_orig_mod") for one in (model, getattr(model, "module", None))):
-        raise ModelError(f"torch.compile fixes which blocks run: train without it, or {LEAVE_OUT}")
     if isinstance(inner, PeftModel) and getattr(inner.active_peft_config, "is_prompt_learning", False):
         kind = inner.active_peft_config.peft_type
         raise ModelError(f"{getattr(kind, 'value', kind)} trains what goes into the first block: {LEAVE_OUT}")

@@ -50,19 +50,19 @@ class Store:
     Args:
         directory: Made if it is missing. Every process has a folder in it.
         identity: What the hidden states depend on. It is kept beside them.
-        limit: The most bytes of hidden states that this process keeps, what is there already included.
+        room: The most bytes of hidden states that this process adds to what is there.
         process: The number of this process.
 
     Attributes:
-        full: Whether something was not kept because of `limit`, or because it could not be written.
+        full: Whether something was not kept because of `room`, or because it could not be written.
 
     Raises:
         DataError: The directory has hidden states of another identity.
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any], limit: int, process: int = 0) -> None:
+    def __init__(self, directory: Path, identity: Mapping[str, Any], room: int, process: int = 0) -> None:
         check_identity(directory, identity)
-        self.directory, self.limit, self.full = directory, limit, False
+        self.directory, self.full = directory, False
         self._own = directory / f"process-{process}"
         self._entries: dict[bytes, Entry] = {}
         self.folders: list[Path] = []
@@ -75,6 +75,7 @@ class Store:
         (self._own / DATA).touch()
         self._writer = (self._own / DATA).open("r+b", buffering=0)
         self._take_in(0, self._own / INDEX)
+        self._limit = self._end + room
         self.refresh()
 
     def __len__(self) -> int:
@@ -142,7 +143,7 @@ class Store:
         try:
             for key, tensor in states.items():
                 bits, (tokens, width) = bits_of(tensor.contiguous()), tensor.shape
-                if self._end + bits.nbytes > self.limit:
+                if self._end + bits.nbytes > self._limit:
                     self.full = True
                     break
                 self._writer.seek(self._end)

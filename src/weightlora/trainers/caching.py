@@ -112,7 +112,7 @@ class PrefixCacheCallback(TrainerCallback):
             return
         if args.world_size > 1 and dist.is_initialized():
             dist.barrier()  # the others read it
-        if state.is_world_process_zero:
+        if state.is_local_process_zero:  # machines need not share the disk
             _remove(self._place(args))
 
     def _place(self, args: TrainingArguments) -> Path:
