@@ -47,6 +47,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, monkeypat
     printed, said = capsys.readouterr()
     assert printed == "" and not out.exists()
     assert "rows: train 45, validation 6, test 13; 2 steps a run" in said
+    assert "tokens: at most 16 in a row (max_length); 12 of 45 training rows reach that" in said
     assert (
         "weightlora: as many of 13 adapters as fit, at most 258 trainable parameters, " in said
         and "rate 0.0005, 0.001, 0.002" in said

@@ -1,6 +1,7 @@
 """`weightlora train` as a newcomer meets it."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,15 @@ def test_the_plan_names_the_classes(given, tmp_path: Path, capsys: pytest.Captur
     assert main(["train", *flags]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"classes {', '.join(names[:8])} and 3 more method" in shown
+
+
+def test_the_plan_says_how_many_rows_are_cut(given, capsys: pytest.CaptureFixture):
+    said = []
+    for length in ("64", "4"):
+        assert main(["train", *given("--dry_run", "--max_length", length)]) == 0
+        said.append(" ".join(capsys.readouterr().out.split()))
+    assert "tokens at most 64 in a row (max_length) classes" in said[0]
+    assert re.search(r"at most 4 in a row \(max_length\); (\d+) of \1 training rows reach that, and longer", said[1])
 
 
 def test_a_fraction_of_the_training_as_the_selection_phase(given, capsys: pytest.CaptureFixture):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from peft import PeftModel
-from recipes import arguments
+from recipes import arguments, family_arguments
 from transformers import AutoModelForSequenceClassification
 
 from weightlora.adapters import find_adapters
@@ -41,6 +41,22 @@ def test_a_plan_with_a_learning_rate_and_no_choice(world: Path, tmp_path: Path):
     assert plan.rows == {"train": 24, "validation": 12} and not plan.split_off
     assert plan.model == "DebertaV2ForSequenceClassification" and plan.trainable[0] == plan.trainable[1]
     assert job.recipe.given["learning_rate"] == plan.learning_rate == 5e-4
+
+
+@pytest.mark.parametrize("task", ["cola", "xsum", "token-classification", "causal-lm", "sst2-verbalised"])
+def test_the_plan_counts_the_rows_that_reach_max_length(world: Path, tmp_path: Path, task: str):
+    given = family_arguments(world, task, tmp_path)
+    lengths = sorted(len(ids) for ids in prepare(parse(given)).work.train["input_ids"])
+    limit = max(lengths[len(lengths) // 2], 12 if task.endswith("verbalised") else 4)
+    plan = prepare(parse([*given, "--max_length", str(limit)])).plan
+    assert plan.max_tokens == limit and plan.full_rows == sum(length >= limit for length in lengths) > 0
+
+
+def test_windows_and_blocks_lose_nothing(world: Path, tmp_path: Path):
+    blocks = [*family_arguments(world, "causal-lm", tmp_path), "--packing", "--max_length", "16"]
+    windows = [*family_arguments(world, "squad", tmp_path), "--max_length", "32", "--stride", "8"]
+    plans = [prepare(parse(given)).plan for given in (blocks, windows)]
+    assert [(plan.max_tokens, plan.full_rows) for plan in plans] == [(0, 0)] * 2
 
 
 @pytest.mark.parametrize(("dtype", "flag"), [("bfloat16", "bf16"), ("float16", "fp16")])

@@ -126,6 +126,8 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     if plan.split_off:
         rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows}
+    if plan.max_tokens:
+        lines["tokens"] = tokens_of(plan)
     if names := list(job.work.config.get("id2label", {}).values()):
         more = f" and {len(names) - SHOWN_CLASSES:,} more" if len(names) > SHOWN_CLASSES else ""
         lines["classes"] = ", ".join(shortened(name, SHOWN_CHARACTERS) for name in names[:SHOWN_CLASSES]) + more
@@ -148,6 +150,14 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     elif plan.select_steps == 0:
         lines["steps"] += ", after the choice"
     print_lines(console, lines)
+
+
+def tokens_of(plan: "Plan") -> str:
+    """What rows are cut to, and how many training rows are that long."""
+    text = f"at most {plan.max_tokens:,} in a row (max_length)"
+    if plan.full_rows:
+        text += f"; {plan.full_rows:,} of {plan.rows['train']:,} training rows reach that, and longer ones are cut"
+    return text
 
 
 def _state(plan: "Plan") -> str:

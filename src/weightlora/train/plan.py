@@ -39,6 +39,8 @@ class Plan:
         model: Class of the model.
         parameters: Parameters of the model with its head, without adapters.
         rows: Tokenized rows by split.
+        max_tokens: What longer rows are cut to; 0 if none is cut.
+        full_rows: Training rows that have so many tokens after that.
         adapters: n, the number of adapters at the start.
         keep: K; None if nothing is removed, or if the budget is not a number of adapters.
         trainable: Trainable parameters before and after the choice, with the head. The second is None where steps
@@ -54,6 +56,8 @@ class Plan:
     model: str
     parameters: int
     rows: dict[str, int]
+    max_tokens: int
+    full_rows: int
     adapters: int
     keep: int | None
     trainable: tuple[int, int | None]
@@ -157,6 +161,8 @@ def _plan(
         model=name,
         parameters=parameters,
         rows={split: len(rows) for split, rows in {"train": work.train, **work.aside, **work.evaluation}.items()},
+        max_tokens=work.max_tokens,
+        full_rows=work.full_rows,
         adapters=adapters,
         keep=keep,
         trainable=(_size(before), None if measured else _size(after)),

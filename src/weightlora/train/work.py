@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pyarrow.compute as pc
 from datasets import Dataset
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
@@ -65,6 +66,7 @@ class Work:
         forced: `preprocess` and `metrics` of a second evaluation that generates nothing: the model predicts each token
             of the right text from the ones before it. That gives `held_out_loss` where `generates`.
         aside: Tokenized rows by split that only other runs are evaluated on.
+        max_tokens: What longer rows are cut to; 0 if none is cut.
     """
 
     auto_class: str
@@ -81,11 +83,18 @@ class Work:
     generates: bool = False
     forced: tuple[Preprocess, Metrics] | None = None
     aside: Mapping[str, Dataset] = field(default_factory=dict)
+    max_tokens: int = 0
 
     @property
     def metric(self) -> str:
         """Name of the metric that is compared."""
         return self.reported[0]
+
+    @property
+    def full_rows(self) -> int:
+        """Number of training rows of `max_tokens` tokens: they were cut, or just fit."""
+        lengths = pc.list_value_length(self.train.with_format("arrow")[:]["input_ids"])
+        return int(pc.sum(pc.equal(lengths, self.max_tokens)).as_py() or 0) if self.max_tokens else 0
 
 
 Tokenize = Callable[[str, dict[str, Any], Any], dict[str, Any]]

@@ -73,6 +73,7 @@ def causal_lm(source: Source) -> Work:
         task_type="CAUSAL_LM",
         train=train,
         evaluation=evaluation,
+        max_tokens=length,
         collate=collator(source),
         metrics=dict.fromkeys(evaluation, _perplexity),
         reported=source.task.metrics,

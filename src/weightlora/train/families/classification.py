@@ -129,6 +129,7 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         config=config,
         train=train,
         evaluation=evaluation,
+        max_tokens=source.arguments.max_length,
         collate=DataCollatorWithPadding(tokenizer, **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,

@@ -63,6 +63,7 @@ def seq2seq(source: Source) -> Work:
         task_type="SEQ_2_SEQ_LM",
         train=train,
         evaluation=evaluation,
+        max_tokens=source.arguments.max_length,
         collate=DataCollatorForSeq2Seq(tokenizer, **padding(source, lengths[1])),
         metrics={split: metrics(split) for split in evaluation},
         reported=source.task.metrics,

@@ -59,6 +59,7 @@ def token_classification(source: Source) -> Work:
         config={"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}},
         train=train,
         evaluation=evaluation,
+        max_tokens=source.arguments.max_length,
         collate=DataCollatorForTokenClassification(tokenizer, **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,

@@ -66,6 +66,7 @@ def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: b
         task_type="CAUSAL_LM",
         train=train,
         evaluation=evaluation,
+        max_tokens=source.arguments.max_length,
         collate=collator(source, logits=2, positions=positions),
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
