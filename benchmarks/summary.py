@@ -1,11 +1,10 @@
-"""The summary of stored results, as JSON, Markdown and pictures."""
+"""The summary of stored results, as JSON and Markdown."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weightlora.compare.picture import draw_comparison
 from weightlora.compare.statistics import REFERENCES, paired, summarize
 from weightlora.errors import DataError
 from weightlora.files import write_json, write_text
@@ -28,7 +27,8 @@ def read_summary(
         root: Folder of the experiments.
         tasks: Only these; all if None.
         main: Results of the main comparison, where `root` is a side comparison. Those of the references, and of
-            methods that the side comparison varies, are added where it has no runs of the same label.
+            methods that the side comparison varies, are added where it has no runs of the same label, and where a
+            seed is in both.
 
     Raises:
         DataError: There is no usable result in `root`, or none of a task, or its results must not be mixed.
@@ -46,17 +46,13 @@ def read_summary(
     return results, summarize(results), remarks
 
 
-def write_summary(root: str | os.PathLike[str], directory: Path, main: Sequence[Result] = ()) -> None:
-    """Write `summary.json`, extended, `summary.md` and one picture `<task>.png` per task.
+def write_summary(root: str | os.PathLike[str], directory: Path) -> None:
+    """Write `summary.json`, extended, and `summary.md`.
 
     Raises:
         DataError: As `read_summary`.
     """
-    results, summary, remarks = read_summary(root, None, main)
-    runs = by_seed(results)
-    for task, rows in summary["tasks"].items():
-        found = {label: [*losses(runs[task, label]).values()] for label in rows}
-        draw_comparison(task, rows, found, directory / f"{task}.png")
+    results, summary, remarks = read_summary(root)
     write_text(directory / "summary.md", render_markdown(summary, remarks))
     extend_(summary, results)
     write_json(directory / "summary.json", summary)
@@ -84,6 +80,7 @@ def extend_(summary: dict[str, Any], results: Sequence[Result]) -> None:
 
 def _added(side: Sequence[Result], main: Sequence[Result]) -> list[Result]:
     """The results of the main comparison that a side comparison needs."""
-    there = {(run.task, run.label) for run in side}
+    there, seeds = {(run.task, run.label) for run in side}, {(run.task, run.seed) for run in side}
     wanted = {(run.task, label) for run in side for label in (run.method, *REFERENCES)}
-    return [run for run in main if (run.task, run.label) in wanted - there]
+    comparable = {(run.task, run.label) for run in main if (run.task, run.seed) in seeds}
+    return [run for run in main if (run.task, run.label) in wanted & comparable - there]

@@ -20,18 +20,17 @@ LEGEND = (
 
 
 def render_markdown(summary: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
-    """One table per task, then the meaning of the columns, then the notes.
+    """The meaning of the columns, then one table per task, then the notes.
 
     Args:
         summary: As `statistics.summarize` returns it.
         notes: Sentences.
     """
-    parts = []
+    parts = [LEGEND]
     for task, rows in summary["tasks"].items():
         header, *cells = _table(rows)
         parts += [f"## {escape_markdown(task)}", markdown_table(header, cells)]
         parts += map(escape_markdown, _missing(rows))
-    parts.append(LEGEND)
     if notes:
         parts += ["## Notes", "\n".join(f"- {escape_markdown(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"

@@ -33,7 +33,7 @@ loader = DataLoader(rows, batch_size=8, shuffle=True, collate_fn=DataCollatorWit
 base = AutoModelForSequenceClassification.from_pretrained(model_id, num_labels=2)
 model = get_peft_model(base, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="SEQ_CLS")).train()
 optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-moves = steps * accelerator.num_processes  # a prepared schedule moves on by as many at each step
+moves = steps * accelerator.num_processes  # a prepared schedule advances by num_processes in each step
 schedule = get_linear_schedule_with_warmup(optimizer, moves // 20, moves)
 model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
 WeightLora(model, optimizer, WeightLoraConfig(keep_parameters=0.25)).probe(loader)  # +

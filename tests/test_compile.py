@@ -4,6 +4,8 @@ import pytest
 import torch
 from models import adamw, batch, lora_bert, lora_zoo
 from packaging.version import Version
+from peft import LoraConfig, get_peft_model
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
@@ -65,3 +67,31 @@ def test_a_probe_compiles_nothing_and_chooses_as_without_compilation():
     assert kept[0] == kept[1]
     whole(**batch()).loss.backward()
     assert counter.frame_count == 1, "training is compiled as ever"
+
+
+def scores_of_gates(compiles: str | None) -> list[float]:
+    """After a step, on a model that ran before it had gates."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1))
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["0", "1", "2"], init_lora_weights=False))
+    if compiles == "one block":
+        base[1].compile(backend="eager")
+    whole = torch.compile(model, backend="eager") if compiles == "the whole model" else model
+    whole(torch.ones(8, 4)).sum()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    config = WeightLoraConfig(keep=1, selection="stoiht", select_steps=3, warmup_steps=2, omega_lr=0.01)
+    selector = WeightLora(whole, optimizer, config)
+    whole(torch.ones(8, 4)).sum().backward()
+    optimizer.step()
+    selector.step()
+    return list(selector.scores.values())
+
+
+@pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
+@pytest.mark.parametrize("compiles", ["the whole model", "one block"])
+def test_gates_act_in_code_that_was_compiled_before_them(compiles):
+    """Torch does not look for new hooks. In a block, the gates alone would not move, so its adapter would lose."""
+    expected = scores_of_gates(None)
+    assert 1.0 not in expected
+    assert scores_of_gates(compiles) == pytest.approx(expected)

@@ -328,6 +328,8 @@ def test_a_fraction_of_the_training_becomes_a_number_of_steps():
             None,
             r"select_steps=0\.2 is a fraction of the training.*: pass total_steps=\.\.\., or",
         ),
+        (WeightLoraConfig(select_steps=0.2), 0, r"^total_steps=0 leaves no steps to select in: train 1 or more\.$"),
+        (WeightLoraConfig(**GATES), 1, r"^total_steps=1 leaves no steps to select in: train 2 or more\.$"),
         (WeightLoraConfig(select_steps=9), 8, r"select_steps=9 is longer than the training of 8 steps: lower it"),
     ],
 )

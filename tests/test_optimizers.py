@@ -217,8 +217,13 @@ def test_the_old_rows_go_on_as_if_nothing_were_added(kind):
         assert new[2:].abs().min() > 0
 
 
+class Quantized(torch.Tensor):
+    """As torchao's: it has the shape and the dtype of what it stands for, and can hardly be calculated with."""
+
+
 def foreign_state(name: str, parameter: nn.Parameter) -> dict:
     return {
+        "moments of another type": {"step": 3, "exp_avg": torch.ones_like(parameter).as_subclass(Quantized)},
         "quantized moments": {"step": 3, "state1": torch.ones(parameter.shape, dtype=torch.uint8)},
         "moments in blocks": {"step": 3, "exp_avg": torch.ones_like(parameter), "absmax": torch.ones(2)},
         "a list of factors": {"step": torch.tensor(3.0), "row": torch.ones(2), "col": torch.ones(3)},
@@ -227,7 +232,14 @@ def foreign_state(name: str, parameter: nn.Parameter) -> dict:
 
 
 @pytest.mark.parametrize(
-    "state", ["quantized moments", "moments in blocks", "a list of factors", "a copy of the weights"]
+    "state",
+    [
+        "moments of another type",
+        "quantized moments",
+        "moments in blocks",
+        "a list of factors",
+        "a copy of the weights",
+    ],
 )
 def test_state_of_another_form_is_not_carried(state):
     p = parameters()

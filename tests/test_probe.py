@@ -291,7 +291,7 @@ def test_with_another_rule_there_is_nothing_to_probe():
             [batch()],
             lambda one: torch.tensor(1.0),
             DataError,
-            r"^batch 1 of the probe gave no loss to differentiate \(Tensor\)",
+            r"^batch 1 of the probe gave a loss without a gradient: compute it from the model's outputs, without",
         ),
         (
             [batch()],
@@ -308,6 +308,39 @@ def test_without_evidence_there_is_one_sentence_and_no_change(batches, loss, err
     assert selector.phase == "select" and len(selector.adapters) == 12
     selector.probe([batch()])
     assert len(selector.kept) == 3
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_probe_where_torch_records_nothing_says_so(mode):
+    selector = selector_for(lora_bert())
+    with (
+        mode(),
+        pytest.raises(DataError, match=r"gave a loss without a gradient: .*, without torch\.no_grad\(\), inf"),
+    ):
+        selector.probe([batch()])
+
+
+@pytest.mark.parametrize("per_step", [64 / 8, 0, -1, True, "2"])
+def test_a_number_of_batches_in_a_step_that_cannot_be(per_step):
+    selector = selector_for(lora_bert())
+    with pytest.raises(ConfigError, match=r"^per_step=.* must be a whole number of at least 1\.$"):
+        selector.probe([batch()], per_step=per_step)
+
+
+def test_a_number_of_batches_in_a_step_may_be_one_of_numpy():
+    selector = selector_for(lora_bert())
+    batches = iter([batch()] * 99)
+    selector.probe(batches, per_step=np.int64(2))
+    assert len([*batches]) == 99 - 2 * selector.config.probe_batches
+
+
+@pytest.mark.parametrize("batches", [3, None, batch()])
+def test_what_is_no_list_of_batches(batches):
+    selector = selector_for(lora_bert(), keep_step_time=0.5)
+    with pytest.raises(
+        DataError, match=r"^the probe got a \w+, and reads several batches: give a data loader, or a l"
+    ):
+        selector.probe(batches)
 
 
 def test_gradients_that_are_zero_or_not_finite_are_named():

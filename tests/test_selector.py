@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from weightlora import WeightLora, WeightLoraConfig, restore
 from weightlora.adapters import base_model_of, find_adapters
-from weightlora.errors import TrainingError
+from weightlora.errors import ConfigError, TrainingError
 from weightlora.state import write_state
 
 STOIHT = {"selection": "stoiht", "omega_lr": 2.0}
@@ -514,7 +514,7 @@ def test_states_that_do_not_fit_are_refused():
         begun[2].load_state_dict(state)
     probed = start(keep=3)
     probed[2].probe([batch(step) for step in range(4)])
-    with pytest.raises(ValueError, match="this selection has made 0 steps: load a state into a fresh one"):
+    with pytest.raises(ValueError, match="this selection has made 0 steps: pass the state to a new WeightLora"):
         probed[2].load_state_dict(probed[2].state_dict())
 
 
@@ -577,6 +577,13 @@ def test_a_state_after_restore_goes_to_the_constructor(tmp_path):
 def test_settings_that_do_not_fit_the_model_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         start(select_steps=4, **settings)
+
+
+@pytest.mark.parametrize("config", [{"keep": 3}, {}, 0.25, WeightLoraConfig])
+def test_settings_of_another_type_are_refused(config):
+    model = lora_bert()
+    with pytest.raises(ConfigError, match=r"^config=.* is a \w+: pass a WeightLoraConfig\.$"):
+        WeightLora(model, adamw(model), config)
 
 
 def test_step_before_backward_is_refused():

@@ -1,9 +1,10 @@
 """Single settings, and amounts of memory."""
 
+import numpy as np
 import pytest
 
 from weightlora.errors import ConfigError
-from weightlora.values import check_fraction, check_int, check_keep, is_int, is_number, to_bytes
+from weightlora.values import check_fraction, check_int, check_keep, check_share, is_int, is_number, plain, to_bytes
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_what_is_no_amount_of_memory(text):
         (lambda value: check_int("rounds", value, 1), (0, True, 1.0, "1")),
         (lambda value: check_fraction("keep", value, "adapters"), (0.0, 1.0, float("nan"))),
         (check_keep, (0, True, "3", 1.5)),
+        (lambda value: check_share("keep_step_time", value, "it"), (0.0, 1.0, float("nan"), 1, True, "0.5")),
     ],
 )
 def test_single_values(check, wrong):
@@ -61,3 +63,10 @@ def test_single_values(check, wrong):
 )
 def test_truth_values_and_texts_are_no_numbers(value, whole, number):
     assert (is_int(value), is_number(value)) == (whole, number)
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.float32(0.5), 3, 0.5, True, None, "3"])
+def test_numbers_of_numpy_become_those_of_python(value):
+    found = plain(value)
+    assert found == value and type(found) in (int, float, bool, type(None), str)
+    assert not isinstance(value, bool) or found is value

@@ -54,6 +54,6 @@ def _differences(stored: Result, result: Result) -> Iterator[str]:
             yield f"{field} was {_shorten(one)} and is {_shorten(other)}"
 
 
-def _shorten(value: object, length: int = 200) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."
+    return text if len(text) <= 200 else f"{text[:200]}..."

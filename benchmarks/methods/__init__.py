@@ -3,13 +3,12 @@
 from weightlora.train.methods import CONFIG_OPTIONS, METHODS, Method
 
 from . import lists, peft, probes, ranks, rivals, within
-from .subsets import anew, random_without, rival, subset
+from .subsets import random_without, rival, subset
 from .variants import by_gradient, faster, sampled
 
 __all__ = ["ALL_METHODS", "RIVALS"]
 
 RIVALS = {
-    "anew": Method(anew, frozenset({"of"})),
     "subset": Method(subset, frozenset({"kept"})),
     "rival": Method(rival, frozenset({"rule", "at", "evidence", "keep_parameters"})),
     "random-without": Method(random_without, frozenset({"without"})),

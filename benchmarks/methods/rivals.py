@@ -214,7 +214,6 @@ def train_chosen(choose: Choose, setting: Setting) -> Prepared:
 
 
 CHOICES: Mapping[str, Choose] = {
-    "gora": partial(best_modules, gora, 1),
     "gora-per-block": partial(best_modules, gora_per_block, 1),
     "fisher": partial(best_modules, fisher, 1),
     "kappatune": partial(best_modules, condition_numbers, -1),

@@ -1,4 +1,4 @@
-"""Methods that train a given set of adapters, or a set that another rule chose or would choose, from the start."""
+"""Methods that train a given set of adapters, or a set that another rule would choose, from the start."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from weightlora.train.result import read_result
 
 from .scores import choose
 
-__all__ = ["anew", "kept_by", "random_without", "rival", "subset"]
+__all__ = ["kept_by", "random_without", "rival", "subset"]
 
 
 def subset(setting: Setting) -> Prepared:
@@ -36,11 +36,6 @@ def kept_by(folder: str, seed: int) -> list[str]:
     if not kept:
         raise DataError(f"{path} kept no LoRA adapter: name the results of a method that does.")
     return kept
-
-
-def anew(setting: Setting) -> Prepared:
-    """The adapters that another method kept at the same seed; `options["of"]` is the folder of its results."""
-    return keep_only(setting.lora(), kept_by(setting.options["of"], setting.seed))
 
 
 def rival(setting: Setting) -> Prepared:

@@ -12,7 +12,8 @@ from ..figures.headroom import draw_headroom
 from ..figures.lines import Place, draw_lines
 from ..figures.movement import draw_movement
 from ..results import load_results
-from ..summary import write_summary
+from ..summary import read_summary
+from ..tables import render_markdown
 from ..tuning import render_tuning_markdown
 from . import frontier, sizes
 from .choices import movements, render_choices_markdown
@@ -60,7 +61,7 @@ def write_pages(root: Path, directory: Path) -> None:
         draw_shares(task, share_of_seeds(runs), len(runs), directory / f"{task}-kept.png")
     for folder in side_comparisons_in(root):
         out = directory / folder.name
-        write_summary(folder, out, main)
+        write_text(out / "summary.md", render_markdown(*read_summary(folder, main=main)[1:]))
         _write_page(folder.name, load_results(folder)[0], main, out)
 
 

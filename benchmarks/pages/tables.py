@@ -21,12 +21,11 @@ class Pair(NamedTuple):
     task: str
     label: str
     reference: str
-    words: str = ""
 
 
-def pairs(tasks: Iterable[str], label: str, references: Sequence[str], words: str = "") -> list[Pair]:
+def pairs(tasks: Iterable[str], label: str, references: Sequence[str]) -> list[Pair]:
     """A method compared with each reference on each task."""
-    return [Pair(task, label, reference, words) for task in tasks for reference in references]
+    return [Pair(task, label, reference) for task in tasks for reference in references]
 
 
 def table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -53,7 +52,7 @@ def compared(rows: Iterable[Pair]) -> str:
         found.append(
             [
                 pair.task,
-                f"{pair.words} (`{pair.label}`)" if pair.words else f"`{pair.label}`",
+                f"`{pair.label}`",
                 _loss(pair.task, list(own.values())),
                 f"{round(fmean(run.adapter_parameters_after for run in runs)):,}",
                 "" if overlap is None else f"{overlap:.2f}",

@@ -109,9 +109,9 @@ def _close(points: list[float]) -> list[str]:
         return []
     mean, close = fmean(points), sum(found >= -CLOSE for found in points)
     return [
-        f"- Its metric compared with LoRA on all modules: {mean:+.1f} points on average "
-        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), at least -{CLOSE} on "
-        f"{close} of {len(points)} tasks."
+        f"- Metric compared with LoRA on all modules: {mean:+.1f} points on average "
+        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), at most {CLOSE} points lower "
+        f"on {close} of {len(points)} tasks."
     ]
 
 

@@ -54,7 +54,7 @@ class Training:
         return there + peak_allocated_bytes(partial(self.step, passes), device)
 
 
-def measure_budgets(subject: Subject, rounds: int, seed: int = 0) -> dict[str, Any]:
+def measure_budgets(subject: Subject, rounds: int) -> dict[str, Any]:
     """For three budgets of each resource: what was asked, what the prediction is, and what the chosen model costs.
 
     Scores are drawn at random, because it is the price of a set that is put to the test, and not its quality.
@@ -62,7 +62,6 @@ def measure_budgets(subject: Subject, rounds: int, seed: int = 0) -> dict[str, A
     Args:
         subject: The model and its batches.
         rounds: Steps that are timed of each model, in turns with LoRA on all modules.
-        seed: Of the scores.
 
     Returns:
         Resource -> `measuring_seconds`, `whole_predicted`, `whole_measured` and `budgets`, a list with `asked`,
@@ -71,7 +70,7 @@ def measure_budgets(subject: Subject, rounds: int, seed: int = 0) -> dict[str, A
     """
     whole = Training(subject)
     adapters = find_adapters(whole.model)
-    score = torch.rand(len(adapters), generator=torch.Generator().manual_seed(seed))
+    score = torch.rand(len(adapters), generator=torch.Generator().manual_seed(0))
     found: dict[str, Any] = {}
     for resource in ("step_time", "memory"):
         began = time.perf_counter()

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, fields, replace
-from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from .budget import Budget, plan_budgets
 from .errors import ConfigError
 from .rules import RULES
-from .values import check_fraction, check_int, check_keep, check_known, is_int, is_number, to_bytes
+from .values import check_fraction, check_int, check_keep, check_known, check_share, is_int, is_number, plain, to_bytes
 
 Constraint = Literal["l0", "simplex"]
 RankBy = Literal["value", "magnitude"]
@@ -97,12 +96,8 @@ class WeightLoraConfig:
     keep_memory: int | str | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # numpy's numbers, too
-            value = getattr(self, field.name)
-            if isinstance(value, Integral) and not isinstance(value, bool):
-                setattr(self, field.name, int(value))
-            elif isinstance(value, Real) and not isinstance(value, Integral):
-                setattr(self, field.name, float(value))
+        for field in fields(self):
+            setattr(self, field.name, plain(getattr(self, field.name)))
         if self.selection == "auto":
             self.selection = "credit" if self.select_steps or self.rounds != 1 else "gradient"
         for name, value, known in (
@@ -143,13 +138,8 @@ class WeightLoraConfig:
             check_int("keep_parameters", self.keep_parameters, 1)
         if self.keep_memory is not None:
             to_bytes("keep_memory", self.keep_memory)
-        if self.keep_step_time is not None and not (
-            isinstance(self.keep_step_time, float) and 0 < self.keep_step_time < 1
-        ):
-            raise ConfigError(
-                f"keep_step_time={self.keep_step_time!r} must be a fraction in (0, 1) of the step time of LoRA on all "
-                "modules, for example 0.6."
-            )
+        if self.keep_step_time is not None:
+            check_share("keep_step_time", self.keep_step_time, "the step time of LoRA on all modules")
         for name, usual, does in (
             ("select_memory", "usual", "recomputes activations, and keep_{} is measured without that"),
             ("expand", "none", "lets adapters grow, and keep_{} is measured before"),
@@ -256,7 +246,9 @@ class WeightLoraConfig:
                 "pass total_steps=..., or a number of steps."
             )
         least = max(RULES[self.selection].least_steps, self.warmup_steps + self.rounds)
-        return replace(self, select_steps=min(max(least, round(self.select_steps * total_steps)), total_steps))
+        if total_steps < least:
+            raise ConfigError(f"total_steps={total_steps} leaves no steps to select in: train {least} or more.")
+        return replace(self, select_steps=max(least, round(self.select_steps * total_steps)))
 
     def __repr__(self) -> str:
         """The fields that differ from their default."""
@@ -297,3 +289,10 @@ class WeightLoraConfig:
         if self.keep > n:
             raise ConfigError(f"keep={self.keep} is more than the model's {n} LoRA adapters: keep {n} or fewer.")
         return self.keep
+
+
+def as_config(config: WeightLoraConfig | None) -> WeightLoraConfig:
+    """The settings that were given, or the defaults; a `ConfigError` if they are of another type."""
+    if config is not None and not isinstance(config, WeightLoraConfig):
+        raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
+    return config or WeightLoraConfig()

@@ -72,7 +72,8 @@ class StepGuard:
         if not stepped if scale is None else last is not None and scale >= last:
             raise TrainingError(
                 "the optimizer has not stepped before each step() of the selection: call it after optimizer.step(), "
-                "and if there is a GradScaler, with grad_scale=scaler.get_scale() from before scaler.update()."
+                "with Accelerate only where accelerator.sync_gradients is true, and if there is a GradScaler, with "
+                "grad_scale=scaler.get_scale() from before scaler.update()."
             )
 
     def is_spoiled(self) -> bool:

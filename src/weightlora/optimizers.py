@@ -126,7 +126,8 @@ def replace_parameter_(
 
 
 def _is_moment(value: object, parameter: nn.Parameter) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.shape == parameter.shape
+    # by type: torchao's quantized moments have the shape and dtype of plain ones
+    return type(value) is Tensor and value.is_floating_point() and value.shape == parameter.shape
 
 
 def _is_scalar(value: object) -> bool:

@@ -25,6 +25,7 @@ from .recompute import recomputed
 from .restoring import same_buffers, same_fields, same_modes, same_random_numbers
 from .rules import Rule, check_finite
 from .tensors import leaves_of, local, unchanged_weights
+from .values import check_int, plain
 
 SCALE = 1024.0
 """Gradients are computed this many times as large: exact in binary, and float16 does not lose the small ones."""
@@ -96,6 +97,22 @@ def gather(
     rule.update(evidence, done, lambda score: score > 0)
 
 
+def number_to_read(batches: Any, steps: int, per_step: int) -> int:
+    """How many batches the probe reads, for so many steps.
+
+    Raises:
+        ConfigError: `per_step` is no number of batches.
+        DataError: There are no several batches.
+    """
+    check_int("per_step", per_step := plain(per_step), 1)
+    if hasattr(batches, "keys") or not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
+        raise DataError(
+            f"the probe got a {type(batches).__name__}, and reads several batches: give a data loader, or a list of "
+            "batches."
+        )
+    return steps * per_step
+
+
 def _in_step(batches: Iterable[Any], number: int, average: Average) -> Iterator[Any]:
     """The first batches, as long as every process has one: in DDP and FSDP, a pass of one waits for all others."""
     own = iter(batches)
@@ -119,7 +136,12 @@ def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
         DataError: It is no loss.
         TrainingError: It is NaN or infinite.
     """
-    if not torch.is_tensor(value) or not value.requires_grad:
+    if torch.is_tensor(value) and not value.requires_grad:
+        raise DataError(
+            f"{batch} gave a loss without a gradient: compute it from the model's outputs, without torch.no_grad(), "
+            "inference_mode() and detach()."
+        )
+    if not torch.is_tensor(value):
         raise DataError(f"{batch} gave no loss to differentiate ({type(value).__name__}): {remedy}.")
     if value.numel() != 1:
         raise DataError(f"{batch} gave a loss of shape {tuple(value.shape)}, and a scalar is needed: give its mean.")

@@ -14,14 +14,14 @@ from torch.optim import Optimizer
 from . import budget
 from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery
 from .checkpoint import bring_to_, check_resumes
-from .config import WeightLoraConfig
+from .config import WeightLoraConfig, as_config
 from .costs import limit_for
 from .engines import Engine, engine_for, is_first
 from .errors import StateError
 from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
-from .probe import Loss, gather
+from .probe import Loss, gather, number_to_read
 from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
@@ -83,7 +83,7 @@ class WeightLora(Described):
     ) -> None:
         check_optimizer(optimizer)
         saved = None if state is None else State.from_dict(state)
-        self._given = config or WeightLoraConfig()
+        self._given = as_config(config)
         self.config = self._given.resolve(total_steps, None if saved is None else saved.config["select_steps"])
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)
@@ -158,7 +158,7 @@ class WeightLora(Described):
         """
         if self.phase == "train":
             return
-        self.look(batches, loss, self.config.probe_batches * per_step)
+        self.look(batches, loss, number_to_read(batches, self.config.probe_batches, per_step))
         self.advance()
 
     def look(self, batches: Iterable[Any], loss: Loss | None, number: int) -> None:
@@ -276,7 +276,7 @@ class WeightLora(Described):
             StateError: If this selector has made steps, or the state is of another format, config or model.
         """
         if self.step_count or self.rounds_over:
-            raise StateError(f"this selection has made {self.step_count} steps: load a state into a fresh one.")
+            raise StateError(f"this selection has made {self.step_count} steps: pass the state to a new WeightLora.")
         check_resumes(parsed := State.from_dict(state), self._given, self.adapters, self.names)
         self._restore(parsed)
 

@@ -3,14 +3,32 @@
 import math
 import re
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from .errors import ConfigError
 
-__all__ = ["check_fraction", "check_int", "check_keep", "check_known", "is_int", "is_number", "to_bytes"]
+__all__ = [
+    "check_fraction",
+    "check_int",
+    "check_keep",
+    "check_known",
+    "check_share",
+    "is_int",
+    "is_number",
+    "plain",
+    "to_bytes",
+]
 
 UNITS = {"B": 1, **{f"{p}B": 1000 ** (i + 1) for i, p in enumerate("KMGT")}}
 UNITS |= {f"{p}iB": 1024 ** (i + 1) for i, p in enumerate("KMGT")}
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as one of Python, and anything else as it is."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
 
 
 def is_int(value: Any) -> TypeGuard[int]:
@@ -40,6 +58,12 @@ def check_fraction(name: str, value: float, of: str) -> None:
     if not 0 < value < 1:
         whole = f"{value:.0f}" if value >= 1 and float(value).is_integer() else "a whole number"
         raise ConfigError(f"{name}={value} is not a fraction in (0, 1): for a number of {of} write {whole}.")
+
+
+def check_share(name: str, value: object, of: str) -> None:
+    """Raise a `ConfigError` unless a setting that has no other form is in (0, 1)."""
+    if not (isinstance(value, float) and 0 < value < 1):
+        raise ConfigError(f"{name}={value!r} must be a fraction in (0, 1) of {of}, for example 0.6.")
 
 
 def check_keep(keep: object) -> None:

@@ -3,12 +3,13 @@ import weakref
 
 import pytest
 import torch
-from models import adamw, batch, lora_bert, lora_mixtral, train
-from peft import LoraConfig
+from models import adamw, batch, lora_bert, lora_mixtral, tiny_llama, train
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from survivors import injected, remove
 from torch import nn
 from transformers import MixtralForCausalLM
+from transformers.integrations.neftune import activate_neftune, deactivate_neftune
 
 from weightlora.adapters import base_model_of, find_adapters
 from weightlora.adapters.surgery import fold_gate_, free_inputs_, switch_off_
@@ -98,6 +99,42 @@ def test_inputs_keep_the_gradient_that_they_were_given_only_where_checkpointing_
     free_inputs_(model)
     embedded = base_model_of(model).get_input_embeddings()(torch.tensor([[1]]))
     assert embedded.requires_grad != freed
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
+def test_what_others_hooked_on_embeddings_goes_on_without_their_adapter():
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["embed_tokens", "up_proj"]))
+    base, ids = base_model_of(model), torch.arange(12)[None]
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    noise = activate_neftune(model, 5.0)
+    remove(model, [1, 2])
+    embeddings = base.get_input_embeddings()
+    assert type(embeddings) is nn.Embedding
+
+    model.train()(input_ids=ids, labels=ids).loss.backward()
+    assert all(adapter.factors[1].grad.any() for adapter in find_adapters(model))
+    assert not torch.equal(embeddings(ids), embeddings(ids))
+    deactivate_neftune(model, noise)
+    assert torch.equal(embeddings(ids), embeddings(ids))
+    base.disable_input_require_grads()
+    assert not embeddings(ids).requires_grad and not embeddings._forward_hooks
+
+
+def test_what_others_hooked_on_a_layer_runs_around_its_base_layer_as_it_did_around_the_layer():
+    model, seen = lora_bert(), []
+    layer = find_adapters(model)[0].layer
+    inner = layer.base_layer.register_forward_hook(lambda *args: seen.append("inner"))
+    before = layer.register_forward_pre_hook(lambda module, args, kwargs: seen.append("before"), with_kwargs=True)
+    after = layer.register_forward_hook(lambda *args: seen.append("after"), always_call=True)
+    model(**batch())
+    remove(model, [1])
+    model(**batch(1))
+    assert seen == ["before", "inner", "after"] * 2
+    before.remove()
+    inner.remove()
+    model(**batch(2))
+    assert seen[6:] == ["after"]
+    assert after.id in layer.base_layer._forward_hooks
 
 
 def test_other_adapters_on_the_model_stay_untouched():

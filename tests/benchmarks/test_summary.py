@@ -23,12 +23,19 @@ def test_a_side_comparison_is_compared_with_the_main_runs_of_what_it_varies_and_
     assert tasks["tiny"]["lora"]["loss"]["mean"] == 0.7, "its own run, not the main comparison's"
 
 
+def test_a_side_comparison_at_other_seeds_has_no_runs_of_the_main_comparison(tmp_path):
+    store(tmp_path, result("plus-2", 5, method="plus"))
+    main = [*runs("random", [0.5, 0.6]), result("lora"), result("lora", 5)]
+    tasks = read_summary(tmp_path, main=main)[1]["tasks"]
+    assert {label: row["seeds"] for label, row in tasks["tiny"].items()} == {"plus-2": 1, "lora": 2}
+
+
 def test_the_summary_is_written_whole(tmp_path):
     for content in (*runs("a", [0.4, 0.5]), *runs("random", [0.6, 0.7]), result("a", task="other")):
         store(tmp_path / "in", content)
     out = tmp_path / "new" / "out"
     write_summary(tmp_path / "in", out)
-    assert sorted(path.name for path in out.iterdir()) == ["other.png", "summary.json", "summary.md", "tiny.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["summary.json", "summary.md"]
     results, summary, remarks = read_summary(tmp_path / "in")
     assert (out / "summary.md").read_text("utf-8") == render_markdown(summary, remarks) and remarks == []
     extend_(summary, results)

@@ -45,6 +45,28 @@ def test_methods_and_seeds_are_added_and_other_settings_refused(tmp_path, films,
         make_comparison(out, ["lora"], 2, [1e-3], films).claim()
 
 
+@pytest.mark.parametrize("rates", [None, [5e-4, 2e-3]])
+def test_a_method_at_one_rate_is_added_to_a_comparison_that_chooses_rates(tmp_path, films, rates):
+    out = tmp_path / "out"
+    make_comparison(out, ["lora"], 1, rates, films).claim()
+    added = make_comparison(out, ["random"], 1, None, [*films, "--learning_rate", "1e-3"])
+    added.claim()
+    [later] = read_comparison(out).runs({"random": 1e-3})
+    assert added.runs({"random": 1e-3}) == [later] and later.with_validation
+    assert added.tuning_runs() == []
+    with pytest.raises(DataError, match="differs in learning_rates"):
+        make_comparison(out, ["dora"], 1, [1e-4, 2e-4], films).claim()
+    make_comparison(out, ["dora"], 1, rates, films).claim()
+
+
+def test_a_method_with_several_rates_is_no_part_of_a_comparison_at_one(tmp_path, films):
+    out = tmp_path / "out"
+    make_comparison(out, ["lora"], 1, None, [*films, "--learning_rate", "1e-3"]).claim()
+    with pytest.raises(DataError, match="differs in learning_rates"):
+        make_comparison(out, ["random"], 1, None, films).claim()
+    assert read_comparison(out).methods == ["lora"]
+
+
 ENTRY = {"learning_rates": [1e-3], "settings": {"task": "text-classification"}}
 GOOD = {"format": 1, "seeds": 2, "data": {"train_file": "0"}, "shared": {"rank": 1}, "methods": {"lora": ENTRY}}
 

@@ -46,7 +46,29 @@ def test_a_budget_bounds_the_methods_that_choose(tmp_path, films, name, budget):
     assert comparison.shared[name] is not None, "another budget is another comparison"
     comparison.claim()
     with pytest.raises(DataError, match="which differs in keep_"):
-        make(tmp_path, films, ["lora"]).claim()
+        make(tmp_path, films, ["weightlora-plus"]).claim()
+
+
+def test_a_method_that_trains_all_is_added_to_a_comparison_with_a_budget(tmp_path, films):
+    arguments = [*films, "--keep_parameters", "0.3"]
+    make(tmp_path / "out", arguments, ["lora", "weightlora"]).claim()
+    added = make(tmp_path / "out", arguments, ["dora"])
+    assert "keep_parameters" not in added.settings["dora"] and added.plans()["dora"].keep is None
+    added.claim()
+    assert read_comparison(tmp_path / "out").methods == ["lora", "weightlora", "dora"]
+
+
+def test_a_budget_comes_with_the_first_method_that_it_bounds_and_stays(tmp_path, films):
+    make(tmp_path / "out", films, ["lora"]).claim()
+    make(tmp_path / "out", [*films, "--keep_parameters", "0.3"], ["weightlora"]).claim()
+    make(tmp_path / "out", films, ["dora"]).claim()
+    assert read_comparison(tmp_path / "out").shared["keep_parameters"] == "0.3"
+    for budget in ([], ["--keep_parameters", "0.4"]):
+        for methods in (["random"], ["lora", "random"]):
+            with pytest.raises(DataError, match="which differs in keep_parameters: give"):
+                make(tmp_path / "out", [*films, *budget], methods).claim()
+    make(tmp_path / "out", [*films, "--keep_parameters", "0.3"], ["random"]).claim()
+    assert read_comparison(tmp_path / "out").methods == ["lora", "weightlora", "dora", "random"]
 
 
 @pytest.mark.parametrize("methods", [["lora", "top", "weightlora"], ["lora", "dora"]])
@@ -65,6 +87,7 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
         ({"methods": []}, "--methods is empty"),
         ({"seeds": 0}, "seeds=0 is too small: give at least 1"),
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
+        ({"rates": []}, "--learning_rates is empty: give at least one"),
         ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
         ({"arguments": ["--method", "dora"]}, "--method is set by the comparison itself: give --methods"),
         ({"arguments": ["--method=dora"]}, "--method is set by the comparison itself: give --methods"),

@@ -68,7 +68,9 @@ def test_the_page_and_the_terminal_have_the_same_cells():
     console = Console(width=160)
     with console.capture() as capture:
         print_summary(summary, console)
-    assert all(text in capture.get() for text in ("-0.1000 ± 0.0500 ▼ (2)", "200 ms → 100 ms", "So it is."))
+    printed = capture.get()
+    assert all(text in printed for text in ("-0.1000 ± 0.0500 ▼ (2)", "200 ms → 100 ms", "So it is."))
+    assert "half-width of the 95 % t-interval" in printed, "what the signs mean"
 
 
 def test_the_time_of_a_step_before_the_choice_is_shown_where_there_was_one():

@@ -7,6 +7,7 @@ from models import batch, lora_bert
 from weightlora.adapters import find_adapters
 from weightlora.costs.anchors import between, ends, optimizer_of_copies, subsets, take_step
 from weightlora.costs.tracing import Given, Trace, trace
+from weightlora.errors import TrainingError
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,11 @@ def test_the_ends_are_the_lowest_and_the_highest_that_ran():
     given = Given(torch.Size([1]), torch.float32, None)
     seen = Trace([2, 0, 1, 3], [given, given, given, None], [], [], [])
     assert ends(seen) == (0, 1)
+
+
+def test_where_no_adapter_ran_there_is_nothing_to_measure():
+    with pytest.raises(TrainingError, match=r"^no module with an adapter runs in the batch that is measured: adapt"):
+        ends(Trace([0, 1], [None, None], [], [], []))
 
 
 def test_alone_means_that_all_others_are_off():

@@ -51,7 +51,7 @@ def test_nan_does_not_pass(pairs):
     with pytest.raises(ModelError, match="differs from the source by nan"):
         compare_pairs(pairs, [replace(pairs[0], b=pairs[0].b * torch.nan), *pairs[1:]], FLOAT)
     with pytest.raises(ModelError, match="the outputs of the export differ from the source's by nan"):
-        compare_outputs(torch.ones(3), torch.tensor([1.0, torch.nan, 1.0]), FLOAT)
+        compare_outputs(torch.ones(3), torch.tensor([1.0, torch.nan, 1.0]), FLOAT, torch.zeros(3))
 
 
 def test_the_probe_is_the_same_each_time_and_fits_the_model():
@@ -99,10 +99,10 @@ def test_outputs_that_differ_are_refused_and_close_ones_described():
     with pytest.raises(
         ModelError, match=r"differ from the source's by 0\.001, where the largest is 4, so nothing was"
     ):
-        compare_outputs(source, source + 1e-3, FLOAT)
+        compare_outputs(source, source + 1e-3, FLOAT, torch.zeros(2))
     with pytest.raises(ModelError, match="outputs of another shape"):
-        compare_outputs(source, torch.zeros(3), FLOAT)
-    assert compare_outputs(source, source + 1e-3, torch.bfloat16).effect is None
+        compare_outputs(source, torch.zeros(3), FLOAT, torch.zeros(2))
+    assert compare_outputs(source, source + 1e-3, torch.bfloat16, torch.zeros(2)).difference > 1e-4
 
 
 def test_outputs_are_all_tensors_of_floating_type():

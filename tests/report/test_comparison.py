@@ -27,9 +27,19 @@ def test_two_runs(tmp_path: Path):
     assert values["lead"].startswith(f"Of 21 modules, {len(both)} are kept in all 2 runs, and {len(either)} in")
     assert values["header"][:3] == ["run", "rule", "adapters"] and values["header"][-1] == "test accuracy"
     assert [(line["name"], line["cells"][-1]["text"]) for line in values["lines"]] == [("one", "0.75"), ("two", "")]
+    assert values["lines"][0]["cells"][0] == {"value": "credit", "text": "credit"}  # the table is sorted by the value
     assert ("select_steps", ["10", "12"]) in values["differences"]
     assert "keep" not in dict(values["differences"])
     assert [chart["title"] for chart in values["charts"]] == ["Training loss"]
+
+
+def test_a_run_without_a_choice_is_named(tmp_path: Path):
+    one = write_run(tmp_path / "one", layers=1, steps=10, keep=2)
+    two = write_run(tmp_path / "two", layers=1, steps=10, keep=2, final=False)
+    assert compare_runs(read_runs([one, two]), ["a", "b"])["lead"] == (
+        "Of 7 modules, 2 are kept in all 2 runs, and 7 in at least one of them. two has not decided yet: the modules "
+        "that are trained count as kept."
+    )
 
 
 def test_a_cost_of_before_the_choice_says_so(tmp_path: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from weightlora.errors import DataError
-from weightlora.report.history import MOST_POINTS, read_history, read_log, thin
+from weightlora.report.history import MOST_POINTS, read_history, read_log, thin, thin_log
 
 
 def write(directory: Path, lines: list[object], end: str = "\n") -> Path:
@@ -74,3 +74,14 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: object, message: str):
 def test_entries_of_the_log_have_a_step(tmp_path: Path):
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2}\n{"loss": 3}\n')
     assert read_log(tmp_path) == [{"step": 1, "loss": 2}]
+
+
+def test_evaluations_are_not_thinned_with_the_steps_between_them():
+    log = [
+        {"step": step, name: 1.0} for step in range(1, 4001) for name in ("loss", "eval_loss")[: 1 + (step % 50 == 0)]
+    ]
+    found = thin_log(log)
+    assert [entry["step"] for entry in found if "eval_loss" in entry] == list(range(50, 4001, 50))
+    steps = [entry["step"] for entry in found if "loss" in entry]
+    assert len(steps) == MOST_POINTS and steps[0] == 1 and steps[-1] == 4000
+    assert found == sorted(found, key=log.index)

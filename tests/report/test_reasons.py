@@ -20,7 +20,17 @@ BOUNDED = [(0.9, False, 300), (0.8, True, 100), (0.7, True, 100), (0.1, False, 1
 
 
 def test_places_are_shared_by_equals():
-    assert places_by_score([0.5, None, 0.9, 0.5, 0.1]) == [2, None, 1, 2, 4]
+    assert places_by_score([0.5, None, 0.9, 0.5, 0.1], {}) == [2, None, 1, 2, 4]
+
+
+def test_places_are_by_magnitude_where_the_rule_compares_magnitudes():
+    """Gates may end below 0, and those of dropped modules at 0."""
+    chosen = selection([(0.0, False, 100), (-0.5, True, 100), (0.2, True, 100)], rank_by="magnitude")
+    assert reasons(chosen, [])[:2] == [
+        "Dropped: place 3 of 3 by score, and 2 are kept.",
+        "Kept: place 1 of 3 by score.",
+    ]
+    assert places_by_score([0.0, -0.5, 0.2], chosen.config) == [3, 1, 2]
 
 
 def test_a_high_score_that_the_bound_kept_out_is_named():

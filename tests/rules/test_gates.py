@@ -108,6 +108,29 @@ def all_of(score: torch.Tensor) -> torch.Tensor:
     return torch.ones(len(score), dtype=torch.bool)
 
 
+def test_a_schedule_that_notes_no_first_rate_is_followed_too_also_after_a_restart():
+    rule, optimizer = rule_and_optimizer(omega_follows_lr=True)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+    assert rule._part_of_lr() == 1.0
+    schedule.step(1.0)
+    schedule.step(1.0)
+    assert rule._part_of_lr() == pytest.approx(0.1)
+
+    resumed, again = rule_and_optimizer(omega_follows_lr=True)
+    again.load_state_dict(optimizer.state_dict())
+    assert resumed._part_of_lr() == pytest.approx(0.1)
+    again.param_groups[0]["lr"] = 0.0
+    assert resumed._part_of_lr() == 0.0
+
+
+def test_a_schedule_that_is_made_later_begins_at_the_rate_of_then():
+    rule, optimizer = rule_and_optimizer(omega_follows_lr=True)
+    assert rule._part_of_lr() == 1.0
+    optimizer.param_groups[0]["lr"] = 2.0
+    torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    assert optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["initial_lr"] == 2.0
+
+
 def test_the_gradients_lose_the_scale_of_the_loss():
     rule, _ = rule_and_optimizer()
     for number, gate in enumerate(rule.gates[1:]):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from models import lora_bert, tiny_bert, tiny_llama, tiny_wav2vec2
-from peft import LoraConfig, PeftModel, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 from transformers import (
     BertConfig,
@@ -15,11 +15,13 @@ from transformers import (
     DistilBertForSequenceClassification,
     Llama4ForCausalLM,
     Llama4TextConfig,
+    MambaConfig,
+    MambaForCausalLM,
 )
 
 from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError, ModelError
-from weightlora.selection.adapting import adapted, task_type_of
+from weightlora.selection.adapting import MAMBA, adapted, task_type_of
 
 SMALL = BertConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=2
@@ -96,6 +98,22 @@ def test_a_router_that_gives_a_tuple_gets_none():
     assert not any("router" in name for name in names(model)) and any("q_proj" in name for name in names(model))
     ids = torch.arange(6)[None]
     model(input_ids=ids, labels=ids).loss.backward()
+
+
+def test_the_output_of_mamba_gets_none():
+    """PEFT refuses it: a kernel reads its weight."""
+    shape = MambaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, state_size=4)
+    model = adapted(MambaForCausalLM(shape), None)
+    assert {name.rpartition(".")[2] for name in names(model)} == {"in_proj", "x_proj", "dt_proj"}
+    for model_type in MAMBA:
+        with pytest.raises(ValueError, match="incompatible with Mamba"):
+            get_peft_model(tiny_named(model_type), LoraConfig(target_modules=["out_proj"]))
+
+
+def tiny_named(model_type: str) -> nn.Module:
+    model = nn.Sequential()
+    model.out_proj, model.config = nn.Linear(2, 2), SimpleNamespace(model_type=model_type, to_dict=dict)
+    return model
 
 
 def test_the_head_of_a_ctc_model_is_trained_in_full(tmp_path):

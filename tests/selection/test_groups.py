@@ -53,9 +53,26 @@ def groups(names: list[str], group: str) -> list[list[str]]:
         ),
         (gpt2 := ["h.0.attn.c_attn", "h.0.attn.c_proj", "h.0.mlp.c_fc", "h.0.mlp.c_proj"], None, gpt2[2:]),
         (
-            ["layers.0.self_attn.qkv_proj", "layers.0.mlp.gate_up_proj", "layers.0.mlp.experts.gate_up_proj"],
+            phi3 := ["layers.0.self_attn.qkv_proj", "layers.0.mlp.gate_up_proj", "layers.0.mlp.down_proj"],
             None,
+            phi3[1:],
+        ),
+        (
+            modernbert := ["layers.0.attn.Wqkv", "layers.0.attn.Wo", "layers.0.mlp.Wi", "layers.0.mlp.Wo"],
             None,
+            modernbert[2:],
+        ),
+        (
+            albert := [f"layer_groups.0.albert_layers.0.{x}" for x in ("attention.dense", "ffn", "ffn_output")],
+            None,
+            albert[1:],
+        ),
+        (qwen3_vl := ["blocks.0.attn.proj", "blocks.0.mlp.linear_fc1", "blocks.0.mlp.linear_fc2"], None, qwen3_vl[1:]),
+        (granite := ["layers.0.shared_mlp.input_linear", "layers.0.shared_mlp.output_linear"], None, granite),
+        (
+            wav2vec2 := [f"layers.0.feed_forward.{x}" for x in ("intermediate_dense", "output_dense")],
+            None,
+            wav2vec2,
         ),
         (["layers.0.self_attn.q_proj", "layers.0.cross_attn.k_proj", "layers.1.self_attn.k_proj"], None, None),
         (["q", "k", "v"], ["q", "k", "v"], None),

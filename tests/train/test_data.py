@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,37 @@ def test_brackets_in_texts_are_not_levels(tmp_path: Path):
     rows.write_text("[\n" * 65 + "]\n" * 65)
     with pytest.raises(DataError, match="nested more than 64 deep"):
         check_json(rows)
+
+
+@pytest.mark.parametrize(("ending", "mark"), [(".csv", ","), (".tsv", "\t")])
+def test_numbers_in_a_column_of_texts_are_texts(tmp_path: Path, ending: str, mark: str):
+    """pandas reads 10,000 rows at a time, and tells the type of a column from them."""
+    path = tmp_path / f"rows{ending}"
+    arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
+
+    def completions(names: tuple[str, str], values: list[str]) -> list[str]:
+        path.write_text(
+            "".join(f"{one}{mark}{other}\n" for one, other in [names, *(("q", value) for value in values)])
+        )
+        rows = read_splits(arguments, find_task("causal-lm"))["train"]
+        found: list[str] = rows["completion"][:]
+        return found
+
+    last = ["007", "1.50", "123456789012345678901234567890"]
+    assert completions(("prompt", "completion"), [*["word"] * 10_000, *last])[-3:] == last
+    assert completions(("instruction", "output"), ["010", ""]) == ["010", None]
+
+
+def test_a_column_that_the_user_names_is_read_whatever_else_there_is(tmp_path: Path):
+    row = {"messages": [{"role": "user", "content": "hi"}], "body": "b"}
+    (path := tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n")
+    arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
+    found = read_splits(replace(arguments, columns='{"text": "body"}'), find_task("causal-lm"))
+    assert found["train"][0] == {"text": "b"}
+    with pytest.raises(
+        DataError, match=r"the column 'prompt' \(prompt\) is not in train: it has messages, body; name"
+    ):
+        read_splits(replace(arguments, columns='{"completion": "body"}'), find_task("causal-lm"))
 
 
 def test_bytes_that_are_no_text(world: Path, rows: Path, tmp_path: Path, refused):

@@ -25,6 +25,12 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
     )
     message = refused(*classified(world, write_rows(rows, [{"text": "a", "label": "x"}] * 2)))
     assert message.startswith("train has only the label 'x'")
+    texts = [{"sentence1": text, "sentence2": "b", "label": 0} for text in "ab"]
+    message = refused(
+        "--task", "mrpc", "--model", world / "deberta", *files_of(write_rows(rows, texts)), "--class_names", *"abc"
+    )
+    assert message.startswith("mrpc reports the F1 score of the second of two classes, and there are 3: use --task")
+    write_rows(rows, [{"text": "a", "label": "x"}] * 2)
     message = refused("--task", "regression", "--model", world / "deberta", *files_of(rows))
     assert message.startswith(f"the label 'x' in row 0 of train {FIRST} is not a number, and regression needs numbers")
     assert message.endswith("fix the row, leave it out, or use --task text-classification.")

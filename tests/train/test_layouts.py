@@ -37,6 +37,21 @@ def test_messages_come_before_conversations_and_the_users_names_before_both():
     assert columns["messages"] == "chats" and rows[0]["chats"] == CHAT[1:]
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"text": "body"}, ["text"]),
+        ({"prompt": "body", "completion": "output"}, ["prompt", "completion"]),
+        ({"completion": "body"}, ["prompt", "completion"]),  # whose prompt is missing: the caller says so
+        ({"tools": "body"}, ["messages", "tools"]),
+    ],
+)
+def test_a_column_that_the_user_names_is_read_whatever_else_there_is(given: dict, read: list):
+    rows = Dataset.from_list([{"messages": CHAT, "body": "b", "instruction": "i", "output": "o"}])
+    made, columns = as_causal("train", rows, {**COLUMNS_READ, **given}, given)
+    assert columns == {name: {**COLUMNS_READ, **given}[name] for name in read} and made is rows
+
+
 def test_a_row_without_messages_is_left_for_the_check_of_rows():
     rows, _ = as_causal("train", Dataset.from_list([{"messages": SHAREGPT}, {"messages": None}]), COLUMNS_READ)
     assert rows[0]["messages"] == CHAT and rows[1]["messages"] is None

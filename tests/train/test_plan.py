@@ -43,6 +43,26 @@ def test_a_plan_with_a_learning_rate_and_no_choice(world: Path, tmp_path: Path):
     assert job.recipe.given["learning_rate"] == plan.learning_rate == 5e-4
 
 
+@pytest.mark.parametrize(("dtype", "flag"), [("bfloat16", "bf16"), ("float16", "fp16")])
+def test_a_head_in_float32_does_not_fit_16_bits_unless_it_computes_in_both(
+    world: Path, tmp_path: Path, refused, monkeypatch, dtype, flag
+):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    base = ["--task", "cola", "--dataset", world / "glue", "--max_length", 64, "--use_cpu", "--dtype", dtype]
+    assert refused(*base, "--model", world / "deberta") == (
+        f"dtype={dtype} does not fit the head, which trains in float32: add --{flag}, which computes in both, or "
+        "leave dtype out."
+    )
+    fine = (
+        ["--model", world / "llama", "--pad_token", "</s>", "--verbalised"],
+        ["--model", world / "deberta", "--bf16"],
+    )
+    for more in fine if dtype == "bfloat16" else fine[:1]:
+        prepare(parse([*map(str, [*base, *more]), "--output_dir", str(tmp_path / "out")]))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", flag)  # as accelerate launch --mixed_precision does
+    prepare(parse([*map(str, [*base, "--model", world / "deberta"]), "--output_dir", str(tmp_path / "out")]))
+
+
 def test_a_method_of_the_benchmarks_is_named(refused):
     message = refused("--task", "cola", "--method", "adalora")
     assert message.endswith("run python -m benchmarks train --method adalora there.")

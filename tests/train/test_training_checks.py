@@ -23,6 +23,17 @@ BASE = ("--task", "cola", "--max_steps", "4", "--max_length", "64", "--use_cpu")
         (["--label_names", "gold"], "label_names=['gold'] has no effect on weightlora train, for the task says what"),
         (["--report_to", "nowhere"], "report_to='nowhere' is unknown: nowhere is not supported, only azure_ml"),
         (["--report_to", "clearml"], "report_to='clearml' is not ready here: install its package and set it up, or"),
+        (
+            ["--lr_scheduler_type", "cosine_with_min_lr"],
+            "lr_scheduler_type=cosine_with_min_lr cannot be used with lr_scheduler_kwargs=None (One of min_lr or",
+        ),
+        (["--lr_scheduler_kwargs", "x"], "lr_scheduler_type=linear cannot be used with lr_scheduler_kwargs='x' ("),
+        (
+            ["--lr_scheduler_kwargs", '{"foo": 1}'],
+            "lr_scheduler_type=linear cannot be used with lr_scheduler_kwargs={",
+        ),
+        (["--dataloader_num_workers", "-1"], "dataloader_num_workers=-1 is too small: give at least 0."),
+        (["--class_names", "acceptable,unacceptable"], "has one name: give the names of all classes, with spaces"),
         (["--optim_args", "foo"], "optim_args='foo' must be pairs of name=value, with commas between them."),
         (
             ["--metric_for_best_model", "f2"],
@@ -48,6 +59,8 @@ def test_refused_before_the_model_loads(world: Path, refused, monkeypatch: pytes
         ["--report_to", "none"],
         ["--report_to", "azure_ml"],
         ["--optim_args", "betas=0.9,eps=1e-8"],
+        ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr_rate": 0.1}'],
+        ["--lr_scheduler_type", "warmup_stable_decay", "--lr_scheduler_kwargs", '{"num_decay_steps": 2}'],
     ],
 )
 def test_what_a_run_does_anyway_may_be_said(world: Path, no_weights: None, more: list[str]):

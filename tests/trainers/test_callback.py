@@ -16,6 +16,7 @@ from weightlora.errors import ModelError
 from weightlora.files import read_lines
 from weightlora.run import HISTORY, SELECTION, describe_selection
 from weightlora.state import STATE_FILE
+from weightlora.trainers.resuming import read_checkpoint
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -232,3 +233,16 @@ def test_checkpoints_of_a_training_that_started_over_in_the_selection_are_whole(
     later = make_trainer(tmp_path, lora_bert(), again, **settings)
     later.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert again.selector.kept == first.selector.kept and later.state.global_step == STEPS
+
+
+def test_checkpoints_of_a_resumed_training_that_started_over_are_whole(tmp_path):
+    """The Trainer starts over from the checkpoint that it was resumed from, and counts the steps before it."""
+    settings = {"auto_find_batch_size": True, "save_strategy": "steps", "save_steps": 1}
+    make_trainer(tmp_path, lora_bert(), WeightLoraCallback(WeightLoraConfig(**CREDIT)), **settings).train()
+    callback = WeightLoraCallback(WeightLoraConfig(**CREDIT))
+    run = make_trainer(tmp_path, lora_bert(), callback, kind=GivesUpOnce, **settings)
+    run.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert run._train_batch_size < 8
+    for step in range(1, STEPS + 1):
+        state = read_checkpoint(tmp_path / f"checkpoint-{step}")
+        assert (state.step_count, state.carried) == (min(step + (step > 1), 4), int(step > 1))

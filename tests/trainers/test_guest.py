@@ -131,6 +131,31 @@ def test_a_second_training_after_an_interruption_does_not_claim_a_choice(tmp_pat
         run.train()
 
 
+@pytest.mark.parametrize("settings", [{"keep": 3}, CREDIT])
+def test_a_training_that_failed_before_its_first_step_begins_anew(tmp_path, settings):
+    """As in a notebook: the first batch does not fit, or has no labels, and the user mends that."""
+
+    class Fails(WeightLoraTrainer):
+        fails = True
+
+        def compute_loss(self, *args, **kwargs):
+            if self.fails:
+                raise ValueError("no loss")
+            return super().compute_loss(*args, **kwargs)
+
+    run, whole = (
+        make_trainer(tmp_path, lora_bert(), kind=kind, weightlora=WeightLoraConfig(**settings))
+        for kind in (Fails, WeightLoraTrainer)
+    )
+    with pytest.raises(ValueError, match="no loss"):
+        run.train()
+    run.fails = False
+    run.train()
+    whole.train()
+    assert run.weightlora.selector.kept == whole.weightlora.selector.kept
+    assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), whole.model.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_training_says_how_to_choose_again_and_that_works(tmp_path, kind):
     callback = WeightLoraCallback(WeightLoraConfig(**CREDIT))

@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader
 pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -311,6 +317,19 @@ def test_the_best_checkpoint_is_one_with_the_chosen_adapters(tmp_path, mode):
         fit(tmp_path, {"keep": 3, "select_steps": 4}, Watched(), callbacks=[best])
     saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     assert sum("lora_A" in name for name in saved) == 3
+
+
+def test_early_stopping_counts_from_the_choice(tmp_path):
+    """The loss jumps at the choice, and falls after it in each step: that is no reason to stop."""
+
+    class Jumps(Module):
+        def on_train_batch_end(self, *_):
+            self.log("watched", self.global_step * -0.1 + (10 if self.global_step >= 4 else 0))
+
+    stopping = EarlyStopping("watched", patience=2, check_on_train_epoch_end=True)
+    _, _, trainer = fit(tmp_path, {"keep": 3, "select_steps": 4}, Jumps(), callbacks=[stopping])
+    assert trainer.global_step == STEPS
+    assert float(stopping.best_score) == pytest.approx(10 - 0.1 * STEPS)
 
 
 def test_a_second_fit_with_the_same_callback_does_not_choose_again(tmp_path):

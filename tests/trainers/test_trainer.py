@@ -7,8 +7,10 @@ import pytest
 from loops import CREDIT, make_trainer
 from models import lora_bert, samples, training_arguments
 from runs import At
+from transformers import TrainerCallback
 
 from weightlora import WeightLoraCallback, WeightLoraConfig, WeightLoraTrainer
+from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError
 from weightlora.state import STATE_FILE
 
@@ -65,3 +67,24 @@ def test_saving_before_the_choice_warns_and_the_card_says_so(tmp_path):
         warnings.filterwarnings("error", message=".*selection steps")
         run.save_model(str(tmp_path / "final"))
     assert "3 of 12 LoRA adapters were kept" in (tmp_path / "final" / "README.md").read_text()
+
+
+class Seen(TrainerCallback):
+    """Counts the adapters, as callbacks do that average, count or save the model."""
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        self.first = len(find_adapters(model))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, model, **kwargs):
+        self.last = len(find_adapters(model))
+
+
+@pytest.mark.parametrize(("settings", "first"), [({"keep": 3}, 3), (CREDIT, 12)])
+def test_other_callbacks_get_the_model_after_a_choice_in_the_same_event(tmp_path, settings, first):
+    seen = Seen()
+    config = WeightLoraConfig(**settings)
+    make_trainer(tmp_path, lora_bert(), seen, kind=WeightLoraTrainer, weightlora=config).train()
+    assert (seen.first, seen.last) == (first, 3)

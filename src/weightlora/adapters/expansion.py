@@ -125,10 +125,10 @@ def expand_(
             replace_parameter_(optimizer, old[i], new[i], carry)
     adapter.set_factors_(new[0], new[1], rank)
     if method == "restart" and adapter.magnitude is not None:
-        magnitude = adapter.magnitude
-        adapter.set_magnitude_(nn.Parameter(adapter.weight_norm(), magnitude.requires_grad))
+        magnitude = nn.Parameter(adapter.weight_norm(), adapter.magnitude.requires_grad)
         if optimizer is not None:
-            replace_parameter_(optimizer, magnitude, adapter.magnitude)
+            replace_parameter_(optimizer, adapter.magnitude, magnitude)
+        adapter.layer.lora_magnitude_vector[adapter.adapter_name].weight = magnitude
 
 
 def _draw(adapter: LoraAdapter, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

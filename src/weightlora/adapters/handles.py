@@ -132,11 +132,6 @@ class LoraAdapter:
         norm: Tensor = fresh.weight.detach()
         return norm
 
-    def set_magnitude_(self, magnitude: nn.Parameter) -> None:
-        """Put another magnitude into a DoRA layer."""
-        dora: Any = self.layer.lora_magnitude_vector[self.adapter_name]
-        dora.weight = magnitude
-
     def set_scaling_(self, scaling: float) -> None:
         """Set s, and the alpha that gives s at this rank (`s r`, or `s sqrt(r)` with rsLoRA)."""
         root = math.sqrt(self.rank) if self.rslora else self.rank

@@ -34,9 +34,26 @@ def disconnect_(model: nn.Module, adapters: list[LoraAdapter], optimizer: Optimi
     for parent in list(base_model_of(model).modules()):
         for child_name, child in list(parent._modules.items()):
             while child in empty:  # wrappers of several parameters of one module are nested
+                _pass_hooks_on_(child, child.base_layer)  # type: ignore[arg-type]
                 child = child.base_layer  # type: ignore[assignment]
             if child is not parent._modules[child_name]:
                 setattr(parent, child_name, child)
+
+
+def _pass_hooks_on_(layer: nn.Module, base: nn.Module) -> None:
+    """Let what others hooked into a layer's forward pass act on its base layer.
+
+    Transformers hooks embeddings: reentrant checkpointing needs a gradient there, and NEFTune adds noise. The handles
+    of these hooks remove them from the base layer, too, unless it has hooks of its own.
+    """
+    for name in [name for name in vars(layer) if name.startswith("_forward_")]:
+        hooks, own = getattr(layer, name), getattr(base, name)
+        if own:
+            own.update(hooks)
+        else:
+            setattr(base, name, hooks)
+    if hasattr(layer, "neftune_noise_alpha"):  # which the hook reads
+        base.neftune_noise_alpha = layer.neftune_noise_alpha
 
 
 def switch_off_(adapters: list[LoraAdapter], optimizer: Optimizer) -> None:
@@ -64,9 +81,7 @@ def free_inputs_(model: nn.Module) -> None:
     functions = [m._gradient_checkpointing_func for m in base.modules() if vars(m).get("gradient_checkpointing")]
     if not functions or any(getattr(f, "keywords", {}).get("use_reentrant") is not False for f in functions):
         return
-    if hasattr(base, "disable_input_require_grads"):
-        base.disable_input_require_grads()  # type: ignore[operator]
-    # Transformers, PEFT and TRL may each have asked for it, and only the latest hook is on record.
+    # By name: Transformers, PEFT and TRL may each have asked for it, and only the latest hook is on record.
     for module in base.modules():
         for key, hook in list(module._forward_hooks.items()):
             if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):

@@ -115,8 +115,7 @@ def _compare(args: argparse.Namespace) -> int:
     for failure, error in failed:
         console.print(f"failed: {failure.name}: {error}", markup=False, soft_wrap=True)
     every = read_comparison(args.output_dir)  # earlier commands may have made runs of other methods and seeds
-    same_rows = every.tunes == comparison.tunes
-    return max(_show(every if same_rows else comparison, args.json), 1 if failed else 0)
+    return max(_show(every, args.json), 1 if failed else 0)
 
 
 def _summarize(args: argparse.Namespace) -> int:

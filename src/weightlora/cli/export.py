@@ -129,8 +129,10 @@ def describe(exported: "Exported") -> dict[str, str]:
     if exported.difference is not None:
         lines["tensors"] = f"what each adapter adds differs from the source by {exported.difference:.0e} at most"
     if (close := exported.outputs) is not None:
-        effect = "" if close.effect is None else f"; the adapter itself changes them by {close.effect:.2g}"
-        lines["outputs"] = f"on random tokens, they differ from the source's by {close.difference:.0e}{effect}"
+        lines["outputs"] = (
+            f"on random tokens, they differ from the source's by {close.difference:.0e}; the adapter itself changes "
+            f"them by {close.effect:.2g}"
+        )
     for verdict in exported.servers:
         note = f", with {verdict.note}" if verdict.note else ""
         lines[verdict.server] = f"as PEFT does{note}" if verdict.alike else f"not as PEFT does: {verdict.note}"

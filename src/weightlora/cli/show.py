@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..report import RunReport
 
 DESCRIPTION = """\
-Show what a run chose. A run is the output directory of a training with weightlora: of `weightlora train`, `select`
-or `quickstart`, of a Trainer, or of save_run. It may still be going on.
+Shows what a run chose. A run is the output directory of a training with weightlora: of `weightlora train`, `select`
+or `quickstart`, of a Trainer, or of save_run. The run may still be in progress.
 
 Without options: a table, and the picture of the choice as RUN.png in the current directory.
 """

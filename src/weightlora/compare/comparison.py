@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from ..errors import DataError
 from ..files import check_writable, write_json
 from ..train import parse, prepare
 from ..train.arguments import as_arguments
+from ..train.checks import BUDGETS
+from ..train.chosen import ON_A_LIST
 from ..train.plan import Plan
 from ..train.reading import check_name
 from ..train.result import fits
@@ -19,11 +20,13 @@ from ..wording import first_line, shown
 from .rows import make_for
 from .runs import PLACES, Run
 
-__all__ = ["MOST_SEEDS", "Comparison", "read_comparison"]
+__all__ = ["MOST_SEEDS", "OF_ALL", "Comparison", "read_comparison"]
 
 SETTINGS = "settings.json"
 FORMAT = 1
 MOST_SEEDS = 10_000
+OF_ALL = (*ON_A_LIST, "full")
+"""Methods that train all modules. A budget is one of the others' choice, and does not concern them."""
 PARTS = {"seeds": int, "data": dict[str, str], "shared": dict[str, Any], "methods": dict[str, dict[str, Any]]}
 PARTS_OF_METHOD = {"learning_rates": list[Any], "settings": dict[str, Any]}
 """What the file has beside the format, and its entry of a method -> the type of each part."""
@@ -38,6 +41,7 @@ class Comparison:
         settings: Method -> its arguments for `weightlora train`, without a rate and a seed.
         rates: Method -> the learning rates to choose from. A method with one rate is not tuned.
         seeds: Number of seeds: 0 to `seeds - 1`.
+        tunes: Whether some method of the directory has several rates, so that a validation split is needed.
         data: Argument, or name in the directory of a data set or a model -> SHA-256 of the file.
         shared: The arguments that do not depend on the method. Two comparisons in one directory must agree in them.
     """
@@ -46,6 +50,7 @@ class Comparison:
     settings: Mapping[str, Mapping[str, Any]]
     rates: Mapping[str, tuple[float, ...]]
     seeds: int
+    tunes: bool
     data: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,11 +70,6 @@ class Comparison:
     def first_rates(self) -> dict[str, float]:
         """Method -> the first of its rates, where it does not matter which one is chosen."""
         return {method: rates[0] for method, rates in self.rates.items()}
-
-    @cached_property
-    def tunes(self) -> bool:
-        """Whether some method has several rates."""
-        return any(len(rates) > 1 for rates in self.rates.values())
 
     def tuning_runs(self) -> list[Run]:
         """One run per method and rate, at seed 0, on the validation split."""
@@ -137,6 +137,7 @@ class Comparison:
         if there is not None:
             self._check_same(there, mine)
             mine["methods"] = there["methods"] | mine["methods"]
+            mine["shared"] = there["shared"] | mine["shared"]
             mine["seeds"] = max(there["seeds"], self.seeds)
         if mine != there:
             write_json(path, mine)
@@ -148,6 +149,11 @@ class Comparison:
             one, other = ({**entry["settings"], "learning_rates": entry["learning_rates"]} for entry in entries)
             pairs.append((one, other))
         differing = {key for one, other in pairs for key in {*one, *other} if one.get(key) != other.get(key)}
+        if self.tunes and not any(len(entry["learning_rates"]) > 1 for entry in there["methods"].values()):
+            differing.add("learning_rates")  # its results may have been trained on what would be the validation split
+        for part in (there, mine):
+            if part["methods"].keys() <= {*OF_ALL}:
+                differing -= {*BUDGETS} - part["shared"].keys()
         if differing:
             raise DataError(
                 f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
@@ -166,7 +172,8 @@ def read_comparison(directory: Path) -> Comparison:
     there = read_settings(directory / SETTINGS)
     settings = {name: entry["settings"] for name, entry in there["methods"].items()}
     rates = {name: tuple(entry["learning_rates"]) for name, entry in there["methods"].items()}
-    return Comparison(directory, settings, rates, there["seeds"], there["data"], there["shared"])
+    tunes = any(len(several) > 1 for several in rates.values())
+    return Comparison(directory, settings, rates, there["seeds"], tunes, there["data"], there["shared"])
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -2,19 +2,18 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
 from ..train import parse
 from ..train.checks import BUDGETS
-from ..train.chosen import ON_A_LIST
 from ..train.data import files_of
 from ..train.methods import IN_BENCHMARKS, METHODS
 from ..train.tasks import find_task
 from ..wording import nearest
-from .comparison import MOST_SEEDS, Comparison
+from .comparison import MOST_SEEDS, OF_ALL, SETTINGS, Comparison, read_comparison
 from .runs import fingerprint
 
 __all__ = ["METHODS_BY_DEFAULT", "RATES", "check_methods", "make_comparison"]
@@ -25,8 +24,6 @@ OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resum
 """Arguments of `weightlora train` that a comparison sets itself -> what to give in their place."""
 OF_THE_CALL = ("output_dir", "disable_tqdm", "dry_run")
 """Arguments that are no settings of the runs."""
-OF_ALL = (*ON_A_LIST, "full")
-"""Methods that train all modules. A budget is one of the others' choice, and does not concern them."""
 PLAIN = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"}
 FILES = ("train_file", "validation_file", "gguf_file")
 OF_MODELS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
@@ -52,7 +49,7 @@ def make_comparison(
     Raises:
         ConfigError: If a method or an argument is unknown, a rate is not a positive number, there is no seed, or an
             argument is one that a comparison sets itself.
-        DataError: If a data file is missing.
+        DataError: If a data file is missing, or the directory has a comparison that cannot be read.
     """
     check_methods(methods)
     if seeds < 1:
@@ -68,13 +65,22 @@ def make_comparison(
     shared = {name: value for name, value in given["lora"].items() if name != "method"}
     if rates is not None:
         shared["learning_rates"] = list(grids["lora"])
-    chosen = _without_budgets({method: given[method] for method in dict.fromkeys(methods)})
-    return Comparison(directory, chosen, {method: grids[method] for method in chosen}, seeds, data, shared)
+    earlier = read_comparison(directory) if (directory / SETTINGS).is_file() else None  # this one adds to it
+    every = METHODS.keys() & {*methods, *(() if earlier is None else earlier.methods)}
+    chosen = _without_budgets({method: given[method] for method in dict.fromkeys(methods)}, every)
+    grids = {method: grids[method] for method in chosen}
+    tunes = any(len(several) > 1 for several in grids.values())
+    if earlier is not None and not tunes:  # a method at one rate is added to any rates
+        tunes = earlier.tunes
+        if "learning_rates" in earlier.shared:
+            shared.setdefault("learning_rates", earlier.shared["learning_rates"])
+    return Comparison(directory, chosen, grids, seeds, tunes, data, shared)
 
 
-def _without_budgets(given: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The arguments by method, without a budget where all modules are trained and another method has that budget."""
-    chosen = [name for name in BUDGETS if any(name in METHODS[method].options for method in given)]
+def _without_budgets(given: Mapping[str, dict[str, Any]], every: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The arguments by method, without a budget where all modules are trained and one of `every` has that budget."""
+    options = {name for method in every for name in METHODS[method].options}
+    chosen = [name for name in BUDGETS if name in options]
     return {
         method: {name: value for name, value in settings.items() if not (method in OF_ALL and name in chosen)}
         for method, settings in given.items()
@@ -137,6 +143,8 @@ def _grid(rates: Sequence[float] | None, given: Mapping[str, Any]) -> tuple[floa
         rates = [given["learning_rate"]] if "learning_rate" in given else RATES
     elif "learning_rate" in given:
         raise ConfigError("--learning_rate and --learning_rates are both given: give one of them.")
+    if not rates:
+        raise ConfigError("--learning_rates is empty: give at least one, such as 1e-3.")
     for rate in rates:
         if not (math.isfinite(rate) and rate > 0):
             raise ConfigError(f"the learning rate {rate:g} is not a positive number: give one such as 1e-3.")

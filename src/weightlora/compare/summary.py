@@ -106,10 +106,11 @@ def render_summary(summary: Mapping[str, Any]) -> str:
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
-    """Print the tables, the findings and the notes."""
+    """Print the tables, how to read them, the findings and the notes."""
     console.print(Text(f"{_title(summary)}\n{_subtitle(summary)}"))
     for title, header, rows in _tables(summary):
         print_table(console, header, rows, title)
+    console.print(Text(LEGEND, style="dim"))
     for line in (*summary["findings"], *summary["notes"]):
         console.print(Text(f"- {line}"))
 

@@ -8,14 +8,23 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ..adapters import LoraAdapter
+from ..errors import TrainingError
 from .tracing import Trace
 
 __all__ = ["between", "ends", "optimizer_of_copies", "subsets", "take_step"]
 
 
 def ends(seen: Trace) -> tuple[int, int]:
-    """Indices of the lowest and of the highest adapter whose layers ran."""
+    """Indices of the lowest and of the highest adapter whose layers ran.
+
+    Raises:
+        TrainingError: None ran.
+    """
     ran = [index for index, given in enumerate(seen.inputs) if given is not None]
+    if not ran:
+        raise TrainingError(
+            "no module with an adapter runs in the batch that is measured: adapt modules that the loss depends on."
+        )
     return max(ran, key=lambda index: seen.groups[index]), min(ran, key=lambda index: seen.groups[index])
 
 

@@ -42,7 +42,7 @@ def frontier(costs: Costs, scores: Sequence[float], number: int | None = None) -
 def describe_choice(
     costs: Costs, amount: float, kept: Sequence[bool], scores: Sequence[float], number: int | None
 ) -> dict[str, Any]:
-    """The cost of a choice, its bound, and what other bounds would have bought.
+    """The cost of a choice, its bound, and what other bounds would keep.
 
     Args:
         costs: Of the n adapters.

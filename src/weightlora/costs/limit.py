@@ -115,7 +115,7 @@ class CostLimit:
         return in_words(self._resource, self.costs.predict(kept), self.amount(self.costs), self.costs.whole)
 
     def describe(self, kept: list[bool], scores: list[float]) -> dict[str, Any] | None:
-        """What a choice costs, and what other budgets would have bought; None if the costs are not measured."""
+        """What a choice costs, and what other budgets would keep; None if the costs are not measured."""
         if self.costs is None:
             return None
         return describe_choice(self.costs, self.amount(self.costs), kept, scores, self._number)

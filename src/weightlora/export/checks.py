@@ -42,12 +42,12 @@ class Outputs(NamedTuple):
     Attributes:
         difference: The largest absolute difference.
         largest: The largest absolute output of the source.
-        effect: The largest absolute difference that the source adapter itself makes to its base; None if not known.
+        effect: The largest absolute difference that the source adapter itself makes to its base.
     """
 
     difference: float
     largest: float
-    effect: float | None
+    effect: float
 
 
 def compare_pairs(source: Iterable[Pair], written: Iterable[Pair], dtype: torch.dtype) -> float:
@@ -227,7 +227,7 @@ def attach(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
     return model
 
 
-def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Tensor | None = None) -> Outputs:
+def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Tensor) -> Outputs:
     """Compare the outputs of two models on one batch.
 
     Args:
@@ -248,4 +248,4 @@ def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Te
             f"the outputs of the export differ from the source's by {apart:.2g}, where the largest is {largest:.2g}, "
             "so nothing was written: check that the base model is the one that the adapter was trained on."
         )
-    return Outputs(apart, largest, None if base is None else float((source - base).abs().max()))
+    return Outputs(apart, largest, float((source - base).abs().max()))

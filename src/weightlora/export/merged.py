@@ -43,12 +43,12 @@ def write_merged(
             f"PEFT has no place for the tensor {min(lost)!r} of the adapter, and a merged model would lack it: "
             "install the PEFT that wrote it, or remove what trains it."
         )
-    before = without = batch = None
+    probed = None
     if compare:
         batch = probe_batch(model.get_base_model())
         before = outputs(model, batch)
         with model.disable_adapter():
-            without = outputs(model, batch)
+            probed = batch, before, outputs(model, batch)
     try:
         merged: nn.Module = model.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, RuntimeError) as error:
@@ -72,8 +72,9 @@ def write_merged(
         if name not in wanted or name not in found or not torch.equal(found[name], wanted[name]):
             raise ModelError(f"the merged model was saved with another {name!r}, so nothing was written.")
     del merged, wanted, found
-    if batch is None or before is None:
+    if probed is None:
         return kind, None
+    batch, before, without = probed
     return kind, compare_outputs(before, outputs(again.float(), batch), kind, without)
 
 

@@ -33,9 +33,14 @@ def compare_runs(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[
 
 def _lead(runs: Sequence[RunReport], counts: Sequence[int]) -> str:
     everywhere, somewhere = sum(count == len(runs) for count in counts), sum(count > 0 for count in counts)
+    waiting = [run.name for run in runs if not run.final]
+    undecided = ""
+    if waiting:
+        has = "has" if len(waiting) == 1 else "have"
+        undecided = f" {', '.join(waiting)} {has} not decided yet: the modules that are trained count as kept."
     return (
         f"Of {len(counts)} modules, {everywhere} {'is' if everywhere == 1 else 'are'} kept in all {len(runs)} runs, "
-        f"and {somewhere} in at least one of them."
+        f"and {somewhere} in at least one of them.{undecided}"
     )
 
 
@@ -48,7 +53,7 @@ def _overview(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[str
     lines = []
     for run, identifier in zip(runs, identifiers, strict=True):
         known = {cost.name: cost for cost in run.costs}
-        cells = [{"value": "", "text": run.selection.rule}]
+        cells = [{"value": run.selection.rule, "text": run.selection.rule}]
         cells += [_cost_cell(known.get(name)) for name in costs]
         for split, name in metrics:
             result = run.outcome.get(split, {}).get(name)

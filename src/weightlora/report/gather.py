@@ -14,12 +14,10 @@ from ..layout import lay_out
 from ..selection import Selection
 from ..selection.formats import FORMATS
 from .costs import Cost, costs_of, read_outcome
-from .history import History, read_history, read_log, thin
+from .history import History, read_history, read_log, thin_log
 from .reasons import places_by_score, reasons, stopped_by_bound
 
 __all__ = ["ModuleRow", "RunReport", "as_data", "read_run", "read_runs"]
-
-MOST_LOG_ENTRIES = 400
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class RunReport:
         return {name: curve for name, curve in curves.items() if curve}
 
     def frontier(self) -> dict[str, Any] | None:
-        """What budgets of step time or memory would have bought, as `frontier_figure` takes it; None without one."""
+        """What other budgets of step time or memory would keep, as `frontier_figure` takes it; None without one."""
         costs = self.selection.costs
         if costs is None or not costs["frontier"]:
             return None
@@ -200,7 +198,7 @@ def read_run(directory: str | os.PathLike[str]) -> RunReport:
         score_label=score_label(selection.rule),
         **_grid_and_modules(selection, history, scores),
         history=history,
-        log=[log[index] for index in thin(len(log), MOST_LOG_ENTRIES)],
+        log=thin_log(log),
         costs=costs_of(selection, outcome, log, selection.step if decision is None else decision),
         outcome=outcome.metrics,
         snippets=_snippets(selection),
@@ -236,7 +234,7 @@ def _grid_and_modules(selection: Selection, history: History, scores: Sequence[f
         selection.modules,
         grid.cells,
         scores,
-        places_by_score(scores),
+        places_by_score(scores, selection.config),
         bounded,
         reasons(selection, history.decisions),
         strict=True,

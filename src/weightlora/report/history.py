@@ -1,7 +1,7 @@
 """What a run directory says about its steps, thinned to what a picture can show."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +11,7 @@ from ..files import parse_line, read_lines
 from ..run import HISTORY, LOG
 from ..values import is_int, is_number
 
-__all__ = ["Decision", "History", "read_history", "read_log", "thin"]
+__all__ = ["Decision", "History", "read_history", "read_log", "thin", "thin_log"]
 
 MOST_POINTS = 400
 MOST_VALUES = 40_000  # points of all curves together
@@ -86,13 +86,6 @@ def read_history(directory: Path, modules: int) -> History:
     return History(len(places), steps, scores, decisions)
 
 
-def thin(count: int, most: int) -> list[int]:
-    """At most `most` of the indices below `count`, evenly spaced, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
-
-
 def read_log(directory: Path) -> list[dict[str, Any]]:
     """Entries of `log.jsonl`, if there is one. Each has a `step`.
 
@@ -101,6 +94,21 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
     """
     path = directory / LOG
     return [entry for entry in read_lines(path) if is_int(entry.get("step"))] if path.is_file() else []
+
+
+def thin_log(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most 400 of the entries of evaluations, which are few, and at most 400 of the others."""
+    places: dict[bool, list[int]] = {True: [], False: []}
+    for place, entry in enumerate(log):
+        places["eval_loss" in entry].append(place)
+    return [log[i] for i in sorted(kind[i] for kind in places.values() for i in thin(len(kind), MOST_POINTS))]
+
+
+def thin(count: int, most: int) -> list[int]:
+    """At most `most` of the indices below `count`, evenly spaced, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:

@@ -1,6 +1,6 @@
 """Why each module of a run was kept or dropped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -13,8 +13,14 @@ from .history import Decision
 __all__ = ["places_by_score", "reasons", "stopped_by_bound"]
 
 
-def places_by_score(scores: Sequence[float | None]) -> list[int | None]:
-    """The place of each module by score, 1 for the largest; None where there is no score. Equals share a place."""
+def places_by_score(scores: Sequence[float | None], config: Mapping[str, Any]) -> list[int | None]:
+    """The place of each module by score, 1 for the largest; None where there is no score. Equals share a place.
+
+    Args:
+        scores: Of the modules.
+        config: The settings of the selection, which may compare magnitudes.
+    """
+    scores = [_ranked(config, score) for score in scores]
     known = sorted((score for score in scores if score is not None), reverse=True)
     first: dict[float, int] = {}
     for place, score in enumerate(known, start=1):
@@ -30,12 +36,12 @@ def stopped_by_bound(selection: Selection, decisions: Sequence[Decision]) -> lis
     """
     none_of_them = [False] * len(selection.modules)
     bound = _bound(selection)
-    scores = [_ranked(selection, module.score) for module in selection.modules]
+    scores = [_ranked(selection.config, module.score) for module in selection.modules]
     kept = [score for score, module in zip(scores, selection.modules, strict=True) if module.kept]
     if bound is None or len(decisions) > 1 or not kept or any(score is None for score in scores):
         return none_of_them
     lowest = min(score for score in kept if score is not None)
-    best = sorted(selection.modules, key=lambda module: -_number(_ranked(selection, module.score)))[: len(kept)]
+    best = sorted(selection.modules, key=lambda module: -_number(_ranked(selection.config, module.score)))[: len(kept)]
     fit = sum(module.parameters for module in best) <= bound and selection.config.get("keep") is not None
     if fit and not _is_measured(selection):
         return none_of_them
@@ -47,7 +53,7 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
     """For each module in model order, one sentence."""
     if not selection.final:
         return ["The choice is not made yet." for _ in selection.modules]
-    places = places_by_score([module.score for module in selection.modules])
+    places = places_by_score([module.score for module in selection.modules], selection.config)
     bounded, bound = stopped_by_bound(selection, decisions), _bound(selection)
     n, kept = len(selection.modules), len(selection.kept)
     found = []
@@ -92,9 +98,9 @@ def _bound(selection: Selection) -> int | None:
         return None
 
 
-def _ranked(selection: Selection, score: float | None) -> float | None:
+def _ranked(config: Mapping[str, Any], score: float | None) -> float | None:
     """The score as the rule compares it."""
-    return abs(score) if score is not None and selection.config.get("rank_by") == "magnitude" else score
+    return abs(score) if score is not None and config.get("rank_by") == "magnitude" else score
 
 
 def _number(score: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Update credit: the loss decrease that each adapter's own updates bought, to first order.
+"""Update credit: the decrease of the loss by each adapter's own updates, to first order.
 
 `c_i = - sum_t ( <dL_t/dA_i, A_i(t+1) - A_i(t)> + <dL_t/dB_i, B_i(t+1) - B_i(t)> )`: the integral of the gradient along
 the training path, split by adapter. With small steps the credits of all trainable parameters add up to the decrease of

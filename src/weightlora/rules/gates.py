@@ -32,6 +32,7 @@ class StoIHT(Rule):
         super().__init__(adapters, optimizer, settings)
         refuse(adapters, "gates")
         self.gates = [attach_gate(adapter) for adapter in adapters]
+        torch.compiler.reset()  # code that was compiled without the gates would go on without them
         self.score = self.omega.clone()
         self._optimizer, self._settings = optimizer, settings
         self._adapters = adapters
@@ -70,14 +71,16 @@ class StoIHT(Rule):
         """The learning rate of the adapters, as a part of the rate that their schedule begins or peaks at.
 
         Schedulers that raise the rate above the one that they were given say nowhere where it ends, so 1 is the most.
-        OneCycleLR begins far below its peak, and says where that is.
+        OneCycleLR begins far below its peak, and says where that is. ReduceLROnPlateau says nothing, so the rate of
+        the first step is noted in the group, which is saved with the optimizer: not as `initial_lr`, where a schedule
+        that is made later would begin.
         """
         trained = {id(parameter) for adapter in self._adapters for parameter in adapter.parameters}
-        groups = self._optimizer.param_groups
-        group = next((one for one in groups if any(id(p) in trained for p in one["params"])), groups[0])
-        if "initial_lr" not in group:  # no scheduler
-            return 1.0
-        return min(1.0, float(group["lr"]) / float(group.get("max_lr", group["initial_lr"])))
+        group = next(one for one in self._optimizer.param_groups if any(id(p) in trained for p in one["params"]))
+        if not group["lr"]:
+            return 0.0
+        begun = group.get("initial_lr") or group.setdefault("first_lr", float(group["lr"]))
+        return min(1.0, float(group["lr"]) / float(group.get("max_lr", begun)))
 
     def unseen(self) -> Tensor:
         """A gate that is exactly 1 never moved; one that is exactly 0 was switched off and has not moved since."""

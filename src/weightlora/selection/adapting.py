@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from peft import LoraConfig, get_peft_model
@@ -22,8 +22,8 @@ __all__ = [
     "SAVED",
     "adapted",
     "all_linear",
+    "beside_linear",
     "ends_as_head",
-    "linear_names",
     "saved_in_full",
     "task_type_of",
 ]
@@ -43,6 +43,10 @@ TASK_TYPES = {
     "ForQuestionAnswering": "QUESTION_ANS",
 }
 """End of a class's name in Transformers -> PEFT's task type, with which PEFT trains the head of the task, too."""
+
+
+MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Model types for which PEFT refuses an adapter on `out_proj` (`peft.tuners.tuners_utils`)."""
 
 
 def adapted(model: nn.Module, lora: LoraConfig | None) -> nn.Module:
@@ -90,7 +94,7 @@ def _default(base: nn.Module) -> LoraConfig:
         r=RANK,
         lora_alpha=ALPHA,
         target_modules=targets,
-        exclude_modules=_others(base, targets),
+        exclude_modules=beside_linear(base, targets),
         modules_to_save=_saved(base, task_type) or None,
         task_type=task_type,
     )
@@ -103,13 +107,13 @@ def _saved(base: nn.Module, task_type: str | None) -> list[str]:
     return [*dict.fromkeys([*_ctc_head(base), *ends_as_head(base, task_type), *fresh])]
 
 
-def _others(model: nn.Module, targets: Any) -> str | None:
-    """An expression for what PEFT would adapt by these targets, and that is not a linear layer; None without them."""
-    modules = dict(model.named_modules())
+def beside_linear(model: nn.Module, targets: Any) -> str | None:
+    """PEFT's `exclude_modules` for `all_linear`: what it would adapt by these targets, and should not; else None."""
+    modules, linear = dict(model.named_modules()), set(_linears(model))
     if isinstance(targets, str):  # all-linear
-        others = [name for name, module in modules.items() if isinstance(module, nn.Linear) and _is_router(module)]
+        others = [name for name, module in modules.items() if isinstance(module, nn.Linear) and name not in linear]
     else:
-        ends, linear = tuple(f".{name}" for name in targets), set(_linears(model))
+        ends = tuple(f".{name}" for name in targets)
         others = [name for name in modules if f".{name}".endswith(ends) and name not in linear]
     return "|".join(map(re.escape, others)) or None
 
@@ -149,7 +153,7 @@ def all_linear(model: nn.Module, task_type: str | None) -> Any:
     if not isinstance(model, PreTrainedModel) or not names:
         return names
     heads = _ctc_head(model) or HEADS.get(str(task_type), set())
-    return linear_names(model, heads) if heads else "all-linear"
+    return sorted({name.rpartition(".")[2] for name in names} - heads) if heads else "all-linear"
 
 
 def _ctc_head(model: nn.Module) -> set[str]:
@@ -157,22 +161,21 @@ def _ctc_head(model: nn.Module) -> set[str]:
     return {"lm_head"} if type(model).__name__.endswith("ForCTC") else set()
 
 
-def linear_names(model: nn.Module, heads: Collection[str]) -> list[str]:
-    """The last part of the name of each linear module, without the heads."""
-    return sorted({name.rpartition(".")[2] for name in _linears(model)} - set(heads))
-
-
 def _linears(model: nn.Module) -> list[str]:
+    """The linear modules that PEFT can adapt.
+
+    It cannot adapt the routers of Llama 4 and PhiMoE, which give a tuple, and the output of Mamba's blocks, whose
+    weight a kernel reads.
+    """
+    refused = {"out_proj"} if getattr(getattr(model, "config", None), "model_type", None) in MAMBA else set()
     return [
         name
         for name, module in model.named_modules()
-        if name and isinstance(module, nn.Linear | Conv1D) and not _is_router(module)
+        if name
+        and isinstance(module, nn.Linear | Conv1D)
+        and not type(module).__name__.endswith("Router")
+        and name.rpartition(".")[2] not in refused
     ]
-
-
-def _is_router(module: nn.Module) -> bool:
-    """Whether a linear layer is the router of a mixture of experts that gives a tuple (Llama 4, PhiMoE)."""
-    return type(module).__name__.endswith("Router")
 
 
 def _refuse_quantization(model: Any) -> None:

@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from tqdm.auto import tqdm
 
 from ..adapters import find_adapters
-from ..config import WeightLoraConfig
+from ..config import WeightLoraConfig, as_config
 from ..engines import Engine, engine_for
 from ..errors import ConfigError, DataError, ModelError
 from ..loaders import same_batches
@@ -123,9 +123,7 @@ def select(
 
 
 def _resolved(config: WeightLoraConfig | None, total_steps: int | None) -> WeightLoraConfig:
-    if config is not None and not isinstance(config, WeightLoraConfig):
-        raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
-    config = config or WeightLoraConfig()
+    config = as_config(config)
     if total_steps is not None and not is_int(total_steps):
         raise ConfigError(f"total_steps={total_steps!r} must be a whole number of steps.")
     rule = RULES[config.selection]

@@ -28,14 +28,19 @@ QKV = (
     ("q", "k", "v"),
 )
 MLP = (
-    ("gate_proj", "up_proj", "down_proj"),
+    ("gate_proj", "up_proj", "gate_up_proj", "down_proj"),
     ("w1", "w2", "w3"),
+    ("Wi", "Wo"),
     ("wi", "wi_0", "wi_1", "wo"),
     ("fc1", "fc2"),
     ("c_fc", "c_proj"),
     ("lin1", "lin2"),
     ("fc_in", "fc_out"),
     ("dense_h_to_4h", "dense_4h_to_h"),
+    ("ffn", "ffn_output"),
+    ("linear_fc1", "linear_fc2"),
+    ("input_linear", "output_linear"),
+    ("intermediate_dense", "output_dense"),
 )
 NESTED = ("intermediate.dense", "output.dense")
 """The MLP of BERT and its kind: two modules that each have a parent of their own in the layer."""

@@ -46,7 +46,7 @@ class Selection:
         rank_rule: `"proportional"` if the ranks are in proportion to the scores; else None.
         costs: For a choice within a budget of step time or memory: `resource`, and in seconds or bytes `budget`,
             `predicted` and `whole` (with all adapters); `score`, the sum of the kept ones; and `frontier`, what other
-            budgets would have bought (`weightlora.costs.frontier`); else None.
+            budgets would keep (`weightlora.costs.frontier`); else None.
         history: One dict per step and per decision, as `WeightLora.history`. Empty for a selection read from a
             directory, which keeps them in `history.jsonl`.
         directory: Where the selection was read from.

@@ -59,6 +59,7 @@ BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
         "max_steps": (-math.inf, 2**31 - 1),
         "num_train_epochs": (0, 2**31 - 1),
         "learning_rate": (0, 1e6),
+        "dataloader_num_workers": (0, math.inf),
         "seed": (0, 2**32 - 1),
         "data_seed": (0, 2**32 - 1),
     },

@@ -15,6 +15,7 @@ from huggingface_hub import is_offline_mode
 from ..errors import DataError
 from ..wording import first_line, shown
 from .arguments import parse_json
+from .fields import Readers, readers_for, with_numbers
 from .layouts import as_causal, example, one_object
 from .reading import check_columns, check_file, check_json
 from .rows import numbered
@@ -66,8 +67,9 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     """
     split_off = lacks_evaluation(arguments, task, cache_dir)
     wanted = ("train",) if split_off else ("train", *task.evaluation)
-    splits = {name: _read(name, arguments, task, cache_dir) for name in wanted}
     columns = _mapping(arguments, task)
+    readers = readers_for(task.family, columns)
+    splits = {name: _read(name, arguments, task, cache_dir, readers) for name in wanted}
     given = parse_json("columns", arguments.columns)
     named = {name: _rename(name, rows, columns, task.family, given) for name, rows in splits.items()}
     if split_off:
@@ -133,13 +135,13 @@ def _use(split: str) -> str:
     return "train on" if split == "train" else "evaluate on"
 
 
-def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str | None) -> Dataset:
+def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str | None, readers: Readers) -> Dataset:
     file = arguments.train_file if split == "train" else arguments.validation_file
     given = arguments.train_file or arguments.validation_file
     if given and arguments.dataset and arguments.dataset != task.dataset:
         raise DataError(f"--dataset {arguments.dataset} and the file {given} are two sources: give one of them.")
     if file is not None:
-        return _read_files([Path(file)], split, cache_dir)
+        return _read_files([Path(file)], split, cache_dir, readers)
     if given:
         name = "train_file" if split == "train" else "validation_file"
         raise DataError(f"{given} is given, but nothing to {_use(split)}: give --{name}, too.")
@@ -148,7 +150,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
         raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
     if os.path.isdir(source):
-        return _read_files(_find_files(Path(source), config, split), split, cache_dir)
+        return _read_files(_find_files(Path(source), config, split), split, cache_dir, readers)
     if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
     return _read_hub(source, config, split, cache_dir)
@@ -183,7 +185,7 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
     return []
 
 
-def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset:
+def _read_files(paths: list[Path], split: str, cache_dir: str | None, readers: Readers) -> Dataset:
     for path in paths:
         check_file(path, split)
         if path.suffix.lower() not in BUILDERS:
@@ -194,6 +196,7 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
     builder, settings = BUILDERS[ending]
     for path in paths if builder == "csv" else ():
         check_columns(path, settings)
+    settings = {**settings, "converters": readers} if builder == "csv" else settings
     nested = ending == ".json" and _is_nested(paths[0])
     if nested:
         settings = {**settings, "field": "data"}
@@ -208,6 +211,7 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None) -> Dataset
         cause = error.__cause__ or error
         remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else ""
         raise DataError(f"the file {paths[0]} cannot be read: {first_line(cause)}{remedy}.") from error
+    rows = with_numbers(rows, readers) if builder == "csv" else rows
     try:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
     except (TypeError, KeyError, ValueError, OverflowError) as error:
@@ -269,7 +273,7 @@ def _rename(
     split: str, rows: Dataset, columns: dict[str, str | None], family: str, given: Mapping[str, Any]
 ) -> Dataset:
     if family == "causal-lm":  # it has one of several forms
-        rows, columns = as_causal(split, rows, columns)
+        rows, columns = as_causal(split, rows, columns, given)
     chosen: dict[str, str] = {}
     for name, column in columns.items():
         if column is None or (

@@ -41,12 +41,13 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
 
     Raises:
         DataError: A label is missing or is not one of the classes, or there is only one class.
-        ConfigError: A class name is given twice.
+        ConfigError: A class name is given twice, or only one is given, or the task has a metric of two
+            classes and there are more.
     """
     given: Sequence[str] = source.arguments.class_names or ()
     several = column == "tags"  # each row has a list of labels
     values = {
-        split: [[_named(label) for label in (row if several else [row])] for row in rows[column]]
+        split: [[_named(label) for label in (row if several else [row])] for row in rows[column][:]]
         for split, rows in source.splits.items()
     }
     for split, rows in values.items():
@@ -62,9 +63,19 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
     names = list(known or classes_in(training, "train"))
     if len(set(names)) < len(names):
         raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
+    if given and len(names) < 2:
+        raise ConfigError(
+            f"class_names={names} has one name: give the names of all classes, with spaces between them."
+        )
     if len(names) < 2:
         only = f"only the label {shown(training[0])}" if training else "no label"
         raise DataError(f"train has {only}: give rows of at least two classes.")
+
+    if "f1" in source.task.metrics and not several and len(names) > 2:
+        raise ConfigError(
+            f"{source.arguments.task} reports the F1 score of the second of two classes, and there are {len(names)}: "
+            "use --task text-classification."
+        )
 
     own = {split: _own_names(rows.features[column]) or () for split, rows in source.splits.items()}
     if not given:

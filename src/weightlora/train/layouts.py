@@ -1,7 +1,7 @@
 """The forms of data that a causal language model reads, and instruction data in the layouts of Alpaca and ShareGPT."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -23,6 +23,7 @@ FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 """What each form needs, and what it may have as well."""
 
 ALPACA = ("instruction", "output")
+ALPACA_TEXTS = (*ALPACA, "input", "system")
 QUESTIONS = ("prompt", "instruction", "question", "query", "input")
 ANSWERS = ("completion", "response", "answer", "output")
 """Names that columns of prompts and of completions often have, for a proposal."""
@@ -47,7 +48,7 @@ EARLIER: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What comes before a question, in columns of their own: what each row must have there, or nothing."""
 
 
-def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Columns]:
+def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str] = ()) -> tuple[Dataset, Columns]:
     """The rows, and which of their columns to read under which name: `messages`, `prompt` and `completion`, or `text`.
 
     Rows of Alpaca (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT
@@ -58,18 +59,22 @@ def as_causal(split: str, rows: Dataset, columns: Columns) -> tuple[Dataset, Col
         split: Names the rows in errors.
         rows: As they were read.
         columns: Name in the family -> column.
+        given: Names in the family for which the user named a column. They choose the form, whatever else there is.
 
     Raises:
         DataError: The rows have no form that is known.
     """
     has = rows.column_names
+    wanted = [one for one in FORMS if not set(one[0]).isdisjoint(given)]
     if columns["messages"] == "messages" and "messages" not in has and CHAT in has:
         columns = {**columns, "messages": CHAT}
-    for form, more in FORMS:
+    for form, more in wanted or FORMS:
         if all(columns[name] in has for name in form):
             if form == ("messages",):
                 rows = _with_roles(split, rows, str(columns["messages"]))
             return rows, {name: columns[name] for name in (*form, *more)}
+    if wanted:  # the caller says which column is missing
+        return rows, {name: columns[name] for name in wanted[0][0]}
     if all(name in has for name in ALPACA):
         return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
     if "chosen" in has and "rejected" in has:

@@ -11,7 +11,7 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from huggingface_hub import is_offline_mode
-from peft.utils import CONFIG_NAME
+from peft.utils import CONFIG_NAME, ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
@@ -23,10 +23,11 @@ from ..selection.adapting import SAVED
 from ..wording import first_line, shortened
 from .arguments import Recipe
 from .settings import ModelArguments
-from .work import Work, check_tokens
+from .work import Work, check_embeddings
 
 __all__ = [
     "check_gguf",
+    "check_heads",
     "empty_model",
     "fresh_modules",
     "load_config",
@@ -109,7 +110,7 @@ def fit_config_(config: Any, work: Work, tokenizer: PreTrainedTokenizerBase) -> 
     Raises:
         ModelError: The model has no embedding for a token.
     """
-    check_tokens(work, config, tokenizer)
+    check_embeddings(work, config, tokenizer)
     for name, value in work.config.items():
         setattr(config, name, value)
     config.pad_token_id = tokenizer.pad_token_id
@@ -242,6 +243,19 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
     if name not in DTYPES:
         raise ConfigError(f"dtype={name!r} is unknown: choose one of {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def check_heads(recipe: Recipe, model: nn.Module) -> None:
+    """Raise a `ConfigError` if a module of this model trains in full, and would get inputs of another dtype."""
+    dtype, training = dtype_of(recipe), recipe.training
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"  # with accelerate launch
+    if dtype == torch.float32 or training.bf16 or training.fp16 or launched or recipe.model.load_in_4bit:
+        return
+    if any(isinstance(module, ModulesToSaveWrapper) for module in model.modules()):
+        raise ConfigError(
+            f"dtype={recipe.model.dtype} does not fit the head, which trains in float32: add "
+            f"--{'bf16' if dtype == torch.bfloat16 else 'fp16'}, which computes in both, or leave dtype out."
+        )
 
 
 def attention_of(recipe: Recipe) -> str | None:

@@ -20,7 +20,7 @@ from .checks import check_recipe
 from .chosen import with_chosen_modules
 from .data import lacks_evaluation, read_splits
 from .families import make_work
-from .loading import empty_model, fit_config_, fresh_modules, load_config, load_tokenizer
+from .loading import check_heads, empty_model, fit_config_, fresh_modules, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, lora
 from .setting import setting_for
 from .tasks import find_task
@@ -133,6 +133,7 @@ def _plan(
     setting = setting_for(recipe, work, model, method, fresh)
     with torch.random.fork_rng(devices=[]):
         prepared = lora(replace(setting, options={})) if method.reads_weights else _prepared(setting, method)
+    check_heads(recipe, prepared.model)
     if not recipe.method.dry_run:  # a plan may be for another machine
         check_optimizer(recipe.training, prepared.model)
     choice = None if prepared.selection is None else prepared.selection.config

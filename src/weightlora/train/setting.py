@@ -12,7 +12,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from ..config import WeightLoraConfig
 from ..errors import ConfigError
-from ..selection.adapting import HEADS, ends_as_head, linear_names
+from ..selection.adapting import all_linear, beside_linear, ends_as_head
 from ..wording import first_line
 from .arguments import Recipe
 from .checks import number_to_keep, options_of, steps_to_select
@@ -51,11 +51,13 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
     arguments, training = recipe.method, recipe.training
     steps = steps_of(training, len(work.train))
     targets: Any = arguments.target_modules
-    if targets == ["all-linear"] and work.task_type in HEADS:
-        targets = linear_names(model, HEADS[work.task_type])
     names = [name for name, _ in model.named_modules()]
-    if len(targets) == 1 and not targets[0].isidentifier() and not fits(targets[0], names):
-        targets = targets[0]  # all-linear or a regular expression
+    beside = None
+    if targets == ["all-linear"]:
+        targets = all_linear(model, work.task_type)
+        beside = beside_linear(model, targets)
+    elif len(targets) == 1 and not targets[0].isidentifier() and not fits(targets[0], names):
+        targets = targets[0]  # a regular expression
     if isinstance(targets, list):
         check_names(targets, names)
     options = options_of(recipe)
@@ -63,7 +65,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
     chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model, recipe.given)
     whole = sorted({*fresh, *ends_as_head(model, work.task_type)})
-    saved = {"modules_to_save": whole} if whole else {}
+    more = {"modules_to_save": whole, "exclude_modules": beside}
     revision = recipe.model.revision if recipe.model.revision != "main" else None  # of the base, for AutoPeftModel
 
     def batches() -> Iterable[dict[str, Any]]:
@@ -74,7 +76,13 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
 
     setting = Setting(
         model=model,
-        target={"target_modules": targets, "task_type": work.task_type, "revision": revision, **saved, **chosen},
+        target={
+            "target_modules": targets,
+            "task_type": work.task_type,
+            "revision": revision,
+            **{name: value for name, value in more.items() if value},
+            **chosen,
+        },
         rank=arguments.rank,
         alpha=arguments.alpha,
         dropout=arguments.dropout,

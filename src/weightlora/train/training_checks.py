@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import Seq2SeqTrainingArguments, Trainer
+import torch
+from torch import nn
+from torch.optim import SGD
+from transformers import Seq2SeqTrainingArguments, Trainer, get_scheduler
 from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 
 from ..errors import ConfigError
-from ..wording import first_line
+from ..wording import first_line, shown
 from .result import HELD_OUT_LOSS
 from .work import Work
 
@@ -50,6 +53,7 @@ def check_training(arguments: Seq2SeqTrainingArguments, given: Mapping[str, Any]
     for name, (decided, why) in DECIDED.items():
         if given.get(name, decided) != decided:
             raise ConfigError(f"{name}={given[name]} has no effect on weightlora train, for {why}: leave it out.")
+    _check_schedule(arguments)
     for service in arguments.report_to or ():  # a list, whatever was given
         try:
             get_reporting_integration_callbacks([service])
@@ -59,6 +63,19 @@ def check_training(arguments: Seq2SeqTrainingArguments, given: Mapping[str, Any]
             raise ConfigError(
                 f"report_to={service!r} is not ready here: install its package and set it up, or leave it out."
             )
+
+
+def _check_schedule(arguments: Seq2SeqTrainingArguments) -> None:
+    """Raise a `ConfigError` if Transformers cannot make the schedule of the learning rate from its settings."""
+    kind: Any = arguments.lr_scheduler_type
+    settings: Any = arguments.lr_scheduler_kwargs  # a text, if it is no JSON object
+    try:
+        get_scheduler(kind, SGD([nn.Parameter(torch.empty(0))], lr=1.0), 0, 10**6, settings)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"lr_scheduler_type={getattr(kind, 'value', kind)} cannot be used with lr_scheduler_kwargs="
+            f"{shown(settings)} ({first_line(error)}): write its settings as JSON, or choose another schedule."
+        ) from error
 
 
 def check_best_metric(arguments: Seq2SeqTrainingArguments, work: Work) -> None:

@@ -14,7 +14,7 @@ from ..errors import ConfigError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["IGNORED", "Source", "Work", "check_tokens", "padding", "room_for", "tokenized"]
+__all__ = ["IGNORED", "Source", "Work", "check_embeddings", "padding", "room_for", "tokenized"]
 
 IGNORED = -100
 """The label of a token that is not to be predicted, for torch and Transformers."""
@@ -109,6 +109,8 @@ def tokenized(source: Source, tokenize: Tokenize, batched: bool = True) -> tuple
 def padding(source: Source, target: int = 0) -> dict[str, Any]:
     """How collators pad: to the longest row of a batch, or always to `max_length` with `pad_to_max_length`.
 
+    Targets are padded to the length that inputs are, so inputs are padded to the longest target if that is longer.
+
     The longest row is rounded up to a multiple of 8, if the model has so many positions.
 
     Args:
@@ -117,7 +119,7 @@ def padding(source: Source, target: int = 0) -> dict[str, Any]:
     """
     length = source.arguments.max_length
     if source.arguments.pad_to_max_length:
-        return {"padding": "max_length", "max_length": length}
+        return {"padding": "max_length", "max_length": max(length, target)}
     fits = math.ceil(max(length, target) / 8) * 8 <= _limit(source)
     return {"padding": True, "pad_to_multiple_of": 8 if fits else None}
 
@@ -136,7 +138,7 @@ def room_for(source: Source, name: str = "max_length") -> int:
     return length
 
 
-def check_tokens(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_embeddings(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise a `ModelError` if the model has no embedding for the pad token, or for a token of the rows."""
     size = getattr(config, "vocab_size", None)
     if size is None or len(tokenizer) <= size:

@@ -120,7 +120,8 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
-        saved = self._resumed or self._guest.start_over(kwargs["model"], args.auto_find_batch_size)
+        finds_size = args.auto_find_batch_size
+        saved = self._resumed or self._guest.start_over(kwargs["model"], finds_size, state.global_step)
         self._resumed = None
         if saved is None and state.global_step:
             saved = saved_state(args, state, kwargs["model"])

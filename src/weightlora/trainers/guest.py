@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..adapters import unwrap_model
-from ..config import WeightLoraConfig
+from ..config import WeightLoraConfig, as_config
 from ..engines import Engine
-from ..errors import ConfigError, ModelError, TrainingError
+from ..errors import ModelError, TrainingError
 from ..guard import START_AGAIN
 from ..selector import WeightLora
 from ..tensors import numel
@@ -39,9 +39,7 @@ class Guest:
     def __init__(
         self, config: WeightLoraConfig | None, say: Callable[[str], None], train: str, leave_out: str
     ) -> None:
-        if config is not None and not isinstance(config, WeightLoraConfig):
-            raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
-        self.config = config or WeightLoraConfig()
+        self.config = as_config(config)
         self.selector: WeightLora | None = None
         self._say, self._train, self._leave_out = say, train, leave_out
         self.checkpoint: str | os.PathLike[str] | None = None
@@ -75,9 +73,9 @@ class Guest:
             WeightLoraError: If the settings, the model and the training do not fit one another.
         """
         if self.selector is not None and self._has_seen(model):
-            if state is None:
+            if state is None and _has_evidence(self.selector):
                 self._refuse_second(self.selector)
-            self.selector._close()  # it goes on from a checkpoint, after an interruption
+            self.selector._close()  # it goes on from a checkpoint, or an error came before its first step
         self._trains = True
         self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
@@ -99,12 +97,13 @@ class Guest:
                 stacklevel=3,
             )
 
-    def start_over(self, model: nn.Module, finds_batch_size: bool) -> dict[str, Any] | None:
+    def start_over(self, model: nn.Module, finds_batch_size: bool, step: int) -> dict[str, Any] | None:
         """Get ready to begin again on the same model, if the library gave up a training to try smaller batches.
 
         Args:
             model: That is about to train. A new one (`model_init`) has a selection of its own.
             finds_batch_size: Whether the library does that.
+            step: The step that it begins again from: 0, or that of the checkpoint from which it was resumed.
 
         Returns:
             The state of the selection, which goes on; None if it has seen nothing yet, or if no training was given up.
@@ -113,9 +112,9 @@ class Guest:
             return None
         selector, self.selector = self.selector, None
         selector._close()
-        continues = selector.step_count > 0 or selector.rounds_over > 0
+        continues = _has_evidence(selector)
         self._say(f"Training starts over, and the selection {'continues' if continues else 'starts over, too'}.")
-        return selector.state_dict() | {"carried": selector.step_count} if continues else None
+        return selector.state_dict() | {"carried": max(0, selector.step_count - step)} if continues else None
 
     def note_scale(self, scaler: Any) -> None:
         """Remember the loss scale that the gradients of this step carry. Call it before the optimizer's step.
@@ -204,6 +203,11 @@ class Guest:
         selector = self.selection()
         _tag(selector.model, TAG, instead_of=UNFINISHED_TAG)
         self._say(selector.summary().text)
+
+
+def _has_evidence(selector: WeightLora) -> bool:
+    """Whether a selection has seen a step of the training, or has chosen."""
+    return selector.step_count > 0 or selector.rounds_over > 0
 
 
 def _tag(model: nn.Module, tag: str, instead_of: str | None = None) -> None:

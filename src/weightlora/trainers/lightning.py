@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..adapters import find_adapters
@@ -175,7 +175,9 @@ def _peft_model_of(module: nn.Module) -> nn.Module:
 
 
 def _forget_best(trainer: Trainer) -> None:
-    """Forget the best checkpoints of before a disconnect: their adapters are not those of the module any more."""
+    """Forget the best checkpoints and metrics of before a disconnect: the module had other adapters then."""
+    for stopping in trainer.early_stopping_callbacks:
+        stopping.best_score, stopping.wait_count = _worst(stopping.mode), 0
     for callback in trainer.checkpoint_callbacks:
         if not (isinstance(callback, callbacks.ModelCheckpoint) and callback.monitor and callback.best_model_path):
             continue
@@ -184,7 +186,12 @@ def _forget_best(trainer: Trainer) -> None:
             "search for the best one starts again."
         )
         callback.best_k_models, callback.best_model_path, callback.kth_best_model_path = {}, "", ""
-        callback.best_model_score, callback.kth_value = None, torch.tensor(inf if callback.mode == "min" else -inf)
+        callback.best_model_score, callback.kth_value = None, _worst(callback.mode)
+
+
+def _worst(mode: str) -> Tensor:
+    """What any metric is better than."""
+    return torch.tensor(inf if mode == "min" else -inf)
 
 
 def _optimizer_of(trainer: Trainer, parameters: list[nn.Parameter]) -> Optimizer:

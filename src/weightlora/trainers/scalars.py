@@ -39,9 +39,6 @@ class WeightLoraScalars(TrainerCallback):
     def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self._take_back()
 
-    def on_predict(self, *args: Any, **kwargs: Any) -> None:
-        self._take_back()
-
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self._take_back()
 

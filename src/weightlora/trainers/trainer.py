@@ -44,7 +44,8 @@ class WeightLoraTrainerMixin:
     def __init__(self, *args: Any, weightlora: WeightLoraConfig | None = None, **kwargs: Any) -> None:
         _check_arguments(weightlora, kwargs.get("callbacks"))
         if weightlora is not None:
-            kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), WeightLoraCallback(weightlora)]
+            # First, because others may copy, count or save the model in the same event.
+            kwargs["callbacks"] = [WeightLoraCallback(weightlora), *(kwargs.get("callbacks") or [])]
         self._trained_with: WeightLoraCallback | None = None
         super().__init__(*args, **kwargs)
 

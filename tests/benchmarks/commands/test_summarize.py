@@ -11,7 +11,7 @@ from benchmarks.pages.choices import render_choices_markdown
 from benchmarks.pages.decision import render_decision_markdown
 from benchmarks.pages.kept import render_kept_markdown
 from benchmarks.pages.runs import QUALITY
-from benchmarks.pages.side import side_comparisons_in, write_headroom
+from benchmarks.pages.side import side_comparisons_in
 from benchmarks.results import load_results
 from benchmarks.summary import read_summary
 from benchmarks.tables import render_markdown
@@ -40,17 +40,25 @@ def test_files_are_of_all_tasks_and_what_is_printed_of_those_asked_for(root, tmp
     printed, error = capsys.readouterr()
     assert "tiny" in printed and "other" not in printed
     assert "seed-1.json" in error
-    assert sorted(path.name for path in out.iterdir()) == ["other.png", "summary.json", "summary.md", "tiny.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["summary.json", "summary.md"]
     assert not (root / "summary.md").exists()
 
 
 def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(side, "draw_headroom", lambda *_: None)  # only the text is compared
+    for draw in ("draw_headroom", "draw_lines"):  # only the text is compared
+        monkeypatch.setattr(side, draw, lambda *_: None)
     main = load_results(QUALITY)[0]
     for root in (QUALITY, *side_comparisons_in(QUALITY)):
         page = DOCS / ("" if root == QUALITY else root.name) / "summary.md"
         text = render_markdown(*read_summary(root, main=main)[1:])
         assert page.read_text(encoding="utf-8") == text, "run: make bench-quality"
+    for root in side_comparisons_in(QUALITY):
+        side._write_page(root.name, load_results(root)[0], main, tmp_path / root.name)
+    written = {page.relative_to(tmp_path) for page in tmp_path.glob("*/*.md")}
+    assert {page.parent.name for page in written} == {"frontier", "headroom", "ranks", "rates", "sizes", "tuned"}
+    for page in written:
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert (DOCS / page).read_text(encoding="utf-8") == text, "run: make bench-quality"
     choices = (DOCS / "choices.md").read_text(encoding="utf-8")
     assert choices == render_choices_markdown(main), "run: make bench-quality"
     tuning = (DOCS / "tuning.md").read_text(encoding="utf-8")
@@ -59,7 +67,3 @@ def test_the_results_in_the_docs_are_the_stored_ones(tmp_path: Path, monkeypatch
     assert decision == render_decision_markdown(main), "run: make bench-quality"
     kept = (DOCS / "kept.md").read_text(encoding="utf-8")
     assert kept == render_kept_markdown(main), "run: make bench-quality"
-    write_headroom(load_results(QUALITY / "headroom")[0], main, tmp_path)
-    for page in tmp_path.iterdir():
-        stored = DOCS / "headroom" / page.name
-        assert stored.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "run: make bench-quality"

@@ -11,7 +11,7 @@ from weightlora.adapters import find_adapters
 from weightlora.layers import block_of
 from weightlora.train.methods import Setting
 
-NAMES = ["gora", "gora-per-block", "fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page"]
+NAMES = ["gora-per-block", "fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page"]
 NAMES += ["page-in-blocks"]
 
 

@@ -53,8 +53,8 @@ def test_what_the_runs_show_is_counted():
         "- Against PEFT's default list: significantly better on 1 of 2 tasks, worse on 0.",
         "- Against a lower rank on all modules: significantly better on 1 of 1 tasks, worse on 0.",
         "- Against LoRA on all modules: significantly better on 1 of 2 tasks, worse on 1.",
-        "- Its metric compared with LoRA on all modules: +0.2 points on average (median +0.2, from -1.0 to +1.4), "
-        "at least -0.5 on 1 of 2 tasks.",
+        "- Metric compared with LoRA on all modules: +0.2 points on average (median +0.2, from -1.0 to +1.4), "
+        "at most 0.5 points lower on 1 of 2 tasks.",
         "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
         "- Choosing takes 4.0% to 4.0% of a run.",
         "- On the model with 4 modules, 6 runs on 2 tasks kept 4 different sets.",
@@ -78,7 +78,7 @@ def test_half_a_point_below_lora_is_close(accuracy: float, close: int):
     for one in runs:
         if (one.task, one.label) == ("two", "lora"):
             one.value = accuracy
-    assert f"at least -0.5 on {close} of 2 tasks." in render_winner(runs, "probe", SEEDS)[0]
+    assert f"at most 0.5 points lower on {close} of 2 tasks." in render_winner(runs, "probe", SEEDS)[0]
 
 
 @pytest.mark.parametrize(("metric", "shown", "tasks"), [("perplexity", "", 1), ("f1", "-1.00", 2)])
@@ -89,11 +89,11 @@ def test_only_metrics_that_are_parts_of_a_whole_have_points(metric: str, shown: 
         if one.task == "two":
             one.metric, one.value = metric, 100 * one.value
     said, table = render_winner(runs, "probe", SEEDS)
-    assert f" of {tasks} tasks." in said.splitlines()[4] and "Its metric" in said
+    assert f" of {tasks} tasks." in said.splitlines()[4] and "Metric compared" in said
     assert table.splitlines()[3].split(" | ")[5] == shown
     for one in runs:
         one.metric = "perplexity"
-    assert "Its metric" not in render_winner(runs, "probe", SEEDS)[0]
+    assert "Metric compared" not in render_winner(runs, "probe", SEEDS)[0]
 
 
 def test_each_task_has_a_row():

@@ -43,6 +43,8 @@ def test_a_workload_has_its_own_model_rows_task_and_modules(monkeypatch, workloa
 def test_settings_are_arguments_and_rows_may_stay_whole(monkeypatch, workload, job):
     made, _ = workload
     assert made.settings == {} and made.cut_rows is True
-    monkeypatch.setitem(WORKLOADS, "own", lambda: replace(made, settings={"dtype": "bfloat16"}, cut_rows=False))
+    monkeypatch.setitem(
+        WORKLOADS, "own", lambda: replace(made, settings={"attn_implementation": "eager"}, cut_rows=False)
+    )
     prepared = job("own", evaluate_on="validation")
-    assert prepared.recipe.model.dtype == "bfloat16" and prepared.plan.rows == {"train": 8, "validation": 8}
+    assert prepared.recipe.model.attn_implementation == "eager" and prepared.plan.rows == {"train": 8, "validation": 8}

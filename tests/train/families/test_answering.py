@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
-from recipes import arguments, squad_paragraphs
+from recipes import arguments, files_of, squad_paragraphs, write_rows
+from transformers import EvalPrediction
 
 from weightlora.train import fit, parse, prepare
 from weightlora.train.families.answering import best_spans, span_loss
@@ -51,6 +52,20 @@ def test_an_answer_that_is_not_in_its_context(world: Path, tmp_path: Path, refus
     )
     message = refused("--task", "squad", "--dataset", world / "squad", "--model", world / "deberta", "--stride", 120)
     assert message.startswith("max_length=128 is too short for the longest question of train")
+
+
+def test_an_empty_text_is_no_answer(world: Path, rows: Path, tmp_path: Path):
+    answers = [{"text": ["Ann"], "answer_start": [0]}, {"text": [""], "answer_start": [0]}]
+    asked = [{"id": str(i), "question": "who", "context": f"Ann {i}", "answers": answers[i % 2]} for i in range(4)]
+    write_rows(rows, asked)
+    given = ["question-answering", "deberta", tmp_path / "out", *files_of(rows), "--stride", "16"]
+    work = prepare(parse(arguments(world, *given))).work
+    assert [row["start_positions"] > 0 for row in work.train] == [True, False] * 2
+    assert {"best_f1", "best_exact"} <= set(work.reported)
+    logits = np.zeros((2, 4, max(map(len, work.evaluation["validation"]["input_ids"]))))
+    logits[:, :, 0] = 1.0  # no answer to any question
+    found = work.metrics["validation"](EvalPrediction(tuple(logits), np.zeros((2, 4), dtype=int)))
+    assert (found["exact_match"], found["NoAns_f1"], found["HasAns_f1"]) == (50, 100, 0)
 
 
 def test_spans_come_from_the_best_window_and_are_not_too_long():

@@ -110,6 +110,23 @@ def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(
     assert message.startswith("row 2 of train (the first is row 0): the chat template changes the prompt")
 
 
+def test_an_answer_is_learned_whole_where_it_changes_the_last_token_of_its_prompt(
+    world: Path, rows: Path, tmp_path: Path
+):
+    """As a line break does in many models that end the prompt with one. Here, a space begins the first word."""
+    shutil.copytree(world / "llama", tmp_path / "llama")
+    template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    prompt = "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+    (tmp_path / "llama" / "chat_template.jinja").write_text(template + prompt)
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": f"film and {GOOD}"}]
+    write_rows(rows, [{"messages": chat}])
+    job = prepare(parse(arguments(tmp_path, "causal-lm", "llama", tmp_path / "out", *files_of(rows))))
+    whole = job.tokenizer.apply_chat_template(chat, return_dict=False)
+    [row] = job.work.train
+    assert row["input_ids"] != whole and job.tokenizer.decode(row["input_ids"]) == job.tokenizer.decode(whole)
+    assert job.tokenizer.decode([label for label in row["labels"] if label != -100]) == f"film and {GOOD}</s>"
+
+
 @pytest.mark.parametrize(("words", "asked"), [(1, None), (40, 8)], ids=["short prompt", "long prompt"])
 def test_an_answer_that_is_too_long_leaves_up_to_half_of_the_room_to_its_prompt(
     world: Path, tmp_path: Path, words: int, asked: int | None
@@ -123,7 +140,8 @@ def test_an_answer_that_is_too_long_leaves_up_to_half_of_the_room_to_its_prompt(
     learned = job.work.train[0]
     asked = asked or len(first_token(job.tokenizer)) + len(prompt)
     assert asked < 16 and learned["input_ids"][asked:] == answer[: 16 - asked]
-    assert learned["input_ids"][:asked][-len(prompt) :] == prompt[-asked:]
+    [begin] = first_token(job.tokenizer)  # where a text is generated, it begins the prompt
+    assert learned["input_ids"][:asked] == [begin, *prompt[1 - asked :]]
     assert learned["labels"] == [-100] * asked + answer[: 16 - asked]
 
 

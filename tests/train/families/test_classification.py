@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from recipes import BAD, GOOD, arguments
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+from transformers import AutoModelForSequenceClassification
 
 from weightlora.cli import main
 from weightlora.train import parse, prepare
@@ -31,6 +34,19 @@ def test_text_files_with_names_as_labels(world: Path, tmp_path: Path, capsys: py
         if "'loss'" in line
     ]
     assert len(losses) == 3 and losses[2] < losses[0]
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_checkpoint_of_another_kind_of_problem_learns_classes(world: Path, tmp_path: Path, kind: str):
+    model, rows = shutil.copytree(world / "deberta", tmp_path / "model"), tmp_path / "train.jsonl"
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**settings, "problem_type": kind}))
+    rows.write_text("".join(json.dumps({**row, "text": f"{i} {row['text']}"}) + "\n" for i, row in enumerate(FILMS)))
+    given = ("--task", "text-classification", "--model", str(model), "--train_file", str(rows), "--output_dir", "out")
+    job = prepare(parse(given))
+    batch = job.work.collate([job.work.train[place] for place in range(2)])
+    found = AutoModelForSequenceClassification.from_config(job.config).eval()(**batch)
+    assert found.loss.item() == pytest.approx(class_loss(batch["labels"], found.logits.detach()), rel=1e-5)
 
 
 def test_the_loss_of_a_row_has_no_bound():

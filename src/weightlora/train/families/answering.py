@@ -23,6 +23,8 @@ Span = tuple[str, float]
 def question_answering(source: Source) -> Work:
     """Rows have the columns of SQuAD. A question without answers has no answer in its context (v2.0).
 
+    An answer that is an empty text is none.
+
     Raises:
         DataError: An answer is not at its position in the context.
         ConfigError: The windows are too short for the questions, or the tokenizer is not a fast one.
@@ -35,7 +37,7 @@ def question_answering(source: Source) -> Work:
     _check_answers(source)
     _check_windows(source, length)
     train, windows = _windows(source, length)
-    nullable = any(not answers["text"] for rows in source.splits.values() for answers in rows["answers"])
+    nullable = any(not any(answers["text"]) for rows in source.splits.values() for answers in rows["answers"])
     named = tuple(name for name in source.task.metrics if nullable or not name.startswith(("HasAns", "NoAns")))
     reported = (*named, "best_f1", "best_exact") if nullable else named
     return Work(
@@ -137,7 +139,7 @@ def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], 
 
 def _metrics(source: Source, split: str, features: Dataset, nullable: bool) -> Metrics:
     rows, arguments = source.splits[split], source.arguments
-    contexts, golds = list(rows["context"]), [list(answers["text"]) for answers in rows["answers"]]
+    contexts, golds = list(rows["context"]), [list(filter(None, answers["text"])) for answers in rows["answers"]]
     lengths = [len(ids) for ids in features["input_ids"]]
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:

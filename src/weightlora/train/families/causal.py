@@ -61,7 +61,9 @@ def causal_lm(source: Source) -> Work:
             raise DataError(f"{name_row(rows, split, index)} has nothing to learn: {empty}.")
         if len(answer) >= length:  # it loses its end, and leaves up to half of the room to the prompt
             answer = answer[: length - min(len(prompt), length // 2)]
-        prompt = prompt[max(0, len(prompt) + len(answer) - length) :]  # a long prompt loses its beginning
+        if (over := len(prompt) + len(answer) - length) > 0:  # a long prompt loses its beginning after the first token
+            first = int(prompt[0] == source.tokenizer.bos_token_id)
+            prompt = [*prompt[:first], *prompt[first + over :]]
         given = max(1, len(prompt))  # nothing but padding is before the first token to predict it from
         return {"input_ids": [*prompt, *answer], "labels": [IGNORED] * given + [*prompt, *answer][given:]}
 
@@ -191,12 +193,17 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
         raise DataError(
             f"the chat template does not read the parts of a message, {shown(parts[0])}: give its content as one text."
         )
-    if whole[: len(prompt)] != prompt:
+    if whole[: len(prompt)] == prompt:
+        return prompt, whole[len(prompt) :]
+    # The last token of the prompt may be another one before an answer that begins with a line break.
+    asked = render(before, tools=tools, add_generation_prompt=True, tokenize=False)
+    written = render(messages, tools=tools, tokenize=False)
+    if not written.startswith(asked):
         raise DataError(
             "the chat template changes the prompt when an answer is added, so the answer cannot be separated from it: "
             "give prompt and completion instead of messages."
         )
-    return prompt, whole[len(prompt) :]
+    return prompt, source.tokenizer(written[len(asked) :], add_special_tokens=False).input_ids
 
 
 def _says(content: Any) -> bool:

@@ -36,7 +36,11 @@ def classification(source: Source) -> Work:
         WeightLoraError: A label is out of range, or `max_length` is longer than the model.
     """
     names, ids = class_ids(source)
-    config = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+    config = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "single_label_classification",  # the checkpoint may have been trained on another one
+    }
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
         logits = _logits(prediction)
@@ -55,7 +59,7 @@ def regression(source: Source) -> Work:
         WeightLoraError: A label is not a number, or `max_length` is longer than the model.
     """
     numbers = {
-        split: [_number(label, rows, split, row) for row, label in enumerate(rows["label"])]
+        split: [_number(label, rows, split, row) for row, label in enumerate(rows["label"][:])]
         for split, rows in source.splits.items()
     }
 
