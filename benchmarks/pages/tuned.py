@@ -62,5 +62,6 @@ def _table(by_method: Runs, tasks: list[str]) -> str:
             (rate,) = {run.settings["learning_rate"] for run in runs}
             (metric,) = {run.metric for run in runs}
             values = (interval([run.held_out_loss for run in runs]), interval([run.value for run in runs]))
-            rows.append([task, words, f"{rate:g}", *map(with_interval, values), metric])
-    return markdown_table(["task", "method", "rate", "loss", "metric", "which"], rows)
+            loss, value = map(with_interval, values)
+            rows.append([task, words, f"{rate:g}", loss, metric, value])
+    return markdown_table(["task", "method", "rate", "loss", "metric", "value"], rows)

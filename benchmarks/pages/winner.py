@@ -49,6 +49,7 @@ def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]])
             for others in [of(task, label)]
         }
         for words, label in references.items()
+        if any(of(task, label) for task in seeds)
     }
     points = {task: _points(own[task], of(task, LORA)) for task in seeds}
     overlaps = {task: jaccard([run.kept for run in own[task].values()]) for task in seeds}
@@ -63,7 +64,7 @@ def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]])
         ]
         for task in seeds
     ]
-    header = [winner, *(f"loss minus that of {words}" for words in references), "metric minus LoRA's, points"]
+    header = [winner, *(f"loss minus that of {words}" for words in versus), "metric minus LoRA's, points"]
     return [
         "\n".join(
             [
@@ -97,8 +98,6 @@ def counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) -> 
         differences: Task -> the loss minus that of the reference; None where it was not run.
     """
     there = [found for found in differences.values() if found is not None]
-    if not there:
-        return f"- Against {words}: not run."
     clear = [found["mean"] for found in there if excludes_zero(found)]
     better, worse = (sum(sign * mean > 0 for mean in clear) for sign in (-1, 1))
     return f"- Against {words}: significantly better on {better} of {len(there)} tasks, worse on {worse}."
