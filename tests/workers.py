@@ -71,7 +71,11 @@ def loop(rules: str, directory: str, unused: str) -> None:
         entry = {"reduced_before": reduced_parameters(ddp), "trainable_before": trainable(model), "losses": []}
         seed = settings.get("seed", 0) + rank()  # that of the first process counts
         selector = WeightLora(ddp, optimizer, WeightLoraConfig(**settings | {"seed": seed}))
+        watched = [p for p in model.parameters() if p.requires_grad and rank() == 0]  # as W&B does, on the first alone
+        hooks = [parameter.register_hook(lambda gradient: None) for parameter in watched]
         probe(selector)
+        for hook in hooks:
+            hook.remove()
         for step in range(8):
             loss = ddp(**share(step)).loss
             loss.backward()

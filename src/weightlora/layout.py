@@ -24,7 +24,7 @@ def lay_out(names: Sequence[str]) -> Grid:
     """A place for each dotted module name: the layer is the number of its block, the type all the rest.
 
     Leading parts that the types of all layers share are left out of the labels; two stacks (an encoder and a decoder)
-    keep rows of their own. A module without an integer gets a row of its own, in the column `"-"`.
+    keep rows of their own. A module outside the blocks gets a row of its own, in the column `"-"`.
     """
     split = layers_and_types(names)
     types = list(dict.fromkeys((layer is None, before, after) for layer, before, after in split))

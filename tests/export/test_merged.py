@@ -91,6 +91,27 @@ def test_a_tensor_without_a_place_is_not_lost(tmp_path):
         merge(adapter, tmp_path / "out", compare=False, base=str(saved("gates").parent / "base"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "weight", "message"),
+    [
+        (
+            {"lora_bias": True},
+            1.0,
+            r"the base layer has no bias\): no other profile keeps it, so load it with PEFT\.$",
+        ),
+        ({}, float("inf"), r"^PEFT cannot merge this adapter into its base \(.*\): choose profile 'portable'\.$"),
+    ],
+)
+def test_what_peft_cannot_merge_is_sent_to_a_profile_that_keeps_it(settings, weight, message, tmp_path):
+    base = tiny_llama()
+    base.model.layers[0].self_attn.q_proj.weight.data[0, 0] = weight
+    base.save_pretrained(tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **settings)
+    get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelError, match=message):
+        merge(tmp_path / "adapter", tmp_path / "out", compare=False, base=str(tmp_path / "base"))
+
+
 @pytest.mark.parametrize("compare", [True, False])
 @pytest.mark.parametrize(("target", "other"), [("model.embed_tokens", "lm_head"), ("lm_head", "model.embed_tokens")])
 def test_an_adapter_on_a_tied_weight_is_refused(target, other, compare, tmp_path):

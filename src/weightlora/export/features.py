@@ -8,7 +8,7 @@ from ..errors import ModelError
 from .base import Base
 from .source import Source
 
-__all__ = ["FEATURES", "check_features", "check_tied"]
+__all__ = ["FEATURES", "check_features", "check_tied", "keeps"]
 
 PEFT_LAYOUT = frozenset({"portable", "compact", "merged"})
 MERGED, NONE = frozenset({"merged"}), frozenset[str]()
@@ -98,6 +98,15 @@ def check_features(source: Source, profile: str) -> None:
             f"the adapter has a tensor {key!r}, which is no part of LoRA, so servers refuse it: "
             "choose profile 'merged', or remove what trains it."
         )
+
+
+def keeps(profile: str, source: Source) -> bool:
+    """Whether a profile can hold all that an adapter has."""
+    try:
+        check_features(source, profile)
+    except ModelError:
+        return False
+    return True
 
 
 def check_tied(source: Source, base: Base, profile: str) -> None:

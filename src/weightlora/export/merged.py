@@ -10,6 +10,7 @@ from torch import nn
 from ..errors import ModelError
 from .base import BASE, Base
 from .checks import Outputs, attach, compare_outputs, outputs, probe_batch
+from .features import keeps
 from .source import Source
 
 __all__ = ["write_merged"]
@@ -35,6 +36,8 @@ def write_merged(
     Raises:
         ModelError: If the base cannot be loaded, PEFT cannot merge the adapter, or the saved model differs.
     """
+    other = keeps("portable", source)
+    instead = "choose profile 'portable'" if other else "no other profile keeps it, so load it with PEFT"
     loaded = base.load()
     _refuse_shared(loaded, [pair.path for pair in source.pairs])
     model = attach(loaded, source.directory, [pair.name for pair in source.pairs])
@@ -53,9 +56,7 @@ def write_merged(
         merged: nn.Module = model.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, RuntimeError) as error:
         reason = str(error).rstrip(".")
-        raise ModelError(
-            f"PEFT cannot merge this adapter into its base ({reason}): choose profile 'portable'."
-        ) from error
+        raise ModelError(f"PEFT cannot merge this adapter into its base ({reason}): {instead}.") from error
     kind = dtype or getattr(base.config(), "dtype", None) or torch.float32
     finite = {name for name, tensor in merged.state_dict().items() if tensor.isfinite().all()}
     merged.to(kind)
@@ -73,9 +74,7 @@ def write_merged(
     found = again.state_dict()
     for name in sorted(wanted.keys() | found.keys()):
         if name not in wanted or name not in found or not torch.equal(found[name], wanted[name]):
-            raise ModelError(
-                f"the merged model was saved with another {name!r}, so nothing was written: choose profile 'portable'."
-            )
+            raise ModelError(f"the merged model was saved with another {name!r}, so nothing was written: {instead}.")
     del merged, wanted, found
     if probed is None:
         return kind, None

@@ -50,7 +50,7 @@ class PrefixCache:
 
     Raises:
         WeightLoraError: The model cannot be cached, the directory has hidden states of another model, or it has no
-            room. What only a forward pass shows is raised at the first batch.
+            room (beside other caches: when it opens). What only a forward pass shows is raised at the first batch.
 
     Example:
         ```python

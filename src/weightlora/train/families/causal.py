@@ -110,10 +110,7 @@ def packed(source: Source, blocks: Mapping[str, int] | None = None) -> Work:
 
     def encode(split: str) -> Dataset:
         wanted = None if blocks is None else blocks[split]
-        first, end = (
-            first_token(tokenizer),
-            _end(tokenizer),
-        )  # some tokenizers add an end of their own, and most do not
+        first, end = first_token(tokenizer), _end(tokenizer)  # most tokenizers add no end, but some do
         stream: list[int] = []
         for text in source.splits[split]["text"]:
             stream += [*first, *tokenizer(text, add_special_tokens=False).input_ids, *end]
