@@ -6,10 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 HERE = Path(__file__).parent
 STEPS = 8
@@ -49,16 +47,14 @@ class ForkServer:
             text=True,
         )
 
-    def run(
-        self, *command: str, input: str = "", limit: float = LIMIT, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, input: str = "", limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
         """Run a command, which is given without the word `python`, for so many seconds at most."""
         with tempfile.TemporaryDirectory() as directory:
             streams = [Path(directory) / name for name in ("in", "out", "err")]
             for stream, text in zip(streams, (input, "", ""), strict=True):
                 stream.write_text(text)
             asked = {"command": command, "streams": [*map(str, streams)], "limit": limit}
-            asked |= {"environment": {**(env or os.environ), **self.environment}, "directory": os.getcwd()}
+            asked |= {"environment": os.environ | self.environment, "directory": os.getcwd()}
             print(json.dumps(asked), file=self.process.stdin, flush=True)
             code = json.loads(self.process.stdout.readline())
             _, output, error = (stream.read_text() for stream in streams)
@@ -76,23 +72,6 @@ def fork_server() -> ForkServer:
     started = ForkServer(*IMPORTS)
     atexit.register(started.close)
     return started
-
-
-class Forked:
-    """The part of `subprocess.Popen` that `weightlora.compare.runner` uses, of a fork that has ended."""
-
-    def __init__(self, command: list[str], env: Mapping[str, str], **_: object) -> None:
-        python, *rest = command
-        assert python == sys.executable
-        self.done = fork_server().run(*rest, env=env)
-        self.stdout, self.stderr = self.done.stdout.splitlines(), self.done.stderr.splitlines()
-
-    def wait(self) -> int:
-        return self.done.returncode
-
-
-FORKING = SimpleNamespace(**vars(subprocess) | {"Popen": Forked})
-"""Stands in for the module `subprocess` where `weightlora.compare.runner` is to fork its runs, one at a time."""
 
 
 def launch(script: str, processes: int, *arguments: str, check: bool = True, by=TORCHRUN):

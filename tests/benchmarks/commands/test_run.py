@@ -3,9 +3,6 @@
 import pytest
 from benchmarks.__main__ import main
 from benchmarks.experiments import plan
-from processes import FORKING
-
-from weightlora.compare import runner
 
 
 @pytest.mark.parametrize(
@@ -35,8 +32,7 @@ def test_what_is_done_is_not_run_again(root, finish, capsys):
     assert "10 runs, 10 of them done" in capsys.readouterr().out
 
 
-def test_a_run_that_fails_is_reported_with_its_reason(root, finish, capsys, monkeypatch):
-    monkeypatch.setattr(runner, "subprocess", FORKING)
+def test_a_run_that_fails_is_reported_with_its_reason(root, finish, capsys):
     for run in plan(root, ["a"], ["lora", "k5"], None):
         finish(run)
     spoiled = plan(root, ["a"], ["k5"], 1)[0].output
