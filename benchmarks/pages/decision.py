@@ -22,7 +22,8 @@ from ..decision import (
 )
 from ..results import Runs, by_seed, losses
 from .runs import runs_in
-from .winner import render_winner
+from .tuned import weigh_tuned
+from .winner import render_winner, render_worths, weigh
 
 __all__ = ["first_look", "render_decision_markdown", "shown", "worth"]
 
@@ -59,17 +60,21 @@ def first_look() -> str:
 
 def worth() -> str:
     """What the stored runs of the first look's winner show: a list, and a table with a row for each complete task."""
-    runs = by_seed(runs_in())
-    found = _losses(runs)
-    winner = decide(found, FIRST).winner
-    return "\n\n".join(render_winner(runs, winner, _seeds(complete(found, winner))))
+    return "\n\n".join(render_winner(*_of_winner()))
 
 
 def shown() -> str:
-    """The differences, and where all runs kept one set: the list alone, and not all of it."""
-    listed = worth().partition("\n\n")[0].splitlines()
-    left_out = " seeds overlap ", "- Choosing ", " different sets"
-    return "\n".join(line for line in listed if not any(words in line for words in left_out))
+    """What it is worth at rates tuned on one task, and at rates tuned on each: a row for each reference."""
+    one, each = weigh(*_of_winner()), weigh_tuned(runs_in("tuned"))
+    return render_worths({"rates tuned on one task": one, "rates tuned on each task": each})
+
+
+def _of_winner() -> tuple[Runs, str, dict[str, range]]:
+    """The runs of the main comparison, the winner of its first look, and the seeds of the complete tasks."""
+    runs = by_seed(runs_in())
+    found = _losses(runs)
+    winner = decide(found, FIRST).winner
+    return runs, winner, _seeds(complete(found, winner))
 
 
 def _losses(runs: Runs) -> Losses:

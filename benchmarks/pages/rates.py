@@ -75,7 +75,7 @@ def _differences(runs: Runs, tasks: list[str], reference: str) -> Differences:
 
 def _said(found: Mapping[str, Differences]) -> str:
     return "\n".join(
-        counted(f"{LABELS[reference]}, {which}", by_task)
+        f"- Against {LABELS[reference]}, {which}: significantly {counted(by_task)}."
         for reference, comparisons in found.items()
         for which, by_task in comparisons.items()
     )

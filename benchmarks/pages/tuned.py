@@ -9,9 +9,9 @@ from weightlora.train.result import Result
 from ..decision import CANDIDATES, LORA, PEFT_DEFAULT
 from ..results import Runs, by_seed
 from .points import complete_tasks, missing
-from .winner import render_winner
+from .winner import Worth, render_winner, weigh
 
-__all__ = ["render_tuned_markdown"]
+__all__ = ["render_tuned_markdown", "weigh_tuned"]
 
 PROBE = "probe"
 SEEDS = range(5, 10)
@@ -39,6 +39,12 @@ INTRODUCTION = (
     "Differences are paired, with 95 % intervals. How it is measured was written down before the runs "
     "(`benchmarks/quality/tuned/DECISION.md`)."
 )
+
+
+def weigh_tuned(results: Iterable[Result]) -> Worth:
+    """What the probe is worth on the complete tasks."""
+    runs = by_seed(run for run in results if run.seed in SEEDS)
+    return weigh(runs, PROBE, dict.fromkeys(complete_tasks(runs, TASKS, METHODS, SEEDS), SEEDS))
 
 
 def render_tuned_markdown(results: Iterable[Result]) -> str:

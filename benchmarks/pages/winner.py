@@ -1,9 +1,8 @@
 """What the rule that wins the decision is worth: against each reference, and what choosing takes."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 from weightlora.compare.statistics import excludes_zero, jaccard, paired
 from weightlora.compare.tables import difference, markdown_table
@@ -12,7 +11,7 @@ from weightlora.train.result import Result
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
 from ..results import Runs, losses, probe_cost
 
-__all__ = ["counted", "render_winner"]
+__all__ = ["Worth", "counted", "render_winner", "render_worths", "weigh"]
 
 PARTS = {"fraction": 100.0, "percent": 1.0}
 """Points in a unit of the metric."""
@@ -23,8 +22,56 @@ CLOSE = 0.5
 BySeed = Mapping[int, Result]
 
 
-def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> list[str]:
-    """A list of what its runs show, and a table with a row for each task.
+class Worth(NamedTuple):
+    """What the runs of a winner show, by task.
+
+    Attributes:
+        versus: Reference -> task -> the loss minus the reference's; None where it was not run. References that ran on
+            no task are left out.
+        points: The metric minus that of LoRA on all modules, in points; None where it has none.
+        overlaps: Mean overlap of the sets of two seeds.
+        shares: Part of a run that choosing takes.
+        kept: Modules of the model -> the sets that its runs kept, and the tasks of these.
+    """
+
+    versus: dict[str, dict[str, dict[str, Any] | None]]
+    points: dict[str, float | None]
+    overlaps: dict[str, float | None]
+    shares: dict[str, float | None]
+    kept: dict[tuple[str, ...], tuple[list[frozenset[str]], set[str]]]
+
+    @property
+    def against(self) -> dict[str, str]:
+        """On how many tasks each reference is significantly worse and better."""
+        return {f"Against {words}": counted(by_task) for words, by_task in self.versus.items()}
+
+    @property
+    def metric(self) -> dict[str, str]:
+        """How far the metric is from that of LoRA on all modules; empty if no task has points."""
+        if not (known := [found for found in self.points.values() if found is not None]):
+            return {}
+        spread = f"median {median(known):+.1f}, from {min(known):+.1f} to {max(known):+.1f}"
+        close = sum(found >= -CLOSE for found in known)
+        return {
+            "Metric compared with LoRA on all modules": f"{fmean(known):+.1f} points on average ({spread}), at most "
+            f"{CLOSE} points lower on {close} of {len(known)} tasks"
+        }
+
+    @property
+    def sets(self) -> dict[str, str]:
+        """How many different sets the runs on the same modules kept: few, where the task says little about it."""
+        said = {}
+        for names, (kept, tasks) in self.kept.items():
+            number, many = len(set(kept)), "s" if len(tasks) > 1 else ""
+            different = "the same set" if number == 1 else f"{number} different sets"
+            said[f"On the model with {len(names)} modules"] = (
+                f"{len(kept)} runs on {len(tasks)} task{many} kept {different}"
+            )
+        return said
+
+
+def weigh(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> Worth:
+    """Compare a winner with the references on each task.
 
     Args:
         runs: All runs of the winner, of PEFT's default list and of LoRA. Those of the other references may be absent.
@@ -42,40 +89,56 @@ def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]])
         "a lower rank on all modules": LOWER_RANK,
         "LoRA on all modules": LORA,
     }
-    versus = {
-        words: {
-            task: paired(losses(own[task]), losses(others)) if len(others) == len(those) else None
-            for task, those in seeds.items()
-            for others in [of(task, label)]
-        }
-        for words, label in references.items()
-        if any(of(task, label) for task in seeds)
-    }
-    points = {task: _points(own[task], of(task, LORA)) for task in seeds}
-    overlaps = {task: jaccard([run.kept for run in own[task].values()]) for task in seeds}
-    shares = {task: (probe_cost(own[task]) or {}).get("share_of_run") for task in seeds}
+    return Worth(
+        versus={
+            words: {
+                task: paired(losses(own[task]), losses(others)) if len(others) == len(those) else None
+                for task, those in seeds.items()
+                for others in [of(task, label)]
+            }
+            for words, label in references.items()
+            if any(of(task, label) for task in seeds)
+        },
+        points={task: _points(own[task], of(task, LORA)) for task in seeds},
+        overlaps={task: jaccard([run.kept for run in own[task].values()]) for task in seeds},
+        shares={task: (probe_cost(own[task]) or {}).get("share_of_run") for task in seeds},
+        kept=_kept(own),
+    )
+
+
+def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> list[str]:
+    """A list of what its runs show, and a table with a row for each task. The arguments are those of `weigh`."""
+    worth = weigh(runs, winner, seeds)
     rows = [
         [
             task,
-            *(difference(by_task[task]) for by_task in versus.values()),
-            _shown(points[task], "+.2f"),
-            _shown(overlaps[task], ".2f"),
-            _shown(shares[task], ".1%"),
+            *(difference(by_task[task]) for by_task in worth.versus.values()),
+            _shown(worth.points[task], "+.2f"),
+            _shown(worth.overlaps[task], ".2f"),
+            _shown(worth.shares[task], ".1%"),
         ]
         for task in seeds
     ]
-    header = [winner, *(f"loss minus that of {words}" for words in versus), "metric minus LoRA's, points"]
+    header = [winner, *(f"loss minus that of {words}" for words in worth.versus), "metric minus LoRA's, points"]
+    listed = [
+        *(f"- {words}: significantly {found}." for words, found in worth.against.items()),
+        *(f"- {words}: {found}." for words, found in worth.metric.items()),
+        *_choosing(worth.overlaps.values(), worth.shares.values()),
+        *(f"- {words}, {found}." for words, found in worth.sets.items()),
+    ]
     return [
-        "\n".join(
-            [
-                *(counted(words, by_task) for words, by_task in versus.items()),
-                *_close([found for found in points.values() if found is not None]),
-                *_choosing(overlaps.values(), shares.values()),
-                *_different(own),
-            ]
-        ),
+        "\n".join(listed),
         markdown_table([*header, "overlap of two seeds", "choosing, part of a run"], rows),
     ]
+
+
+def render_worths(worths: Mapping[str, Worth]) -> str:
+    """A table with a row for each reference, and a column for each of several comparisons."""
+    said = {name: {**worth.against, **worth.metric, **worth.sets} for name, worth in worths.items()}
+    rows = list(dict.fromkeys(words for column in said.values() for words in column))
+    return markdown_table(
+        ["", *said], [[words, *(column.get(words, "") for column in said.values())] for words in rows]
+    )
 
 
 def _points(runs: BySeed, reference: BySeed) -> float | None:
@@ -90,45 +153,26 @@ def _shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def counted(words: str, differences: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """On how many tasks a reference is significantly worse and better, as an item of a list.
+def counted(differences: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """On how many tasks a reference is significantly worse and better.
 
     Args:
-        words: The reference.
         differences: Task -> the loss minus that of the reference; None where it was not run.
     """
     there = [found for found in differences.values() if found is not None]
     clear = [found["mean"] for found in there if excludes_zero(found)]
     better, worse = (sum(sign * mean > 0 for mean in clear) for sign in (-1, 1))
-    return f"- Against {words}: significantly better on {better} of {len(there)} tasks, worse on {worse}."
+    return f"better on {better} of {len(there)} tasks, worse on {worse}"
 
 
-def _close(points: list[float]) -> list[str]:
-    if not points:
-        return []
-    mean, close = fmean(points), sum(found >= -CLOSE for found in points)
-    return [
-        f"- Metric compared with LoRA on all modules: {mean:+.1f} points on average "
-        f"(median {median(points):+.1f}, from {min(points):+.1f} to {max(points):+.1f}), at most {CLOSE} points lower "
-        f"on {close} of {len(points)} tasks."
-    ]
-
-
-def _different(own: Mapping[str, BySeed]) -> list[str]:
-    """How many different sets the runs on the same modules kept: few, where the task says little about the choice."""
-    sets: defaultdict[tuple[str, ...], list[frozenset[str]]] = defaultdict(list)
-    tasks: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+def _kept(own: Mapping[str, BySeed]) -> dict[tuple[str, ...], tuple[list[frozenset[str]], set[str]]]:
+    found: dict[tuple[str, ...], tuple[list[frozenset[str]], set[str]]] = {}
     for task, runs in own.items():
         for run in runs.values():
-            names = tuple(run.names or ())
-            sets[names].append(frozenset(run.kept or ()))
-            tasks[names].add(task)
-    return [
-        f"- On the model with {len(names)} modules, {len(kept)} runs on {count} task{'s' * (count > 1)} kept "
-        f"{'the same set' if len(set(kept)) == 1 else f'{len(set(kept))} different sets'}."
-        for names, kept in sets.items()
-        for count in [len(tasks[names])]
-    ]
+            sets, tasks = found.setdefault(tuple(run.names or ()), ([], set()))
+            sets.append(frozenset(run.kept or ()))
+            tasks.add(task)
+    return found
 
 
 def _choosing(overlaps: Iterable[float | None], shares: Iterable[float | None]) -> list[str]:

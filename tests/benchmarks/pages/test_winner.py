@@ -114,3 +114,25 @@ def test_a_rule_without_a_probe_says_nothing_of_its_cost():
     said, table = render_winner(runs, "weightlora", SEEDS)
     assert "Choosing takes" not in said and "random" not in said
     assert "random" not in table and table.splitlines()[2].endswith("| 1.00 |  |")
+
+
+def test_several_comparisons_stand_side_by_side():
+    """The rows are those of any of them: the second has no random sets, and one task."""
+    worth = winner.weigh(by_seed(stored()), "probe", SEEDS)
+    less = [one for one in stored() if one.label != "random-like-probe" and one.task == "one"]
+    table = winner.render_worths({"A": worth, "B": winner.weigh(by_seed(less), "probe", {"one": range(3)})})
+    lines = [line.split(" | ") for line in table.splitlines()[2:]]
+    assert [line[0] for line in lines] == [
+        "| Against random sets of the same sizes",
+        "| Against PEFT's default list",
+        "| Against a lower rank on all modules",
+        "| Against LoRA on all modules",
+        "| Metric compared with LoRA on all modules",
+        "| On the model with 4 modules",
+    ]
+    assert lines[0][1:] == ["better on 2 of 2 tasks, worse on 0", " |"]
+    assert lines[3][1:] == ["better on 1 of 2 tasks, worse on 1", "better on 1 of 1 tasks, worse on 0 |"]
+    assert lines[4][2].startswith(
+        "+1.4 points on average (median +1.4, from +1.4 to +1.4), at most 0.5 points lower on 1"
+    )
+    assert lines[5][1:] == ["6 runs on 2 tasks kept 4 different sets", "3 runs on 1 task kept the same set |"]
