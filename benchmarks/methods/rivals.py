@@ -76,7 +76,10 @@ def gora_per_block(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
 
 
 def fisher(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
-    """The mean squared gradient of W: the diagonal of the empirical Fisher information."""
+    """The mean squared gradient of W, over batches. The Fisher information would have the gradients of single rows.
+
+    Papers add such scores up by layer. Here they rank modules.
+    """
     scores = torch.zeros(len(adapters))
     for found in gradients(setting, adapters):
         scores += torch.stack([gradient.square().mean() for gradient in found])
@@ -96,7 +99,7 @@ def feature_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
     """PLoP's normalised feature norm: `||W' x'||` relative to its mean on Gaussian inputs; a mean by module type.
 
     `x' = x / ||x||` and `W' = W / rms(W)`. On Gaussian inputs, `||W' x'||^2` is `out` in the mean. The type of a
-    module is its path inside its block. Padding does not count.
+    module is its path inside its block. Padding does not count. The paper keeps the lowest.
     """
     sums, counts = torch.zeros(len(adapters)), torch.zeros(len(adapters))
 
@@ -145,7 +148,11 @@ def condition_numbers(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
 
 @torch.no_grad()
 def similarities(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
-    """Linear CKA between the hidden states before and after each layer, without padding; 0 outside the layers."""
+    """Linear CKA between the hidden states before and after each layer, without padding; 0 outside the layers.
+
+    All tokens count. In an encoder, the authors of the rule read the first one alone, and leave out the layer that
+    ranks first.
+    """
     blocks = [*dict.fromkeys(block for adapter in adapters if (block := block_of(adapter.name)))]
     seen: defaultdict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     layers = [setting.model.get_submodule(block) for block in blocks]
