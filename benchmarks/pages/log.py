@@ -15,7 +15,9 @@ ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
 SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per-root-60")
 WORSE = ("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30")
 LEVEL = ("gradient-60", "credit-per-parameter-60", "credit-times-update-60")
-CHOOSE_BEFORE = ("fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page", "page-in-blocks")
+CHOOSE_BEFORE = (
+    *("fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "cka-first-token", "page", "page-in-blocks"),
+)
 RIVALS_ON = ("rotten-tomatoes-all", "vader-tweets-all")
 OTHERS = ("mlp-only", "attention-only", "eva", "adalora", "dora")
 HANDFUL_ON = (ROTTEN, TWEETS)
