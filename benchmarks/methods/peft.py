@@ -113,7 +113,7 @@ def lokr(setting: Setting) -> Prepared:
 
 
 def vera(setting: Setting) -> Prepared:
-    """VeRA on all modules, at its paper's rank."""
+    """VeRA on all modules, at PEFT's default rank."""
     return Prepared(get_peft_model(setting.model, VeraConfig(r=256, **setting.target)))
 
 

@@ -76,7 +76,10 @@ def gora_per_block(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
 
 
 def fisher(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
-    """The mean squared gradient of W: the diagonal of the empirical Fisher information."""
+    """The mean squared gradient of W, over batches. The Fisher information would have the gradients of single rows.
+
+    Papers add such scores up by layer. Here they rank modules.
+    """
     scores = torch.zeros(len(adapters))
     for found in gradients(setting, adapters):
         scores += torch.stack([gradient.square().mean() for gradient in found])
@@ -96,7 +99,7 @@ def feature_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
     """PLoP's normalised feature norm: `||W' x'||` relative to its mean on Gaussian inputs; a mean by module type.
 
     `x' = x / ||x||` and `W' = W / rms(W)`. On Gaussian inputs, `||W' x'||^2` is `out` in the mean. The type of a
-    module is its path inside its block. Padding does not count.
+    module is its path inside its block. Padding does not count. The paper keeps the lowest.
     """
     sums, counts = torch.zeros(len(adapters)), torch.zeros(len(adapters))
 
@@ -114,10 +117,13 @@ def feature_norms(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
     return _means((sums / counts).tolist(), types)
 
 
-def run_seeing(setting: Setting, modules: Sequence[Module], see: Callable[[int, Tensor, Tensor], None]) -> None:
+def run_seeing(
+    setting: Setting, modules: Sequence[Module], see: Callable[[int, Tensor, Tensor], None], first_tokens: bool = False
+) -> None:
     """Run the model on all batches. `see` gets the index of a module, and the rows that go into it and come out.
 
-    A row is a token, or an example where a module reads no tokens. Padding is left out.
+    A row is a token, or an example where a module reads no tokens. Padding is left out; with `first_tokens`, all but
+    the first token of each text.
     """
     mask = torch.ones(0, dtype=torch.bool)
 
@@ -130,6 +136,8 @@ def run_seeing(setting: Setting, modules: Sequence[Module], see: Callable[[int, 
     try:
         for batch in setting.batches():
             mask = batch["attention_mask"].bool()
+            if first_tokens:
+                mask = mask & (mask.cumsum(dim=-1) == 1)
             setting.model(**batch)
     finally:
         for handle in handles:
@@ -144,19 +152,22 @@ def condition_numbers(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
 
 
 @torch.no_grad()
-def similarities(setting: Setting, adapters: list[LoraAdapter]) -> Scores:
-    """Linear CKA between the hidden states before and after each layer, without padding; 0 outside the layers."""
+def similarities(setting: Setting, adapters: list[LoraAdapter], first_tokens: bool = False) -> Scores:
+    """Linear CKA between the hidden states before and after each layer, without padding; 0 outside the layers.
+
+    All tokens count, or the first one of each text, which the authors of the rule read in an encoder.
+    """
     blocks = [*dict.fromkeys(block for adapter in adapters if (block := block_of(adapter.name)))]
     seen: defaultdict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
     layers = [setting.model.get_submodule(block) for block in blocks]
-    run_seeing(setting, layers, lambda index, before, after: seen[blocks[index]].append((before, after)))
+    run_seeing(setting, layers, lambda index, before, after: seen[blocks[index]].append((before, after)), first_tokens)
     cka = {block: _cka(*map(torch.cat, zip(*pairs, strict=True))) for block, pairs in seen.items()}
     return [cka.get(block_of(adapter.name), 0.0) for adapter in adapters]
 
 
 def _cka(one: Tensor, other: Tensor) -> float:
-    one, other = one - one.mean(0), other - other.mean(0)
-    return float((one.T @ other).norm() ** 2 / ((one.T @ one).norm() * (other.T @ other).norm()))
+    one, other = (rows.double() - rows.double().mean(0) for rows in (one, other))
+    return float((one.T @ other).norm() ** 2 / ((one.T @ one).norm() * (other.T @ other).norm()).clamp_min(1e-12))
 
 
 def _means(scores: Sequence[float], groups: Sequence[str]) -> Scores:
@@ -179,13 +190,18 @@ def best_modules(score: Score, sign: int, setting: Setting, adapters: list[LoraA
     return [adapter.name for adapter, stays in zip(adapters, kept, strict=True) if stays]
 
 
-def best_layers(score: Score, sign: int, setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
-    """All modules of the half of the layers with the highest scores (the lowest, with sign -1)."""
+def best_layers(
+    score: Score, sign: int, setting: Setting, adapters: list[LoraAdapter], left_out: int = 0
+) -> list[str]:
+    """All modules of the half of the layers with the highest scores (the lowest, with sign -1).
+
+    The first `left_out` of them are passed over.
+    """
     totals: defaultdict[str, float] = defaultdict(float)
     for adapter, value in zip(adapters, score(setting, adapters), strict=True):
         if block := block_of(adapter.name):
             totals[block] += sign * value
-    half = sorted(totals, key=lambda block: -totals[block])[: len(totals) // 2]
+    half = sorted(totals, key=lambda block: -totals[block])[left_out:][: len(totals) // 2]
     return [adapter.name for adapter in adapters if block_of(adapter.name) in half]
 
 
@@ -221,6 +237,7 @@ CHOICES: Mapping[str, Choose] = {
     "plop-lowest": partial(best_modules, feature_norms, -1),
     "aletheia": partial(best_layers, gradient_norms, 1),
     "cka": partial(best_layers, similarities, -1),
+    "cka-first-token": partial(best_layers, partial(similarities, first_tokens=True), -1, left_out=1),
     "page": partial(best_one, energies),
     "page-in-blocks": partial(best_one, energies, within_blocks=True),
 }

@@ -1,10 +1,8 @@
 """Experiments of two small tasks, and results as if they had run."""
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from recipes import caches as caches  # for every test of this directory
@@ -14,12 +12,13 @@ from stored import VERSIONS, result
 from weightlora.train import demo
 from weightlora.train.result import HELD_OUT_LOSS, write_result
 
+READ_ONCE = cache(demo._read_reviews)
 
-@pytest.fixture(scope="session", autouse=True)
-def reviews_are_read_once() -> Iterator[None]:
+
+@pytest.fixture(autouse=True)
+def reviews_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are in one file of 35 MB, which most workloads read."""
-    with mock.patch.object(demo, "_read_reviews", cache(demo._read_reviews)):
-        yield
+    monkeypatch.setattr(demo, "_read_reviews", READ_ONCE)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from weightlora.adapters import find_adapters
 from weightlora.layers import block_of
 from weightlora.train.methods import Setting
 
-NAMES = ["gora-per-block", "fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "page"]
+NAMES = ["gora-per-block", "fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "cka-first-token", "page"]
 NAMES += ["page-in-blocks"]
 
 
@@ -94,6 +94,22 @@ def test_similarities_are_those_of_the_hidden_states_around_a_layer(ready):
         assert scores[f"bert.encoder.layer.{layer}"] == pytest.approx(rivals._cka(before, after), rel=1e-4)
 
 
+def test_of_the_first_tokens_the_layer_that_they_enter_alike_has_0_and_is_passed_over(ready):
+    made, adapters = ready
+    rows = [batch(step) for step in range(2)]
+    for one in rows:
+        one["input_ids"][:, 0] = 2
+    made = dataclasses.replace(made, batches=lambda: iter(rows))
+    states = [made.model(**one, output_hidden_states=True).hidden_states for one in rows]
+    found = rivals.similarities(made, adapters, first_tokens=True)
+    scores = dict(zip((block_of(adapter.name) for adapter in adapters), found, strict=True))
+    before, after = (torch.cat([of[layer][:, 0] for of in states]) for layer in (1, 2))
+    assert scores["bert.encoder.layer.0"] == pytest.approx(0, abs=1e-6)
+    assert scores["bert.encoder.layer.1"] == pytest.approx(rivals._cka(before, after), rel=1e-4) and found[-2] > 0
+    kept = rivals.CHOICES["cka-first-token"](made, adapters)
+    assert {block_of(name) for name in kept} == {"bert.encoder.layer.1"}
+
+
 @pytest.mark.parametrize("score", [rivals.feature_norms, rivals.similarities])
 def test_padding_does_not_count(setting, score):
     found = []
@@ -127,7 +143,7 @@ def test_each_keeps_its_share_of_the_parameters(setting, name):
     assert not prepared.callbacks and len(prepared.candidates) == 13
     if name.startswith("page"):
         assert len(kept) == 1 and kept[0].rank > 4
-    if name in ("aletheia", "cka"):
+    if name in ("aletheia", "cka", "cka-first-token"):
         assert len(kept) == 6 and len({block_of(adapter.name) for adapter in kept}) == 1
 
 
