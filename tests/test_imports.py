@@ -228,7 +228,7 @@ def test_a_source_file_without_a_test_is_found(tmp_path: Path) -> None:
 
 def test_no_file_is_longer_than_300_lines() -> None:
     files = [*PACKAGE.rglob("*.py"), *(PACKAGE.parents[1] / "benchmarks").rglob("*.py")]
-    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {name: length for name, length in lengths.items() if length > 300} == {}
 
 

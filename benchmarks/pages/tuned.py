@@ -43,7 +43,7 @@ INTRODUCTION = (
 
 def weigh_tuned(results: Iterable[Result]) -> Worth:
     """What the probe is worth on the complete tasks."""
-    runs = by_seed(run for run in results if run.seed in SEEDS)
+    runs = by_seed(results)
     return weigh(runs, PROBE, dict.fromkeys(complete_tasks(runs, TASKS, METHODS, SEEDS), SEEDS))
 
 

@@ -229,7 +229,7 @@ class WeightLoraConfig:
             earlier: The number of steps in a run that is resumed; it replaces a fraction.
 
         Raises:
-            ConfigError: If `select_steps` does not fit the length of the training, or that is no whole number.
+            ConfigError: If `select_steps` does not fit the training's length, or `total_steps` is no whole number.
         """
         if total_steps is not None:
             check_int("total_steps", plain(total_steps), 0)

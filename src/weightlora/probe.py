@@ -69,8 +69,8 @@ def gather(
             "each optimizer step."
         )
     check_fresh(adapters)
-    # Hooks of the user's own, which clip for example, get the gradients that they get in training. Those that only log
-    # may be on one process alone, and all have to scale alike.
+    # Users' hooks, which may clip, must see the gradients of training. A hook may be on one process alone, such as one
+    # that logs, and all processes must scale alike.
     hooked = any(p._backward_hooks for a in adapters for p in a.parameters)
     scale = 1.0 if float(engine.average(torch.tensor(float(hooked)))) else SCALE
     done, remedy = 0, "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"

@@ -220,7 +220,7 @@ def test_a_file_that_is_nearly_squads(world: Path, tmp_path: Path, refused):
     (rows := tmp_path / "rows.json").write_text('{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": "q"}]}]}]}')
     arguments = ["--task", "question-answering", "--model", world / "deberta", "--max_length", "64", "--stride", "8"]
     message = refused(*arguments, *files_of(rows))
-    assert message.startswith(f"the file {rows} is not in the format of SQuAD ('answers'): correct it.")
+    assert message.startswith(f"the file {rows} is not in SQuAD's format ('answers'): correct it.")
 
 
 def test_columns_that_no_row_can_have(world: Path, rows: Path, refused):

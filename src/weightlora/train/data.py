@@ -215,9 +215,7 @@ def _read_files(paths: list[Path], split: str, cache_dir: str | None, readers: R
     try:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise DataError(
-            f"the file {paths[0]} is not in the format of SQuAD ({first_line(error)}): correct it."
-        ) from error
+        raise DataError(f"the file {paths[0]} is not in SQuAD's format ({first_line(error)}): correct it.") from error
 
 
 def _is_nested(path: Path) -> bool:
