@@ -9,11 +9,20 @@ from transformers import Seq2SeqTrainingArguments
 
 from weightlora.cli import main
 from weightlora.cli.flags import USUAL, is_asked, usual_parser
-from weightlora.cli.select import FORMAT_NAMES, GROUP_NAMES, OF_TRAINING, RULE_NAMES
+from weightlora.cli.select import (
+    FORMAT_NAMES,
+    GROUP_NAMES,
+    METHOD_NAMES,
+    OF_CHOICE,
+    OF_TRAINING,
+    RULE_NAMES,
+    full_parser,
+)
 from weightlora.rules import RULES
 from weightlora.selection.formats import FORMATS
 from weightlora.selection.groups import GROUPS
 from weightlora.train.arguments import make_parser
+from weightlora.train.methods import CONFIG_OPTIONS, METHODS
 
 OURS = {"learning_rate", "max_steps"}
 """Whose default in the help is ours, or is a number that says nothing."""
@@ -43,6 +52,16 @@ def test_the_names_in_the_help_are_those_of_the_registries():
     rules = [name for name, rule in RULES.items() if rule.__module__.startswith("weightlora.")]  # benchmarks add more
     for names, registered in ((FORMAT_NAMES, FORMATS), (RULE_NAMES, rules), (GROUP_NAMES, GROUPS)):
         assert names.split(", ") == list(registered)
+
+
+def test_the_help_of_select_lists_the_methods_that_choose_and_says_one_default():
+    choosing = [name for name, method in METHODS.items() if CONFIG_OPTIONS & method.options]
+    assert sorted(METHOD_NAMES.replace(" or ", ", ").split(", ")) == sorted(choosing)
+    shown = full_parser().format_help()
+    assert "lora-equal" not in shown and "for full" not in shown
+    keep = shown[shown.index("--keep KEEP ") : shown.index("--keep_parameters ")]
+    assert keep.count("default") == 1 and "quarter" in keep
+    assert {*OF_CHOICE} <= {action.dest for action in usual_parser("train", "")._actions}
 
 
 def test_a_switch_is_found_in_each_spelling():

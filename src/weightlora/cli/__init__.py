@@ -60,7 +60,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         none = action.default is None or action.default is False  # 0 is a default to show
-        return action.help if none else super()._get_help_string(action)
+        return action.help if none or "(default" in (action.help or "") else super()._get_help_string(action)
 
 
 def spellings(name: str) -> list[str]:

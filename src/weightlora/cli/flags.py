@@ -4,7 +4,7 @@ It describes our own flags, and those of Transformers that people set most. `wei
 """
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -47,6 +47,7 @@ def usual_parser(
     usage: str,
     parents: Sequence[argparse.ArgumentParser] = (),
     hidden: Collection[str] = (),
+    meanings: Mapping[str, str] = {},
     **texts: Any,
 ) -> argparse.ArgumentParser:
     """The parser that the help of a command is printed from. It is not for parsing.
@@ -56,6 +57,7 @@ def usual_parser(
         usage: What follows the name in the first line.
         parents: Parsers of more flags, which come first.
         hidden: Flags that are left out.
+        meanings: What a flag means to this command, where that is something else than to `weightlora train`.
         texts: `description` and `epilog`.
     """
     parser = SentenceParser(
@@ -70,11 +72,11 @@ def usual_parser(
         group = parser.add_argument_group(arguments._argument_group_name)
         for field in fields(arguments):
             if field.name not in hidden:
-                _add_field(group, field)
+                _add_field(group, field, meanings.get(field.name))
     group = parser.add_argument_group("training", "The most used arguments of Transformers.")
     for name, (value, default, text) in USUAL.items():
         if name not in hidden:
-            _add(group, name, value, default, text)
+            _add(group, name, value, default, meanings.get(name, text))
     return parser
 
 
@@ -83,10 +85,10 @@ def is_asked(flag: str, arguments: Sequence[str]) -> bool:
     return not {*spellings(flag), *(["-h"] if flag == "help" else [])}.isdisjoint(arguments)
 
 
-def _add_field(group: Any, field: Field[Any]) -> None:
+def _add_field(group: Any, field: Field[Any], text: str | None) -> None:
     value = None if field.type is bool else VALUES.get(field.type, field.name.upper())
     default = field.default if field.default_factory is MISSING else " ".join(field.default_factory())
-    _add(group, field.name, value, default, field.metadata["help"])
+    _add(group, field.name, value, default, text or field.metadata["help"])
 
 
 def _add(group: Any, name: str, value: str | None, default: Any, text: str) -> None:

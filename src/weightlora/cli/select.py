@@ -38,6 +38,7 @@ USAGE = "--task TASK --model MODEL --train_file FILE [--FLAG VALUE ...]"
 FORMAT_NAMES = "peft, trl, axolotl, llamafactory, unsloth, torchtune, mlx, regex, json"
 RULE_NAMES = "credit, gradient, stoiht, random"
 GROUP_NAMES = "none, qkv, mlp, layer"
+METHOD_NAMES = "weightlora, weightlora-plus, weightlora-paper, weightlora-paper-plus or random"
 """The names in the registries, which take seconds to import."""
 
 OF_TRAINING = (
@@ -46,6 +47,14 @@ OF_TRAINING = (
     "resume_from_checkpoint",
 )
 """Arguments that say nothing about a choice, and are not in the help."""
+
+OF_CHOICE = {
+    "method": METHOD_NAMES,
+    "keep": "how many adapters to keep: a number, or a fraction of all (default if no budget is set: as many as fit "
+    "into a quarter of the parameters)",
+    "learning_rate": "the highest learning rate (default: 5e-4)",
+}
+"""What arguments mean to the methods that make a choice."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -112,7 +121,8 @@ def full_parser() -> argparse.ArgumentParser:
     """The parser of the flags that people set, for `--help` and for completion."""
     from .flags import usual_parser
 
-    parser = usual_parser("select", USAGE, [own_parser()], OF_TRAINING, description=DESCRIPTION, epilog=EPILOG)
+    texts = {"description": DESCRIPTION, "epilog": EPILOG}
+    parser = usual_parser("select", USAGE, [own_parser()], OF_TRAINING, OF_CHOICE, **texts)
     parser.add_argument(*spellings("output_dir"), metavar="DIR", help="where to write the run (default: nowhere)")
     return parser
 
