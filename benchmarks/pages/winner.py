@@ -19,6 +19,8 @@ PARTS = {"fraction": 100.0, "percent": 1.0}
 CLOSE = 0.5
 """Points of the metric that count as level with LoRA on all modules."""
 
+LORA_IN_WORDS = "LoRA on all modules"
+
 BySeed = Mapping[int, Result]
 
 
@@ -52,10 +54,16 @@ class Worth(NamedTuple):
             return {}
         spread = f"median {median(known):+.1f}, from {min(known):+.1f} to {max(known):+.1f}"
         close = sum(found >= -CLOSE for found in known)
-        return {
+        said = {
             "Metric compared with LoRA on all modules": f"{fmean(known):+.1f} points on average ({spread}), at most "
             f"{CLOSE} points lower on {close} of {len(known)} tasks"
         }
+        # A lower loss is not always a better metric.
+        better = [task for task, found in self.versus.get(LORA_IN_WORDS, {}).items() if _is_better(found)]
+        if there := [found for task in better if (found := self.points[task]) is not None]:
+            shown = ", ".join(f"{found:+.1f}" for found in there)
+            said["Metric where the loss is better than that of LoRA on all modules"] = f"{shown} points"
+        return said
 
     @property
     def sets(self) -> dict[str, str]:
@@ -87,7 +95,7 @@ def weigh(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> Wort
         "random sets of the same sizes": CANDIDATES[winner].alike,
         "PEFT's default list": PEFT_DEFAULT,
         "a lower rank on all modules": LOWER_RANK,
-        "LoRA on all modules": LORA,
+        LORA_IN_WORDS: LORA,
     }
     return Worth(
         versus={
@@ -160,9 +168,13 @@ def counted(differences: Mapping[str, Mapping[str, Any] | None]) -> str:
         differences: Task -> the loss minus that of the reference; None where it was not run.
     """
     there = [found for found in differences.values() if found is not None]
-    clear = [found["mean"] for found in there if excludes_zero(found)]
-    better, worse = (sum(sign * mean > 0 for mean in clear) for sign in (-1, 1))
+    better = sum(map(_is_better, there))
+    worse = sum(map(excludes_zero, there)) - better
     return f"better on {better} of {len(there)} tasks, worse on {worse}"
+
+
+def _is_better(found: Mapping[str, Any] | None) -> bool:
+    return found is not None and excludes_zero(found) and found["mean"] < 0
 
 
 def _kept(own: Mapping[str, BySeed]) -> dict[tuple[str, ...], tuple[list[frozenset[str]], set[str]]]:

@@ -55,6 +55,7 @@ def test_what_the_runs_show_is_counted():
         "- Against LoRA on all modules: significantly better on 1 of 2 tasks, worse on 1.",
         "- Metric compared with LoRA on all modules: +0.2 points on average (median +0.2, from -1.0 to +1.4), "
         "at most 0.5 points lower on 1 of 2 tasks.",
+        "- Metric where the loss is better than that of LoRA on all modules: +1.4 points.",
         "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
         "- Choosing takes 4.0% to 4.0% of a run.",
         "- On the model with 4 modules, 6 runs on 2 tasks kept 4 different sets.",
@@ -128,6 +129,7 @@ def test_several_comparisons_stand_side_by_side():
         "| Against a lower rank on all modules",
         "| Against LoRA on all modules",
         "| Metric compared with LoRA on all modules",
+        "| Metric where the loss is better than that of LoRA on all modules",
         "| On the model with 4 modules",
     ]
     assert lines[0][1:] == ["better on 2 of 2 tasks, worse on 0", " |"]
@@ -135,4 +137,5 @@ def test_several_comparisons_stand_side_by_side():
     assert lines[4][2].startswith(
         "+1.4 points on average (median +1.4, from +1.4 to +1.4), at most 0.5 points lower on 1"
     )
-    assert lines[5][1:] == ["6 runs on 2 tasks kept 4 different sets", "3 runs on 1 task kept the same set |"]
+    assert lines[5][1:] == ["+1.4 points", "+1.4 points |"]
+    assert lines[6][1:] == ["6 runs on 2 tasks kept 4 different sets", "3 runs on 1 task kept the same set |"]
