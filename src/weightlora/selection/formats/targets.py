@@ -33,7 +33,7 @@ def targets_of(selection: Any) -> list[str] | str:
 
 def expression_note(selection: Any) -> str | None:
     """What PEFT 0.21 does with an expression on models with fused experts; None for others."""
-    if all(module.kind == "module" for module in selection.modules):
+    if not selection.fused_experts:
         return None
     return (
         "On Mixtral, Qwen MoE and their kin, PEFT 0.21 adapts what an expression matches in all layers: give a list."
