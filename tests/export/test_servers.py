@@ -52,11 +52,16 @@ def test_who_reads_the_source_as_peft_does(name, servers):
     [
         (["transformer.h.0.attn.c_attn"], SGLANG, "it leaves out transformer.h.0.attn.c_attn, which is in no layer"),
         (
-            ["language_model.layers.0.mlp.down_proj", "vision_tower.layers.0.mlp.down_proj"],
+            ["encoder.layers.0.mlp.down_proj", "decoder.layers.0.mlp.down_proj"],
             SGLANG,
             "for modules of the same layers",
         ),
-        (["model.layers.0.mlp.down_proj", "model.vision_tower.layers.0.mlp.fc1"], NEW, "that read images or audio"),
+        (["model.layers.0.mlp.down_proj", "lm_head"], TENSORRT, "it leaves out lm_head"),
+        *(
+            (["model.layers.0.mlp.down_proj", name], server, "that read images or audio")
+            for name in ("model.vision_tower.layers.0.mlp.fc1", "model.multi_modal_projector.linear_1")
+            for server in (NEW, OLD, SGLANG, TENSORRT, LLAMA)
+        ),
     ],
 )
 def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):

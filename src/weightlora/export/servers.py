@@ -24,8 +24,9 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 LAYER = re.compile(r"layers\.\d+\.")
 """Where SGLang finds the number of a layer (sglang/srt/layers/utils/common.py 0.5.23, get_layer_id)."""
 
-TOWER = re.compile(r"vision|visual|audio")
-"""In the names of modules outside the language model, which vLLM adapts if told to (vllm/config/lora.py 0.32.0)."""
+TOWER = re.compile(r"vision|visual|audio|image|projector|connector|merger|resampler|qformer")
+"""In the names of modules outside the language model. vLLM adapts them if told to (vllm/config/lora.py and
+`get_mm_mapping` of the models, 0.32.0). The others leave them out, or take them for modules of its layers."""
 
 
 class Refused(Exception):
@@ -113,9 +114,7 @@ def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
 
 
 def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
-    _refuse_kinds(pairs, "convolution")
-    if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
-        raise Refused(f"it leaves out the parts of a model that read images or audio, such as {tower}")
+    _refuse_parts(pairs, "convolution")
     if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
         raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")
     rank = max(pair.rank for pair in pairs)
@@ -124,7 +123,7 @@ def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
 
 
 def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    _refuse_kinds(pairs, "convolution", "parameter")
+    _refuse_parts(pairs, "convolution", "parameter")
     if heads:
         raise Refused(f"it does not read {heads[0]}, which was trained whole")
     if odd := next((pair for pair in pairs if pair.rank != config.r), None):
@@ -149,15 +148,17 @@ def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> 
 
 
 def _by_tensor(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    _refuse_kinds(pairs, "convolution", "parameter")
+    _refuse_parts(pairs, "convolution", "parameter")
     if heads:
         raise Refused(f"it refuses {heads[0]}, which is no LoRA tensor")
     return [_ratio(config.lora_alpha, pair.rank, False) for pair in pairs]
 
 
 def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    _refuse_kinds(pairs, "embedding")
+    _refuse_parts(pairs, "embedding")
     names = [pair.name for pair in pairs]
+    if any(f".{name}".endswith(".lm_head") for name in names):
+        raise Refused("it leaves out lm_head")
     types = {name.rpartition(".")[2] for name in names}
     for name, missing in incomplete(names).items():
         if holes := [one for one in missing if one.rpartition(".")[2] in types.intersection(GROUPS[0])]:
@@ -165,10 +166,12 @@ def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
     return _by_tensor(config, pairs, heads)
 
 
-def _refuse_kinds(pairs: Sequence[Pair], *kinds: str) -> None:
+def _refuse_parts(pairs: Sequence[Pair], *kinds: str) -> None:
     words = {"convolution": "convolutions", "parameter": "fused experts", "embedding": "embeddings"}
     if found := next((pair for pair in pairs if pair.kind in kinds), None):
         raise Refused(f"it adapts no {words[found.kind]}, such as {found.name}")
+    if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
+        raise Refused(f"it adapts no parts of a model that read images or audio, such as {tower}")
 
 
 def _ratio(alpha: float, rank: int, rslora: bool) -> float:
