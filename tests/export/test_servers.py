@@ -72,6 +72,13 @@ def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
     assert found[PEFT].alike
 
 
+def test_llama_cpp_transposes_the_pairs_of_conv1d():
+    source = read(saved("plain LoRA"))
+    found = verdict(replace(source, config=replace(source.config, fan_in_fan_out=True)))
+    assert not found[LLAMA].alike and "Conv1D layers of GPT-2" in found[LLAMA].note
+    assert found[NEW].alike
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_server_reads_a_portable_export_with_whole_groups(name, tmp_path):
     source = read(saved(name))

@@ -166,6 +166,12 @@ def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
     return _by_tensor(config, pairs, heads)
 
 
+def _llama_cpp(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    if config.fan_in_fan_out:
+        raise Refused(f"it transposes A and B of the Conv1D layers of GPT-2, such as {pairs[0].name}")
+    return _by_tensor(config, pairs, heads)
+
+
 def _refuse_parts(pairs: Sequence[Pair], *kinds: str) -> None:
     words = {"convolution": "convolutions", "parameter": "fused experts", "embedding": "embeddings"}
     if found := next((pair for pair in pairs if pair.kind in kinds), None):
@@ -189,6 +195,6 @@ SERVERS = (
     Server("SGLang", _sglang, lambda rank: f"--max-lora-rank {rank}"),
     # tensorrt_llm/lora_manager.py @007e181b, effective_rank
     Server("TensorRT-LLM", _tensorrt, lambda rank: f"max_lora_rank {rank}"),
-    # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale
-    Server("llama.cpp, by its converter", _by_tensor, lambda rank: ""),
+    # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale; GPT2Model.modify_tensors
+    Server("llama.cpp, by its converter", _llama_cpp, lambda rank: ""),
 )
