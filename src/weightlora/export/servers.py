@@ -54,24 +54,31 @@ class Server(NamedTuple):
         name: Of the server.
         scalings: Gives the scaling of each pair, in order; raises `Refused` where the server does not load it.
         rank: Gives the setting that the largest rank needs.
+        unties: Whether it tells embeddings from an output layer of the same weights.
     """
 
     name: str
     scalings: Callable[[LoraConfig, Sequence[Pair], Sequence[str]], list[float]]
     rank: Callable[[int], str]
+    unties: bool = True
 
 
-def verdicts(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str] = ()) -> tuple[Verdict, ...]:
+def verdicts(
+    config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str] = (), tied: str | None = None
+) -> tuple[Verdict, ...]:
     """What each server makes of a saved adapter.
 
     Args:
         config: PEFT's config of the adapter.
         pairs: The adapters, with the scalings that PEFT gives them.
         heads: Names of the modules that are saved whole.
+        tied: An adapter on the embeddings or the output layer, where both have the same weights.
     """
     rank, found = max(pair.rank for pair in pairs), []
     for server in SERVERS:
         try:
+            if tied and not server.unties:
+                raise Refused(f"it uses {tied} for embeddings and output layer, which share a weight, or drops it")
             scalings = server.scalings(config, pairs, heads)
             wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
         except Refused as refusal:
@@ -196,5 +203,5 @@ SERVERS = (
     # tensorrt_llm/lora_manager.py @007e181b, effective_rank
     Server("TensorRT-LLM", _tensorrt, lambda rank: f"max_lora_rank {rank}"),
     # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale; GPT2Model.modify_tensors
-    Server("llama.cpp, by its converter", _llama_cpp, lambda rank: ""),
+    Server("llama.cpp, by its converter", _llama_cpp, lambda rank: "", unties=False),
 )
