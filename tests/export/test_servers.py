@@ -72,6 +72,15 @@ def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
     assert found[PEFT].alike
 
 
+@pytest.mark.parametrize("left", ["gate_up_proj", "down_proj"])
+def test_vllm_wants_both_parameters_of_the_experts_of_a_layer(left):
+    source = read(saved("experts"))
+    assert verdict(source)[NEW].alike
+    pairs = [pair for pair in source.pairs if not pair.name.endswith(f"layers.0.mlp.experts.{left}")]
+    found = verdict(replace(source, pairs=pairs))[NEW]
+    assert not found.alike and f"it needs an adapter on model.layers.0.mlp.experts.{left} beside" in found.note
+
+
 def test_llama_cpp_transposes_the_pairs_of_conv1d():
     source = read(saved("plain LoRA"))
     found = verdict(replace(source, config=replace(source.config, fan_in_fan_out=True)))

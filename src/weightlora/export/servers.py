@@ -21,6 +21,9 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` takes (vllm/config/lora.py, 0.32.0)."""
 
 
+EXPERTS = ("gate_up_proj", "down_proj")
+"""Parameters of fused experts, of which vLLM asserts that both have a pair (vllm/lora/model_manager.py 0.32.0)."""
+
 LAYER = re.compile(r"layers\.\d+\.")
 """Where SGLang finds the number of a layer (sglang/srt/layers/utils/common.py 0.5.23, get_layer_id)."""
 
@@ -122,6 +125,11 @@ def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
 
 def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
     _refuse_parts(pairs, "convolution")
+    experts = {pair.name for pair in pairs if pair.experts and pair.blocks > 1}
+    for name in sorted(experts):
+        block = name.removesuffix(name.rpartition(".")[2])
+        if missing := [other for other in EXPERTS if block + other not in experts]:
+            raise Refused(f"it needs an adapter on {block}{missing[0]} beside {name}; profile 'merged' does not")
     if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
         raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")
     rank = max(pair.rank for pair in pairs)
