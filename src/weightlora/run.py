@@ -179,8 +179,14 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "after": sum(adapter.size for adapter in selector.adapters),
         },
         "versions": {name: version(name) for name in ("weightlora", "peft", "torch", "transformers", "accelerate")},
+        **({"fused_experts": True} if _has_fused_experts(selector.model) else {}),
         **({} if costs is None else {"costs": costs}),
     }
+
+
+def _has_fused_experts(model: nn.Module) -> bool:
+    """Whether it has parameters that stand for the gate and up projections of several experts."""
+    return any(name.endswith(".gate_up_proj") for name, _ in base_model_of(model).named_parameters())
 
 
 def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:

@@ -100,6 +100,9 @@ def test_an_adapter_on_tied_weights_is_only_for_servers_that_know_two_layers(tar
             assert not (tmp_path / "out").exists()
         else:
             check_tied(adapters[True], Base(adapters[True].config), profile)
+    for tied in (True, False):
+        exported = export_adapter(tmp_path / str(tied), tmp_path / f"served {tied}", check="tensors")
+        assert [one.alike for one in exported.servers if one.server.startswith("llama.cpp")] == [not tied]
 
 
 def test_without_such_an_adapter_no_base_is_needed():

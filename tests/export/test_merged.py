@@ -8,7 +8,14 @@ from exports import CASES, logits, saved
 from models import save_tokenizer, tiny_llama
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from weightlora.errors import ModelError
 from weightlora.export.base import Base
@@ -70,6 +77,18 @@ def test_no_empty_tokenizer_is_made_of_a_base_without_one(tmp_path):
     model.save_pretrained(tmp_path / "adapter")
     merge(tmp_path / "adapter", tmp_path / "out", compare=False)
     assert not list((tmp_path / "out").glob("tokenizer*"))
+
+
+def test_the_settings_of_the_image_processor_go_along(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    base = ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, **sizes))
+    base.save_pretrained(tmp_path / "base")
+    settings = tmp_path / "base" / "preprocessor_config.json"
+    settings.write_text('{"image_processor_type": "ViTImageProcessor"}', encoding="utf-8")
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"]))
+    model.save_pretrained(tmp_path / "adapter")
+    merge(tmp_path / "adapter", tmp_path / "out", compare=False, base=str(tmp_path / "base"))
+    assert (tmp_path / "out" / settings.name).read_bytes() == settings.read_bytes()
 
 
 @pytest.mark.parametrize("compare", [True, False])

@@ -52,11 +52,16 @@ def test_who_reads_the_source_as_peft_does(name, servers):
     [
         (["transformer.h.0.attn.c_attn"], SGLANG, "it leaves out transformer.h.0.attn.c_attn, which is in no layer"),
         (
-            ["language_model.layers.0.mlp.down_proj", "vision_tower.layers.0.mlp.down_proj"],
+            ["encoder.layers.0.mlp.down_proj", "decoder.layers.0.mlp.down_proj"],
             SGLANG,
             "for modules of the same layers",
         ),
-        (["model.layers.0.mlp.down_proj", "model.vision_tower.layers.0.mlp.fc1"], NEW, "that read images or audio"),
+        (["model.layers.0.mlp.down_proj", "lm_head"], TENSORRT, "it leaves out lm_head"),
+        *(
+            (["model.layers.0.mlp.down_proj", name], server, "that read images or audio")
+            for name in ("model.vision_tower.layers.0.mlp.fc1", "model.multi_modal_projector.linear_1")
+            for server in (NEW, OLD, SGLANG, TENSORRT, LLAMA)
+        ),
     ],
 )
 def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
@@ -65,6 +70,22 @@ def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
     found = verdict(replace(source, pairs=pairs))
     assert not found[server].alike and note in found[server].note
     assert found[PEFT].alike
+
+
+@pytest.mark.parametrize("left", ["gate_up_proj", "down_proj"])
+def test_vllm_wants_both_parameters_of_the_experts_of_a_layer(left):
+    source = read(saved("experts"))
+    assert verdict(source)[NEW].alike
+    pairs = [pair for pair in source.pairs if not pair.name.endswith(f"layers.0.mlp.experts.{left}")]
+    found = verdict(replace(source, pairs=pairs))[NEW]
+    assert not found.alike and f"it needs an adapter on model.layers.0.mlp.experts.{left} beside" in found.note
+
+
+def test_llama_cpp_transposes_the_pairs_of_conv1d():
+    source = read(saved("plain LoRA"))
+    found = verdict(replace(source, config=replace(source.config, fan_in_fan_out=True)))
+    assert not found[LLAMA].alike and "Conv1D layers of GPT-2" in found[LLAMA].note
+    assert found[NEW].alike
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -28,6 +28,19 @@ def test_a_finished_run(tmp_path: Path):
     assert run.snippets.keys() and "model.layers" in run.snippets["json"]
 
 
+def test_the_frontier_is_in_parts_of_all_scores(tmp_path: Path):
+    """With a number of adapters to keep, the best set of the frontier is not all of them."""
+    directory = write_run(tmp_path / "first", layers=3, steps=10, keep=6)
+    values = json.loads((directory / "selection.json").read_text())
+    for row in values["adapters"]:
+        row["score"] = 1.0
+    frontier = [{"budget": 5.0, "cost": 4.0, "kept": 6, "score": 6.0}]
+    costs = {"resource": "step_time", "budget": 5.0, "predicted": 4.0, "whole": 10.0, "score": 6.0}
+    (directory / "selection.json").write_text(json.dumps(values | {"costs": {**costs, "frontier": frontier}}))
+    found = read_run(directory).frontier()
+    assert found["points"] == [(0.4, 6 / 21, 6)] and found["chosen"] == (0.4, 6 / 21)
+
+
 def test_only_settings_that_differ_from_a_default_run_are_marked():
     for config, marked in (
         (WeightLoraConfig(), []),

@@ -81,6 +81,14 @@ def test_over_seeds_groups_are_ranked_by_their_sums(tmp_path):
     assert (again.seeds, again.grouping) == (made.seeds, made.grouping)
 
 
+def test_gates_that_are_ranked_by_magnitude_are_combined_by_magnitude():
+    config = WeightLoraConfig(keep=3, select_steps=2, selection="stoiht", rank_by="magnitude")
+    groups = combine([run(-3, 3, 0, 2, 0)], STARTS, config, Wishes("qkv"))
+    assert kept_of(groups) == NAMES[:3] and groups.modules[0].score == 3
+    over_seeds = combine([run(-3, 0, 0.5, 2, 0), run(-3, 0, 0, 2, 0.5)], STARTS, config, Wishes(seeds=2))
+    assert kept_of(over_seeds)[0] == "0.q_proj"
+
+
 @pytest.mark.parametrize(
     ("settings", "group", "seeds", "message"),
     [

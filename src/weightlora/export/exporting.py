@@ -18,7 +18,7 @@ from ..run import check_empty
 from ..wording import nearest
 from .base import Base, is_lost
 from .checks import Outputs, check_shapes, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
-from .features import check_features, check_tied
+from .features import check_features, check_tied, tied_name
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
@@ -192,7 +192,8 @@ def _export(
         again = read_source(staging, base.places)
         written = again.pairs
         apart = compare_pairs(source.pairs, written, dtype)
-        servers = verdicts(again.config, written, sorted(_modules(again)))
+        tied = tied_name(source, base) if source.tables or check == "logits" else None
+        servers = verdicts(again.config, written, sorted(_modules(again)), tied)
         close = _compare(source, again, base, dtype) if check == "logits" else None
     rank = max(pair.rank for pair in written)
     return len(written), len(pairs) - len(source.pairs), rank, _name(dtype), apart, close, servers

@@ -8,7 +8,7 @@ from ..errors import ModelError
 from .base import Base
 from .source import Source
 
-__all__ = ["FEATURES", "check_features", "check_tied", "keeps"]
+__all__ = ["FEATURES", "check_features", "check_tied", "keeps", "tied_name"]
 
 PEFT_LAYOUT = frozenset({"portable", "compact", "merged"})
 MERGED, NONE = frozenset({"merged"}), frozenset[str]()
@@ -122,9 +122,14 @@ def check_tied(source: Source, base: Base, profile: str) -> None:
         and base.config().model_type == "gpt2"
     ):
         _refuse("fan_in_fan_out", profile)
-    ends = [pair.name for pair in source.pairs if pair.kind == "embedding" or f".{pair.name}".endswith(".lm_head")]
-    if profile in ("mlx", "gguf") and ends and base.is_tied():
+    if profile in ("mlx", "gguf") and (name := tied_name(source, base)):
         raise ModelError(
-            f"the adapter on {ends[0]!r} cannot be exported to profile {profile!r}: the base has the same weights as "
+            f"the adapter on {name!r} cannot be exported to profile {profile!r}: the base has the same weights as "
             "embeddings and as output layer, and PEFT adapts one of the two. Choose profile 'portable'."
         )
+
+
+def tied_name(source: Source, base: Base) -> str | None:
+    """The name of an adapter on the input embeddings or the output layer, where the base has one weight for both."""
+    ends = [pair.name for pair in source.pairs if pair.kind == "embedding" or f".{pair.name}".endswith(".lm_head")]
+    return ends[0] if ends and base.is_tied() else None

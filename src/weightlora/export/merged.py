@@ -1,6 +1,8 @@
 """The profile `merged`: the adapter in the weights of the base, as an ordinary Transformers model."""
 
+import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,11 +17,19 @@ from .source import Source
 
 __all__ = ["write_merged"]
 
+PROCESSORS = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+)
+"""Files of Transformers that say how a model reads images and audio."""
+
 
 def write_merged(
     source: Source, base: Base, directory: Path, dtype: torch.dtype | None, compare: bool
 ) -> tuple[torch.dtype, Outputs | None]:
-    """Merge the adapter into its base, save the model and its tokenizer, and load them again to compare.
+    """Merge the adapter into its base, save the model with its tokenizer and processor, and load it again to compare.
 
     The merge is computed in float32. The saved weights are always compared with the merged ones.
 
@@ -69,6 +79,7 @@ def write_merged(
         )
     merged.save_pretrained(directory)  # type: ignore[operator]
     _save_tokenizer(source, base, directory)
+    _copy_processor(source, base, directory)
     wanted = merged.state_dict()
     again = type(merged).from_pretrained(directory, dtype=kind).eval()  # type: ignore[attr-defined]
     found = again.state_dict()
@@ -113,4 +124,16 @@ def _save_tokenizer(source: Source, base: Base, directory: Path) -> None:
         folder = Path(str(place))
         if not folder.is_dir() or any((folder / name).is_file() for name in files):
             tokenizer.save_pretrained(directory)
+            return
+
+
+def _copy_processor(source: Source, base: Base, directory: Path) -> None:
+    """Copy what says how the model reads images and audio: the adapter's own or else the base's, if there is any."""
+    from transformers.utils import cached_file
+
+    for place in (str(source.directory), str(base.name)):
+        for name in PROCESSORS:
+            with suppress(OSError):  # there is no such file
+                shutil.copyfile(str(cached_file(place, name, revision=base.revision)), directory / name)
+        if any((directory / name).is_file() for name in PROCESSORS):
             return

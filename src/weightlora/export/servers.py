@@ -21,11 +21,15 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` takes (vllm/config/lora.py, 0.32.0)."""
 
 
+EXPERTS = ("gate_up_proj", "down_proj")
+"""Parameters of fused experts, of which vLLM asserts that both have a pair (vllm/lora/model_manager.py 0.32.0)."""
+
 LAYER = re.compile(r"layers\.\d+\.")
 """Where SGLang finds the number of a layer (sglang/srt/layers/utils/common.py 0.5.23, get_layer_id)."""
 
-TOWER = re.compile(r"vision|visual|audio")
-"""In the names of modules outside the language model, which vLLM adapts if told to (vllm/config/lora.py 0.32.0)."""
+TOWER = re.compile(r"vision|visual|audio|image|projector|connector|merger|resampler|qformer")
+"""In the names of modules outside the language model. vLLM adapts them if told to (vllm/config/lora.py and
+`get_mm_mapping` of the models, 0.32.0). The others leave them out, or take them for modules of its layers."""
 
 
 class Refused(Exception):
@@ -53,24 +57,31 @@ class Server(NamedTuple):
         name: Of the server.
         scalings: Gives the scaling of each pair, in order; raises `Refused` where the server does not load it.
         rank: Gives the setting that the largest rank needs.
+        unties: Whether it tells embeddings from an output layer of the same weights.
     """
 
     name: str
     scalings: Callable[[LoraConfig, Sequence[Pair], Sequence[str]], list[float]]
     rank: Callable[[int], str]
+    unties: bool = True
 
 
-def verdicts(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str] = ()) -> tuple[Verdict, ...]:
+def verdicts(
+    config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str] = (), tied: str | None = None
+) -> tuple[Verdict, ...]:
     """What each server makes of a saved adapter.
 
     Args:
         config: PEFT's config of the adapter.
         pairs: The adapters, with the scalings that PEFT gives them.
         heads: Names of the modules that are saved whole.
+        tied: An adapter on the embeddings or the output layer, where both have the same weights.
     """
     rank, found = max(pair.rank for pair in pairs), []
     for server in SERVERS:
         try:
+            if tied and not server.unties:
+                raise Refused(f"it uses {tied} for embeddings and output layer, which share a weight, or drops it")
             scalings = server.scalings(config, pairs, heads)
             wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
         except Refused as refusal:
@@ -113,9 +124,12 @@ def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
 
 
 def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
-    _refuse_kinds(pairs, "convolution")
-    if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
-        raise Refused(f"it leaves out the parts of a model that read images or audio, such as {tower}")
+    _refuse_parts(pairs, "convolution")
+    experts = {pair.name for pair in pairs if pair.experts and pair.blocks > 1}
+    for name in sorted(experts):
+        block = name.removesuffix(name.rpartition(".")[2])
+        if missing := [other for other in EXPERTS if block + other not in experts]:
+            raise Refused(f"it needs an adapter on {block}{missing[0]} beside {name}; profile 'merged' does not")
     if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
         raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")
     rank = max(pair.rank for pair in pairs)
@@ -124,7 +138,7 @@ def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
 
 
 def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    _refuse_kinds(pairs, "convolution", "parameter")
+    _refuse_parts(pairs, "convolution", "parameter")
     if heads:
         raise Refused(f"it does not read {heads[0]}, which was trained whole")
     if odd := next((pair for pair in pairs if pair.rank != config.r), None):
@@ -149,15 +163,17 @@ def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> 
 
 
 def _by_tensor(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    _refuse_kinds(pairs, "convolution", "parameter")
+    _refuse_parts(pairs, "convolution", "parameter")
     if heads:
         raise Refused(f"it refuses {heads[0]}, which is no LoRA tensor")
     return [_ratio(config.lora_alpha, pair.rank, False) for pair in pairs]
 
 
 def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    _refuse_kinds(pairs, "embedding")
+    _refuse_parts(pairs, "embedding")
     names = [pair.name for pair in pairs]
+    if any(f".{name}".endswith(".lm_head") for name in names):
+        raise Refused("it leaves out lm_head")
     types = {name.rpartition(".")[2] for name in names}
     for name, missing in incomplete(names).items():
         if holes := [one for one in missing if one.rpartition(".")[2] in types.intersection(GROUPS[0])]:
@@ -165,10 +181,18 @@ def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
     return _by_tensor(config, pairs, heads)
 
 
-def _refuse_kinds(pairs: Sequence[Pair], *kinds: str) -> None:
+def _llama_cpp(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
+    if config.fan_in_fan_out:
+        raise Refused(f"it transposes A and B of the Conv1D layers of GPT-2, such as {pairs[0].name}")
+    return _by_tensor(config, pairs, heads)
+
+
+def _refuse_parts(pairs: Sequence[Pair], *kinds: str) -> None:
     words = {"convolution": "convolutions", "parameter": "fused experts", "embedding": "embeddings"}
     if found := next((pair for pair in pairs if pair.kind in kinds), None):
         raise Refused(f"it adapts no {words[found.kind]}, such as {found.name}")
+    if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
+        raise Refused(f"it adapts no parts of a model that read images or audio, such as {tower}")
 
 
 def _ratio(alpha: float, rank: int, rslora: bool) -> float:
@@ -186,6 +210,6 @@ SERVERS = (
     Server("SGLang", _sglang, lambda rank: f"--max-lora-rank {rank}"),
     # tensorrt_llm/lora_manager.py @007e181b, effective_rank
     Server("TensorRT-LLM", _tensorrt, lambda rank: f"max_lora_rank {rank}"),
-    # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale
-    Server("llama.cpp, by its converter", _by_tensor, lambda rank: ""),
+    # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale; GPT2Model.modify_tensors
+    Server("llama.cpp, by its converter", _llama_cpp, lambda rank: "", unties=False),
 )

@@ -129,7 +129,7 @@ class RunReport:
             return None
         memory = costs["resource"] == "memory"
         unit = 2**30 if memory else costs["whole"]
-        whole = max(0.0, *(point["score"] for point in costs["frontier"])) or 1.0
+        whole = sum(max(0.0, score) for score in self.selection.scores.values() if score is not None) or 1.0
         return {
             "points": [(p["cost"] / unit, p["score"] / whole, p["kept"]) for p in costs["frontier"]],
             "chosen": (costs["predicted"] / unit, costs["score"] / whole),

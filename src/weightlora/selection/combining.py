@@ -95,6 +95,8 @@ def combine(runs: Sequence[Selection], starts: Sequence[Start], config: WeightLo
         return runs[0]
     names, sizes = [start.name for start in starts], [start.size for start in starts]
     scores = [torch.tensor([float(run.scores[name] or 0) for name in names], dtype=torch.float64) for run in runs]
+    if config.rank_by == "magnitude":
+        scores = [one.abs() for one in scores]
     budget, labels = config.budget_for(sizes), labels_for(names, group)
 
     def best(labels: Sequence[str], scores: Sequence[Tensor]) -> Tensor:

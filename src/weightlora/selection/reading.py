@@ -71,6 +71,7 @@ REST: dict[str, Rule] = {
     "versions": OBJECT,
 }
 OPTIONAL: dict[str, Rule] = {
+    "fused_experts": or_none(TRUTH),
     "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),
     "grouping": or_none(OBJECT),
     "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),

@@ -37,6 +37,8 @@ class Selection:
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
             both.
+        fused_experts: True if the model has the fused experts of Mixtral, Qwen MoE and similar models, where PEFT 0.21
+            reads an expression as types of modules in all layers; else None.
         adapter_name: PEFT's name of the adapter.
         trainable_parameters: Number of parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Package name -> version, at the time of the run.
@@ -66,6 +68,7 @@ class Selection:
     model: str | None = None
     lora: Mapping[str, Any] = field(default_factory=dict)
     unambiguous: bool = True
+    fused_experts: bool | None = None
     adapter_name: str = "default"
     trainable_parameters: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -282,7 +285,7 @@ class Selection:
 KEYS = tuple(one.name for one in fields(Selection) if one.name not in {"modules", "history", "directory"})
 """What a `selection.json` holds under the names of the fields."""
 
-OPTIONAL = ("seeds", "grouping", "rank_rule", "costs")
+OPTIONAL = ("fused_experts", "seeds", "grouping", "rank_rule", "costs")
 """Fields that are written only where they are not None."""
 
 

@@ -39,11 +39,26 @@ def test_trl_adapts_the_chosen_modules(case, tmp_path):
     )  # alpha is whole
 
 
-def test_trl_takes_a_list_of_one_as_an_expression(tmp_path):
-    selection = edited(chosen(lora_odd()), ["part.par(en"])
-    assert parsed_by_trl(selection.to("trl"), tmp_path).lora_target_modules == r"part\.par\(en"
-    plain = edited(chosen(lora_llama()), ["model.layers.0.mlp.up_proj"])
-    assert parsed_by_trl(plain.to("trl"), tmp_path).lora_target_modules == "model.layers.0.mlp.up_proj"
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lora_odd, "part.par(en"),
+        (lora_mixtral, "model.layers.0.self_attn.q_proj"),
+        (lora_mixtral, "model.layers.0.mlp.experts.down_proj"),
+        (
+            lambda: lora_llama(target_modules=[], target_parameters=["up_proj.weight"]),
+            "model.layers.0.mlp.up_proj.weight",
+        ),
+    ],
+)
+def test_trl_adapts_a_single_module_or_parameter_alone(make, name, tmp_path):
+    """A list of one would be an expression, and without a list PEFT would adapt its default modules."""
+    from trl import get_peft_config
+
+    selection = edited(chosen(make(), 2), [name])
+    config = get_peft_config(parsed_by_trl(selection.to("trl"), tmp_path))
+    config.task_type = None
+    assert adapted(get_peft_model(make().unload(), config)) == wanted(selection)
 
 
 def test_what_trl_cannot_express_is_said():

@@ -54,6 +54,8 @@ def test_parts_of_fused_groups_are_counted():
     assert split_groups(edited(llama, attention((0,), "qkv"))) == 0
     assert split_groups(edited(llama, [*attention((0, 1), "q"), "model.layers.0.mlp.up_proj"])) == 3
     assert split_groups(edited(llama, attention((0,), "o"))) == 0
+    without_k = chosen(lora_llama(target_modules=["q_proj", "v_proj"]), 2)
+    assert split_groups(edited(without_k, attention((0, 1), "qv"))) == 2, "no adapter on k, whether it could have one"
 
 
 def test_names_or_one_expression():

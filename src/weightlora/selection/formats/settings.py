@@ -18,18 +18,27 @@ def to_trl(selection: Any) -> str:
     one = one_for_all(selection, tool)
     alpha = whole_numbers(tool, one.alpha)
     targets = targets_of(selection)
-    if isinstance(targets, list) and len(targets) == 1 and not re.fullmatch(r"[\w.-]+", targets[0]):
-        targets = alternatives(targets)  # TRL takes a list of one as an expression
-    expression = expression_note(selection) if isinstance(targets, str) or len(targets) == 1 else None
+    expression = expression_note(selection) if isinstance(targets, str) else None
+    twice = isinstance(targets, list) and len(targets) == 1
     remedy = one.notes or expression
     python = "In Python, pass peft_config=LoraConfig(...): --format peft prints it." if remedy else None
     task = selection.lora.get("task_type")
     return _block(
-        comments(header(selection), gates_note(selection), *one.notes, expression, python, alpha.note),
+        comments(
+            header(selection),
+            gates_note(selection),
+            *one.notes,
+            expression,
+            python,
+            alpha.note,
+            "The name is there twice, because TRL takes a list of one as an expression." if twice else None,
+        ),
         ["use_peft: true", f"lora_r: {one.rank}", f"lora_alpha: {alpha.alpha}"],
         ["use_rslora: true"] if selection.use_rslora else [],
         [] if task is None else [f"lora_task_type: {yaml_text(task)}"],
-        _list("lora_target_modules", [targets] if isinstance(targets, str) else targets),
+        # without a list, PEFT would adapt its default modules, too
+        _list("lora_target_modules", [targets] if isinstance(targets, str) else targets * (1 + twice))
+        or ["lora_target_modules: []"],
         _parameters(selection),
         _list("lora_modules_to_save", selection.modules_to_save),
     )

@@ -33,7 +33,7 @@ def targets_of(selection: Any) -> list[str] | str:
 
 def expression_note(selection: Any) -> str | None:
     """What PEFT 0.21 does with an expression on models with fused experts; None for others."""
-    if all(module.kind == "module" for module in selection.modules):
+    if not selection.fused_experts:
         return None
     return (
         "On Mixtral, Qwen MoE and their kin, PEFT 0.21 adapts what an expression matches in all layers: give a list."
@@ -129,14 +129,13 @@ def kernels_note(selection: Any, kernels: str) -> str | None:
 
 
 def split_groups(selection: Any) -> int:
-    """Number of layers in which a part of q, k and v, or a part of gate, up and down, was chosen."""
-    could = {module.name for module in selection.modules}
+    """Number of attention and MLP blocks in which a part of q, k and v, or a part of gate, up and down, was chosen."""
     chosen = set(selection.target_modules)
     split = set()
     for name in chosen:
-        parent, _, leaf = name.rpartition(".")
+        leaf = name.rpartition(".")[2]
+        block = name.removesuffix(leaf)
         for group in FUSED:
-            whole = {f"{parent}.{other}" for other in group} & could
-            if leaf in group and not whole <= chosen:
-                split.add(parent)
+            if leaf in group and not {block + other for other in group} <= chosen:
+                split.add(block)
     return len(split)
