@@ -55,7 +55,7 @@ def test_an_answer_that_is_not_in_its_context(world: Path, tmp_path: Path, refus
 
 
 def test_an_empty_text_is_no_answer(world: Path, rows: Path, tmp_path: Path):
-    answers = [{"text": ["Ann"], "answer_start": [0]}, {"text": [""], "answer_start": [0]}]
+    answers = [{"text": ["", "Ann"], "answer_start": [0, 0]}, {"text": [""], "answer_start": [1]}]  # inside of a word
     asked = [{"id": str(i), "question": "who", "context": f"Ann {i}", "answers": answers[i % 2]} for i in range(4)]
     write_rows(rows, asked)
     given = ["question-answering", "deberta", tmp_path / "out", *files_of(rows), "--stride", "16"]

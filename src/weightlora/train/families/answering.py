@@ -127,10 +127,11 @@ def _null_position(cls: int | None, ids: list[int]) -> int:
 
 def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], null: int) -> tuple[int, int]:
     """First and last token of the first answer; twice the null position if it is not wholly in the window."""
-    if not answers["text"]:
+    given = [(start, text) for start, text in zip(answers["answer_start"], answers["text"], strict=True) if text]
+    if not given:
         return null, null
-    start = answers["answer_start"][0]
-    end = start + len(answers["text"][0])
+    start, text = given[0]
+    end = start + len(text)
     inside = [i for i, (first, last) in enumerate(spans) if first >= 0 and last > start and first < end]
     if not inside or spans[inside[0]][0] > start or spans[inside[-1]][1] < end:
         return null, null
