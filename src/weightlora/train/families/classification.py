@@ -1,6 +1,7 @@
 """Classification and regression of texts or pairs of texts by a head on the model, as in GLUE."""
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,9 @@ def _numbers(values: Any) -> Any:
 
 
 def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
-    if is_number(label) and math.isfinite(label):
-        return float(label)
+    with suppress(ValueError):  # fields of a CSV file are texts
+        if (is_number(label) or isinstance(label, str)) and math.isfinite(number := float(label)):
+            return number
     place = name_row(rows, split, row)
     if label is None:
         raise DataError(f"{place} has an empty field as its label: fix the row, or leave it out.")
