@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from ..checkpoint import saved_shapes
 from ..errors import StateError
 from ..files import read_json, write_json
+from ..run import HISTORY, LOG, SELECTION
 from ..trainers.resuming import refuse_other_directories, step_of
 from ..wording import shortened
 
@@ -42,6 +43,8 @@ WHOLE = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX
 def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, first: bool) -> None:
     """Note the settings of a run that begins, or compare those of one that goes on.
 
+    A run that begins deletes the choice of one that stopped there: a run without a choice would seem to have it.
+
     An optimizer takes its learning rate and weight decay from a checkpoint, and other settings would make another run
     of it, without a word.
 
@@ -58,6 +61,8 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
     place = output if resumed is None or resumed.lower() == "true" else Path(resumed).parent
     if resumed is None:
         if first:
+            for name in (SELECTION, HISTORY, LOG) if (output / SETTINGS).is_file() else ():
+                (output / name).unlink(missing_ok=True)
             write_json(output / SETTINGS, given)
         return
     if not os.path.isfile(place / SETTINGS):
