@@ -67,6 +67,7 @@ class Work:
             of the right text from the ones before it. That gives `held_out_loss` where `generates`.
         aside: Tokenized rows by split that only other runs are evaluated on.
         max_tokens: What longer rows are cut to; 0 if none is cut.
+        max_target: What longer targets are cut to; 0 if none is cut.
     """
 
     auto_class: str
@@ -84,6 +85,7 @@ class Work:
     forced: tuple[Preprocess, Metrics] | None = None
     aside: Mapping[str, Dataset] = field(default_factory=dict)
     max_tokens: int = 0
+    max_target: int = 0
 
     @property
     def metric(self) -> str:
@@ -93,10 +95,18 @@ class Work:
     @property
     def full_rows(self) -> int:
         """Number of training rows of `max_tokens` tokens: they were cut, or just fit."""
-        if not self.max_tokens:
+        return self._of_length("input_ids", self.max_tokens)
+
+    @property
+    def full_targets(self) -> int:
+        """Number of training rows whose target has `max_target` tokens."""
+        return self._of_length("labels", self.max_target)
+
+    def _of_length(self, column: str, tokens: int) -> int:
+        if not tokens:
             return 0
-        chunks = self.train.with_format("arrow")[:]["input_ids"].chunks  # as lists, large data would take seconds
-        return sum(int((np.diff(chunk.offsets) == self.max_tokens).sum()) for chunk in chunks)
+        chunks = self.train.with_format("arrow")[:][column].chunks  # as lists, large data would take seconds
+        return sum(int((np.diff(chunk.offsets) == tokens).sum()) for chunk in chunks)
 
 
 Tokenize = Callable[[str, dict[str, Any], Any], dict[str, Any]]
