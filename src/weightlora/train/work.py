@@ -1,5 +1,6 @@
 """What a family makes from rows for a Trainer, and the checks that all families share."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from ..errors import ConfigError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["IGNORED", "Source", "Work", "check_embeddings", "padding", "room_for", "tokenized"]
+__all__ = ["IGNORED", "Source", "Work", "check_embeddings", "padder", "padding", "room_for", "tokenized"]
 
 IGNORED = -100
 """The label of a token that is not to be predicted, for torch and Transformers."""
@@ -143,6 +144,17 @@ def padding(source: Source, target: int = 0) -> dict[str, Any]:
         return {"padding": "max_length", "max_length": max(length, target)}
     fits = math.ceil(max(length, target) / 8) * 8 <= _limit(source)
     return {"padding": True, "pad_to_multiple_of": 8 if fits else None}
+
+
+def padder(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer, padding on the right, where no position of a token changes: else results depend on the batch.
+
+    Only XLNet's head reads the last position, where a token has to be. Its positions are relative.
+    """
+    tokenizer = copy.copy(source.tokenizer)
+    if source.config.model_type != "xlnet":
+        tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def room_for(source: Source, name: str = "max_length") -> int:

@@ -17,7 +17,7 @@ from ...wording import shown
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, head_of, name_row
-from ..work import Metrics, Source, Work, padding, room_for, tokenized
+from ..work import Metrics, Source, Work, padder, padding, room_for, tokenized
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
 
@@ -132,7 +132,7 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         train=train,
         evaluation=evaluation,
         max_tokens=source.arguments.max_length,
-        collate=DataCollatorWithPadding(tokenizer, **padding(source)),
+        collate=DataCollatorWithPadding(padder(source), **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
