@@ -62,7 +62,7 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
         if str(cause).startswith("Couldn't cast"):
             remedy = "; give all rows the same fields, with values of the same types"
         raise DataError(f"the file {paths[0]} cannot be read: {first_line(cause)}{remedy}.") from error
-    if builder == "csv" and classes in rows.column_names:
+    if builder == "csv" and classes is not None and classes in rows.column_names:
         rows = with_numbers(rows, classes)
     try:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
