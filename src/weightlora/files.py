@@ -17,6 +17,7 @@ from .errors import DataError
 __all__ = [
     "append_lines",
     "check_writable",
+    "locked",
     "parse_line",
     "read_json",
     "read_lines",
@@ -144,7 +145,7 @@ def replacing_directory(directory: Place) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}.weightlora-"
     for left in target.parent.glob(f"{glob.escape(prefix)}*"):
-        with _locked(left, wait=False) as ours:
+        with locked(left, wait=False) as ours:
             if ours:  # who wrote it was killed
                 shutil.rmtree(left, ignore_errors=True)
     with _made(prefix, target.parent) as staging:
@@ -161,33 +162,37 @@ def _made(prefix: str, parent: Path) -> Iterator[Path]:
     """A new directory. Its lock says that its writer is alive."""
     while True:
         made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        with _locked(made, wait=True):
+        with locked(made, wait=True):
             if made.is_dir():  # else another process took it for a left one before it was locked
                 yield made
                 return
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, wait: bool) -> Iterator[bool]:
-    """Hold the lock of a directory, which ends with the process. Gives whether it is held: not all systems have locks.
+def locked(place: Path, wait: bool) -> Iterator[bool | None]:
+    """Hold the lock of a file or directory, which ends with the process.
+
+    Gives whether it is held: False if another process holds it, None where the system has no locks.
 
     Args:
-        directory: It may be gone.
+        place: It may be gone.
         wait: Whether to wait while another process holds the lock.
     """
     try:
         import fcntl
 
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        lock = os.open(place, os.O_RDONLY)
     except (ImportError, OSError):
-        yield False
+        yield None
         return
+    held: bool | None = True
     try:
-        held = True
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             held = False
+        except OSError:
+            held = None
         yield held
     finally:
         os.close(lock)

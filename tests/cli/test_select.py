@@ -76,7 +76,7 @@ def prepared(recipe):
 
     plan = SimpleNamespace(
         **{"model": "Bert", "parameters": 1, "rows": {"train": 1}, "split_off": False, "learning_rate": 0.1},
-        **{"max_tokens": 128, "full_rows": 0},
+        **{"max_tokens": 128, "full_rows": 0, "max_target": 0, "full_targets": 0},
         **{"adapters": 12, "keep": 3, "trainable": (1, 1), "optimizer_bytes": (1, 1), "steps": 6, "select_steps": 2},
     )
     work = SimpleNamespace(config={})

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from weightlora import PrefixCacheCallback
 from weightlora.cli import main
+from weightlora.errors import DataError
 from weightlora.train import fit, parse, prepare
 from weightlora.train.fitting import fit as fit_in
 from weightlora.train.fitting import load_prepared, make_trainer
@@ -129,6 +130,22 @@ def test_fit_is_one_function_and_writes_what_it_returns(world: Path, tmp_path: P
     assert result.peak_process_bytes > 1e7 and (result.peak_gpu_bytes is None) == (not torch.cuda.is_available())
     assert result.kept == result.names and len(result.sizes) == 13
     assert result.classes == ["unacceptable", "acceptable"]
+
+
+def test_a_second_training_in_a_directory_is_refused(world: Path, tmp_path: Path):
+    """It would change the files of the first one, which would then take the place of its result."""
+    given = family_arguments(world, "cola", tmp_path)
+    second, first = prepare(parse(given)), prepare(parse(given))
+    refused = []
+
+    class Second(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            with pytest.raises(DataError, match=r"another training writes to .*run: wait until it ends"):
+                fit(second)
+            refused.append(state.global_step)
+
+    assert fit(first, [Second()]).steps == 2 and refused == [1, 2]
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"adapter", "result.json"}
 
 
 @pytest.mark.parametrize("task", ["cola", "xsum", "squad"])

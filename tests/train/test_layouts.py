@@ -2,6 +2,7 @@ import json
 
 import pytest
 from datasets import Dataset, load_dataset
+from recipes import write_rows
 
 from weightlora.errors import DataError
 from weightlora.train.layouts import as_causal
@@ -21,6 +22,14 @@ def test_conversations_of_sharegpt_become_messages(name: str):
     rows, columns = as_causal("train", Dataset.from_list([{"id": 1, name: SHAREGPT}]), COLUMNS_READ)
     assert columns == {"messages": name, "tools": "tools"}
     assert rows[0][name] == CHAT and rows[0]["id"] == 1
+
+
+def test_messages_of_sharegpt_may_differ_in_their_fields(tmp_path):
+    """Datasets then says nothing of the fields."""
+    given = [{"conversations": SHAREGPT}, {"conversations": [*SHAREGPT[:2], {**SHAREGPT[2], "weight": 0}]}]
+    rows = load_dataset("json", data_files=str(write_rows(tmp_path / "rows.jsonl", given)), split="train")
+    rows, columns = as_causal("train", rows, COLUMNS_READ)
+    assert rows[columns["messages"]][:] == [CHAT, CHAT]
 
 
 def test_conversations_may_have_roles_already():

@@ -6,6 +6,7 @@ from recipes import arguments, family_arguments
 from transformers import AutoModelForSequenceClassification
 
 from weightlora.adapters import find_adapters
+from weightlora.cli.train import lengths_of
 from weightlora.train import fit, parse
 from weightlora.train.plan import prepare
 from weightlora.train.setting import steps_of
@@ -50,6 +51,18 @@ def test_the_plan_counts_the_rows_that_reach_max_length(world: Path, tmp_path: P
     limit = max(lengths[len(lengths) // 2], 12 if task.endswith("verbalised") else 4)
     plan = prepare(parse([*given, "--max_length", str(limit)])).plan
     assert plan.max_tokens == limit and plan.full_rows == sum(length >= limit for length in lengths) > 0
+
+
+def test_the_plan_counts_the_targets_that_reach_max_target_length(world: Path, tmp_path: Path):
+    given = family_arguments(world, "xsum", tmp_path)
+    lengths = sorted(len(ids) for ids in prepare(parse(given)).work.train["labels"])
+    limit = max(4, lengths[len(lengths) // 2])
+    plan = prepare(parse([*given, "--max_target_length", str(limit)])).plan
+    assert plan.max_target == limit and plan.full_targets == sum(length >= limit for length in lengths) > 0
+    said = lengths_of(plan)["targets"]
+    assert said.startswith(
+        f"at most {limit} tokens (max_target_length); {plan.full_targets} of {len(lengths)} to train"
+    )
 
 
 def test_windows_and_blocks_lose_nothing(world: Path, tmp_path: Path):

@@ -102,6 +102,12 @@ def test_columns_of_a_csv_file(tmp_path: Path, text: str, message: str):
     assert message in str(error.value)
 
 
+def test_the_columns_are_known_whatever_is_in_the_first_row(tmp_path: Path):
+    """The module csv reads no longer fields, and pandas does."""
+    (tmp_path / "a.csv").write_text(f"text,label,\n{'long ' * 2**15},1,\n", encoding="utf-8")
+    assert check_columns(tmp_path / "a.csv", {}) == ["text", "label"]
+
+
 def test_a_tab_separates_and_quotes_are_text(tmp_path: Path):
     (tmp_path / "a.tsv").write_text('text\tlabel\n"a, b\tc\n', encoding="utf-8")
     check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})

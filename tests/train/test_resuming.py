@@ -99,6 +99,18 @@ def test_a_run_goes_on_with_the_settings_that_it_began_with(world: Path, tmp_pat
     assert not (tmp_path / "run" / SETTINGS).exists(), "the result has them"
 
 
+def test_a_run_that_begins_has_no_choice_of_one_that_stopped_there(tmp_path: Path):
+    """The page of a run on all modules showed the adapters that the earlier run kept."""
+    (chosen := tmp_path / "selection.json").write_text("{}")
+    begin_settings({"method": "weightlora"}, tmp_path, None, True)
+    assert chosen.exists(), "no run of ours wrote it"
+    begin_settings({"method": "weightlora"}, tmp_path, "true", True)
+    begin_settings({"method": "lora"}, tmp_path, None, False)
+    assert chosen.exists(), "a run goes on, or another process begins"
+    begin_settings({"method": "lora"}, tmp_path, None, True)
+    assert not chosen.exists()
+
+
 def test_a_run_without_a_file_of_settings_goes_on(tmp_path: Path):
     begin_settings({"alpha": 3}, tmp_path, "true", True)
     begin_settings({"alpha": 3}, tmp_path, None, False)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from recipes import family_arguments, write_rows
-from transformers import RobertaConfig, RobertaModel
+from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
 from weightlora.errors import ConfigError
 from weightlora.train import parse, prepare
@@ -56,6 +56,20 @@ def test_a_batch_is_not_padded_beyond_the_last_position(world: Path, tmp_path: P
         work = prepare(parse([str(value) for value in (*given, *more)])).work
         batch = work.collate([work.train[0]])
         assert (batch["input_ids"].shape[1], batch["labels"].shape[1]) == lengths
+
+
+@pytest.mark.parametrize("task", ["cola", "squad", "token-classification", "xsum"])
+def test_batches_are_padded_on_the_right_whatever_the_tokenizer_does(world: Path, tmp_path: Path, task: str):
+    """Generation needs the left. There GPT-2 counts padding as positions: a text had other logits in each batch."""
+    given = family_arguments(world, task, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(given[given.index("--model") + 1], padding_side="left")
+    tokenizer.save_pretrained(tmp_path / "left")
+    left, right = (prepare(parse([*given, *more])) for more in (["--tokenizer", str(tmp_path / "left")], []))
+    rows = [{**right.work.train[0], "input_ids": [5, 6], "attention_mask": [1, 1]}, right.work.train[0]]
+    rows[0] |= {"labels": [0, 0]} if task in ("token-classification", "xsum") else {}
+    found, expected = ({k: v.tolist() for k, v in job.work.collate(rows).items()} for job in (left, right))
+    assert found == expected and found["attention_mask"][0][-1] == 0
+    assert left.tokenizer.padding_side == "left", "it is saved with the adapter"
 
 
 def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):

@@ -151,13 +151,13 @@ def _show(comparison: "Comparison", as_json: bool) -> int:
 
 def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
     """Print what will run, before the first run."""
-    from .train import at_most, tokens_of
+    from .train import at_most, lengths_of
 
     first = plans[comparison.methods[0]]
     rows = ", ".join(f"{name} {count:,}" for name, count in first.rows.items())
     lines = [f"{first.model}, {first.parameters:,} parameters; rows: {rows}; {first.steps:,} steps a run"]
-    if first.full_rows:
-        lines.append(f"tokens: {tokens_of(first)}")
+    if first.full_rows or first.full_targets:
+        lines += [f"{label}: {text}" for label, text in lengths_of(first).items()]
     for method, plan in plans.items():
         keep = f"{plan.adapters} adapters" if plan.keep is None else f"{plan.keep} of {plan.adapters} adapters"
         if plan.keep is None and plan.select_steps is not None:

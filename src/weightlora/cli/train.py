@@ -126,8 +126,7 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     if plan.split_off:
         rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows}
-    if plan.max_tokens:
-        lines["tokens"] = tokens_of(plan)
+    lines |= lengths_of(plan)
     if names := list(job.work.config.get("id2label", {}).values()):
         more = f" and {len(names) - SHOWN_CLASSES:,} more" if len(names) > SHOWN_CLASSES else ""
         lines["classes"] = ", ".join(shortened(name, SHOWN_CHARACTERS) for name in names[:SHOWN_CLASSES]) + more
@@ -152,12 +151,18 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     print_lines(console, lines)
 
 
-def tokens_of(plan: "Plan") -> str:
-    """What rows are cut to, and how many training rows are that long."""
-    text = f"at most {plan.max_tokens:,} in a row (max_length)"
+def lengths_of(plan: "Plan") -> dict[str, str]:
+    """What rows and targets are cut to, and how many of those to train on are that long."""
+    lines, count = {}, f"{plan.rows['train']:,}"
+    if plan.max_tokens:
+        lines["tokens"] = f"at most {plan.max_tokens:,} in a row (max_length)"
     if plan.full_rows:
-        text += f"; {plan.full_rows:,} of {plan.rows['train']:,} training rows reach that, and longer ones are cut"
-    return text
+        lines["tokens"] += f"; {plan.full_rows:,} of {count} training rows reach that, and longer ones are cut"
+    if plan.max_target:
+        lines["targets"] = f"at most {plan.max_target:,} tokens (max_target_length)"
+    if plan.full_targets:
+        lines["targets"] += f"; {plan.full_targets:,} of {count} to train on reach that, and longer ones are cut"
+    return lines
 
 
 def _state(plan: "Plan") -> str:

@@ -1,10 +1,9 @@
 """Read a data set from files, a directory or the hub, and give its columns the names that the task family uses."""
 
 import difflib
-import glob
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,15 @@ from huggingface_hub import is_offline_mode
 from ..errors import DataError
 from ..wording import first_line, shown
 from .arguments import parse_json
-from .fields import Readers, readers_for, with_numbers
 from .layouts import as_causal, example, one_object
-from .reading import check_columns, check_file, check_json
 from .rows import numbered
 from .settings import DataArguments
 from .splitting import hold_out
+from .tables import BUILDERS, read_files
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
 __all__ = ["files_of", "first_rows", "lacks_evaluation", "read_splits"]
 
-NAMES_ARE_TEXT = {"keep_default_na": False, "na_values": [""]}
-"""For pandas, which else takes `None`, `NA`, `null` and others for empty fields: they may be names of classes."""
-
-# How `datasets` reads a file, by its ending. GLUE's TSV files have bare quotation marks in their texts.
-BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".csv": ("csv", NAMES_ARE_TEXT),
-    ".tsv": ("csv", {"delimiter": "\t", "quoting": 3, **NAMES_ARE_TEXT}),
-    ".parquet": ("parquet", {}),
-}
 ALIASES = {
     "validation": ("validation", "dev"),
     **{f"validation_{m}": (f"validation_{m}", f"dev_{m}") for m in ("matched", "mismatched")},
@@ -54,7 +41,6 @@ READ = {
 """Columns that the model reads. Rows that are equal in them go to the same split."""
 
 LOCAL = (".", "/", "~")  # a directory may begin with these, a hub id may not
-NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
 
 
 def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> dict[str, Dataset]:
@@ -68,8 +54,8 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     split_off = lacks_evaluation(arguments, task, cache_dir)
     wanted = ("train",) if split_off else ("train", *task.evaluation)
     columns = _mapping(arguments, task)
-    readers = readers_for(task.family, columns)
-    splits = {name: _read(name, arguments, task, cache_dir, readers) for name in wanted}
+    classes = columns["label"] if task.family == "text-classification" else None
+    splits = {name: _read(name, arguments, task, cache_dir, classes) for name in wanted}
     given = parse_json("columns", arguments.columns)
     named = {name: _rename(name, rows, columns, task.family, given) for name, rows in splits.items()}
     if split_off:
@@ -135,13 +121,13 @@ def _use(split: str) -> str:
     return "train on" if split == "train" else "evaluate on"
 
 
-def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str | None, readers: Readers) -> Dataset:
+def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str | None, classes: str | None) -> Dataset:
     file = arguments.train_file if split == "train" else arguments.validation_file
     given = arguments.train_file or arguments.validation_file
     if given and arguments.dataset and arguments.dataset != task.dataset:
         raise DataError(f"--dataset {arguments.dataset} and the file {given} are two sources: give one of them.")
     if file is not None:
-        return _read_files([Path(file)], split, cache_dir, readers)
+        return read_files([Path(file)], split, cache_dir, classes)
     if given:
         name = "train_file" if split == "train" else "validation_file"
         raise DataError(f"{given} is given, but nothing to {_use(split)}: give --{name}, too.")
@@ -150,7 +136,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
         raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
     config = arguments.dataset_config or task.config
     if os.path.isdir(source):
-        return _read_files(_find_files(Path(source), config, split), split, cache_dir, readers)
+        return read_files(_find_files(Path(source), config, split), split, cache_dir, classes)
     if source.startswith(LOCAL):
         raise DataError(f"the directory {source} is missing: give one with the files of the data set, or a hub id.")
     return _read_hub(source, config, split, cache_dir)
@@ -183,61 +169,6 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
             if found:
                 return found[0]
     return []
-
-
-def _read_files(paths: list[Path], split: str, cache_dir: str | None, readers: Readers) -> Dataset:
-    for path in paths:
-        check_file(path, split)
-        if path.suffix.lower() not in BUILDERS:
-            raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
-        if BUILDERS[path.suffix.lower()][0] == "json":
-            check_json(path)
-    ending = paths[0].suffix.lower()
-    builder, settings = BUILDERS[ending]
-    for path in paths if builder == "csv" else ():
-        check_columns(path, settings)
-    settings = {**settings, "converters": readers} if builder == "csv" else settings
-    nested = ending == ".json" and _is_nested(paths[0])
-    if nested:
-        settings = {**settings, "field": "data"}
-    named = [glob.escape(str(path)) for path in paths]  # datasets takes names for patterns, which match other files
-    try:
-        rows = datasets.load_dataset(builder, data_files={split: named}, split=split, cache_dir=cache_dir, **settings)
-    except Exception as error:  # of many kinds, also those of pandas and Arrow
-        if "corresponds to no data" in str(error):  # it has only a header
-            raise DataError(
-                f"the split {split} is empty: {paths[0]} has no rows; add some, or give another file."
-            ) from error
-        cause = error.__cause__ or error
-        remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else ""
-        raise DataError(f"the file {paths[0]} cannot be read: {first_line(cause)}{remedy}.") from error
-    rows = with_numbers(rows, readers) if builder == "csv" else rows
-    try:
-        return Dataset.from_list(list(_flatten(rows))) if nested else rows
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise DataError(f"the file {paths[0]} is not in SQuAD's format ({first_line(error)}): correct it.") from error
-
-
-def _is_nested(path: Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return f'"{NESTED}"' in file.read(4096)
-
-
-def _flatten(articles: Dataset) -> Iterator[dict[str, Any]]:
-    """The official SQuAD files with the columns of the hub: one row per question, its answers as parallel lists."""
-    for article in articles:
-        for paragraph in article[NESTED]:
-            for question in paragraph["qas"]:
-                answers = question["answers"] or []
-                yield {
-                    "id": question["id"],
-                    "question": question["question"],
-                    "context": paragraph["context"],
-                    "answers": {
-                        "text": [answer["text"] for answer in answers],
-                        "answer_start": [answer["answer_start"] for answer in answers],
-                    },
-                }
 
 
 def _read_hub(name: str, config: str | None, split: str, cache_dir: str | None) -> Dataset:

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from .loading import load_model
 from .methods import Prepared
 from .plan import Job
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
-from .resuming import SETTINGS, begin_settings, checkpoint_of
+from .resuming import SETTINGS, alone_in, begin_settings, checkpoint_of
 from .setting import setting_for
 
 __all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
@@ -81,15 +82,27 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
         prints: Let the Trainer print what it logs, where it logs and shows no bar.
 
     Raises:
-        DataError: The output directory has the result of a finished run, or checkpoints that are not continued.
+        DataError: The output directory has the result of a finished run, or checkpoints that are not continued, or
+            another process trains there.
         TrainingError: The loss diverged.
         WeightLoraError: A setting does not fit the model.
     """
+    arguments: Any = job.recipe.training
+    if not write:
+        return _fit(job, callbacks, prints)[0]
+    output, resumed, first = Path(arguments.output_dir), arguments.resume_from_checkpoint, arguments.process_index == 0
+    with alone_in(output) if first else nullcontext():
+        check_unfinished(output, resumed is not None)
+        begin_settings(job.recipe.given, output, resumed, first)
+        result, trainer = _fit(job, callbacks, prints)
+        if trainer.is_world_process_zero():
+            _write(trainer, output, result)
+    return result
+
+
+def _fit(job: Job, callbacks: Callbacks, prints: bool) -> tuple[Result, Any]:
+    """The result, and the trainer with the model."""
     recipe, work, arguments = job.recipe, job.work, job.recipe.training
-    output = Path(str(arguments.output_dir))
-    if write:
-        check_unfinished(output, arguments.resume_from_checkpoint is not None)
-        begin_settings(recipe.given, output, arguments.resume_from_checkpoint, arguments.process_index == 0)
     began = time.perf_counter()
     set_seed(arguments.seed)
     prepared = load_prepared(job)
@@ -136,9 +149,7 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
         plan=json.loads(json.dumps(asdict(job.plan))),
         classes=[*work.config["id2label"].values()] if "id2label" in work.config else None,
     )
-    if write and trainer.is_world_process_zero():
-        _write(trainer, output, result)
-    return result
+    return result, trainer
 
 
 def check_unfinished(output: Path, resumes: bool) -> None:

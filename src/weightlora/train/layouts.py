@@ -108,9 +108,9 @@ def one_object(rows: Dataset) -> str:
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
     """The rows with system prompts, and with `role` and `content` where ShareGPT has `from` and `value`."""
-    fields = getattr(rows.features[column], "feature", None)
     systems = _beside(split, rows, "system") if column != "system" else [None] * len(rows)
-    sharegpt = isinstance(fields, dict) and "from" in fields
+    first = next((one for chat in rows[column] for one in chat or ()), None)
+    sharegpt = isinstance(first, dict) and "from" in first
     if not sharegpt and not any(systems):
         return rows
     if any(isinstance(one, dict) and one.get("from") == CALL for chat in rows[column] for one in chat or ()):

@@ -41,6 +41,7 @@ class Plan:
         rows: Tokenized rows by split.
         max_tokens: What longer rows are cut to; 0 if none is cut.
         full_rows: Training rows that have so many tokens after that.
+        max_target, full_targets: The same of targets.
         adapters: n, the number of adapters at the start.
         keep: K; None if nothing is removed, or if the budget is not a number of adapters.
         trainable: Trainable parameters before and after the choice, with the head. The second is None where steps
@@ -58,6 +59,8 @@ class Plan:
     rows: dict[str, int]
     max_tokens: int
     full_rows: int
+    max_target: int
+    full_targets: int
     adapters: int
     keep: int | None
     trainable: tuple[int, int | None]
@@ -163,6 +166,8 @@ def _plan(
         rows={split: len(rows) for split, rows in {"train": work.train, **work.aside, **work.evaluation}.items()},
         max_tokens=work.max_tokens,
         full_rows=work.full_rows,
+        max_target=work.max_target,
+        full_targets=work.full_targets,
         adapters=adapters,
         keep=keep,
         trainable=(_size(before), None if measured else _size(after)),

@@ -5,7 +5,7 @@ import csv
 import os
 import re
 from collections.abc import Hashable, Mapping
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,21 +99,26 @@ def check_json(path: Path) -> None:
                 depth = max(0, depth + opened - closed)
 
 
-def check_columns(path: Path, settings: Mapping[str, Any]) -> None:
-    """Raise a `DataError` if the first row of a CSV file has more fields than its header, or a name is there twice.
+def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
+    """The columns of a CSV file.
 
-    pandas would silently take the first field of each row for its number, or read one of the columns.
+    Raise a `DataError` if its first row has more fields than its header, or a name is there twice: pandas would
+    silently take the first field of each row for its number, or read one of the columns.
 
     Args:
         path: The file.
         settings: `delimiter` and `quoting`, as pandas takes them.
     """
     style = {"delimiter": settings.get("delimiter", ","), "quoting": settings.get("quoting", csv.QUOTE_MINIMAL)}
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            header, *rows = islice(filter(None, csv.reader(file, **style)), 2)
-    except (csv.Error, ValueError):  # pandas says what is wrong
-        return
+    header: list[str] = []
+    first: list[str] = []
+    with (
+        path.open(encoding="utf-8-sig", errors="replace", newline="") as file,
+        suppress(csv.Error, StopIteration),  # pandas says what is wrong
+    ):
+        rows = (row for row in csv.reader(file, **style) if any(map(str.strip, row)))
+        header = next(rows)
+        first = next(rows)
     if len(header) == 1 and (
         other := next((one for one in ",;\t" if one in header[0] and one != style["delimiter"]), None)
     ):
@@ -123,11 +128,12 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> None:
         )
     if twice := [name for place, name in enumerate(header) if name in header[:place]]:
         raise DataError(f"{path} has the column {shown(twice[0])} twice: rename one of them.")
-    if rows and len(rows[0]) > len(header):
+    if len(first) > len(header):
         raise DataError(
-            f"{path} has {len(rows[0])} fields in its first row, and {len(header)} columns: put texts with "
+            f"{path} has {len(first)} fields in its first row, and {len(header)} columns: put texts with "
             f"{shown(style['delimiter'])} in them in quotes, or name all columns."
         )
+    return [name for name in header if name]
 
 
 def check_name(name: Any, what: str) -> str:

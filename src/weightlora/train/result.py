@@ -35,7 +35,7 @@ class Result:
         metric_units: Metric -> `"fraction"` (1 is perfect), `"percent"` (100 is perfect) or `"none"`.
         metrics: Split -> metric -> value. Each split has `held_out_loss`, the loss of the task without any penalty
             that a method adds. The first split is the one that is compared.
-        train_loss: Mean training loss.
+        train_loss: Mean training loss; of a run that was resumed, since then.
         steps: Optimizer steps.
         names: Modules that had a LoRA adapter at the start, in the order of the model. None for other methods.
         sizes: Number of parameters of each of these adapters.

@@ -1,8 +1,9 @@
 """Check the checkpoint that a plain Trainer is to go on from. A trainer with a selection checks its own."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..checkpoint import saved_shapes
-from ..errors import StateError
-from ..files import read_json, write_json
+from ..errors import DataError, StateError
+from ..files import locked, read_json, write_json
+from ..run import HISTORY, LOG, SELECTION
 from ..trainers.resuming import refuse_other_directories, step_of
 from ..wording import shortened
 
-__all__ = ["SETTINGS", "begin_settings", "checkpoint_of"]
+__all__ = ["SETTINGS", "alone_in", "begin_settings", "checkpoint_of"]
 
 SETTINGS = "began_with.json"
 """File of the settings of a run, in its output directory until it is finished."""
+
+LOCK = ".training"
+"""File that a process locks while it trains in a directory."""
 
 FREE = (
     *("ddp", "eval", "gradient_checkpointing", "hub", "log", "per_device_eval", "push", "report", "resume", "save"),
@@ -39,8 +44,24 @@ WHOLE = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX
 """Files with the weights of a whole model."""
 
 
+@contextlib.contextmanager
+def alone_in(output: Path) -> Iterator[None]:
+    """Raise a `DataError` if another process trains in this directory, which is made if it is missing."""
+    output.mkdir(parents=True, exist_ok=True)
+    (lock := output / LOCK).touch()
+    with locked(lock, wait=False) as ours:
+        if ours is False:
+            raise DataError(f"another training writes to {output}: wait until it ends, or give another --output_dir.")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, first: bool) -> None:
     """Note the settings of a run that begins, or compare those of one that goes on.
+
+    A run that begins deletes the choice of one that stopped there: a run without a choice would seem to have it.
 
     An optimizer takes its learning rate and weight decay from a checkpoint, and other settings would make another run
     of it, without a word.
@@ -58,6 +79,8 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
     place = output if resumed is None or resumed.lower() == "true" else Path(resumed).parent
     if resumed is None:
         if first:
+            for name in (SELECTION, HISTORY, LOG) if (output / SETTINGS).is_file() else ():
+                (output / name).unlink(missing_ok=True)
             write_json(output / SETTINGS, given)
         return
     if not os.path.isfile(place / SETTINGS):

@@ -1,5 +1,6 @@
 """What a family makes from rows for a Trainer, and the checks that all families share."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from ..errors import ConfigError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["IGNORED", "Source", "Work", "check_embeddings", "padding", "room_for", "tokenized"]
+__all__ = ["IGNORED", "Source", "Work", "check_embeddings", "padder", "padding", "room_for", "tokenized"]
 
 IGNORED = -100
 """The label of a token that is not to be predicted, for torch and Transformers."""
@@ -67,6 +68,7 @@ class Work:
             of the right text from the ones before it. That gives `held_out_loss` where `generates`.
         aside: Tokenized rows by split that only other runs are evaluated on.
         max_tokens: What longer rows are cut to; 0 if none is cut.
+        max_target: What longer targets are cut to; 0 if none is cut.
     """
 
     auto_class: str
@@ -84,6 +86,7 @@ class Work:
     forced: tuple[Preprocess, Metrics] | None = None
     aside: Mapping[str, Dataset] = field(default_factory=dict)
     max_tokens: int = 0
+    max_target: int = 0
 
     @property
     def metric(self) -> str:
@@ -93,10 +96,18 @@ class Work:
     @property
     def full_rows(self) -> int:
         """Number of training rows of `max_tokens` tokens: they were cut, or just fit."""
-        if not self.max_tokens:
+        return self._of_length("input_ids", self.max_tokens)
+
+    @property
+    def full_targets(self) -> int:
+        """Number of training rows whose target has `max_target` tokens."""
+        return self._of_length("labels", self.max_target)
+
+    def _of_length(self, column: str, tokens: int) -> int:
+        if not tokens:
             return 0
-        chunks = self.train.with_format("arrow")[:]["input_ids"].chunks  # as lists, large data would take seconds
-        return sum(int((np.diff(chunk.offsets) == self.max_tokens).sum()) for chunk in chunks)
+        chunks = self.train.with_format("arrow")[:][column].chunks  # as lists, large data would take seconds
+        return sum(int((np.diff(chunk.offsets) == tokens).sum()) for chunk in chunks)
 
 
 Tokenize = Callable[[str, dict[str, Any], Any], dict[str, Any]]
@@ -133,6 +144,17 @@ def padding(source: Source, target: int = 0) -> dict[str, Any]:
         return {"padding": "max_length", "max_length": max(length, target)}
     fits = math.ceil(max(length, target) / 8) * 8 <= _limit(source)
     return {"padding": True, "pad_to_multiple_of": 8 if fits else None}
+
+
+def padder(source: Source) -> PreTrainedTokenizerBase:
+    """The tokenizer, padding on the right, where no position of a token changes: else results depend on the batch.
+
+    Only XLNet's head reads the last position, where a token has to be. Its positions are relative.
+    """
+    tokenizer = copy.copy(source.tokenizer)
+    if source.config.model_type != "xlnet":
+        tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def room_for(source: Source, name: str = "max_length") -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recipes import BAD, GOOD, arguments
+from recipes import BAD, GOOD, arguments, files_of
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from transformers import AutoModelForSequenceClassification
@@ -47,6 +47,16 @@ def test_a_checkpoint_of_another_kind_of_problem_learns_classes(world: Path, tmp
     batch = job.work.collate([job.work.train[place] for place in range(2)])
     found = AutoModelForSequenceClassification.from_config(job.config).eval()(**batch)
     assert found.loss.item() == pytest.approx(class_loss(batch["labels"], found.logits.detach()), rel=1e-5)
+
+
+def test_a_label_of_a_csv_file_that_is_no_number_is_named_by_its_row(world: Path, tmp_path: Path, refused):
+    """The labels are texts then, and the first one was named."""
+    (rows := tmp_path / "rows.csv").write_text(f"text,label\n{GOOD},1.5\n{BAD},2e-1\n{GOOD} x,none\n{BAD} x,4\n")
+    message = refused("--task", "regression", "--model", world / "deberta", *files_of(rows))
+    assert message.startswith("the label 'none' in row 2 of train")
+    rows.write_text(rows.read_text().replace("none", "-3"))
+    work = prepare(parse(arguments(world, "regression", "deberta", tmp_path / "out", *files_of(rows)))).work
+    assert work.train["labels"][:] == [1.5, 0.2, -3.0, 4.0]
 
 
 def test_the_loss_of_a_row_has_no_bound():

@@ -1,17 +1,17 @@
 """Extractive question answering: predict where the answer starts and ends. Long contexts are cut into windows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from scipy.special import log_softmax
-from transformers import EvalPrediction
+from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
-from ..work import Metrics, Source, Work, padding, room_for, tokenized
+from ..work import Metrics, Source, Work, padder, padding, room_for, tokenized
 from .squad import score_answers
 
 __all__ = ["best_spans", "question_answering", "span_loss"]
@@ -45,22 +45,12 @@ def question_answering(source: Source) -> Work:
         task_type="QUESTION_ANS",
         train=train.remove_columns(list(ASIDE)),
         evaluation={split: rows.remove_columns(list(ASIDE)) for split, rows in windows.items()},
-        collate=_collator(source),
+        collate=DataCollatorWithPadding(padder(source), **padding(source)),
         metrics={split: _metrics(source, split, rows, nullable) for split, rows in windows.items()},
         reported=reported,
         units=dict.fromkeys(reported, "percent"),
         label_names=("start_positions", "end_positions"),
     )
-
-
-def _collator(source: Source) -> Callable[[list[dict[str, Any]]], Any]:
-    """Make batches that are padded on the right, where no position in a window changes."""
-    settings = padding(source)
-
-    def collate(rows: list[dict[str, Any]]) -> Any:
-        return source.tokenizer.pad(rows, padding_side="right", return_tensors="pt", **settings)
-
-    return collate
 
 
 def _check_answers(source: Source) -> None:
@@ -127,10 +117,11 @@ def _null_position(cls: int | None, ids: list[int]) -> int:
 
 def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], null: int) -> tuple[int, int]:
     """First and last token of the first answer; twice the null position if it is not wholly in the window."""
-    if not answers["text"]:
+    given = [(start, text) for start, text in zip(answers["answer_start"], answers["text"], strict=True) if text]
+    if not given:
         return null, null
-    start = answers["answer_start"][0]
-    end = start + len(answers["text"][0])
+    start, text = given[0]
+    end = start + len(text)
     inside = [i for i, (first, last) in enumerate(spans) if first >= 0 and last > start and first < end]
     if not inside or spans[inside[0]][0] > start or spans[inside[-1]][1] < end:
         return null, null

@@ -1,6 +1,7 @@
 """Classification and regression of texts or pairs of texts by a head on the model, as in GLUE."""
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...wording import shown
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, head_of, name_row
-from ..work import Metrics, Source, Work, padding, room_for, tokenized
+from ..work import Metrics, Source, Work, padder, padding, room_for, tokenized
 
 __all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
 
@@ -95,8 +96,9 @@ def _numbers(values: Any) -> Any:
 
 
 def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
-    if is_number(label) and math.isfinite(label):
-        return float(label)
+    with suppress(ValueError):  # fields of a CSV file are texts
+        if (is_number(label) or isinstance(label, str)) and math.isfinite(number := float(label)):
+            return number
     place = name_row(rows, split, row)
     if label is None:
         raise DataError(f"{place} has an empty field as its label: fix the row, or leave it out.")
@@ -130,7 +132,7 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         train=train,
         evaluation=evaluation,
         max_tokens=source.arguments.max_length,
-        collate=DataCollatorWithPadding(tokenizer, **padding(source)),
+        collate=DataCollatorWithPadding(padder(source), **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),

@@ -14,7 +14,7 @@ from transformers import DataCollatorForSeq2Seq, EvalPrediction
 from ...errors import DataError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
-from ..work import IGNORED, Source, Work, padding, room_for, tokenized
+from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 
 __all__ = ["rouge", "seq2seq"]
 
@@ -63,8 +63,9 @@ def seq2seq(source: Source) -> Work:
         task_type="SEQ_2_SEQ_LM",
         train=train,
         evaluation=evaluation,
-        max_tokens=source.arguments.max_length,
-        collate=DataCollatorForSeq2Seq(tokenizer, **padding(source, lengths[1])),
+        max_tokens=lengths[0],
+        max_target=lengths[1],
+        collate=DataCollatorForSeq2Seq(padder(source), **padding(source, lengths[1])),
         metrics={split: metrics(split) for split in evaluation},
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "percent"),

@@ -10,7 +10,7 @@ from ...errors import ConfigError, DataError
 from ..labels import class_ids
 from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, name_row, words_of
-from ..work import IGNORED, Source, Work, padding, room_for, tokenized
+from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 from .classification import class_loss
 
 __all__ = ["score_tokens", "token_classification"]
@@ -60,7 +60,7 @@ def token_classification(source: Source) -> Work:
         train=train,
         evaluation=evaluation,
         max_tokens=source.arguments.max_length,
-        collate=DataCollatorForTokenClassification(tokenizer, **padding(source)),
+        collate=DataCollatorForTokenClassification(padder(source), **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),

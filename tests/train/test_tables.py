@@ -1,0 +1,77 @@
+"""Files as tables: which fields are numbers, and that a file is read whole, whatever its first rows have."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recipes import write_rows
+
+from weightlora.errors import DataError
+from weightlora.train.data import read_splits
+from weightlora.train.settings import DataArguments
+from weightlora.train.tasks import find_task
+
+
+def labels_in(path: Path, fields: list[str], task: str = "text-classification") -> list[Any]:
+    path.write_text("text,label\n" + "".join(f"text {place},{field}\n" for place, field in enumerate(fields)))
+    arguments = DataArguments(task=task, train_file=str(path), validation_file=str(path))
+    labels: list[Any] = read_splits(arguments, find_task(task))["train"]["label"][:]
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [
+        (["007", "008"], ["007", "008"]),
+        (["00", "1"], ["00", "1"]),
+        (["1.0", "01.0"], ["1.0", "01.0"]),
+        (["12345678901234567890123", "1"], ["12345678901234567890123", "1"]),
+        (["7", "word", "08"], ["7", "word", "08"]),
+        (["1", "0", "-1"], [1, 0, -1]),
+        ([" 1", "0 "], [1, 0]),
+        (["1.0", "0", ""], [1.0, 0.0, None]),
+        (["True", "false", "TRUE"], [True, False, True]),
+        (["true", "no"], ["true", "no"]),
+        (["", '"a, b"', " c"], [None, "a, b", " c"]),
+    ],
+)
+def test_labels_are_numbers_only_where_these_are_written_the_same(tmp_path: Path, fields, labels):
+    found = labels_in(tmp_path / "rows.csv", fields)
+    assert found == labels and list(map(type, found)) == list(map(type, labels))
+
+
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "first", "last", "read"),
+    [
+        ("text-classification", "text,label,id", "a {},1,7", "b,0,A7", {"text": "b", "label": 0}),
+        ("text-classification", "text,label,note", "a {},x,", "b,y,a remark", {"text": "b", "label": "y"}),
+        ("regression", "text,label", "a {},1", "b,0.5", {"text": "b", "label": "0.5"}),
+        ("causal-lm", "instruction,input,output", "a {},,o", "b,i,o", None),
+    ],
+)
+def test_fields_of_a_csv_file_are_texts_however_many_rows_are_before_them(
+    tmp_path: Path, task: str, header: str, first: str, last: str, read: dict | None
+):
+    """Datasets gives the first 10,000 rows types, which the fields of the others did not have."""
+    lines = [header, *(first.format(number) for number in range(10_000)), last]
+    (path := tmp_path / "rows.csv").write_text("\n".join(lines))
+    arguments = DataArguments(task=task, train_file=str(path), validation_file=str(path))
+    rows = read_splits(arguments, find_task(task), str(tmp_path))["train"]
+    read = read or {"prompt": "### Instruction:\nb\n\n### Input:\ni\n\n### Response:\n", "completion": "o"}
+    assert len(rows) == 10_001 and rows[-1] == read
+
+
+def test_a_field_may_be_missing_in_the_first_part_of_a_json_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Datasets takes columns and types from the first 10 MB."""
+    last = {"messages": [CHAT[0], {**CHAT[1], "weight": 1}], "note": "n"}
+    long = {"messages": [{"role": "user", "content": "q" * 2**20}, CHAT[1]]}
+    path = write_rows(tmp_path / "rows.jsonl", [long] * 11 + [last])
+    arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
+    rows = read_splits(arguments, find_task("causal-lm"), str(tmp_path))["train"]
+    assert len(rows) == 12 and rows[-1] == {"messages": last["messages"]}
+    monkeypatch.setattr("weightlora.train.tables.WHOLE", 0)  # as if it were too large to be read at once
+    with pytest.raises(DataError, match=r"cannot be read: .*; give all rows the same fields, with values of the same"):
+        read_splits(arguments, find_task("causal-lm"), str(tmp_path / "anew"))
