@@ -61,8 +61,8 @@ def check_optimizer(optimizer: Any, watched: bool) -> None:
         )
     if watched and any(group.get("maximize") for group in optimizer.param_groups):
         raise ConfigError(
-            "maximize=True of the optimizer raises the loss, and adapters are chosen by how they lower it: minimize the "
-            "negative of what you maximize, or set selection='gradient'."
+            "maximize=True of the optimizer raises the loss, and adapters are chosen by how they lower it: minimize "
+            "the negative of what you maximize, or set selection='gradient'."
         )
 
 
