@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -22,7 +22,7 @@ Best = Callable[[Tensor], Tensor]
 
 FEW_STEPS = 30
 
-_HOOKS: "WeakKeyDictionary[nn.Module, dict[str, list[RemovableHandle]]]" = WeakKeyDictionary()
+_HOOKS: "WeakKeyDictionary[Any, dict[str, list[RemovableHandle]]]" = WeakKeyDictionary()
 """The hooks of the latest rule on an adapter, by its layer and adapter name."""
 
 
