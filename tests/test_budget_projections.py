@@ -106,6 +106,11 @@ def test_the_exchange_that_costs_least_for_what_it_saves_is_made():
     ]
 
 
+@pytest.mark.parametrize("scores", [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]])
+def test_of_equal_adapters_the_first_ones_stay_within_a_budget(scores):
+    assert top_k_within(vector(scores), 2, [10, 10, 5, 5], 15).nonzero().flatten().tolist() == [0, 2]
+
+
 values = st.lists(st.floats(-100, 100) | st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=12)
 
 

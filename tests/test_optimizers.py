@@ -369,6 +369,18 @@ def test_an_optimizer_with_parameters_elsewhere_is_refused():
         WeightLora(model, optimizer, WeightLoraConfig(keep=2))
 
 
+def test_an_optimizer_that_maximizes_is_refused_where_the_fall_of_the_loss_decides():
+    """Credit would have chosen the adapters that helped least."""
+    model = lora_bert()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], maximize=True)
+    for selection in ("credit", "stoiht"):
+        with pytest.raises(
+            ConfigError, match=r"^maximize=True of the optimizer .*: minimize the negative of what you"
+        ):
+            WeightLora(model, optimizer, WeightLoraConfig(keep=2, select_steps=4, selection=selection))
+    WeightLora(model, optimizer, WeightLoraConfig(keep=2))
+
+
 def test_what_a_group_lists_beside_its_parameters_is_shortened_with_them():
     p = parameters(2)
     named = [("x.lora_A", p[0]), ("y.lora_A", p[1])]

@@ -134,7 +134,7 @@ def top_k_within(scores: Tensor, k: int, sizes: list[int], budget: int) -> Tenso
     """
     mask, size = top_k(scores, k), torch.tensor(sizes, dtype=torch.float64)
     while 0 < k < len(sizes):
-        kept, left = mask.nonzero().flatten(), (~mask).nonzero().flatten()
+        kept, left = mask.nonzero().flatten().flip(0), (~mask).nonzero().flatten()  # of equals, the last one goes
         cost, saved = (values[kept, None] - values[None, left] for values in (scores, size))
         over = float(size[mask].sum()) - budget
         price = torch.where(saved > 0, cost / saved, torch.inf) if over > 0 else torch.where(saved >= over, cost, 0.0)

@@ -37,8 +37,13 @@ def with_hooks(optimizer: Any) -> Optimizer:
     return inner
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Raise a `ConfigError` unless this is an optimizer, or a wrapper around one, that parameters can leave."""
+def check_optimizer(optimizer: Any, watched: bool) -> None:
+    """Raise a `ConfigError` unless this is an optimizer, or a wrapper around one, that parameters can leave.
+
+    Args:
+        optimizer: What the user gave.
+        watched: Whether adapters are chosen by how its steps lower the loss.
+    """
     if not isinstance(getattr(optimizer, "param_groups", None), list):
         raise ConfigError(
             f"the second argument is a {type(optimizer).__name__}, and must be the optimizer that trains the "
@@ -53,6 +58,11 @@ def check_optimizer(optimizer: Any) -> None:
         raise ConfigError(
             "ZeroRedundancyOptimizer keeps its own lists of parameters, which none can leave: train with DeepSpeed "
             "(ZeRO) or FSDP2, or choose before the optimizer is built."
+        )
+    if watched and any(group.get("maximize") for group in optimizer.param_groups):
+        raise ConfigError(
+            "maximize=True of the optimizer raises the loss, and adapters are chosen by how they lower it: minimize "
+            "the negative of what you maximize, or set selection='gradient'."
         )
 
 

@@ -81,9 +81,9 @@ class WeightLora(Described):
         engine: Engine | None = None,
         run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        check_optimizer(optimizer)
-        saved = None if state is None else State.from_dict(state)
         self._given = as_config(config)
+        check_optimizer(optimizer, RULES[self._given.selection].least_steps > 0)
+        saved = None if state is None else State.from_dict(state)
         self.config = self._given.resolve(total_steps, None if saved is None else saved.config["select_steps"])
         self.engine = engine or engine_for(model, optimizer)
         self.engine.attach(model)

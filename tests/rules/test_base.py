@@ -1,6 +1,8 @@
 """What every rule of the registry must do: the tests iterate over it, so a new rule is tested as it is added."""
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -44,6 +46,27 @@ def test_what_the_rules_say_of_themselves(name, least_steps, probes, has_gates, 
     rule = RULES[name]
     assert (rule.least_steps, rule.probes) == (least_steps, probes)
     assert (rule.has_gates, rule.shares_parameters) == (has_gates, shares_parameters)
+
+
+@pytest.mark.parametrize("given_up", ["credit", "stoiht"])
+def test_each_rule_removes_what_a_selection_that_was_given_up_left(name, given_up):
+    """Its gates would act on, and would not be saved; its copies for credit would keep dropped layers in memory."""
+    model = lora_bert()
+    optimizer = adamw(model)
+    hooks = len(optimizer._optimizer_step_pre_hooks)
+    train(model, optimizer, WeightLora(model, optimizer, WeightLoraConfig(**settings_for(given_up))), steps=3)
+    if RULES[name].probes:  # which takes fresh adapters alone
+        torch._foreach_zero_([adapter.factors[1].data for adapter in find_adapters(model)])
+    selector = WeightLora(model, optimizer, WeightLoraConfig(**settings_for(name)))
+    assert any(module._forward_hooks for module in model.modules()) == RULES[name].has_gates
+    layers = [weakref.ref(adapter.layer) for adapter in selector.adapters]
+    if RULES[name].probes:
+        selector.probe([batch(0)])
+    train(model, optimizer, selector, steps=5)
+    gc.collect()
+    assert len(optimizer._optimizer_step_pre_hooks) == hooks + 2, "the guards stay"
+    assert not any(module._forward_hooks for module in model.modules())
+    assert sum(layer() is not None for layer in layers) == 3
 
 
 def test_each_rule_keeps_exactly_k_and_leaves_nothing(name):
@@ -146,9 +169,9 @@ def test_a_rule_holds_a_score_and_an_open_gate_for_each_adapter():
     rule = Rule(find_adapters(lora_bert()), None, None)
     assert torch.equal(rule.score, torch.zeros(12, dtype=torch.float64))
     assert torch.equal(rule.omega, torch.ones(12, dtype=torch.float64))
-    assert torch.equal(rule.unseen(), torch.zeros(12, dtype=torch.bool))
     assert torch.equal(rule.take(1.0), rule.score)
     rule.restore(torch.arange(12.0), torch.arange(12.0) / 12)
+    assert rule.unseen().tolist() == [index == 0 for index in range(12)], "no evidence is a score of 0"
     rule.keep(torch.arange(12) % 4 == 1)
     assert rule.score.tolist() == [1, 5, 9] and rule.omega.tolist() == pytest.approx([1 / 12, 5 / 12, 9 / 12])
 

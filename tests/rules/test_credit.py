@@ -237,7 +237,12 @@ def test_the_host_reads_an_accelerator_once_a_step_and_sends_it_nothing(variant)
             parameter.grad = torch.zeros_like(parameter)
         magnitude = parameters[2]
         return SimpleNamespace(
-            parameters=parameters, variant=variant, magnitude=magnitude, weight_norm=lambda: magnitude.detach() * 2
+            layer=nn.Module(),
+            adapter_name="default",
+            parameters=parameters,
+            variant=variant,
+            magnitude=magnitude,
+            weight_norm=lambda: magnitude.detach() * 2,
         )
 
     with FakeTensorMode():

@@ -3,11 +3,14 @@
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import compress
 from typing import Any, ClassVar, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from ..adapters import LoraAdapter
 from ..errors import TrainingError
@@ -18,6 +21,9 @@ Best = Callable[[Tensor], Tensor]
 
 
 FEW_STEPS = 30
+
+_HOOKS: "WeakKeyDictionary[Any, dict[str, list[RemovableHandle]]]" = WeakKeyDictionary()
+"""The hooks of the latest rule on an adapter, by its layer and adapter name."""
 
 
 class Settings(Protocol):
@@ -40,7 +46,8 @@ class Rule:
     `take`, averages what it returns over the processes, and passes that to `update`. With a rule that probes, this
     happens once, before the first step, with the gradients of all batches of the probe added up inside `watching`. At
     the end of a round the selector calls `decide`, then `keep`. A run that resumes calls `restore`. `close` leaves
-    nothing of the rule on the model or the optimizer.
+    nothing of the rule on the model or the optimizer; another rule on the same adapters does so, too, because a
+    selection may have been given up, such as by a notebook's cell that runs again.
 
     Attributes:
         name: What `WeightLoraConfig.selection` calls the rule.
@@ -66,6 +73,13 @@ class Rule:
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         self.score = torch.zeros(len(adapters), dtype=torch.float64)
         self.omega = torch.ones(len(adapters), dtype=torch.float64)
+        self._adapters = adapters
+        self._hooks: list[RemovableHandle] = []
+        for adapter in adapters:
+            of_layer = _HOOKS.setdefault(adapter.layer, {})
+            for hook in of_layer.get(adapter.adapter_name, []):
+                hook.remove()
+            of_layer[adapter.adapter_name] = self._hooks
 
     def warn_of_few_steps(self, steps: int) -> None:
         """Warn if so many steps are thin evidence."""
@@ -94,8 +108,8 @@ class Rule:
         """Take in the evidence of step number `step` (the first is 1)."""
 
     def unseen(self) -> Tensor:
-        """Mask of the adapters on which there is no evidence, shape `(n,)`. None, unless the rule says otherwise."""
-        return torch.zeros(len(self.score), dtype=torch.bool)
+        """Mask of the adapters on which there is no evidence, shape `(n,)`: they never ran, so their score is 0."""
+        return self.score == 0
 
     def decide(self, best: Best) -> Tensor:
         """Mask of the adapters that stay after this round: one without evidence never beats one that has some."""
@@ -125,6 +139,7 @@ class Rule:
 
     def keep(self, mask: Tensor) -> None:
         """Forget the adapters that left the model."""
+        self._adapters = list(compress(self._adapters, mask.tolist()))
         self.restore(self.score[mask], self.omega[mask])
 
     def restore(self, score: Tensor, omega: Tensor) -> None:
@@ -132,7 +147,10 @@ class Rule:
         self.score, self.omega = score, omega
 
     def close(self) -> None:
-        """Remove all hooks."""
+        """Remove all hooks, and forget all adapters, or layers that left the model would stay in memory."""
+        self._adapters = []
+        for hook in self._hooks:
+            hook.remove()
 
 
 def rank_last(score: Tensor, last: Tensor) -> Tensor:

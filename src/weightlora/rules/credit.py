@@ -12,7 +12,6 @@ by one: batched ones round differently there.
 """
 
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any
 
 import torch
@@ -40,14 +39,13 @@ class UpdateCredit(Rule):
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)
-        self._adapters = adapters
         self._stacks: list[Stack] = []  # found at the first step of a round: between rounds, adapters grow
         self._width = 0  # parameters of an adapter, at most
         self._before: list[Tensor] | None = None
         self._variants: list[tuple[int, LoraAdapter]] = []
         self._norms: list[tuple[int, Tensor, Tensor]] = []  # of DoRA: adapter, norm, magnitude
         self._seen: _Gradients | None = None
-        self._hook = optimizer.register_step_pre_hook(self._remember)
+        self._hooks.append(optimizer.register_step_pre_hook(self._remember))
 
     @torch.no_grad()
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
@@ -116,17 +114,12 @@ class UpdateCredit(Rule):
         """Add up the credit over the steps."""
         self.score = self.score + evidence
 
-    def unseen(self) -> Tensor:
-        """An adapter that never ran, or never moved, has a credit of exactly 0."""
-        return self.score == 0
-
     def keep(self, mask: Tensor) -> None:
         self._stacks, self._variants, self._norms = [], [], []  # or what leaves the model would stay in memory
-        self._adapters = list(compress(self._adapters, mask.tolist()))
         super().keep(mask)
 
     def close(self) -> None:
-        self._hook.remove()
+        super().close()
         self._before, self._stacks, self._variants, self._norms, self._seen = None, [], [], [], None
 
 

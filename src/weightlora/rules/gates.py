@@ -29,13 +29,13 @@ class StoIHT(Rule):
     has_gates = True
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
-        super().__init__(adapters, optimizer, settings)
         refuse(adapters, "gates")
+        super().__init__(adapters, optimizer, settings)
         self.gates = [attach_gate(adapter) for adapter in adapters]
+        self._hooks += [hook for gate in self.gates for hook in gate.handles]
         torch.compiler.reset()  # code that was compiled without the gates would go on without them
         self.score = self.omega.clone()
         self._optimizer, self._settings = optimizer, settings
-        self._adapters = adapters
 
     def take(self, grad_scale: float) -> Tensor:
         """The gates' gradients, without the loss scale."""
@@ -112,16 +112,11 @@ class StoIHT(Rule):
         for gate in compress(self.gates, (~mask).tolist()):
             detach_gate(gate)
         self.gates = list(compress(self.gates, mask.tolist()))
-        self._adapters = list(compress(self._adapters, mask.tolist()))
         super().keep(mask)
 
     def restore(self, score: Tensor, omega: Tensor) -> None:
         super().restore(score, omega)
         set_gates_(self.gates, omega)
-
-    def close(self) -> None:
-        for gate in self.gates:
-            detach_gate(gate)
 
     def _ranked(self, values: Tensor) -> Tensor:
         ranked = values.abs() if self._settings.rank_by == "magnitude" else values

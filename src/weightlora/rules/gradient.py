@@ -33,7 +33,7 @@ class GradientProbe(Rule):
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)
-        self._adapters, self._norms = adapters, self.score
+        self._norms = self.score
 
     @contextmanager
     def watching(self, average: Average) -> Iterator[None]:
@@ -48,10 +48,3 @@ class GradientProbe(Rule):
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
         """Score the adapters by the norms of the sum of all gradients."""
         self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])
-
-    def unseen(self) -> Tensor:
-        """An adapter that never ran got no gradient, so its score is exactly 0."""
-        return self.score == 0
-
-    def close(self) -> None:
-        self._adapters = []  # or layers that left the model would stay in memory
