@@ -87,6 +87,15 @@ def test_what_cannot_be_compared_is_refused(tmp_path, rows, message):
         split_rows(arguments, TASK, str(tmp_path), with_validation=True)
 
 
+@pytest.mark.parametrize("labels", [(1, 2), (1.0, 2.0)])
+def test_a_class_that_no_row_has_is_told(tmp_path, labels):
+    rows = [{"text": f"t{i}", "label": labels[i % 2]} for i in range(60)]
+    arguments = DataArguments(train_file=write(tmp_path / "a.jsonl", rows))
+    with pytest.warns(UserWarning, match="no row has the label 0: there are 3 classes"):
+        _, names = split_rows(arguments, TASK, str(tmp_path), with_validation=False)
+    assert names == ["0", "1", "2"]
+
+
 def test_a_row_of_the_validation_split_is_checked_before_the_first_run(place, tmp_path):
     rows = [{"text": f"t{i}", "label": float(i % 2)} for i in range(60)]
     held = partition(Dataset.from_list(rows), {"test": 0.2, "validation": 0.1}, "here")["validation"]["text"][0]

@@ -120,9 +120,19 @@ def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Pa
     message = refused(*classified(world, tmp_path / "none.csv"))
     assert message == f"the file {tmp_path / 'none.csv'} for train is missing."
     message = refused("--task", "cola", "--model", world / "deberta", "--dataset", tmp_path)
-    assert message.startswith(f"{tmp_path} has no split train")
+    assert message.startswith(f"{tmp_path} has no split train: a file train, with one of the endings .jsonl")
     rows.write_text('{"text": "cut sho')
     assert f"the file {rows} cannot be read" in refused(*classified(world, rows))
+
+
+def test_a_folder_of_save_to_disk_has_a_remedy(world: Path, tmp_path: Path, refused, capsys):
+    Dataset.from_list(LABELLED).save_to_disk(tmp_path)
+    capsys.readouterr()  # its progress
+    message = refused("--task", "cola", "--model", world / "deberta", "--dataset", tmp_path)
+    assert message == (
+        f"{tmp_path} has no split train: save_to_disk() wrote it; write its splits with to_parquet('train.parquet') "
+        "instead."
+    )
 
 
 def test_a_data_set_without_a_validation_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

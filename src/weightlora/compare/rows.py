@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..train.arguments import Recipe
 from ..train.data import first_rows, lacks_evaluation, read_splits
 from ..train.families import make_work
-from ..train.labels import classes_in, names_of
+from ..train.labels import classes_in, names_of, warn_of_empty
 from ..train.plan import MakeWork
 from ..train.rows import numbered
 from ..train.settings import DataArguments
@@ -135,4 +135,7 @@ def _class_names(splits: Mapping[str, Dataset], task: TaskInfo) -> list[str] | N
             f"all rows have the label {shown(labels[0])}, and a classifier needs at least 2 classes: add rows of "
             "another class, or name the column of the labels with --columns."
         )
-    return classes_in(labels, "the data")
+    classes = classes_in(labels, "the data")
+    if column == "label" and not names:
+        warn_of_empty(classes, [int(label) for label in labels if label in range(len(classes))], "row")
+    return classes

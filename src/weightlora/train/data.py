@@ -40,6 +40,9 @@ READ = {
 }
 """Columns that the model reads. Rows that are equal in them go to the same split."""
 
+SAVED = ("dataset_dict.json", "state.json")
+"""Files in the folders of `save_to_disk()`."""
+
 LOCAL = (".", "/", "~")  # a directory may begin with these, a hub id may not
 
 
@@ -146,9 +149,10 @@ def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
     if found := files_of(directory, config, split):
         return found
     endings = ", ".join(BUILDERS)
-    raise DataError(
-        f"{directory} has no split {split}: a file {split}, with one of the endings {endings}, is missing."
-    )
+    remedy = f"a file {split}, with one of the endings {endings}, is missing"
+    if any((directory / name).is_file() for name in SAVED):
+        remedy = f"save_to_disk() wrote it; write its splits with to_parquet({split + '.parquet'!r}) instead"
+    raise DataError(f"{directory} has no split {split}: {remedy}.")
 
 
 def files_of(directory: Path, config: str | None, split: str) -> list[Path]:

@@ -15,7 +15,7 @@ from .rows import NUMBER, name_row
 from .tasks import TaskInfo
 from .work import Source
 
-__all__ = ["class_ids", "classes_in", "names_of"]
+__all__ = ["class_ids", "classes_in", "names_of", "warn_of_empty"]
 
 MOST_EMPTY = 1000
 """Classes that numbers may make in a file with fewer labels: a part of a data set may lack most of its classes."""
@@ -89,7 +89,9 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
                 label = labels[found.index(None)]
                 what = f"the label {shown(label)} in {name_row(source.splits[split], split, row)}"
                 raise DataError(_unknown(what, label, names, told=bool(known) or split == "train"))
-    _warn_of_odd(names, () if known or several else {number for [number] in ids["train"]})
+    _warn_of_alike(names)
+    if not (known or several):
+        warn_of_empty(names, [number for [number] in ids["train"]], "training row")
     if head and (several or "f1" not in source.task.metrics):  # which is that of class 1
         names, ids = _as_in_checkpoint(names, ids, source.config)
     return names, ids if several else {split: [number for [number] in rows] for split, rows in ids.items()}
@@ -112,8 +114,8 @@ def _check(values: Sequence[Sequence[Any]], given: Sequence[str], rows: Dataset,
                 )
 
 
-def _warn_of_odd(names: Sequence[str], there: Collection[int]) -> None:
-    """Warn of classes that may be one, and of those that are not among the classes of the rows, if these are given."""
+def _warn_of_alike(names: Sequence[str]) -> None:
+    """Warn of classes that may be one."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name.strip().casefold()].append(name)
@@ -123,9 +125,14 @@ def _warn_of_odd(names: Sequence[str], there: Collection[int]) -> None:
             "labels if they are one.",
             stacklevel=2,
         )
-    if there and (empty := [name for place, name in enumerate(names) if place not in there]):
+
+
+def warn_of_empty(names: Sequence[str], numbers: Collection[int], row: str) -> None:
+    """Warn of classes that are not among the numbers of those of the rows."""
+    there = {names[number] for number in numbers}
+    if empty := [name for name in names if name not in there]:
         warnings.warn(
-            f"no training row has the label {', '.join(empty[:MOST_SHOWN])}: there are {len(names)} classes, which "
+            f"no {row} has the label {', '.join(empty[:MOST_SHOWN])}: there are {len(names)} classes, which "
             "count from 0. If that is wrong, give the true ones with --class_names.",
             stacklevel=2,
         )
