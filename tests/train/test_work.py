@@ -72,6 +72,14 @@ def test_batches_are_padded_on_the_right_whatever_the_tokenizer_does(world: Path
     assert left.tokenizer.padding_side == "left", "it is saved with the adapter"
 
 
+def test_rows_that_another_version_made_are_made_again(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = parse(family_arguments(world, "squad", tmp_path))
+    first, again = prepare(given).work.train, prepare(given).work.train
+    assert first._fingerprint == again._fingerprint
+    monkeypatch.setattr("weightlora.train.work.__version__", "0.0.0")
+    assert prepare(given).work.train._fingerprint != first._fingerprint
+
+
 def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):
     for task in ("cola", "squad", "token-classification", "causal-lm", "sst2-verbalised"):
         work = prepare(parse([*family_arguments(world, task, tmp_path), "--pad_to_max_length"])).work

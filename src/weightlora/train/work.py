@@ -12,6 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from .. import __version__
 from ..errors import ConfigError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
@@ -122,10 +123,23 @@ def tokenized(source: Source, tokenize: Tokenize, batched: bool = True) -> tuple
         batched: If False, `tokenize` takes and gives one row.
     """
     made = {
-        split: rows.map(partial(tokenize, split), batched=batched, with_indices=True, remove_columns=rows.column_names)
+        split: rows.map(
+            partial(_call, __version__, tokenize, split),
+            batched=batched,
+            with_indices=True,
+            remove_columns=rows.column_names,
+        )
         for split, rows in source.splits.items()
     }
     return made.pop("train"), made
+
+
+def _call(version: str, tokenize: Tokenize, *arguments: Any) -> dict[str, Any]:
+    """Call the function. The version is there for the cache of datasets, which knows our functions by name only.
+
+    So a new version of this package does not read rows that an older one made.
+    """
+    return tokenize(*arguments)
 
 
 def padding(source: Source, target: int = 0) -> dict[str, Any]:
