@@ -163,6 +163,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "r": lora.r,
             "lora_alpha": lora.lora_alpha,
             "use_rslora": lora.use_rslora,
+            **({"use_dora": True} if lora.use_dora else {}),
             "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
             "modules_to_save": list(dict.fromkeys(lora.modules_to_save or ())),  # PEFT may list its heads twice
         },

@@ -34,7 +34,8 @@ class Selection:
         phase: `"train"` once the choice is final.
         step: Optimizer steps before the choice; 0 for a choice before the first step.
         model: Name or path of the base model, if it has one.
-        lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`.
+        lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`,
+            and `use_dora` where it is on.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
             both.
         fused_experts: True if the model has the fused experts of Mixtral, Qwen MoE and similar models, where PEFT 0.21

@@ -6,7 +6,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from selections import chosen, lora_llama
 
+from weightlora.selection.formats import FORMATS
 from weightlora.selection.formats.wording import alternatives, how_many, names_in, python_value, quoted, yaml_text
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -44,3 +46,11 @@ def test_long_lists_are_cut():
     assert names_in(["a.b"] * 3) == "a.b, a.b, a.b"
     assert names_in(["a.b"] * 5) == "a.b, a.b, a.b and 2 more"
     assert how_many([4, 4, 2]) == "4 (2 modules), 2 (1 module)"
+
+
+@pytest.mark.parametrize("use_dora", [True, False])
+def test_each_snippet_says_that_the_run_had_dora(use_dora):
+    selection = chosen(lora_llama(use_dora=use_dora))
+    assert selection.lora.get("use_dora", False) == use_dora
+    for name in FORMATS.keys() - {"json", "regex"}:
+        assert ("# That run had DoRA adapters." in selection.to(name)) == use_dora, name

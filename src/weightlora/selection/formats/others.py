@@ -4,7 +4,7 @@ from typing import Any
 
 from ...mlx_names import mlx_name, reads_more_than_text
 from .targets import one_for_all
-from .wording import comments, gates_note, header, names_in, saved_note, yaml_list
+from .wording import comments, header, names_in, run_note, saved_note, yaml_list
 
 __all__ = ["to_mlx", "to_torchtune"]
 
@@ -21,7 +21,7 @@ def to_torchtune(selection: Any) -> str:
     known = {*ATTENTION, *MLP, OUTPUT}
     strange = [name for name, leaf in zip(selection.target_modules, leaves, strict=True) if leaf not in known]
     strange += selection.target_parameters
-    notes = [header(selection), gates_note(selection), *one.notes, saved_note(selection, "torchtune")]
+    notes = [header(selection), run_note(selection), *one.notes, saved_note(selection, "torchtune")]
     if strange:
         notes.append(f"torchtune has no adapter for {names_in(strange)}.")
     if len(strange) == len(selection.kept):
@@ -59,7 +59,7 @@ def to_mlx(selection: Any) -> str:
     """Settings for `mlx_lm.lora --config FILE`."""
     one = one_for_all(selection, "mlx-lm")
     names, parameters = selection.target_modules, selection.target_parameters
-    notes = [header(selection), gates_note(selection), *one.notes, saved_note(selection, "mlx-lm")]
+    notes = [header(selection), run_note(selection), *one.notes, saved_note(selection, "mlx-lm")]
     if parameters:
         notes.append(
             f"mlx-lm has switch_mlp modules in place of the parameters {names_in(parameters)}, left out here."

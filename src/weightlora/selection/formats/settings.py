@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .targets import expression_note, kernels_note, one_for_all, short_form, targets_of, whole_numbers
-from .wording import alternatives, comments, gates_note, header, names_in, quoted, yaml_list, yaml_text
+from .wording import alternatives, comments, header, names_in, quoted, run_note, yaml_list, yaml_text
 
 __all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
 
@@ -26,7 +26,7 @@ def to_trl(selection: Any) -> str:
     return _block(
         comments(
             header(selection),
-            gates_note(selection),
+            run_note(selection),
             *one.notes,
             expression,
             python,
@@ -60,7 +60,7 @@ def to_axolotl(selection: Any) -> str:
             f"lora_target_modules: [{types}] and peft_layers_to_transform: {short[1]}"
         )
     return _block(
-        comments(header(selection), gates_note(selection), alpha.note, kernels, grid),
+        comments(header(selection), run_note(selection), alpha.note, kernels, grid),
         ["adapter: lora  # or qlora", f"lora_r: {selection.rank}", f"lora_alpha: {alpha.alpha}"],
         ["peft_use_rslora: true"] if selection.use_rslora else [],
         ["lora_target_linear: false"],
@@ -83,7 +83,7 @@ def to_llamafactory(selection: Any) -> str:
     parameters = selection.target_parameters
     notes = comments(
         header(selection),
-        gates_note(selection),
+        run_note(selection),
         *one.notes,
         alpha.note,
         f"LLaMA-Factory separates names by commas, and cannot name {names_in(unnamed)}." if unnamed else None,

@@ -8,12 +8,12 @@ from typing import Any
 __all__ = [
     "alternatives",
     "comments",
-    "gates_note",
     "header",
     "how_many",
     "names_in",
     "python_value",
     "quoted",
+    "run_note",
     "saved_note",
     "yaml_list",
     "yaml_text",
@@ -84,10 +84,13 @@ def header(selection: Any) -> str:
     )
 
 
-def gates_note(selection: Any) -> str | None:
-    """What to know of a choice by gates; None if it has none."""
-    gated = any(module.omega != 1 for module in selection.kept)
-    return "That run scaled each module by a gate, too. A new training begins without gates." if gated else None
+def run_note(selection: Any) -> str | None:
+    """What that run had and the snippet below has not: gates, or DoRA. None if neither; both cannot be."""
+    if any(module.omega != 1 for module in selection.kept):
+        return "That run scaled each module by a gate, too. A new training begins without gates."
+    return (
+        "That run had DoRA adapters. Switch DoRA on in your training, too." if selection.lora.get("use_dora") else None
+    )
 
 
 def saved_note(selection: Any, tool: str) -> str | None:
