@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from recipes import arguments, family_arguments
 from safetensors.torch import load_file
 from torch import nn
@@ -136,15 +137,17 @@ def test_a_second_training_in_a_directory_is_refused(world: Path, tmp_path: Path
     """It would change the files of the first one, which would then take the place of its result."""
     given = family_arguments(world, "cola", tmp_path)
     second, first = prepare(parse(given)), prepare(parse(given))
-    refused = []
+    refused, pushed = [], set()
 
     class Second(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
+            names = [path.name for path in Path(args.output_dir).iterdir()]
+            pushed.update(filter_repo_objects(names, ignore_patterns=["_*", "checkpoint-*"]))  # as Transformers does
             with pytest.raises(DataError, match=r"another training writes to .*run: wait until it ends"):
                 fit(second)
             refused.append(state.global_step)
 
-    assert fit(first, [Second()]).steps == 2 and refused == [1, 2]
+    assert fit(first, [Second()]).steps == 2 and refused == [1, 2] and pushed == {"began_with.json"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"adapter", "result.json"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from recipes import family_arguments, write_rows
-from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+from transformers import AutoTokenizer, RobertaConfig, RobertaModel, XLNetConfig
 
 from weightlora.errors import ConfigError
 from weightlora.train import parse, prepare
@@ -78,6 +78,24 @@ def test_rows_that_another_version_made_are_made_again(world: Path, tmp_path: Pa
     assert first._fingerprint == again._fingerprint
     monkeypatch.setattr("weightlora.train.work.__version__", "0.0.0")
     assert prepare(given).work.train._fingerprint != first._fingerprint
+
+
+@pytest.mark.parametrize(("task", "side"), [("cola", -1), ("squad", 0)])
+def test_a_batch_for_xlnet_is_padded_where_its_head_reads_nothing(world: Path, tmp_path: Path, task: str, side: int):
+    """Its head for classes reads the last position. Answers have positions, which padding on the left would move."""
+    given = family_arguments(world, task, tmp_path)
+    place = given.index("--model") + 1
+    tokenizer = AutoTokenizer.from_pretrained(given[place], padding_side="left")
+    given[place] = str(tmp_path / "xlnet")
+    tokenizer.save_pretrained(given[place])
+    XLNetConfig(vocab_size=len(tokenizer), d_model=8, n_layer=2, n_head=1, d_inner=8).save_pretrained(given[place])
+    work = prepare(parse([*given, "--target_modules", "layer_1", "layer_2"])).work
+    shortest, longest = (pick(work.train, key=lambda row: len(row["input_ids"])) for pick in (min, max))
+    batch = work.collate([shortest, longest])
+    assert batch["attention_mask"][0].min() == 0 and batch["attention_mask"][0][side] == 1
+    if task == "squad":
+        start = shortest["start_positions"]
+        assert batch["input_ids"][0][batch["start_positions"][0]] == shortest["input_ids"][start]
 
 
 def test_inputs_may_be_padded_to_max_length(world: Path, tmp_path: Path):

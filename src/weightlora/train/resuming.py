@@ -25,8 +25,8 @@ __all__ = ["SETTINGS", "alone_in", "begin_settings", "checkpoint_of"]
 SETTINGS = "began_with.json"
 """File of the settings of a run, in its output directory until it is finished."""
 
-LOCK = ".training"
-"""File that a process locks while it trains in a directory."""
+LOCK = "_training"
+"""File that a process locks while it trains in a directory. Trainers push no files with such names to the hub."""
 
 FREE = (
     *("ddp", "eval", "gradient_checkpointing", "hub", "log", "per_device_eval", "push", "report", "resume", "save"),

@@ -160,14 +160,10 @@ def padding(source: Source, target: int = 0) -> dict[str, Any]:
     return {"padding": True, "pad_to_multiple_of": 8 if fits else None}
 
 
-def padder(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer, padding on the right, where no position of a token changes: else results depend on the batch.
-
-    Only XLNet's head reads the last position, where a token has to be. Its positions are relative.
-    """
+def padder(source: Source, side: str = "right") -> PreTrainedTokenizerBase:
+    """The tokenizer, padding on the right, where no position of a token changes: else results depend on the batch."""
     tokenizer = copy.copy(source.tokenizer)
-    if source.config.model_type != "xlnet":
-        tokenizer.padding_side = "right"
+    tokenizer.padding_side = side
     return tokenizer
 
 
@@ -209,4 +205,5 @@ def _limit(source: Source) -> int:
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     if limits[0] and getattr(config, "model_type", None) in AFTER_PADDING:
         limits[0] -= (config.pad_token_id or 0) + 1
-    return min(LONGEST, *(value for value in (*limits, source.tokenizer.model_max_length) if value))
+    # XLNet says -1: it has no limit.
+    return min(LONGEST, *(value for value in (*limits, source.tokenizer.model_max_length) if value and value > 0))

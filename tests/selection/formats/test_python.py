@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import replace
 
 import pytest
 from models import lora_bert, lora_mixtral
@@ -106,6 +107,12 @@ def test_an_expression_that_peft_widens_on_experts_comes_with_a_warning(lora):
     exact = get_peft_model(lora_mixtral().unload(), config_in(selection.to("peft")))
     assert adapted(exact) == wanted(selection) and "expression" not in selection.to("peft")
     assert len(edited(chosen(lora_llama()), ["model.layers.0.mlp.up_proj"]).to("regex").splitlines()) == 1
+
+
+def test_a_file_that_says_nothing_of_experts_has_the_warning_by_its_parameters():
+    """Earlier versions wrote it so."""
+    old = replace(edited(chosen(lora_mixtral(), 3), ["model.layers.0.self_attn.q_proj"]), fused_experts=None)
+    assert "PEFT 0.21 adapts what an expression matches in all layers" in old.to("regex")
 
 
 def test_only_parameters():

@@ -33,7 +33,8 @@ def targets_of(selection: Any) -> list[str] | str:
 
 def expression_note(selection: Any) -> str | None:
     """What PEFT 0.21 does with an expression on models with fused experts; None for others."""
-    if not selection.fused_experts:
+    adapted = any(module.kind == "parameter" for module in selection.modules)  # all that earlier files say of experts
+    if not selection.fused_experts and not adapted:
         return None
     return (
         "On Mixtral, Qwen MoE and their kin, PEFT 0.21 adapts what an expression matches in all layers: give a list."

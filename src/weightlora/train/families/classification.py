@@ -125,6 +125,8 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         return {**encoded, "labels": [labels[split][index] for index in indices]}
 
     train, evaluation = tokenized(source, tokenize)
+    # XLNet's head reads the last position, where a token has to be. Its positions are relative.
+    side = "left" if source.config.model_type == "xlnet" else "right"
     return Work(
         auto_class="AutoModelForSequenceClassification",
         task_type="SEQ_CLS",
@@ -132,7 +134,7 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         train=train,
         evaluation=evaluation,
         max_tokens=source.arguments.max_length,
-        collate=DataCollatorWithPadding(padder(source), **padding(source)),
+        collate=DataCollatorWithPadding(padder(source, side), **padding(source)),
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
