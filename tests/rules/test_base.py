@@ -223,11 +223,12 @@ def test_an_adapter_that_never_ran_is_never_kept_while_there_are_others(name):
     idle = {adapter.name for adapter in adapters[::2]}
     for adapter in adapters[::2]:
         adapter.layer.forward = adapter.layer.base_layer.forward
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0, maximize=True)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     config = WeightLoraConfig(
         selection=name, keep=5, select_steps=6, **({"warmup_steps": 2} if name == "stoiht" else {})
     )
     selector = WeightLora(model, optimizer, config)
+    optimizer.param_groups[0]["maximize"] = True  # refused if it is there at the start
     train(model, optimizer, selector, steps=6)
     assert len(selector.kept) == 5 and not idle & set(selector.kept)
 
