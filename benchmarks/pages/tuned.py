@@ -6,7 +6,7 @@ from weightlora.compare.statistics import interval
 from weightlora.compare.tables import markdown_table, with_interval
 from weightlora.train.result import Result
 
-from ..decision import CANDIDATES, LORA, PEFT_DEFAULT
+from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
 from ..results import Runs, by_seed
 from .points import complete_tasks, missing
 from .winner import Worth, render_winner, weigh
@@ -31,6 +31,7 @@ METHODS = {
     PROBE: "the probe",
     CANDIDATES[PROBE].alike: "random sets of the same sizes",
     PEFT_DEFAULT: "PEFT's default list",
+    LOWER_RANK: "a lower rank on all modules",
     LORA: "LoRA on all modules",
 }
 INTRODUCTION = (
