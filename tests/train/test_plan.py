@@ -61,7 +61,7 @@ def test_the_plan_counts_the_targets_that_reach_max_target_length(world: Path, t
     assert plan.max_target == limit and plan.full_targets == sum(length >= limit for length in lengths) > 0
     said = lengths_of(plan)["targets"]
     assert said.startswith(
-        f"at most {limit} tokens (max_target_length); {plan.full_targets} of {len(lengths)} to train"
+        f"at most {limit} tokens in a target (max_target_length); {plan.full_targets} of {len(lengths)} training"
     )
 
 

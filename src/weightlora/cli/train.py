@@ -152,16 +152,15 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
 
 
 def lengths_of(plan: "Plan") -> dict[str, str]:
-    """What rows and targets are cut to, and how many of those to train on are that long."""
-    lines, count = {}, f"{plan.rows['train']:,}"
-    if plan.max_tokens:
-        lines["tokens"] = f"at most {plan.max_tokens:,} in a row (max_length)"
-    if plan.full_rows:
-        lines["tokens"] += f"; {plan.full_rows:,} of {count} training rows reach that, and longer ones are cut"
-    if plan.max_target:
-        lines["targets"] = f"at most {plan.max_target:,} tokens (max_target_length)"
-    if plan.full_targets:
-        lines["targets"] += f"; {plan.full_targets:,} of {count} to train on reach that, and longer ones are cut"
+    """What rows and targets are cut to, and how many training rows are that long."""
+    lines = {}
+    for label, most, full, where in (
+        ("tokens", plan.max_tokens, plan.full_rows, "in a row (max_length)"),
+        ("targets", plan.max_target, plan.full_targets, "tokens in a target (max_target_length)"),
+    ):
+        cut = f"; {full:,} of {plan.rows['train']:,} training rows reach that, and longer ones are cut" if full else ""
+        if most:
+            lines[label] = f"at most {most:,} {where}{cut}"
     return lines
 
 

@@ -88,9 +88,9 @@ def run_note(selection: Any) -> str | None:
     """What that run had and the snippet below has not: gates, or DoRA. None if neither; both cannot be."""
     if any(module.omega != 1 for module in selection.kept):
         return "That run scaled each module by a gate, too. A new training begins without gates."
-    return (
-        "That run had DoRA adapters. Switch DoRA on in your training, too." if selection.lora.get("use_dora") else None
-    )
+    if selection.lora.get("use_dora"):
+        return "That run had DoRA adapters. Switch DoRA on in your training, too."
+    return None
 
 
 def saved_note(selection: Any, tool: str) -> str | None:
