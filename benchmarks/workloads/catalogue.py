@@ -14,6 +14,7 @@ from weightlora.train.arguments import Recipe, as_arguments, parse
 from weightlora.train.plan import Job, prepare
 from weightlora.train.work import Source, Work
 
+from .gemma3 import language_modelling_of_definitions
 from .minilm import film_reviews, reviews, spam, supersenses, valence
 from .smollm2 import language_modelling, sentiment
 from .workload import Workload
@@ -34,6 +35,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "supersenses": supersenses,
     "smollm2-sentiment": partial(sentiment, "rotten_tomatoes"),
     "smollm2-imdb-lm": partial(language_modelling, "imdb"),
+    "gemma3-definitions": language_modelling_of_definitions,
 }
 
 

@@ -8,12 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from weightlora.train.demo import load_reviews, package_directory
-from weightlora.train.families.causal import packed
 from weightlora.train.families.verbalised import verbalised
 from weightlora.train.loading import check_gguf, without_quantization
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
+from . import blocks
 from .workload import Workload
 
 __all__ = ["GGUF", "language_modelling", "load_smollm2", "sentiment", "smollm2_path"]
@@ -26,7 +26,6 @@ SENTIMENT = TaskInfo(
     class_names=("negative", "positive"),
     words=(" negative", " positive"),
 )
-TEXT = TaskInfo("causal-lm", metrics=("perplexity",))
 SETTINGS = {"gguf_file": GGUF, "dtype": "float32"}
 
 
@@ -72,8 +71,4 @@ def _answer(source: Source, experiment: Mapping[str, Any]) -> Work:
 
 def language_modelling(name: str) -> Workload:
     """Next-token prediction on blocks of `max_length` tokens."""
-    return Workload(smollm2_path, lambda: load_reviews(name), TEXT, _blocks, "all-linear", SETTINGS, cut_rows=False)
-
-
-def _blocks(source: Source, experiment: Mapping[str, Any]) -> Work:
-    return packed(source, {split: experiment[f"{split}_examples"] for split in source.splits})
+    return blocks.language_modelling(smollm2_path, lambda: load_reviews(name), SETTINGS)
