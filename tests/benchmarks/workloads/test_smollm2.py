@@ -40,16 +40,11 @@ def test_a_review_is_continued_with_a_word(tiny, job):
     assert made.work.metric == "accuracy" and made.plan.adapters == 14
 
 
-def test_reviews_are_packed_and_blocks_are_counted_and_not_reviews(tiny, job):
-    made = job("smollm2-imdb-lm", train_examples=1, max_length=16)
+def test_reviews_are_the_text_of_language_modelling(tiny, job):
+    made = job("smollm2-imdb-lm", train_examples=1, max_length=8)
     tokenizer = made.tokenizer
-    stream = [*tokenizer("a fine film").input_ids, tokenizer.eos_token_id]
-    assert len(stream) < 16, "one block needs the second review"
-    stream += tokenizer("a dull film " * 20).input_ids
-    assert made.plan.rows == {"train": 1, "test": 2}
-    assert list(made.work.train["input_ids"]) == [stream[:16]]
-    assert list(made.work.evaluation["test"]["input_ids"]) == [stream[:16], stream[16:32]]
-    assert made.work.metric == "perplexity"
+    stream = [*tokenizer("a fine film").input_ids, tokenizer.eos_token_id, *tokenizer("a dull film").input_ids]
+    assert list(made.work.train["input_ids"]) == [stream[:8]] and made.plan.rows == {"train": 1, "test": 2}
 
 
 def test_a_missing_package_says_how_to_get_what_make_setup_installs(monkeypatch):
