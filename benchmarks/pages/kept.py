@@ -12,7 +12,7 @@ from weightlora.train.result import Result
 
 from ..depth import THIRDS, thirds_of_depth
 
-__all__ = ["keeping", "render_kept_markdown", "share_of_seeds"]
+__all__ = ["keeping", "render_kept_markdown", "render_shares", "share_of_seeds"]
 
 TEXT = (
     "The share of the adapters of each module type that update credit kept, as the mean over seeds: in all layers, "
@@ -51,14 +51,15 @@ def render_kept_markdown(results: Iterable[Result]) -> str:
         parts += [
             title,
             f"![share of the seeds that kept each adapter]({quote(task)}-kept.png)",
-            markdown_table(*_table(shares)),
+            render_shares(shares),
         ]
         if overlap is not None:
             parts += [f"Overlap of two seeds' choices (mean Jaccard): {overlap:.2f}."]
     return "\n\n".join(["# What update credit keeps", TEXT, *parts]) + "\n" if parts else ""
 
 
-def _table(shares: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
+def render_shares(shares: Mapping[str, float]) -> str:
+    """A table with a row for each module type, those that were kept most often first."""
     grid = lay_out(list(shares))
     kinds = np.array([row for row, _ in grid.cells])
     thirds, values = np.array(thirds_of_depth(list(shares))), np.array(list(shares.values()))
@@ -67,7 +68,7 @@ def _table(shares: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
         own = kinds == row
         rows.append([kind, *(_percent(values[own & part]) for part in (True, *(thirds == third for third in THIRDS)))])
     order = np.argsort([-values[kinds == row].mean() for row in range(len(rows))], kind="stable")
-    return ["module type", "all layers", *THIRDS], [rows[row] for row in order]
+    return markdown_table(["module type", "all layers", *THIRDS], [rows[row] for row in order])
 
 
 def _percent(shares: np.ndarray) -> str:

@@ -18,6 +18,7 @@ from ..tuning import render_tuning_markdown
 from . import frontier, sizes
 from .choices import movements, render_choices_markdown
 from .decision import render_decision_markdown
+from .gemma3 import probes_of, render_gemma3_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
 from .points import Point
@@ -80,6 +81,10 @@ def _write_page(name: str, side: list[Result], main: list[Result], out: Path) ->
             write_text(out / "rates.md", render_rates_markdown(side, main))
         case "tuned":
             write_text(out / "tuned.md", render_tuned_markdown(side))
+        case "gemma3":
+            write_text(out / "gemma3.md", render_gemma3_markdown(side))
+            for task, runs in probes_of(side).items():
+                draw_shares(task, share_of_seeds(runs), len(runs), out / f"{task}-kept.png")
 
 
 def write_headroom(side: Sequence[Result], main: Sequence[Result], out: Path) -> None:

@@ -1,6 +1,6 @@
 """What the default is worth where every method is tuned on every task."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from weightlora.compare.statistics import interval
 from weightlora.compare.tables import markdown_table, with_interval
@@ -11,7 +11,7 @@ from ..results import Runs, by_seed
 from .points import complete_tasks, missing
 from .winner import Worth, render_winner, weigh
 
-__all__ = ["render_tuned_markdown", "weigh_tuned"]
+__all__ = ["METHODS", "PROBE", "render_methods", "render_tuned_markdown", "weigh_tuned"]
 
 PROBE = "probe"
 SEEDS = range(5, 10)
@@ -54,17 +54,24 @@ def render_tuned_markdown(results: Iterable[Result]) -> str:
     tasks = complete_tasks(runs, TASKS, METHODS, SEEDS)
     parts = ["# Rates tuned on each task", INTRODUCTION, *missing(TASKS, tasks)]
     if tasks:
-        parts += [*render_winner(runs, PROBE, dict.fromkeys(tasks, SEEDS)), _table(runs, tasks)]
+        parts += [*render_winner(runs, PROBE, dict.fromkeys(tasks, SEEDS)), render_methods(runs, tasks, METHODS)]
     if others := [task for task in tasks if task in OTHER_TEXTS]:
         counts, _ = render_winner(runs, PROBE, dict.fromkeys(others, SEEDS))
         parts += ["## Texts that had no part in the rule", f"The same for {', '.join(others)}:", counts]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(by_method: Runs, tasks: list[str]) -> str:
+def render_methods(by_method: Runs, tasks: Iterable[str], methods: Mapping[str, str]) -> str:
+    """A table of rates, losses and metrics, with a row for each task and method.
+
+    Args:
+        by_method: The runs that count.
+        tasks: Each has runs of all methods.
+        methods: Label -> the words for it.
+    """
     rows = []
     for task in tasks:
-        for label, words in METHODS.items():
+        for label, words in methods.items():
             runs = by_method[task, label].values()
             (rate,) = {run.settings["learning_rate"] for run in runs}
             (metric,) = {run.metric for run in runs}
