@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from peft import AutoPeftModelForSequenceClassification
 from recipes import arguments, glue_rows, save_model, write_rows
 from torch import nn
@@ -59,6 +60,18 @@ def test_an_empty_model_has_the_head_of_the_task_and_no_weights(world: Path):
     assert model.classifier.out_features == 3 and {p.device.type for p in model.parameters()} == {"meta"}
     with pytest.raises(ModelError, match="deberta-v2 models have no AutoModelForSeq2SeqLM: choose another model"):
         loading.empty_model(SimpleNamespace(auto_class="AutoModelForSeq2SeqLM"), config)
+
+
+@pytest.mark.parametrize("kind", ["bart", "llama"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_empty_model_counts_shared_weights_once(kind: str, tied: bool, world: Path):
+    auto = "AutoModelForCausalLM" if kind == "llama" else "AutoModelForSeq2SeqLM"
+    config = loading.load_config(ModelArguments(model=str(world / kind)))
+    config.tie_word_embeddings = tied
+    model = loading.empty_model(SimpleNamespace(auto_class=auto), config)
+    real = getattr(transformers, auto).from_config(config)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in real.parameters())
+    assert {p.device.type for p in model.parameters()} == {"meta"}
 
 
 HEADS = {

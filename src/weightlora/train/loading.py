@@ -5,7 +5,7 @@ import copy
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -127,8 +127,9 @@ def empty_model(work: Work, config: Any) -> nn.Module:
         raise ModelError(f"{config.model_type} models have no {work.auto_class}: choose another model for this task.")
     try:
         with init_empty_weights(include_buffers=False):
-            model: nn.Module = auto.from_config(config)
-            return model
+            model: Any = auto.from_config(config)
+        model.tie_weights()  # in there, each name gets a parameter of its own
+        return cast(nn.Module, model)
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError, KeyError) as error:
         raise ModelError(
             f"the config of the model makes no {work.auto_class} ({first_line(error)}): correct it, or choose another "
