@@ -226,6 +226,10 @@ def test_a_checkpoint_of_the_chosen_adapters_is_tested_on_a_fresh_module(tmp_pat
     tester = Trainer(callbacks=[again], logger=False, accelerator="cpu", enable_progress_bar=False)
     assert tester.test(fresh, rows, ckpt_path=tmp_path / "step=8.ckpt", verbose=False) == expected
     assert [adapter.name for adapter in find_adapters(fresh.model)] == callback.selector.kept
+    trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    assert trainer.test(module, rows, ckpt_path=tmp_path / "weights.ckpt", verbose=False) == expected
+    with pytest.raises(ValueError, match="this checkpoint holds no selection"):
+        fit(tmp_path, RULES["credit"], ckpt_path=tmp_path / "weights.ckpt")
 
 
 def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):

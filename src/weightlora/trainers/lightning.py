@@ -78,7 +78,9 @@ class WeightLoraLightningCallback(Callback):
 
         # Lightning calls callbacks after it loaded the weights. That is too late: they fit other adapters.
         def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
-            self._restore_structure(pl_module, checkpoint)
+            # one of weights alone (save_weights_only) may be tested: Lightning itself compares the names in it
+            if stage == "fit" or self.state_key in checkpoint.get("callbacks", {}):
+                self._restore_structure(pl_module, checkpoint)
             type(pl_module).on_load_checkpoint(pl_module, checkpoint)
 
         vars(pl_module)["on_load_checkpoint"] = on_load_checkpoint
