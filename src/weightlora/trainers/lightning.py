@@ -111,6 +111,7 @@ class WeightLoraLightningCallback(Callback):
             probe_in_lightning(selector, trainer, pl_module)
 
         steps = trainer.estimated_stepping_batches
+        steps = inf if steps < 0 else steps  # -1: so many epochs of a stream whose length is not known
         self._guest.begin(model, optimizer, steps, saved or None, run_dir=run_dir, probe=probe)
         self._begun = True
         # on_train_batch_end comes after the LR schedule has moved on, and the gates may follow the schedule.
