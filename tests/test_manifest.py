@@ -18,10 +18,12 @@ def checkpoint(tmp_path):
         "other/adapter_model.safetensors",
         "README.md",
         ".hidden",
+        "checkpoint-is-incomplete.txt",
     ):
         (tmp_path / name).write_bytes(name.encode() * 3)
     (tmp_path / "empty.json").touch()
     write_manifest(tmp_path, step=3)
+    (tmp_path / "checkpoint-is-incomplete.txt").unlink()  # as Transformers does
     return tmp_path
 
 

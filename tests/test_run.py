@@ -385,6 +385,19 @@ def test_the_history_of_a_resumed_run_has_no_gap_and_no_repetition(tmp_path, kil
     assert (tmp_path / "cut" / "selection.json").read_text() == (whole / "selection.json").read_text()
 
 
+def test_the_decision_of_a_training_that_was_stopped_is_not_that_of_the_resumed_one(tmp_path):
+    settings = {"keep": 3, "select_steps": 4, "rounds": 2, "run_dir": tmp_path}
+    model, optimizer, selector = start(**settings)
+    train(model, optimizer, selector, steps=3)
+    state = selector.state_dict()
+    selector.finish()  # as trainers do at the end
+    assert [entry["step"] for entry in read_lines(tmp_path / "history.jsonl") if "kept" in entry] == [2, 3]
+    model, optimizer, selector = start(**settings, state=state)
+    assert [entry["step"] for entry in read_lines(tmp_path / "history.jsonl")] == [1, 2, 2, 3]
+    train(model, optimizer, selector, steps=1, start=3)
+    assert [entry["step"] for entry in read_lines(tmp_path / "history.jsonl")] == [1, 2, 2, 3, 4, 4]
+
+
 def test_a_run_that_resumes_after_a_probe_keeps_its_history(tmp_path):
     """Its choice is of step 0, as nothing is of a run that begins."""
     settings = {"keep": 3, "selection": "gradient", "probe_batches": 2}

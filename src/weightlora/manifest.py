@@ -17,6 +17,8 @@ MANIFEST_FORMAT = 1
 # What a Trainer loads wherever it finds it. Such a file is part of the checkpoint, or it must not be there.
 LOADED = re.compile(r"(adapter_model|model|pytorch_model|optimizer|scheduler|scaler|rng_state\w*)\.\w+")
 FILES = {".bin", ".json", ".pt", ".pth", ".safetensors"}
+SENTINEL = "checkpoint-is-incomplete.txt"
+"""Transformers' `enable_jit_checkpoint` puts it beside the files while it writes them, and then takes it away."""
 
 
 @dataclass(frozen=True)
@@ -133,4 +135,4 @@ def _names(folder: Path) -> list[str]:
     """The files that resuming may need, as paths in the checkpoint, sorted."""
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     needed = [p for p in paths if p.suffix != ".md" and not any(part.startswith(".") for part in p.parts)]
-    return sorted(path.as_posix() for path in needed if path.as_posix() != MANIFEST)
+    return sorted(path.as_posix() for path in needed if path.as_posix() not in (MANIFEST, SENTINEL))

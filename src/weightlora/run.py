@@ -9,11 +9,13 @@ Every way of training writes the same layout, and reports and comparisons read i
 """
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,9 @@ class RunDirectory:
         """Start the files of a new run, or continue those of the run that the selector resumes.
 
         Lines of steps after the one at which the run resumes are dropped, and so is a last line that was cut short:
-        the history has each step once. What a new run finds is set aside until its first line, because a state may
-        be loaded until then.
+        the history has each step once. So are decisions that the state does not know: a training that is stopped in
+        the selection phase decides at its end, after its last checkpoint. What a new run finds is set aside until its
+        first line, because a state may be loaded until then.
         """
         path, resumes = self.path / HISTORY, bool(selector.step_count) or selector.phase == "train"
         if path.is_file() and path.stat().st_size:
@@ -58,7 +61,7 @@ class RunDirectory:
                 path.replace(self._before)
         elif resumes and self._before.is_file():
             self._before.replace(path)
-        self._keep_until(path, selector.step_count, resumes)
+        self._keep_until(path, selector.step_count, resumes, selector.rounds_over)
         self.describe(selector)
 
     def begin_log(self, step: int) -> None:
@@ -69,10 +72,11 @@ class RunDirectory:
         """Append one entry of the log; it has a `step`, and numbers that are finite."""
         append_lines(self.path / LOG, [entry])
 
-    def _keep_until(self, path: Path, step: int, resumes: bool) -> None:
+    def _keep_until(self, path: Path, step: int, resumes: bool, decisions: float = math.inf) -> None:
         """Leave the lines up to a step, and none unless a run resumes; one that has probed resumes at step 0."""
         earlier = list(self._lines(path)) if resumes and path.is_file() else []
-        kept = [entry for entry in earlier if entry["step"] <= step]
+        made = accumulate(int("kept" in entry) for entry in earlier)
+        kept = [one for one, number in zip(earlier, made, strict=True) if one["step"] <= step and number <= decisions]
         write_text(path, "")
         append_lines(path, kept)
 

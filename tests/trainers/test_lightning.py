@@ -10,7 +10,7 @@ import torch
 from models import adamw, batch, lora_bert, tiny_bert
 from processes import launch, outcomes
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
 
@@ -226,6 +226,10 @@ def test_a_checkpoint_of_the_chosen_adapters_is_tested_on_a_fresh_module(tmp_pat
     tester = Trainer(callbacks=[again], logger=False, accelerator="cpu", enable_progress_bar=False)
     assert tester.test(fresh, rows, ckpt_path=tmp_path / "step=8.ckpt", verbose=False) == expected
     assert [adapter.name for adapter in find_adapters(fresh.model)] == callback.selector.kept
+    trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    assert trainer.test(module, rows, ckpt_path=tmp_path / "weights.ckpt", verbose=False) == expected
+    with pytest.raises(ValueError, match="this checkpoint holds no selection"):
+        fit(tmp_path, RULES["credit"], ckpt_path=tmp_path / "weights.ckpt")
 
 
 def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
@@ -438,6 +442,27 @@ def test_the_numbers_the_warnings_the_tag_and_the_run_directory_are_those_of_the
     assert trainer.callback_metrics["weightlora/gate_max"] == pytest.approx(max(gates), rel=1e-6)
     assert module.model.get_base_model().model_tags == ["weightlora"]
     assert read_lines(tmp_path / "lightning_logs" / "version_0" / HISTORY) == callback.selector.history
+
+
+class Stream(IterableDataset):
+    """It does not say how many batches it has."""
+
+    def __iter__(self):
+        return map(batch, range(STEPS))
+
+
+@pytest.mark.parametrize("settings", [{"keep": 3}, {"keep": 3, "select_steps": 4}], ids=["probe", "credit"])
+def test_epochs_of_a_stream_are_a_training_of_unknown_length(tmp_path, settings):
+    class Streamed(Module):
+        def train_dataloader(self):
+            return DataLoader(Stream(), batch_size=None)
+
+    module, callback, _ = fit(tmp_path, settings, Streamed(), max_epochs=1)
+    assert len(callback.selector.kept) == 3 and len(find_adapters(module.model)) == 3
+    with pytest.raises(
+        ValueError, match=r"select_steps=0\.5 is a fraction of the training, whose length is not known"
+    ):
+        fit(tmp_path, {"keep": 3, "select_steps": 0.5}, Streamed(), max_epochs=1)
 
 
 def test_a_fraction_of_the_training_is_resolved_when_it_begins(tmp_path):

@@ -1,17 +1,22 @@
 """A Trainer that was stopped and resumed ends as the one that was not, bit for bit, wherever it was stopped."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from models import lora_bert
 from runs import ROUNDS, build, outcome, same
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 
 import weightlora.state
 from weightlora import WeightLoraCallback, WeightLoraTrainer, restore
 from weightlora.adapters import find_adapters
-from weightlora.errors import StateError
+from weightlora.errors import ConfigError, StateError
+from weightlora.files import read_lines
+from weightlora.run import HISTORY
 from weightlora.state import STATE_FILE
 
 GATES = {"keep": 3, "select_steps": 6, "selection": "stoiht", "omega_lr": 2.0, "warmup_steps": 2, "rounds": 2}
@@ -97,6 +102,68 @@ def test_an_interrupted_trainer_resumes_itself(whole, tmp_path, kind, cut, at):
         trainer.weightlora = next(c for c in handler.callbacks if isinstance(c, WeightLoraCallback))
     same(outcome(trainer), expected)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in trainer.model.modules())
+
+
+@pytest.mark.parametrize("settings", [ROUNDS, {"keep": 3}], ids=["rounds", "probe"])
+@pytest.mark.parametrize("kind", [Trainer, WeightLoraTrainer])
+def test_an_optimizer_with_a_group_for_each_parameter_has_the_groups_of_the_first_run(tmp_path, settings, kind):
+    """As layerwise learning rates have: built from the adapters that are left, it would have fewer groups."""
+
+    class Layerwise(kind):
+        def create_optimizer(self, model=None):
+            if self.optimizer is None:
+                trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+                groups = [{"params": [one], "lr": 0.01 / (1 + place)} for place, one in enumerate(trained)]
+                self.optimizer = torch.optim.AdamW(groups)
+            return self.optimizer
+
+    def ends_at(*arguments):
+        trainer = build(tmp_path, settings, kind=Layerwise)
+        trainer.train(*arguments)
+        return trainer.model.state_dict()
+
+    whole = ends_at()
+    for cut in (3, 7):
+        resumed = ends_at(str(tmp_path / f"checkpoint-{cut}"))
+        assert resumed.keys() == whole.keys() and all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+class Preempted(TrainerCallback):
+    """Lets `enable_jit_checkpoint` find, after one step, that the machine is taken away."""
+
+    def __init__(self, step):
+        self.step, self.jit = step, None
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            self.jit.jit_manager.is_checkpoint_requested = True
+
+
+@pytest.mark.parametrize("cut", [2, 6], ids=["in the selection", "at the choice"])
+def test_a_checkpoint_in_time_is_resumed_bit_for_bit(tmp_path, cut):
+    """Transformers writes it before other callbacks hear of the step, with a file beside it that it then removes."""
+    expected = build(tmp_path / "whole", ROUNDS)
+    expected.train()
+    preempted = Preempted(cut)
+    first = build(tmp_path, ROUNDS, preempted, enable_jit_checkpoint=True, save_strategy="no")
+    preempted.jit = next(c for c in first.callback_handler.callbacks if isinstance(c, JITCheckpointCallback))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="training ended after")
+        first.train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{cut}"]
+    trainer = build(tmp_path, ROUNDS)
+    trainer.train(resume_from_checkpoint=True)
+    *found, _ = outcome(trainer)  # the loss of that step was not logged yet
+    same((*found, None), (*outcome(expected)[:2], None))
+    decisions = [entry["step"] for entry in read_lines(tmp_path / HISTORY) if "kept" in entry]
+    assert decisions == [3, 6]
+
+
+def test_a_plain_trainer_refuses_checkpoints_of_which_it_tells_no_callback(tmp_path):
+    trainer = build(tmp_path, ROUNDS, kind=Trainer, enable_jit_checkpoint=True)
+    with pytest.raises(ConfigError, match="enable_jit_checkpoint=True writes a checkpoint without telling callbacks"):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 def test_a_plain_trainer_refuses_a_checkpoint_without_our_state(whole, tmp_path):

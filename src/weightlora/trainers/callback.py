@@ -27,7 +27,7 @@ from .logbook import Logbook
 from .phases import checkpoint_dir
 from .pictures import report_choice
 from .probing import probe_in_trainer
-from .resuming import check_structure, read_checkpoint, saved_state, stay_finished
+from .resuming import check_structure, optimizer_of_all, read_checkpoint, saved_state, stay_finished
 from .scalars import put_in_front
 
 logger = logging.get_logger(__name__)
@@ -120,6 +120,7 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
+        _refuse_silent_checkpoints(args)
         finds_size = args.auto_find_batch_size
         saved = self._resumed or self._guest.start_over(kwargs["model"], finds_size, state.global_step)
         self._resumed = None
@@ -163,12 +164,7 @@ class WeightLoraCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        chosen = self._get().phase == "train"
-        if self._guest.advance():
-            self._logbook.interrupt()
-            _forget_best(state)
-        if not chosen:
-            self._report(state)
+        self.advance(state)
         if self._get().engine.waiting and not control.should_training_stop:
             control.should_training_stop = self.paused = True
 
@@ -191,6 +187,15 @@ class WeightLoraCallback(TrainerCallback):
             self.save(folder)
             describe_in_card(self._get(), folder)
             write_manifest(folder, state.global_step)
+
+    def advance(self, state: TrainerState) -> None:
+        """Make the decision that is due after a step. Once it is made, nothing happens."""
+        chosen = self._get().phase == "train"
+        if self._guest.advance():
+            self._logbook.interrupt()
+            _forget_best(state)
+        if not chosen:
+            self._report(state)
 
     def save(self, folder: Path) -> None:
         """Write the selection's state into the checkpoint of the present step."""
@@ -242,7 +247,7 @@ class WeightLoraCallback(TrainerCallback):
             if trainer.is_fsdp_enabled:  # the model is in the engine already
                 check_structure(trainer.model, state)
             else:
-                self.resume(trainer.model, checkpoint, trainer.optimizer, state)
+                self.resume(trainer.model, checkpoint, optimizer_of_all(trainer), state)
         type(trainer)._load_from_checkpoint(trainer, checkpoint, model)
 
 
@@ -262,6 +267,16 @@ def _run_dir(args: TrainingArguments, state: TrainerState) -> Path:
     if trainer is None:
         return Path(args.output_dir or "")
     return Path(trainer._get_output_dir(trainer._trial))
+
+
+def _refuse_silent_checkpoints(args: TrainingArguments) -> None:
+    """Raise a `ConfigError` if a plain Trainer writes checkpoints of which it tells no callback."""
+    trainer = calling_trainer()
+    if args.enable_jit_checkpoint and trainer is not None and not _resumes_by_itself(trainer):
+        raise ConfigError(
+            "enable_jit_checkpoint=True writes a checkpoint without telling callbacks, so it would lack the "
+            "selection, and no run could resume from it: use WeightLoraTrainer (or its mixin)."
+        )
 
 
 def _resumes_by_itself(trainer: Any) -> bool:

@@ -78,7 +78,9 @@ class WeightLoraLightningCallback(Callback):
 
         # Lightning calls callbacks after it loaded the weights. That is too late: they fit other adapters.
         def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
-            self._restore_structure(pl_module, checkpoint)
+            # one of weights alone (save_weights_only) may be tested: Lightning itself compares the names in it
+            if stage == "fit" or self.state_key in checkpoint.get("callbacks", {}):
+                self._restore_structure(pl_module, checkpoint)
             type(pl_module).on_load_checkpoint(pl_module, checkpoint)
 
         vars(pl_module)["on_load_checkpoint"] = on_load_checkpoint
@@ -109,6 +111,7 @@ class WeightLoraLightningCallback(Callback):
             probe_in_lightning(selector, trainer, pl_module)
 
         steps = trainer.estimated_stepping_batches
+        steps = inf if steps < 0 else steps  # -1: so many epochs of a stream whose length is not known
         self._guest.begin(model, optimizer, steps, saved or None, run_dir=run_dir, probe=probe)
         self._begun = True
         # on_train_batch_end comes after the LR schedule has moved on, and the gates may follow the schedule.

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
+from torch.optim import Optimizer
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -99,6 +100,18 @@ def check_structure(model: nn.Module, state: State) -> None:
             "this model still has the others: call weightlora.restore(model, checkpoint_dir) before building the "
             "Trainer, or use WeightLoraTrainer."
         )
+
+
+def optimizer_of_all(trainer: Any) -> Optimizer | None:
+    """The optimizer of a Trainer whose model still has all adapters; None where the Trainer has to build it later.
+
+    It is edited with the model, so it has the groups of the first run. If it were built from the adapters that are
+    left, an optimizer with a group for each layer or parameter would have fewer groups than its saved state.
+    """
+    if trainer.optimizer is None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer.create_optimizer()
+    built: Optimizer | None = trainer.optimizer
+    return built
 
 
 def last_checkpoint(directory: str | Path) -> tuple[Path, State]:

@@ -17,7 +17,7 @@ from ..manifest import MANIFEST, remove_manifest
 from .callback import WeightLoraCallback
 from .card import describe_in_card
 from .phases import phased_engine, train_in_phases
-from .resuming import check_places, last_checkpoint, manifest_last, read_checkpoint
+from .resuming import check_places, last_checkpoint, manifest_last, optimizer_of_all, read_checkpoint
 
 
 class WeightLoraTrainerMixin:
@@ -88,7 +88,8 @@ class WeightLoraTrainerMixin:
             state = read_checkpoint(resume_from_checkpoint)
         check_places(self.args.output_dir)
         if resume_from_checkpoint:
-            callback.resume(self.model, resume_from_checkpoint, self.optimizer, state)
+            optimizer = None if self.model_init is not None else optimizer_of_all(self)
+            callback.resume(self.model, resume_from_checkpoint, optimizer, state)
         engine = phased_engine(self)
         if engine is None:
             return whole(resume_from_checkpoint, *args, **kwargs)
@@ -100,7 +101,8 @@ class WeightLoraTrainerMixin:
         if callback is not None and callback.engine is not None:  # the model had its weights before the engine took it
             return
         if callback is not None and self.model_init is not None and not self.is_fsdp_enabled:
-            callback.resume(self.model, resume_from_checkpoint)  # another model than the one that `train` has prepared
+            # another model than the one that `train` has prepared
+            callback.resume(self.model, resume_from_checkpoint, optimizer_of_all(self))
         super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -113,6 +115,8 @@ class WeightLoraTrainerMixin:
         # The selection's state comes first and the manifest last, both before Trainer deletes older checkpoints.
         folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         callback = self._selection()
+        if callback is not None:  # another callback may save before it hears of the step (enable_jit_checkpoint)
+            callback.advance(self.state)
         try:
             with contextlib.ExitStack() as stack:
                 if self.args.should_save:
