@@ -45,6 +45,18 @@ def test_batches_may_be_tensors_of_which_the_largest_is_measured():
     assert seen == {5} and selector.limit.costs is not None
 
 
+def test_a_loss_may_take_the_labels_out_of_batches_that_are_read_again():
+    model, batches = lora_bert(), [batch(step) for step in range(4)]
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep_memory="1GiB"))
+
+    def loss(inputs):
+        labels = inputs.pop("labels")
+        return nn.functional.cross_entropy(model(**inputs).logits, labels)
+
+    selector.probe(batches, loss)
+    assert selector.phase == "train" and all("labels" in one for one in batches)
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"selection": "gradient"}, {"keep": 3}, {"selection": "gradient", "keep": 4}]
 )
