@@ -5,9 +5,10 @@ the chosen adapters has room to choose them.
 """
 
 import contextlib
+import copy
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from itertools import islice
 from typing import Any
 
@@ -170,12 +171,16 @@ def own_loss(model: nn.Module, batch: Any) -> Any:
 
 @contextlib.contextmanager
 def _sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
-    """Gives the loss to use inside. Afterwards what it trains outside of the model has the gradients of before."""
+    """Gives the loss to use inside. It spares batches, and afterwards what it trains outside of the model.
+
+    A batch may be read again, so the loss may take entries out of a copy (`batch.pop("labels")`). What is trained
+    outside has the gradients of before.
+    """
     own = {id(parameter) for parameter in model.parameters()}
     before: list[tuple[weakref.ref[Tensor], Tensor | None]] = []  # a leaf may be an activation, which must not be kept
 
     def spares(batch: Any) -> Any:
-        value = loss(batch)
+        value = loss(copy.copy(batch) if isinstance(batch, MutableMapping | list) else batch)
         for leaf in leaves_of(value):
             if id(leaf) not in own and not any(seen() is leaf for seen, _ in before):
                 before.append((weakref.ref(leaf), leaf.grad))

@@ -42,7 +42,7 @@ def test_where_no_adapter_ran_there_is_nothing_to_measure():
 def test_alone_means_that_all_others_are_off():
     model = lora_bert()
     adapters = find_adapters(model)
-    off = subsets(adapters, trace(model, adapters, lambda: model(**batch()).loss))
+    off = subsets(adapters, *ends(trace(model, adapters, lambda: model(**batch()).loss)))
     names = {adapter.name.removeprefix("bert.encoder.layer.") for adapter in adapters}
     left = {kind: names - {a.name.removeprefix("bert.encoder.layer.") for a in off[kind]} for kind in off}
     assert off["all"] == []

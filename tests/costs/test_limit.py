@@ -45,6 +45,31 @@ def test_batches_may_be_tensors_of_which_the_largest_is_measured():
     assert seen == {5} and selector.limit.costs is not None
 
 
+def test_with_checkpointing_steps_cost_what_they_do_after_the_choice():
+    model = lora_bert(4)
+    model.get_base_model().gradient_checkpointing_enable()
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    selector = WeightLora(
+        model, adamw(model), WeightLoraConfig(keep_memory="1GiB", selection="random", select_steps=2)
+    )
+    selector.probe(LOADER)
+    depth = selector.limit.costs.depth
+    assert depth[0] < depth[-1], "backward does not go on to the embeddings"
+    assert hooks == [len(module._forward_hooks) for module in model.modules()] and sum(hooks) == 1
+
+
+def test_a_loss_may_take_the_labels_out_of_batches_that_are_read_again():
+    model, batches = lora_bert(), [batch(step) for step in range(4)]
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(keep_memory="1GiB"))
+
+    def loss(inputs):
+        labels = inputs.pop("labels")
+        return nn.functional.cross_entropy(model(**inputs).logits, labels)
+
+    selector.probe(batches, loss)
+    assert selector.phase == "train" and all("labels" in one for one in batches)
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"selection": "gradient"}, {"keep": 3}, {"selection": "gradient", "keep": 4}]
 )

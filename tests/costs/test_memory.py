@@ -7,7 +7,7 @@ from models import adamw, batch, tiny_bert, tiny_llama
 from peft import LoraConfig, get_peft_model
 
 from weightlora.adapters import find_adapters
-from weightlora.adapters.surgery import disconnect_
+from weightlora.adapters.surgery import disconnect_, free_inputs_
 from weightlora.costs import best_within, measure
 from weightlora.errors import ModelError
 from weightlora.measure import model_bytes, optimizer_state_bytes, peak_allocated_bytes
@@ -103,6 +103,21 @@ def test_frozen_factors_have_no_gradient_and_no_state():
         predicted = costs.predict([name in names for name in all_modules()])
         assert peak_of(half(names), inputs, passes=2) == pytest.approx(predicted, rel=0.03)
     assert predicted == pytest.approx(costs.whole)
+
+
+def test_recomputed_activations_of_one_block_are_at_the_peak():
+    def recomputing(names: list[str]):
+        model = plain(names)
+        model.get_base_model().gradient_checkpointing_enable()
+        free_inputs_(model)
+        return model
+
+    model = recomputing(all_modules())
+    costs = measure("memory", model, find_adapters(model), lambda: model(**BIG).loss)
+    for lowest in (0, 2, 3):
+        mask = [int(name.split(".")[3]) >= lowest for name in all_modules()]
+        names = [name for name, kept in zip(all_modules(), mask, strict=True) if kept]
+        assert peak_of(recomputing(names), passes=2) == pytest.approx(costs.predict(mask), rel=0.1)
 
 
 def test_two_towers_are_refused():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from weightlora.costs import Costs
+from weightlora.values import to_bytes
 
 COSTS = Costs("memory", [0, 0, 1], [10.0, 20.0], [3.0, 5.0], [1.0, 2.0, 4.0], 40.0)
 
@@ -37,3 +38,10 @@ def test_costs_in_words():
     assert (
         Costs("step_time", [0], [1.0], [0.0], [1.0], 4.0).shown(3.0) == "0.75 of the step time of LoRA on all modules"
     )
+
+
+@pytest.mark.parametrize("cost", [5e6 + 1, 100.4 * 2**20, 6.004 * 2**30])
+def test_an_amount_that_is_shown_is_enough_as_a_budget(cost):
+    assert cost <= to_bytes("keep_memory", COSTS.shown(cost)) < 1.02 * cost
+    share = Costs("step_time", [0], [1.0], [0.0], [1.0], 4.0).shown(4 * 0.604).split()[0]
+    assert share == "0.61"

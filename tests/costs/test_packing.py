@@ -73,6 +73,16 @@ def test_a_budget_that_the_cheapest_set_just_fits_has_room():
     assert best_within(costs, torch.zeros(210), least * 0.999, 52) is None
 
 
+def test_all_adapters_fit_into_what_all_of_them_cost():
+    costs = Costs("memory", [i // 2 for i in range(12)], [0.1 * g for g in range(6)], [0.01] * 6, [1 / 3] * 12, 5.0)
+    mask = best_within(costs, torch.ones(12), costs.predict([True] * 12), None)
+    assert mask is not None and bool(mask.all())
+    score = torch.ones(12)
+    score[3] = 0.0  # adds nothing
+    mask = best_within(costs, score, costs.predict([True] * 12), None)
+    assert mask is not None and mask.tolist() == [i != 3 for i in range(12)]
+
+
 def test_a_problem_that_is_too_large_is_refused():
     costs = Costs("step_time", [0] * 2000, [0.0], [0.0], [1e-4] * 2000, 1.0)
     assert 501 * LEAST_UNITS * 501 * 2000 > 1e9

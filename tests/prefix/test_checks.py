@@ -48,4 +48,6 @@ def test_what_is_there_already_counts_as_room(tmp_path):
     (tmp_path / "block-2/process-0/states.bin").write_bytes(bytes(10**7))
     assert room_in(tmp_path, None) - free == pytest.approx(10**6, abs=5 * 10**7)  # the disk is shared
     assert room_in(tmp_path, 5) == 5
+    (tmp_path / "checkpoint-8").mkdir()
+    (tmp_path / "checkpoint-8/pytorch_model.bin").write_bytes(bytes(100))  # is no cache
     assert room_in(tmp_path, 10**7 + 5, tmp_path / "block-2") == 5

@@ -28,9 +28,8 @@ def ends(seen: Trace) -> tuple[int, int]:
     return max(ran, key=lambda index: seen.groups[index]), min(ran, key=lambda index: seen.groups[index])
 
 
-def subsets(adapters: list[LoraAdapter], seen: Trace) -> dict[str, list[LoraAdapter]]:
+def subsets(adapters: list[LoraAdapter], low: int, high: int) -> dict[str, list[LoraAdapter]]:
     """Which adapters are switched off where all adapters, the lowest alone or the highest alone are on."""
-    low, high = ends(seen)
     alone = {
         name: [a for i, a in enumerate(adapters) if i != one] for name, one in (("lowest", low), ("highest", high))
     }

@@ -69,7 +69,6 @@ def in_words(resource: str, predicted: float, budget: float, whole: float) -> st
         predicted, budget: Of the choice, in seconds or bytes.
         whole: The same with all adapters.
     """
-    amount = amount_in_words(resource, predicted, whole)
-    if resource == "memory":
-        return f"A step uses {amount} by prediction; the budget is {amount_in_words(resource, budget, whole)}."
-    return f"A step takes {amount} by prediction; the budget is {budget / whole:.2f}."
+    amount, bound = (amount_in_words(resource, cost, whole) for cost in (predicted, budget))
+    verb = "uses" if resource == "memory" else "takes"
+    return f"A step {verb} {amount} by prediction; the budget is {bound.partition(' of ')[0]}."

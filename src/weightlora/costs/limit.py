@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import LoraAdapter
+from ..adapters.surgery import free_inputs_
 from ..budget import Budget
 from ..config import WeightLoraConfig
 from ..engines import Engine, processes
@@ -141,6 +142,7 @@ class CostLimit:
             raise DataError(f"{self._setting} got no batch to measure a step with: give at least one.")
         remedy = "give batches with labels, or probe(batches, loss=...)"
         with undisturbed(model, loss, recompute=False) as loss_of:
+            free_inputs_(model)  # as after the choice; with all other hooks, they are back afterwards
             costs = measure(
                 self._resource,
                 model,

@@ -34,11 +34,12 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
         ModelError: The model is no chain of layers.
     """
     device, peaks = next(model.parameters()).device, {}
+    low, high = _ends(seen, profile := list(accumulate(seen.saved)))
 
     def accumulate_gradients() -> None:
         loss().backward()
 
-    for name, off in subsets(adapters, seen).items():
+    for name, off in subsets(adapters, low, high).items():
         with without(off):
             accumulate_gradients()
             peaks[name] = float(peak_allocated_bytes(accumulate_gradients, device))
@@ -47,11 +48,10 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     states, update = _optimizer(trained, device)
     sizes = [sum(p.nbytes for p in a.parameters) + (1 + states) * _trained_bytes(a.parameters) for a in adapters]
     weights = model_bytes(model) + (1 + states) * _trained_bytes(trained) - sum(sizes)  # with gradients and states
-    low, high = ends(seen)
     lowest, highest = seen.groups[low], seen.groups[high]
     bottom = peaks["lowest"] - seen.own[low] - seen.shared[lowest]
     top = peaks["highest"] - seen.own[high] - seen.shared[highest]
-    depth = between(list(accumulate(seen.saved)), highest, lowest, top, bottom)
+    depth = between(profile, highest, lowest, top, bottom)
     if bottom < CHAIN * sum(seen.saved):
         raise ModelError(
             f"{type(base_model_of(model)).__name__} has parts that do not run one after the other: with its first "
@@ -68,6 +68,18 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
         own=[max(0.0, price + size + rest) for price, size in zip(seen.own, sizes, strict=True)],
         whole=weights + sum(sizes) + peak,
     )
+
+
+def _ends(seen: Trace, profile: list[float]) -> tuple[int, int]:
+    """Indices of the lowest adapter and of the one that stands for the highest.
+
+    Activations of a block that recomputes them are not seen, but are a part of the peak. Those of the last block
+    alone are more, the lower in this block the adapter is. So its lowest one counts as the highest.
+    """
+    low, high = ends(seen)
+    ran = [index for index, given in enumerate(seen.inputs) if given is not None]
+    last = [index for index in ran if profile[seen.groups[index]] == profile[seen.groups[high]]]
+    return low, max(last, key=lambda index: seen.groups[index])
 
 
 def _trained_bytes(parameters: list[nn.Parameter]) -> int:

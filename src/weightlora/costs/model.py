@@ -69,9 +69,17 @@ class Costs:
 
 
 def amount_in_words(resource: str, cost: float, whole: float) -> str:
-    """A cost in words: KiB, MiB or GiB; or what part it is of `whole`, the step time of LoRA on all modules."""
+    """A cost in words: KiB, MiB or GiB; or what part it is of `whole`, the step time of LoRA on all modules.
+
+    It is rounded up, so the amount that is shown is enough as a budget.
+    """
     if resource == "memory":
         if cost < 2**23:
-            return f"{cost / 2**10:.0f} KiB"
-        return f"{cost / 2**30:.2f} GiB" if cost >= 2**29 else f"{cost / 2**20:.0f} MiB"
-    return f"{cost / whole:.2f} of the step time of LoRA on all modules"
+            return f"{_up(cost / 2**10):.0f} KiB"
+        return f"{_up(cost / 2**30, 100):.2f} GiB" if cost >= 2**29 else f"{_up(cost / 2**20):.0f} MiB"
+    return f"{_up(cost / whole, 100):.2f} of the step time of LoRA on all modules"
+
+
+def _up(value: float, parts: int = 1) -> float:
+    """A value rounded up to parts of one, up to the rounding of floats."""
+    return math.ceil(value * parts - 1e-6) / parts

@@ -45,9 +45,13 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
         chosen = [max(fits, key=lambda i: float(score[i]))] if fits else None
     if chosen is None:
         return None
-    mask = torch.zeros(len(score), dtype=torch.bool)
-    mask[chosen] = True
-    return mask
+    mask = [index in chosen for index in range(len(score))]
+    if number is None:  # rounding may have left room for more
+        for index in score.argsort(descending=True, stable=True).tolist():
+            if score[index] > 0 and not mask[index]:
+                mask[index] = True
+                mask[index] = costs.predict(mask) <= budget
+    return torch.tensor(mask)
 
 
 def cheapest(costs: Costs, number: int) -> Tensor:

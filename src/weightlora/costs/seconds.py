@@ -34,10 +34,11 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
     """
     device = next(model.parameters()).device
     own = _alone(adapters, seen.inputs, device)
+    low, high = ends(seen)
     times: dict[str, list[float]] = {"all": [], "lowest": [], "highest": []}
     arrivals: list[list[float]] = []
     for _ in range(1 + STEPS):
-        for name, off in subsets(adapters, seen).items():
+        for name, off in subsets(adapters, low, high).items():
             clock = _Arrivals(adapters if name == "all" else [], device)
             with without(off), clock:
                 times[name].append(_timed(partial(take_step, model, loss, clock.begin), device))
@@ -47,7 +48,6 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
     pairs = {name: zip(found[1:], times["all"][1:], strict=True) for name, found in times.items()}
     # By ratios within each round: a slow moment of the machine is in all steps of a round.
     step = {name: whole * statistics.median(one / other for one, other in pair) for name, pair in pairs.items()}
-    low, high = ends(seen)
     if (added := step["all"] - step["lowest"]) > 0 and (sum_of_others := sum(own) - own[low]) > 0:
         own = [price * added / sum_of_others for price in own]
     reached = [statistics.median(found) for found in zip(*arrivals[1:], strict=True)]

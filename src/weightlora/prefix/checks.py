@@ -11,7 +11,7 @@ from ..errors import ConfigError, DataError
 from ..files import check_writable
 from ..values import check_known, is_int
 from .cut import Cut, check_dropout, find_cut, identity_of
-from .store import check_identity
+from .store import DATA, check_identity
 
 __all__ = ["PREFIX_DROPOUT", "check_prefix", "most_bytes", "room_in"]
 
@@ -92,4 +92,4 @@ def room_in(directory: Path, max_bytes: int | None, own: Path | None = None) -> 
 
 
 def _bytes_in(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("**/*.bin"))
+    return sum(path.stat().st_size for path in directory.glob(f"**/process-*/{DATA}"))
