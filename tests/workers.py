@@ -379,37 +379,42 @@ def lightning(settings: str, directory: str) -> None:
     write_outcome(directory, outcome)
 
 
-def phased(rules: str, directory: str) -> None:
-    """The Trainer under FSDP1, or alone, for each of the rules; for credit, resumed as well, and refused."""
+def phased(rules: str, directory: str, version: str = "1") -> None:
+    """The Trainer under FSDP, or alone, for each of the rules; for credit, resumed as well, and refused."""
     found = {}
+    fsdp = {"version": int(version), **FSDP[version]}
     for name, settings in json.loads(Path(rules).read_text()).items():
         place = Path(directory) / name
-        run = phased_trainer(place, settings)
+        run = phased_trainer(place, settings, fsdp)
         run.train()
         run.save_model(str(place / "final"))
         found[name] = report(run) | {
-            "trainable": 4 * trainable(run.model),
+            "trainable": 4 * sum(local(p).numel() for p in run.model.parameters() if p.requires_grad),
             "moments": sum(
-                4 * state[moment].numel()
+                4 * local(state[moment]).numel()
                 for state in ({} if run.optimizer is None else unwrap_optimizer(run.optimizer).state).values()
                 for moment in ("exp_avg", "exp_avg_sq")
             ),
         }
     if world() > 1 and not BY_ACCELERATE:
         for when, step in (("before", 2), ("at", 3), ("after", 4)):
-            run = phased_trainer(Path(directory) / "credit", PHASED_CREDIT)
+            run = phased_trainer(Path(directory) / "credit", PHASED_CREDIT, fsdp)
             run.train(resume_from_checkpoint=str(Path(directory) / "credit" / f"checkpoint-{step}"))
             losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
             found["credit"][when] = {"kept": run.weightlora.selector.kept, "losses": losses}
         for what, config, settings in (("expand", {"expand": "qr"}, {}), ("save_only", {}, {"save_only_model": True})):
             try:
-                phased_trainer(Path(directory) / "refused", PHASED_CREDIT | config, **settings).train()
+                phased_trainer(Path(directory) / "refused", PHASED_CREDIT | config, fsdp, **settings).train()
             except ValueError as error:
                 found["credit"][what] = str(error)
     write_outcome(directory, found)
 
 
 PHASED_CREDIT = {"keep": 2, "select_steps": 3}
+FSDP = {
+    "1": {"state_dict_type": "FULL_STATE_DICT", "sync_module_states": False},
+    "2": {"transformer_layer_cls_to_wrap": ["BertLayer"]},
+}
 
 
 def report(run) -> dict:
@@ -424,11 +429,10 @@ def report(run) -> dict:
     }
 
 
-def phased_trainer(place: Path, settings: dict, **arguments) -> WeightLoraTrainer:
+def phased_trainer(place: Path, settings: dict, fsdp: dict | None = None, **arguments) -> WeightLoraTrainer:
     sharded = world() > 1 and "deepspeed" not in arguments
     if sharded and not BY_ACCELERATE:
-        layout = {"version": 1, "state_dict_type": "FULL_STATE_DICT", "sync_module_states": False}
-        arguments |= {"fsdp": True, "fsdp_config": layout}
+        arguments |= {"fsdp": True, "fsdp_config": fsdp}
     usual = {
         "per_device_train_batch_size": GLOBAL_BATCH // world(),
         "max_steps": 6,
@@ -441,7 +445,7 @@ def phased_trainer(place: Path, settings: dict, **arguments) -> WeightLoraTraine
     config = WeightLoraConfig(**settings)
     run = WeightLoraTrainer(lora_bert(layers=1), arguments, train_dataset=samples(64), weightlora=config)
     run.model_accepts_loss_kwargs = False
-    if sharded:
+    if sharded and run.accelerator.state.fsdp_plugin.fsdp_version == 1:
         run.accelerator.state.fsdp_plugin.optim_state_dict_config.offload_to_cpu = False
     return run
 
