@@ -160,6 +160,16 @@ sys.exit(code)
 """
 
 
-def test_a_reader_that_leaves_is_no_error():
-    done = fork_server().run("-c", LEFT)
+RICH = LEFT.replace(
+    "from weightlora",
+    """from rich.console import Console
+from weightlora.cli import completion
+completion.run = lambda args: Console().print("x")
+from weightlora""",
+)
+
+
+@pytest.mark.parametrize("script", [LEFT, RICH], ids=["print", "rich"])
+def test_a_reader_that_leaves_is_no_error(script):
+    done = fork_server().run("-c", script)
     assert (done.stderr, done.returncode) == ("", 141)

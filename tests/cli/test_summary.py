@@ -27,3 +27,11 @@ def test_the_summary_says_where_the_backward_pass_ends():
         show(console, SimpleNamespace(evidence=figures, kept=kept), "runs/x")
         said.append(console.file.getvalue())
     assert "lowest kept adapter, in layer 4:" in said[0] and "lowest kept" not in said[1]
+
+
+def test_the_command_at_the_end_can_be_pasted():
+    column = dict.fromkeys(ROWS, 1)
+    figures = {"columns": {"all": column, "kept": column}, "test_sentences": 5, "busy": False}
+    console = Console(file=io.StringIO(), width=80)
+    show(console, SimpleNamespace(evidence=figures, kept=[]), "my runs/x")
+    assert "weightlora show 'my runs/x' --output page.html\n" in console.file.getvalue()

@@ -115,6 +115,15 @@ def test_a_comparison_has_the_runs_and_their_parts(tmp_path: Path):
     assert len(ids) == len(set(ids))
 
 
+def test_the_headings_of_a_run_are_below_its_name(tmp_path: Path):
+    runs = [write_run(tmp_path / name, layers=2, steps=4, keep=4, seed=seed) for seed, name in enumerate("ab")]
+    tags = [
+        [tag for tag, _ in Page(render_page(read_runs(some))).elements if re.fullmatch("h[1-6]", tag)]
+        for some in (runs[:1], runs)
+    ]
+    assert tags == [["h1", *["h2"] * 6], ["h1", *["h2"] * 3, *["h2", *["h3"] * 6] * 2]]
+
+
 def test_a_large_run_gives_a_page_under_3_mb(tmp_path: Path):
     """504 modules. Of the steps, as many are drawn as at 10,000."""
     html = render_page(read_runs([write_run(tmp_path, layers=72, steps=120, keep=125)]))

@@ -25,7 +25,8 @@ def test_places_are_shared_by_equals():
 
 def test_places_are_by_magnitude_where_the_rule_compares_magnitudes():
     """Gates may end below 0, and those of dropped modules at 0."""
-    chosen = selection([(0.0, False, 100), (-0.5, True, 100), (0.2, True, 100)], rank_by="magnitude")
+    rows = [(0.0, False, 100), (-0.5, True, 100), (0.2, True, 100)]
+    chosen = selection(rows, selection="stoiht", rank_by="magnitude")
     assert reasons(chosen, [])[:2] == [
         "Dropped: place 3 of 3 by score, and 2 are kept.",
         "Kept: place 1 of 3 by score.",
@@ -43,6 +44,18 @@ def test_a_high_score_that_the_bound_kept_out_is_named():
         "Kept: place 3 of 4 by score.",
         "Dropped: place 4 of 4 by score, and 2 are kept.",
     ]
+
+
+def test_a_module_that_no_gradient_reached_is_not_blamed_on_the_bound():
+    """Its score is 0, which is more than the credit of a module that made the loss larger. The rule ranks it last."""
+    rows = [(0.3, True, 100), (0.0, False, 100), (-0.2, True, 100), (-0.4, False, 100)]
+    for settings in ({"keep": 2}, {"keep": None, "keep_parameters": 200}):
+        chosen = selection(rows, selection="credit", **settings)
+        assert stopped_by_bound(chosen, []) == [False] * 4
+        assert places_by_score([0.3, 0.0, -0.2, -0.4], chosen.config) == [1, 4, 2, 3]
+        assert reasons(chosen, [])[1] == "Dropped: no gradient reached it, so nothing is known of it."
+    kept = selection([(0.3, True, 100), (0.0, True, 100), (0.0, False, 100)], selection="gradient")
+    assert reasons(kept, [])[1] == "Kept: no gradient reached it, but the budget has room."
 
 
 def test_a_budget_of_parameters_alone():

@@ -67,3 +67,10 @@ def test_the_directory_of_a_comparison_is_read_by_its_command(tmp_path):
         DataError, match=r"of a comparison, not of a run: `weightlora compare --output_dir .* --summarize`"
     ):
         read_values(tmp_path)
+
+
+def test_a_command_to_paste_quotes_the_directory(tmp_path):
+    (directory := tmp_path / "my runs" / "tuning").mkdir(parents=True)
+    (directory.parent / "settings.json").write_text("{}")
+    with pytest.raises(DataError, match=f"--output_dir '{directory.parent}' --summarize"):
+        read_values(directory.parent)

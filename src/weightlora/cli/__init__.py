@@ -29,6 +29,8 @@ __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion")
 DEBUG = "--debug"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_READER = 141
+"""The exit code of programs that SIGPIPE ends."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -128,7 +130,11 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     except BrokenPipeError:
         if not _reader_has_left():
             raise
-        return 141  # as of programs that SIGPIPE ends
+        return NO_READER
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # a console of rich ends with 1 then
+            return NO_READER
+        raise
     except Exception as error:
         if (message := _sentence_of(error)) is None:
             raise

@@ -1,5 +1,6 @@
 """What the quickstart prints at the end: the table, the kept adapters, and what was written."""
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +54,8 @@ def show(console: Console, result: Result, output_dir: str) -> None:
     console.print(f"\nIn {output_dir}:", soft_wrap=True)
     for name, what in WRITTEN.items():
         console.print(f"  {name:<15} {what}")
-    console.print(f"\nAll of it on one page: weightlora show {output_dir} --output page.html", soft_wrap=True)
+    command = f"weightlora show {shlex.quote(output_dir)} --output page.html"
+    console.print(f"\nAll of it on one page: {command}", soft_wrap=True)
 
 
 def _table(columns: dict[str, dict[str, Any]]) -> Table:

@@ -7,10 +7,16 @@ from typing import Any
 from ..config import WeightLoraConfig
 from ..drawing.picture import bound_in_words
 from ..errors import WeightLoraError
+from ..rules import RULES
 from ..selection import Selection
 from .history import Decision
 
 __all__ = ["places_by_score", "reasons", "stopped_by_bound"]
+
+UNSEEN = float("-inf")
+"""What ranks a module that no gradient reached: below all others."""
+SEEN_BY_SCORE = {name for name, rule in RULES.items() if not rule.has_gates}
+"""Rules whose score is 0 where there is no evidence."""
 
 
 def places_by_score(scores: Sequence[float | None], config: Mapping[str, Any]) -> list[int | None]:
@@ -61,9 +67,15 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
     for module, place, stopped in zip(selection.modules, places, bounded, strict=True):
         rank = "" if place is None else f"place {place} of {n} by score"
         left = next((d for d in decisions[:-1] if module.name not in d.kept), None)
+        unseen = selection.grouping is None and _ranked(selection.config, module.score) == UNSEEN
         if by_place:
             verb = "Kept" if module.kept else "Dropped"
             found.append(f"{verb}: {rank}. The mean place over the seeds decided, within the budget.")
+        elif unseen:
+            verb, rest = (
+                ("Kept", "but the budget has room") if module.kept else ("Dropped", "so nothing is known of it")
+            )
+            found.append(f"{verb}: no gradient reached it, {rest}.")
         elif module.kept:
             found.append(f"Kept: {rank}." if rank else "Kept.")
         elif stopped and _is_measured(selection):
@@ -103,7 +115,9 @@ def _bound(selection: Selection) -> int | None:
 
 
 def _ranked(config: Mapping[str, Any], score: float | None) -> float | None:
-    """The score as the rule compares it."""
+    """The score as the rule compares it. Without gates, a score of 0 means that there is no evidence."""
+    if score == 0 and config.get("selection", "credit") in SEEN_BY_SCORE:
+        return UNSEEN
     return abs(score) if score is not None and config.get("rank_by") == "magnitude" else score
 
 

@@ -1,5 +1,6 @@
 """Read a `selection.json`, and say what is wrong with one that no run wrote."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as short
@@ -117,7 +118,7 @@ def _why_no_run(directory: Path) -> str:
     if not any(directory.iterdir()):
         return f"is empty: a run writes {SELECTION} when its training begins, so ask again then."
     if (directory / "settings.json").is_file() and any((directory / part).is_dir() for part in COMPARED):
-        command = f"weightlora compare --output_dir {directory} --summarize"
+        command = f"weightlora compare --output_dir {shlex.quote(str(directory))} --summarize"
         return f"is the directory of a comparison, not of a run: `{command}` prints it."
     return f"is not the directory of a run, because it has no {SELECTION}: give the output_dir of its Trainer."
 
