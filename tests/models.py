@@ -268,7 +268,7 @@ def gguf_is_read_once() -> Iterator[None]:
 
 def needs_gguf() -> None:
     """Skip the test where Transformers reads a GGUF model wrongly."""
-    from weightlora.train.loading import check_gguf
+    from weightlora.train.gguf import check_gguf
 
     try:
         check_gguf()

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from weightlora.errors import DataError
 from weightlora.files import replacing_directory, sha256_of
 from weightlora.train.demo import package_directory
-from weightlora.train.loading import check_gguf, without_quantization
+from weightlora.train.gguf import check_gguf, without_quantization
 
 from ..archives import directory
 from . import definitions

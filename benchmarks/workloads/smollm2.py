@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from weightlora.train.demo import load_reviews, package_directory
 from weightlora.train.families.verbalised import verbalised
-from weightlora.train.loading import check_gguf, without_quantization
+from weightlora.train.gguf import check_gguf, without_quantization
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 

@@ -139,18 +139,6 @@ def test_a_model_must_be_given():
         loading.load_config(ModelArguments())
 
 
-def test_a_gguf_model_needs_a_transformers_that_reads_it(monkeypatch: pytest.MonkeyPatch):
-    def use(version: str) -> None:
-        monkeypatch.setattr("transformers.__version__", version)
-        monkeypatch.setattr("importlib.metadata.version", lambda name: version)
-
-    use("5.18.0")
-    loading.check_gguf()
-    use("5.17.1")
-    with pytest.raises(ConfigError, match=r"^a GGUF model needs Transformers 5\.18 or newer, and this is 5\.17\.1, "):
-        loading.load_config(ModelArguments(model=".", gguf_file="model.gguf"))
-
-
 def test_four_bits(world: Path, tmp_path: Path):
     save_model("llama", tmp_path / "llama", width=64)  # the kernels need whole blocks
     more = ["--dataset", world / "glue", "--load_in_4bit", "--verbalised", "--model", tmp_path / "llama"]

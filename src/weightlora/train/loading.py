@@ -15,48 +15,26 @@ from peft.utils import CONFIG_NAME, ModulesToSaveWrapper
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
-from transformers.utils.versions import require_version
 
 from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
 from ..wording import first_line, shortened
 from .arguments import Recipe
+from .gguf import check_gguf, without_quantization
 from .settings import ModelArguments
 from .work import Work, check_embeddings
 
 __all__ = [
-    "check_gguf",
     "check_heads",
     "empty_model",
     "fresh_modules",
     "load_config",
     "load_model",
     "load_tokenizer",
-    "without_quantization",
 ]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def check_gguf() -> None:
-    """Raise if Transformers cannot read a GGUF model, or reads it wrongly.
-
-    Before 5.18 it takes the start of text for its end, and no pad token; before 5.17, and under Python before 3.12, it
-    does not find the version of the package gguf.
-
-    Raises:
-        ConfigError: Transformers is older than 5.18.
-        MissingPackageError: gguf is not installed.
-    """
-    try:
-        require_version("transformers>=5.18")
-    except ImportError as error:
-        raise ConfigError(
-            f"a GGUF model needs Transformers 5.18 or newer, and this is {transformers.__version__}, which reads its "
-            "special tokens wrongly: install a newer one, or give a directory or a hub id without a GGUF file."
-        ) from error
-    require("gguf")
 
 
 def load_config(arguments: ModelArguments) -> Any:
@@ -224,20 +202,6 @@ def _missing(model: Any, missing: Iterable[str], work: Work) -> tuple[list[str],
     names = sorted({name.rpartition(".")[0] for name in lost})
     with_parts = [name for name in names if [*model.get_submodule(name).children()]]
     return [name for name in names if name not in with_parts], with_parts
-
-
-def without_quantization(loaded: Any) -> Any:
-    """A model whose weights came from a GGUF file, as an ordinary one.
-
-    Trainer refuses a model whose config says that it is quantized, although GGUF weights are dequantized when they
-    are loaded. So the weights move to a model whose config does not say so.
-    """
-    config = type(loaded.config).from_dict(
-        {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-    )
-    model = type(loaded)._from_config(config, dtype=loaded.dtype)
-    model.load_state_dict(loaded.state_dict())
-    return model
 
 
 def dtype_of(recipe: Recipe) -> torch.dtype:
