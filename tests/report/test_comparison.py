@@ -33,6 +33,13 @@ def test_two_runs(tmp_path: Path):
     assert [chart["title"] for chart in values["charts"]] == ["Training loss"]
 
 
+def test_settings_of_peft_that_differ_are_shown(tmp_path: Path):
+    one, two = read_runs([write_run(tmp_path / name, layers=1, steps=4, keep=2) for name in ("one", "two")])
+    wide = replace(two, selection=replace(two.selection, lora={**two.selection.lora, "r": 16}))
+    assert compare_runs([one, two], ["a", "b"])["differences"] == []
+    assert compare_runs([one, wide], ["a", "b"])["differences"] == [("r", ["8", "16"])]
+
+
 def test_a_run_without_a_choice_is_named(tmp_path: Path):
     one = write_run(tmp_path / "one", layers=1, steps=10, keep=2)
     two = write_run(tmp_path / "two", layers=1, steps=10, keep=2, final=False)

@@ -113,10 +113,11 @@ def _charts(runs: Sequence[RunReport]) -> list[dict[str, Any]]:
 
 
 def _differences(runs: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
-    """Settings, models and versions that are not the same in all runs."""
+    """Models, settings of PEFT and of the choice, and versions that are not the same in all runs."""
     tables: list[dict[str, Any]] = [
         {
             "model": run.selection.model,
+            **run.selection.lora,
             **{name: value for name, (value, _) in run.settings.items()},
             **{f"version of {name}": value for name, value in run.versions.items()},
         }
