@@ -402,6 +402,8 @@ def phased(rules: str, directory: str, version: str = "1") -> None:
             run.train(resume_from_checkpoint=str(Path(directory) / "credit" / f"checkpoint-{step}"))
             losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
             found["credit"][when] = {"kept": run.weightlora.selector.kept, "losses": losses}
+        if version == "2":
+            found["credit"]["plain"] = plain_after_choice(Path(directory) / "credit", fsdp)
         for what, config, settings in (("expand", {"expand": "qr"}, {}), ("save_only", {}, {"save_only_model": True})):
             try:
                 phased_trainer(Path(directory) / "refused", PHASED_CREDIT | config, fsdp, **settings).train()
@@ -415,6 +417,30 @@ FSDP = {
     "1": {"state_dict_type": "FULL_STATE_DICT", "sync_module_states": False},
     "2": {"transformer_layer_cls_to_wrap": ["BertLayer"]},
 }
+
+
+def plain_after_choice(place: Path, fsdp: dict) -> dict:
+    """A plain Trainer that resumes after the choice, without `restore` and with it."""
+    from transformers import Trainer
+
+    from weightlora import WeightLoraCallback, restore
+
+    found, checkpoint = {}, str(place / "checkpoint-4")
+    for given in (False, True):
+        run = phased_trainer(place, PHASED_CREDIT, fsdp)
+        model = lora_bert(layers=1)
+        if given:
+            restore(model, checkpoint)
+        callback = WeightLoraCallback(WeightLoraConfig(**PHASED_CREDIT))
+        plain = Trainer(model, run.args, train_dataset=samples(64), callbacks=[callback])
+        plain.model_accepts_loss_kwargs = False
+        try:
+            plain.train(resume_from_checkpoint=checkpoint)
+            losses = [entry["loss"] for entry in plain.state.log_history if "loss" in entry]
+            found |= {"kept": callback.selector.kept, "losses": losses}
+        except ValueError as error:
+            found["refused"] = str(error)
+    return found
 
 
 def report(run) -> dict:

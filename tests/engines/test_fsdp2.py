@@ -93,7 +93,8 @@ def test_the_trainer_under_fsdp2_chooses_trains_saves_and_resumes_as_one_process
             outputs.append(plain(**batch(0)).logits)
             assert {adapter.name for adapter in find_adapters(plain, check=False)} == set(one["kept"])
         torch.testing.assert_close(*outputs, atol=1e-4, rtol=0)
-    for resumed in ("before", "at", "after"):
+    assert "call weightlora.restore(model, checkpoint_dir) before" in first["credit"]["plain"]["refused"]
+    for resumed in ("before", "at", "after", "plain"):
         assert first["credit"][resumed]["kept"] == alone["credit"]["kept"]
         losses = torch.tensor(first["credit"][resumed]["losses"])
         torch.testing.assert_close(losses, torch.tensor(alone["credit"]["losses"]), atol=1e-4, rtol=0)
