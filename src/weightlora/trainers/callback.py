@@ -247,7 +247,8 @@ class WeightLoraCallback(TrainerCallback):
             if trainer.is_fsdp_enabled:  # the model is in the engine already
                 check_structure(trainer.model, state)
             else:
-                self.resume(trainer.model, checkpoint, optimizer_of_all(trainer), state)
+                with optimizer_of_all(trainer) as optimizer:
+                    self.resume(trainer.model, checkpoint, optimizer, state)
         type(trainer)._load_from_checkpoint(trainer, checkpoint, model)
 
 

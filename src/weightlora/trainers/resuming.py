@@ -102,16 +102,22 @@ def check_structure(model: nn.Module, state: State) -> None:
         )
 
 
-def optimizer_of_all(trainer: Any) -> Optimizer | None:
+@contextlib.contextmanager
+def optimizer_of_all(trainer: Any) -> Iterator[Optimizer | None]:
     """The optimizer of a Trainer whose model still has all adapters; None where the Trainer has to build it later.
 
-    It is edited with the model, so it has the groups of the first run. If it were built from the adapters that are
-    left, an optimizer with a group for each layer or parameter would have fewer groups than its saved state.
+    It is edited inside, with the model, so it has the groups of the first run. If it were built from the adapters that
+    are left, an optimizer with a group for each layer or parameter would have fewer groups than its saved state. After
+    an error, the Trainer has what it had.
     """
-    if trainer.optimizer is None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+    before = trainer.optimizer
+    if before is None and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         trainer.create_optimizer()
-    built: Optimizer | None = trainer.optimizer
-    return built
+    try:
+        yield trainer.optimizer
+    except BaseException:
+        trainer.optimizer = before
+        raise
 
 
 def last_checkpoint(directory: str | Path) -> tuple[Path, State]:

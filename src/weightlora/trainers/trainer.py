@@ -88,8 +88,10 @@ class WeightLoraTrainerMixin:
             state = read_checkpoint(resume_from_checkpoint)
         check_places(self.args.output_dir)
         if resume_from_checkpoint:
-            optimizer = None if self.model_init is not None else optimizer_of_all(self)
-            callback.resume(self.model, resume_from_checkpoint, optimizer, state)
+            # `model_init` makes another model later, and an optimizer with it
+            built = contextlib.nullcontext() if self.model_init is not None else optimizer_of_all(self)
+            with built as optimizer:
+                callback.resume(self.model, resume_from_checkpoint, optimizer, state)
         engine = phased_engine(self)
         if engine is None:
             return whole(resume_from_checkpoint, *args, **kwargs)
@@ -102,7 +104,8 @@ class WeightLoraTrainerMixin:
             return
         if callback is not None and self.model_init is not None and not self.is_fsdp_enabled:
             # another model than the one that `train` has prepared
-            callback.resume(self.model, resume_from_checkpoint, optimizer_of_all(self))
+            with optimizer_of_all(self) as optimizer:
+                callback.resume(self.model, resume_from_checkpoint, optimizer)
         super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
