@@ -54,11 +54,11 @@ def _timed_probe() -> Iterator[dict[str, float]]:
     from weightlora import WeightLora
 
     seconds: dict[str, float] = {}
-    probe, train = WeightLora.probe, Trainer.train
+    look, train = WeightLora.look, Trainer.train
 
-    def timed_probe(self: Any, *args: Any, **kwargs: Any) -> None:
+    def timed_look(self: Any, *args: Any, **kwargs: Any) -> None:
         began = time.perf_counter()
-        probe(self, *args, **kwargs)
+        look(self, *args, **kwargs)
         seconds["selection_seconds"] = time.perf_counter() - began
 
     def timed_train(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -68,11 +68,11 @@ def _timed_probe() -> Iterator[dict[str, float]]:
             seconds["train_seconds"] = time.perf_counter() - began
         return output
 
-    WeightLora.probe, Trainer.train = timed_probe, timed_train  # type: ignore[method-assign]
+    WeightLora.look, Trainer.train = timed_look, timed_train  # type: ignore[method-assign]
     try:
         yield seconds
     finally:
-        WeightLora.probe, Trainer.train = probe, train  # type: ignore[method-assign]
+        WeightLora.look, Trainer.train = look, train  # type: ignore[method-assign]
 
 
 def _evidence(experiment: Mapping[str, Any], job: Any) -> Any:

@@ -54,6 +54,16 @@ def same(result):
 
 
 @pytest.mark.slow
+def test_a_probe_is_timed_and_a_run_without_one_has_no_times(root):
+    (root / "rotten-tomatoes" / "probe.json").write_text(json.dumps({"method": "probe"}))
+    runs = {run.experiment["label"]: run for run in plan(root, None, None, None)}
+    found = run_experiment(runs["probe"].experiment, 0).evidence
+    assert found.keys() == {"selection_seconds", "train_seconds"}
+    assert 0 < found["selection_seconds"] < found["train_seconds"]
+    assert run_experiment(runs["default"].experiment, 0).evidence is None
+
+
+@pytest.mark.slow
 def test_a_run_is_a_function_of_its_settings_and_seed(root, monkeypatch):
     chosen, observed = plan(root, None, None, None)
     for run in (chosen, observed):
