@@ -15,10 +15,9 @@ from ..results import load_results
 from ..summary import read_summary
 from ..tables import render_markdown
 from ..tuning import render_tuning_markdown
-from . import frontier, sizes
+from . import frontier, gemma3, sizes
 from .choices import movements, render_choices_markdown
 from .decision import render_decision_markdown
-from .gemma3 import probes_of, render_gemma3_markdown
 from .headroom import fit_membership, place_methods, render_headroom_markdown
 from .kept import keeping, render_kept_markdown, share_of_seeds
 from .points import Point
@@ -82,9 +81,10 @@ def _write_page(name: str, side: list[Result], main: list[Result], out: Path) ->
         case "tuned":
             write_text(out / "tuned.md", render_tuned_markdown(side))
         case "gemma3":
-            write_text(out / "gemma3.md", render_gemma3_markdown(side))
-            for task, runs in probes_of(side).items():
-                draw_shares(task, share_of_seeds(runs), len(runs), out / f"{task}-kept.png")
+            write_text(out / "gemma3.md", gemma3.render_gemma3_markdown(side))
+            if probes := gemma3.probes_of(side):
+                place = out / f"{gemma3.TASK}-kept.png"
+                draw_shares(gemma3.TASK, share_of_seeds(probes), len(probes), place)
 
 
 def write_headroom(side: Sequence[Result], main: Sequence[Result], out: Path) -> None:

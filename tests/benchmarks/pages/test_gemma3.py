@@ -1,7 +1,7 @@
 """Gemma 3: the methods that are complete, and what the probe kept."""
 
 import pytest
-from benchmarks.pages.gemma3 import SEEDS, TASKS, probes_of, render_gemma3_markdown
+from benchmarks.pages.gemma3 import SEEDS, TASK, probes_of, render_gemma3_markdown
 from stored import result
 
 LOSSES = {"probe": 3.4, "random-like-probe": 3.5, "peft-default": 3.6, "lora-equal": 3.45, "lora": 3.3}
@@ -14,7 +14,7 @@ def stored(seeds=SEEDS, labels=tuple(LOSSES)) -> list:
             label,
             seed,
             LOSSES[label] + 0.001 * ((seed + len(label)) % 5),
-            task=TASKS[0],
+            task=TASK,
             settings={"learning_rate": 0.002},
             names=NAMES,
             kept=[NAMES[0], NAMES[1 + seed % 3]],
@@ -45,5 +45,5 @@ def test_only_the_planned_seeds_count():
 
 
 def test_a_picture_needs_the_probe_at_all_seeds():
-    assert probes_of(stored(range(2))) == {}
-    assert [run.seed for run in probes_of(stored())[TASKS[0]]] == [*SEEDS]
+    assert probes_of(stored(range(2))) == []
+    assert [run.seed for run in probes_of(stored())] == [*SEEDS]
