@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.wording import first_line, shortened, shown
+from weightlora.wording import are, first_line, shortened, shown
 
 
 def test_a_long_value_is_shortened_and_a_short_one_is_its_repr():
@@ -14,6 +14,10 @@ def test_a_long_value_is_shortened_and_a_short_one_is_its_repr():
 def test_a_name_loses_its_middle_only_if_it_is_long():
     assert shortened("a" * 200) == "a" * 200
     assert shortened("a" * 150 + "b" * 100) == "a" * 100 + "..." + "b" * 50
+
+
+def test_the_verb_after_a_number_agrees_with_it():
+    assert [are(number) for number in (0, 1, 2)] == ["are", "is", "are"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["first_line", "nearest", "shortened", "shown"]
+__all__ = ["are", "first_line", "nearest", "shortened", "shown"]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -25,6 +25,11 @@ def first_line(error: BaseException) -> str:
     """The first line of an error without its full stop, or the name of its class if it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0][:400].rstrip(".") if lines else type(error).__name__
+
+
+def are(number: int) -> str:
+    """The verb after a number of things: `"is"` after 1."""
+    return "is" if number == 1 else "are"
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -173,3 +173,9 @@ from weightlora""",
 def test_a_reader_that_leaves_is_no_error(script):
     done = fork_server().run("-c", script)
     assert (done.stderr, done.returncode) == ("", 141)
+
+
+def test_a_closed_stdout_is_no_error():
+    script = "import sys; sys.stdout = None; from weightlora.cli import main; sys.exit(main(['completion', 'bash']))"
+    done = fork_server().run("-c", script)
+    assert (done.stderr, done.returncode) == ("", 0)

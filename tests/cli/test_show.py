@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def test_json_on_stdout(first: Path, here: Path, capsys: pytest.CaptureFixture):
     assert json.loads((here / "data.json").read_text()) == data
     assert (here / "page.html").read_text().startswith("<!DOCTYPE html>")
     assert error == "written: page.html, data.json\n"
+
+
+def test_a_directory_whose_name_is_not_unicode(tmp_path: Path, here: Path):
+    run = write_run(tmp_path / os.fsdecode(b"caf\xe9"), layers=2, steps=6, keep=4)
+    assert main(["show", str(run), "--output", "page.html"]) == 0
+    assert "<title>caf?" in (here / "page.html").read_text()
 
 
 def test_several_runs(first: Path, here: Path, capsys: pytest.CaptureFixture):

@@ -110,6 +110,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         Exception: Any error that is not of this package.
     """
     silence_bitsandbytes()
+    if sys.stdout is None:  # closed, as by `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     args, rest = parser.parse_known_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)

@@ -204,7 +204,7 @@ def _make(runs: "Sequence[RunReport]", path: Path) -> dict[Path, bytes]:
     from ..report.pictures import draw_pictures
 
     if path.suffix == ".html":
-        return {path: render_page(runs).encode()}
+        return {path: render_page(runs).encode(errors="replace")}  # a name of a file may hold any bytes
     if path.suffix == ".json":
         return {path: f"{json.dumps(as_data(runs), allow_nan=False)}\n".encode()}
     if path.suffix:

@@ -119,7 +119,7 @@ def method_of(recipe: "Recipe") -> str:
 
 def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     """Print what will happen; `to_choice` leaves out what comes after the choice."""
-    from ..wording import shortened
+    from ..wording import are, shortened
 
     plan = job.plan
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
@@ -133,7 +133,9 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     lines["method"] = method_of(job.recipe)
     lines["learning rate"] = f"{plan.learning_rate:g}"
     fit = ", as many as fit are kept" if plan.select_steps is not None else ""
-    lines["adapters"] = f"{plan.adapters} found" + (fit if plan.keep is None else f", {plan.keep} are kept")
+    lines["adapters"] = f"{plan.adapters} found" + (
+        fit if plan.keep is None else f", {plan.keep} {are(plan.keep)} kept"
+    )
     if to_choice:
         lines["trainable"] = f"{plan.trainable[0]:,} parameters"
         lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}" if plan.select_steps else "none"
@@ -192,7 +194,7 @@ def show_prices(console: Any, job: "Job") -> None:
         return
     costs, names = price(job)
     count = len(names)
-    points = frontier(costs, [1.0] * count)
+    points = frontier(costs, [1.0] * count, job.plan.keep)
     whole = costs.shown(costs.whole) if costs.resource == "memory" else f"{costs.whole:.3g} s"
     console.print(f"a step with all {count} adapters: {whole}. What a budget buys, if all score alike:")
     for point in points:

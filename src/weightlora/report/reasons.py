@@ -9,6 +9,7 @@ from ..drawing.picture import bound_in_words
 from ..errors import WeightLoraError
 from ..rules import RULES
 from ..selection import Selection
+from ..wording import are
 from .history import Decision
 
 __all__ = ["places_by_score", "reasons", "stopped_by_bound"]
@@ -92,7 +93,7 @@ def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
         elif left is not None:
             found.append(f"Dropped at step {left.step}, before the last round.")
         else:
-            found.append(f"Dropped: {rank}, and {kept} are kept." if rank else "Dropped.")
+            found.append(f"Dropped: {rank}, and {kept} {are(kept)} kept." if rank else "Dropped.")
     return found
 
 

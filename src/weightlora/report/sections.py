@@ -9,6 +9,7 @@ from ..drawing.curves import LINE_ID, Palette
 from ..drawing.picture import bound_in_words
 from ..drawing.svg import inline_svg
 from ..summary import by_kind
+from ..wording import are
 from .costs import Cost, amount
 from .gather import ModuleRow, RunReport
 from .pictures import figures_of
@@ -77,12 +78,13 @@ def lead(run: RunReport) -> str:
     kept = [module.name for module in run.modules if module.kept]
     if not run.final:
         of = "" if run.steps is None else f" of {run.steps:,}"
-        return f"The selection is at step {run.step:,}{of}. {len(kept)} of {len(run.modules)} modules are trained."
+        trained = f"{len(kept)} of {len(run.modules)} modules {are(len(kept))} trained."
+        return f"The selection is at step {run.step:,}{of}. {trained}"
     kinds = by_kind(kept, [module.name for module in run.modules])
     if len(kinds) > LONGEST_LEAD:
         counts = Counter(run.rows[module.row] for module in run.modules if module.kept)
         kinds = ", ".join(f"{count} of {kind}" for kind, count in counts.items())
-    return f"{len(kept)} of {len(run.modules)} modules are kept: {kinds}."
+    return f"{len(kept)} of {len(run.modules)} modules {are(len(kept))} kept: {kinds}."
 
 
 def _facts(run: RunReport) -> list[tuple[str, str]]:
