@@ -47,7 +47,9 @@ def wrap(model, unused):
 
 
 def reduced_parameters(ddp) -> int:
-    """Numbers in the reducer's buckets."""
+    """Numbers in the reducer's buckets; 0 without DDP."""
+    if not isinstance(ddp, DistributedDataParallel):
+        return 0
     return sum(bucket.buffer().numel() for bucket in ddp.reducer._get_zeros_like_grad_buckets())
 
 
@@ -62,11 +64,11 @@ def probe(selector) -> None:
 
 
 def loop(rules: str, directory: str, unused: str) -> None:
-    """A plain loop under DDP, for each of the rules."""
+    """A plain loop for each of the rules, under DDP where there are several processes."""
     found = {}
     for name, settings in json.loads(Path(rules).read_text()).items():
         model = lora_bert(use_dora="DoRA" in name)
-        ddp = wrap(model, unused)
+        ddp = wrap(model, unused) if world() > 1 else model
         optimizer = adamw(model)
         entry = {"reduced_before": reduced_parameters(ddp), "trainable_before": trainable(model), "losses": []}
         seed = settings.get("seed", 0) + rank()  # that of the first process counts

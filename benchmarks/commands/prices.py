@@ -1,6 +1,7 @@
 """`python -m benchmarks prices`: what a step of a task's model costs, the same for all runs that choose by it."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             "format": 1,
             "task": args.task,
             "names": names,
-            "costs": costs.to_dict(),
+            "costs": asdict(costs),
             "versions": versions(),
             "machine": machine(device) | {"threads": torch.get_num_threads()},
         },

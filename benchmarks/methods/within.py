@@ -37,7 +37,7 @@ def read_prices(path: str, names: list[str]) -> Costs:
     stored = read_json(Path(path))
     if stored["names"] != names:
         raise DataError(f"{path} has the prices of other modules: measure those of this model.")
-    return Costs.from_dict(stored["costs"])
+    return Costs(**stored["costs"])
 
 
 def within(fill: Fill, setting: Setting) -> Prepared:

@@ -15,7 +15,7 @@ from . import budget
 from .adapters import LoraAdapter, expansion, find_adapters, outcome, surgery
 from .checkpoint import bring_to_, check_resumes
 from .config import WeightLoraConfig, as_config
-from .costs import limit_for
+from .costs import CostLimit
 from .engines import Engine, engine_for, is_first
 from .errors import StateError
 from .fresh import warn_of_unsaved
@@ -97,7 +97,7 @@ class WeightLora(Described):
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
         self._budget = self.config.budget_for(list(self.sizes.values()))
-        self.limit = limit_for(self.config, self._budget, model, self.engine)
+        self.limit = CostLimit(self.config, self._budget, model, self.engine) if self.config.resource else None
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory)  # until the last decision

@@ -39,7 +39,7 @@ class State:
         omega, scores: The gates (0 for an adapter that left), and what the choice ranks by.
         ranks, scalings: Of the adapters on the model; None for one that left.
         waiting: Names of adapters that are switched off and still on the model (FSDP1).
-        costs: What steps cost (`Costs.to_dict()`), where that bounds the choice and is measured.
+        costs: What steps cost (the fields of `Costs`), where that bounds the choice and is measured.
         carried: The part of `step_count` that a trainer does not count, because it gave up a training and began again.
     """
 

@@ -124,6 +124,7 @@ def test_a_directory_has_each_picture_twice(runs, tmp_path: Path):
     planned = plan_outputs(runs[:1], [tmp_path / "pictures"], False)
     names = [f"{name}.{kind}" for kind in ("png", "svg") for name in ("selection", "scores", "loss")]
     assert list(planned) == [tmp_path / "pictures" / name for name in names]
+    assert all((b"<svg" if path.suffix == ".svg" else PNG) in content for path, content in planned.items())
     assert list(tmp_path.iterdir()) == [], "nothing is written yet"
     assert write_all(planned) == list(planned)
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == sorted(names)
@@ -160,7 +161,8 @@ def test_what_is_there_is_left_alone_unless_asked(runs, tmp_path: Path):
         plan_outputs(runs, [tmp_path / "a.html"], True)
 
 
-def test_a_picture_in_a_directory_of_pictures_is_not_replaced(runs, tmp_path: Path):
+def test_a_picture_in_a_directory_of_pictures_is_not_replaced(runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("weightlora.report.pictures.draw_pictures", lambda run, kind: {"loss": b"new"})
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "loss.svg").write_text("mine")
     with pytest.raises(DataError, match=r"loss\.svg is there already"):

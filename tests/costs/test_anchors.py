@@ -5,7 +5,7 @@ import torch
 from models import batch, lora_bert
 
 from weightlora.adapters import find_adapters
-from weightlora.costs.anchors import between, ends, optimizer_of_copies, subsets, take_step
+from weightlora.costs.anchors import between, ends, optimizer_of_copies, subsets
 from weightlora.costs.tracing import Given, Trace, trace
 from weightlora.errors import TrainingError
 
@@ -49,16 +49,6 @@ def test_alone_means_that_all_others_are_off():
     assert left["lowest"] <= {f"0.attention.self.{k}" for k in ("query", "key", "value")}
     assert left["highest"] == {"1.output.dense"}
     assert len(off["lowest"]) == len(off["highest"]) == 11
-
-
-def test_a_step_leaves_no_gradient_and_says_when_backward_begins():
-    model, moments = lora_bert(), []
-    take_step(
-        model,
-        lambda: model(**batch()).loss,
-        lambda: moments.append(any(p.grad is not None for p in model.parameters())),
-    )
-    assert moments == [False] and all(p.grad is None for p in model.parameters())
 
 
 def test_the_update_that_is_measured_moves_no_weight():

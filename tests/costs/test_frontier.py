@@ -1,11 +1,8 @@
 """What budgets buy: larger ones never less, and each set within its own."""
 
-import json
-
 import pytest
 
 from weightlora.costs import Costs, frontier, in_words
-from weightlora.costs.frontier import describe_choice
 
 COSTS = Costs("memory", [0, 1, 1, 2], [10.0, 20.0, 40.0], [1.0, 2.0, 0.0], [4.0, 3.0, 3.0, 8.0], 62.0)
 SCORES = [1.0, 3.0, 2.0, 5.0]
@@ -19,13 +16,6 @@ def test_a_larger_budget_buys_more(number):
     assert {p["kept"] for p in points} == ({1, 2, 3, 4} if number is None else {2})
     assert points[-1]["score"] == (11.0 if number is None else 8.0)
     assert number is not None or points[0]["cost"] == 10 + 1 + 4
-
-
-def test_a_choice_is_described_as_json_can_hold_it():
-    described = json.loads(json.dumps(describe_choice(COSTS, 30.0, [False, True, True, False], SCORES, None)))
-    assert described["predicted"] == 20 + 2 + 3 + 3 and described["score"] == 5.0
-    assert (described["resource"], described["budget"], described["whole"]) == ("memory", 30.0, 62.0)
-    assert described["frontier"] == frontier(COSTS, SCORES)
 
 
 def test_the_cost_of_a_choice_in_words():

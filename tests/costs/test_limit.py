@@ -105,7 +105,10 @@ def test_a_run_records_what_the_choice_costs_and_what_other_budgets_would_buy(tm
     selector = WeightLora(model, adamw(model), config, run_dir=tmp_path)
     assert "costs" not in json.loads((tmp_path / "selection.json").read_text())
     selector.probe(LOADER)
-    costs = json.loads((tmp_path / "selection.json").read_text())["costs"]
+    values = json.loads((tmp_path / "selection.json").read_text())
+    costs = values["costs"]
+    assert costs["resource"] == "memory"
+    assert costs["score"] == pytest.approx(sum(row["score"] for row in values["adapters"] if row["kept"]))
     assert costs["budget"] == amount and costs["predicted"] <= amount < costs["whole"] == whole()
     chosen = Selection.load(tmp_path)
     assert chosen.costs == costs and chosen.cost_in_words() in str(chosen.summary().text)

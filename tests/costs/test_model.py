@@ -1,7 +1,5 @@
 """The cost of a set of adapters, from its parts."""
 
-import json
-
 import pytest
 import torch
 
@@ -22,11 +20,6 @@ COSTS = Costs("memory", [0, 0, 1], [10.0, 20.0], [3.0, 5.0], [1.0, 2.0, 4.0], 40
 )
 def test_depth_is_paid_once_the_input_once_a_group_and_the_rest_by_each(mask, cost):
     assert COSTS.predict(mask) == COSTS.predict(torch.tensor(mask)) == cost
-
-
-def test_costs_survive_json_to_the_last_digit():
-    costs = Costs("step_time", [0], [0.1 + 0.2], [1 / 3], [2 / 7], 1.1)
-    assert Costs.from_dict(json.loads(json.dumps(costs.to_dict()))) == costs
 
 
 def test_costs_in_words():

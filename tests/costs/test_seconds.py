@@ -97,13 +97,15 @@ def test_one_adapter_of_each_kind_is_timed_alone(monkeypatch):
     assert len(timed) == 3  # square, widening and narrowing layers
 
 
-def test_steps_under_autocast_are_priced(monkeypatch):
+def test_steps_under_autocast_are_priced_and_leave_no_gradient_for_the_next_one(monkeypatch):
     monkeypatch.setattr(seconds, "STEPS", 1)
-    model = plain(NAMES)
+    model, left = plain(NAMES), []
 
     def loss() -> torch.Tensor:
+        left.append(any(parameter.grad is not None for parameter in model.parameters()))
         with torch.autocast("cpu", torch.bfloat16):
             return model(**batch()).loss
 
     costs = measure("step_time", model, find_adapters(model), loss)
     assert min(costs.own) > 0 and costs.whole > 0
+    assert len(left) == 7 and not any(left[2:])  # before them are the trace, and the layers alone

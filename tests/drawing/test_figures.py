@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.drawing.figures import draw_means, limits, new_figure, save, set_rows
+from weightlora.drawing.figures import contrast, draw_means, limits, new_figure, readable_on, save, set_rows
 
 
 def test_an_interval_that_is_wider_than_the_axes_has_arrow_heads():
@@ -16,6 +16,16 @@ def test_a_value_far_outside_does_not_squeeze_the_others():
     low, high = limits([0.4, 0.41, 0.42, 0.43, 0.44] * 3 + [9.0])
     assert low < 0.4 and 0.44 < high < 1
     assert limits([0.0]) == (-1.0, 1.0) and limits([0.5]) == (pytest.approx(0.495), pytest.approx(0.505))
+
+
+def test_ink_has_more_contrast_than_the_other_one():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#ffffff") < 4.5
+    assert [readable_on(colour) for colour in ("black", (1, 1, 1, 1), "#747474", "#777777")] == [
+        "#ffffff",
+        "#000000",
+        "#ffffff",
+        "#000000",
+    ]
 
 
 def test_a_figure_is_written(tmp_path):

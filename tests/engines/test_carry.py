@@ -1,7 +1,5 @@
 """From one DeepSpeed engine to the next, the run goes on as if nothing had happened. On a stand-in for DeepSpeed."""
 
-import json
-
 import pytest
 import torch
 from deepspeed_stand_in import DeepSpeedEngine, install
@@ -94,17 +92,3 @@ def test_an_optimizer_whose_state_deepspeed_cannot_hand_out_is_refused_by_the_na
     trained(engine, range(1))
     with pytest.raises(ModelError, match=r"safe_get_full_optimizer_state gives no 'row_var' of the optimizer.*AdamW"):
         carry.moments_of(engine.optimizer)
-
-
-def test_what_is_written_is_json_and_safetensors(tmp_path):
-    from safetensors import safe_open
-
-    engine = DeepSpeedEngine(lora_bert(layers=1))
-    trained(engine, range(2))
-    carry.write_carried(engine, set(), tmp_path)
-    (path,) = (one for one in tmp_path.rglob("*") if one.is_file())
-    assert path == tmp_path / "global_step2" / carry.CARRIED
-    with safe_open(path, "pt") as file:
-        facts = {key: json.loads(value) for key, value in file.metadata().items()}
-        assert len(file.keys()) == 3 * len(engine.trained)
-    assert facts["steps"] == 2 and facts["counters"]["global_steps"] == 2 and facts["schedule"]["last_epoch"] == 2

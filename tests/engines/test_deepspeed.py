@@ -184,8 +184,6 @@ def test_the_plain_model_has_new_parameters_and_no_hooks_of_deepspeed(served):
 
 
 def test_what_deepspeeds_functions_do_not_reach_is_refused_by_name(served):
-    with pytest.raises(ModelError, match="safe_get_full_fp32_param gives nothing under ZeRO stage 0"):
-        refuse_engine(DeepSpeedEngine(lora_bert(), stage=0))
     half = DeepSpeedEngine(lora_bert())
     half.fp16 = True
     with pytest.raises(ModelError, match="fp16 scales the loss and skips steps"):

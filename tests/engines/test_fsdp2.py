@@ -5,11 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import batch, tiny_bert
 from processes import RULES, launch, outcomes
 from torch import nn
 
-from weightlora.adapters import find_adapters
 from weightlora.engines import fsdp2
 from weightlora.engines.fsdp2 import Fsdp2
 
@@ -65,37 +63,12 @@ def test_what_torch_derives_from_its_list_of_shards_follows_it(ran, monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_trainer_under_fsdp2_chooses_trains_saves_and_resumes_as_one_process_does(tmp_path):
+def test_the_trainer_under_fsdp2_chooses_trains_saves_and_resumes_as_one_process_does(fsdp_and_alone):
     """Accelerate wraps each layer, and the model is not given back: there is one phase."""
-    from peft import PeftModel
-    from workers import phased
-
     rules = {"credit": {"keep": 2, "select_steps": 3}, "gradient": {"keep": 2, "probe_batches": 2}}
-    (tmp_path / "rules.json").write_text(json.dumps(rules))
-    for name in ("alone", "together"):
-        (tmp_path / name).mkdir()
-    phased(str(tmp_path / "rules.json"), str(tmp_path / "alone"))
-    alone = outcomes(tmp_path / "alone", 1)[0]
-    launch("phased", 2, str(tmp_path / "rules.json"), str(tmp_path / "together"), "2")
-    first, second = outcomes(tmp_path / "together", 2)
-    for rule in rules:
-        one = alone[rule]
-        assert first[rule]["kept"] == second[rule]["kept"] == one["kept"] and len(one["kept"]) == 2, rule
-        assert first[rule]["losses"] == second[rule]["losses"]
-        torch.testing.assert_close(torch.tensor(first[rule]["losses"]), torch.tensor(one["losses"]), atol=1e-4, rtol=0)
-        scores = (torch.tensor(outcome[rule]["scores"]) for outcome in (first, alone))
-        torch.testing.assert_close(*scores, atol=1e-6, rtol=1e-2)
-        for what in ("trainable", "moments"):  # bytes of the shards of both processes
-            assert first[rule][what] + second[rule][what] == one[what]
-        outputs = []
-        for name in ("alone", "together"):
-            plain = PeftModel.from_pretrained(tiny_bert(layers=1), tmp_path / name / rule / "final").eval()
-            outputs.append(plain(**batch(0)).logits)
-            assert {adapter.name for adapter in find_adapters(plain, check=False)} == set(one["kept"])
-        torch.testing.assert_close(*outputs, atol=1e-4, rtol=0)
-    assert "call weightlora.restore(model, checkpoint_dir) before" in first["credit"]["plain"]["refused"]
-    for resumed in ("before", "at", "after", "plain"):
-        assert first["credit"][resumed]["kept"] == alone["credit"]["kept"]
-        losses = torch.tensor(first["credit"][resumed]["losses"])
-        torch.testing.assert_close(losses, torch.tensor(alone["credit"]["losses"]), atol=1e-4, rtol=0)
-    assert "cannot grow what FSDP or DeepSpeed has sharded" in first["credit"]["expand"]
+    first, alone = fsdp_and_alone(rules, "2")
+    plain = first["credit"]["plain"]
+    assert "call weightlora.restore(model, checkpoint_dir) before" in plain["refused"]
+    assert plain["kept"] == alone["credit"]["kept"]
+    losses = (torch.tensor(found["losses"]) for found in (plain, alone["credit"]))
+    torch.testing.assert_close(*losses, atol=1e-4, rtol=0)

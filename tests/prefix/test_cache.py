@@ -148,18 +148,6 @@ def test_frequencies_that_depend_on_the_length_of_the_batch(kind, tmp_path):
         assert train(model) == pytest.approx(expected, abs=1e-6) and cache.reads > 1
 
 
-def test_left_padding_of_a_fixed_length_is_read_and_of_another_length_is_not(tmp_path):
-    rows = examples()[:4]
-    model = build("GPT-2")
-    model.train()
-    with PrefixCache(model, tmp_path) as cache:
-        for batch in (padded(rows, True, left=True), padded(rows, True, left=True)):
-            model(**batch)
-        assert (cache.fills, cache.reads) == (1, 1)
-        model(**padded([*rows[:3], torch.arange(4, 20)], True, left=True))
-        assert (cache.fills, cache.reads) == (2, 1)
-
-
 def test_left_padding_in_a_causal_model_is_read(tmp_path):
     model = build("Llama")
     plain, rows = copy.deepcopy(model), examples()
@@ -304,16 +292,6 @@ def test_an_epoch_that_began_before_the_cache_is_not_a_whole_one(tmp_path):
         assert cache.reads >= STEPS
 
 
-def test_several_rows_for_each_example_are_counted_by_epochs(tmp_path):
-    model = upper_bert()
-    with PrefixCache(model, tmp_path) as cache, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for number in range(3):
-            losses_of(model, number + 1, start=number)
-            cache.end_epoch()
-        assert (cache.fills, cache.reads) == (STEPS, 2 * STEPS)
-
-
 def test_a_call_without_examples_says_why_at_once_and_only_once(tmp_path):
     model = build("Llama")
     message = r"^the prefix cache is not used for some batches, because use_cache=True may change what the bl"
@@ -364,19 +342,6 @@ def test_labels_that_change_to_padding_later_end_the_training(tmp_path):
         ):
             for batch in epoch(3, causal=True):
                 model(**(batch | {"labels": batch["input_ids"]})).loss.backward()
-
-
-def test_calls_that_ask_for_all_blocks_run_all_blocks(tmp_path):
-    model = upper_bert()
-    with PrefixCache(model, tmp_path):
-        losses_of(model, epochs=2)
-        batch = next(iter(epoch(1)))
-        model.eval()
-        read = model(**batch, output_hidden_states=True).hidden_states
-    usual = model(**batch, output_hidden_states=True).hidden_states
-    assert len(read) == 5
-    for one, other in zip(read, usual, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("settings", [{"num_hidden_groups": 2}, {"inner_group_num": 2}])
@@ -514,22 +479,6 @@ def test_dropout_is_back_below_the_cut_where_the_training_goes_on_without_the_ca
         with pytest.warns(UserWarning, match="the training goes on without it: something below block 2 trains now"):
             losses_of(model, 2, 1)
     assert modes == [True] * STEPS and cache.reads == 0
-
-
-def test_what_is_unfrozen_below_the_cut_later_switches_it_off(tmp_path):
-    model = upper_bert()
-    plain = copy.deepcopy(model)
-
-    def train(model) -> list[float]:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        losses = losses_of(model, 2, optimizer=optimizer)
-        model.get_base_model().bert.encoder.layer[1].requires_grad_(True)
-        return losses + losses_of(model, 4, 2, optimizer=optimizer)
-
-    expected = train(plain)
-    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match="something below block 2 trains now"):
-        assert train(model) == pytest.approx(expected, abs=1e-5)
-    assert cache.reads == STEPS
 
 
 def test_a_cache_that_was_left_open_does_not_harm_the_next_training(tmp_path):

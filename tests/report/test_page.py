@@ -55,6 +55,13 @@ def one(tmp_path_factory) -> tuple[Path, str]:
     return directory, render_page(read_runs([directory]))
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp("runs")
+    runs = [write_run(root / name, layers=2, steps=4, keep=4, seed=seed) for seed, name in enumerate("ab")]
+    return render_page(read_runs(runs))
+
+
 def test_the_grid_has_a_cell_for_each_module_and_marks_the_kept(one):
     page = Page(one[1])
     assert page.unclosed == []
@@ -106,21 +113,16 @@ def test_names_stay_text(tmp_path: Path):
         assert page.unclosed == []
 
 
-def test_a_comparison_has_the_runs_and_their_parts(tmp_path: Path):
-    runs = [write_run(tmp_path / name, layers=2, steps=4, keep=4, seed=seed) for seed, name in enumerate("ab")]
-    page = Page(render_page(read_runs(runs)))
+def test_a_comparison_has_the_runs_and_their_parts(two):
+    page = Page(two)
     cells = [attrs for tag, attrs in page.elements if tag == "td" and attrs.get("role") == "gridcell"]
     assert len(cells) == 3 * 14 and len([tag for tag, _ in page.elements if tag == "details"]) == 2
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
 
 
-def test_the_headings_of_a_run_are_below_its_name(tmp_path: Path):
-    runs = [write_run(tmp_path / name, layers=2, steps=4, keep=4, seed=seed) for seed, name in enumerate("ab")]
-    tags = [
-        [tag for tag, _ in Page(render_page(read_runs(some))).elements if re.fullmatch("h[1-6]", tag)]
-        for some in (runs[:1], runs)
-    ]
+def test_the_headings_of_a_run_are_below_its_name(one, two):
+    tags = [[tag for tag, _ in Page(html).elements if re.fullmatch("h[1-6]", tag)] for html in (one[1], two)]
     assert tags == [["h1", *["h2"] * 6], ["h1", *["h2"] * 3, *["h2", *["h3"] * 6] * 2]]
 
 

@@ -2,11 +2,9 @@
 
 import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
@@ -79,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from .quiet import quiet_libraries
-    from .summary import show
+    from .table import show
 
     console = Console(highlight=False, markup=False)
     with quiet_libraries():
@@ -150,16 +148,16 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
     from ..train.fitting import load_prepared, make_trainer
     from ..train.methods import METHODS
     from ..train.result import RESULT, write_result
-    from .costs import CostCallback, machine_is_busy, time_in_turns
     from .progress import show_progress
+    from .table import CostCallback, collect_figures, machine_is_busy, time_in_turns
 
     with replacing_directory(args.output_dir) as staging:
         job = prepare(recipe_for(args, config, "weightlora", staging), METHODS, reviews_work)
         first = [job.work.train[index] for index in range(BATCH_SIZE)]
         batch = dict(job.work.collate(first))
-        costs, whole = CostCallback(batch), CostCallback(batch)
+        kept, whole = CostCallback(batch), CostCallback(batch)
         shown = partial(show_progress, console, "WeightLoRA")
-        result = fit(job, lambda prepared: (costs, *shown(prepared)), prints=False)
+        result = fit(job, lambda prepared: (kept, *shown(prepared)), prints=False)
         plain, lora = prepare(recipe_for(args, config, "lora", staging), METHODS, lambda *_: job.work), None
         if args.compare:
             shown = partial(show_progress, console, "LoRA on all")
@@ -167,8 +165,8 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
         else:  # one step, so that the optimizer has its state
             plain.recipe.training.max_steps = 1
             make_trainer(plain, load_prepared(plain).model, (whole,), prints=False).train()
-        seconds = time_in_turns([whole.model, costs.model], batch)
-        figures = collect_figures([whole.at_start, costs.at_end], [lora, result], seconds)
+        seconds = time_in_turns([whole.model, kept.model], batch)
+        figures = collect_figures([whole.costs, kept.costs], [lora, result], seconds)
         figures |= {"busy": machine_is_busy(), "test_sentences": len(job.work.evaluation["test"])}
         settings = {**result.settings, "output_dir": str(args.output_dir)}
         result = replace(result, settings=settings, evidence=figures)
@@ -209,25 +207,3 @@ def recipe_for(args: argparse.Namespace, config: "WeightLoraConfig", method: str
     if method == "weightlora":
         settings["method_options"] = {"selection": config.selection}
     return parse(as_arguments(settings))
-
-
-def collect_figures(
-    costs: Sequence[dict[str, int]], results: "Sequence[Result | None]", seconds: Sequence[Sequence[float]]
-) -> dict[str, Any]:
-    """Every figure of the table: a column for LoRA on all modules, and one for the kept adapters.
-
-    Args:
-        costs: What training costs.
-        results: What training gave; None where LoRA on all modules was not trained.
-        seconds: Of a step with each, by round. The ratio is the median of those of the rounds.
-    """
-    columns = {}
-    for place, (name, cost, result) in enumerate(zip(("all", "kept"), costs, results, strict=True)):
-        columns[name] = {
-            **cost,
-            "step_seconds": median(row[place] for row in seconds),
-            "step_time_ratio": median(row[place] / row[0] for row in seconds),
-            "test_accuracy": None if result is None else result.value,
-            "test_loss": None if result is None else result.held_out_loss,
-        }
-    return {"columns": columns}

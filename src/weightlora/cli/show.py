@@ -200,15 +200,16 @@ def write_all(contents: dict[Path, bytes]) -> list[Path]:
 
 
 def _make(runs: "Sequence[RunReport]", path: Path) -> dict[Path, bytes]:
+    from ..drawing.figures import encode
     from ..report import as_data, render_page
-    from ..report.pictures import draw_pictures
+    from ..report.pictures import draw_pictures, figures_of
 
     if path.suffix == ".html":
         return {path: render_page(runs).encode(errors="replace")}  # a name of a file may hold any bytes
     if path.suffix == ".json":
         return {path: f"{json.dumps(as_data(runs), allow_nan=False)}\n".encode()}
     if path.suffix:
-        return {path: draw_pictures(runs[0], path.suffix[1:], ("selection",))["selection"]}
+        return {path: encode(figures_of(runs[0])["selection"](), path.suffix[1:])}
     contents: dict[Path, bytes] = {}
     for run in runs:
         of_run = Path(run.name)  # the whole path where two runs have one name

@@ -1,17 +1,17 @@
 """Steps with all adapters, with the lowest alone, and with the highest alone: what all prices are scaled to."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import accumulate
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW
 
 from ..adapters import LoraAdapter
 from ..errors import TrainingError
 from .tracing import Trace
 
-__all__ = ["between", "ends", "optimizer_of_copies", "subsets", "take_step"]
+__all__ = ["between", "ends", "optimizer_of_copies", "subsets"]
 
 
 def ends(seen: Trace) -> tuple[int, int]:
@@ -46,15 +46,6 @@ def between(profile: list[float], high: int, low: int, top: float, bottom: float
         profile, span = [float(group) for group in range(len(profile))], float(max(1, low - high))
     parts = [min(1.0, max(0.0, (price - profile[high]) / span)) for price in profile]
     return list(accumulate((top + part * max(0.0, bottom - top) for part in parts), max))
-
-
-def take_step(model: nn.Module, loss: Callable[[], Tensor], before_backward: Callable[[], None] | None = None) -> None:
-    """Forward and backward, without the optimizer."""
-    value = loss()
-    if before_backward is not None:
-        before_backward()
-    value.backward()
-    model.zero_grad(set_to_none=True)
 
 
 def optimizer_of_copies(parameters: Iterable[nn.Parameter]) -> AdamW:

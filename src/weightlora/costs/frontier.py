@@ -1,4 +1,4 @@
-"""What each budget of time or memory would buy, and what the choice of a run costs, as values that JSON can hold."""
+"""What each budget of time or memory would buy, as values that JSON can hold, and the cost of a choice in words."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from .model import Costs, amount_in_words
 from .packing import best_within
 
-__all__ = ["describe_choice", "frontier", "in_words"]
+__all__ = ["frontier", "in_words"]
 
 BUDGETS = 12
 
@@ -37,28 +37,6 @@ def frontier(costs: Costs, scores: Sequence[float], number: int | None = None) -
         if not points or points[-1]["score"] < point["score"]:
             points.append({"budget": budget, **point})
     return points
-
-
-def describe_choice(
-    costs: Costs, amount: float, kept: Sequence[bool], scores: Sequence[float], number: int | None
-) -> dict[str, Any]:
-    """The cost of a choice, its bound, and what other bounds would keep.
-
-    Args:
-        costs: Of the n adapters.
-        amount: The bound, in the unit of the costs.
-        kept: The choice.
-        scores: By which it was made.
-        number: How many adapters exactly, or None.
-    """
-    return {
-        "resource": costs.resource,
-        "budget": amount,
-        "predicted": costs.predict(kept),
-        "whole": costs.whole,
-        "score": sum(score for score, stays in zip(scores, kept, strict=True) if stays),
-        "frontier": frontier(costs, scores, number),
-    }
 
 
 def in_words(resource: str, predicted: float, budget: float, whole: float) -> str:

@@ -1,7 +1,8 @@
 """A budget of step time or memory: measured before the first step, and then what the choice is bounded by."""
 
 from collections.abc import Iterable
-from itertools import islice
+from dataclasses import asdict
+from itertools import compress, islice
 from typing import Any
 
 import torch
@@ -18,29 +19,15 @@ from ..probe import Loss, check_loss, undisturbed
 from ..restoring import same_random_numbers
 from ..tensors import tensors_in
 from ..values import to_bytes
-from .frontier import describe_choice, in_words
+from .frontier import frontier, in_words
 from .measuring import measure
 from .model import Costs
 from .packing import best_within, cheapest
 
-__all__ = ["LOOKED_AT", "CostLimit", "limit_for"]
+__all__ = ["LOOKED_AT", "CostLimit"]
 
 LOOKED_AT = 4
 """Batches that are looked at. The largest of them is the one with which steps are measured."""
-
-
-def limit_for(config: WeightLoraConfig, budget: Budget, model: nn.Module, engine: Engine) -> "CostLimit | None":
-    """The bound that the settings set on time or memory; None without one.
-
-    Args:
-        config: Of the run.
-        budget: Has the number of adapters, if that is bounded, too.
-        model, engine: Of the run.
-
-    Raises:
-        ConfigError: If the model is trained by several processes, or compiled.
-    """
-    return None if config.resource is None else CostLimit(config, budget.rounds[0][0], model, engine)
 
 
 class CostLimit:
@@ -48,7 +35,7 @@ class CostLimit:
 
     Args:
         config: Of the run.
-        number: K, or None.
+        budget: Has the number of adapters, if that is bounded, too.
         model, engine: Of the run.
 
     Attributes:
@@ -58,9 +45,9 @@ class CostLimit:
         ConfigError: If the model is trained by several processes, or compiled.
     """
 
-    def __init__(self, config: WeightLoraConfig, number: int | None, model: nn.Module, engine: Engine) -> None:
+    def __init__(self, config: WeightLoraConfig, budget: Budget, model: nn.Module, engine: Engine) -> None:
         assert config.resource is not None
-        self._resource, self._config, self._number = config.resource, config, number
+        self._resource, self._config, self._number = config.resource, config, budget.rounds[0][0]
         self._setting = f"keep_{self._resource}"
         self._check_runs_alone(type(engine) is Engine and processes.world_size() == 1)
         self.check_not_compiled(model)
@@ -103,11 +90,11 @@ class CostLimit:
 
     def to_dict(self) -> dict[str, Any] | None:
         """The costs as values that JSON can hold; None if they are not measured."""
-        return None if self.costs is None else self.costs.to_dict()
+        return None if self.costs is None else asdict(self.costs)
 
     def restore(self, values: dict[str, Any] | None) -> None:
-        """Take the costs of an earlier run; the inverse of `to_dict`."""
-        self.costs = None if values is None else Costs.from_dict(values)
+        """Take the costs of an earlier run; the inverse of `to_dict`. They were checked where the state was read."""
+        self.costs = None if values is None else Costs(**values)
 
     def in_words(self, kept: list[bool]) -> str:
         """One sentence about what a choice costs; empty if the costs are not measured."""
@@ -119,7 +106,14 @@ class CostLimit:
         """What a choice costs, and what other budgets would keep; None if the costs are not measured."""
         if self.costs is None:
             return None
-        return describe_choice(self.costs, self.amount(self.costs), kept, scores, self._number)
+        return {
+            "resource": self._resource,
+            "budget": self.amount(self.costs),
+            "predicted": self.costs.predict(kept),
+            "whole": self.costs.whole,
+            "score": sum(compress(scores, kept)),
+            "frontier": frontier(self.costs, scores, self._number),
+        }
 
     def measure(
         self, model: nn.Module, adapters: list[LoraAdapter], batches: Iterable[Any], loss: Loss | None, number: int

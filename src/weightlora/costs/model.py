@@ -1,9 +1,9 @@
 """The cost of a training step as a function of the adapters that are on the model. Pure: numbers in, numbers out."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -57,15 +57,6 @@ class Costs:
     def shown(self, cost: float) -> str:
         """A cost in words: GiB, or the share of the step time of LoRA on all modules."""
         return amount_in_words(self.resource, cost, self.whole)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Values that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Costs":
-        """The inverse of `to_dict`. The values are checked where a state is read."""
-        return cls(**values)
 
 
 def amount_in_words(resource: str, cost: float, whole: float) -> str:

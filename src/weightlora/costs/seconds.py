@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import LoraAdapter
-from .anchors import between, ends, optimizer_of_copies, subsets, take_step
+from .anchors import between, ends, optimizer_of_copies, subsets
 from .model import Costs
 from .tracing import Given, Trace, without
 
@@ -33,6 +33,14 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
         seen: One forward pass.
     """
     device = next(model.parameters()).device
+
+    def step_with(clock: _Arrivals) -> None:
+        """Forward and backward, without the optimizer."""
+        value = loss()
+        clock.begin()
+        value.backward()
+        model.zero_grad(set_to_none=True)
+
     own = _alone(adapters, seen.inputs, device)
     low, high = ends(seen)
     times: dict[str, list[float]] = {"all": [], "lowest": [], "highest": []}
@@ -41,7 +49,7 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
         for name, off in subsets(adapters, low, high).items():
             clock = _Arrivals(adapters if name == "all" else [], device)
             with without(off), clock:
-                times[name].append(_timed(partial(take_step, model, loss, clock.begin), device))
+                times[name].append(_timed(partial(step_with, clock), device))
             if name == "all":
                 arrivals.append(clock.seconds())
     whole = statistics.median(times["all"][1:])

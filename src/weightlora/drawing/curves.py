@@ -9,6 +9,7 @@ from .figures import BLUE, GREY, new_figure
 __all__ = ["LINE_ID", "PAPER", "Palette", "frontier_figure", "log_figure", "scores_figure"]
 
 SIZE = (4.7, 3.0)  # inches: with text of 9 points it can be read on a phone
+DASHES = (0, (4, 2))
 LINE_ID = "module-{}"
 """The id of a module's line in an SVG; its number is the module's place in model order."""
 
@@ -63,10 +64,9 @@ def scores_figure(
         curve = [row[index] for row in scores]
         [line] = axes.plot(steps, curve, color=colour, linewidth=width, alpha=opacity, marker=marker, markersize=3)
         line.set_gid(LINE_ID.format(index))
-    _draw_decisions(axes, decisions, palette)
     handles = [_handle(palette.kept, "kept")] if any(kept) else []
     handles += [] if all(kept) else [_handle(palette.dropped, "dropped")]
-    _draw_legend(axes, [*handles, *_decision_handle(decisions, palette)], palette)
+    _draw_legend(axes, [*handles, *_draw_decisions(axes, decisions, palette)], palette)
     return figure
 
 
@@ -89,8 +89,7 @@ def log_figure(
         marker = "o" if len(points) < 12 else None
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.5, marker=marker, markersize=3)
         handles.append(_handle(colour, name))
-    _draw_decisions(axes, decisions, palette)
-    _draw_legend(axes, [*handles, *_decision_handle(decisions, palette)], palette)
+    _draw_legend(axes, [*handles, *_draw_decisions(axes, decisions, palette)], palette)
     return figure
 
 
@@ -118,9 +117,9 @@ def frontier_figure(
     for cost, score, count in zip(costs, scores, counts, strict=True):
         axes.annotate(str(count), (cost, score), (4, -9), textcoords="offset points", fontsize=8, color=palette.ink)
     axes.plot(*chosen, color=palette.decision, marker="o", markersize=7, fillstyle="none", linestyle="")
-    axes.axvline(budget, color=palette.decision, linestyle=(0, (4, 2)), linewidth=1.2)
+    axes.axvline(budget, color=palette.decision, linestyle=DASHES, linewidth=1.2)
     handles = [_handle(palette.kept, "best set, with its number of adapters")]
-    handles += [_handle(palette.decision, "budget and choice", linestyle=(0, (4, 2)))]
+    handles += [_handle(palette.decision, "budget and choice", linestyle=DASHES)]
     _draw_legend(axes, handles, palette)
     return figure
 
@@ -143,16 +142,12 @@ def _new_axes(palette: Palette, label: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _draw_decisions(axes: Any, decisions: Sequence[int], palette: Palette) -> None:
+def _draw_decisions(axes: Any, decisions: Sequence[int], palette: Palette) -> list[Any]:
+    """Draw a vertical line at each decision; returns the entry of the legend, if there is one."""
     for step in decisions:
-        axes.axvline(step, color=palette.decision, linestyle=(0, (4, 2)), linewidth=1.2, zorder=3)
-
-
-def _decision_handle(decisions: Sequence[int], palette: Palette) -> list[Any]:
-    if not decisions:
-        return []
+        axes.axvline(step, color=palette.decision, linestyle=DASHES, linewidth=1.2, zorder=3)
     where = ", ".join(map(str, decisions)) if len(decisions) < 5 else f"{len(decisions)} steps"
-    return [_handle(palette.decision, f"decision at {where}", linestyle=(0, (4, 2)))]
+    return [_handle(palette.decision, f"decision at {where}", DASHES)] if decisions else []
 
 
 def _handle(colour: str, label: str, linestyle: Any = "-") -> Any:

@@ -10,6 +10,7 @@ from ..extras import require
 from ..files import write
 
 __all__ = [
+    "contrast",
     "draw_legend",
     "draw_mean",
     "draw_means",
@@ -18,6 +19,7 @@ __all__ = [
     "mean_marker",
     "new_figure",
     "pixels",
+    "readable_on",
     "save",
     "set_rows",
     "strip_axes",
@@ -63,6 +65,24 @@ def pixels(figure: Any) -> Any:
     from matplotlib.image import imread
 
     return (imread(io.BytesIO(encode(figure, "png")))[:, :, :3] * 255).round().astype("uint8")
+
+
+def readable_on(colour: Any) -> str:
+    """Black or white, whichever has more contrast with a colour of matplotlib."""
+    return max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, colour))
+
+
+def contrast(one: Any, other: Any) -> float:
+    """The contrast ratio of two colours of matplotlib by WCAG 2, from 1 to 21."""
+    brighter, darker = sorted(map(_luminance, (one, other)), reverse=True)
+    return (brighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Any) -> float:
+    from matplotlib.colors import to_rgb
+
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def set_rows(axes: Any, names: Sequence[str]) -> None:

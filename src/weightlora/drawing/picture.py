@@ -1,12 +1,11 @@
 """The picture of a selection: a grid of layers and module types, with scores as colours and kept adapters framed."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..layout import Grid, lay_out
 from ..rules import RULES
-from .figures import new_figure
+from .figures import new_figure, readable_on
 
 __all__ = [
     "bound_in_words",
@@ -62,12 +61,12 @@ def selection_figure(selection: dict[str, Any], bounded: Collection[str] = ()) -
 
 
 def _colour_scale(scores: Sequence[float | None]) -> Any:
-    """A colour map over the range of the finite scores, dark for large ones. None if they are all equal."""
+    """A colour map over the range of the scores, dark for large ones. None if they are all equal."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    finite = {score for score in scores if score is not None and math.isfinite(score)}
-    return ScalarMappable(Normalize(min(finite), max(finite)), "YlGnBu") if len(finite) > 1 else None
+    known = {score for score in scores if score is not None}
+    return ScalarMappable(Normalize(min(known), max(known)), "YlGnBu") if len(known) > 1 else None
 
 
 def measure_grid(grid: Grid) -> tuple[float, tuple[float, float]]:
@@ -100,7 +99,7 @@ def draw_cells(axes: Any, adapters: Sequence[dict[str, Any]], grid: Grid, scale:
         axes.add_patch(Rectangle((column - side / 2, row - side / 2), side, side, facecolor=colour, **frame))
         if adapter["kept"]:
             mark = "\u25cf" if same_rank else str(adapter["rank"])
-            ink = _readable_on(colour)
+            ink = readable_on(colour)
             axes.text(column, row, mark, ha="center", va="center_baseline", fontsize=font_size, color=ink)
 
 
@@ -117,15 +116,7 @@ def _kept_ranks(adapters: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def _colour(score: float | None, scale: Any) -> Any:
-    return UNSCORED if scale is None or score is None or not math.isfinite(score) else scale.to_rgba(score)
-
-
-def _readable_on(colour: Any) -> str:
-    """Black on a light colour, white on a dark one."""
-    from matplotlib.colors import to_rgb
-
-    red, green, blue = to_rgb(colour)
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+    return UNSCORED if scale is None or score is None else scale.to_rgba(score)
 
 
 def _draw_texts(figure: Any, selection: dict[str, Any], bounded: bool) -> None:

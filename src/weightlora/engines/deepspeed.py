@@ -243,16 +243,12 @@ class StandIn(Optimizer):
 
 def refuse_engine(engine: Any) -> None:
     """Raise a `ModelError` if DeepSpeed's functions do not reach what a selection needs."""
-    stage = engine.zero_optimization_stage()
-    if stage not in (1, 2, 3):
-        raise ModelError(
-            f"safe_get_full_fp32_param gives nothing under ZeRO stage {stage}: set stage 1, 2 or 3, or train with DDP."
-        )
     if engine.fp16_enabled() or getattr(engine.optimizer, "loss_scale", 1.0) != 1.0:
         raise ModelError(
             "DeepSpeed in fp16 scales the loss and skips steps inside its engine, without reporting it: set bf16."
         )
-    if stage == 3 and any(type(parameter) is not nn.Parameter for parameter in engine.module.parameters()):
+    partitioned = engine.zero_optimization_stage() == 3
+    if partitioned and any(type(parameter) is not nn.Parameter for parameter in engine.module.parameters()):
         raise ModelError(
             "ZeRO 3 cuts up quantized base weights, which cannot be put together again: set stage 1 or 2."
         )

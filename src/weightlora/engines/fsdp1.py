@@ -37,29 +37,25 @@ class Fsdp1(Phased):
             place = Path(checkpoint) / name
             model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
 
+    @torch.no_grad()
     def to_plain_(self, model: nn.Module) -> nn.Module:
-        return to_plain_(model)
+        """The model without FSDP1: whole parameters on the CPU of every process, and no wrapper."""
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        for unit in flat_units(model):  # one at a time, for the accelerator may not have room for all
+            with FullyShardedDataParallel.summon_full_params(unit, recurse=False, writeback=False):
+                whole = [(p, p.detach().to("cpu", copy=True)) for p in unit._handle.flat_param._params]
+            for parameter, value in whole:  # the same objects, for quantized ones have attributes
+                parameter.data, parameter.grad = value, None
+                parameter.__dict__.pop("_fsdp_flattened", None)
+                forget_whole_(parameter)
+        return _unwrap_(model)[0]
 
 
 def flat_units(model: nn.Module) -> list[Any]:
     """The modules whose parameters FSDP1 has flattened."""
     modules = model.modules()
     return [m for m in modules if type(m).__name__ == "FullyShardedDataParallel" and m._has_params]
-
-
-@torch.no_grad()
-def to_plain_(model: nn.Module) -> nn.Module:
-    """The model without FSDP1: whole parameters on the CPU of every process, and no wrapper."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    for unit in flat_units(model):  # one at a time, for the accelerator may not have room for all
-        with FullyShardedDataParallel.summon_full_params(unit, recurse=False, writeback=False):
-            whole = [(p, p.detach().to("cpu", copy=True)) for p in unit._handle.flat_param._params]
-        for parameter, value in whole:  # the same objects, for quantized ones have attributes
-            parameter.data, parameter.grad = value, None
-            parameter.__dict__.pop("_fsdp_flattened", None)
-            forget_whole_(parameter)
-    return _unwrap_(model)[0]
 
 
 @contextlib.contextmanager

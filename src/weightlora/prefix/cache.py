@@ -150,14 +150,14 @@ class PrefixCache:
         if not isinstance(rows, Rows):
             self._tell(rows, training)
             return self._forward(args, kwargs)
-        kept = self._has_all(store, rows)
+        stored = store.read(rows) if training or self._in_eval else None
         if training and torch.is_grad_enabled():  # not a pass of a reference, which has the same rows
             self._count(rows)
-        if kept and not self._due and (training or self._in_eval) and (states := store.read(rows)) is not None:
+        if stored is not None and not self._due:
             self.reads += training
             self._found += training * len(rows.keys)
-            return self._read_run(states, args, kwargs)
-        return self._fill_run(store, rows, args, kwargs) if training else self._forward(args, kwargs)
+            return self._read_run(stored, args, kwargs)
+        return self._fill_run(store, rows, stored, args, kwargs) if training else self._forward(args, kwargs)
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The backbone's own forward pass, without dropout below the cut if that was accepted for the cache."""
@@ -196,11 +196,6 @@ class PrefixCache:
             self._seen, self._due, self._padding_checked = set(), True, False
         self._seen.update(rows.keys)
 
-    def _has_all(self, store: Store, rows: Rows) -> bool:
-        if not all(key in store for key in rows.keys):
-            store.refresh()  # another process may have met it
-        return all(key in store for key in rows.keys)
-
     def _read_run(self, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with passed_over(self._cut.blocks, self.first, self._form, partial(_in_place_of, states=states)):
             return self._forward(args, self._without_keys(args, kwargs))
@@ -209,10 +204,11 @@ class PrefixCache:
         """Blocks that do not run have no keys and values to keep."""
         return kwargs | ({"use_cache": False} if "use_cache" in list(self._signature.parameters)[len(args) :] else {})
 
-    def _fill_run(self, store: Store, rows: Rows, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _fill_run(
+        self, store: Store, rows: Rows, stored: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         met: list[Tensor] = []
         padding = rows.padding()
-        stored = store.read(rows) if all(key in store for key in rows.keys) else None
 
         def swap(hidden: Tensor) -> Tensor:
             met.append(hidden)

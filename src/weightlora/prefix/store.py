@@ -4,6 +4,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ class Entry(NamedTuple):
     """Where the hidden states of one example are.
 
     Attributes:
-        folder: Place in `Store.folders`.
+        folder: Of the process that has written them.
         offset: First byte in the file.
         tokens: Rows, one for each token.
         width: Numbers in a row.
@@ -32,7 +33,7 @@ class Entry(NamedTuple):
         crc: CRC-32 of the bytes.
     """
 
-    folder: int
+    folder: Path
     offset: int
     tokens: int
     width: int
@@ -65,16 +66,15 @@ class Store:
         self.directory, self.full = directory, False
         self._own = directory / f"process-{process}"
         self._entries: dict[bytes, Entry] = {}
-        self.folders: list[Path] = []
         self._read: dict[Path, int] = {}  # bytes of each index that were read
-        self._files: dict[int, Any] = {}
-        self._end, self._told = 0, False
+        self._files: dict[Path, FileIO] = {}
+        self._told = False
         write_json(self._own / IDENTITY, dict(identity))
         _drop_cut_line(self._own / INDEX)
-        self._add_folder(self._own)
         (self._own / DATA).touch()
         self._writer = (self._own / DATA).open("r+b", buffering=0)
-        self._take_in(0, self._own / INDEX)
+        self._take_in(self._own)
+        self._end = max((entry.offset + entry.nbytes for entry in self._entries.values()), default=0)
         self._limit = self._end + room
         self.refresh()
 
@@ -92,46 +92,37 @@ class Store:
     def refresh(self) -> None:
         """Take in what the other processes have written since the last call."""
         for folder in sorted(self.directory.glob("process-*")):
-            self._add_folder(folder)
-        for number, folder in enumerate(self.folders[1:], start=1):
-            self._take_in(number, folder / INDEX)
-
-    def layout(self, key: bytes) -> tuple[int, int, torch.dtype]:
-        """Tokens, width and dtype of an example's hidden states."""
-        entry = self._entries[key]
-        return entry.tokens, entry.width, DTYPES[entry.dtype]
+            if folder != self._own:
+                self._take_in(folder)
 
     def read(self, rows: Rows) -> Tensor | None:
-        """The hidden states of a batch whose examples the store has, with zeros at its padding.
+        """The hidden states of a batch, with zeros at its padding.
 
-        None if some are damaged.
+        None if some examples are not there, or damaged. A damaged example is forgotten.
         """
-        _, width, dtype = self.layout(rows.keys[0])
-        states = torch.zeros(len(rows.keys), rows.length, width, dtype=dtype)
+        if not all(key in self for key in rows.keys):
+            self.refresh()  # another process may have met it
+        if not all(key in self for key in rows.keys):
+            return None
+        first = self._entries[rows.keys[0]]
+        states = torch.zeros(len(rows.keys), rows.length, first.width, dtype=DTYPES[first.dtype])
         for row, (key, end) in enumerate(zip(rows.keys, rows.ends, strict=True)):
-            if key not in self or self.layout(key) != (end, width, dtype):
+            entry = self._entries[key]
+            if (entry.tokens, entry.width, entry.dtype) != (end, first.width, first.dtype):
                 return None
-            if not self.read_into(key, states[row, :end]):
+            if not self._read_into(bits_of(states[row, :end]), entry):
+                del self._entries[key]
+                self._tell(entry.folder / DATA)
                 return None
         return states
 
-    def read_into(self, key: bytes, out: Tensor) -> bool:
-        """Read the hidden states of an example; returns whether they are whole. A damaged example is forgotten.
-
-        Args:
-            key: Of an example that the store has.
-            out: A contiguous CPU tensor of the example's layout. It is written to.
-        """
-        entry = self._entries[key]
-        target = bits_of(out)
+    def _read_into(self, target: memoryview, entry: Entry) -> bool:
+        """Read the bytes of an example; returns whether they are whole."""
         if entry.folder not in self._files:
-            self._files[entry.folder] = (self.folders[entry.folder] / DATA).open("rb", buffering=0)
+            self._files[entry.folder] = (entry.folder / DATA).open("rb", buffering=0)
         file = self._files[entry.folder]
         file.seek(entry.offset)
-        if target.nbytes == entry.nbytes == file.readinto(target) and zlib.crc32(target) == entry.crc:
-            return True
-        self._forget(key, self.folders[entry.folder] / DATA)
-        return False
+        return target.nbytes == entry.nbytes == file.readinto(target) and zlib.crc32(target) == entry.crc
 
     def add(self, states: Mapping[bytes, Tensor]) -> None:
         """Append the hidden states of examples, until there is no room.
@@ -149,7 +140,7 @@ class Store:
                 self._writer.seek(self._end)
                 _write_all(self._writer, bits)
                 dtype = str(tensor.dtype).removeprefix("torch.")
-                entry = Entry(0, self._end, tokens, width, dtype, zlib.crc32(bits))
+                entry = Entry(self._own, self._end, tokens, width, dtype, zlib.crc32(bits))
                 self._entries[key] = entry
                 self._end += bits.nbytes
                 lines.append({"key": key.hex()} | {name: getattr(entry, name) for name in Entry._fields[1:]})
@@ -164,33 +155,21 @@ class Store:
             file.close()
         self._files = {}
 
-    def _add_folder(self, folder: Path) -> None:
-        if folder not in self._read:
-            self.folders.append(folder)
-            self._read[folder] = 0
-
-    def _take_in(self, number: int, index: Path) -> None:
-        """Read the whole lines that an index has more than at the last call."""
-        folder = index.parent
-        if not index.is_file() or index.stat().st_size <= self._read[folder]:
+    def _take_in(self, folder: Path) -> None:
+        """Read the whole lines that the index in a folder has more than at the last call."""
+        index, start = folder / INDEX, self._read.get(folder, 0)
+        if not index.is_file() or index.stat().st_size <= start:
             return
         with index.open("rb") as file:
-            file.seek(self._read[folder])
+            file.seek(start)
             text = file.read()
         text = text[: text.rfind(b"\n") + 1]
-        self._read[folder] += len(text)
+        self._read[folder] = start + len(text)
         for line in text.splitlines():
-            found = _parse(number, line)
-            if found is None:
+            if (found := _parse(folder, line)) is None:
                 self._tell(index)
-                continue
-            self._entries[found[0]] = found[1]
-            if number == 0:
-                self._end = max(self._end, found[1].offset + found[1].nbytes)
-
-    def _forget(self, key: bytes, place: Path) -> None:
-        del self._entries[key]
-        self._tell(place)
+            else:
+                self._entries[found[0]] = found[1]
 
     def _tell(self, place: Path) -> None:
         if not self._told:
@@ -220,7 +199,7 @@ def check_identity(directory: Path, identity: Mapping[str, Any]) -> None:
             )
 
 
-def _parse(folder: int, line: bytes) -> tuple[bytes, Entry] | None:
+def _parse(folder: Path, line: bytes) -> tuple[bytes, Entry] | None:
     """Key and entry of a line of an index; None if it is damaged."""
     try:
         fields = json.loads(line)

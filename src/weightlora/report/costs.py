@@ -84,40 +84,35 @@ def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, 
     """
     measured = _mapping(_mapping(outcome.values.get("evidence")).get("columns"))
     first, last = (_mapping(measured.get(name)) for name in ("all", "kept"))
-    values, parameters = outcome.values, selection.trainable_parameters
-    final = selection.final
-
-    def pair(before: Any, after: Any) -> tuple[float | None, float | None]:
-        return _number(before), _number(after) if final else None
-
-    lines: list[tuple[str, Unit, tuple[float | None, float | None]]] = [
-        ("adapters", "count", pair(len(selection.modules), len(selection.kept))),
-        ("adapter parameters", "count", pair(parameters.get("before"), parameters.get("after"))),
+    values, parameters, final = outcome.values, selection.trainable_parameters, selection.final
+    # after its first step, a run that chose before it has the state of the kept adapters alone
+    state = first.get("optimizer_state_bytes", values.get("optimizer_state_bytes_before") if decision else None)
+    step = _around(log, "seconds_per_step", decision, final)
+    if first:
+        step = first.get("step_seconds"), last.get("step_seconds")
+    lines: list[tuple[str, Unit, Any, Any]] = [
+        ("adapters", "count", len(selection.modules), len(selection.kept)),
+        ("adapter parameters", "count", parameters.get("before"), parameters.get("after")),
         (
             "trainable parameters, with the head",
             "count",
-            pair(values.get("trainable_parameters_before"), values.get("trainable_parameters_after")),
+            values.get("trainable_parameters_before"),
+            values.get("trainable_parameters_after"),
         ),
-        (
-            "optimizer state",
-            "bytes",
-            pair(
-                # after its first step, a run that chose before it has the state of the kept adapters alone
-                first.get("optimizer_state_bytes", values.get("optimizer_state_bytes_before") if decision else None),
-                values.get("optimizer_state_bytes_after"),
-            ),
-        ),
+        ("optimizer state", "bytes", state, values.get("optimizer_state_bytes_after")),
         (
             "activations for backward",
             "bytes",
-            pair(first.get("saved_activation_bytes"), last.get("saved_activation_bytes")),
+            first.get("saved_activation_bytes"),
+            last.get("saved_activation_bytes"),
         ),
-        ("GPU memory in use", "bytes", _around(log, "gpu_bytes", decision, final)),
-        ("step time, median", "seconds", pair(first.get("step_seconds"), last.get("step_seconds"))),
+        ("GPU memory in use", "bytes", *_around(log, "gpu_bytes", decision, final)),
+        ("step time, median", "seconds", *step),
     ]
-    if not first:
-        lines[-1] = ("step time, median", "seconds", _around(log, "seconds_per_step", decision, final))
-    return [Cost(name, unit, *found) for name, unit, found in lines if found != (None, None)]
+    costs = [
+        Cost(name, unit, _number(before), _number(after) if final else None) for name, unit, before, after in lines
+    ]
+    return [cost for cost in costs if (cost.before, cost.after) != (None, None)]
 
 
 def amount(value: float | None, unit: Unit) -> str | None:

@@ -190,13 +190,16 @@ def read_run(directory: str | os.PathLike[str]) -> RunReport:
     decision = history.decisions[-1].step if history.decisions and selection.final else None
     live = selection.final or not history.scores
     scores: Sequence[float | None] = [m.score for m in selection.modules] if live else history.scores[-1]
+    grid = lay_out([module.name for module in selection.modules])
     return RunReport(
         name=path.resolve().name,
         selection=selection,
         step=selection.step if live else max(history.steps[-1], selection.step),
         steps=_steps(selection),
         score_label=score_label(selection.rule),
-        **_grid_and_modules(selection, history, scores),
+        rows=grid.rows,
+        columns=grid.columns,
+        modules=_rows_of(selection, history, scores, grid.cells),
         history=history,
         log=thin_log(log),
         costs=costs_of(selection, outcome, log, selection.step if decision is None else decision),
@@ -227,19 +230,19 @@ def as_data(runs: Sequence[RunReport]) -> dict[str, Any]:
     return {"format": 1, "runs": [run.to_dict() for run in runs]}
 
 
-def _grid_and_modules(selection: Selection, history: History, scores: Sequence[float | None]) -> dict[str, Any]:
-    grid = lay_out([module.name for module in selection.modules])
-    bounded = stopped_by_bound(selection, history.decisions)
+def _rows_of(
+    selection: Selection, history: History, scores: Sequence[float | None], cells: Sequence[tuple[int, int]]
+) -> list[ModuleRow]:
     columns = zip(
         selection.modules,
-        grid.cells,
+        cells,
         scores,
         places_by_score(scores, selection.config),
-        bounded,
+        stopped_by_bound(selection, history.decisions),
         reasons(selection, history.decisions),
         strict=True,
     )
-    modules = [
+    return [
         ModuleRow(
             name=module.name,
             row=row,
@@ -249,13 +252,12 @@ def _grid_and_modules(selection: Selection, history: History, scores: Sequence[f
             place=place,
             rank=module.rank,
             parameters=module.parameters,
-            bounded=stopped,
+            bounded=bounded,
             why=why,
             seeds=None if selection.seeds is None else selection.seeds.get(module.name, 0),
         )
-        for module, (row, column), score, place, stopped, why in columns
+        for module, (row, column), score, place, bounded, why in columns
     ]
-    return {"rows": grid.rows, "columns": grid.columns, "modules": modules}
 
 
 def _steps(selection: Selection) -> int | None:

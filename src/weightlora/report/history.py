@@ -1,10 +1,10 @@
 """What a run directory says about its steps, thinned to what a picture can show."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import DataError
 from ..files import parse_line, read_lines
@@ -51,7 +51,7 @@ class History:
 def read_history(directory: Path, modules: int) -> History:
     """Read `history.jsonl`, also while it grows; a line that is cut short at its end is left out.
 
-    Of m steps, at most 400 are read, and at most 40,000 scores. Large files are not held in memory.
+    Of m steps, at most 400 are read, and at most 40,000 scores.
 
     Args:
         directory: The run directory. Without the file, the history is empty.
@@ -61,28 +61,25 @@ def read_history(directory: Path, modules: int) -> History:
         DataError: If a line is damaged.
     """
     path = directory / HISTORY
-    if not path.is_file():
-        return History(0, [], [], [])
-    with path.open("rb") as file:
-        places: list[tuple[int, int]] = []  # line and offset of each step
-        decisions, needed = [], set()
-        for number, offset, line in _whole_lines(file):
-            if b'"kept"' in line:
-                decisions.append(_decision(parse_line(path, number, line), path, number))
-                needed.add(len(places) - 1)
-            else:
-                places.append((number, offset))
-        most = max(2, min(MOST_POINTS, MOST_VALUES // modules))
-        chosen = sorted({*thin(len(places), most), *(needed - {-1})})
-        steps, scores = [], []
-        for number, offset in (places[index] for index in chosen):
-            file.seek(offset)
-            entry = parse_line(path, number, file.readline())
-            values = entry.get("score")
-            if not (isinstance(values, list) and len(values) == modules and all(map(_is_finite, values))):
-                raise DataError(f"{path}, line {number} has no score for each of the {modules} modules: delete it.")
-            steps.append(_step(entry, path, number))
-            scores.append(values)
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    places: list[int] = []  # of the lines with steps
+    decisions, needed = [], set()
+    for place, line in enumerate(lines):
+        if b'"kept"' in line:
+            decisions.append(_decision(parse_line(path, place + 1, line), path, place + 1))
+            needed.add(len(places) - 1)
+        elif line.strip():
+            places.append(place)
+    most = max(2, min(MOST_POINTS, MOST_VALUES // modules))
+    chosen = sorted({*thin(len(places), most), *(needed - {-1})})
+    steps, scores = [], []
+    for place in (places[index] for index in chosen):
+        entry = parse_line(path, place + 1, lines[place])
+        values = entry.get("score")
+        if not (isinstance(values, list) and len(values) == modules and all(map(_is_finite, values))):
+            raise DataError(f"{path}, line {place + 1} has no score for each of the {modules} modules: delete it.")
+        steps.append(_step(entry, path, place + 1))
+        scores.append(values)
     return History(len(places), steps, scores, decisions)
 
 
@@ -109,15 +106,6 @@ def thin(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({round(place * (count - 1) / (most - 1)) for place in range(most)})
-
-
-def _whole_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Number, offset and text of each line that ends, from 1."""
-    offset = 0
-    for number, line in enumerate(file, start=1):
-        if line.strip() and line.endswith(b"\n"):
-            yield number, offset, line
-        offset += len(line)
 
 
 def _decision(entry: dict[str, Any], path: Path, number: int) -> Decision:

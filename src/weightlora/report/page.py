@@ -10,7 +10,7 @@ from typing import Any
 from ..extras import require
 from .comparison import compare_runs
 from .gather import RunReport
-from .sections import LEVELS, describe_run, level_colours
+from .sections import LEVELS, as_text, describe_run, level_colours
 
 __all__ = ["render_page"]
 
@@ -46,7 +46,7 @@ def render_page(runs: Sequence[RunReport]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "text": as_text}
     sections = [describe_run(run, f"run{place}") for place, run in enumerate(runs)]
     script = _read("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -32,15 +32,9 @@ def figures_of(run: RunReport, palette: Palette = PAPER) -> dict[str, Draw]:
     return figures
 
 
-def draw_pictures(run: RunReport, kind: str, names: tuple[str, ...] | None = None) -> dict[str, bytes]:
-    """Name -> the picture as a file.
-
-    Args:
-        run: The run.
-        kind: `"png"` or `"svg"`.
-        names: Only these; all if None.
-    """
-    return {name: encode(draw(), kind) for name, draw in figures_of(run).items() if names is None or name in names}
+def draw_pictures(run: RunReport, kind: str) -> dict[str, bytes]:
+    """Name -> the picture as a file, `"png"` or `"svg"`."""
+    return {name: encode(draw(), kind) for name, draw in figures_of(run).items()}
 
 
 def draw_selection(run_directory: str | os.PathLike[str]) -> Path:

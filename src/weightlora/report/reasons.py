@@ -43,17 +43,17 @@ def stopped_by_bound(selection: Selection, decisions: Sequence[Decision]) -> lis
     """
     none_of_them = [False] * len(selection.modules)
     bound = _bound(selection)
-    scores = [_ranked(selection.config, module.score) for module in selection.modules]
-    kept = [score for score, module in zip(scores, selection.modules, strict=True) if module.kept]
-    if bound is None or len(decisions) > 1 or not kept or any(score is None for score in scores):
+    ranked = ((_ranked(selection.config, module.score), module) for module in selection.modules)
+    scored = [(score, module) for score, module in ranked if score is not None]
+    kept = [score for score, module in scored if module.kept]
+    if bound is None or len(decisions) > 1 or not kept or len(scored) < len(selection.modules):
         return none_of_them
-    lowest = min(score for score in kept if score is not None)
-    best = sorted(selection.modules, key=lambda module: -_number(_ranked(selection.config, module.score)))[: len(kept)]
-    fit = sum(module.parameters for module in best) <= bound and selection.config.get("keep") is not None
+    best = sorted(scored, key=lambda one: -one[0])[: len(kept)]
+    fit = sum(module.parameters for _, module in best) <= bound and selection.config.get("keep") is not None
     if fit and not _is_measured(selection):
         return none_of_them
-    found = zip(scores, selection.modules, strict=True)
-    return [not module.kept and _number(score) > lowest for score, module in found]
+    lowest = min(kept)
+    return [not module.kept and score > lowest for score, module in scored]
 
 
 def reasons(selection: Selection, decisions: Sequence[Decision]) -> list[str]:
@@ -120,7 +120,3 @@ def _ranked(config: Mapping[str, Any], score: float | None) -> float | None:
     if score == 0 and config.get("selection", "credit") in SEEN_BY_SCORE:
         return UNSEEN
     return abs(score) if score is not None and config.get("rank_by") == "magnitude" else score
-
-
-def _number(score: float | None) -> float:
-    return float("-inf") if score is None else score

@@ -1,11 +1,11 @@
 """What the page's template shows of one run: plain values and finished text."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..drawing.curves import LINE_ID, Palette
+from ..drawing.figures import readable_on
 from ..drawing.picture import bound_in_words
 from ..drawing.svg import inline_svg
 from ..summary import by_kind
@@ -67,7 +67,7 @@ def describe_run(run: RunReport, identifier: str) -> dict[str, Any]:
         "snippets": list(run.snippets.items()),
         "score_label": run.score_label,
         "seeds": run.selection.seeds is not None,
-        "modules": [_module(module, index, identifier) for index, module in enumerate(run.modules)],
+        "modules": [(module, _line(index, identifier)) for index, module in enumerate(run.modules)],
         "settings": [(name, _plain(value), changed) for name, (value, changed) in run.settings.items()],
         "versions": [(name, value, False) for name, value in {**run.versions, **run.machine}.items()],
     }
@@ -177,20 +177,7 @@ def level_colours(level: int) -> list[tuple[str, str]]:
 
     place = level / (LEVELS - 1)
     colours = [to_hex(colormaps["YlGnBu"](value)) for value in (place, 0.95 - 0.8 * place)]
-    return [(colour, max(("#000000", "#ffffff"), key=lambda ink: contrast(ink, colour))) for colour in colours]
-
-
-def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two hexadecimal colours by WCAG 2, from 1 to 21."""
-    brighter, darker = sorted(map(_luminance, (one, other)), reverse=True)
-    return (brighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    from matplotlib.colors import to_rgb
-
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return [(colour, readable_on(colour)) for colour in colours]
 
 
 def _describe(module: ModuleRow, run: RunReport) -> str:
@@ -221,22 +208,6 @@ def draw_chart(figure: Any, title: str, name: str, note: str = "") -> dict[str, 
     from markupsafe import Markup
 
     return {"title": title, "note": note, "svg": Markup(inline_svg(figure, title, name, VARIABLES))}
-
-
-def _module(module: ModuleRow, index: int, identifier: str) -> dict[str, Any]:
-    return {
-        "name": module.name,
-        "line": _line(index, identifier),
-        "kept": module.kept,
-        "score": "" if module.score is None or not math.isfinite(module.score) else module.score,
-        "score_text": "" if module.score is None else f"{module.score:.4g}",
-        "place": as_text(module.place),
-        "rank": as_text(module.rank),
-        "parameters": module.parameters,
-        "parameters_text": f"{module.parameters:,}",
-        "seeds": as_text(module.seeds),
-        "why": module.why,
-    }
 
 
 def _line(index: int, identifier: str) -> str:

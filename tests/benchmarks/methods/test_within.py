@@ -1,6 +1,7 @@
 """Modules within a budget of step time, by stored prices."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from accelerate import init_empty_weights
@@ -31,7 +32,7 @@ COSTS = Costs("step_time", GROUPS, [4.0 + group for group in range(8)], [0.0] * 
 
 @pytest.fixture
 def prices(tmp_path) -> str:
-    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": COSTS.to_dict()}))
+    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": asdict(COSTS)}))
     return str(tmp_path / "prices.json")
 
 

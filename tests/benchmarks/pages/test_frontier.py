@@ -1,6 +1,7 @@
 """Loss against step time: points, comparisons, and what the rule says."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from benchmarks.pages.frontier import MEAN, SHARES, TASKS, gather_frontier, render_frontier_markdown
@@ -15,7 +16,7 @@ A, B, C = TASKS
 
 @pytest.fixture
 def prices(tmp_path) -> str:
-    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": COSTS.to_dict()}))
+    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": asdict(COSTS)}))
     return str(tmp_path / "prices.json")
 
 

@@ -1,6 +1,7 @@
 """Every folder of experiments in the root has a summary of its own, and headroom its fit and its picture."""
 
 import json
+from dataclasses import asdict
 
 from benchmarks.pages import frontier, sizes
 from benchmarks.pages.points import SEEDS
@@ -47,7 +48,7 @@ def test_where_there_is_nothing_to_say_nothing_is_written(tmp_path):
 
 def test_runs_within_budgets_have_a_page_and_a_picture_beside_the_lists_of_the_main_comparison(tmp_path):
     costs = Costs("step_time", [5, 4, 3, 2, 1, 0], [2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [0.0] * 6, [0.5] * 6, 10.0)
-    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": costs.to_dict()}))
+    (tmp_path / "prices.json").write_text(json.dumps({"names": NAMES, "costs": asdict(costs)}))
     given = {"names": NAMES, "task": frontier.TASKS[0]}
     main = [result(label, seed, 0.4, kept=NAMES, **given) for label in frontier.PLAIN for seed in SEEDS]
     side = [
