@@ -121,16 +121,32 @@ def test_embeddings_of_the_base_that_were_changed_are_not_lost(tmp_path):
         )
 
 
+@pytest.mark.parametrize("target", ["embed_tokens", "q_proj"])
 @pytest.mark.parametrize("profile", ["portable", "mlx", "gguf"])
-def test_embeddings_of_new_tokens_are_not_lost(profile, tmp_path):
+def test_embeddings_of_new_tokens_are_not_lost(profile, target, tmp_path):
     tiny_llama().save_pretrained(tmp_path / "base")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     base.resize_token_embeddings(56)
-    model = get_peft_model(base, LoraConfig(r=2, target_modules=["embed_tokens"], task_type="CAUSAL_LM"))
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=[target], task_type="CAUSAL_LM"))
     model.save_pretrained(tmp_path / "adapter")
     with pytest.raises(ModelError, match=r"of shape \(56, 16\), and the base has \(50, 16\), as before new tokens"):
         export_adapter(tmp_path / "adapter", tmp_path / "out", profile, check="tensors")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("profile", ["portable", "compact", "merged", "mlx", "gguf"])
+def test_embeddings_of_the_base_beside_other_adapters_are_left_out(profile, tmp_path):
+    """PEFT writes them with `save_embedding_layers=True`, and without it where the vocabulary was changed."""
+    tiny_llama().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    randomize_(model)
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    assert "base_model.model.lm_head.weight" in load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    exported = export_adapter(tmp_path / "adapter", tmp_path / "out", profile)
+    assert exported.outputs is None or exported.outputs.difference < 1e-6
+    if profile in ("portable", "compact"):
+        assert all(".lora_" in key for key in load_file(tmp_path / "out" / "adapter_model.safetensors"))
 
 
 def test_gguf_asks_the_base_for_the_shapes(tmp_path):

@@ -56,9 +56,10 @@ def logits(model: nn.Module) -> Tensor:
     return result
 
 
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", None])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_head_that_is_in_the_adapter_is_in_the_merged_model(kind, tmp_path):
-    model = saved(kind, tmp_path, modules_to_save=list(MORE[kind]))
+def test_a_head_that_is_in_the_adapter_is_in_the_merged_model(kind, task_type, tmp_path):
+    model = saved(kind, tmp_path, modules_to_save=[*MORE[kind], "classifier"], task_type=task_type)
     export_adapter(tmp_path / "adapter", tmp_path / "out", profile="merged")
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     assert merged.config.num_labels == 3 and torch.allclose(logits(merged), logits(model), atol=1e-5)

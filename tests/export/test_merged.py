@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Glm4MoeConfig,
+    Glm4MoeForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     ViTConfig,
@@ -53,6 +55,22 @@ def test_the_dtype_may_be_chosen(tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert dtype == loaded.dtype == torch.bfloat16
     assert 1e-6 < close.difference < 0.05 < close.effect
+
+
+def test_what_transformers_keeps_in_float32_is_not_rounded(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 8, "head_dim": 8}
+    counts = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "n_routed_experts": 4}
+    base = Glm4MoeForCausalLM(Glm4MoeConfig(vocab_size=50, num_experts_per_tok=2, n_group=1, **sizes, **counts))
+    bias = torch.tensor([13.0312, 13.0313, 13.0314, 13.0309])  # one number in bfloat16
+    base.to(torch.bfloat16).model.layers[1].mlp.gate.e_score_correction_bias = bias
+    base.save_pretrained(tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), config)
+    model.save_pretrained(tmp_path / "adapter")
+    dtype, _ = merge(tmp_path / "adapter", tmp_path / "out")
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert dtype == torch.bfloat16 == weights["model.layers.0.self_attn.q_proj.weight"].dtype
+    torch.testing.assert_close(weights["model.layers.1.mlp.gate.e_score_correction_bias"], bias, rtol=0, atol=0)
 
 
 def test_the_tokenizer_goes_along(tmp_path):

@@ -67,6 +67,12 @@ def test_a_gate_is_no_alpha_of_a_new_training():
     assert (selection.alpha, selection.alpha_pattern) == (8, {})
 
 
+def test_the_rows_are_those_of_the_file():
+    """With their gates in the scalings: beside `omega`, a scaling without it would look as if it had none."""
+    selection = Selection.of(selected(selection="stoiht"))
+    assert list(selection.summary()) == selection.to_dict()["adapters"]
+
+
 @pytest.mark.parametrize(
     "lora", [{}, {"use_rslora": True}, {"rank_pattern": {"query": 2}, "alpha_pattern": {"key": 3}}]
 )

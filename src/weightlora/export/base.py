@@ -181,7 +181,8 @@ class Base:
         }
 
     def _labels(self) -> dict[str, int]:
-        if self.adapter.task_type not in ("SEQ_CLS", "TOKEN_CLS"):
+        named = (self.adapter.auto_mapping or {}).get("base_model_class") or ""  # where there is no task_type
+        if self.adapter.task_type not in ("SEQ_CLS", "TOKEN_CLS") and "Classification" not in named:
             return {}
         rows = [
             t.shape[0] for end in HEADS for key, t in self.heads.items() if key.endswith(f".{end}") and t.dim() == 2

@@ -1,9 +1,11 @@
 """The profile `merged`: the adapter in the weights of the base, as an ordinary Transformers model."""
 
+import copy
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
@@ -51,7 +53,8 @@ def write_merged(
     loaded = base.load()
     _refuse_shared(loaded, [pair.path for pair in source.pairs])
     model = attach(loaded, source.directory, [pair.name for pair in source.pairs])
-    if lost := source.others.keys() - get_peft_model_state_dict(model).keys():
+    places = get_peft_model_state_dict(model).keys() | model.state_dict().keys()
+    if lost := (source.others.keys() | source.tables.keys()) - places:
         raise ModelError(
             f"PEFT has no place for the tensor {min(lost)!r} of the adapter, and a merged model would lack it: "
             "install the PEFT that wrote it, or remove what trains it."
@@ -69,7 +72,7 @@ def write_merged(
         raise ModelError(f"PEFT cannot merge this adapter into its base ({reason}): {instead}.") from error
     kind = dtype or getattr(base.config(), "dtype", None) or torch.float32
     finite = {name for name, tensor in merged.state_dict().items() if tensor.isfinite().all()}
-    merged.to(kind)
+    _cast_(merged, base, kind)
     if lost := [
         name for name, tensor in merged.state_dict().items() if name in finite and not tensor.isfinite().all()
     ]:
@@ -91,6 +94,15 @@ def write_merged(
         return kind, None
     batch, before, without = probed
     return kind, compare_outputs(before, outputs(again.float(), batch), kind, without)
+
+
+def _cast_(model: Any, base: Base, dtype: torch.dtype) -> None:
+    """Cast the weights as Transformers casts those of the base, some of which, such as router biases, stay float32."""
+    config, kind = copy.deepcopy(model.config), type(model)
+    settings = {"dtype": dtype, "device_map": "meta", "ignore_mismatched_sizes": True}
+    like = kind.from_pretrained(base.name, revision=base.revision, config=config, **settings).state_dict()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensor.data = tensor.data.to(like[name].dtype)
 
 
 def _refuse_shared(model: nn.Module, paths: Iterable[str]) -> None:

@@ -60,7 +60,8 @@ class Source:
         raw: The config as the file has it.
         pairs: The adapters, in natural order of their names.
         heads: Tensors of `modules_to_save`, by their names in the file.
-        tables: Base embeddings, which PEFT saves beside an adapter on them. They are no part of the adapter.
+        tables: Base embeddings, which PEFT saves beside an adapter on them, after a change of the vocabulary, or with
+            `save_embedding_layers=True`. They are no part of the adapter.
         others: What else the file holds, by its names there.
     """
 
@@ -171,8 +172,9 @@ def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Pla
     heads = {key: t for key, t in others.items() if _is_of(key, config.modules_to_save or ())}
     if config.ensure_weight_tying:  # PEFT saves the layer that is tied to one of these, too
         heads |= {key: t for key, t in others.items() if any(torch.equal(t, head) for head in heads.values())}
-    tables = {key: t for key, t in others.items() if key.endswith(".base_layer.weight")}
-    rest = {key: t for key, t in others.items() if key not in heads and key not in tables}
+    rest = {key: t for key, t in others.items() if key not in heads}
+    tables = {k: t for k, t in rest.items() if k.endswith(".weight") and ".lora_" not in k and t.dim() == 2}
+    rest = {key: t for key, t in rest.items() if key not in tables}
     return Source(directory, config, raw, pairs, heads, tables, rest)
 
 

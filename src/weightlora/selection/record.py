@@ -255,7 +255,7 @@ class Selection:
 
     def summary(self) -> Summary:
         """One row (a dict) for each module, in model order; printed, or shown in a notebook, it is a table."""
-        rows = Summary({**asdict(module), "scaling": self.scalings.get(module.name)} for module in self.modules)
+        rows = Summary(asdict(module) for module in self.modules)
         rows.text = self._sentence()
         return rows
 
