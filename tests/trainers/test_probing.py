@@ -322,6 +322,48 @@ def test_a_trainer_may_divide_a_loss_by_what_it_has_averaged_so_far(tmp_path):
     assert len(averages) == 4 and averages[0] == averages[2] == 1, "training starts where the probe did"
 
 
+def test_what_objects_of_a_trainer_note_is_of_the_training_alone(tmp_path):
+    """Meters, metrics, and a loss that divides by what it has averaged in a buffer."""
+    torchmetrics = pytest.importorskip("torchmetrics", reason="the extra `lightning` is not installed")
+
+    class Meter:
+        def __init__(self):
+            self.total, self.count = torch.zeros(()), 0
+
+        def update(self, value):
+            self.total, self.count = self.total + value, self.count + 1
+
+    class Averaging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("average", torch.ones(()))
+
+        def forward(self, outputs, labels, num_items_in_batch=None):
+            averages.append(float(self.average))
+            loss = nn.functional.cross_entropy(outputs.logits, labels)
+            self.average.lerp_(loss.detach(), 0.1)
+            return loss / self.average
+
+    class Noting(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            for one in (self.meter, self.meters["train"], self.metric, self.metrics["loss"]):
+                one.update(loss.detach())
+            return loss
+
+    averages, noted = [], []
+    for callbacks in ([], [WeightLoraCallback(WeightLoraConfig(keep=12))]):
+        run = make_trainer(tmp_path, lora_bert(), *callbacks, kind=Noting, max_steps=2)
+        run.compute_loss_func = Averaging()
+        run.meter, run.meters = Meter(), {"train": Meter()}
+        run.metric = torchmetrics.MeanMetric()
+        run.metrics = torchmetrics.MetricCollection({"loss": torchmetrics.MeanMetric()})
+        run.train()
+        assert run.meter.count == run.meters["train"].count == 2
+        noted.append([float(run.meter.total), float(run.metric.compute()), float(run.metrics["loss"].compute())])
+    assert len(averages) == 2 + 4 + 2 and averages[:2] == averages[-2:] and noted[0] == noted[1]
+
+
 def test_bf16_probes_in_bf16(tmp_path):
     seen = []
 
@@ -340,8 +382,8 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
     pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
     from lightning.pytorch import LightningModule
     from lightning.pytorch import Trainer as Lightning
-    from torchmetrics import MeanMetric
-    from torchmetrics.classification import BinaryAccuracy
+    from torchmetrics import MeanMetric, MetricCollection
+    from torchmetrics.classification import BinaryAccuracy, BinaryPrecision, BinaryRecall
 
     from weightlora import WeightLoraLightningCallback
 
@@ -352,6 +394,7 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
             super().__init__()
             self.model = lora_bert()
             self.losses, self.accuracy, self.mean = [], BinaryAccuracy(), MeanMetric()
+            self.several = MetricCollection([BinaryPrecision(), BinaryRecall()])  # which share what they count
 
         def train_dataloader(self):
             return DataLoader(samples(), batch_size=8)
@@ -363,6 +406,7 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
             self.losses.append(loss.detach())
             self.accuracy(rows["labels"], rows["labels"])
             self.mean.update(loss.detach())
+            self.several.update(rows["labels"], rows["labels"])
             return loss
 
         def configure_optimizers(self):
@@ -377,6 +421,9 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
 
     assert len(module.losses) == module.mean.update_count == 3 and module.accuracy.tp + module.accuracy.tn == 24
     assert module.mean.compute() == pytest.approx(sum(module.losses) / 3)
+    ones = sum(int(batch(step)["labels"].sum()) for step in range(3))
+    assert module.several.compute() == {"BinaryPrecision": 1, "BinaryRecall": 1}
+    assert [int(metric.tp) for metric in module.several.values()] == [ones, ones]
 
     several, callback = Module(), WeightLoraLightningCallback(GRADIENT)
     loaders = {"one": several.train_dataloader(), "other": several.train_dataloader()}
