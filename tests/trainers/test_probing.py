@@ -8,6 +8,7 @@ import pytest
 import torch
 from loops import make_trainer
 from models import adamw, batch, lora_bert, samples
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -468,6 +469,35 @@ def test_lightning_prepares_batches_and_calls_the_step_as_in_training(tmp_path):
     settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     Lightning(max_steps=1, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module())
     assert callback.selector.kept == chosen_by_hand()
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_lightning_gives_batches_the_precision_of_the_model(tmp_path, precision):
+    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as Lightning
+
+    from weightlora import WeightLoraLightningCallback
+
+    class Module(LightningModule):
+        def __init__(self):
+            super().__init__()
+            base = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+            self.model = get_peft_model(base, LoraConfig(r=2, target_modules=["0", "2"]))
+
+        def training_step(self, rows):
+            seen.append(rows.dtype)
+            return self.model(rows).square().mean()
+
+        def configure_optimizers(self):
+            return adamw(self.model)
+
+    seen, callback = [], WeightLoraLightningCallback(WeightLoraConfig(keep=1, probe_batches=2))
+    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    settings |= {"precision": precision, "default_root_dir": tmp_path, "max_steps": 1}
+    Lightning(callbacks=[callback], **settings).fit(Module(), DataLoader(torch.randn(16, 8), batch_size=4))
+    assert len(callback.selector.kept) == 1
+    assert seen == [torch.bfloat16 if precision == "bf16-true" else torch.float64] * 3
 
 
 def test_lightning_gets_back_what_a_loss_outside_of_the_model_changed(tmp_path):

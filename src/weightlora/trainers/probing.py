@@ -123,6 +123,7 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
     number = (0,) if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2) else ()
 
     def loss(batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
         batch = trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
         found = trainer.strategy.training_step(batch, *number)
         return found.get("loss") if isinstance(found, dict) else found
