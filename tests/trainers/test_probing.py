@@ -8,6 +8,7 @@ import pytest
 import torch
 from loops import make_trainer
 from models import adamw, batch, lora_bert, samples
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -322,6 +323,48 @@ def test_a_trainer_may_divide_a_loss_by_what_it_has_averaged_so_far(tmp_path):
     assert len(averages) == 4 and averages[0] == averages[2] == 1, "training starts where the probe did"
 
 
+def test_what_objects_of_a_trainer_note_is_of_the_training_alone(tmp_path):
+    """Meters, metrics, and a loss that divides by what it has averaged in a buffer."""
+    torchmetrics = pytest.importorskip("torchmetrics", reason="the extra `lightning` is not installed")
+
+    class Meter:
+        def __init__(self):
+            self.total, self.count = torch.zeros(()), 0
+
+        def update(self, value):
+            self.total, self.count = self.total + value, self.count + 1
+
+    class Averaging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("average", torch.ones(()))
+
+        def forward(self, outputs, labels, num_items_in_batch=None):
+            averages.append(float(self.average))
+            loss = nn.functional.cross_entropy(outputs.logits, labels)
+            self.average.lerp_(loss.detach(), 0.1)
+            return loss / self.average
+
+    class Noting(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            for one in (self.meter, self.meters["train"], self.metric, self.metrics["loss"]):
+                one.update(loss.detach())
+            return loss
+
+    averages, noted = [], []
+    for callbacks in ([], [WeightLoraCallback(WeightLoraConfig(keep=12))]):
+        run = make_trainer(tmp_path, lora_bert(), *callbacks, kind=Noting, max_steps=2)
+        run.compute_loss_func = Averaging()
+        run.meter, run.meters = Meter(), {"train": Meter()}
+        run.metric = torchmetrics.MeanMetric()
+        run.metrics = torchmetrics.MetricCollection({"loss": torchmetrics.MeanMetric()})
+        run.train()
+        assert run.meter.count == run.meters["train"].count == 2
+        noted.append([float(run.meter.total), float(run.metric.compute()), float(run.metrics["loss"].compute())])
+    assert len(averages) == 2 + 4 + 2 and averages[:2] == averages[-2:] and noted[0] == noted[1]
+
+
 def test_bf16_probes_in_bf16(tmp_path):
     seen = []
 
@@ -340,8 +383,8 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
     pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
     from lightning.pytorch import LightningModule
     from lightning.pytorch import Trainer as Lightning
-    from torchmetrics import MeanMetric
-    from torchmetrics.classification import BinaryAccuracy
+    from torchmetrics import MeanMetric, MetricCollection
+    from torchmetrics.classification import BinaryAccuracy, BinaryPrecision, BinaryRecall
 
     from weightlora import WeightLoraLightningCallback
 
@@ -352,6 +395,7 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
             super().__init__()
             self.model = lora_bert()
             self.losses, self.accuracy, self.mean = [], BinaryAccuracy(), MeanMetric()
+            self.several = MetricCollection([BinaryPrecision(), BinaryRecall()])  # which share what they count
 
         def train_dataloader(self):
             return DataLoader(samples(), batch_size=8)
@@ -363,6 +407,7 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
             self.losses.append(loss.detach())
             self.accuracy(rows["labels"], rows["labels"])
             self.mean.update(loss.detach())
+            self.several.update(rows["labels"], rows["labels"])
             return loss
 
         def configure_optimizers(self):
@@ -377,6 +422,9 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
 
     assert len(module.losses) == module.mean.update_count == 3 and module.accuracy.tp + module.accuracy.tn == 24
     assert module.mean.compute() == pytest.approx(sum(module.losses) / 3)
+    ones = sum(int(batch(step)["labels"].sum()) for step in range(3))
+    assert module.several.compute() == {"BinaryPrecision": 1, "BinaryRecall": 1}
+    assert [int(metric.tp) for metric in module.several.values()] == [ones, ones]
 
     several, callback = Module(), WeightLoraLightningCallback(GRADIENT)
     loaders = {"one": several.train_dataloader(), "other": several.train_dataloader()}
@@ -421,6 +469,35 @@ def test_lightning_prepares_batches_and_calls_the_step_as_in_training(tmp_path):
     settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     Lightning(max_steps=1, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module())
     assert callback.selector.kept == chosen_by_hand()
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_lightning_gives_batches_the_precision_of_the_model(tmp_path, precision):
+    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch import Trainer as Lightning
+
+    from weightlora import WeightLoraLightningCallback
+
+    class Module(LightningModule):
+        def __init__(self):
+            super().__init__()
+            base = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+            self.model = get_peft_model(base, LoraConfig(r=2, target_modules=["0", "2"]))
+
+        def training_step(self, rows):
+            seen.append(rows.dtype)
+            return self.model(rows).square().mean()
+
+        def configure_optimizers(self):
+            return adamw(self.model)
+
+    seen, callback = [], WeightLoraLightningCallback(WeightLoraConfig(keep=1, probe_batches=2))
+    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    settings |= {"precision": precision, "default_root_dir": tmp_path, "max_steps": 1}
+    Lightning(callbacks=[callback], **settings).fit(Module(), DataLoader(torch.randn(16, 8), batch_size=4))
+    assert len(callback.selector.kept) == 1
+    assert seen == [torch.bfloat16 if precision == "bf16-true" else torch.float64] * 3
 
 
 def test_lightning_gets_back_what_a_loss_outside_of_the_model_changed(tmp_path):

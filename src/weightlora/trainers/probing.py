@@ -4,9 +4,9 @@ Training sees these batches again, in the order that it would have had without a
 """
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +16,15 @@ from ..errors import ConfigError
 from ..loaders import same_batches
 from ..restoring import same_buffers, same_fields, same_random_numbers
 from ..selector import WeightLora
+
+LIBRARIES = {"accelerate", "builtins", "datasets", "deepspeed", "peft", "torch", "transformers", "trl"}
+"""Their objects do not count batches."""
+
+KEPT_ELSEWHERE = {
+    *("model", "model_wrapped", "deepspeed"),  # by `undisturbed`
+    *("train_dataset", "eval_dataset", "data_collator", "processing_class"),  # by `same_batches`
+}
+"""Attributes of a Trainer that are put back elsewhere."""
 
 
 def _wish(selector: WeightLora) -> tuple[str, str]:
@@ -60,9 +69,23 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         return found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
 
     _check_can_be_read_again(selector, loader)
-    with same_fields([trainer]), _without(trainer, "log"):
+    held = _held_by(trainer)
+    modules = nn.ModuleList(one for one in held if isinstance(one, nn.Module))
+    notes = [trainer, trainer.state]
+    notes += [one for one in held if type(one).__module__.partition(".")[0] not in LIBRARIES]
+    with same_fields(notes), same_buffers(modules), same_metrics(modules), _without(trainer, "log"):
         selector.look(loader, loss, selector.config.probe_batches * trainer.args.gradient_accumulation_steps)
     selector.advance()  # outside of what is put back, because adapters leave now
+
+
+def _held_by(trainer: Any) -> list[Any]:
+    """The objects that are attributes of a Trainer, or in a dictionary that is one, without its model and its data.
+
+    Meters, metrics, and a loss that averages are among them: they count every batch.
+    """
+    held = [value for name, value in vars(trainer).items() if name not in KEPT_ELSEWHERE]
+    flat = [one for value in held for one in (value.values() if isinstance(value, dict) else [value])]
+    return [one for one in flat if isinstance(getattr(one, "__dict__", None), dict)]
 
 
 def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
@@ -100,6 +123,7 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
     number = (0,) if is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2) else ()
 
     def loss(batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
         batch = trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
         found = trainer.strategy.training_step(batch, *number)
         return found.get("loss") if isinstance(found, dict) else found
@@ -134,19 +158,9 @@ def _check_can_be_read_again(selector: WeightLora, loader: Any) -> None:
         )
 
 
-@contextlib.contextmanager
-def same_metrics(module: nn.Module) -> Iterator[None]:
-    """Afterwards the torchmetrics in a module have seen no batch that they had not seen before."""
-    metrics: list[Any] = [one for one in module.modules() if hasattr(one, "metric_state")]
-    before = [
-        vars(one) | {name: copy.copy(v) if isinstance(v, list) else v.clone() for name, v in one.metric_state.items()}
-        for one in metrics
-    ]
-    try:
-        yield
-    finally:
-        for one, content in zip(metrics, before, strict=True):
-            vars(one).update(content)
+def same_metrics(module: nn.Module) -> AbstractContextManager[None]:
+    """Afterwards the torchmetrics in a module, and collections of them, have seen no batch that was new to them."""
+    return same_fields(one for one in module.modules() if hasattr(one, "metric_state"))
 
 
 @contextlib.contextmanager
