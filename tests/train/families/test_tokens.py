@@ -28,6 +28,18 @@ def test_lists_of_words_and_tags_differ(world: Path, tmp_path: Path, refused):
     )
 
 
+@pytest.mark.parametrize("model", ["llama", "deberta"])
+def test_words_of_a_list_have_the_tokens_that_they_have_in_a_text(world: Path, tmp_path: Path, model: str):
+    """Llama's tokens have the space before a word. Those of a list have none, in Transformers without a word."""
+    write_parquet(tmp_path / "rows.parquet", [{"tokens": ["a", "moving", "film", "."], "tags": ["O", "A", "B", "O"]}])
+    job = prepare(
+        parse(arguments(world, "token-classification", model, tmp_path / "out", *files_of(tmp_path / "rows.parquet")))
+    )
+    [row] = job.work.train
+    assert row["input_ids"] == job.tokenizer("a moving film .").input_ids
+    assert [label for label in row["labels"] if label != -100] == [2, 0, 1, 2]
+
+
 def test_words_outside_count_in_accuracy_alone():
     scores = score_tokens(["O", "PER", "LOC"], np.array([0, 1, 1, 2, 0]), np.array([0, 1, 2, 0, 1]))
     # found 3 (one right), wanted 3
