@@ -42,7 +42,7 @@ RULES = {
     WORDS: "a list of strings",
     LABELS: "a list of labels",
     ANSWERS: "an object with the lists text (texts) and answer_start (whole numbers), both of the same length",
-    MESSAGES: "a list of messages, each an object with a role and a content",
+    MESSAGES: "a list of messages, each an object with a role and a content, which is a text or a list of parts",
     TOOLS: "a list of objects, each the description of a function, or such a list written as JSON",
 }
 
@@ -129,7 +129,14 @@ def _fits(value: Any, kind: str) -> bool:
         return False
     if kind is WORDS:
         return all(isinstance(word, str) for word in value)
-    return kind is LABELS or all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value)
+    return kind is LABELS or all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and _is_content(m.get("content")) for m in value
+    )
+
+
+def _is_content(value: Any) -> bool:
+    """Whether a message may have this as its content. Templates would write others as Python does."""
+    return isinstance(value, str | None) or (isinstance(value, list) and all(isinstance(part, dict) for part in value))
 
 
 def _are_answers(texts: Any, starts: Any) -> bool:
