@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from datasets import Dataset, Value
+from datasets import Dataset, Json, Value
 
 from ..errors import DataError
 from ..values import is_int
@@ -158,7 +158,7 @@ def tools_of(value: Any) -> Any:
 
 
 def as_written(value: Any, feature: Any) -> Any:
-    """A value without the fields that only other rows have: Arrow adds them, as None.
+    """A value without the fields that only other rows have, which Arrow adds as None, and with its numbers.
 
     Chat templates ask whether a message has a field, and write a tool's fields as they are.
 
@@ -171,7 +171,16 @@ def as_written(value: Any, feature: Any) -> Any:
     if isinstance(value, list):
         inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         return [as_written(part, inner) for part in value]
-    return value
+    return _exact(value) if isinstance(feature, Json) else value
+
+
+def _exact(value: Any) -> Any:
+    """A value that was kept as JSON, of which datasets reads 7.9007 as 7.9007000000000005."""
+    if isinstance(value, dict):
+        return {name: _exact(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_exact(part) for part in value]
+    return float(f"{value:.15g}") if isinstance(value, float) else value
 
 
 def head_of(tokenizer: Any, text: str, tokens: int) -> str:

@@ -66,7 +66,10 @@ TOOL_CHATS = [
         "messages": asks("Rome?", call("weather", city="Rome"), ends="fine"),
         "tools": [function("weather", city="string")],
     },
-    {"messages": asks("1+2?", call("add", a=1, b=2), ends=None), "tools": [function("add", a="integer", b="integer")]},
+    {
+        "messages": asks("Sum?", call("add", a=7.9007, b=2), ends=None),
+        "tools": [function("add", a="number", b="integer")],
+    },
     {"messages": CHATS[0]["messages"], "tools": None},
 ]
 TOOL_TEMPLATE = (
