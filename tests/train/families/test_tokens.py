@@ -5,7 +5,7 @@ import pytest
 from recipes import arguments, files_of, write_parquet
 
 from weightlora.train import fit, parse, prepare
-from weightlora.train.families.tokens import _first_pieces, score_tokens
+from weightlora.train.families.tokens import _first_pieces, _with_spaces, score_tokens
 
 
 def test_words_of_a_sentence_have_classes(world: Path, tmp_path: Path):
@@ -38,6 +38,12 @@ def test_words_of_a_list_have_the_tokens_that_they_have_in_a_text(world: Path, t
     [row] = job.work.train
     assert row["input_ids"] == job.tokenizer("a moving film .").input_ids
     assert [label for label in row["labels"] if label != -100] == [2, 0, 1, 2]
+
+
+def test_words_have_spaces_between_them_where_their_script_has_some():
+    assert _with_spaces(["Ann", "saw", "", "\u6771\u4eac", "in", "\ubd04"]) == [
+        *("Ann", " saw", "", "\u6771\u4eac", " in", " \ubd04"),
+    ]
 
 
 def test_words_outside_count_in_accuracy_alone():

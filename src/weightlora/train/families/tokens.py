@@ -1,5 +1,6 @@
 """A class for each word of a sentence. The first token of a word has its label, the other tokens have none."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from .classification import class_loss
 __all__ = ["score_tokens", "token_classification"]
 
 OUTSIDE = "O"
+
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff60]")
+"""Thai, Lao, Burmese, Khmer, kana and Chinese characters, which have no spaces between words."""
 
 
 def token_classification(source: Source) -> Work:
@@ -94,8 +98,8 @@ def _needs_spaces(tokenizer: Any) -> bool:
 
 
 def _with_spaces(words: list[str]) -> list[str]:
-    """The words with a space before each but the first."""
-    return [f" {word}" if place else word for place, word in enumerate(words)]
+    """The words with a space before each but the first, where their script has spaces."""
+    return [f" {word}" if place and word and not UNSPACED.match(word) else word for place, word in enumerate(words)]
 
 
 def _first_pieces(words: list[int | None], labels: list[int]) -> list[int]:
