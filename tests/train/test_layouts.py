@@ -25,11 +25,14 @@ def test_conversations_of_sharegpt_become_messages(name: str):
 
 
 def test_messages_of_sharegpt_may_differ_in_their_fields(tmp_path):
-    """Datasets then says nothing of the fields."""
-    given = [{"conversations": SHAREGPT}, {"conversations": [*SHAREGPT[:2], {**SHAREGPT[2], "weight": 0}]}]
+    """Datasets then says nothing of the fields, nor of other columns, whose values may differ in their types."""
+    given = [
+        {"id": 1, "conversations": SHAREGPT},
+        {"id": "b", "conversations": [*SHAREGPT[:2], {**SHAREGPT[2], "weight": 0}]},
+    ]
     rows = load_dataset("json", data_files=str(write_rows(tmp_path / "rows.jsonl", given)), split="train")
     rows, columns = as_causal("train", rows, COLUMNS_READ)
-    assert rows[columns["messages"]][:] == [CHAT, CHAT]
+    assert rows[columns["messages"]][:] == [CHAT, CHAT] and rows["id"][:] == [1, "b"]
 
 
 def test_conversations_may_have_roles_already():

@@ -67,6 +67,7 @@ def test_a_text_must_be_a_string(world: Path, rows: Path, refused, value: Any, p
         ("causal-lm", "llama", {"prompt": "a", "completion": "b"}, "prompt", None),
         ("causal-lm", "llama", {"messages": [{"role": "assistant", "content": "b"}]}, "messages", [3]),
         ("causal-lm", "llama", {"messages": [{"role": "assistant", "content": "b"}]}, "messages", [{"content": "b"}]),
+        ("causal-lm", "llama", CHAT_ROW, "messages", [{"role": "assistant", "content": {"a": 1}}]),
         ("causal-lm", "llama", CHAT_ROW, "tools", ["add"]),
         ("causal-lm", "llama", CHAT_ROW, "tools", "add"),
         ("causal-lm", "llama", CHAT_ROW, "tools", "[1]"),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, concatenate_datasets
 
 from ..errors import DataError
 from ..wording import shown
@@ -121,14 +121,15 @@ def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
     # A row without messages stays as it is: the check of the rows names it.
     chats = [chat and _with_system(given, chat) for given, chat in zip(systems, rows[column], strict=True)]
     try:
-        given = {**{name: rows[name] for name in rows.column_names}, column: chats}
         # Types say which fields a row does not have. Those of messages stay.
-        return Dataset.from_dict(given, None if sharegpt else rows.features)
+        features = None if sharegpt else Features({column: rows.features[column]})
+        written = Dataset.from_dict({column: chats}, features)
     except (TypeError, ValueError) as error:  # of Arrow
         raise DataError(
             f"{split} has system prompts, which are strings, beside messages with other contents: put each prompt "
             "into the messages of its row, and drop the column 'system'."
         ) from error
+    return concatenate_datasets([rows.remove_columns(column), written], axis=1)
 
 
 def _with_system(given: str | None, chat: list[Any]) -> list[Any]:

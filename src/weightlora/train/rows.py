@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from datasets import Dataset, Value
+from datasets import Dataset, Json, Value
 
 from ..errors import DataError
 from ..values import is_int
@@ -42,7 +42,7 @@ RULES = {
     WORDS: "a list of strings",
     LABELS: "a list of labels",
     ANSWERS: "an object with the lists text (texts) and answer_start (whole numbers), both of the same length",
-    MESSAGES: "a list of messages, each an object with a role and a content",
+    MESSAGES: "a list of messages, each an object with a role and a content, which is a text or a list of parts",
     TOOLS: "a list of objects, each the description of a function, or such a list written as JSON",
 }
 
@@ -129,7 +129,14 @@ def _fits(value: Any, kind: str) -> bool:
         return False
     if kind is WORDS:
         return all(isinstance(word, str) for word in value)
-    return kind is LABELS or all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value)
+    return kind is LABELS or all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and _is_content(m.get("content")) for m in value
+    )
+
+
+def _is_content(value: Any) -> bool:
+    """Whether a message may have this as its content. Templates would write others as Python does."""
+    return isinstance(value, str | None) or (isinstance(value, list) and all(isinstance(part, dict) for part in value))
 
 
 def _are_answers(texts: Any, starts: Any) -> bool:
@@ -151,7 +158,7 @@ def tools_of(value: Any) -> Any:
 
 
 def as_written(value: Any, feature: Any) -> Any:
-    """A value without the fields that only other rows have: Arrow adds them, as None.
+    """A value without the fields that only other rows have, which Arrow adds as None, and with its numbers.
 
     Chat templates ask whether a message has a field, and write a tool's fields as they are.
 
@@ -164,7 +171,16 @@ def as_written(value: Any, feature: Any) -> Any:
     if isinstance(value, list):
         inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         return [as_written(part, inner) for part in value]
-    return value
+    return _exact(value) if isinstance(feature, Json) else value
+
+
+def _exact(value: Any) -> Any:
+    """A value that was kept as JSON, of which datasets reads 7.9007 as 7.9007000000000005."""
+    if isinstance(value, dict):
+        return {name: _exact(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_exact(part) for part in value]
+    return float(f"{value:.15g}") if isinstance(value, float) else value
 
 
 def head_of(tokenizer: Any, text: str, tokens: int) -> str:

@@ -54,6 +54,19 @@ def test_an_empty_text_is_no_answer(world: Path, rows: Path, tmp_path: Path):
     assert (found["exact_match"], found["NoAns_f1"], found["HasAns_f1"]) == (50, 100, 0)
 
 
+def test_white_space_around_an_answer_is_no_part_of_it(world: Path, rows: Path, tmp_path: Path):
+    texts = [("Bob", 4), ("Bob ", 4), (" Bob", 3), (" Bob ", 3)]
+    asked = [
+        {"id": str(i), "question": "who", "context": "Ann Bob Carl", "answers": {"text": [t], "answer_start": [start]}}
+        for i, (t, start) in enumerate(texts)
+    ]
+    write_rows(rows, asked)
+    given = ["question-answering", "deberta", tmp_path / "out", *files_of(rows), "--stride", "16"]
+    train = prepare(parse(arguments(world, *given))).work.train
+    spans = {(row["start_positions"], row["end_positions"]) for row in train}
+    assert len(spans) == 1 and (0, 0) not in spans
+
+
 def test_spans_come_from_the_best_window_and_are_not_too_long():
     inside = [(-1, -1), (0, 3), (4, 7), (8, 13)]
     windows = Dataset.from_dict(

@@ -66,7 +66,10 @@ TOOL_CHATS = [
         "messages": asks("Rome?", call("weather", city="Rome"), ends="fine"),
         "tools": [function("weather", city="string")],
     },
-    {"messages": asks("1+2?", call("add", a=1, b=2), ends=None), "tools": [function("add", a="integer", b="integer")]},
+    {
+        "messages": asks("Sum?", call("add", a=7.9007, b=2), ends=None),
+        "tools": [function("add", a="number", b="integer")],
+    },
     {"messages": CHATS[0]["messages"], "tools": None},
 ]
 TOOL_TEMPLATE = (
@@ -99,6 +102,27 @@ def test_a_chat_has_its_tools_and_its_calls_and_no_fields_of_other_rows(
     assert [row["input_ids"] for row in job.work.evaluation["validation"]] == expected
 
 
+LEFT_OUT = {
+    "the tools": {**TOOL_CHATS[2], "tools": [function("add", a="integer")]},
+    "the calls of tools": {"messages": TOOL_CHATS[1]["messages"]},
+    "messages of the role 'system'": {"messages": [{"role": "system", "content": "kind"}, *CHATS[0]["messages"]]},
+}
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_what_the_chat_template_leaves_out_is_an_error_of_its_row(
+    world: Path, rows: Path, tmp_path: Path, refused, what: str
+):
+    """Else the model would learn to say nothing in place of a call, or never see its tools."""
+    shutil.copytree(world / "llama", tmp_path / "llama")
+    template = "{% for m in messages if m.role != 'system' %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    prompt = "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+    (tmp_path / "llama" / "chat_template.jinja").write_text(template + prompt)
+    write_rows(rows, [CHATS[0], LEFT_OUT[what]])
+    message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
+    assert message.startswith(f"row 1 of train (the first is row 0): the chat template does not write {what}, so")
+
+
 def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(
     world: Path, rows: Path, tmp_path: Path, refused
 ):
@@ -106,7 +130,7 @@ def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(
     shutil.copytree(world / "llama", tmp_path / "llama")
     template = "{% for m in messages[-2:] %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
     (tmp_path / "llama" / "chat_template.jinja").write_text(template)
-    longer = [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}, *CHATS[0]["messages"]]
+    longer = [{"role": "user", "content": "b"}, {"role": "user", "content": "c"}, *CHATS[0]["messages"]]
     write_rows(rows, [*CHATS, {"messages": longer}])
     message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
     assert message.startswith("row 2 of train (the first is row 0): the chat template changes the prompt")

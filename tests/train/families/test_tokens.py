@@ -5,7 +5,7 @@ import pytest
 from recipes import arguments, files_of, write_parquet
 
 from weightlora.train import fit, parse, prepare
-from weightlora.train.families.tokens import _first_pieces, score_tokens
+from weightlora.train.families.tokens import _first_pieces, _with_spaces, score_tokens
 
 
 def test_words_of_a_sentence_have_classes(world: Path, tmp_path: Path):
@@ -26,6 +26,24 @@ def test_lists_of_words_and_tags_differ(world: Path, tmp_path: Path, refused):
     assert (
         refused(*arguments) == "row 0 of train (the first is row 0) has 2 tokens and 1 tags: give one tag per token."
     )
+
+
+@pytest.mark.parametrize("model", ["llama", "deberta"])
+def test_words_of_a_list_have_the_tokens_that_they_have_in_a_text(world: Path, tmp_path: Path, model: str):
+    """Llama's tokens have the space before a word. Those of a list have none, in Transformers without a word."""
+    write_parquet(tmp_path / "rows.parquet", [{"tokens": ["a", "moving", "film", "."], "tags": ["O", "A", "B", "O"]}])
+    job = prepare(
+        parse(arguments(world, "token-classification", model, tmp_path / "out", *files_of(tmp_path / "rows.parquet")))
+    )
+    [row] = job.work.train
+    assert row["input_ids"] == job.tokenizer("a moving film .").input_ids
+    assert [label for label in row["labels"] if label != -100] == [2, 0, 1, 2]
+
+
+def test_words_have_spaces_between_them_where_their_script_has_some():
+    assert _with_spaces(["Ann", "saw", "", "\u6771\u4eac", "in", "\ubd04"]) == [
+        *("Ann", " saw", "", "\u6771\u4eac", " in", " \ubd04"),
+    ]
 
 
 def test_words_outside_count_in_accuracy_alone():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,13 @@ def test_a_word_is_the_answer(world: Path, tmp_path: Path):
     assert batch["position_ids"][1].tolist().count(0) > 1 and int(batch["position_ids"][0, -1]) == 59
     result = fit(job)
     assert result.metric == "accuracy" and result.steps == 4
+
+
+def test_a_line_break_in_a_prompt_may_be_written_as_the_help_does(world: Path, tmp_path: Path):
+    job = prepare(parse(family_arguments(world, "sst2-verbalised", tmp_path)))
+    data, task = replace(job.recipe.data, prompt=r"Review: {text}\nSentiment:"), find_task("sst2")
+    work = verbalised(Source(task, data, read_splits(data, task), job.tokenizer, job.config))
+    assert work.train["input_ids"][:] == job.work.train["input_ids"][:]
 
 
 def test_a_caller_may_tokenize_the_prompt(world: Path, tmp_path: Path):

@@ -116,12 +116,16 @@ def _null_position(cls: int | None, ids: list[int]) -> int:
 
 
 def _positions(answers: dict[str, list[Any]], spans: Sequence[tuple[int, int]], null: int) -> tuple[int, int]:
-    """First and last token of the first answer; twice the null position if it is not wholly in the window."""
-    given = [(start, text) for start, text in zip(answers["answer_start"], answers["text"], strict=True) if text]
+    """First and last token of the first answer; twice the null position if it is not wholly in the window.
+
+    White space around an answer, as some annotators mark it, is in no token.
+    """
+    given = [(s, text) for s, text in zip(answers["answer_start"], answers["text"], strict=True) if text.strip()]
     if not given:
         return null, null
     start, text = given[0]
-    end = start + len(text)
+    end = start + len(text.rstrip())
+    start += len(text) - len(text.lstrip())
     inside = [i for i, (first, last) in enumerate(spans) if first >= 0 and last > start and first < end]
     if not inside or spans[inside[0]][0] > start or spans[inside[-1]][1] < end:
         return null, null

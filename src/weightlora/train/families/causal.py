@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,7 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
         whole = render(messages, tools=tools, return_dict=False)
         parts = [message["content"] for message in messages if isinstance(message.get("content"), list)]
         text = render(messages, tools=tools, tokenize=False) if parts else ""
+        left_out = _unwritten(messages, tools, partial(render, tokenize=False))
     except Exception as error:  # templates are programs, and each refuses messages in its own way
         raise DataError(
             f"the chat template cannot write the messages {shown(messages)}: {first_line(error)}; fix the row, or "
@@ -194,6 +196,11 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
     if any(str(content) in text for content in parts if content):  # as a list of Python
         raise DataError(
             f"the chat template does not read the parts of a message, {shown(parts[0])}: give its content as one text."
+        )
+    if left_out is not None:
+        raise DataError(
+            f"the chat template does not write {left_out}, so the model would not see them: give a model whose "
+            "template does, or leave them out (the tools with --columns '{\"tools\": null}')."
         )
     if whole[: len(prompt)] == prompt:
         return prompt, whole[len(prompt) :]
@@ -206,6 +213,32 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
             "give prompt and completion instead of messages."
         )
     return prompt, source.tokenizer(written[len(asked) :], add_special_tokens=False).input_ids
+
+
+def _unwritten(messages: list[dict[str, Any]], tools: Any, write: Callable[..., str]) -> str | None:
+    """What the template leaves out of a chat without a word: many know no tools, and some no system prompts."""
+
+    def same(change: Callable[[dict[str, Any]], dict[str, Any]], tools: Any = tools) -> bool:
+        try:
+            return write([change(message) for message in messages], tools=tools) == text
+        except Exception:  # it has read what is not there now
+            return False
+
+    roles = {message["role"] for message in messages if isinstance(message.get("content"), str)}
+    calls = any(message.get("tool_calls") for message in messages)
+    others = sorted(roles - {"user", "assistant"})  # every template writes these two
+    text = write(messages, tools=tools) if tools or calls or others else ""
+    if tools and same(dict, None):
+        return "the tools"
+    if calls and same(lambda message: {name: message[name] for name in message if name != "tool_calls"}):
+        return "the calls of tools"
+    return next((f"messages of the role {role!r}" for role in others if same(_more_of(role))), None)
+
+
+def _more_of(role: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda message: (
+        {**message, "content": f"{message.get('content')} more"} if message["role"] == role else message
+    )
 
 
 def _says(content: Any) -> bool:

@@ -1,5 +1,6 @@
 """A class for each word of a sentence. The first token of a word has its label, the other tokens have none."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from .classification import class_loss
 __all__ = ["score_tokens", "token_classification"]
 
 OUTSIDE = "O"
+
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff60]")
+"""Thai, Lao, Burmese, Khmer, kana and Chinese characters, which have no spaces between words."""
 
 
 def token_classification(source: Source) -> Work:
@@ -38,9 +42,11 @@ def token_classification(source: Source) -> Work:
                     "token."
                 )
     names, ids = class_ids(source, "tags")
+    spaced = _needs_spaces(tokenizer)
 
     def tokenize(split: str, batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
-        words = [words_of(tokenizer, words, length) for words in batch["tokens"]]
+        sentences = [_with_spaces(words) if spaced else words for words in batch["tokens"]]
+        words = [words_of(tokenizer, words, length) for words in sentences]
         encoded = tokenizer(words, truncation=True, max_length=length, is_split_into_words=True)
         check_tokens(encoded["input_ids"], source.splits[split], split, indices)
         labels = [_first_pieces(encoded.word_ids(i), ids[split][index]) for i, index in enumerate(indices)]
@@ -75,6 +81,25 @@ def score_tokens(names: list[str], labels: Any, chosen: Any) -> dict[str, float]
     )
     scores = {"f1": f1, "precision": precision, "recall": recall, "accuracy": accuracy_score(labels, chosen)}
     return {name: float(score) for name, score in scores.items()}
+
+
+def _needs_spaces(tokenizer: Any) -> bool:
+    """Whether words have to begin with a space to get the tokens that they have in a text.
+
+    The tokenizers of RoBERTa, GPT-2, Llama 3 and others have tokens with the space before a word. Words of a list have
+    none, and would all get the tokens of the middle of a word.
+    """
+
+    def tokens(text: str | list[str]) -> list[int]:
+        found: list[int] = tokenizer(text, is_split_into_words=isinstance(text, list)).input_ids
+        return found
+
+    return tokens(["a", "a"]) != tokens("a a") == tokens(_with_spaces(["a", "a"]))
+
+
+def _with_spaces(words: list[str]) -> list[str]:
+    """The words with a space before each but the first, where their script has spaces."""
+    return [f" {word}" if place and word and not UNSPACED.match(word) else word for place, word in enumerate(words)]
 
 
 def _first_pieces(words: list[int | None], labels: list[int]) -> list[int]:

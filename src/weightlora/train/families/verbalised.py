@@ -91,7 +91,8 @@ def _answers(source: Source, names: list[str]) -> list[int]:
 
 def _template(source: Source) -> PromptIds:
     """Fills the prompt with a row's texts, and shortens them until the prompt fits."""
-    tokenizer, prompt = source.tokenizer, source.arguments.prompt or source.task.prompt or ""
+    tokenizer = source.tokenizer
+    prompt = (source.arguments.prompt or source.task.prompt or "").replace("\\n", "\n")  # as a shell hands it over
     columns = source.splits["train"].column_names
     fields = _fields(prompt)
     if not fields or any(name not in columns for name in fields):
