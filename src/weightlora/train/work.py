@@ -199,9 +199,22 @@ def check_embeddings(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase
         )
 
 
+def _has_no_positions(config: Any) -> bool:
+    """Whether a model knows distances between tokens only, as T5 and DeBERTa do, so that any length is in reach.
+
+    Their configs and tokenizers still name the length of pretraining.
+    """
+    t5 = getattr(config, "relative_attention_num_buckets", None) and not getattr(
+        config, "max_position_embeddings", None
+    )
+    return bool(t5) or getattr(config, "position_biased_input", True) is False
+
+
 def _limit(source: Source) -> int:
     """The most tokens of an input."""
     config = source.config
+    if _has_no_positions(config):
+        return LONGEST
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     if limits[0] and getattr(config, "model_type", None) in AFTER_PADDING:
         limits[0] -= (config.pad_token_id or 0) + 1
