@@ -239,6 +239,8 @@ def test_a_budget_of_memory_from_the_dry_run_to_the_record(given, tmp_path: Path
     found = re.search(r"a step with all 13 adapters: (\d+) KiB\. What a budget buys, if all score alike:", err)
     assert found is not None and len(re.findall(r"KiB +\d+ adapters$", err, re.MULTILINE)) > 2
     assert not (tmp_path / "run").exists()
+    assert main(["select", *given_all("--keep_memory", "1GiB", "--keep", "3", "--dry_run")]) == 0
+    assert set(re.findall(r"KiB +(\d+) adapters$", capsys.readouterr().err, re.MULTILINE)) == {"3"}
     assert main(["select", *given_all("--keep_memory", "1KiB", "--dry_run")]) == 2
     assert "keep_memory='1KiB' is too small: a step with one adapter takes" in capsys.readouterr().err
     assert main(["select", *given_all("--keep_memory", f"{found[1]}KB", "--selection", "gradient")]) == 0
