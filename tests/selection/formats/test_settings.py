@@ -53,8 +53,7 @@ def test_trl_adapts_the_chosen_modules(case, tmp_path):
 )
 def test_trl_adapts_a_single_module_or_parameter_alone(make, name, tmp_path):
     """A list of one would be an expression, and without a list PEFT would adapt its default modules."""
-    from trl import get_peft_config
-
+    get_peft_config = pytest.importorskip("trl").get_peft_config
     selection = edited(chosen(make(), 2), [name])
     config = get_peft_config(parsed_by_trl(selection.to("trl"), tmp_path))
     config.task_type = None
