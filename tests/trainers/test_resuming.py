@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 from runs import build
-from transformers import TrainerState
+from transformers import Trainer, TrainerState
 
+from weightlora import WeightLoraTrainer
 from weightlora.errors import StateError
 from weightlora.manifest import MANIFEST, check_manifest
 from weightlora.state import STATE_FILE
+from weightlora.trainers import resuming
 from weightlora.trainers.resuming import (
     TRAINER_STATE_NAME,
     check_places,
@@ -45,6 +47,19 @@ def test_a_trainers_state_that_cannot_be_read_is_named(tmp_path, content, messag
     (tmp_path / TRAINER_STATE_NAME).write_text(content)
     with pytest.raises(StateError, match=message):
         step_of(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [WeightLoraTrainer, Trainer])
+def test_an_accelerate_that_forgets_the_optimizer_of_fsdp2_is_refused(tmp_path, monkeypatch, kind):
+    """1.7 went on without the moments; 1.10 to 1.14 ended in a KeyError of PEFT."""
+    trainer = build(tmp_path, {}, kind=kind)
+    monkeypatch.setattr(resuming, "compare_versions", lambda name, sign, version: (name, sign) == ("accelerate", "<"))
+    for version in (1, 2):
+        plugin = SimpleNamespace(fsdp_version=version)
+        monkeypatch.setattr(trainer.accelerator.state, "fsdp_plugin", plugin, raising=False)
+        with pytest.raises((StateError, ValueError)) as caught:
+            trainer._load_from_checkpoint(str(tmp_path / "checkpoint-1"))
+        assert ("install accelerate 1.15 or newer" in str(caught.value)) == (version == 2)
 
 
 def test_a_directory_that_is_no_checkpoint_is_not_called_a_broken_one(tmp_path):

@@ -27,7 +27,7 @@ from .logbook import Logbook
 from .phases import checkpoint_dir
 from .pictures import report_choice
 from .probing import probe_in_trainer
-from .resuming import check_structure, optimizer_of_all, read_checkpoint, saved_state, stay_finished
+from .resuming import check_accelerate, check_structure, optimizer_of_all, read_checkpoint, saved_state, stay_finished
 from .scalars import put_in_front
 
 logger = logging.get_logger(__name__)
@@ -243,6 +243,7 @@ class WeightLoraCallback(TrainerCallback):
     def _load_from_checkpoint(self, trainer: Any, checkpoint: str, model: nn.Module | None = None) -> None:
         """The Trainer's own, after the model got the structure that it had at the checkpoint."""
         if self in trainer.callback_handler.callbacks:
+            check_accelerate(trainer)
             state = read_checkpoint(checkpoint)
             if trainer.is_fsdp_enabled:  # the model is in the engine already
                 check_structure(trainer.model, state)

@@ -7,7 +7,7 @@ from reprlib import repr as short
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import compare_versions, gather_object
 from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerState, TrainingArguments
@@ -99,6 +99,19 @@ def check_structure(model: nn.Module, state: State) -> None:
             f"training resumes from a checkpoint with {len(state.live)} of {len(state.names)} adapters, and "
             "this model still has the others: call weightlora.restore(model, checkpoint_dir) before building the "
             "Trainer, or use WeightLoraTrainer."
+        )
+
+
+def check_accelerate(trainer: Any) -> None:
+    """Raise a `StateError` if Accelerate does not load what it saves, as with FSDP2 before version 1.15.
+
+    Before 1.13, it left out the moments of the optimizer without a word. Later ones do not load PEFT models.
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.fsdp_version == 2 and compare_versions("accelerate", "<", "1.15"):
+        raise StateError(
+            "this version of accelerate does not load all of a checkpoint of FSDP2: to resume, install accelerate "
+            "1.15 or newer."
         )
 
 

@@ -17,7 +17,7 @@ from ..manifest import MANIFEST, remove_manifest
 from .callback import WeightLoraCallback
 from .card import describe_in_card
 from .phases import phased_engine, train_in_phases
-from .resuming import check_places, last_checkpoint, manifest_last, optimizer_of_all, read_checkpoint
+from .resuming import check_accelerate, check_places, last_checkpoint, manifest_last, optimizer_of_all, read_checkpoint
 
 
 class WeightLoraTrainerMixin:
@@ -99,6 +99,7 @@ class WeightLoraTrainerMixin:
         return train_in_phases(self, callback, engine, again, resume_from_checkpoint or None)
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        check_accelerate(self)
         callback = self._selection()
         if callback is not None and callback.engine is not None:  # the model had its weights before the engine took it
             return
