@@ -19,5 +19,5 @@ def test_a_run_that_was_killed_at_any_moment_ends_as_if_it_had_not_been():
     done = fork_server().run(str(SCRIPT), str(count), str(seed), limit=30 * count + 120)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"setting"')]
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-3000:]}"
-    assert len(rows) == 4 and sum(row["kills"] for row in rows) == count
+    assert len(rows) == 4 and sum(row["kills"] for row in rows) >= count
     assert not any(row["differ"] for row in rows)

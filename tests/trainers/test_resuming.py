@@ -35,7 +35,8 @@ from weightlora.trainers.resuming import (
         ('{"epoch": true}', "has epoch=True, and it must be a number from 0 to 1e100, or null"),
         ('{"epoch": NaN}', "has epoch=nan, and it must be a number from 0 to 1e100"),
         ('{"save_steps": "7"}', "has save_steps='7', and it must be a number from 0 to 1e100"),
-        ('{"train_batch_size": []}', "has train_batch_size=\\[\\], and it must be a step, or null"),
+        ('{"train_batch_size": []}', "has train_batch_size=\\[\\], and it must be a step"),
+        ('{"train_batch_size": null}', "has train_batch_size=None, and it must be a step"),
         ('{"best_metric": "x"}', "has best_metric='x', and it must be a number, or null"),
         ('{"best_model_checkpoint": 3}', "has best_model_checkpoint=3, and it must be a path, or null"),
         ('{"log_history": [3]}', "has log_history=\\[3\\], and it must be a list of entries"),
@@ -82,7 +83,7 @@ def test_a_directory_that_is_no_checkpoint_is_not_called_a_broken_one(tmp_path):
 
 
 def test_the_step_is_that_of_the_trainers_state(tmp_path):
-    (tmp_path / TRAINER_STATE_NAME).write_text(json.dumps({"global_step": 7}))
+    (tmp_path / TRAINER_STATE_NAME).write_text(json.dumps({"global_step": 7, "train_batch_size": 4}))
     assert step_of(tmp_path) == 7
 
 

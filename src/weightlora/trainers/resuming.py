@@ -32,7 +32,7 @@ FIELDS: dict[str, Rule] = {
     "epoch": or_none(AMOUNT),
     **dict.fromkeys(("max_steps", "num_train_epochs", "num_input_tokens_seen", "total_flos"), AMOUNT),
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), AMOUNT),
-    **dict.fromkeys(("train_batch_size", "best_global_step"), or_none(STEP)),
+    "best_global_step": or_none(STEP),
     "best_metric": or_none(
         (lambda value: type(value) is float or (type(value) is int and abs(value) <= 1e100), "a number")
     ),
@@ -42,6 +42,7 @@ FIELDS: dict[str, Rule] = {
         "a list of entries",
     ),
     "stateful_callbacks": (lambda value: isinstance(value, dict), "an object"),
+    "train_batch_size": STEP,
 }
 
 logger = logging.get_logger(__name__)
