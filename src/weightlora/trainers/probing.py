@@ -6,7 +6,6 @@ Training sees these batches again, in the order that it would have had without a
 import contextlib
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
@@ -158,7 +157,7 @@ def _check_can_be_read_again(selector: WeightLora, loader: Any) -> None:
         )
 
 
-def same_metrics(module: nn.Module) -> AbstractContextManager[None]:
+def same_metrics(module: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Afterwards the torchmetrics in a module, and collections of them, have seen no batch that was new to them."""
     return same_fields(one for one in module.modules() if hasattr(one, "metric_state"))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+import accelerate
 from accelerate import PartialState
 from accelerate.utils import compare_versions, gather_object
 from torch import nn
@@ -42,7 +43,7 @@ FIELDS: dict[str, Rule] = {
         "a list of entries",
     ),
     "stateful_callbacks": (lambda value: isinstance(value, dict), "an object"),
-    "train_batch_size": STEP,
+    "train_batch_size": (STEP[0], "a number of rows"),
 }
 
 logger = logging.get_logger(__name__)
@@ -111,8 +112,8 @@ def check_accelerate(trainer: Any) -> None:
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is not None and plugin.fsdp_version == 2 and compare_versions("accelerate", "<", "1.15"):
         raise StateError(
-            "this version of accelerate does not load all of a checkpoint of FSDP2: to resume, install accelerate "
-            "1.15 or newer."
+            f"accelerate {accelerate.__version__} does not load all of a checkpoint of FSDP2: to resume, install "
+            "accelerate 1.15 or newer."
         )
 
 
