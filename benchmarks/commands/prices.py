@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     from ..workloads import job_for
 
     # The budget has room for all; what is chosen here does not count.
-    experiment = resolve(args.root, args.task, "weightlora") | {"options": {"keep": None, "keep_step_time": 0.99}}
+    options = {"keep": None, "keep_step_time": 0.99}
+    experiment = resolve(args.root, args.task, "lora") | {"method": "weightlora", "options": options}
     with quiet_libraries(), tempfile.TemporaryDirectory() as directory:
         job = job_for(experiment, 0, ALL_METHODS, directory)
         costs, names = price(job)
