@@ -20,6 +20,11 @@ WHICH_RUNS = {"seed", "seeds"}
 """Settings that say which runs there are, not how a run goes."""
 PER_METHOD = {"label", "method", "options", "learning_rate", "evidence", "leave_one_out", "settings"}
 """Settings that make a method, and may differ between two methods."""
+SHARED = (
+    *("workload", "steps", "batch_size", "max_length", "bf16", "evaluate_on"),
+    *("train_examples", "validation_examples", "test_examples"),
+)
+"""Settings that all methods of a task share, in all studies: which texts they read, for how long, how precisely."""
 
 Runs = defaultdict[tuple[str, str], dict[int, Result]]
 """(task, label) -> seed -> the run; empty where nothing is stored."""
@@ -55,10 +60,23 @@ def load_results(root: str | os.PathLike[str]) -> tuple[list[Result], SetAside]:
 
 
 def by_seed(results: Iterable[Result]) -> Runs:
-    """The runs of each label on each task. Of two runs at one seed, the later one counts."""
+    """The runs of each label on each task, as they are paired. Of two runs at one seed, the later one counts.
+
+    Raises:
+        DataError: Two runs cannot be compared: of one task, with other `SHARED` settings; or of one label, with any.
+    """
     found: Runs = defaultdict(dict)
+    of_task: dict[str, Result] = {}
     for result in results:
-        found[result.task, result.label][result.seed] = result
+        own = found[result.task, result.label]
+        first, same = of_task.setdefault(result.task, result), next(iter(own.values()), result)
+        keys = [key for key in SHARED if first.settings.get(key) != result.settings.get(key)]
+        if keys or (keys := _differing_keys(first := same, result, WHICH_RUNS)):
+            raise DataError(
+                f"{result.task}: {first.label} at seed {first.seed} and {result.label} at seed {result.seed} ran with "
+                f"different settings ({', '.join(keys)}), so they cannot be compared: repeat one of them."
+            )
+        own[result.seed] = result
     return found
 
 
