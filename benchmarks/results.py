@@ -13,7 +13,7 @@ from weightlora.compare.statistics import REFERENCES
 from weightlora.errors import DataError
 from weightlora.train.result import Result, read_result
 
-__all__ = ["Runs", "by_seed", "load_results", "losses", "notes", "probe_cost"]
+__all__ = ["Runs", "by_seed", "grouped", "load_results", "losses", "notes", "probe_cost"]
 
 PACKAGES = ("weightlora", "torch", "peft", "transformers")
 WHICH_RUNS = {"seed", "seeds"}
@@ -59,25 +59,33 @@ def load_results(root: str | os.PathLike[str]) -> tuple[list[Result], SetAside]:
     return [result for _, result in found], set_aside + older
 
 
+def grouped(results: Iterable[Result]) -> Runs:
+    """The runs of each label on each task. Of two runs at one seed, the later one counts."""
+    found: Runs = defaultdict(dict)
+    for result in results:
+        found[result.task, result.label][result.seed] = result
+    return found
+
+
 def by_seed(results: Iterable[Result]) -> Runs:
-    """The runs of each label on each task, as they are paired. Of two runs at one seed, the later one counts.
+    """The same, for pages that pair runs without a note about their settings.
 
     Raises:
         DataError: Two runs cannot be compared: of one task, with other `SHARED` settings; or of one label, with any.
     """
-    found: Runs = defaultdict(dict)
-    of_task: dict[str, Result] = {}
+    results, first = list(results), dict[str | tuple[str, str], Result]()
     for result in results:
-        own = found[result.task, result.label]
-        first, same = of_task.setdefault(result.task, result), next(iter(own.values()), result)
-        keys = [key for key in SHARED if first.settings.get(key) != result.settings.get(key)]
-        if keys or (keys := _differing_keys(first := same, result, WHICH_RUNS)):
+        one = first.setdefault(result.task, result)
+        keys = [key for key in SHARED if one.settings.get(key) != result.settings.get(key)]
+        if not keys:
+            one = first.setdefault((result.task, result.label), result)
+            keys = _differing_keys(one, result, WHICH_RUNS)
+        if keys:
             raise DataError(
-                f"{result.task}: {first.label} at seed {first.seed} and {result.label} at seed {result.seed} ran with "
+                f"{result.task}: {one.label} at seed {one.seed} and {result.label} at seed {result.seed} ran with "
                 f"different settings ({', '.join(keys)}), so they cannot be compared: repeat one of them."
             )
-        own[result.seed] = result
-    return found
+    return grouped(results)
 
 
 def losses(runs: Mapping[int, Result]) -> dict[int, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from weightlora.compare.statistics import excludes_zero, interval, paired
 
-from ..decision import complete
+from ..decision import SECOND
 from ..speed.variants import LABELS
 from .runs import losses_of, pool
 from .tables import megabytes, table
@@ -56,7 +56,7 @@ def costs() -> str:
 def savings() -> str:
     """What the default's choice saves, and the quality that goes with it."""
     rows = _costs(tuple(COMPARED))
-    for task, seeds in compared_tasks().items():
+    for task, seeds in SECOND.seeds.items():
         losses = {label: losses_of(task, label) for label in COMPARED}
         cells = [_loss(found, losses["probe"]) if len(found) == seeds else "" for found in losses.values()]
         rows.append([f"loss, {NEW_TASKS[task]} ({seeds} seeds)", *cells])
@@ -83,11 +83,6 @@ def _costs(labels: Sequence[str]) -> list[list[str]]:
         cost("activations for backward", "saved_activation_bytes", megabytes),
         cost("step time", "over_lora", lambda value: f"{value:.2f}"),
     ]
-
-
-def compared_tasks() -> Mapping[str, int]:
-    """The tasks of the decision that have all runs of the methods that the README compares, and their seeds."""
-    return complete({(task, label): losses_of(task, label) for task in NEW_TASKS for label in COMPARED}, "probe").seeds
 
 
 def _loss(losses: Mapping[int, float], reference: Mapping[int, float]) -> str:
