@@ -1,8 +1,7 @@
 """The rule of decision of `quality/DECISION.md`, which was written before the runs, applied to the stored results."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import chain, combinations
 from statistics import fmean
 from typing import NamedTuple
 
@@ -15,13 +14,12 @@ __all__ = [
     "LORA",
     "LOWER_RANK",
     "PEFT_DEFAULT",
+    "SECOND",
     "Look",
     "Losses",
     "Verdict",
-    "complete",
     "decide",
     "looks",
-    "missing",
 ]
 
 Losses = Mapping[tuple[str, str], Mapping[int, float]]
@@ -104,59 +102,37 @@ class Verdict:
 
 
 def looks(losses: Losses) -> dict[str, Look]:
-    """The first look; and the second one, with those that may still win after the first, if there are any."""
-    if missing(losses, FIRST):
-        return {"first": FIRST, "second": SECOND}
+    """The looks whose runs are there: the first one; and the second, with those that may still win after the first."""
+    if not _is_complete(losses, FIRST):
+        return {}
     verdict = decide(losses, FIRST)
     least = verdict.mean_regret(verdict.winner)
     left = [name for name in CANDIDATES if name not in verdict.out and verdict.mean_regret(name) - least < FAR]
-    second = {"second": SECOND._replace(candidates=tuple(left), default=verdict.winner)} if left else {}
-    return {"first": FIRST, **second}
-
-
-def complete(losses: Losses, candidate: str) -> Look:
-    """The tasks of both looks that have all runs of a candidate, of its random sets, and of the other references."""
-    labels = [candidate, CANDIDATES[candidate].alike, PEFT_DEFAULT, LORA]
-    tasks = {
-        task: count for task, count in SECOND.seeds.items() if not _absent(losses, Look({task: count}, None), labels)
-    }
-    return SECOND._replace(seeds=tasks)
-
-
-def missing(losses: Losses, look: Look) -> dict[tuple[str, str], list[int]]:
-    """(task, label) -> the seeds that a look needs next and that are not stored.
-
-    These are first the runs of the candidates, of LoRA on all modules and of PEFT's default list. Of the random sets,
-    they are those of one candidate at a time, as long as the winner depends on them.
-    """
-    own = _absent(losses, look, [LORA, PEFT_DEFAULT, *look.candidates])
-    return own or _absent(losses, look, [CANDIDATES[name].alike for name in _asked_next(losses, look)])
+    second = SECOND._replace(candidates=tuple(left), default=verdict.winner)
+    return {"first": FIRST, **({"second": second} if left and _is_complete(losses, second) else {})}
 
 
 def decide(losses: Losses, look: Look) -> Verdict:
-    """Apply the rule. No run may be missing that the look needs."""
-    regrets, out = _regrets(losses, look), _out(losses, look)
-    return Verdict(regrets, out, _unchecked(losses, look, out), *_winner(_means(regrets), out, look))
+    """Apply the rule. Of the runs that the look needs, only those of random sets may be missing."""
+    regrets = _regrets(losses, look)
+    out = {name: reasons for name in look.candidates if (reasons := _worse_than(name, losses, look))}
+    alike = {name: CANDIDATES[name].alike for name in look.candidates if name not in out}
+    unchecked = [name for name, label in alike.items() if not _has_all(losses, look, label)]
+    means = {name: fmean(of_tasks.values()) for name, of_tasks in regrets.items()}
+    return Verdict(regrets, out, unchecked, *_winner(means, out, look))
 
 
-def _absent(losses: Losses, look: Look, labels: list[str]) -> dict[tuple[str, str], list[int]]:
-    needed = {(task, label): range(count) for task, count in look.seeds.items() for label in labels}
-    found = {key: [seed for seed in seeds if seed not in losses.get(key, {})] for key, seeds in needed.items()}
-    return {key: seeds for key, seeds in found.items() if seeds}
+def _is_complete(losses: Losses, look: Look) -> bool:
+    """Whether all runs are stored that the look needs: of random sets, those of the winner."""
+    if not all(_has_all(losses, look, label) for label in (LORA, PEFT_DEFAULT, *look.candidates)):
+        return False
+    verdict = decide(losses, look)
+    return verdict.winner not in verdict.unchecked
 
 
-def _asked_next(losses: Losses, look: Look) -> list[str]:
-    """The candidate whose random sets say most about who wins: none where they cannot change the winner."""
-    regrets, out = _means(_regrets(losses, look)), _out(losses, look)
-    unchecked = _unchecked(losses, look, out)
-    if len({_winner(regrets, {*out, *more}, look)[0] for more in _subsets(unchecked)}) == 1:
-        return []
-    likely = min((name for name in look.candidates if name not in out), key=lambda name: regrets[name])
-    return [likely if likely in unchecked else min(unchecked, key=lambda name: regrets[name])]
-
-
-def _subsets(names: list[str]) -> Iterator[tuple[str, ...]]:
-    return chain.from_iterable(combinations(names, size) for size in range(len(names) + 1))
+def _has_all(losses: Losses, look: Look, label: str) -> bool:
+    """Whether there is a run of a label at each seed of each task."""
+    return all(losses.get((task, label), {}).keys() >= {*range(count)} for task, count in look.seeds.items())
 
 
 def _regrets(losses: Losses, look: Look) -> dict[str, dict[str, float]]:
@@ -167,20 +143,6 @@ def _regrets(losses: Losses, look: Look) -> dict[str, dict[str, float]]:
     }
     best = {task: min(means[task, name] for name in look.candidates) for task in look.seeds}
     return {name: {t: (means[t, name] - best[t]) / means[t, LORA] for t in look.seeds} for name in look.candidates}
-
-
-def _means(regrets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {name: fmean(of_tasks.values()) for name, of_tasks in regrets.items()}
-
-
-def _out(losses: Losses, look: Look) -> dict[str, list[str]]:
-    """Why step 1 leaves candidates out, as far as the stored runs say."""
-    return {name: reasons for name in look.candidates if (reasons := _worse_than(name, losses, look))}
-
-
-def _unchecked(losses: Losses, look: Look, out: Collection[str]) -> list[str]:
-    """Candidates that are not out, and that may be out once all of their random sets are there."""
-    return [name for name in look.candidates if name not in out and _absent(losses, look, [CANDIDATES[name].alike])]
 
 
 def _winner(regrets: Mapping[str, float], out: Collection[str], look: Look) -> tuple[str, str]:
@@ -213,7 +175,7 @@ def _worse_than(name: str, losses: Losses, look: Look) -> list[str]:
         f"worse than {label} on {task}"
         for task, count in look.seeds.items()
         for label in (CANDIDATES[name].alike, PEFT_DEFAULT)
-        if not _absent(losses, Look({task: count}, None), [label])
+        if _has_all(losses, Look({task: count}, None), label)
         and excludes_zero(versus := paired(_of(losses, task, name, count), _of(losses, task, label, count)))
         and versus is not None
         and versus["mean"] > 0

@@ -13,13 +13,18 @@ from weightlora.compare.statistics import REFERENCES
 from weightlora.errors import DataError
 from weightlora.train.result import Result, read_result
 
-__all__ = ["Runs", "by_seed", "load_results", "losses", "notes", "probe_cost"]
+__all__ = ["Runs", "by_seed", "grouped", "load_results", "losses", "notes", "probe_cost"]
 
 PACKAGES = ("weightlora", "torch", "peft", "transformers")
 WHICH_RUNS = {"seed", "seeds"}
 """Settings that say which runs there are, not how a run goes."""
 PER_METHOD = {"label", "method", "options", "learning_rate", "evidence", "leave_one_out", "settings"}
 """Settings that make a method, and may differ between two methods."""
+SHARED = (
+    *("workload", "steps", "batch_size", "max_length", "bf16", "evaluate_on"),
+    *("train_examples", "validation_examples", "test_examples"),
+)
+"""Settings that all methods of a task share, in all studies: which texts they read, for how long, how precisely."""
 
 Runs = defaultdict[tuple[str, str], dict[int, Result]]
 """(task, label) -> seed -> the run; empty where nothing is stored."""
@@ -54,12 +59,33 @@ def load_results(root: str | os.PathLike[str]) -> tuple[list[Result], SetAside]:
     return [result for _, result in found], set_aside + older
 
 
-def by_seed(results: Iterable[Result]) -> Runs:
+def grouped(results: Iterable[Result]) -> Runs:
     """The runs of each label on each task. Of two runs at one seed, the later one counts."""
     found: Runs = defaultdict(dict)
     for result in results:
         found[result.task, result.label][result.seed] = result
     return found
+
+
+def by_seed(results: Iterable[Result]) -> Runs:
+    """The same, for pages that pair runs without a note about their settings.
+
+    Raises:
+        DataError: Two runs cannot be compared: of one task, with other `SHARED` settings; or of one label, with any.
+    """
+    results, first = list(results), dict[str | tuple[str, str], Result]()
+    for result in results:
+        one = first.setdefault(result.task, result)
+        keys = [key for key in SHARED if one.settings.get(key) != result.settings.get(key)]
+        if not keys:
+            one = first.setdefault((result.task, result.label), result)
+            keys = _differing_keys(one, result, WHICH_RUNS)
+        if keys:
+            raise DataError(
+                f"{result.task}: {one.label} at seed {one.seed} and {result.label} at seed {result.seed} ran with "
+                f"different settings ({', '.join(keys)}), so they cannot be compared: repeat one of them."
+            )
+    return grouped(results)
 
 
 def losses(runs: Mapping[int, Result]) -> dict[int, float]:

@@ -10,12 +10,11 @@ from weightlora.errors import DataError
 from weightlora.files import write_json, write_text
 from weightlora.train.result import Result
 
-from .results import by_seed, load_results, losses, notes, probe_cost
+from .decision import PEFT_DEFAULT
+from .results import grouped, load_results, losses, notes, probe_cost
 from .tables import render_markdown
 
 __all__ = ["extend_", "read_summary", "write_summary"]
-
-PEFT_DEFAULT = "peft-default"
 
 
 def read_summary(
@@ -66,7 +65,7 @@ def extend_(summary: dict[str, Any], results: Sequence[Result]) -> None:
     of the modules that a method kept, trained from the start: those of the label `<label>-anew`, or of a method that
     chooses before the first step its own. It is None where neither was run.
     """
-    runs = by_seed(results)
+    runs = grouped(results)
     for task, rows in summary["tasks"].items():
         reference = losses(runs[task, PEFT_DEFAULT])
         for label, row in rows.items():

@@ -59,7 +59,7 @@ def plan_sweep(
         twice = next(label for label in every if every.count(label) > 1)
         raise ConfigError(f"two cells of the grid of {path} have the label {twice}: take one of them out.")
     runs = []
-    for task, column in _chosen(content["columns"], tasks, "column").items():
+    for task, column in _chosen(content["columns"], tasks).items():
         for cell, label in zip(cells, every, strict=True):
             if labels and label not in labels and cell["method"] not in labels:
                 continue
@@ -139,10 +139,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """Key of a sweep file -> whether a value fits, and what it must be."""
 
 
-def _chosen(columns: Mapping[str, Any], names: Sequence[str] | None, what: str) -> dict[str, Any]:
+def _chosen(columns: Mapping[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
     for name in names or ():
         if name not in columns:
-            raise ConfigError(f"{what} {name!r} is unknown: there are {', '.join(columns)}.")
+            raise ConfigError(f"column {name!r} is unknown: there are {', '.join(columns)}.")
     return {name: value for name, value in columns.items() if not names or name in names}
 
 

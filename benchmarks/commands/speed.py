@@ -16,7 +16,6 @@ from .progress import progress_bar
 RESULTS = Path("benchmarks/results/speed.json")
 GPU_RESULTS = RESULTS.with_name("speed-gpu.json")
 ROUNDS = 15
-WIDTH = 140
 
 
 def add_parser(subparsers: Any) -> None:
@@ -86,71 +85,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(models: Mapping[str, Any]) -> None:
-    """Two tables for each model, times and sizes, and what the figures come to."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.width = max(console.width, WIDTH)
-    for name, figures in models.items():
-        rows, tokens = figures["batch"]
-        title = f"{name}: {figures['keep']} of {figures['adapters']} adapters are kept, {rows} x {tokens} tokens"
-        console.print(title, style="bold")
-        variants = figures["variants"]
-        for table in _times(variants), _sizes(variants), _waits(variants), _summary(figures["summary"]):
-            if table.row_count:
-                console.print(table, "")
-
-
-def _times(variants: Mapping[str, Any]) -> Any:
+    """Print a table for each model, where the host waits for a GPU, and what the figures of all come to."""
+    from ..pages.costs import steps_of, summaries
     from ..speed.variants import PARTS
 
-    table = _table("", "step / LoRA", "quartiles", *(f"{part}, ms" for part in PARTS))
-    for key, row in variants.items():
-        low, high = row["over_lora_quartiles"]
-        parts = (f"{row['parts'][part] * 1000:.1f}" for part in PARTS)
-        table.add_row(_label(key), f"{row['over_lora']:.2f}", f"{low:.2f}-{high:.2f}", *parts)
-    return table
+    for name, figures in models.items():
+        rows, tokens = figures["batch"]
+        print(f"{name}: {figures['keep']} of {figures['adapters']} adapters are kept, {rows} x {tokens} tokens\n")
+        print(steps_of(figures, PARTS, digits=1), _waits(figures["variants"]), sep="\n\n")
+    print(summaries(models))
 
 
-def _sizes(variants: Mapping[str, Any]) -> Any:
-    from rich import filesize
+def _waits(variants: Mapping[str, Any]) -> str:
+    """How often, and where, the host waits for the device in a step; empty where there is no GPU."""
+    from weightlora.compare.tables import markdown_table
 
-    table = _table("", "activations", "optimizer state", "peak of a step", "file", "load")
-    for key, row in variants.items():
-        sizes = ("saved_activation_bytes", "optimizer_state_bytes", "peak_bytes", "file_bytes")
-        cells = ("" if row[size] is None else filesize.decimal(row[size]) for size in sizes)
-        table.add_row(_label(key), *cells, "" if row["load_seconds"] is None else f"{row['load_seconds']:.2f} s")
-    return table
-
-
-def _waits(variants: Mapping[str, Any]) -> Any:
-    """How often, and where, the host waits for the device in a step; without rows where there is no GPU."""
+    from ..speed.variants import LABELS
     from ..speed.waits import WAITED
 
-    table = _table("the host waits in", *WAITED)
-    for key, row in variants.items():
-        if waits := row["host_waits"]:
-            table.add_row(_label(key), *(" ".join([str(len(waits[part])), *waits[part]]) for part in WAITED))
-    return table
-
-
-def _summary(summary: Mapping[str, float]) -> Any:
-    table = _table("", "")
-    for what, value in summary.items():
-        table.add_row(what, f"{value:.3f}")
-    return table
-
-
-def _label(key: str) -> str:
-    from ..speed.variants import LABELS
-
-    return LABELS[key]
-
-
-def _table(*titles: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=any(titles))
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left", no_wrap=True)
-    return table
+    rows = [
+        [LABELS[key], *(" ".join([str(len(waits[part])), *waits[part]]) for part in WAITED)]
+        for key, row in variants.items()
+        if (waits := row["host_waits"])
+    ]
+    return markdown_table(["the host waits in", *WAITED], rows) + "\n" if rows else ""

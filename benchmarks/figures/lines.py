@@ -3,31 +3,20 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from weightlora.drawing.figures import BLUE, GREY, ORANGE, limits, new_figure, save
 
-__all__ = ["Place", "draw_lines"]
+from ..pages.points import Point
+
+__all__ = ["draw_lines"]
 
 LINES = ((BLUE, "o", "-"), (ORANGE, "s", (0, (5, 2))), ("black", "^", (0, (1, 1.5))))
 MARKS = ("*", "P", "X", "D")
 
 
-class Place(NamedTuple):
-    """Where a point is.
-
-    Attributes:
-        x: What the set costs.
-        mean, ci: The loss minus that of LoRA on all modules, and the half-width of its interval, if there is one.
-    """
-
-    x: float
-    mean: float
-    ci: float | None
-
-
 def draw_lines(
-    panels: Mapping[str, tuple[Mapping[str, Sequence[Place]], Mapping[str, Place]]],
+    panels: Mapping[str, tuple[Mapping[str, Sequence[Point]], Mapping[str, Point]]],
     path: str | os.PathLike[str],
     cost: str,
     ticks: Sequence[int] = (),
@@ -45,11 +34,11 @@ def draw_lines(
     for axes, (title, (lines, points)) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
-        for (name, places), (colour, marker, style) in zip(lines.items(), LINES, strict=False):
-            handles[name] = _draw_line(axes, sorted(places), colour, marker, style)
-        for (name, place), marker in zip(points.items(), MARKS, strict=False):
+        for (name, several), (colour, marker, style) in zip(lines.items(), LINES, strict=False):
+            handles[name] = _draw_line(axes, several, colour, marker, style)
+        for (name, point), marker in zip(points.items(), MARKS, strict=False):
             [handles[name]] = axes.plot(
-                place.x, place.mean, marker, color=GREY, markersize=9, markeredgewidth=0, zorder=3
+                point.x, point.loss["mean"], marker, color=GREY, markersize=9, markeredgewidth=0, zorder=3
             )
         axes.axhline(0, color="#c9c9c9", linewidth=1, zorder=0.5)
         axes.set_ylim(*limits([0, *(end for end in _ends(lines, points))]))
@@ -74,14 +63,14 @@ def draw_lines(
     return save(figure, path)
 
 
-def _draw_line(axes: Any, places: Sequence[Place], colour: str, marker: str, style: Any) -> Any:
-    x, y = [place.x for place in places], [place.mean for place in places]
-    error = [0.0 if place.ci is None else place.ci for place in places]
+def _draw_line(axes: Any, points: Sequence[Point], colour: str, marker: str, style: Any) -> Any:
+    found = sorted((point.x, point.loss["mean"], point.loss["ci"] or 0.0) for point in points)
+    x, y, error = zip(*found, strict=True)
     return axes.errorbar(
         x, y, yerr=error, color=colour, marker=marker, linestyle=style, markersize=5, linewidth=1.4, capsize=2
     )
 
 
-def _ends(lines: Mapping[str, Sequence[Place]], points: Mapping[str, Place]) -> list[float]:
-    places = [*(place for several in lines.values() for place in several), *points.values()]
-    return [place.mean + sign * (place.ci or 0.0) for place in places for sign in (-1, 1)]
+def _ends(lines: Mapping[str, Sequence[Point]], points: Mapping[str, Point]) -> list[float]:
+    losses: list[Any] = [point.loss for several in (*lines.values(), points.values()) for point in several]
+    return [loss["mean"] + sign * (loss["ci"] or 0.0) for loss in losses for sign in (-1, 1)]

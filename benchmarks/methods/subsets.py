@@ -5,12 +5,12 @@ from pathlib import Path
 
 from weightlora.adapters import find_adapters
 from weightlora.errors import DataError
-from weightlora.train.methods import Prepared, Setting, keep_only, random
+from weightlora.train.methods import Method, Prepared, Setting, keep_only, random
 from weightlora.train.result import read_result
 
 from .scores import choose
 
-__all__ = ["kept_by", "random_without", "rival", "subset"]
+__all__ = ["METHODS", "kept_by"]
 
 
 def subset(setting: Setting) -> Prepared:
@@ -58,3 +58,10 @@ def random_without(setting: Setting) -> Prepared:
     """K random adapters among the modules whose names do not match the regular expression `options["without"]`."""
     target = {**setting.target, "exclude_modules": setting.options["without"]}
     return random(replace(setting, target=target, options={}))
+
+
+METHODS = {
+    "subset": Method(subset, frozenset({"kept"})),
+    "rival": Method(rival, frozenset({"rule", "at", "evidence", "keep_parameters"})),
+    "random-without": Method(random_without, frozenset({"without"})),
+}

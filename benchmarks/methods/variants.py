@@ -11,19 +11,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from weightlora.adapters import LoraAdapter, find_adapters
 from weightlora.rules import RULES, Best, Rule, Settings
-from weightlora.train.methods import Prepared, Setting, weightlora
+from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, weightlora
 
 from .scores import relative_to_block
 
-__all__ = [
-    "FasterCallback",
-    "GradientNorm",
-    "GradientNormPerBlock",
-    "SampledCallback",
-    "by_gradient",
-    "faster",
-    "sampled",
-]
+__all__ = ["METHODS", "FasterCallback", "SampledCallback"]
 
 
 class GradientNorm(Rule):
@@ -141,3 +133,10 @@ def sampled(setting: Setting) -> Prepared:
     prepared = weightlora(setting)
     callback = SampledCallback(setting.keep, _steps(setting), setting.seed)
     return replace(prepared, callbacks=(*prepared.callbacks, callback))
+
+
+METHODS = {
+    "by-gradient": Method(by_gradient, CONFIG_OPTIONS | {"per_block"}),
+    "faster": Method(faster, CONFIG_OPTIONS | {"factor"}),
+    "sampled": Method(sampled, CONFIG_OPTIONS),
+}

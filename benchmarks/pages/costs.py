@@ -8,7 +8,7 @@ from typing import Any
 
 from weightlora.compare.statistics import excludes_zero, interval, paired
 
-from ..decision import complete
+from ..decision import SECOND
 from ..speed.variants import LABELS
 from .runs import losses_of, pool
 from .tables import megabytes, table
@@ -56,7 +56,7 @@ def costs() -> str:
 def savings() -> str:
     """What the default's choice saves, and the quality that goes with it."""
     rows = _costs(tuple(COMPARED))
-    for task, seeds in compared_tasks().items():
+    for task, seeds in SECOND.seeds.items():
         losses = {label: losses_of(task, label) for label in COMPARED}
         cells = [_loss(found, losses["probe"]) if len(found) == seeds else "" for found in losses.values()]
         rows.append([f"loss, {NEW_TASKS[task]} ({seeds} seeds)", *cells])
@@ -83,11 +83,6 @@ def _costs(labels: Sequence[str]) -> list[list[str]]:
         cost("activations for backward", "saved_activation_bytes", megabytes),
         cost("step time", "over_lora", lambda value: f"{value:.2f}"),
     ]
-
-
-def compared_tasks() -> Mapping[str, int]:
-    """The tasks of the decision that have all runs of the methods that the README compares, and their seeds."""
-    return complete({(task, label): losses_of(task, label) for task in NEW_TASKS for label in COMPARED}, "probe").seeds
 
 
 def _loss(losses: Mapping[int, float], reference: Mapping[int, float]) -> str:
@@ -150,22 +145,6 @@ def speed() -> str:
     """Costs of a step, measured in turns in one process: every variant on MiniLM, and what all models come to."""
     figures = stored("speed")
     model = figures["models"]["MiniLM-L6"]
-    parts = ("forward", "backward", "optimizer")
-    sized = ("activations for backward", "optimizer state", "peak", "file")
-    rows = [["", "adapters", "step time", *(f"{part}, ms" for part in parts), *sized, "load"]]
-    for key, variant in model["variants"].items():
-        low, high = variant["over_lora_quartiles"]
-        sizes = ("saved_activation_bytes", "optimizer_state_bytes", "peak_bytes", "file_bytes")
-        rows.append(
-            [
-                LABELS[key],
-                "" if variant["adapters"] is None else str(variant["adapters"]),
-                f"{variant['over_lora']:.2f} ({low:.2f} to {high:.2f})",
-                *(f"{variant['parts'][part] * 1000:,.0f}" for part in parts),
-                *("" if variant[size] is None else megabytes(variant[size]) for size in sizes),
-                "" if variant["load_seconds"] is None else f"{variant['load_seconds']:.2f} s",
-            ]
-        )
     batch, keep = " x ".join(map(str, model["batch"])), f"{model['keep']} of {model['adapters']}"
     machine: Mapping[str, Any] = figures["machine"]
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
@@ -177,6 +156,31 @@ def speed() -> str:
         "credit kept in one of language modelling (seed 0). The Llamas have random weights, and keep what a few steps "
         "chose."
     )
+    return "\n\n".join([steps_of(model, ("forward", "backward", "optimizer")), note, summaries(figures["models"])])
+
+
+def steps_of(model: Mapping[str, Any], parts: Sequence[str], digits: int = 0) -> str:
+    """What a step of each variant takes and keeps on one model; `digits` are the decimals of a millisecond."""
+    sized = ("activations for backward", "optimizer state", "peak", "file")
+    rows = [["", "adapters", "step time", *(f"{part}, ms" for part in parts), *sized, "load"]]
+    for key, variant in model["variants"].items():
+        low, high = variant["over_lora_quartiles"]
+        sizes = ("saved_activation_bytes", "optimizer_state_bytes", "peak_bytes", "file_bytes")
+        rows.append(
+            [
+                LABELS[key],
+                "" if variant["adapters"] is None else str(variant["adapters"]),
+                f"{variant['over_lora']:.2f} ({low:.2f} to {high:.2f})",
+                *(f"{variant['parts'][part] * 1000:,.{digits}f}" for part in parts),
+                *("" if variant[size] is None else megabytes(variant[size]) for size in sizes),
+                "" if variant["load_seconds"] is None else f"{variant['load_seconds']:.2f} s",
+            ]
+        )
+    return table(rows)
+
+
+def summaries(models: Mapping[str, Any]) -> str:
+    """What the figures of each model come to."""
     names = {
         "before_over_lora": "step while selecting / LoRA on all",
         "after_over_lora": "step after the choice / LoRA on all",
@@ -187,10 +191,10 @@ def speed() -> str:
         "disconnect_in_steps": "disconnect and expansion, in steps",
         "own_overhead": "the selector's share of a step while selecting",
     }
-    models = figures["models"]
-    compared = [["", *(f"{name} ({one['adapters']} adapters)" for name, one in models.items())]]
-    compared += [[title, *(f"{one['summary'][key]:.3f}" for one in models.values())] for key, title in names.items()]
-    return f"{table(rows)}\n\n{note}\n\n{table(compared)}"
+    rows = [["", *(f"{name} ({one['adapters']} adapters)" for name, one in models.items())]]
+    return table(
+        rows + [[title, *(f"{one['summary'][key]:.3f}" for one in models.values())] for key, title in names.items()]
+    )
 
 
 def memory_of_methods() -> str:

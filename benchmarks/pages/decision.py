@@ -1,25 +1,12 @@
 """The page on which rule is the default: the rule of decision, applied to what is stored."""
 
-from collections import Counter
 from collections.abc import Iterable
 
 from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from ..decision import (
-    CANDIDATES,
-    DEFAULT,
-    FIRST,
-    PEFT_DEFAULT,
-    Look,
-    Losses,
-    Verdict,
-    complete,
-    decide,
-    looks,
-    missing,
-)
+from ..decision import CANDIDATES, FIRST, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, decide, looks
 from ..results import Runs, by_seed, losses
 from .runs import runs_in
 from .tuned import weigh_tuned
@@ -39,18 +26,16 @@ INTRODUCTION = (
 
 
 def render_decision_markdown(results: Iterable[Result]) -> str:
-    """A section for each look; empty where no run of a candidate other than the default is stored.
+    """A section for each look; empty while runs of the first one are missing.
 
     Args:
         results: As they were loaded.
     """
-    runs = by_seed(results)
-    if not any(label in CANDIDATES and label != DEFAULT for _, label in runs):
-        return ""
-    parts = ["# Which rule is the default", INTRODUCTION]
-    for name, look in looks(_losses(runs)).items():
-        parts += [f"## The {name} look", *_look(runs, look)]
-    return "\n\n".join(parts) + "\n"
+    runs = by_seed(run for run in results if run.task in SECOND.seeds)
+    sections = [
+        part for name, look in looks(_losses(runs)).items() for part in (f"## The {name} look", *_look(runs, look))
+    ]
+    return "\n\n".join(["# Which rule is the default", INTRODUCTION, *sections]) + "\n" if sections else ""
 
 
 def first_look() -> str:
@@ -70,11 +55,10 @@ def shown() -> str:
 
 
 def _of_winner() -> tuple[Runs, str, dict[str, range]]:
-    """The runs of the main comparison, the winner of its first look, and the seeds of the complete tasks."""
+    """The runs of the main comparison, the winner of its first look, and the seeds of the second."""
     runs = by_seed(runs_in())
-    found = _losses(runs)
-    winner = decide(found, FIRST).winner
-    return runs, winner, _seeds(complete(found, winner))
+    second = looks(_losses(runs))["second"]
+    return runs, second.default, _seeds(second)
 
 
 def _losses(runs: Runs) -> Losses:
@@ -83,13 +67,6 @@ def _losses(runs: Runs) -> Losses:
 
 def _look(runs: Runs, look: Look) -> list[str]:
     found = _losses(runs)
-    absent = Counter(dict.fromkeys(look.seeds, 0))
-    for (task, _), seeds in missing(found, look).items():
-        absent[task] += len(seeds)
-    if count := absent.total():
-        where = ", ".join(f"{task} {number}" for task, number in absent.items() if number)
-        are = "run is" if count == 1 else "runs are"
-        return [f"Nothing is decided yet: at least {count} {are} missing ({where})."]
     verdict = decide(found, look)
     becomes = "stays" if verdict.winner == look.default else "becomes"
     said = f"**{verdict.winner}** {becomes} the default: {verdict.reason}"

@@ -1,6 +1,7 @@
 """The tables of docs/log.md: which stored runs each entry compares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from statistics import fmean
 
 from weightlora.compare.statistics import paired
@@ -12,6 +13,9 @@ from .runs import pool
 from .tables import Pair, by_count, by_layer, by_seed, compared, early, pairs, rates, table
 
 ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
+ENDS = [f"weightlora-5-unbounded{suffix}" for suffix in ("", "-5e-4", "-5e-4-faster-2")]
+WAYS_TO_GROW = [f"plus-rank-8-{way}" for way in ("random", "restart", "rounds-2", "rounds-3")]
+SETTINGS = ("keep-18", "rank-2", "rounds-2", "rounds-3", "parameters", "select-20", "select-30", "select-120")
 SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per-root-60")
 WORSE = ("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30")
 LEVEL = ("gradient-60", "credit-per-parameter-60", "credit-times-update-60")
@@ -34,10 +38,72 @@ WAYS = {  # how five of 36 are chosen: the label of the runs on each task
 }
 
 
-def rivals() -> str:
-    """What other papers, fixed lists and other adapters give, against the default."""
-    labels = CHOOSE_BEFORE + OTHERS
-    return compared(Pair(task, label, "probe") for task in RIVALS_ON for label in labels)
+def _each(task: str, labels: Iterable[str], reference: str) -> list[Pair]:
+    """Several methods compared with one reference on one task."""
+    return [Pair(task, label, reference) for label in labels]
+
+
+COMPARISONS: dict[str, list[Pair]] = {
+    "rivals": [pair for task in RIVALS_ON for pair in _each(task, CHOOSE_BEFORE + OTHERS, "probe")],
+    "handful-choices": [
+        *_each(ROTTEN, ENDS, "random-5"),
+        Pair(ROTTEN, ENDS[2], ENDS[1]),
+        *_each(ROTTEN, [f"{score}-5-unbounded" for score in SCORES], "random-5"),
+        *pairs([ROTTEN], "credit-60-5-unbounded", ("credit-60-5", "random-mlp-5", "lora")),
+        *pairs([TWEETS], "credit-60-5-unbounded-2e-3", ("credit-60-5-2e-3", "random-mlp-5-2e-3", "lora")),
+    ],
+    "headroom": [
+        *_each(ROTTEN, ("best-9", "weightlora"), "random"),
+        *_each(ROTTEN, ("best-5", "weightlora-5", "weightlora-paper-5", "top-5"), "random-5"),
+        Pair(ROTTEN, "best-5", "lora"),
+        *_each(ROTTEN, ("weightlora-5", "weightlora-paper-5"), "top-5"),
+    ],
+    "late-sets": pairs((ROTTEN, TWEETS), "credit-60", ("random", "weightlora")),
+    "imdb-rate": pairs([IMDB], "weightlora", ("lora", "lora-5e-4")),
+    "lora": pairs(TASKS, "weightlora", ("lora",)),
+    "lower-rank": pairs(TASKS, "lora-equal", ("weightlora",)),
+    "other-adapters": [
+        *(pair for label in ("adalora", "eva", "top") for pair in pairs(TASKS, label, ("weightlora",))),
+        *(pair for label in ("eva", "top") for pair in pairs(TASKS, label, ("random",))),
+    ],
+    "other-methods": [
+        *_each(ROTTEN, ("kappa", "grad-norm", "last-layers", "dora", "rslora", "lokr", "vera"), "weightlora"),
+        *_each(ROTTEN, ("loha", "full"), "weightlora"),
+        *_each(ROTTEN, ("last-layers", "vera"), "random"),
+        *_each(ROTTEN, ("dora", "loha"), "lora"),
+        Pair(ROTTEN, "full", "loha"),
+    ],
+    "gates": [*pairs(TASKS, "weightlora-paper", ("weightlora",)), Pair(ROTTEN, "random", "weightlora")],
+    "size": [
+        *_each(ROTTEN, ("random-mlp", "random-parameters", "weightlora-unbounded", "random-mlp-5"), "weightlora"),
+        *_each(TWEETS, ("random-mlp", "random-mlp-1e-3", "random-mlp-5"), "weightlora"),
+        *pairs([ROTTEN], "random-without-query-key", ("random", "weightlora")),
+    ],
+    "plus": pairs(TASKS, "weightlora-plus", ("weightlora", "lora", "lora-equal")),
+    "plus-settings": [
+        *(pair for way in WAYS_TO_GROW for pair in pairs([ROTTEN], way, ("weightlora-plus", "lora"))),
+        *(Pair(ROTTEN, f"plus-rank-{rank}", f"lora-rank-{rank}") for rank in (4, 2, 1)),
+        Pair(ROTTEN, "plus-rank-2", "weightlora"),
+    ],
+    "settings": [
+        *_each(ROTTEN, [f"weightlora-{setting}" for setting in SETTINGS], "weightlora"),
+        *(Pair(ROTTEN, f"weightlora-{setting}", f"random-{setting}") for setting in ("keep-18", "rank-2")),
+        Pair(TWEETS, "weightlora-select-30", "weightlora"),
+        Pair(IMDB, "weightlora-select-75", "weightlora"),
+    ],
+    "sgd": [*pairs([ROTTEN], "weightlora-sgd", ("lora-sgd", "random-sgd")), Pair(ROTTEN, "random-sgd", "lora-sgd")],
+    "not-better": [
+        Pair(ROTTEN, "weightlora-5e-4-faster-2", "weightlora"),
+        *_each(TWEETS, ("weightlora-1e-3-faster-2", "weightlora-5e-4-faster-4"), "weightlora"),
+        Pair(IMDB, "weightlora-5e-4-faster-2", "weightlora"),
+        Pair(SENTIMENT, "weightlora-2e-3-faster-2", "weightlora"),
+        *pairs((ROTTEN, TWEETS, IMDB), "weightlora-sampled", ("weightlora",)),
+        *pairs(TASKS, "credit-per-block-5", ("weightlora",)),
+    ],
+    "evidence": [*_each(ROTTEN, WORSE + LEVEL, "credit-60"), *_each(ROTTEN, WORSE, "random")],
+    "agreement": pairs((ROTTEN, TWEETS, IMDB), "by-gradient-per-block", ("weightlora",)),
+}
+"""Table -> what it compares, a row each."""
 
 
 def handful() -> str:
@@ -62,183 +128,27 @@ def handful() -> str:
     return table(rows)
 
 
-def handful_choices() -> str:
-    """Five of 36 on Rotten Tomatoes: bound, rate, other scores."""
-    ends = [f"weightlora-5-unbounded{suffix}" for suffix in ("", "-5e-4", "-5e-4-faster-2")]
-    rows = [Pair(ROTTEN, label, "random-5") for label in ends]
-    rows.append(Pair(ROTTEN, ends[2], ends[1]))
-    rows += [Pair(ROTTEN, f"{score}-5-unbounded", "random-5") for score in SCORES]
-    rows += [
-        Pair(ROTTEN, "credit-60-5-unbounded", "credit-60-5"),
-        Pair(ROTTEN, "credit-60-5-unbounded", "random-mlp-5"),
-        Pair(ROTTEN, "credit-60-5-unbounded", "lora"),
-        Pair(TWEETS, "credit-60-5-unbounded-2e-3", "credit-60-5-2e-3"),
-        Pair(TWEETS, "credit-60-5-unbounded-2e-3", "random-mlp-5-2e-3"),
-        Pair(TWEETS, "credit-60-5-unbounded-2e-3", "lora"),
-    ]
-    return compared(rows)
-
-
-def handful_seeds() -> str:
-    labels = ["credit-60-5", "credit-60-5-unbounded", "weightlora-5-unbounded", "weightlora-5-unbounded-5e-4-faster-2"]
-    return by_seed(ROTTEN, labels, kinds=True)
-
-
-def handful_tweets() -> str:
-    labels = ["credit-60-5-2e-3", "credit-60-5-unbounded-2e-3", "weightlora-5-unbounded-5e-4-faster-4"]
-    return by_seed(TWEETS, labels, kinds=True)
-
-
-def headroom() -> str:
-    rows = [Pair(ROTTEN, "best-9", "random"), Pair(ROTTEN, "weightlora", "random")]
-    rows += [Pair(ROTTEN, f"{label}-5", "random-5") for label in ("best", "weightlora", "weightlora-paper", "top")]
-    rows += [Pair(ROTTEN, "best-5", "lora")]
-    rows += [Pair(ROTTEN, f"{label}-5", "top-5") for label in ("weightlora", "weightlora-paper")]
-    return compared(rows)
-
-
-def queries() -> str:
-    return by_count(ROTTEN, "random-5", ("query", "key"))
-
-
-def first_seeds() -> str:
-    return early([Pair(SENTIMENT, "weightlora", "random"), Pair(IMDB, "weightlora", "random-late")], seeds=5)
-
-
-def late_sets() -> str:
-    return compared(pairs((ROTTEN, TWEETS), "credit-60", ("random", "weightlora")))
-
-
-def imdb_rate() -> str:
-    return compared([Pair(IMDB, "weightlora", "lora"), Pair(IMDB, "weightlora", "lora-5e-4")])
-
-
-def imdb_seeds() -> str:
-    return by_seed(IMDB, ["weightlora", "lora", "lora-5e-4"])
-
-
-def failures() -> str:
-    return by_seed(ROTTEN, ["rslora", "grad-norm", "lora-equal", "weightlora-paper"])
-
-
-def lora() -> str:
-    return compared(pairs(TASKS, "weightlora", ("lora",)))
-
-
-def lower_rank() -> str:
-    return compared(pairs(TASKS, "lora-equal", ("weightlora",)))
-
-
-def other_adapters() -> str:
-    labels = ("adalora", "eva", "top")
-    rows = [pair for label in labels for pair in pairs(TASKS, label, ("weightlora",))]
-    return compared(rows + [pair for label in labels[1:] for pair in pairs(TASKS, label, ("random",))])
-
-
-def other_methods() -> str:
-    labels = ("kappa", "grad-norm", "last-layers", "dora", "rslora", "lokr", "vera", "loha", "full")
-    rows = [Pair(ROTTEN, label, "weightlora") for label in labels]
-    rows += [Pair(ROTTEN, label, "random") for label in ("last-layers", "vera")]
-    rows += [Pair(ROTTEN, label, "lora") for label in ("dora", "loha")]
-    return compared([*rows, Pair(ROTTEN, "full", "loha")])
-
-
-def gates() -> str:
-    return compared(pairs(TASKS, "weightlora-paper", ("weightlora",)) + pairs([ROTTEN], "random", ("weightlora",)))
-
-
-def size() -> str:
-    labels = ("random-mlp", "random-parameters", "weightlora-unbounded", "random-mlp-5")
-    rows = [Pair(ROTTEN, label, "weightlora") for label in labels]
-    rows += [Pair(TWEETS, label, "weightlora") for label in ("random-mlp", "random-mlp-1e-3", "random-mlp-5")]
-    without = "random-without-query-key"
-    return compared([*rows, Pair(ROTTEN, without, "random"), Pair(ROTTEN, without, "weightlora")])
-
-
-def plus() -> str:
-    return compared(pairs(TASKS, "weightlora-plus", ("weightlora", "lora", "lora-equal")))
-
-
-def plus_settings() -> str:
-    ways = [f"plus-rank-8-{way}" for way in ("random", "restart", "rounds-2", "rounds-3")]
-    rows = [pair for way in ways for pair in pairs([ROTTEN], way, ("weightlora-plus", "lora"))]
-    rows += [Pair(ROTTEN, f"plus-rank-{rank}", f"lora-rank-{rank}") for rank in (4, 2, 1)]
-    return compared([*rows, Pair(ROTTEN, "plus-rank-2", "weightlora")])
-
-
-def settings() -> str:
-    labels = ("keep-18", "rank-2", "rounds-2", "rounds-3", "parameters", "select-20", "select-30", "select-120")
-    rows = [Pair(ROTTEN, f"weightlora-{label}", "weightlora") for label in labels]
-    rows += [Pair(ROTTEN, f"weightlora-{label}", f"random-{label}") for label in ("keep-18", "rank-2")]
-    return compared(
-        [*rows, Pair(TWEETS, "weightlora-select-30", "weightlora"), Pair(IMDB, "weightlora-select-75", "weightlora")]
-    )
-
-
-def sgd() -> str:
-    return compared(
-        [*pairs([ROTTEN], "weightlora-sgd", ("lora-sgd", "random-sgd")), Pair(ROTTEN, "random-sgd", "lora-sgd")]
-    )
-
-
-def layers() -> str:
-    return by_layer(
-        ROTTEN, ["weightlora", "weightlora-select-20", "weightlora-select-30", "weightlora-sampled", "weightlora-sgd"]
-    )
-
-
-def learning_rates() -> str:
-    return rates(TASKS, ["lora", "random", "weightlora", "adalora"])
-
-
-def not_better() -> str:
-    rows = [
-        Pair(ROTTEN, "weightlora-5e-4-faster-2", "weightlora"),
-        Pair(TWEETS, "weightlora-1e-3-faster-2", "weightlora"),
-        Pair(TWEETS, "weightlora-5e-4-faster-4", "weightlora"),
-        Pair(IMDB, "weightlora-5e-4-faster-2", "weightlora"),
-        Pair(SENTIMENT, "weightlora-2e-3-faster-2", "weightlora"),
-    ]
-    rows += pairs((ROTTEN, TWEETS, IMDB), "weightlora-sampled", ("weightlora",))
-    return compared([*rows, *pairs(TASKS, "credit-per-block-5", ("weightlora",))])
-
-
-def evidence() -> str:
-    rows = [Pair(ROTTEN, label, "credit-60") for label in (*WORSE, *LEVEL)]
-    return compared(rows + [Pair(ROTTEN, label, "random") for label in WORSE])
-
-
-def agreement() -> str:
-    return compared(pairs((ROTTEN, TWEETS, IMDB), "by-gradient-per-block", ("weightlora",)))
-
-
 TABLES: dict[str, Callable[[], str]] = {
-    "rivals": rivals,
+    **{name: partial(compared, rows) for name, rows in COMPARISONS.items()},
     "chance": chance,
     "handful": handful,
-    "handful-choices": handful_choices,
-    "handful-seeds": handful_seeds,
-    "handful-tweets": handful_tweets,
-    "headroom": headroom,
-    "queries": queries,
-    "first-seeds": first_seeds,
-    "late-sets": late_sets,
-    "lora": lora,
-    "imdb-rate": imdb_rate,
-    "imdb-seeds": imdb_seeds,
-    "lower-rank": lower_rank,
-    "other-adapters": other_adapters,
-    "other-methods": other_methods,
-    "failures": failures,
-    "gates": gates,
-    "size": size,
-    "plus": plus,
-    "plus-settings": plus_settings,
-    "settings": settings,
-    "sgd": sgd,
-    "layers": layers,
-    "learning-rates": learning_rates,
-    "not-better": not_better,
-    "evidence": evidence,
-    "agreement": agreement,
+    "handful-seeds": partial(by_seed, ROTTEN, ["credit-60-5", "credit-60-5-unbounded", ENDS[0], ENDS[2]], kinds=True),
+    "handful-tweets": partial(
+        by_seed,
+        TWEETS,
+        ["credit-60-5-2e-3", "credit-60-5-unbounded-2e-3", "weightlora-5-unbounded-5e-4-faster-4"],
+        kinds=True,
+    ),
+    "queries": partial(by_count, ROTTEN, "random-5", ("query", "key")),
+    "first-seeds": partial(
+        early, [Pair(SENTIMENT, "weightlora", "random"), Pair(IMDB, "weightlora", "random-late")], seeds=5
+    ),
+    "imdb-seeds": partial(by_seed, IMDB, ["weightlora", "lora", "lora-5e-4"]),
+    "failures": partial(by_seed, ROTTEN, ["rslora", "grad-norm", "lora-equal", "weightlora-paper"]),
+    "layers": partial(
+        by_layer,
+        ROTTEN,
+        ["weightlora", "weightlora-select-20", "weightlora-select-30", "weightlora-sampled", "weightlora-sgd"],
+    ),
+    "learning-rates": partial(rates, TASKS, ["lora", "random", "weightlora", "adalora"]),
 }

@@ -9,7 +9,7 @@ from weightlora.train.result import Result
 
 from ..figures.frequency import draw_shares
 from ..figures.headroom import draw_headroom
-from ..figures.lines import Place, draw_lines
+from ..figures.lines import draw_lines
 from ..figures.movement import draw_movement
 from ..results import load_results
 from ..summary import read_summary
@@ -143,12 +143,10 @@ def write_sizes(side: Iterable[Result], main: Iterable[Result], out: Path) -> No
 
 def _panel(
     points: Mapping[str, Point], lines: Mapping[str, list[str]], plain: Mapping[str, str]
-) -> tuple[dict[str, list[Place]], dict[str, Place]]:
-    """The lines and the single points of a task."""
-    losses = {label: point.loss for label, point in points.items()}
-    at = {label: Place(points[label].x, loss["mean"] or 0.0, loss["ci"]) for label, loss in losses.items()}
-    drawn = {words: [at[label] for label in labels] for words, labels in lines.items()}
-    return drawn, {words: at[label] for label, words in plain.items()}
+) -> tuple[dict[str, list[Point]], dict[str, Point]]:
+    """The lines and the single points of a task, by name."""
+    drawn = {words: [points[label] for label in labels] for words, labels in lines.items()}
+    return drawn, {words: points[label] for label, words in plain.items()}
 
 
 def _is_comparable(run: Result, subset: Result) -> bool:

@@ -23,7 +23,6 @@ from weightlora.errors import DataError
 from weightlora.train.demo import load_reviews, minilm_path
 from weightlora.train.result import read_result
 
-from ..workloads.minilm import tokenize
 from ..workloads.smollm2 import load_smollm2
 
 __all__ = ["GPU_MODELS", "MODELS", "How", "Subject", "large_llama"]
@@ -107,9 +106,11 @@ def _minilm() -> Subject:
     set_seed(0)
     base = AutoModelForSequenceClassification.from_pretrained(minilm_path(), num_labels=2)
     tokenizer = AutoTokenizer.from_pretrained(minilm_path())
-    rows = tokenize(load_reviews("imdb")["train"][:1000], tokenizer, 64)
-    full = [row for row in rows if len(row["input_ids"]) == 64]
-    columns = {name: torch.tensor([row[name] for row in full]) for name in full[0]}
+    reviews = load_reviews("imdb")["train"][:1000]
+    encoded = tokenizer([row["text"] for row in reviews], truncation=True, max_length=64)
+    full = [place for place, ids in enumerate(encoded["input_ids"]) if len(ids) == 64]
+    rows = {**encoded, "labels": [row["label"] for row in reviews]}
+    columns = {name: torch.tensor([values[place] for place in full]) for name, values in rows.items()}
     run = _stored("rotten-tomatoes-all", "probe")
     target = {"target_modules": run.names, "task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
     return Subject(base, _cut(columns, 32), len(run.kept), target, chosen=tuple(run.kept))

@@ -87,7 +87,7 @@ class Run:
         self.random = torch.get_rng_state()
 
 
-def load_minilm(texts: int, max_length: int = 64) -> Task:
+def load_minilm(texts: int) -> Task:
     """MiniLM with LoRA on `KEPT`, and the first sentences of Rotten Tomatoes."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -95,7 +95,7 @@ def load_minilm(texts: int, max_length: int = 64) -> Task:
 
     found = load_reviews("rotten_tomatoes")["train"][:texts]
     tokenizer = AutoTokenizer.from_pretrained(minilm_path())
-    rows = tokenizer([row["text"] for row in found], truncation=True, max_length=max_length)["input_ids"]
+    rows = tokenizer([row["text"] for row in found], truncation=True, max_length=64)["input_ids"]
     torch.manual_seed(0)
     base = AutoModelForSequenceClassification.from_pretrained(minilm_path())
     lora = LoraConfig(r=8, lora_alpha=32, target_modules=list(KEPT), task_type="SEQ_CLS")

@@ -3,7 +3,7 @@
 The 36 linear modules of the encoder may be adapted, or also the pooler, with `all-linear`: PEFT leaves the head out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from weightlora.train.work import Source, Work
 from . import definitions, emails, films, snippets
 from .workload import Workload
 
-__all__ = ["film_reviews", "reviews", "spam", "supersenses", "tokenize", "valence"]
+__all__ = ["film_reviews", "reviews", "spam", "supersenses", "valence"]
 
 CLASSES = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=("negative", "positive"))
 FILMS = replace(CLASSES, class_names=films.CLASSES)
@@ -55,12 +55,3 @@ def spam() -> Workload:
 def supersenses() -> Workload:
     """The semantic field of a word, by its definition: 38 classes."""
     return Workload(minilm_path, definitions.load_splits, SUPERSENSES, _classes, "all-linear")
-
-
-def tokenize(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int = 64) -> list[dict[str, Any]]:
-    """Rows as `transformers.Trainer` takes them: `input_ids` and so on, not padded, and `labels`."""
-    encoded = tokenizer([row["text"] for row in rows], truncation=True, max_length=max_length)
-    return [
-        {**{key: values[index] for key, values in encoded.items()}, "labels": row["label"]}
-        for index, row in enumerate(rows)
-    ]

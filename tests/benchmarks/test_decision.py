@@ -5,9 +5,7 @@ from pathlib import Path
 
 import benchmarks
 import pytest
-from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look, complete, decide, looks, missing
-from hypothesis import given
-from hypothesis import strategies as st
+from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look, decide, looks
 
 LOOK = Look({"a": 3, "b": 3}, None)
 NOISE = (0.0, 0.001, -0.001)
@@ -75,55 +73,6 @@ def test_a_look_may_ask_for_a_margin_over_todays_default():
     assert verdict.winner == "weightlora" and verdict.reason.startswith("probe wins by 0.0100 of mean regret")
 
 
-def test_what_is_missing_is_named_run_by_run():
-    found = losses()
-    assert not missing(found, LOOK)
-    del found["a", "peft-default"], found["b", "lora"][1]
-    assert missing(found, LOOK) == {("a", "peft-default"): [0, 1, 2], ("b", "lora"): [1]}
-
-
-def without_random_sets(found: dict, *names: str) -> dict:
-    alike = [CANDIDATES[name].alike for name in names]
-    return {key: values for key, values in found.items() if key[1] not in alike}
-
-
-def test_the_random_sets_of_the_likely_winner_come_first_and_others_only_if_it_is_out():
-    means = {"probe": 0.40, "weightlora": 0.42, "widening": 0.45, "gora_per_block": 0.47}
-    nothing = without_random_sets(losses(**means), *CANDIDATES)
-    seeds = [0, 1, 2]
-    assert missing(nothing, LOOK) == {("a", "random-like-probe"): seeds, ("b", "random-like-probe"): seeds}
-    in_ = without_random_sets(losses(**means), "weightlora", "widening", "gora-per-block")
-    assert not missing(in_, LOOK)
-    verdict = decide(in_, LOOK)
-    assert verdict.winner == "probe" and verdict.unchecked == ["widening", "gora-per-block", "weightlora"]
-    out = without_random_sets(losses(**means, random_like_probe=0.3), "weightlora", "widening", "gora-per-block")
-    assert missing(out, LOOK) == {(task, "random-like-weightlora"): seeds for task in LOOK.seeds}
-
-
-def test_the_random_sets_of_a_cheaper_one_that_is_tied_are_asked_for():
-    found = without_random_sets(losses(weightlora=0.4, widening=0.403), "widening", "probe", "gora-per-block")
-    assert {label for _, label in missing(found, LOOK)} == {"random-like-widening"}
-
-
-def test_one_that_peft_default_leaves_out_needs_no_random_sets():
-    found = losses(probe={"a": 0.1, "b": 0.5}, peft_default={"a": 0.9, "b": 0.45}, weightlora=0.3, widening=0.4)
-    found = without_random_sets(found, "probe", "widening", "gora-per-block")
-    assert not missing(found, LOOK) and decide(found, LOOK).winner == "weightlora"
-
-
-@given(st.data())
-def test_random_sets_that_are_not_asked_for_never_change_the_winner(data):
-    """Whatever the losses are: asking for one candidate's random sets after another ends where all of them end."""
-    mean = st.floats(0.40, 0.44) | st.sampled_from([0.40, 0.403, 0.41])
-    labels = [*CANDIDATES, *(candidate.alike for candidate in CANDIDATES.values()), "peft-default"]
-    whole = losses(**{label.replace("-", "_"): data.draw(mean) for label in labels})
-    look = Look(LOOK.seeds, data.draw(st.sampled_from([None, 0.01])))
-    found = without_random_sets(whole, *CANDIDATES)
-    while asked := missing(found, look):
-        found |= {key: whole[key] for key in asked}
-    assert decide(found, look).winner == decide(whole, look).winner
-
-
 def first_look(**means: float) -> dict[tuple[str, str], dict[int, float]]:
     """Losses of all runs of the first look, alike on all tasks and seeds but for some noise."""
     known = {"lora": 1.0, "peft-default": 0.9} | {candidate.alike: 0.9 for candidate in CANDIDATES.values()}
@@ -135,34 +84,45 @@ def first_look(**means: float) -> dict[tuple[str, str], dict[int, float]]:
     }
 
 
+def second_look(found: dict, **means: float) -> dict:
+    """The same with runs of the tasks of the second look."""
+    for task in SECOND.seeds.keys() - FIRST.seeds.keys():
+        for place, (label, mean) in enumerate(({"lora": 1.0, "peft-default": 0.9} | means).items()):
+            label = label.replace("_", "-")
+            found[task, label] = {seed: mean + 0.001 * ((seed * place) % 5) for seed in range(5)}
+    return found
+
+
+BEHIND = {"probe": 0.40, "weightlora": 0.45, "widening": 0.46, "gora_per_block": 0.46}
+
+
 def test_who_is_far_behind_after_the_first_look_has_no_part_in_the_second():
     means = {"probe": 0.40, "weightlora": 0.415, "widening": 0.425, "gora_per_block": 0.3}
-    found = first_look(**means, random_like_gora=0.2)
+    found = second_look(first_look(**means, random_like_gora=0.2), probe=0.4, weightlora=0.5, random_like_probe=0.8)
     second = looks(found)["second"]
     assert second.candidates == ("probe", "weightlora") and second.default == "probe"
-    assert {label for _, label in missing(found, second)} == {"lora", "peft-default", "probe", "weightlora"}
 
 
-def test_before_the_first_look_is_complete_the_second_has_them_all():
-    found = first_look(probe=0.40, weightlora=0.45, widening=0.46, gora_per_block=0.46)
-    del found["spam", "random-like-probe"][4]
-    assert looks(found) == {"first": FIRST, "second": SECOND}
+@pytest.mark.parametrize("label", ["lora", "peft-default", "weightlora", "random-like-probe"])
+def test_a_look_needs_the_runs_of_all_candidates_and_the_random_sets_of_the_winner(label):
+    found = first_look(**BEHIND)
+    for one in ("random-like-weightlora", "random-like-gora"):
+        del found["spam", one]
+    assert [*looks(found)] == ["first"] and decide(found, FIRST).unchecked == ["gora-per-block", "weightlora"]
+    assert [*looks(second_look(found, probe=0.4, random_like_probe=0.8))] == ["first", "second"]
+    del found["spam", label][4]
+    assert looks(found) == {}
 
 
 def test_where_the_first_look_leaves_nobody_there_is_no_second():
-    assert looks(first_look(probe=0.4, weightlora=0.4, widening=0.4, gora_per_block=0.4, peft_default=0.1)) == {
-        "first": FIRST
-    }
+    found = second_look(first_look(**dict.fromkeys(BEHIND, 0.4), peft_default=0.1), **dict.fromkeys(BEHIND, 0.4))
+    assert looks(found) == {"first": FIRST}
 
 
 def test_a_default_of_which_the_second_look_finds_a_flaw_stays_and_the_reason_says_so():
-    found = first_look(probe=0.40, weightlora=0.45, widening=0.46, gora_per_block=0.46)
-    second = looks(found)["second"]
+    found = second_look(first_look(**BEHIND), probe=0.4, peft_default=0.3)
+    second = looks(found)["second"]  # PEFT's default list leaves it out: no random sets are needed
     assert second.candidates == ("probe",)
-    for task in SECOND.seeds.keys() - FIRST.seeds.keys():
-        for place, (label, mean) in enumerate({"lora": 1.0, "peft-default": 0.3, "probe": 0.4}.items()):
-            found[task, label] = {seed: mean + 0.001 * ((seed * place) % 5) for seed in range(5)}
-    assert not missing(found, second)  # PEFT's default list leaves it out: no random sets are needed
     verdict = decide(found, second)
     assert verdict.winner == "probe" and verdict.reason == "no candidate is left." and len(verdict.out["probe"]) == 5
 
@@ -172,16 +132,3 @@ def test_the_looks_have_the_tasks_that_the_page_of_decision_has():
     assert FIRST.seeds.items() <= SECOND.seeds.items()
     page = (Path(benchmarks.__file__).parent / "quality" / "DECISION.md").read_text(encoding="utf-8")
     assert all(f"`{task}`" in page for task in (*SECOND.seeds, *CANDIDATES))
-
-
-def test_a_task_is_complete_with_all_runs_of_the_candidate_and_of_its_references():
-    labels = ("probe", "random-like-probe", "peft-default", "lora")
-    found = {(task, label): dict.fromkeys(range(5), 0.5) for task in ("spam", "imdb-all") for label in labels}
-    found |= {("smollm2-sentiment-float32", label): dict.fromkeys(range(3), 0.5) for label in labels}
-    assert complete(found, "probe").seeds == {"spam": 5, "imdb-all": 5, "smollm2-sentiment-float32": 3}
-    for label in labels:
-        assert list(complete({**found, ("spam", label): {0: 0.5}}, "probe").seeds) == [
-            "imdb-all",
-            "smollm2-sentiment-float32",
-        ]
-    assert not complete(found, "widening").seeds

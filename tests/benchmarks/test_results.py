@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict
 
 import pytest
-from benchmarks.results import load_results, notes
+from benchmarks.results import by_seed, load_results, notes
 from benchmarks.summary import read_summary, write_summary
 from stored import VERSIONS, result, store
 
@@ -68,6 +68,26 @@ def test_runs_of_one_method_with_different_settings_are_refused(tmp_path):
     store(tmp_path, result("a", 1, settings={**result("a").settings, "learning_rate": 2e-3}))
     with pytest.raises(DataError, match=r"seed-0\.json and .*seed-1\.json .*\(learning_rate\): delete .* or repeat"):
         load_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "setting", "first"),
+    [
+        ("b", {"steps": 600}, "b at seed 0"),
+        ("b", {"test_examples": 50}, "b at seed 0"),
+        ("a", {"keep": 3}, "a at seed 1"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_never_paired(label, setting, first):
+    """Neither between studies, which are loaded apart, nor between methods that read other texts."""
+    others = [result("b"), result("a", 1)]
+    changed = result(label, 2, settings={**result(label).settings, **setting})
+    with pytest.raises(DataError, match=rf"tiny: {first} and {label} at seed 2 .*\({next(iter(setting))}\), so they"):
+        by_seed([*others, changed])
+    assert by_seed([*others, result("b", 2, settings={**result("b").settings, "seeds": 9})])["tiny", "b"].keys() == {
+        0,
+        2,
+    }
 
 
 def test_the_list_of_seeds_is_no_setting(tmp_path):

@@ -2,10 +2,12 @@
 
 from functools import partial
 
-from benchmarks.figures.lines import Place, draw_lines
+import pytest
+from benchmarks.figures.lines import draw_lines
+from benchmarks.pages.points import Point
 
-LINES = {"ours": [Place(0.9, 0.01, 0.002), Place(0.5, 0.03, 0.01)], "chance": [Place(0.5, 0.05, None)]}
-POINTS = {"all": Place(1.0, 0.0, None)}
+LINES = {"ours": [Point(0.9, {0: 0.01, 1: 0.03}), Point(0.5, {0: 0.03, 1: 0.05})], "chance": [Point(0.5, {0: 0.05})]}
+POINTS = {"all": Point(1.0, {0: 0.0})}
 DRAW = partial(draw_lines, cost="step time")
 
 
@@ -14,7 +16,7 @@ def test_each_panel_has_its_lines_by_step_time_and_its_points(figure_of):
     assert (first.get_title(), second.get_title()) == ("a $x$", "mean")
     assert (first.get_xlabel(), first.get_xscale()) == ("step time", "linear")
     drawn = [container.lines[0].get_xydata().tolist() for container in first.containers]
-    assert drawn == [[[0.5, 0.03], [0.9, 0.01]], [[0.5, 0.05]]]
+    assert drawn == [[[0.5, pytest.approx(0.04)], [0.9, pytest.approx(0.02)]], [[0.5, 0.05]]]
     [star] = [line for line in first.lines if line.get_marker() == "*"]
     assert star.get_xydata().tolist() == [[1.0, 0.0]]
     assert first.get_ylim()[0] < 0 < 0.05 < first.get_ylim()[1]

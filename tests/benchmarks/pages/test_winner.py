@@ -23,6 +23,7 @@ def run(task: str, label: str, seed: int, loss: float, accuracy: float, kept: st
         names=list("abcd"),
         kept=list(kept),
         evidence=evidence,
+        settings={},
     )
 
 
