@@ -56,7 +56,7 @@ def test_a_feature_is_refused_by_its_name_where_the_profile_cannot_keep_it(name,
 
 
 def test_experts_are_for_the_profiles_of_peft():
-    source = read_source(saved("experts"), lambda config: Base(config).places(config))
+    source = read_source(saved("experts"))
     for profile in ("portable", "compact", "merged"):
         check_features(source, profile)
     with pytest.raises(ModelError, match=r"^target_parameters cannot be exported to profile 'gguf': it adapts fused"):

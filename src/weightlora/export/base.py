@@ -12,11 +12,11 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import ParamWrapper
 from torch import Tensor, nn
 
-from ..adapters import base_model_of, find_adapters
+from ..adapters import LoraAdapter, base_model_of, find_adapters
 from ..errors import ModelError
 from ..mlx_names import reads_more_than_text
 from ..wording import first_line
-from .source import PREFIX, Place
+from .pairs import PREFIX
 
 __all__ = ["TENSORS", "Base", "is_lost"]
 
@@ -68,6 +68,7 @@ class Base:
         names: Iterable[str] = (),
     ):
         self.adapter, self.optional, self.written, self.names = adapter, optional, written, list(names)
+        self.given = given
         self.name: str | None = given or adapter.base_model_name_or_path
         self.revision: str = "main" if given else adapter.revision or "main"
         self.heads = heads or {}
@@ -160,22 +161,22 @@ class Base:
         except Exception as error:
             raise self._missing(error) from error
 
-    def places(self, adapter: LoraConfig) -> dict[str, Place]:
-        """Path in the file -> parameter, of the adapters on parameters: PEFT adapts the model without weights.
+    def on_parameters(self) -> dict[str, LoraAdapter]:
+        """Path in the file -> adapter on a parameter, which no file names: PEFT adapts the model without weights.
 
         Raises:
-            ModelError: If the base is not found, or PEFT does not take its config.
+            ModelError: If the base is not found, or PEFT does not take the adapter's config.
         """
         skeleton = self.skeleton()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of patterns, which PEFT looks for among the modules first
-                model = get_peft_model(skeleton, adapter, low_cpu_mem_usage=True)
+                model = get_peft_model(skeleton, self.adapter, low_cpu_mem_usage=True)
         except Exception as error:
             raise self._missing(error) from error
         paths = {id(module): name for name, module in base_model_of(model).named_modules()}
         return {
-            paths[id(found.layer)]: Place(found.name, found.blocks)
+            paths[id(found.layer)]: found
             for found in find_adapters(model, "default", check=False)
             if isinstance(found.layer, ParamWrapper)
         }

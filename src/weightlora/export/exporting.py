@@ -23,10 +23,10 @@ from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
 from .mlx import named_for_mlx, read_mlx, write_mlx
-from .pairs import Pair, common_rank
+from .pairs import PREFIX, Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
-from .source import PREFIX, Source, check_final, find_adapter, read_source
+from .source import Source, check_final, find_adapter, read_source
 
 __all__ = ["PROFILES", "Exported", "export_adapter"]
 
@@ -134,9 +134,7 @@ def export_adapter(
             f"{inside} is a directory, which no export makes, so {out_dir} is not overwritten: move it away."
         )
     check_final(directory)
-    source = read_source(
-        directory, lambda config: Base(config, base, names=config.target_parameters or ()).places(config)
-    )
+    source = read_source(directory, base)
     if base is not None and is_lost(source.config.base_model_name_or_path):  # readers look there for the base
         source = replace(source, raw={**source.raw, "base_model_name_or_path": base, "revision": None})
     check_features(source, profile)
@@ -189,7 +187,7 @@ def _export(
         apart = compare_pairs(source.pairs, written, dtype)
     else:
         (write_portable if profile == "portable" else write_compact)(source, pairs, staging, dtype)
-        again = read_source(staging, base.places)
+        again = read_source(staging, base.given)
         written = again.pairs
         apart = compare_pairs(source.pairs, written, dtype)
         tied = tied_name(source, base) if source.tables or check == "logits" else None
