@@ -1,6 +1,7 @@
 """Export a saved adapter for servers: read, refuse what cannot be kept, write, check, and only then put in place."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -149,7 +150,7 @@ def export_adapter(
         found = _export(
             source, model, staging, profile, DTYPES[dtype] if dtype else None, complete_fused, check, llama_cpp
         )
-        exported = Exported(target, profile, *found)
+        exported = replace(found, directory=target)
         record = exported.to_dict() | {"source": str(directory), "versions": _versions()}
         write_json(staging / RECORD, record)
     return exported
@@ -164,13 +165,13 @@ def _export(
     complete_fused: bool,
     check: str,
     llama_cpp: str | os.PathLike[str] | None,
-) -> tuple[Any, ...]:
-    """Write and check; returns the fields of `Exported` from `adapters` on."""
+) -> Exported:
+    """Write into the directory, and check what is there."""
     if source.tables and profile != "merged":  # which writes them
         check_tables(source.tables, base.load())
     if profile == "merged":
         kind, same = write_merged(source, base, staging, dtype, check == "logits")
-        return 0, 0, common_rank(source.pairs), _name(kind), None, same, ()
+        return Exported(staging, profile, 0, 0, common_rank(source.pairs), _name(kind), None, same, ())
     dtype = dtype or _dtype_of(source)
     pairs = source.pairs
     if complete_fused and incomplete(pair.name for pair in pairs):
@@ -193,8 +194,8 @@ def _export(
         tied = tied_name(source, base) if source.tables or check == "logits" else None
         servers = verdicts(again.config, written, sorted(_modules(again)), tied)
         close = _compare(source, again, base, dtype) if check == "logits" else None
-    rank = max(pair.rank for pair in written)
-    return len(written), len(pairs) - len(source.pairs), rank, _name(dtype), apart, close, servers
+    completed, rank = len(pairs) - len(source.pairs), max(pair.rank for pair in written)
+    return Exported(staging, profile, len(written), completed, rank, _name(dtype), apart, close, servers)
 
 
 def _gguf(
@@ -209,9 +210,7 @@ def _gguf(
         portable.mkdir()
         write_portable(source, source.pairs, portable, dtype)
         convert(portable, staging, dtype, str(base.name), None if llama_cpp is None else Path(llama_cpp))
-        for path in portable.iterdir():
-            path.unlink()
-        portable.rmdir()
+        shutil.rmtree(portable)
     return read_gguf(staging, source.pairs, config.get_text_config())
 
 

@@ -8,6 +8,7 @@ written here; for others llama.cpp's own converter makes it, from the portable a
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,17 +109,8 @@ def convert(portable: Path, directory: Path, dtype: torch.dtype, base: str, llam
     if not script.is_file():
         raise ConfigError(f"{llama_cpp} has no {CONVERTER}: give the directory of llama.cpp's sources.")
     where = ["--base", base] if Path(base).is_dir() else ["--base-model-id", base]
-    kind = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
-    command = [
-        sys.executable,
-        str(script),
-        *where,
-        "--outtype",
-        kind,
-        "--outfile",
-        str(directory / FILE),
-        str(portable),
-    ]
+    kind = ["--outtype", _type_of(dtype).name.lower()]
+    command = [sys.executable, str(script), *where, *kind, "--outfile", str(directory / FILE), str(portable)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not (directory / FILE).is_file():
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"]
@@ -154,7 +146,7 @@ def read_gguf(directory: Path, pairs: Sequence[Pair], config: Any) -> list[Pair]
         if names[pair.name] == EMBEDDING:
             a = a.T
         scaling = alpha / b.shape[1] if alpha else 1.0
-        found.append(_aligned(Pair(pair.name, pair.path, pair.kind, a, b, b.shape[1], scaling), pair, config))
+        found.append(_aligned(replace(pair, a=a, b=b, rank=b.shape[1], scaling=scaling), pair, config))
     if tensors:
         raise ModelError(f"{FILE} has a tensor {next(iter(tensors))!r} that no adapter has: report this as a bug.")
     return found
@@ -164,7 +156,7 @@ def _aligned(read: Pair, pair: Pair, config: Any) -> Pair:
     """The pair with its rows in PEFT's order, where llama.cpp keeps those of the queries and keys in another one."""
     if (heads := _heads(pair.name, config)) is None or read.b.shape[0] % (2 * heads):
         return read
-    back = Pair(read.name, read.path, read.kind, read.a, _unpermute(read.b, heads), read.rank, read.scaling)
+    back = replace(read, b=_unpermute(read.b, heads))
     return min(read, back, key=lambda one: difference(pair, one))
 
 
