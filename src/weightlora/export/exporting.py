@@ -141,7 +141,7 @@ def export_adapter(
     check_features(source, profile)
     optional = profile in ("portable", "compact") and not complete_fused
     names = [pair.name for pair in source.pairs]
-    model = Base(source.config, base, source.heads, optional, written=profile == "merged", names=names)
+    model = Base(source.config, base, source.heads, optional, names)
     for name in (model.name, llama_cpp):
         if name and Path(name).is_dir() and target in (place := Path(name).resolve(), *place.parents):
             raise DataError(f"{out_dir} is, or holds, {name}, which the export needs: give another directory.")
