@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,23 +26,20 @@ CONVERTER = "convert_lora_to_gguf.py"
 EMBEDDING = "token_embd.weight"
 
 
-class Architecture(NamedTuple):
-    """What llama.cpp calls an architecture, and whether it reorders the rows of the queries and keys in each head."""
-
-    name: str
-    permuted: bool
-
-
 ARCHITECTURES = {
-    "llama": Architecture("llama", True),
-    "mistral": Architecture("llama", True),
-    "smollm3": Architecture("smollm3", True),
-    "qwen2": Architecture("qwen2", False),
-    "qwen3": Architecture("qwen3", False),
-    "gemma2": Architecture("gemma2", False),
-    "phi3": Architecture("phi3", False),
+    "llama": "llama",
+    "mistral": "llama",
+    "smollm3": "smollm3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma2": "gemma2",
+    "phi3": "phi3",
 }
-"""`model_type` -> what is written without the converter. Each was compared with what the converter writes."""
+"""`model_type` -> llama.cpp's name of an architecture that is written without the converter. Each was compared with
+what the converter writes."""
+
+PERMUTED = {"llama", "smollm3"}
+"""Architectures in which llama.cpp reorders the rows of the queries and keys in each head."""
 
 
 def write_gguf(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype, config: Any) -> None:
@@ -61,8 +58,8 @@ def write_gguf(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype, confi
     import gguf
 
     architecture, rank = ARCHITECTURES[config.model_type], common_rank(pairs)
-    names = _tensor_names(pairs, architecture.name, config)
-    writer = gguf.GGUFWriter(directory / FILE, architecture.name)
+    names = _tensor_names(pairs, architecture, config)
+    writer = gguf.GGUFWriter(directory / FILE, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(rank))
@@ -70,7 +67,7 @@ def write_gguf(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype, confi
     for pair in pairs:
         folded = fold(pair, rank, dtype)
         a, b = folded.a, folded.b
-        if architecture.permuted and (heads := _heads(pair.name, config)):
+        if architecture in PERMUTED and (heads := _heads(pair.name, config)):
             b = _permute(b, heads)
         if names[pair.name] == EMBEDDING:
             a = a.T
