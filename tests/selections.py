@@ -37,12 +37,10 @@ def chosen(model: PeftModel, keep: int = 5, seed: int = 0) -> Selection:
 def edited(selection: Selection, kept: list[str], **fields: Any) -> Selection:
     """The same run with another choice."""
     values = selection.to_dict() | fields
-    template = next(row for row in values["adapters"] if row["kept"])
+    rank, scaling = next((row["rank"], row["scaling"]) for row in values["adapters"] if row["kept"])
     for row in values["adapters"]:
         on = row["name"] in kept
-        row.update(kept=on, omega=float(on), rank=None, scaling=None)
-        if on:
-            row.update(rank=template["rank"], scaling=template["scaling"])
+        row.update(kept=on, omega=float(on), rank=rank if on else None, scaling=scaling if on else None)
     return Selection.from_dict(values)
 
 

@@ -117,8 +117,8 @@ def test_a_skeleton_has_shapes_and_no_weights(directory):
 
 def test_the_base_says_where_experts_are():
     config = LoraConfig(**CASES["experts"].lora)
-    places = Base(config, str(saved("experts").parent / "base")).places(config)
-    assert {path: tuple(place) for path, place in places.items() if ".0." in path} == {
+    found = Base(config, str(saved("experts").parent / "base")).on_parameters()
+    assert {path: (one.name, one.blocks) for path, one in found.items() if ".0." in path} == {
         "model.layers.0.mlp.experts": ("model.layers.0.mlp.experts.down_proj", 3),
         "model.layers.0.mlp.experts.base_layer": ("model.layers.0.mlp.experts.gate_up_proj", 3),
     }

@@ -26,7 +26,7 @@ from weightlora.export.source import read_source
 
 
 def merge(adapter, directory, dtype=None, compare=True, base=None):
-    source = read_source(adapter, lambda config: Base(config, base).places(config))
+    source = read_source(adapter, base)
     return write_merged(source, Base(source.config, base, source.heads), directory, dtype, compare)
 
 

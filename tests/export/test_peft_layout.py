@@ -9,19 +9,14 @@ from exports import CASES, deltas, saved
 from safetensors.torch import load_file
 
 from weightlora.adapters.outcome import EXPORT
-from weightlora.export.base import Base
 from weightlora.export.peft_layout import write_compact, write_portable
 from weightlora.export.source import CONFIG, WEIGHTS, read_source
 
 PROFILES = {"portable": write_portable, "compact": write_compact}
 
 
-def read(name):
-    return read_source(saved(name), lambda config: Base(config).places(config))
-
-
 def written(name, profile, directory, dtype=torch.float32):
-    source = read(name)
+    source = read_source(saved(name))
     PROFILES[profile](source, source.pairs, directory, dtype)
     return json.loads((directory / CONFIG).read_text()), load_file(directory / WEIGHTS)
 
@@ -60,7 +55,7 @@ def test_only_lora_is_written_and_the_whole_modules_as_they_are(tmp_path):
     assert all(".lora_" in key for key in tensors)
     _, tensors = written("a head", "portable", tmp_path)
     others = {key: tensor for key, tensor in tensors.items() if ".lora_" not in key}
-    heads = read("a head").heads
+    heads = read_source(saved("a head")).heads
     assert others.keys() == heads.keys() and all(torch.equal(others[key], heads[key]) for key in heads)
 
 
@@ -77,7 +72,7 @@ def test_factors_are_cast(dtype, tmp_path):
 
 
 def test_the_card_of_an_exported_adapter_does_not_ask_for_an_export(tmp_path):
-    source = replace(read("gates"), directory=tmp_path / "source")
+    source = replace(read_source(saved("gates")), directory=tmp_path / "source")
     source.directory.mkdir()
     (source.directory / "README.md").write_text(f"A row\n\n{EXPORT}\nthe end\n")
     (tmp_path / "portable").mkdir()

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from exports import CASES, EXPERTS_AND_HEADS, saved
 
-from weightlora.export.base import Base
 from weightlora.export.groups import complete
 from weightlora.export.peft_layout import write_compact, write_portable
 from weightlora.export.servers import SERVERS, verdicts, vllm_rank
@@ -13,10 +12,6 @@ from weightlora.export.source import read_source
 
 NEW, OLD, SGLANG, TENSORRT, LLAMA = (server.name for server in SERVERS[1:])
 PLAIN = [name for name in CASES if name not in {*EXPERTS_AND_HEADS, "an embedding"}]
-
-
-def read(directory):
-    return read_source(directory, lambda config: Base(config).places(config))
 
 
 def verdict(source, heads=()):
@@ -44,7 +39,7 @@ PEFT = SERVERS[0].name
     ],
 )
 def test_who_reads_the_source_as_peft_does(name, servers):
-    assert alike(read(saved(name))) == servers
+    assert alike(read_source(saved(name))) == servers
 
 
 @pytest.mark.parametrize(
@@ -65,7 +60,7 @@ def test_who_reads_the_source_as_peft_does(name, servers):
     ],
 )
 def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
-    source = read(saved("plain LoRA"))
+    source = read_source(saved("plain LoRA"))
     pairs = [replace(pair, name=name) for pair, name in zip(source.pairs, names, strict=False)]
     found = verdict(replace(source, pairs=pairs))
     assert not found[server].alike and note in found[server].note
@@ -74,7 +69,7 @@ def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
 
 @pytest.mark.parametrize("left", ["gate_up_proj", "down_proj"])
 def test_vllm_wants_both_parameters_of_the_experts_of_a_layer(left):
-    source = read(saved("experts"))
+    source = read_source(saved("experts"))
     assert verdict(source)[NEW].alike
     pairs = [pair for pair in source.pairs if not pair.name.endswith(f"layers.0.mlp.experts.{left}")]
     found = verdict(replace(source, pairs=pairs))[NEW]
@@ -82,7 +77,7 @@ def test_vllm_wants_both_parameters_of_the_experts_of_a_layer(left):
 
 
 def test_llama_cpp_transposes_the_pairs_of_conv1d():
-    source = read(saved("plain LoRA"))
+    source = read_source(saved("plain LoRA"))
     found = verdict(replace(source, config=replace(source.config, fan_in_fan_out=True)))
     assert not found[LLAMA].alike and "Conv1D layers of GPT-2" in found[LLAMA].note
     assert found[NEW].alike
@@ -90,22 +85,22 @@ def test_llama_cpp_transposes_the_pairs_of_conv1d():
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_server_reads_a_portable_export_with_whole_groups(name, tmp_path):
-    source = read(saved(name))
+    source = read_source(saved(name))
     pairs = complete(source.pairs, CASES[name].base())
     write_portable(source, pairs, tmp_path, dtype=source.pairs[0].a.dtype)
-    assert alike(read(tmp_path)) == EVERY
+    assert alike(read_source(tmp_path)) == EVERY
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_peft_and_both_vllm_read_a_compact_export(name, tmp_path):
-    source = read(saved(name))
+    source = read_source(saved(name))
     write_compact(source, source.pairs, tmp_path, dtype=source.pairs[0].a.dtype)
-    assert alike(read(tmp_path)) >= {PEFT, NEW, OLD}
+    assert alike(read_source(tmp_path)) >= {PEFT, NEW, OLD}
 
 
 def test_the_scalings_are_those_of_the_rules():
     """By hand: r 4, alpha 8; v_proj has rank 2; one up_proj has rank 7."""
-    source = read(saved("mixed ranks"))
+    source = read_source(saved("mixed ranks"))
     names = [pair.name for pair in source.pairs]
     plain, value, up = (
         names.index(f"model.layers.1.{n}") for n in ("mlp.gate_proj", "self_attn.v_proj", "mlp.up_proj")
@@ -117,7 +112,7 @@ def test_the_scalings_are_those_of_the_rules():
 
 
 def test_llama_cpp_divides_by_the_rank_of_the_tensor_and_reads_no_alpha_pattern():
-    source = read(saved("gates"))
+    source = read_source(saved("gates"))
     rule = next(one.scalings for one in SERVERS if one.name == LLAMA)
     assert set(rule(source.config, source.pairs, ())) == {1.5}
 
@@ -131,7 +126,7 @@ def test_llama_cpp_divides_by_the_rank_of_the_tensor_and_reads_no_alpha_pattern(
     ],
 )
 def test_sglang_needs_whole_groups(chosen, note):
-    source = read(saved("plain LoRA"))
+    source = read_source(saved("plain LoRA"))
     alone = replace(source, pairs=[pair for pair in source.pairs if pair.name == chosen])
     assert verdict(alone)[SGLANG].note == f"{note}; --complete_fused adds it"
     gate = [pair for pair in source.pairs if pair.name == "model.layers.1.mlp.gate_proj"]
@@ -139,7 +134,7 @@ def test_sglang_needs_whole_groups(chosen, note):
 
 
 def test_tensorrt_fills_a_type_that_no_layer_has_and_no_hole_in_one_layer():
-    source = read(saved("plain LoRA"))
+    source = read_source(saved("plain LoRA"))
     without_k = [pair for pair in source.pairs if not pair.name.endswith("k_proj")]
     assert verdict(replace(source, pairs=without_k))[TENSORRT].alike
     hole = [pair for pair in source.pairs if pair.name != "model.layers.1.self_attn.k_proj"]
@@ -150,7 +145,7 @@ def test_tensorrt_fills_a_type_that_no_layer_has_and_no_hole_in_one_layer():
 
 
 def test_whole_modules_are_read_by_vllm_where_they_are_heads():
-    source = read(saved("plain LoRA"))
+    source = read_source(saved("plain LoRA"))
     assert alike(source, ["score"]) == {PEFT, NEW, OLD}
     assert alike(source, ["model.pooler"]) == {PEFT}
 
@@ -161,7 +156,7 @@ def test_the_rank_setting_of_vllm(rank, setting):
 
 
 def test_a_rank_that_vllm_does_not_take_is_said():
-    source = read(saved("plain LoRA"))
+    source = read_source(saved("plain LoRA"))
     pairs = [replace(pair, rank=513) for pair in source.pairs]
     found = {one.server: one for one in verdicts(source.config, pairs)}
     assert found[NEW].note == "its largest --max-lora-rank is 512, and this adapter has rank 513"

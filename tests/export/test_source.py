@@ -15,13 +15,8 @@ from safetensors.torch import load_file, save_file
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
 from weightlora.errors import DataError
-from weightlora.export.base import Base
 from weightlora.export.source import CONFIG, WEIGHTS, check_final, find_adapter, read_source
 from weightlora.state import write_state
-
-
-def read(directory):
-    return read_source(directory, lambda config: Base(config).places(config))
 
 
 @pytest.fixture
@@ -37,7 +32,7 @@ def edit(directory, **settings):
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_pair_is_what_peft_loads(name):
-    found = {pair.name: pair for pair in read(saved(name)).pairs}
+    found = {pair.name: pair for pair in read_source(saved(name)).pairs}
     model = PeftModel.from_pretrained(CASES[name].base(), str(saved(name)))
     adapters = {adapter.name: adapter for adapter in find_adapters(model, "default", check=False)}
     assert found.keys() == adapters.keys()
@@ -67,9 +62,9 @@ def test_layers_are_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_heads_and_base_embeddings_are_kept_apart():
-    source = read(saved("a head"))
+    source = read_source(saved("a head"))
     assert set(source.heads) == {"base_model.model.classifier.weight", "base_model.model.classifier.bias"}
-    source = read(saved("an embedding"))
+    source = read_source(saved("an embedding"))
     assert set(source.others) | set(source.heads) == set()
 
 
@@ -125,12 +120,12 @@ def test_the_state_of_an_adapter_of_another_name_is_above_it(name, refused, tmp_
 
 def test_what_another_peft_wrote_into_the_config_is_not_passed_over(copy):
     edit(copy, of_old=None, of_new=False)
-    read(copy)
+    read_source(copy)
     edit(copy, use_future_variant=True)
     with pytest.raises(
         DataError, match=r"has use_future_variant=True, which this PEFT does not know and would ignore"
     ):
-        read(copy)
+        read_source(copy)
 
 
 @pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
@@ -139,7 +134,7 @@ def test_the_layer_that_is_tied_to_a_saved_one_is_no_stranger(saved, tmp_path):
         r=2, target_modules=["q_proj"], modules_to_save=[saved], ensure_weight_tying=True, task_type="CAUSAL_LM"
     )
     get_peft_model(tiny_llama(tied=True), config).save_pretrained(tmp_path)
-    source = read(tmp_path)
+    source = read_source(tmp_path)
     assert len(source.heads) >= 1 and not source.others
 
 

@@ -23,6 +23,10 @@ DAMAGE = {
     "no format": (lambda values: values.pop("format"), "has format None, .*: run the selection again"),
     "a name": (lambda values: values["adapters"][1].update(name=3), "adapter 1 has 3 as 'name', and needs a name"),
     "a rank": (lambda values: values["adapters"][0].update(rank=0), "adapter 0 has 0 as 'rank'"),
+    "no rank": (
+        lambda values: next(row for row in values["adapters"] if row["kept"]).update(rank=None),
+        "has None as 'rank', and needs a number, because it is kept",
+    ),
     "kept": (lambda values: values["adapters"][0].update(kept="no"), "adapter 0 has 'no' as 'kept'"),
     "no kind": (lambda values: values["adapters"][0].pop("kind"), "adapter 0 has no value as 'kind'"),
     "twice": (lambda values: values["adapters"].append(values["adapters"][0]), "names an adapter twice"),

@@ -9,7 +9,6 @@ from peft import LoraConfig, get_peft_model
 from selections import chosen, lora_twins, selected
 from survivors import injected
 
-import weightlora
 from weightlora import Selection, WeightLora, WeightLoraConfig, save_run
 from weightlora.errors import DataError, StateError
 from weightlora.run import describe_selection
@@ -147,10 +146,6 @@ def test_counts_of_seeds_are_kept(tmp_path):
     selection = Selection.load(Selection.from_dict(values).save(tmp_path / "run"))
     assert selection.seeds == values["seeds"]
     assert json.loads(selection.to("json"))["seeds"] == values["seeds"]
-
-
-def test_it_is_exported():
-    assert weightlora.Selection is Selection
 
 
 def test_names_that_other_names_end_in_are_known():

@@ -156,16 +156,6 @@ def test_a_training_that_failed_before_its_first_step_begins_anew(tmp_path, sett
     assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), whole.model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_second_training_says_how_to_choose_again_and_that_works(tmp_path, kind):
-    callback = WeightLoraCallback(WeightLoraConfig(**CREDIT))
-    make_trainer(tmp_path, lora_bert(), callback, kind=kind).train()
-    again = WeightLoraCallback(WeightLoraConfig(**CREDIT))
-    run = make_trainer(tmp_path, lora_bert(), again, kind=kind)
-    run.train()
-    assert again.selector.history == callback.selector.history and len(find_adapters(run.model)) == 3
-
-
 @pytest.mark.parametrize("keep", [3, 4], ids=["the same settings", "different settings"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_callbacks_are_refused_in_one_sentence(tmp_path, kind, keep):

@@ -78,18 +78,17 @@ class Module(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def make_trainer(*callbacks, **arguments) -> Trainer:
+    usual = {"max_epochs": STEPS, "accelerator": "cpu", "devices": 1, "logger": False}
+    usual |= {"enable_progress_bar": False, "enable_model_summary": False, "reload_dataloaders_every_n_epochs": 1}
+    return Trainer(callbacks=[*callbacks], **usual | arguments)
+
+
 def fit(directory, settings, module=None, ckpt_path=None, callbacks=(), **arguments):
     module = Module() if module is None else module
     callback = WeightLoraLightningCallback(WeightLoraConfig(**settings))
     save = ModelCheckpoint(directory, filename="{step}", every_n_epochs=1, save_top_k=-1)
-    arguments = {"max_epochs": STEPS, "accelerator": "cpu", "devices": 1, "logger": False} | arguments
-    trainer = Trainer(
-        callbacks=[save, callback, *callbacks],
-        reload_dataloaders_every_n_epochs=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **arguments,
-    )
+    trainer = make_trainer(save, callback, *callbacks, **arguments)
     trainer.fit(module, ckpt_path=ckpt_path)
     return module, callback, trainer
 
@@ -223,8 +222,7 @@ def test_a_checkpoint_of_the_chosen_adapters_is_tested_on_a_fresh_module(tmp_pat
     with pytest.raises(ValueError, match="the state is of 12 adapters, and this model has 3"):
         trainer.test(module, rows, ckpt_path=tmp_path / "step=1.ckpt", verbose=False)
     fresh, again = Tested(), WeightLoraLightningCallback(callback.config)
-    tester = Trainer(callbacks=[again], logger=False, accelerator="cpu", enable_progress_bar=False)
-    assert tester.test(fresh, rows, ckpt_path=tmp_path / "step=8.ckpt", verbose=False) == expected
+    assert make_trainer(again).test(fresh, rows, ckpt_path=tmp_path / "step=8.ckpt", verbose=False) == expected
     assert [adapter.name for adapter in find_adapters(fresh.model)] == callback.selector.kept
     trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
     assert trainer.test(module, rows, ckpt_path=tmp_path / "weights.ckpt", verbose=False) == expected
@@ -336,8 +334,8 @@ def test_early_stopping_counts_from_the_choice(tmp_path):
     assert float(stopping.best_score) == pytest.approx(10 - 0.1 * STEPS)
 
 
-def test_a_second_fit_with_the_same_callback_does_not_choose_again(tmp_path):
-    module, _, trainer = fit(tmp_path, RULES["credit"])
+def test_a_second_fit_with_the_same_callback_does_not_choose_again_and_its_advice_works(tmp_path):
+    module, callback, trainer = fit(tmp_path, RULES["credit"])
     trainer.fit_loop.max_epochs = STEPS + 4
     message = (
         r"^this callback has chosen 3 adapters of this model in an earlier fit\(\): to train them on, call "
@@ -345,13 +343,8 @@ def test_a_second_fit_with_the_same_callback_does_not_choose_again(tmp_path):
     )
     with pytest.raises(ModelError, match=message):
         trainer.fit(module)
-
-
-def test_the_advice_after_a_second_fit_works(tmp_path):
-    module, callback, trainer = fit(tmp_path, RULES["credit"])
     before = [adapter.factors[1].detach().clone() for adapter in find_adapters(module.model)]
     trainer.callbacks.remove(callback)
-    trainer.fit_loop.max_epochs = STEPS + 4
     trainer.fit(module)
     after = find_adapters(module.model)
     assert [adapter.name for adapter in after] == callback.selector.kept and len(module.losses) == STEPS + 4
@@ -385,19 +378,8 @@ def test_a_tuner_that_brings_the_module_back_changes_no_choice(tmp_path, tuner, 
             if seed:
                 for adapter in find_adapters(module.model):
                     torch.nn.init.normal_(adapter.factors[0])
-            trainer = Trainer(
-                max_epochs=STEPS,
-                accelerator="cpu",
-                devices=1,
-                logger=False,
-                callbacks=[tuner(), callback] if first else [callback, tuner()],
-                default_root_dir=tmp_path,
-                reload_dataloaders_every_n_epochs=1,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
-            trainer.fit(module)
+            callbacks = [tuner(), callback] if first else [callback, tuner()]
+            make_trainer(*callbacks, default_root_dir=tmp_path, enable_checkpointing=False).fit(module)
             same = callback.selector.history == expected.selector.history
             assert same == (not seed) and len(callback.selector.history) == len(expected.selector.history)
 
@@ -418,18 +400,7 @@ def test_a_new_model_is_selected_anew_by_the_same_callback(tmp_path):
     callback = WeightLoraLightningCallback(WeightLoraConfig(**RULES["credit"]))
     histories = []
     for _ in range(2):
-        trainer = Trainer(
-            max_epochs=STEPS,
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            callbacks=[callback],
-            reload_dataloaders_every_n_epochs=1,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(Module())
+        make_trainer(callback, enable_checkpointing=False).fit(Module())
         histories.append(callback.selector.history)
     assert histories[0] == histories[1] and len(histories[0]) == 5
 

@@ -379,14 +379,26 @@ def test_bf16_probes_in_bf16(tmp_path):
     assert set(seen) == {torch.bfloat16} and len(callback.selector.kept) == 3
 
 
-def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
-    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+@pytest.fixture
+def fit(tmp_path):
+    """Fits a LightningModule, and gives the callback."""
+    lightning = pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+    from weightlora import WeightLoraLightningCallback
+
+    def fit(module, *loaders, config=GRADIENT, **settings):
+        callback = WeightLoraLightningCallback(config)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        trainer = lightning.Trainer(callbacks=[callback], default_root_dir=tmp_path, **quiet, **settings)
+        trainer.fit(module, *loaders)
+        return callback
+
+    return fit
+
+
+def test_lightning_chooses_what_a_plain_loop_chooses(fit):
     from lightning.pytorch import LightningModule
-    from lightning.pytorch import Trainer as Lightning
     from torchmetrics import MeanMetric, MetricCollection
     from torchmetrics.classification import BinaryAccuracy, BinaryPrecision, BinaryRecall
-
-    from weightlora import WeightLoraLightningCallback
 
     seen = []
 
@@ -413,10 +425,8 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
         def configure_optimizers(self):
             return adamw(self.model)
 
-    module, callback = Module(), WeightLoraLightningCallback(GRADIENT)
-    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(module)
-    assert callback.selector.kept == chosen_by_hand()
+    module = Module()
+    assert fit(module, max_steps=3).selector.kept == chosen_by_hand()
     firsts = [batch(step)["input_ids"][:, 0].tolist() for step in range(3)]
     assert seen == [(12, firsts[0]), (12, firsts[1]), *((3, first) for first in firsts)]
 
@@ -426,26 +436,22 @@ def test_lightning_chooses_what_a_plain_loop_chooses(tmp_path):
     assert module.several.compute() == {"BinaryPrecision": 1, "BinaryRecall": 1}
     assert [int(metric.tp) for metric in module.several.values()] == [ones, ones]
 
-    several, callback = Module(), WeightLoraLightningCallback(GRADIENT)
+    several = Module()
     loaders = {"one": several.train_dataloader(), "other": several.train_dataloader()}
     with pytest.raises(
         ConfigError, match=r"^the training set is a dict of 2 data loaders, and selection='gradient' re"
     ):
-        Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(several, loaders)
+        fit(several, loaders, max_steps=3)
 
-    manual, callback = Module(), WeightLoraLightningCallback(GRADIENT)
+    manual = Module()
     manual.automatic_optimization = False
     with pytest.raises(ConfigError, match=r"^Module optimizes manually, so its training_step has no loss: set selec"):
-        Lightning(max_steps=3, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(manual)
+        fit(manual, max_steps=3)
 
 
-def test_lightning_prepares_batches_and_calls_the_step_as_in_training(tmp_path):
+def test_lightning_prepares_batches_and_calls_the_step_as_in_training(fit):
     """Some modules finish their batches in a hook, and some steps take no number of the batch."""
-    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
     from lightning.pytorch import LightningModule
-    from lightning.pytorch import Trainer as Lightning
-
-    from weightlora import WeightLoraLightningCallback
 
     class Module(LightningModule):
         def __init__(self):
@@ -465,19 +471,12 @@ def test_lightning_prepares_batches_and_calls_the_step_as_in_training(tmp_path):
         def configure_optimizers(self):
             return adamw(self.model)
 
-    callback = WeightLoraLightningCallback(GRADIENT)
-    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    Lightning(max_steps=1, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module())
-    assert callback.selector.kept == chosen_by_hand()
+    assert fit(Module(), max_steps=1).selector.kept == chosen_by_hand()
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-def test_lightning_gives_batches_the_precision_of_the_model(tmp_path, precision):
-    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+def test_lightning_gives_batches_the_precision_of_the_model(fit, precision):
     from lightning.pytorch import LightningModule
-    from lightning.pytorch import Trainer as Lightning
-
-    from weightlora import WeightLoraLightningCallback
 
     class Module(LightningModule):
         def __init__(self):
@@ -492,20 +491,15 @@ def test_lightning_gives_batches_the_precision_of_the_model(tmp_path, precision)
         def configure_optimizers(self):
             return adamw(self.model)
 
-    seen, callback = [], WeightLoraLightningCallback(WeightLoraConfig(keep=1, probe_batches=2))
-    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    settings |= {"precision": precision, "default_root_dir": tmp_path, "max_steps": 1}
-    Lightning(callbacks=[callback], **settings).fit(Module(), DataLoader(torch.randn(16, 8), batch_size=4))
+    seen, config = [], WeightLoraConfig(keep=1, probe_batches=2)
+    loader = DataLoader(torch.randn(16, 8), batch_size=4)
+    callback = fit(Module(), loader, config=config, precision=precision, max_steps=1)
     assert len(callback.selector.kept) == 1
     assert seen == [torch.bfloat16 if precision == "bf16-true" else torch.float64] * 3
 
 
-def test_lightning_gets_back_what_a_loss_outside_of_the_model_changed(tmp_path):
-    pytest.importorskip("lightning.pytorch", reason="the extra `lightning` is not installed")
+def test_lightning_gets_back_what_a_loss_outside_of_the_model_changed(fit):
     from lightning.pytorch import LightningModule
-    from lightning.pytorch import Trainer as Lightning
-
-    from weightlora import WeightLoraLightningCallback
 
     class Module(LightningModule):
         def __init__(self):
@@ -524,10 +518,8 @@ def test_lightning_gets_back_what_a_loss_outside_of_the_model_changed(tmp_path):
         def configure_optimizers(self):
             return adamw(self.model)
 
-    seen, callback = [], WeightLoraLightningCallback(GRADIENT)
-    settings = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    loader = DataLoader(samples(), batch_size=8)
-    Lightning(max_steps=2, callbacks=[callback], default_root_dir=tmp_path, **settings).fit(Module(), loader)
+    seen = []
+    callback = fit(Module(), DataLoader(samples(), batch_size=8), max_steps=2)
     assert len(callback.selector.kept) == 3 and len(seen) == 4 and seen[2] == seen[0] == [1.0, 0.0, [0.0, 0.0]]
 
 

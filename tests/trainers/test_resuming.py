@@ -1,6 +1,5 @@
 """Checkpoints of a Trainer: which step they are of, when the manifest is written, and when a run is finished."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -80,11 +79,6 @@ def test_a_directory_that_is_no_checkpoint_is_not_called_a_broken_one(tmp_path):
     (tmp_path / "checkpoint-3" / STATE_FILE).write_text("{}")  # which comes first
     with pytest.raises(StateError, match="is missing, so this checkpoint was cut short"):
         read_checkpoint(tmp_path / "checkpoint-3")
-
-
-def test_the_step_is_that_of_the_trainers_state(tmp_path):
-    (tmp_path / TRAINER_STATE_NAME).write_text(json.dumps({"global_step": 7, "train_batch_size": 4}))
-    assert step_of(tmp_path) == 7
 
 
 def test_the_manifest_comes_right_after_the_trainers_last_file(tmp_path):

@@ -86,12 +86,3 @@ def test_a_trial_after_one_that_was_cut_short_chooses_anew_where_batch_sizes_are
         run.train()
     run.train()
     assert [entry["step"] for entry in callback.selector.history] == [1, 2, 3, 4, 4], "its own evidence alone"
-
-
-def test_a_callback_begins_anew_for_a_new_model_in_a_new_trainer(tmp_path):
-    callback = WeightLoraCallback(WeightLoraConfig(**CREDIT))
-    histories = []
-    for _ in range(2):
-        make_trainer(tmp_path, lora_bert(), callback).train()
-        histories.append(callback.selector.history)
-    assert histories[0] == histories[1] and len(histories[0]) == 5

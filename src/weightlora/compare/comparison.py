@@ -74,11 +74,10 @@ class Comparison:
     def tuning_runs(self) -> list[Run]:
         """One run per method and rate, at seed 0, on the validation split."""
         return [
-            self._run(method, 0, rate, "validation")
+            self._run(method, 0, rates[place], "validation")
             for place in range(max(map(len, self.rates.values())))
             for method, rates in self.rates.items()
-            if len(rates) > 1
-            for rate in rates[place : place + 1]
+            if len(rates) > 1 and place < len(rates)
         ]
 
     def runs(self, rates: Mapping[str, float]) -> list[Run]:

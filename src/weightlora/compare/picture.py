@@ -17,7 +17,6 @@ from ..drawing.figures import (
     set_rows,
     strip_axes,
 )
-from ..errors import DataError
 from .statistics import excludes_zero
 
 __all__ = ["draw_comparison"]
@@ -40,15 +39,10 @@ def draw_comparison(
 
     Args:
         title: The title.
-        rows: Label -> its entry in `statistics.summarize`.
+        rows: Label -> its entry in `statistics.summarize`; at least one.
         losses: Label -> the held-out loss of each seed.
         path: Where the PNG is written.
-
-    Raises:
-        DataError: If there are no rows.
     """
-    if not rows:
-        raise DataError(f"no methods of {title} to draw.")
     names = sorted(rows, key=lambda name: rows[name]["loss"]["mean"])
     figure = new_figure(9.5, ROW * len(names) + 1.9)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])

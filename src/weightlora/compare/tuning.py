@@ -24,12 +24,14 @@ def choose_rates(
 
     A method with one rate gets that rate. A method without any finite loss is left out.
     """
-    chosen = {method: rates[0] for method, rates in grids.items() if len(rates) == 1}
-    for method, found in losses.items():
-        finite = {rate: loss for rate, loss in found.items() if math.isfinite(loss)}
-        if method in grids and len(grids[method]) > 1 and finite:
-            chosen[method] = min(finite, key=lambda rate: (finite[rate], rate))
-    return {method: chosen[method] for method in grids if method in chosen}
+    chosen = {}
+    for method, rates in grids.items():
+        finite = [(loss, rate) for rate, loss in losses.get(method, {}).items() if math.isfinite(loss)]
+        if len(rates) == 1:
+            chosen[method] = rates[0]
+        elif finite:
+            _, chosen[method] = min(finite)
+    return chosen
 
 
 def remarks_on_rates(grids: Mapping[str, Sequence[float]], chosen: Mapping[str, float]) -> list[str]:

@@ -77,14 +77,13 @@ class _Progress(TrainerCallback):
         Args:
             chosen_before: The choice precedes the first step, so no step had all adapters: there is no time before.
         """
-        steps = self._seconds[1:]
-        values = {}
-        for name, trained in (("before", self._seconds[0][0]), ("after", self._seconds[-1][0])):
-            like = [seconds for count, seconds in steps if count == trained]
-            values[f"step_seconds_{name}"] = (
-                median(like) if like and not (chosen_before and name == "before") else None
-            )
-        return values
+
+        def median_like(step: tuple[int, float]) -> float | None:
+            like = [seconds for trained, seconds in self._seconds[1:] if trained == step[0]]
+            return median(like) if like else None
+
+        before = None if chosen_before else median_like(self._seconds[0])
+        return {"step_seconds_before": before, "step_seconds_after": median_like(self._seconds[-1])}
 
 
 def main(arguments: Sequence[str]) -> int:

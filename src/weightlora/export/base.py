@@ -12,11 +12,11 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import ParamWrapper
 from torch import Tensor, nn
 
-from ..adapters import base_model_of, find_adapters
+from ..adapters import LoraAdapter, base_model_of, find_adapters
 from ..errors import ModelError
 from ..mlx_names import reads_more_than_text
 from ..wording import first_line
-from .source import PREFIX, Place
+from .pairs import PREFIX
 
 __all__ = ["TENSORS", "Base", "is_lost"]
 
@@ -53,8 +53,6 @@ class Base:
         given: A directory or a hub id that takes the place of that name.
         heads: Tensors of `modules_to_save`, which tell the number of classes.
         optional: Whether the adapter can be exported without its base, by comparing tensors only.
-        written: Whether the weights of the base are written, too, so that none may be random. Otherwise only the head
-            of a classifier is asked for: random weights elsewhere are the same on both sides of a comparison.
         names: Of what is adapted, which tell a language model loaded alone from the whole that it is in.
     """
 
@@ -64,10 +62,10 @@ class Base:
         given: str | None = None,
         heads: Mapping[str, Tensor] | None = None,
         optional: bool = False,
-        written: bool = False,
         names: Iterable[str] = (),
     ):
-        self.adapter, self.optional, self.written, self.names = adapter, optional, written, list(names)
+        self.adapter, self.optional, self.names = adapter, optional, list(names)
+        self.given = given
         self.name: str | None = given or adapter.base_model_name_or_path
         self.revision: str = "main" if given else adapter.revision or "main"
         self.heads = heads or {}
@@ -97,8 +95,12 @@ class Base:
         config = self.config()
         return any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config()))
 
-    def load(self) -> nn.Module:
+    def load(self, written: bool = False) -> nn.Module:
         """The base with its weights, in float32, for evaluation.
+
+        Args:
+            written: Whether its weights will be written, so that none may be random. Otherwise only the head of a
+                classifier is asked for: random weights elsewhere are the same on both sides of a comparison.
 
         Raises:
             ModelError: If it cannot be found or loaded, or its weights are quantized.
@@ -121,11 +123,11 @@ class Base:
             )
         except Exception as error:
             raise self._missing(error) from error
-        self._refuse_lost(model, found["missing_keys"])
+        self._refuse_lost(model, found["missing_keys"], written)
         base: nn.Module = model.eval()
         return base
 
-    def _refuse_lost(self, model: nn.Module, missing: Iterable[str]) -> None:
+    def _refuse_lost(self, model: nn.Module, missing: Iterable[str], written: bool) -> None:
         """Raise if neither the base nor the adapter has some weights: Transformers has drawn others.
 
         A pooler of an encoder is let pass, because checkpoints of language models have none, and embeddings are
@@ -135,7 +137,7 @@ class Base:
         lost = {name.rpartition(".")[0] for name in missing if name in known and PREFIX + name not in self.heads}
         if "For" not in kind:
             lost = {name for name in lost if not f".{name}".partition(".pooler")[1]}
-        if lost and (self.written or any(part in kind for part in HEADED)):
+        if lost and (written or any(part in kind for part in HEADED)):
             names = ", ".join(sorted(lost))
             raise ModelError(
                 f"neither the base model {self.name} nor the adapter has the weights of {names}, which were random in "
@@ -160,22 +162,22 @@ class Base:
         except Exception as error:
             raise self._missing(error) from error
 
-    def places(self, adapter: LoraConfig) -> dict[str, Place]:
-        """Path in the file -> parameter, of the adapters on parameters: PEFT adapts the model without weights.
+    def on_parameters(self) -> dict[str, LoraAdapter]:
+        """Path in the file -> adapter on a parameter, which no file names: PEFT adapts the model without weights.
 
         Raises:
-            ModelError: If the base is not found, or PEFT does not take its config.
+            ModelError: If the base is not found, or PEFT does not take the adapter's config.
         """
         skeleton = self.skeleton()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of patterns, which PEFT looks for among the modules first
-                model = get_peft_model(skeleton, adapter, low_cpu_mem_usage=True)
+                model = get_peft_model(skeleton, self.adapter, low_cpu_mem_usage=True)
         except Exception as error:
             raise self._missing(error) from error
         paths = {id(module): name for name, module in base_model_of(model).named_modules()}
         return {
-            paths[id(found.layer)]: Place(found.name, found.blocks)
+            paths[id(found.layer)]: found
             for found in find_adapters(model, "default", check=False)
             if isinstance(found.layer, ParamWrapper)
         }

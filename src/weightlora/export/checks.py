@@ -13,8 +13,7 @@ from ..adapters import find_adapters
 from ..errors import ModelError
 from ..wording import first_line
 from .base import BASE, TENSORS
-from .pairs import Pair, difference
-from .source import PREFIX
+from .pairs import PREFIX, Pair, difference
 
 __all__ = [
     "Outputs",

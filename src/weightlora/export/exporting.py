@@ -1,6 +1,7 @@
 """Export a saved adapter for servers: read, refuse what cannot be kept, write, check, and only then put in place."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,10 +24,10 @@ from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
 from .mlx import named_for_mlx, read_mlx, write_mlx
-from .pairs import Pair, common_rank
+from .pairs import PREFIX, Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
-from .source import PREFIX, Source, check_final, find_adapter, read_source
+from .source import Source, check_final, find_adapter, read_source
 
 __all__ = ["PROFILES", "Exported", "export_adapter"]
 
@@ -134,15 +135,13 @@ def export_adapter(
             f"{inside} is a directory, which no export makes, so {out_dir} is not overwritten: move it away."
         )
     check_final(directory)
-    source = read_source(
-        directory, lambda config: Base(config, base, names=config.target_parameters or ()).places(config)
-    )
+    source = read_source(directory, base)
     if base is not None and is_lost(source.config.base_model_name_or_path):  # readers look there for the base
         source = replace(source, raw={**source.raw, "base_model_name_or_path": base, "revision": None})
     check_features(source, profile)
     optional = profile in ("portable", "compact") and not complete_fused
     names = [pair.name for pair in source.pairs]
-    model = Base(source.config, base, source.heads, optional, written=profile == "merged", names=names)
+    model = Base(source.config, base, source.heads, optional, names)
     for name in (model.name, llama_cpp):
         if name and Path(name).is_dir() and target in (place := Path(name).resolve(), *place.parents):
             raise DataError(f"{out_dir} is, or holds, {name}, which the export needs: give another directory.")
@@ -151,7 +150,7 @@ def export_adapter(
         found = _export(
             source, model, staging, profile, DTYPES[dtype] if dtype else None, complete_fused, check, llama_cpp
         )
-        exported = Exported(target, profile, *found)
+        exported = replace(found, directory=target)
         record = exported.to_dict() | {"source": str(directory), "versions": _versions()}
         write_json(staging / RECORD, record)
     return exported
@@ -166,13 +165,13 @@ def _export(
     complete_fused: bool,
     check: str,
     llama_cpp: str | os.PathLike[str] | None,
-) -> tuple[Any, ...]:
-    """Write and check; returns the fields of `Exported` from `adapters` on."""
+) -> Exported:
+    """Write into the directory, and check what is there."""
     if source.tables and profile != "merged":  # which writes them
         check_tables(source.tables, base.load())
     if profile == "merged":
         kind, same = write_merged(source, base, staging, dtype, check == "logits")
-        return 0, 0, common_rank(source.pairs), _name(kind), None, same, ()
+        return Exported(staging, profile, 0, 0, common_rank(source.pairs), _name(kind), None, same, ())
     dtype = dtype or _dtype_of(source)
     pairs = source.pairs
     if complete_fused and incomplete(pair.name for pair in pairs):
@@ -189,14 +188,14 @@ def _export(
         apart = compare_pairs(source.pairs, written, dtype)
     else:
         (write_portable if profile == "portable" else write_compact)(source, pairs, staging, dtype)
-        again = read_source(staging, base.places)
+        again = read_source(staging, base.given)
         written = again.pairs
         apart = compare_pairs(source.pairs, written, dtype)
         tied = tied_name(source, base) if source.tables or check == "logits" else None
         servers = verdicts(again.config, written, sorted(_modules(again)), tied)
         close = _compare(source, again, base, dtype) if check == "logits" else None
-    rank = max(pair.rank for pair in written)
-    return len(written), len(pairs) - len(source.pairs), rank, _name(dtype), apart, close, servers
+    completed, rank = len(pairs) - len(source.pairs), max(pair.rank for pair in written)
+    return Exported(staging, profile, len(written), completed, rank, _name(dtype), apart, close, servers)
 
 
 def _gguf(
@@ -211,9 +210,7 @@ def _gguf(
         portable.mkdir()
         write_portable(source, source.pairs, portable, dtype)
         convert(portable, staging, dtype, str(base.name), None if llama_cpp is None else Path(llama_cpp))
-        for path in portable.iterdir():
-            path.unlink()
-        portable.rmdir()
+        shutil.rmtree(portable)
     return read_gguf(staging, source.pairs, config.get_text_config())
 
 

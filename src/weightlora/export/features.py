@@ -20,14 +20,14 @@ class Feature(NamedTuple):
     """Something that an adapter may have beside pairs on linear layers.
 
     Attributes:
-        present: Whether an adapter has it.
         profiles: The profiles that keep it.
         why: What it is, for the message that refuses it. `NAME` in it is the profile.
+        present: Whether an adapter has it; None where PEFT's setting of the same name says so.
     """
 
-    present: Callable[[Source], object]
     profiles: frozenset[str]
     why: str
+    present: Callable[[Source], object] | None = None
 
 
 def _has(kind: str) -> Callable[[Source], bool]:
@@ -40,43 +40,32 @@ def _init(source: Source) -> bool:
 
 
 FEATURES: dict[str, Feature] = {
-    "use_dora": Feature(
-        lambda source: source.config.use_dora, MERGED, "DoRA changes the norms of the weights, which no B A can"
-    ),
-    "lora_bias": Feature(lambda source: source.config.lora_bias, MERGED, "B has a bias, which servers do not read"),
-    "bias": Feature(lambda source: source.config.bias != "none", MERGED, "biases of the base model were trained, too"),
+    "use_dora": Feature(MERGED, "DoRA changes the norms of the weights, which no B A can"),
+    "lora_bias": Feature(MERGED, "B has a bias, which servers do not read"),
+    "bias": Feature(MERGED, "biases of the base model were trained, too", lambda source: source.config.bias != "none"),
     "modules_to_save": Feature(
-        lambda source: source.heads, PEFT_LAYOUT, "it has modules that were trained whole, such as a classifier"
+        PEFT_LAYOUT, "it has modules that were trained whole, such as a classifier", lambda source: source.heads
     ),
-    "trainable_token_indices": Feature(
-        lambda source: source.config.trainable_token_indices, MERGED, "rows of an embedding were trained, too"
-    ),
-    "use_bdlora": Feature(
-        lambda source: source.config.use_bdlora, MERGED, "its factors hold the blocks of a block-diagonal matrix"
-    ),
-    "alora_invocation_tokens": Feature(
-        lambda source: source.config.alora_invocation_tokens, NONE, "aLoRA adds nothing before its invocation tokens"
-    ),
-    "layer_replication": Feature(
-        lambda source: source.config.layer_replication, NONE, "it runs layers of the base model several times"
-    ),
-    "use_qalora": Feature(lambda source: source.config.use_qalora, NONE, "QA-LoRA averages its inputs in groups"),
-    "kasa_config": Feature(lambda source: source.config.kasa_config, NONE, "KaSA changes the base weights"),
-    "arrow_config": Feature(lambda source: source.config.arrow_config, NONE, "Arrow routes between adapters"),
+    "trainable_token_indices": Feature(MERGED, "rows of an embedding were trained, too"),
+    "use_bdlora": Feature(MERGED, "its factors hold the blocks of a block-diagonal matrix"),
+    "alora_invocation_tokens": Feature(NONE, "aLoRA adds nothing before its invocation tokens"),
+    "layer_replication": Feature(NONE, "it runs layers of the base model several times"),
+    "use_qalora": Feature(NONE, "QA-LoRA averages its inputs in groups"),
+    "kasa_config": Feature(NONE, "KaSA changes the base weights"),
+    "arrow_config": Feature(NONE, "Arrow routes between adapters"),
     "init_lora_weights": Feature(
-        _init,
         NONE,
         "its initialisation moved a part of the base weights into the adapter; convert it first, with "
         "model.save_pretrained(directory, path_initial_model_for_weight_conversion=...)",
+        _init,
     ),
     "fan_in_fan_out": Feature(
-        lambda source: source.config.fan_in_fan_out,
-        PEFT_LAYOUT,
-        "it adapts the Conv1D layers of GPT-2, which NAME names and stores in another way",
+        PEFT_LAYOUT, "it adapts the Conv1D layers of GPT-2, which NAME names and stores in another way"
     ),
-    "convolution": Feature(_has("convolution"), PEFT_LAYOUT, "it adapts a convolution, which NAME does not read"),
-    "target_parameters": Feature(_has("parameter"), PEFT_LAYOUT, "it adapts fused experts, which NAME does not read"),
+    "convolution": Feature(PEFT_LAYOUT, "it adapts a convolution, which NAME does not read", _has("convolution")),
+    "target_parameters": Feature(PEFT_LAYOUT, "it adapts fused experts, which NAME does not read", _has("parameter")),
 }
+"""Name -> feature, in the order in which they are looked for."""
 
 
 def _refuse(name: str, profile: str) -> NoReturn:
@@ -90,7 +79,8 @@ def _refuse(name: str, profile: str) -> NoReturn:
 def check_features(source: Source, profile: str) -> None:
     """Raise a `ModelError` if the adapter has something that the profile cannot hold, and name it."""
     for name, feature in FEATURES.items():
-        if profile not in feature.profiles and feature.present(source):
+        present = getattr(source.config, name) if feature.present is None else feature.present(source)
+        if present and profile not in feature.profiles:
             _refuse(name, profile)
     if source.others and profile != "merged":
         key = next(iter(source.others))
@@ -116,13 +106,11 @@ def check_tied(source: Source, base: Base, profile: str) -> None:
     Where the input embeddings are the output layer, too, both apply an adapter on the embeddings to the output as
     well, and have no layer for one on the output. PEFT adapts the one that it names.
     """
-    if (
-        profile in ("mlx", "gguf")
-        and any(pair.name.endswith(CONV1D) for pair in source.pairs)
-        and base.config().model_type == "gpt2"
-    ):
+    if profile not in ("mlx", "gguf"):
+        return
+    if any(pair.name.endswith(CONV1D) for pair in source.pairs) and base.config().model_type == "gpt2":
         _refuse("fan_in_fan_out", profile)
-    if profile in ("mlx", "gguf") and (name := tied_name(source, base)):
+    if name := tied_name(source, base):
         raise ModelError(
             f"the adapter on {name!r} cannot be exported to profile {profile!r}: the base has the same weights as "
             "embeddings and as output layer, and PEFT adapts one of the two. Choose profile 'portable'."

@@ -8,9 +8,10 @@ written here; for others llama.cpp's own converter makes it, from the portable a
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,23 +26,20 @@ CONVERTER = "convert_lora_to_gguf.py"
 EMBEDDING = "token_embd.weight"
 
 
-class Architecture(NamedTuple):
-    """What llama.cpp calls an architecture, and whether it reorders the rows of the queries and keys in each head."""
-
-    name: str
-    permuted: bool
-
-
 ARCHITECTURES = {
-    "llama": Architecture("llama", True),
-    "mistral": Architecture("llama", True),
-    "smollm3": Architecture("smollm3", True),
-    "qwen2": Architecture("qwen2", False),
-    "qwen3": Architecture("qwen3", False),
-    "gemma2": Architecture("gemma2", False),
-    "phi3": Architecture("phi3", False),
+    "llama": "llama",
+    "mistral": "llama",
+    "smollm3": "smollm3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma2": "gemma2",
+    "phi3": "phi3",
 }
-"""`model_type` -> what is written without the converter. Each was compared with what the converter writes."""
+"""`model_type` -> llama.cpp's name of an architecture that is written without the converter. Each was compared with
+what the converter writes."""
+
+PERMUTED = {"llama", "smollm3"}
+"""Architectures in which llama.cpp reorders the rows of the queries and keys in each head."""
 
 
 def write_gguf(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype, config: Any) -> None:
@@ -60,8 +58,8 @@ def write_gguf(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype, confi
     import gguf
 
     architecture, rank = ARCHITECTURES[config.model_type], common_rank(pairs)
-    names = _tensor_names(pairs, architecture.name, config)
-    writer = gguf.GGUFWriter(directory / FILE, architecture.name)
+    names = _tensor_names(pairs, architecture, config)
+    writer = gguf.GGUFWriter(directory / FILE, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(rank))
@@ -69,7 +67,7 @@ def write_gguf(pairs: Sequence[Pair], directory: Path, dtype: torch.dtype, confi
     for pair in pairs:
         folded = fold(pair, rank, dtype)
         a, b = folded.a, folded.b
-        if architecture.permuted and (heads := _heads(pair.name, config)):
+        if architecture in PERMUTED and (heads := _heads(pair.name, config)):
             b = _permute(b, heads)
         if names[pair.name] == EMBEDDING:
             a = a.T
@@ -108,17 +106,8 @@ def convert(portable: Path, directory: Path, dtype: torch.dtype, base: str, llam
     if not script.is_file():
         raise ConfigError(f"{llama_cpp} has no {CONVERTER}: give the directory of llama.cpp's sources.")
     where = ["--base", base] if Path(base).is_dir() else ["--base-model-id", base]
-    kind = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
-    command = [
-        sys.executable,
-        str(script),
-        *where,
-        "--outtype",
-        kind,
-        "--outfile",
-        str(directory / FILE),
-        str(portable),
-    ]
+    kind = ["--outtype", _type_of(dtype).name.lower()]
+    command = [sys.executable, str(script), *where, *kind, "--outfile", str(directory / FILE), str(portable)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not (directory / FILE).is_file():
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no message"]
@@ -154,7 +143,7 @@ def read_gguf(directory: Path, pairs: Sequence[Pair], config: Any) -> list[Pair]
         if names[pair.name] == EMBEDDING:
             a = a.T
         scaling = alpha / b.shape[1] if alpha else 1.0
-        found.append(_aligned(Pair(pair.name, pair.path, pair.kind, a, b, b.shape[1], scaling), pair, config))
+        found.append(_aligned(replace(pair, a=a, b=b, rank=b.shape[1], scaling=scaling), pair, config))
     if tensors:
         raise ModelError(f"{FILE} has a tensor {next(iter(tensors))!r} that no adapter has: report this as a bug.")
     return found
@@ -164,7 +153,7 @@ def _aligned(read: Pair, pair: Pair, config: Any) -> Pair:
     """The pair with its rows in PEFT's order, where llama.cpp keeps those of the queries and keys in another one."""
     if (heads := _heads(pair.name, config)) is None or read.b.shape[0] % (2 * heads):
         return read
-    back = Pair(read.name, read.path, read.kind, read.a, _unpermute(read.b, heads), read.rank, read.scaling)
+    back = replace(read, b=_unpermute(read.b, heads))
     return min(read, back, key=lambda one: difference(pair, one))
 
 

@@ -50,7 +50,7 @@ def write_merged(
     """
     other = keeps("portable", source)
     instead = "choose profile 'portable'" if other else "no other profile keeps it, so load it with PEFT"
-    loaded = base.load()
+    loaded = base.load(written=True)
     _refuse_shared(loaded, [pair.path for pair in source.pairs])
     model = attach(loaded, source.directory, [pair.name for pair in source.pairs])
     places = get_peft_model_state_dict(model).keys() | model.state_dict().keys()

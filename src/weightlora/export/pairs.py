@@ -11,7 +11,10 @@ from torch import Tensor
 from ..adapters.handles import from_blocks, to_blocks
 from ..errors import ModelError
 
-__all__ = ["Pair", "common_rank", "difference", "fold"]
+__all__ = ["PREFIX", "Pair", "common_rank", "difference", "fold"]
+
+PREFIX = "base_model.model."
+"""Before the names of the model's modules in PEFT's files."""
 
 Kind = Literal["linear", "convolution", "embedding", "parameter"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..adapters.outcome import EXPORT, default_and_exceptions
 from ..files import write_json
-from .pairs import Pair, common_rank, fold
-from .source import CONFIG, PREFIX, WEIGHTS, Source
+from .pairs import PREFIX, Pair, common_rank, fold
+from .source import CONFIG, WEIGHTS, Source
 
 __all__ = ["keys_of", "write_compact", "write_portable"]
 

@@ -33,7 +33,7 @@ TOWER = re.compile(r"vision|visual|audio|image|projector|connector|merger|resamp
 
 
 class Refused(Exception):
-    """A server does not load the adapter; the message says why."""
+    """A server does not load the adapter, or not as PEFT does; the message says why."""
 
 
 class Verdict(NamedTuple):
@@ -84,14 +84,12 @@ def verdicts(
                 raise Refused(f"it uses {tied} for embeddings and output layer, which share a weight, or drops it")
             scalings = server.scalings(config, pairs, heads)
             wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
+            if wrong:
+                count = f"{len(wrong)} of {len(pairs)} adapters"
+                raise Refused(f"scales {count} otherwise than PEFT, such as {wrong[0].name}")
+            found.append(Verdict(server.name, True, server.rank(rank)))
         except Refused as refusal:
             found.append(Verdict(server.name, False, str(refusal)))
-            continue
-        if wrong:
-            note = f"scales {len(wrong)} of {len(pairs)} adapters otherwise than PEFT, such as {wrong[0].name}"
-            found.append(Verdict(server.name, False, note))
-        else:
-            found.append(Verdict(server.name, True, server.rank(rank)))
     return tuple(found)
 
 

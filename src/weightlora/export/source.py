@@ -3,10 +3,10 @@
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -15,17 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..adapters import LoraAdapter
 from ..errors import DataError
 from ..files import read_json
 from ..state import STATE_FILE, State, read_state
 from ..values import is_number
-from .pairs import Kind, Pair
+from .base import Base
+from .pairs import PREFIX, Kind, Pair
 
 __all__ = [
     "CONFIG",
-    "PREFIX",
     "WEIGHTS",
-    "Place",
     "Source",
     "by_pattern",
     "check_final",
@@ -34,20 +34,7 @@ __all__ = [
 ]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
 FACTORS = {".lora_A.weight": 0, ".lora_B.weight": 1, ".lora_embedding_A": 0, ".lora_embedding_B": 1}
-
-
-class Place(NamedTuple):
-    """Where PEFT puts the adapter of a parameter, which no file says: the base model does.
-
-    Attributes:
-        name: Of the parameter, as PEFT's config has it.
-        experts: How many independent products its pair holds.
-    """
-
-    name: str
-    experts: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,16 +111,17 @@ def check_final(directory: Path) -> None:
     warnings.warn(message, UserWarning, stacklevel=3)
 
 
-def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Place]] | None = None) -> Source:
+def read_source(directory: Path, base: str | None = None) -> Source:
     """Read an adapter directory.
 
     Args:
         directory: From `find_adapter`.
-        places: Called with the config if it adapts parameters (`target_parameters`): gives their places by their
-            paths in the file, which only the base model knows.
+        base: Directory or hub id of the base model, if not the one that the adapter names. It is asked for where the
+            adapter is on parameters (`target_parameters`).
 
     Raises:
         DataError: If a file is damaged, is not LoRA's, has no adapter, or its tensors do not fit the config.
+        ModelError: If the base is asked for and cannot be found.
     """
     raw = read_json(directory / CONFIG)
     if not isinstance(raw, dict) or str(raw.get("peft_type", "")).upper() != "LORA":
@@ -163,7 +151,8 @@ def read_source(directory: Path, places: Callable[[LoraConfig], Mapping[str, Pla
             factors.setdefault(path, {})[FACTORS[suffix]] = tensor
     if not factors:
         raise DataError(f"{directory} has no LoRA adapter in it: there is nothing to export.")
-    known = places(config) if places is not None and config.target_parameters else {}
+    parameters = config.target_parameters or ()
+    known = Base(config, base, names=parameters).on_parameters() if parameters else {}
     embeddings = {key.removeprefix(PREFIX).removesuffix(".lora_embedding_A") for key in tensors}
     pairs = [
         _pair(directory, config, path, pair, path in embeddings, known.get(path))
@@ -197,22 +186,29 @@ def _config(directory: Path) -> LoraConfig:
 
 
 def _pair(
-    directory: Path, config: LoraConfig, path: str, factors: dict[int, Tensor], embedding: bool, place: Place | None
+    directory: Path,
+    config: LoraConfig,
+    path: str,
+    factors: dict[int, Tensor],
+    embedding: bool,
+    on_parameter: LoraAdapter | None,
 ) -> Pair:
     if len(factors) < 2:
         missing = "B" if 0 in factors else "A"
         raise DataError(f"{directory / WEIGHTS} has no {missing} for the adapter {path!r}: save the adapter anew.")
     a, b = factors[0], factors[1]
-    name = path if place is None else place.name
-    kind: Kind = "parameter" if place else "embedding" if embedding else "linear" if a.dim() == 2 else "convolution"
-    rank, alpha = (
-        by_pattern(config.rank_pattern, name, config.r),
-        by_pattern(config.alpha_pattern, name, config.lora_alpha),
-    )
+    name = path if on_parameter is None else on_parameter.name
+    kind: Kind = "embedding" if embedding else "linear" if a.dim() == 2 else "convolution"
+    rank = by_pattern(config.rank_pattern, name, config.r)
+    alpha = by_pattern(config.alpha_pattern, name, config.lora_alpha)
     if not isinstance(rank, int) or rank < 1:
         raise DataError(f"{directory / CONFIG} has rank {rank!r} for {name!r}: a rank is at least 1.")
-    blocks = place.experts if place else rank // b.shape[1] if kind == "convolution" and b.shape[1] else 1
-    stored = (a.shape[0] // blocks, b.shape[1] // blocks) if place else (a.shape[0], b.shape[1] * blocks)
+    if on_parameter is not None:
+        kind, blocks = "parameter", on_parameter.blocks
+        stored = a.shape[0] // blocks, b.shape[1] // blocks
+    else:
+        blocks = rank // b.shape[1] if kind == "convolution" and b.shape[1] else 1
+        stored = a.shape[0], b.shape[1] * blocks
     if stored != (rank, rank) and not config.use_bdlora:  # which stores the blocks of a block-diagonal matrix
         raise DataError(
             f"the tensors of the adapter {name!r} have shapes {tuple(a.shape)} and {tuple(b.shape)}, and rank {rank} "

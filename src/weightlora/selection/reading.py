@@ -12,7 +12,7 @@ from ..run import SELECTION, SELECTION_FORMAT
 from ..schema import COLUMNS, NAME, Rule, or_none
 from ..values import is_int, is_number
 
-__all__ = ["read_values"]
+__all__ = ["OPTIONAL", "read_values"]
 
 COMPARED = ("tuning", "results")
 """Where `weightlora compare` puts its runs."""
@@ -78,7 +78,7 @@ OPTIONAL: dict[str, Rule] = {
     "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),
     "costs": or_none((_costs, "the costs of a choice")),
 }
-"""What only some choices have."""
+"""What only some choices have. It is written where it is not None."""
 
 
 def read_values(directory: Path) -> dict[str, Any]:
@@ -102,6 +102,9 @@ def read_values(directory: Path) -> dict[str, Any]:
         for key, (fits, what) in ROW.items():
             if key not in row or not fits(row[key]):
                 raise _damaged(path, f"adapter {place}", key, row, what)
+        for key in ("rank", "scaling") if row["kept"] else ():
+            if row[key] is None:
+                raise _damaged(path, f"adapter {place}", key, row, "a number, because it is kept")
     for key, (fits, what) in {**REST, **OPTIONAL}.items():
         if (key in values or key in REST) and not fits(values.get(key)):
             raise _damaged(path, "it", key, values, what)

@@ -17,7 +17,7 @@ from ..summary import Summary, by_kind
 from .adapting import saved_in_full
 from .formats import to_text
 from .module import Module
-from .reading import read_values
+from .reading import OPTIONAL, read_values
 
 __all__ = ["Selection"]
 
@@ -188,9 +188,7 @@ class Selection:
     @cached_property
     def ranks(self) -> dict[str, int]:
         """The rank of each chosen module."""
-        known = [module.rank for module in self.kept if module.rank is not None]
-        default = max(known) if known else int(self.lora.get("r", 8))
-        return {module.name: default if module.rank is None else module.rank for module in self.kept}
+        return {module.name: module.rank for module in self.kept if module.rank is not None}
 
     @cached_property
     def scalings(self) -> dict[str, float]:
@@ -199,13 +197,7 @@ class Selection:
         The gate that the run learned is left out: like A and B, it is a result of training.
         """
         found = {module.name: module.scaling_without_gate(self.final) for module in self.kept}
-        known = [scaling for scaling in found.values() if scaling is not None]
-        default = Counter(known).most_common(1)[0][0] if known else self._scaling_of_lora()
-        return {name: default if scaling is None else scaling for name, scaling in found.items()}
-
-    def _scaling_of_lora(self) -> float:
-        rank, alpha = self.lora.get("r", 8), self.lora.get("lora_alpha", 8)
-        return float(alpha / (math.sqrt(rank) if self.use_rslora else rank))
+        return {name: scaling for name, scaling in found.items() if scaling is not None}
 
     @cached_property
     def alphas(self) -> dict[str, int | float]:
@@ -285,9 +277,6 @@ class Selection:
 
 KEYS = tuple(one.name for one in fields(Selection) if one.name not in {"modules", "history", "directory"})
 """What a `selection.json` holds under the names of the fields."""
-
-OPTIONAL = ("fused_experts", "seeds", "grouping", "rank_rule", "costs")
-"""Fields that are written only where they are not None."""
 
 
 def _whole(value: float) -> int | float:

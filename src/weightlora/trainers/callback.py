@@ -120,22 +120,20 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._settle_in()
-        _refuse_silent_checkpoints(args)
+        trainer = calling_trainer()
+        _refuse_silent_checkpoints(args, trainer)
         finds_size = args.auto_find_batch_size
         saved = self._resumed or self._guest.start_over(kwargs["model"], finds_size, state.global_step)
         self._resumed = None
         if saved is None and state.global_step:
             saved = saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None
-
-        def probe(selector: WeightLora) -> None:
-            probe_in_trainer(selector, calling_trainer(), kwargs["train_dataloader"])
-
-        self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, self.engine, run_dir, probe)
+        probe = partial(probe_in_trainer, trainer=trainer, loader=kwargs["train_dataloader"])
+        self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, run_dir, probe, self.engine)
         self._logbook = Logbook(run_dir, state.global_step)
         if saved is None:
             self._report(state)
-        if saved is not None and (trainer := calling_trainer()) is not None and stay_finished(trainer):
+        elif trainer is not None and stay_finished(trainer):
             control.should_training_stop = True
 
     def on_step_begin(
@@ -165,7 +163,7 @@ class WeightLoraCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.advance(state)
-        if self._get().engine.waiting and not control.should_training_stop:
+        if self._guest.selection().engine.waiting and not control.should_training_stop:
             control.should_training_stop = self.paused = True
 
     def on_epoch_end(
@@ -185,12 +183,12 @@ class WeightLoraCallback(TrainerCallback):
         PartialState().wait_for_everyone()  # each process has written its files
         if args.should_save:
             self.save(folder)
-            describe_in_card(self._get(), folder)
+            describe_in_card(self._guest.selection(), folder)
             write_manifest(folder, state.global_step)
 
     def advance(self, state: TrainerState) -> None:
         """Make the decision that is due after a step. Once it is made, nothing happens."""
-        chosen = self._get().phase == "train"
+        chosen = self._guest.selection().phase == "train"
         if self._guest.advance():
             self._logbook.interrupt()
             _forget_best(state)
@@ -199,13 +197,13 @@ class WeightLoraCallback(TrainerCallback):
 
     def save(self, folder: Path) -> None:
         """Write the selection's state into the checkpoint of the present step."""
-        write_state(self._get().state_dict(), folder)
+        write_state(self._guest.selection().state_dict(), folder)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if not self.paused:
-            chosen = self._get().phase == "train"
+            chosen = self._guest.selection().phase == "train"
             best = state.best_model_checkpoint if args.load_best_model_at_end else None
             self._guest.end("" if best is None else f" The weights are those of {best}, the best ones.")
             if not chosen:
@@ -215,14 +213,15 @@ class WeightLoraCallback(TrainerCallback):
         """Begin the next `train()` with a selection in this state."""
         self._resumed, self._guest.selector, self.paused = state, None, False
 
-    def _get(self) -> WeightLora:
-        return self._guest.selection()
-
     def _report(self, state: TrainerState) -> None:
         """Give the picture of a choice that is made to the integrations."""
-        handler = calling(CallbackHandler) if self._get().phase == "train" and state.is_world_process_zero else None
+        handler = (
+            calling(CallbackHandler)
+            if self._guest.selection().phase == "train" and state.is_world_process_zero
+            else None
+        )
         if handler is not None:
-            report_choice(self._get(), handler.callbacks, state.global_step)
+            report_choice(self._guest.selection(), handler.callbacks, state.global_step)
 
     def _settle_in(self) -> None:
         """Put the numbers in front of the integrations.
@@ -271,9 +270,8 @@ def _run_dir(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(trainer._get_output_dir(trainer._trial))
 
 
-def _refuse_silent_checkpoints(args: TrainingArguments) -> None:
+def _refuse_silent_checkpoints(args: TrainingArguments, trainer: Any) -> None:
     """Raise a `ConfigError` if a plain Trainer writes checkpoints of which it tells no callback."""
-    trainer = calling_trainer()
     if args.enable_jit_checkpoint and trainer is not None and not _resumes_by_itself(trainer):
         raise ConfigError(
             "enable_jit_checkpoint=True writes a checkpoint without telling callbacks, so it would lack the "

@@ -52,10 +52,10 @@ class Guest:
         model: nn.Module,
         optimizer: Optimizer,
         total_steps: float,
-        state: dict[str, Any] | None = None,
+        state: dict[str, Any] | None,
+        run_dir: str | os.PathLike[str] | None,
+        probe: Callable[[WeightLora], None],
         engine: Engine | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
-        probe: Callable[[WeightLora], None] | None = None,
     ) -> None:
         """Start the selection, before the first step. A new model starts a new selection.
 
@@ -63,10 +63,10 @@ class Guest:
             model: The PEFT model, wrapped or not.
             optimizer: Holds the adapters' parameters.
             total_steps: Optimizer steps of the whole training; infinity if it has no fixed length.
-            state: The saved state of the selection, where training resumes.
-            engine: See `WeightLora`.
+            state: The saved state of the selection, where training resumes, or `None`.
             run_dir: Where the choice and its history are written, or `None`.
             probe: Gives a selection that looks at batches before training the library's own first ones.
+            engine: See `WeightLora`.
 
         Raises:
             ModelError: If this guest has selected from the same model before, and training does not resume.
@@ -83,7 +83,7 @@ class Guest:
             model, optimizer, self.config, state, total_steps=total, engine=engine, run_dir=run_dir
         )
         self.selector.guard.go_back = self._go_back
-        if probe is not None and self.selector.needs_probe:
+        if self.selector.needs_probe:
             probe(self.selector)
         if self.selector.phase == "train":
             # Chosen before the first step, or before the checkpoint that the run resumes from.

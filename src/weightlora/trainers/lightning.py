@@ -1,5 +1,6 @@
 """The selection inside Lightning's Trainer, and resuming from Lightning's checkpoints."""
 
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -106,13 +107,10 @@ class WeightLoraLightningCallback(Callback):
         optimizer = _optimizer_of(trainer, find_adapters(model, self.config.adapter_name)[0].parameters)
         saved, self._saved = self._saved, {}
         run_dir = trainer.logger.log_dir if trainer.logger is not None else None
-
-        def probe(selector: WeightLora) -> None:
-            probe_in_lightning(selector, trainer, pl_module)
-
+        probe = partial(probe_in_lightning, trainer=trainer, module=pl_module)
         steps = trainer.estimated_stepping_batches
         steps = inf if steps < 0 else steps  # -1: so many epochs of a stream whose length is not known
-        self._guest.begin(model, optimizer, steps, saved or None, run_dir=run_dir, probe=probe)
+        self._guest.begin(model, optimizer, steps, saved or None, run_dir, probe)
         self._begun = True
         # on_train_batch_end comes after the LR schedule has moved on, and the gates may follow the schedule.
         self._hook = optimizer.register_step_post_hook(lambda *_: self._guest.observe())

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,14 +27,10 @@ class Logbook:
     Args:
         directory: The run directory; None keeps no log, as on every process but the first.
         step: Steps that were made before. 0 starts a new log; lines of later steps are dropped.
-        clock: Gives seconds.
     """
 
-    def __init__(
-        self, directory: str | os.PathLike[str] | None, step: int, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, directory: str | os.PathLike[str] | None, step: int) -> None:
         self._run = None if directory is None else RunDirectory(directory)
-        self._clock = clock
         self._began: tuple[float, int] | None = None  # time and step since when nothing but steps happened
         if self._run is not None:
             self._run.begin_log(step)
@@ -42,7 +38,7 @@ class Logbook:
     def begin_step(self, step: int) -> None:
         """A step begins after `step` others."""
         if self._began is None:
-            self._began = self._clock(), step
+            self._began = time.perf_counter(), step
 
     def interrupt(self) -> None:
         """Something else than a step took time: an evaluation, a checkpoint or a decision."""
@@ -55,7 +51,7 @@ class Logbook:
         entry: dict[str, Any] = {"step": step}
         entry |= {name: value for name, value in logs.items() if name not in LEFT_OUT and _is_finite(value)}
         if self._began is not None and step > self._began[1]:
-            entry["seconds_per_step"] = (self._clock() - self._began[0]) / (step - self._began[1])
+            entry["seconds_per_step"] = (time.perf_counter() - self._began[0]) / (step - self._began[1])
         if torch.cuda.is_available():
             entry["gpu_bytes"] = torch.cuda.memory_allocated()
         self._began = None

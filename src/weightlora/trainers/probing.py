@@ -70,9 +70,9 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     _check_can_be_read_again(selector, loader)
     held = _held_by(trainer)
     modules = nn.ModuleList(one for one in held if isinstance(one, nn.Module))
-    notes = [trainer, trainer.state]
+    notes = [trainer, trainer.state, *_metrics_in(modules)]
     notes += [one for one in held if type(one).__module__.partition(".")[0] not in LIBRARIES]
-    with same_fields(notes), same_buffers(modules), same_metrics(modules), _without(trainer, "log"):
+    with same_fields(notes), same_buffers(modules), _without(trainer, "log"):
         selector.look(loader, loss, selector.config.probe_batches * trainer.args.gradient_accumulation_steps)
     selector.advance()  # outside of what is put back, because adapters leave now
 
@@ -130,7 +130,8 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
     _check_can_be_read_again(selector, loader)
     try:
         # Around all of it, because backward reads what the forward pass left.
-        with same_fields([module]), same_buffers(module), same_metrics(module), _without(module, "log", "log_dict"):
+        notes = [module, *_metrics_in(module)]
+        with same_fields(notes), same_buffers(module), _without(module, "log", "log_dict"):
             selector.look(loader, loss, selector.config.probe_batches * trainer.accumulate_grad_batches)
     finally:
         module.zero_grad(set_to_none=True)
@@ -157,9 +158,9 @@ def _check_can_be_read_again(selector: WeightLora, loader: Any) -> None:
         )
 
 
-def same_metrics(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Afterwards the torchmetrics in a module, and collections of them, have seen no batch that was new to them."""
-    return same_fields(one for one in module.modules() if hasattr(one, "metric_state"))
+def _metrics_in(module: nn.Module) -> list[nn.Module]:
+    """The torchmetrics in a module, and collections of them, which note the batches that they have seen."""
+    return [one for one in module.modules() if hasattr(one, "metric_state")]
 
 
 @contextlib.contextmanager

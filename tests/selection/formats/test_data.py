@@ -38,7 +38,7 @@ def test_the_formats_have_names():
     selection = Selection.of(selected())
     for name in FORMATS:
         text = selection.to(name)
-        assert text.endswith("\n") and text == FORMATS[name](selection)
+        assert text.endswith("\n") and not text.endswith("\n\n")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from .settings import to_axolotl, to_llamafactory, to_trl
 
 __all__ = ["FORMATS", "check_format", "to_text"]
 
-FORMATS: dict[str, Callable[[Any], str]] = {
+FORMATS: dict[str, Callable[[Any], list[str]]] = {
     "peft": to_peft,
     "trl": to_trl,
     "axolotl": to_axolotl,
@@ -23,11 +23,11 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "regex": to_regex,
     "json": to_json,
 }
-"""Name -> function from a `Selection` to its text, which ends in a line break."""
+"""Name -> function from a `Selection` to the lines of its text."""
 
 
 def to_text(selection: Any, name: str) -> str:
-    """The text of a selection in one of the formats.
+    """The text of a selection in one of the formats, which ends in a line break.
 
     Raises:
         ConfigError: If the format is not known.
@@ -41,7 +41,7 @@ def to_text(selection: Any, name: str) -> str:
         )
     if not selection.kept:
         raise StateError("the run chose no module, and PEFT refuses an empty list: choose again with a larger budget.")
-    return FORMATS[name](selection)
+    return "\n".join(FORMATS[name](selection)) + "\n"
 
 
 def check_format(name: str) -> None:

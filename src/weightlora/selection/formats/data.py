@@ -6,15 +6,10 @@ from typing import Any
 __all__ = ["to_json"]
 
 
-def to_json(selection: Any) -> str:
+def to_json(selection: Any) -> list[str]:
     """One JSON object, with PEFT's names where PEFT has one."""
-    return json.dumps(describe(selection), indent=2, allow_nan=False) + "\n"
-
-
-def describe(selection: Any) -> dict[str, Any]:
-    """What `to_json` writes."""
     more = {name: getattr(selection, name) for name in ("seeds", "grouping")}
-    return {
+    content = {
         "model": selection.model,
         "rule": selection.rule,
         "target_modules": selection.target_modules,
@@ -30,3 +25,4 @@ def describe(selection: Any) -> dict[str, Any]:
         "scores": selection.scores,
         **{name: dict(value) for name, value in more.items() if value is not None},
     }
+    return json.dumps(content, indent=2, allow_nan=False).split("\n")

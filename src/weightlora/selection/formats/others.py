@@ -4,7 +4,7 @@ from typing import Any
 
 from ...mlx_names import mlx_name, reads_more_than_text
 from .targets import one_for_all
-from .wording import comments, header, names_in, run_note, saved_note, yaml_list
+from .wording import IMPOSSIBLE, heading, names_in, saved_note, yaml_list
 
 __all__ = ["to_mlx", "to_torchtune"]
 
@@ -14,18 +14,18 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 OUTPUT = "lm_head"
 
 
-def to_torchtune(selection: Any) -> str:
+def to_torchtune(selection: Any) -> list[str]:
     """The nearest superset that torchtune can express: it chooses types, in all layers."""
     one = one_for_all(selection, "torchtune", rslora=False)
     leaves = [name.rpartition(".")[2] for name in selection.target_modules]
     known = {*ATTENTION, *MLP, OUTPUT}
     strange = [name for name, leaf in zip(selection.target_modules, leaves, strict=True) if leaf not in known]
     strange += selection.target_parameters
-    notes = [header(selection), run_note(selection), *one.notes, saved_note(selection, "torchtune")]
+    notes = [*one.notes, saved_note(selection, "torchtune")]
     if strange:
         notes.append(f"torchtune has no adapter for {names_in(strange)}.")
     if len(strange) == len(selection.kept):
-        return "\n".join(comments(*notes, "So it cannot express this choice: use another tool.")) + "\n"
+        return heading(selection, *notes, IMPOSSIBLE)
     attention = [name for leaf, name in ATTENTION.items() if leaf in leaves]
     if not attention:
         attention = ["q_proj"]
@@ -43,8 +43,8 @@ def to_torchtune(selection: Any) -> str:
     )
     if output:
         notes.append("torchtune refuses apply_lora_to_output where the output shares the embeddings' weights.")
-    lines = [
-        *comments(*notes),
+    return [
+        *heading(selection, *notes),
         "model:  # beside your _component_",
         f"  lora_attn_modules: [{', '.join(attention)}]",
         f"  apply_lora_to_mlp: {mlp}",
@@ -52,14 +52,13 @@ def to_torchtune(selection: Any) -> str:
         f"  lora_rank: {one.rank}",
         f"  lora_alpha: {one.alpha:.12g}",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def to_mlx(selection: Any) -> str:
+def to_mlx(selection: Any) -> list[str]:
     """Settings for `mlx_lm.lora --config FILE`."""
     one = one_for_all(selection, "mlx-lm")
     names, parameters = selection.target_modules, selection.target_parameters
-    notes = [header(selection), run_note(selection), *one.notes, saved_note(selection, "mlx-lm")]
+    notes = [*one.notes, saved_note(selection, "mlx-lm")]
     if parameters:
         notes.append(
             f"mlx-lm has switch_mlp modules in place of the parameters {names_in(parameters)}, left out here."
@@ -70,13 +69,13 @@ def to_mlx(selection: Any) -> str:
         names = [theirs for name in names if (theirs := mlx_name(name)) is not None]
         notes.append("For Gemma 3n, write model.language_model instead of language_model.model.")
     if not names:
-        return "\n".join(comments(*notes, "So it cannot express this choice: use another tool.")) + "\n"
+        return heading(selection, *notes, IMPOSSIBLE)
     notes.append(
         "mlx-lm skips names that it does not have (see mlx_lm/models): compare the trainable parameters that it "
         "prints."
     )
-    lines = [
-        *comments(*notes),
+    return [
+        *heading(selection, *notes),
         "fine_tune_type: lora",
         "num_layers: -1  # all; the full names choose",
         "lora_parameters:",
@@ -86,4 +85,3 @@ def to_mlx(selection: Any) -> str:
         "  keys:",
         *yaml_list(names, "    "),
     ]
-    return "\n".join(lines) + "\n"

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from .targets import expression_note, kernels_note, short_form, targets_of
-from .wording import alternatives, comments, header, names_in, python_value, quoted, run_note
+from .wording import alternatives, comments, heading, names_in, python_value, quoted
 
 __all__ = ["to_peft", "to_regex", "to_unsloth"]
 
@@ -13,7 +13,7 @@ TRAINED_BY_UNSLOTH = re.compile(r"(^|\.)(embed_tokens|lm_head|[^.]*norm)$")
 """Modules that its FastLanguageModel trains in full."""
 
 
-def to_peft(selection: Any) -> str:
+def to_peft(selection: Any) -> list[str]:
     """A `LoraConfig`."""
     task = selection.lora.get("task_type")
     arguments = {} if task is None else {"task_type": str(task)}
@@ -23,18 +23,17 @@ def to_peft(selection: Any) -> str:
         types = ", ".join(map(quoted, short[0]))
         grid = f"target_modules=[{types}], layers_to_transform={short[1]}"
         grid = f"Or, where the model has no others of these names: {grid}"
-    lines = [
-        *comments(header(selection), run_note(selection), grid),
+    return [
+        *heading(selection, grid),
         "from peft import LoraConfig",
         "",
         "config = LoraConfig(",
         *_arguments(arguments | _lora_arguments(selection)),
         ")",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def to_unsloth(selection: Any) -> str:
+def to_unsloth(selection: Any) -> list[str]:
     """A call of Unsloth's `get_peft_model`."""
     targets = targets_of(selection)
     arguments = _lora_arguments(selection)
@@ -47,10 +46,9 @@ def to_unsloth(selection: Any) -> str:
         form = (
             "For FastModel with a finetune_... flag set to False, take the expression of --format regex, not a list."
         )
-    lines = [
-        *comments(
-            header(selection),
-            run_note(selection),
+    return [
+        *heading(
+            selection,
             form,
             f"Unsloth trains all weights of {names_in(whole)}, without an adapter." if whole else None,
             f"FastLanguageModel refuses {names_in(others)} in modules_to_save: take FastModel." if others else None,
@@ -63,10 +61,9 @@ def to_unsloth(selection: Any) -> str:
         *_arguments(arguments),
         ")",
     ]
-    return "\n".join(lines) + "\n"
 
 
-def to_regex(selection: Any) -> str:
+def to_regex(selection: Any) -> list[str]:
     """One regular expression for PEFT's `target_modules`; chosen parameters, which PEFT takes as a list, below it."""
     names, parameters = selection.target_modules, selection.target_parameters
     lines = [alternatives(names)] if names else comments("No module was chosen, but parameters:")
@@ -74,7 +71,7 @@ def to_regex(selection: Any) -> str:
         lines += comments(f"target_parameters: {', '.join(map(quoted, parameters))}")
     if names:
         lines += comments(expression_note(selection))
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _lora_arguments(selection: Any) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """Snippets of YAML for the tools that hand them to PEFT: TRL's command line, axolotl and LLaMA-Factory."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .targets import expression_note, kernels_note, one_for_all, short_form, targets_of, whole_numbers
-from .wording import alternatives, comments, header, names_in, quoted, run_note, yaml_list, yaml_text
+from .wording import IMPOSSIBLE, alternatives, heading, names_in, quoted, yaml_list, yaml_text
 
 __all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
 
 TOWERS = re.compile("vision|visual|image|audio|projector|merger", re.IGNORECASE)
 
 
-def to_trl(selection: Any) -> str:
+def to_trl(selection: Any) -> list[str]:
     """Settings for TRL's commands (`trl sft --config FILE`)."""
     tool = "TRL's command line"
     one = one_for_all(selection, tool)
@@ -22,29 +22,30 @@ def to_trl(selection: Any) -> str:
     twice = isinstance(targets, list) and len(targets) == 1
     remedy = one.notes or expression
     python = "In Python, pass peft_config=LoraConfig(...): --format peft prints it." if remedy else None
-    task = selection.lora.get("task_type")
-    return _block(
-        comments(
-            header(selection),
-            run_note(selection),
+    return [
+        *heading(
+            selection,
             *one.notes,
             expression,
             python,
             alpha.note,
             "The name is there twice, because TRL takes a list of one as an expression." if twice else None,
         ),
-        ["use_peft: true", f"lora_r: {one.rank}", f"lora_alpha: {alpha.alpha}"],
-        ["use_rslora: true"] if selection.use_rslora else [],
-        [] if task is None else [f"lora_task_type: {yaml_text(task)}"],
-        # without a list, PEFT would adapt its default modules, too
-        _list("lora_target_modules", [targets] if isinstance(targets, str) else targets * (1 + twice))
-        or ["lora_target_modules: []"],
-        _parameters(selection),
-        _list("lora_modules_to_save", selection.modules_to_save),
-    )
+        *_yaml(
+            use_peft=True,
+            lora_r=one.rank,
+            lora_alpha=alpha.alpha,
+            use_rslora=selection.use_rslora or None,
+            lora_task_type=selection.lora.get("task_type"),
+            # also if it is empty: without a list, PEFT would adapt its default modules, too
+            lora_target_modules=[targets] if isinstance(targets, str) else targets * (1 + twice),
+        ),
+        *_parameters(selection),
+        *_yaml(lora_modules_to_save=selection.modules_to_save or None),
+    ]
 
 
-def to_axolotl(selection: Any) -> str:
+def to_axolotl(selection: Any) -> list[str]:
     """Settings for axolotl's YAML file."""
     alpha = whole_numbers("axolotl", selection.alpha, selection.alpha_pattern)
     targets = targets_of(selection)
@@ -59,31 +60,34 @@ def to_axolotl(selection: Any) -> str:
             "Or, where the model has no others of these names: "
             f"lora_target_modules: [{types}] and peft_layers_to_transform: {short[1]}"
         )
-    return _block(
-        comments(header(selection), run_note(selection), alpha.note, kernels, grid),
-        ["adapter: lora  # or qlora", f"lora_r: {selection.rank}", f"lora_alpha: {alpha.alpha}"],
-        ["peft_use_rslora: true"] if selection.use_rslora else [],
-        ["lora_target_linear: false"],
-        [f"lora_target_modules: {quoted(targets)}"]
-        if isinstance(targets, str)
-        else _list("lora_target_modules", targets),
-        _parameters(selection),
-        _list("lora_modules_to_save", selection.modules_to_save),
-        _pattern("lora_rank_pattern", selection.rank_pattern),
-        _pattern("lora_alpha_pattern", alpha.pattern),
-    )
+    return [
+        *heading(selection, alpha.note, kernels, grid),
+        "adapter: lora  # or qlora",
+        *_yaml(
+            lora_r=selection.rank,
+            lora_alpha=alpha.alpha,
+            peft_use_rslora=selection.use_rslora or None,
+            lora_target_linear=False,
+            lora_target_modules=targets or None,
+        ),
+        *_parameters(selection),
+        *_yaml(
+            lora_modules_to_save=selection.modules_to_save or None,
+            lora_rank_pattern=selection.rank_pattern or None,
+            lora_alpha_pattern=alpha.pattern or None,
+        ),
+    ]
 
 
-def to_llamafactory(selection: Any) -> str:
+def to_llamafactory(selection: Any) -> list[str]:
     """Settings for LLaMA-Factory's YAML file: names separated by commas, without patterns and parameters."""
     one = one_for_all(selection, "LLaMA-Factory")
     alpha = whole_numbers("LLaMA-Factory", one.alpha)
     names = [name for name in selection.target_modules if "," not in name and name == name.strip()]
     unnamed = [name for name in selection.target_modules if name not in names]
     parameters = selection.target_parameters
-    notes = comments(
-        header(selection),
-        run_note(selection),
+    notes = heading(
+        selection,
         *one.notes,
         alpha.note,
         f"LLaMA-Factory separates names by commas, and cannot name {names_in(unnamed)}." if unnamed else None,
@@ -94,33 +98,40 @@ def to_llamafactory(selection: Any) -> str:
         "LLaMA-Factory freezes these towers: see freeze_vision_tower and freeze_multi_modal_projector."
         if any(map(TOWERS.search, names))
         else None,
+        None if names else IMPOSSIBLE,
     )
     if not names:
-        return _block(notes, comments("So it cannot express this choice: use another tool."))
-    return _block(
-        notes,
-        ["finetuning_type: lora", f"lora_rank: {one.rank}", f"lora_alpha: {alpha.alpha}"],
-        ["use_rslora: true"] if selection.use_rslora else [],
-        [f"lora_target: {quoted(','.join(names))}"],
-        [f"additional_target: {quoted(','.join(saved))}"] if (saved := selection.modules_to_save) else [],
-    )
+        return notes
+    return [
+        *notes,
+        "finetuning_type: lora",
+        *_yaml(
+            lora_rank=one.rank,
+            lora_alpha=alpha.alpha,
+            use_rslora=selection.use_rslora or None,
+            lora_target=",".join(names),
+            additional_target=",".join(selection.modules_to_save) or None,
+        ),
+    ]
 
 
-def _block(*parts: list[str]) -> str:
-    return "\n".join(line for part in parts for line in part) + "\n"
-
-
-def _list(key: str, names: Sequence[str]) -> list[str]:
-    return [f"{key}:", *yaml_list(names)] if names else []
+def _yaml(**settings: Any) -> list[str]:
+    """The lines of settings; None is left out."""
+    lines: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            lines += [f"{key}:", *(f"  {yaml_text(name)}: {entry}" for name, entry in value.items())]
+        elif isinstance(value, list) and value:
+            lines += [f"{key}:", *yaml_list(value)]
+        elif value is not None:
+            lines.append(f"{key}: {quoted(value) if isinstance(value, str) else json.dumps(value)}")
+    return lines
 
 
 def _parameters(selection: Any) -> list[str]:
-    lines = _list("lora_target_parameters", selection.target_parameters)
-    return [*lines, "lora_dropout: 0.0  # PEFT has no dropout on parameters"] if lines else []
-
-
-def _pattern(key: str, pattern: Mapping[str, int]) -> list[str]:
-    return [f"{key}:", *(f"  {yaml_text(name)}: {value}" for name, value in pattern.items())] if pattern else []
+    if not (names := selection.target_parameters):
+        return []
+    return [*_yaml(lora_target_parameters=names), "lora_dropout: 0.0  # PEFT has no dropout on parameters"]
 
 
 def _compiles(name: str) -> bool:

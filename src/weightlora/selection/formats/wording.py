@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = [
+    "IMPOSSIBLE",
     "alternatives",
     "comments",
-    "header",
+    "heading",
     "how_many",
     "names_in",
     "python_value",
     "quoted",
-    "run_note",
     "saved_note",
     "yaml_list",
     "yaml_text",
@@ -23,6 +23,8 @@ PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
 """A name that YAML reads as text without quotes: with a dot, and a letter or an underscore before it."""
 
 SHOWN = 3
+
+IMPOSSIBLE = "So it cannot express this choice: use another tool."
 
 
 def quoted(text: str) -> str:
@@ -76,15 +78,14 @@ def comments(*texts: str | None) -> list[str]:
     return [f"# {text}" for text in texts if text is not None]
 
 
-def header(selection: Any) -> str:
-    """What the snippet below is: how many modules of which model, chosen by which rule."""
+def heading(selection: Any, *notes: str | None) -> list[str]:
+    """The comments above a snippet: how many modules of which model were chosen, by which rule, and notes."""
     model = "" if selection.model is None else f" of {quoted(selection.model)}"
-    return (
-        f"weightlora chose {len(selection.kept)} of {len(selection.modules)} modules{model} (rule {selection.rule})."
-    )
+    count = f"{len(selection.kept)} of {len(selection.modules)} modules"
+    return comments(f"weightlora chose {count}{model} (rule {selection.rule}).", _run_note(selection), *notes)
 
 
-def run_note(selection: Any) -> str | None:
+def _run_note(selection: Any) -> str | None:
     """What that run had and the snippet below has not: gates, or DoRA. None if neither; both cannot be."""
     if any(module.omega != 1 for module in selection.kept):
         return "That run scaled each module by a gate, too. A new training begins without gates."
