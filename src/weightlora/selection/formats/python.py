@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from .targets import expression_note, kernels_note, short_form, targets_of
+from .targets import expression_note, kernels_note, patterns_note, short_form, targets_of
 from .wording import alternatives, comments, header, names_in, python_value, quoted, run_note
 
 __all__ = ["to_peft", "to_regex", "to_unsloth"]
@@ -24,7 +24,7 @@ def to_peft(selection: Any) -> str:
         grid = f"target_modules=[{types}], layers_to_transform={short[1]}"
         grid = f"Or, where the model has no others of these names: {grid}"
     lines = [
-        *comments(header(selection), run_note(selection), grid),
+        *comments(header(selection), run_note(selection), patterns_note(selection), grid),
         "from peft import LoraConfig",
         "",
         "config = LoraConfig(",
@@ -52,6 +52,7 @@ def to_unsloth(selection: Any) -> str:
             header(selection),
             run_note(selection),
             form,
+            patterns_note(selection),
             f"Unsloth trains all weights of {names_in(whole)}, without an adapter." if whole else None,
             f"FastLanguageModel refuses {names_in(others)} in modules_to_save: take FastModel." if others else None,
             kernels_note(selection, "Unsloth's fused kernels"),

@@ -4,7 +4,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .targets import expression_note, kernels_note, one_for_all, short_form, targets_of, whole_numbers
+from .targets import (
+    expression_note,
+    kernels_note,
+    one_for_all,
+    patterns_note,
+    short_form,
+    targets_of,
+    whole_numbers,
+)
 from .wording import alternatives, comments, header, names_in, quoted, run_note, yaml_list, yaml_text
 
 __all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
@@ -60,7 +68,7 @@ def to_axolotl(selection: Any) -> str:
             f"lora_target_modules: [{types}] and peft_layers_to_transform: {short[1]}"
         )
     return _block(
-        comments(header(selection), run_note(selection), alpha.note, kernels, grid),
+        comments(header(selection), run_note(selection), alpha.note, patterns_note(selection), kernels, grid),
         ["adapter: lora  # or qlora", f"lora_r: {selection.rank}", f"lora_alpha: {alpha.alpha}"],
         ["peft_use_rslora: true"] if selection.use_rslora else [],
         ["lora_target_linear: false"],
