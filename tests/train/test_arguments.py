@@ -51,6 +51,10 @@ def test_a_base_is_read_first_and_settings_of_the_method_last(tmp_path: Path):
         ("method: [lora]", "method=['lora'] is not a name"),
         ("target_modules: ['--output_dir=x']", "has '--output_dir=x', which would be another argument"),
         ("3: 4", "has 3, which is not a setting"),
+        (
+            "rounds: 3",
+            "has 'rounds', which is not a setting: it is one of the method_options, so write method_options: {",
+        ),
         ("rank: 1\nrank: 2", "'rank' is there twice"),
     ],
 )
@@ -65,6 +69,10 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
     [
         (["--learning-rat", "1"], "--learning-rat is not an argument: did you mean --learning_rate."),
         (["--learning_rat=1"], "--learning_rat is not an argument: did you mean --learning_rate."),
+        (
+            ["--expand", "qr"],
+            'not an argument: it is one of the method_options, so write --method_options \'{"expand": ',
+        ),
         (["cola"], "'cola' has no --name in front of it: write --name cola."),
         (["x" * 5000], "xxx' has no --name in front of it: write --name xxx"),
         (["--config", "missing.yaml"], "the recipe missing.yaml is not a file."),

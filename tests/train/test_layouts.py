@@ -186,3 +186,42 @@ def test_a_prompt_is_not_proposed_without_its_answer(names: str, proposed: str):
     with pytest.raises(DataError, match="neither messages") as refusal:
         as_causal("train", given, COLUMNS_READ)
     assert str(refusal.value).endswith(f"name the right one, as in --columns '{proposed}'.")
+
+
+@pytest.mark.parametrize("beside", [{}, {"id": 1, "messages": "of another form"}])
+def test_prompts_and_completions_of_messages_become_chats(beside: dict):
+    """As in TRL's conversational prompt-completion data."""
+    given = [
+        {"question": CHAT[:2], "answer": CHAT[2:], "tools": "[]", **beside},
+        {"question": CHAT[:2], "answer": None, "tools": "[]", **beside},
+    ]
+    names = {"prompt": "question", "completion": "answer"}
+    rows, columns = as_causal("train", Dataset.from_list(given), {**COLUMNS_READ, **names}, names)
+    assert columns == {"messages": "messages", "tools": "tools"}
+    assert rows["messages"][:] == [CHAT, None] and rows["tools"][:] == ["[]", "[]"]
+
+
+def test_prompts_and_completions_of_messages_need_contents_of_one_type():
+    parts = [{"role": "assistant", "content": [{"type": "text", "text": "ho"}]}]
+    with pytest.raises(DataError, match="different types"):
+        as_causal("train", Dataset.from_list([{"prompt": CHAT[:2], "completion": parts}]), COLUMNS_READ)
+
+
+@pytest.mark.parametrize(
+    ("row", "proposed"),
+    [
+        ({"prompt": "hi", "chosen": "ho"}, {"prompt": "prompt", "completion": "chosen"}),
+        ({"prompt": CHAT[:2], "chosen": CHAT[2:]}, {"prompt": "prompt", "completion": "chosen"}),
+        ({"prompt": "hi", "chosen": CHAT}, {"messages": "chosen"}),
+        ({"chosen": CHAT}, {"messages": "chosen"}),
+        ({"chosen": "hi ho"}, {"text": "chosen"}),
+    ],
+)
+def test_the_columns_that_are_proposed_for_pairs_of_answers_can_be_read(row: dict, proposed: dict):
+    rows = Dataset.from_list([{**row, "rejected": row["chosen"]}])
+    with pytest.raises(DataError) as caught:
+        as_causal("train", rows, COLUMNS_READ)
+    assert f"'{json.dumps(proposed)}'" in str(caught.value)
+    made, columns = as_causal("train", rows, {**COLUMNS_READ, **proposed}, proposed)
+    if "messages" in columns:
+        assert made[columns["messages"]][0] == CHAT

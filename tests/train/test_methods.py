@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import BERT_TARGETS, tiny_bert
+from models import BERT_TARGETS, lora_mixtral, tiny_bert
 from recipes import arguments
 
 from weightlora.adapters import find_adapters
@@ -27,8 +27,17 @@ def make(method: str, keep: int = 3, **more: object) -> Prepared:
 
 def setting_with(keep: int, **more: object) -> Setting:
     target = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS"}
-    shared = {"target": target, "rank": 4, "alpha": 8, "dropout": 0.0, "select_steps": 2, "steps": 8, "seed": 5}
-    return Setting(model=tiny_bert(), keep=keep, batches=list, **(shared | more))
+    shared = {
+        "model": tiny_bert(),
+        "target": target,
+        "rank": 4,
+        "alpha": 8,
+        "dropout": 0.0,
+        "select_steps": 2,
+        "steps": 8,
+        "seed": 5,
+    }
+    return Setting(keep=keep, batches=list, **(shared | more))
 
 
 def names(prepared: Prepared) -> list[str]:
@@ -47,6 +56,14 @@ def test_modules_to_train_in_full_of_the_run_and_of_the_options():
         "classifier",
     }
     assert target["modules_to_save"] == ["bert.pooler.dense"]
+
+
+def test_patterns_that_peft_sets_for_experts_give_no_warning(recwarn: pytest.WarningsRecorder):
+    """PEFT says that it ignores them, and does not."""
+    target = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    adapters = find_adapters(METHODS["lora"](setting_with(3, model=lora_mixtral().unload(), target=target)).model)
+    assert {adapter.rank for adapter in adapters if "gate_up_proj" in adapter.name} == {8}, "twice the rank of others"
+    assert not [warning for warning in recwarn if "_pattern keys" in str(warning.message)]
 
 
 def test_equal_rank_has_the_parameters_of_k_adapters():

@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from ..config import WeightLoraConfig
 from ..errors import ConfigError
 from ..wording import first_line, nearest, shortened, shown
 from .reading import read_yaml
@@ -87,7 +88,8 @@ def parse(arguments: Sequence[str]) -> Recipe:
         short = shortened(name)
         if not name.startswith("--"):
             raise ConfigError(f"{short!r} has no --name in front of it: write --name {short}.")
-        raise ConfigError(f"{short} is not an argument{nearest(name.lstrip('-').replace('-', '_'), known, '--')}.")
+        instead = _instead(name.lstrip("-").replace("-", "_"), known, "--")
+        raise ConfigError(f"{short} is not an argument{instead}.")
     typed = {action.dest for action in parser._actions if set(action.option_strings) & {a.split("=")[0] for a in rest}}
     values = {name: value for group in groups for name, value in vars(group).items()}
     names = sorted((typed | settings.keys()) - SECRETS)
@@ -148,7 +150,16 @@ def _check_names(values: Any, known: Iterable[str], place: str) -> None:
         raise ConfigError(f"{place} is not a mapping: write one `name: value` per line.")
     for name in values:
         if name not in known:
-            raise ConfigError(f"{place} has {name!r}, which is not a setting{nearest(str(name), known)}.")
+            raise ConfigError(f"{place} has {name!r}, which is not a setting{_instead(str(name), known)}.")
+
+
+def _instead(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of the message about an unknown name: where it belongs, or the nearest name that is known."""
+    if name in {field.name for field in fields(WeightLoraConfig)}:
+        options = f'{{"{name}": ...}}'
+        written = f"{prefix}method_options '{options}'" if prefix else f"method_options: {options}"
+        return f": it is one of the method_options, so write {written}"
+    return nearest(name, known, prefix)
 
 
 def as_arguments(settings: dict[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("text",), ()),
 )
 """What each form needs, and what it may have as well."""
+CHATS, PAIRS = FORMS[:2]
 
 ALPACA = ("instruction", "output")
 ALPACA_TEXTS = (*ALPACA, "input", "system")
@@ -51,9 +52,10 @@ EARLIER: dict[str, tuple[Callable[[Any], bool], str]] = {
 def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str] = ()) -> tuple[Dataset, Columns]:
     """The rows, and which of their columns to read under which name: `messages`, `prompt` and `completion`, or `text`.
 
-    Rows of Alpaca (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT
-    (`from`, `value`) become messages. Both may have a `system` prompt, and Alpaca a `history` of earlier questions and
-    answers, as in LLaMA-Factory.
+    Prompts and completions that are lists of messages, as in TRL, become the messages of one chat. Rows of Alpaca
+    (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT (`from`, `value`)
+    become messages. Both may have a `system` prompt, and Alpaca a `history` of earlier questions and answers, as in
+    LLaMA-Factory.
 
     Args:
         split: Names the rows in errors.
@@ -68,28 +70,34 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
     wanted = [one for one in FORMS if not set(one[0]).isdisjoint(given)]
     if columns["messages"] == "messages" and "messages" not in has and CHAT in has:
         columns = {**columns, "messages": CHAT}
-    for form, more in wanted or FORMS:
-        if all(columns[name] in has for name in form):
-            if form == ("messages",):
+    for one in wanted or FORMS:
+        if all(columns[name] in has for name in one[0]):
+            if one is PAIRS and all(_are_chats(rows, str(columns[name])) for name in PAIRS[0]):
+                rows = _joined(split, rows, str(columns["prompt"]), str(columns["completion"]))
+                one, columns = CHATS, {**columns, "messages": "messages"}
+            if one is CHATS:
                 rows = _with_roles(split, rows, str(columns["messages"]))
-            return rows, {name: columns[name] for name in (*form, *more)}
+            return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
         return rows, {name: columns[name] for name in wanted[0][0]}
     if all(name in has for name in ALPACA):
         return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
     if "chosen" in has and "rejected" in has:
-        one = {"prompt": "prompt", "completion": "chosen"} if "prompt" in has else {"text": "chosen"}
+        chats = _are_chats(rows, "chosen")
+        right = {"messages" if chats else "text": "chosen"}
+        if "prompt" in has and _are_chats(rows, "prompt") == chats:  # a chat after a text begins with that text
+            right = {"prompt": "prompt", "completion": "chosen"}
         raise DataError(
             f"{split} has pairs of answers, chosen and rejected, and a causal LM learns one of them: name it, as in "
-            f"--columns '{json.dumps(one)}', or train on the pairs in a script, with TRL."
+            f"--columns '{json.dumps(right)}', or train on the pairs in a script, with TRL."
         )
     prompt, completion = (next((name for name in names if name in has), None) for names in (QUESTIONS, ANSWERS))
-    right = example("causal-lm", "text", has[0])
+    proposal = example("causal-lm", "text", has[0])
     if prompt and completion:  # either alone would leave out the other
-        right = example("causal-lm", "completion", completion, {"prompt": prompt})
+        proposal = example("causal-lm", "completion", completion, {"prompt": prompt})
     raise DataError(
         f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(has)}; name the right "
-        f"one, as in {right}.{one_object(rows)}"
+        f"one, as in {proposal}.{one_object(rows)}"
     )
 
 
@@ -104,6 +112,27 @@ def one_object(rows: Dataset) -> str:
     """What an error adds where there is one row: a JSON file with an object around its rows, or around its columns."""
     holds = len(rows) == 1 and any(isinstance(value, list | dict) for value in rows[0].values())
     return " There is one row: if it holds all of yours, save them as JSON Lines." if holds else ""
+
+
+def _are_chats(rows: Dataset, column: str) -> bool:
+    """Whether a column has lists of messages, by its first row that is not empty."""
+    first = next((value for value in rows[column] if value), None)
+    return isinstance(first, list) and isinstance(first[0], dict)
+
+
+def _joined(split: str, rows: Dataset, prompt: str, completion: str) -> Dataset:
+    """The rows with `messages` in place of a prompt and a completion; None where one of the two is missing."""
+    pairs = zip(rows[prompt], rows[completion], strict=True)
+    chats = [[*before, *answer] if before and answer else None for before, answer in pairs]
+    try:
+        written = Dataset.from_dict({"messages": chats})
+    except (TypeError, ValueError) as error:  # of Arrow
+        raise DataError(
+            f"{split} has prompts and completions whose messages have contents of different types: write all of them "
+            "as texts, or all as lists of parts."
+        ) from error
+    others = [name for name in rows.column_names if name not in ("messages", prompt, completion)]
+    return concatenate_datasets([rows.select_columns(others), written], axis=1)
 
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:

@@ -4,6 +4,7 @@ Each method configures PEFT or this package; `full` uses neither. Methods that s
 on all modules. So at one seed the adapters that they keep start with the same values.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -56,7 +57,10 @@ class Setting:
         alpha = self.alpha * rank / self.rank
         base = {"r": rank, "lora_alpha": alpha, "lora_dropout": self.dropout, **self.target} | settings
         saved = {*self.target.get("modules_to_save", ()), *(settings.get("modules_to_save") or ())}
-        return get_peft_model(self.model, LoraConfig(**(base | {"modules_to_save": sorted(saved) or None})))
+        config = LoraConfig(**(base | {"modules_to_save": sorted(saved) or None}))
+        with warnings.catch_warnings():  # PEFT sets patterns for fused experts, and looks for them among the modules
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match")
+            return get_peft_model(self.model, config)
 
 
 @dataclass(frozen=True)

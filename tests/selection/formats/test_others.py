@@ -21,7 +21,7 @@ def test_torchtune_gets_the_nearest_superset():
             "lora_alpha": 16,  # 8 / sqrt(4) = 16 / 4: torchtune has no rsLoRA
         }
     }
-    assert "torchtune chooses types, and not layers. The nearest superset adapts at least 7 modules more.\n" in block
+    assert "torchtune chooses types, and not layers. The nearest superset adapts at least 7 more.\n" in block
 
 
 def test_torchtune_gets_a_choice_of_whole_types_as_it_is():

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -121,6 +122,27 @@ def test_only_parameters():
     model = get_peft_model(lora_mixtral().unload(), config_in(selection.to("peft")))
     assert adapted(model) == wanted(selection)
     assert selection.to("regex").startswith("# No module was chosen")
+
+
+@pytest.mark.parametrize(
+    ("lora", "warns"),
+    [
+        ({}, False),
+        ({"rank_pattern": {"down_proj": 16}}, True),
+        ({"rank_pattern": {"q_proj": 16}}, True),  # the block has the largest rank, and a pattern for all others
+        ({"alpha_pattern": {"down_proj": 16}}, True),
+        ({"alpha_pattern": {"q_proj": 16}}, False),
+    ],
+)
+def test_the_block_says_that_peft_wrongly_warns_of_patterns_of_parameters(lora: dict, warns: bool):
+    selection = chosen(lora_mixtral(**lora), 8)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model = get_peft_model(lora_mixtral().unload(), config_in(selection.to("peft")))
+    assert adapted(model) == wanted(selection)
+    assert any("_pattern keys did not match" in str(warning.message) for warning in seen) == warns
+    note = "# PEFT 0.21 warns that it ignores the rank_pattern and alpha_pattern of parameters. It does apply them.\n"
+    assert [note in selection.to(name) for name in ("peft", "axolotl", "unsloth", "trl")] == [warns] * 3 + [False]
 
 
 class Unsloth:

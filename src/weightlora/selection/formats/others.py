@@ -37,7 +37,7 @@ def to_torchtune(selection: Any) -> list[str]:
     covered = {module.name for module in selection.modules if module.name.rpartition(".")[2] in types}
     more = len(covered - set(selection.target_modules))
     notes.append(
-        f"torchtune chooses types, and not layers. The nearest superset adapts at least {more} modules more."
+        f"torchtune chooses types, and not layers. The nearest superset adapts at least {more} more."
         if more
         else "torchtune chooses types, and not layers: this adapts every layer."
     )

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from .targets import expression_note, kernels_note, short_form, targets_of
+from .targets import expression_note, kernels_note, patterns_note, short_form, targets_of
 from .wording import alternatives, comments, heading, names_in, python_value, quoted
 
 __all__ = ["to_peft", "to_regex", "to_unsloth"]
@@ -24,7 +24,7 @@ def to_peft(selection: Any) -> list[str]:
         grid = f"target_modules=[{types}], layers_to_transform={short[1]}"
         grid = f"Or, where the model has no others of these names: {grid}"
     return [
-        *heading(selection, grid),
+        *heading(selection, patterns_note(selection), grid),
         "from peft import LoraConfig",
         "",
         "config = LoraConfig(",
@@ -50,6 +50,7 @@ def to_unsloth(selection: Any) -> list[str]:
         *heading(
             selection,
             form,
+            patterns_note(selection),
             f"Unsloth trains all weights of {names_in(whole)}, without an adapter." if whole else None,
             f"FastLanguageModel refuses {names_in(others)} in modules_to_save: take FastModel." if others else None,
             kernels_note(selection, "Unsloth's fused kernels"),

@@ -4,7 +4,15 @@ import json
 import re
 from typing import Any
 
-from .targets import expression_note, kernels_note, one_for_all, short_form, targets_of, whole_numbers
+from .targets import (
+    expression_note,
+    kernels_note,
+    one_for_all,
+    patterns_note,
+    short_form,
+    targets_of,
+    whole_numbers,
+)
 from .wording import IMPOSSIBLE, alternatives, heading, names_in, quoted, yaml_list, yaml_text
 
 __all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
@@ -61,7 +69,7 @@ def to_axolotl(selection: Any) -> list[str]:
             f"lora_target_modules: [{types}] and peft_layers_to_transform: {short[1]}"
         )
     return [
-        *heading(selection, alpha.note, kernels, grid),
+        *heading(selection, alpha.note, patterns_note(selection), kernels, grid),
         "adapter: lora  # or qlora",
         *_yaml(
             lora_r=selection.rank,

@@ -16,6 +16,7 @@ __all__ = [
     "expression_note",
     "kernels_note",
     "one_for_all",
+    "patterns_note",
     "short_form",
     "split_groups",
     "targets_of",
@@ -39,6 +40,13 @@ def expression_note(selection: Any) -> str | None:
     return (
         "On Mixtral, Qwen MoE and their kin, PEFT 0.21 adapts what an expression matches in all layers: give a list."
     )
+
+
+def patterns_note(selection: Any) -> str | None:
+    """What to think of a warning of PEFT 0.21, which looks for patterns among the modules alone; None without it."""
+    if not any(name in {*selection.rank_pattern, *selection.alpha_pattern} for name in selection.target_parameters):
+        return None
+    return "PEFT 0.21 warns that it ignores the rank_pattern and alpha_pattern of parameters. It does apply them."
 
 
 class One(NamedTuple):
