@@ -23,7 +23,6 @@ FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 """What each form needs, and what it may have as well."""
 
 ALPACA = ("instruction", "output")
-ALPACA_TEXTS = (*ALPACA, "input", "system")
 QUESTIONS = ("prompt", "instruction", "question", "query", "input")
 ANSWERS = ("completion", "response", "answer", "output")
 """Names that columns of prompts and of completions often have, for a proposal."""

@@ -30,12 +30,7 @@ LOCK = "_training"
 
 FREE = (
     *("ddp", "eval", "gradient_checkpointing", "hub", "log", "per_device_eval", "push", "report", "resume", "save"),
-    *(
-        "dataloader_num_workers",
-        "dataloader_persistent_workers",
-        "dataloader_pin_memory",
-        "dataloader_prefetch_factor",
-    ),
+    *(f"dataloader_{name}" for name in ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")),
     *("disable_tqdm", "load_best_model_at_end", "max_steps", "num_train_epochs", "output_dir", "run_name", "use_cpu"),
 )
 """How the names of settings begin that may differ in a run that goes on."""
