@@ -11,13 +11,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, EvalPrediction
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, DataCollatorForSeq2Seq, EvalPrediction
 
 from ...errors import ConfigError, DataError, ModelError
 from ...wording import first_line, shown
 from ..result import HELD_OUT_LOSS
 from ..rows import NUMBER, as_written, head_of, name_row, tail_of, tools_of
-from ..work import IGNORED, Source, Work, padding, room_for, tokenized
+from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 
 __all__ = ["causal_lm", "check_causal", "collator", "first_token", "packed"]
 
@@ -264,18 +264,17 @@ def collator(source: Source, logits: int = 0, positions: bool = True) -> Collate
     """
     model: Any = AutoModelForCausalLM._model_mapping.get(type(source.config), None)
     accepted = inspect.signature(model.forward).parameters if model is not None else {}
-    settings = padding(source) if source.arguments.pad_to_max_length else {}
+    pad = DataCollatorForSeq2Seq(
+        padder(source, "left"), **(padding(source) if source.arguments.pad_to_max_length else {})
+    )
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        ids = [{"input_ids": row["input_ids"]} for row in rows]
-        batch = dict(source.tokenizer.pad(ids, padding_side="left", return_tensors="pt", **settings))
-        width = batch["input_ids"].shape[1]
-        labels = torch.tensor([[IGNORED] * (width - len(row["labels"])) + row["labels"] for row in rows])
+        batch = dict(pad(rows))
         if positions and "position_ids" in accepted:
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
         if logits and "logits_to_keep" in accepted:
-            return {**batch, "labels": labels[:, -logits:], "logits_to_keep": logits}
-        return {**batch, "labels": labels}
+            batch |= {"labels": batch["labels"][:, -logits:], "logits_to_keep": logits}
+        return batch
 
     return collate
 
