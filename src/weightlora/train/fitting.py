@@ -221,8 +221,9 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
     """The Trainer of a run: of the kind that its work and its callbacks need. `prints` is that of `fit`."""
     work, arguments = job.work, job.recipe.training
     collate: Any = work.collate
-    kind: type[Trainer] = Seq2SeqTrainer if work.generates else Trainer
-    if work.generates:
+    kind: type[Trainer] = Trainer
+    if work.forced is not None:  # it generates
+        kind = Seq2SeqTrainer
         arguments.predict_with_generate = True
         arguments.generation_max_length = arguments.generation_max_length or job.recipe.data.max_target_length
         if arguments.label_smoothing_factor:  # the model gets no labels then, and would decode its own input

@@ -71,13 +71,13 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
         StateError: A setting that matters is not that of the run.
     """
     given = json.loads(json.dumps(dict(given), default=str))
-    place = output if resumed is None or resumed.lower() == "true" else Path(resumed).parent
     if resumed is None:
         if first:
             for name in (SELECTION, HISTORY, LOG) if (output / SETTINGS).is_file() else ():
                 (output / name).unlink(missing_ok=True)
             write_json(output / SETTINGS, given)
         return
+    place = output if resumed.lower() == "true" else Path(resumed).parent
     if not os.path.isfile(place / SETTINGS):
         return
     before = read_json(place / SETTINGS)
