@@ -8,8 +8,8 @@ from recipes import LABELLED, classified, files_of, write_rows
 
 from weightlora.errors import DataError
 from weightlora.train.data import lacks_evaluation, read_splits
-from weightlora.train.reading import check_json
 from weightlora.train.settings import DataArguments
+from weightlora.train.tables import check_json
 from weightlora.train.tasks import find_task
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from weightlora.errors import ConfigError, DataError
-from weightlora.train.reading import check_columns, check_file, check_name, read_yaml
+from weightlora.errors import ConfigError
+from weightlora.train.reading import check_name, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -64,53 +64,3 @@ def test_names_that_lead_elsewhere(name: object):
 def test_names_that_do_not():
     for name in ("sst2", "weightlora-paper-r8-k0.25", "a b", "['q', 'v']", "é"):
         assert check_name(name, "it") == name
-
-
-def test_a_directory_is_no_file(tmp_path: Path):
-    with pytest.raises(DataError, match="is a directory: give a file, or the directory as --dataset"):
-        check_file(tmp_path, "train")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "text,label\nI liked it, really,pos\n",
-            "has 3 fields in its first row, and 2 columns: put texts with ',' in",
-        ),
-        ("\ufeff\n\nid,text,label\n1,a,b,c", "has 4 fields in its first row, and 3 columns"),
-        ("text,label,text\na,b,c\n", "has the column 'text' twice: rename one of them."),
-        ('text,label\n"I liked it, really",pos\na,b,c,d\n', ""),
-        ("text,label\nshort\n", ""),
-        (
-            "text;label\ngood, not bad;1\n",
-            "has one column, 'text;label', as if its fields were separated by ';': save it",
-        ),
-        ("text\tlabel\ngood\t1\n", "as if its fields were separated by '\\t': save it with ',' between them, or as"),
-        ("text\ngood; not bad\n", ""),
-        ("text,label\n", ""),
-        ("", ""),
-    ],
-)
-def test_columns_of_a_csv_file(tmp_path: Path, text: str, message: str):
-    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
-    if not message:
-        check_columns(tmp_path / "a.csv", {})
-        return
-    with pytest.raises(DataError) as error:
-        check_columns(tmp_path / "a.csv", {})
-    assert message in str(error.value)
-
-
-def test_the_columns_are_known_whatever_is_in_the_first_row(tmp_path: Path):
-    """The module csv reads no longer fields, and pandas does."""
-    (tmp_path / "a.csv").write_text(f"text,label,\n{'long ' * 2**15},1,\n", encoding="utf-8")
-    assert check_columns(tmp_path / "a.csv", {}) == ["text", "label"]
-
-
-def test_a_tab_separates_and_quotes_are_text(tmp_path: Path):
-    (tmp_path / "a.tsv").write_text('text\tlabel\n"a, b\tc\n', encoding="utf-8")
-    check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})
-    with pytest.raises(DataError, match=r"put texts with '\\t' in them"):
-        (tmp_path / "a.tsv").write_text("text\tlabel\na\tb\tc\n", encoding="utf-8")
-        check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})

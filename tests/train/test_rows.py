@@ -223,17 +223,6 @@ def test_a_text_that_has_too_few_tokens_at_its_beginning_is_read_on_and_then_ref
         head_of(tokenizer, "\U0001f600" * 5 * LONGEST, 128)
 
 
-@pytest.mark.usefixtures("short")
-def test_a_text_with_spaces_in_its_first_words_alone_is_not_cut_there():
-    """As a Chinese text after an English title."""
-    tokenizer = train_tokenizer("llama", [GOOD] * 20)
-    text = f"{GOOD} " + "\u597d" * 20 * SHORT
-    head = head_of(tokenizer, text, 128)
-    assert len(head) == SHORT
-    found, whole = (tokenizer(part, add_special_tokens=False).input_ids[:128] for part in (head, text))
-    assert found == whole
-
-
 def test_of_a_row_of_10_megabytes_the_tokenizer_sees_the_beginning(
     world: Path, rows: Path, tmp_path: Path, monkeypatch
 ):

@@ -9,6 +9,7 @@ from recipes import write_rows
 from weightlora.errors import DataError
 from weightlora.train.data import read_splits
 from weightlora.train.settings import DataArguments
+from weightlora.train.tables import check_columns, check_file
 from weightlora.train.tasks import find_task
 
 
@@ -75,3 +76,53 @@ def test_a_field_may_be_missing_in_the_first_part_of_a_json_file(tmp_path: Path,
     monkeypatch.setattr("weightlora.train.tables.WHOLE", 0)  # as if it were too large to be read at once
     with pytest.raises(DataError, match=r"cannot be read: .*; give all rows the same fields, with values of the same"):
         read_splits(arguments, find_task("causal-lm"), str(tmp_path / "anew"))
+
+
+def test_a_directory_is_no_file(tmp_path: Path):
+    with pytest.raises(DataError, match="is a directory: give a file, or the directory as --dataset"):
+        check_file(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "text,label\nI liked it, really,pos\n",
+            "has 3 fields in its first row, and 2 columns: put texts with ',' in",
+        ),
+        ("\ufeff\n\nid,text,label\n1,a,b,c", "has 4 fields in its first row, and 3 columns"),
+        ("text,label,text\na,b,c\n", "has the column 'text' twice: rename one of them."),
+        ('text,label\n"I liked it, really",pos\na,b,c,d\n', ""),
+        ("text,label\nshort\n", ""),
+        (
+            "text;label\ngood, not bad;1\n",
+            "has one column, 'text;label', as if its fields were separated by ';': save it",
+        ),
+        ("text\tlabel\ngood\t1\n", "as if its fields were separated by '\\t': save it with ',' between them, or as"),
+        ("text\ngood; not bad\n", ""),
+        ("text,label\n", ""),
+        ("", ""),
+    ],
+)
+def test_columns_of_a_csv_file(tmp_path: Path, text: str, message: str):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    if not message:
+        check_columns(tmp_path / "a.csv", {})
+        return
+    with pytest.raises(DataError) as error:
+        check_columns(tmp_path / "a.csv", {})
+    assert message in str(error.value)
+
+
+def test_the_columns_are_known_whatever_is_in_the_first_row(tmp_path: Path):
+    """The module csv reads no longer fields, and pandas does."""
+    (tmp_path / "a.csv").write_text(f"text,label,\n{'long ' * 2**15},1,\n", encoding="utf-8")
+    assert check_columns(tmp_path / "a.csv", {}) == ["text", "label"]
+
+
+def test_a_tab_separates_and_quotes_are_text(tmp_path: Path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"a, b\tc\n', encoding="utf-8")
+    check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})
+    with pytest.raises(DataError, match=r"put texts with '\\t' in them"):
+        (tmp_path / "a.tsv").write_text("text\tlabel\na\tb\tc\n", encoding="utf-8")
+        check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})

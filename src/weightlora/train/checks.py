@@ -86,7 +86,6 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     if (steps := steps_to_select(recipe.method)) is not None:
         WeightLoraConfig(select_steps=steps, selection="random")
-    options_of(recipe)
     _check_options(recipe.method, methods[recipe.method.method])
     _check_prefix(recipe.method, methods[recipe.method.method])
     _check_output(str(recipe.training.output_dir))

@@ -16,7 +16,7 @@ from transformers import Seq2SeqTrainer, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from .. import PrefixCacheCallback, WeightLoraCallback, WeightLoraTrainer, WeightLoraTrainerMixin
+from .. import PrefixCacheCallback, WeightLoraCallback, WeightLoraTrainerMixin
 from ..adapters import find_adapters
 from ..errors import DataError, TrainingError
 from ..measure import optimizer_state_bytes, trainable_parameters
@@ -28,14 +28,10 @@ from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 from .resuming import SETTINGS, alone_in, begin_settings, checkpoint_of
 from .setting import setting_for
 
-__all__ = ["WeightLoraSeq2SeqTrainer", "check_unfinished", "fit", "load_prepared", "make_trainer"]
+__all__ = ["check_unfinished", "fit", "load_prepared", "make_trainer"]
 
 HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
 """Top-level modules with the task head, where full fine-tuning trains the bare model."""
-
-
-class WeightLoraSeq2SeqTrainer(WeightLoraTrainerMixin, Seq2SeqTrainer):
-    """`transformers.Seq2SeqTrainer` that selects adapters, and resumes in the middle of it."""
 
 
 class _EvaluatesAll:
@@ -225,21 +221,20 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
     """The Trainer of a run: of the kind that its work and its callbacks need. `prints` is that of `fit`."""
     work, arguments = job.work, job.recipe.training
     collate: Any = work.collate
-    selects = any(isinstance(callback, WeightLoraCallback) for callback in callbacks)
-    kind: type[Trainer]
-    if work.generates:
+    kind: type[Trainer] = Trainer
+    if work.forced is not None:  # it generates
+        kind = Seq2SeqTrainer
         arguments.predict_with_generate = True
         arguments.generation_max_length = arguments.generation_max_length or job.recipe.data.max_target_length
-        kind = WeightLoraSeq2SeqTrainer if selects else Seq2SeqTrainer
         if arguments.label_smoothing_factor:  # the model gets no labels then, and would decode its own input
             collate = replace(collate, model=model)
-    else:
-        kind = WeightLoraTrainer if selects else Trainer
     arguments.label_names = list(work.label_names)
     arguments.remove_unused_columns = False  # the rows have no columns that the model does not take
     arguments.dataloader_pin_memory &= arguments.device.type != "cpu"
     first = next(iter(work.evaluation))
-    trainer: Any = type(kind.__name__, (_EvaluatesAll, kind), {})(
+    selects = any(isinstance(callback, WeightLoraCallback) for callback in callbacks)
+    parts = (_EvaluatesAll, WeightLoraTrainerMixin, kind) if selects else (_EvaluatesAll, kind)
+    trainer: Any = type(kind.__name__, parts, {})(
         model=model,
         args=arguments,
         train_dataset=work.train,

@@ -24,7 +24,6 @@ FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 CHATS, PAIRS = FORMS[:2]
 
 ALPACA = ("instruction", "output")
-ALPACA_TEXTS = (*ALPACA, "input", "system")
 QUESTIONS = ("prompt", "instruction", "question", "query", "input")
 ANSWERS = ("completion", "response", "answer", "output")
 """Names that columns of prompts and of completions often have, for a proposal."""

@@ -7,6 +7,7 @@ on all modules. So at one seed the adapters that they keep start with the same v
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -103,19 +104,14 @@ def count_adapters(setting: Setting) -> int:
     return n
 
 
-def lora(setting: Setting) -> Prepared:
-    """LoRA on all modules."""
-    return Prepared(setting.lora(**setting.options))
+def lora(setting: Setting, **settings: Any) -> Prepared:
+    """LoRA on all modules, or another kind of it."""
+    return Prepared(setting.lora(**settings, **setting.options))
 
 
 def lora_equal(setting: Setting) -> Prepared:
     """LoRA on all modules, at the rank with about as many trainable parameters as K modules."""
     return Prepared(setting.lora(equal_rank(setting, count_adapters(setting))))
-
-
-def random(setting: Setting) -> Prepared:
-    """K random modules, chosen before training (RLoRA)."""
-    return _select(setting, WeightLoraConfig, selection="random", select_steps=0)
 
 
 def top(setting: Setting) -> Prepared:
@@ -139,40 +135,18 @@ def last_layers(setting: Setting) -> Prepared:
     return keep_only(model, names)
 
 
-def _select(setting: Setting, make: Callable[..., WeightLoraConfig], **settings: Any) -> Prepared:
+def weightlora(
+    setting: Setting, make: Callable[..., WeightLoraConfig] = WeightLoraConfig, **settings: Any
+) -> Prepared:
+    """The default of this package, or a choice with other settings."""
     base = {"keep": setting.keep, "select_steps": setting.select_steps, "seed": setting.seed}
     config = make(**(base | settings | setting.options)).resolve(setting.steps)
     return Prepared(setting.lora(), (WeightLoraCallback(config),))
 
 
-def weightlora(setting: Setting) -> Prepared:
-    """The default of this package."""
-    return _select(setting, WeightLoraConfig)
-
-
-def weightlora_plus(setting: Setting) -> Prepared:
-    """The default of this package, then higher ranks that use the parameters of the removed adapters."""
-    return _select(setting, WeightLoraConfig, expand="qr")
-
-
-def weightlora_paper(setting: Setting) -> Prepared:
-    """The paper's gates, with the authors' settings."""
-    return _select(setting, WeightLoraConfig.paper)
-
-
-def weightlora_paper_plus(setting: Setting) -> Prepared:
-    """The paper's WeightLoRA+, with the authors' settings: three rounds, each followed by higher ranks."""
-    return _select(setting, WeightLoraConfig.paper, plus=True)
-
-
-def dora(setting: Setting) -> Prepared:
-    """DoRA on all modules."""
-    return Prepared(setting.lora(use_dora=True))
-
-
-def rslora(setting: Setting) -> Prepared:
-    """LoRA with alpha / sqrt(r) on all modules."""
-    return Prepared(setting.lora(use_rslora=True))
+def random(setting: Setting) -> Prepared:
+    """K random modules, chosen before training (RLoRA)."""
+    return weightlora(setting, selection="random", select_steps=0)
 
 
 def full(setting: Setting) -> Prepared:
@@ -234,11 +208,11 @@ METHODS: dict[str, Method] = {
     "top": Method(top, unused=STEPS),
     "last-layers": Method(last_layers, unused=STEPS),
     "weightlora": Method(weightlora, CONFIG_OPTIONS),
-    "weightlora-plus": Method(weightlora_plus, CONFIG_OPTIONS),
-    "weightlora-paper": Method(weightlora_paper, CONFIG_OPTIONS),
-    "weightlora-paper-plus": Method(weightlora_paper_plus, CONFIG_OPTIONS),
-    "dora": Method(dora, unused=CHOICE),
-    "rslora": Method(rslora, unused=CHOICE),
+    "weightlora-plus": Method(partial(weightlora, expand="qr"), CONFIG_OPTIONS),
+    "weightlora-paper": Method(partial(weightlora, make=WeightLoraConfig.paper), CONFIG_OPTIONS),
+    "weightlora-paper-plus": Method(partial(weightlora, make=WeightLoraConfig.paper, plus=True), CONFIG_OPTIONS),
+    "dora": Method(partial(lora, use_dora=True), unused=CHOICE),
+    "rslora": Method(partial(lora, use_rslora=True), unused=CHOICE),
     "full": Method(full, learning_rate=FULL_RATE, adapts=False, unused=CHOICE),
 }
 

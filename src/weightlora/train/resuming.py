@@ -30,12 +30,7 @@ LOCK = "_training"
 
 FREE = (
     *("ddp", "eval", "gradient_checkpointing", "hub", "log", "per_device_eval", "push", "report", "resume", "save"),
-    *(
-        "dataloader_num_workers",
-        "dataloader_persistent_workers",
-        "dataloader_pin_memory",
-        "dataloader_prefetch_factor",
-    ),
+    *(f"dataloader_{name}" for name in ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")),
     *("disable_tqdm", "load_best_model_at_end", "max_steps", "num_train_epochs", "output_dir", "run_name", "use_cpu"),
 )
 """How the names of settings begin that may differ in a run that goes on."""
@@ -76,13 +71,13 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
         StateError: A setting that matters is not that of the run.
     """
     given = json.loads(json.dumps(dict(given), default=str))
-    place = output if resumed is None or resumed.lower() == "true" else Path(resumed).parent
     if resumed is None:
         if first:
             for name in (SELECTION, HISTORY, LOG) if (output / SETTINGS).is_file() else ():
                 (output / name).unlink(missing_ok=True)
             write_json(output / SETTINGS, given)
         return
+    place = output if resumed.lower() == "true" else Path(resumed).parent
     if not os.path.isfile(place / SETTINGS):
         return
     before = read_json(place / SETTINGS)

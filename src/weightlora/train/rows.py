@@ -189,12 +189,12 @@ def head_of(tokenizer: Any, text: str, tokens: int) -> str:
     A tokenizer reads a text to its end, and then cuts it: 50 MB take minutes and gigabytes. The first `tokens` tokens
     of what is returned are those of the whole text.
     """
-    return _enough(text, tokens, lambda size: _at_space(text, size), _count(tokenizer))
+    return _enough(text, tokens, lambda size: text[:size], _count(tokenizer))
 
 
 def tail_of(tokenizer: Any, text: str, tokens: int) -> str:
     """The end of a text, long enough for its last `tokens` tokens."""
-    return _enough(text, tokens, lambda size: _at_space(text[-size:][::-1], size)[::-1], _count(tokenizer))
+    return _enough(text, tokens, lambda size: text[-size:], _count(tokenizer))
 
 
 def words_of(tokenizer: Any, words: list[str], tokens: int) -> list[str]:
@@ -233,13 +233,6 @@ def _enough(
             )
         size *= 4
     return whole
-
-
-def _at_space(text: str, size: int) -> str:
-    """The first `size` characters, without the piece of a word at their end."""
-    part = text[:size]
-    space = max(part.rfind(" "), part.rfind("\n"))
-    return part[:space] if space > size // 2 else part
 
 
 def _count(tokenizer: Any, **settings: Any) -> Callable[[str | Sequence[str]], int]:

@@ -82,7 +82,7 @@ def check_best_metric(arguments: Seq2SeqTrainingArguments, work: Work) -> None:
     """Raise a `ConfigError` if the metric that chooses the best checkpoint is not among those of an evaluation."""
     if (name := arguments.metric_for_best_model) is None:
         return
-    known = [*work.reported, *ALWAYS, *([] if work.generates else [HELD_OUT_LOSS])]
+    known = [*work.reported, *ALWAYS, *([] if work.forced else [HELD_OUT_LOSS])]
     if name.removeprefix("eval_") not in known:
         raise ConfigError(
             f"metric_for_best_model={name!r} is not a metric of this task: choose one of loss, "

@@ -64,9 +64,8 @@ class Work:
         config: Settings of the model's config, such as `id2label`.
         preprocess: `preprocess_logits_for_metrics`, if the logits are too large to keep.
         label_names: `TrainingArguments.label_names`.
-        generates: Whether metrics are of generated text.
-        forced: `preprocess` and `metrics` of a second evaluation that generates nothing: the model predicts each token
-            of the right text from the ones before it. That gives `held_out_loss` where `generates`.
+        forced: Where metrics are of generated text, `preprocess` and `metrics` of a second evaluation, for
+            `held_out_loss`: the model predicts each token of the right text from the ones before it.
         aside: Tokenized rows by split that only other runs are evaluated on.
         max_tokens: What longer rows are cut to; 0 if none is cut.
         max_target: What longer targets are cut to; 0 if none is cut.
@@ -83,7 +82,6 @@ class Work:
     config: dict[str, Any] = field(default_factory=dict)
     preprocess: Preprocess | None = None
     label_names: Sequence[str] = ("labels",)
-    generates: bool = False
     forced: tuple[Preprocess, Metrics] | None = None
     aside: Mapping[str, Dataset] = field(default_factory=dict)
     max_tokens: int = 0

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, EvalPrediction
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, DataCollatorForSeq2Seq, EvalPrediction
 
 from ...errors import ConfigError, DataError, ModelError
 from ...wording import first_line, shown
 from ..result import HELD_OUT_LOSS
 from ..rows import NUMBER, as_written, head_of, name_row, tail_of, tools_of
-from ..work import IGNORED, Source, Work, padding, room_for, tokenized
+from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 
 __all__ = ["causal_lm", "check_causal", "collator", "first_token", "packed"]
 
@@ -217,28 +218,24 @@ def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
 
 def _unwritten(messages: list[dict[str, Any]], tools: Any, write: Callable[..., str]) -> str | None:
     """What the template leaves out of a chat without a word: many know no tools, and some no system prompts."""
-
-    def same(change: Callable[[dict[str, Any]], dict[str, Any]], tools: Any = tools) -> bool:
-        try:
-            return write([change(message) for message in messages], tools=tools) == text
-        except Exception:  # it has read what is not there now
-            return False
-
+    changed: dict[str, tuple[list[dict[str, Any]], Any]] = {}  # a chat that is written otherwise, if all is written
+    if tools:
+        changed["the tools"] = messages, None
+    if any(message.get("tool_calls") for message in messages):
+        without = [{name: message[name] for name in message if name != "tool_calls"} for message in messages]
+        changed["the calls of tools"] = without, tools
     roles = {message["role"] for message in messages if isinstance(message.get("content"), str)}
-    calls = any(message.get("tool_calls") for message in messages)
-    others = sorted(roles - {"user", "assistant"})  # every template writes these two
-    text = write(messages, tools=tools) if tools or calls or others else ""
-    if tools and same(dict, None):
-        return "the tools"
-    if calls and same(lambda message: {name: message[name] for name in message if name != "tool_calls"}):
-        return "the calls of tools"
-    return next((f"messages of the role {role!r}" for role in others if same(_more_of(role))), None)
-
-
-def _more_of(role: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda message: (
-        {**message, "content": f"{message.get('content')} more"} if message["role"] == role else message
-    )
+    for role in sorted(roles - {"user", "assistant"}):  # every template writes these two
+        more = [{**one, "content": f"{one.get('content')} more"} if one["role"] == role else one for one in messages]
+        changed[f"messages of the role {role!r}"] = more, tools
+    if not changed:
+        return None
+    text = write(messages, tools=tools)
+    for what, (other, used) in changed.items():
+        with suppress(Exception):  # it has read what is not there now
+            if write(other, tools=used) == text:
+                return what
+    return None
 
 
 def _says(content: Any) -> bool:
@@ -267,18 +264,17 @@ def collator(source: Source, logits: int = 0, positions: bool = True) -> Collate
     """
     model: Any = AutoModelForCausalLM._model_mapping.get(type(source.config), None)
     accepted = inspect.signature(model.forward).parameters if model is not None else {}
-    settings = padding(source) if source.arguments.pad_to_max_length else {}
+    pad = DataCollatorForSeq2Seq(
+        padder(source, "left"), **(padding(source) if source.arguments.pad_to_max_length else {})
+    )
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        ids = [{"input_ids": row["input_ids"]} for row in rows]
-        batch = dict(source.tokenizer.pad(ids, padding_side="left", return_tensors="pt", **settings))
-        width = batch["input_ids"].shape[1]
-        labels = torch.tensor([[IGNORED] * (width - len(row["labels"])) + row["labels"] for row in rows])
+        batch = dict(pad(rows))
         if positions and "position_ids" in accepted:
             batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
         if logits and "logits_to_keep" in accepted:
-            return {**batch, "labels": labels[:, -logits:], "logits_to_keep": logits}
-        return {**batch, "labels": labels}
+            batch |= {"labels": batch["labels"][:, -logits:], "logits_to_keep": logits}
+        return batch
 
     return collate
 

@@ -69,7 +69,6 @@ def seq2seq(source: Source) -> Work:
         metrics={split: metrics(split) for split in evaluation},
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "percent"),
-        generates=True,
         forced=(_token_losses, _mean_loss),
     )
 
