@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.wording import are, first_line, shortened, shown
+from weightlora.wording import are, counted, first_line, shortened, shown
 
 
 def test_a_long_value_is_shortened_and_a_short_one_is_its_repr():
@@ -18,6 +18,15 @@ def test_a_name_loses_its_middle_only_if_it_is_long():
 
 def test_the_verb_after_a_number_agrees_with_it():
     assert [are(number) for number in (0, 1, 2)] == ["are", "is", "are"]
+
+
+def test_a_number_of_things():
+    assert [counted(number, "module") for number in (0, 1, 2, 3000)] == [
+        "0 modules",
+        "1 module",
+        "2 modules",
+        "3,000 modules",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .wording import counted
 
 Phase = Literal["warmup", "select", "train"]
 
@@ -91,7 +92,7 @@ def plan_budgets(
     if parameters < least:
         what, remedy = ("smallest adapter", "") if number is None else (f"{number} smallest adapters", "keep fewer, ")
         raise ConfigError(
-            f"keep_parameters allows {parameters} parameter{'s' * (parameters != 1)}, less than the {least} of the "
+            f"keep_parameters allows {counted(parameters, 'parameter')}, less than the {least:,} of the "
             f"{what}: raise it, {remedy}or lower the rank."
         )
     return [(number, most) for most in round_budgets(total, min(parameters, total), rounds)]

@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["are", "first_line", "nearest", "shortened", "shown"]
+__all__ = ["are", "counted", "first_line", "nearest", "shortened", "shown"]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -30,6 +30,11 @@ def first_line(error: BaseException) -> str:
 def are(number: int) -> str:
     """The verb after a number of things: `"is"` after 1."""
     return "is" if number == 1 else "are"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, as in `"1 module"` or `"2,000 modules"`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:

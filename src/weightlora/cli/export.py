@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..wording import counted
 from . import HelpFormatter, spellings
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def describe(exported: "Exported") -> dict[str, str]:
     """What was written, how it was checked, and which servers read it: label -> text."""
     what = "the base with the adapter in its weights"
     if exported.adapters:
-        what = f"{exported.adapters} adapters, rank {exported.rank}"
+        what = f"{counted(exported.adapters, 'adapter')}, rank {exported.rank}"
         if exported.completed:
             what += f", {exported.completed} of them zeros that complete a group"
     lines = {"profile": f"{exported.profile}: {what}, {exported.dtype}"}

@@ -10,6 +10,7 @@ from ..adapters import find_adapters
 from ..selector import WeightLora
 from ..train.methods import Prepared
 from ..trainers.callback import WeightLoraCallback
+from ..wording import counted
 
 DOING = {"warmup": "warming up", "select": "selecting", "train": "training"}
 
@@ -128,9 +129,9 @@ class TrainingProgress(TrainerCallback):
     def _now(self) -> tuple[str, str]:
         """The phase, and what is done in it."""
         if (selector := self._selector) is None:
-            return "train", f"training {self._adapters} adapters"
+            return "train", f"training {counted(self._adapters, 'adapter')}"
         doing = "chose" if self._to_choice and selector.phase == "train" else DOING[selector.phase]
-        return selector.phase, f"{doing} {len(selector.kept)} adapters"
+        return selector.phase, f"{doing} {counted(len(selector.kept), 'adapter')}"
 
 
 class EvaluationStatus(TrainerCallback):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..wording import counted
 from . import HelpFormatter
 
 if TYPE_CHECKING:
@@ -196,9 +197,9 @@ def show_prices(console: Any, job: "Job") -> None:
     count = len(names)
     points = frontier(costs, [1.0] * count, job.plan.keep)
     whole = costs.shown(costs.whole) if costs.resource == "memory" else f"{costs.whole:.3g} s"
-    console.print(f"a step with all {count} adapters: {whole}. What a budget buys, if all score alike:")
+    console.print(f"a step with all {counted(count, 'adapter')}: {whole}. What a budget buys, if all score alike:")
     for point in points:
-        console.print(f"  {costs.shown(point['cost']).split(' of ')[0]:>9}  {point['kept']} adapters")
+        console.print(f"  {costs.shown(point['cost']).split(' of ')[0]:>9}  {counted(point['kept'], 'adapter')}")
 
 
 def show_result(console: Any, result: "Result", output_dir: str) -> None:

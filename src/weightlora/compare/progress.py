@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, Task, TimeRemainingColumn
 
+from ..wording import counted
 from .runner import Process
 
 __all__ = ["Watcher"]
@@ -42,7 +43,7 @@ class Watcher:
         """Say how many runs there are, and how many of them are done."""
         self._all, self._done, self._total = self._add("all runs", 100 * total, 100 * done), done, total
         self._measure()
-        self._print(f"{total} run{'s' * (total != 1)}, {done} of them done, {self._jobs} at a time")
+        self._print(f"{counted(total, 'run')}, {done} of them done, {self._jobs} at a time")
 
     def aside(self, paths: Sequence[Path]) -> None:
         """Name the files that were renamed."""

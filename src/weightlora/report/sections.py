@@ -9,7 +9,7 @@ from ..drawing.figures import readable_on
 from ..drawing.picture import bound_in_words
 from ..drawing.svg import inline_svg
 from ..summary import by_kind
-from ..wording import are
+from ..wording import are, counted
 from .costs import Cost, amount
 from .gather import ModuleRow, RunReport
 from .pictures import figures_of
@@ -183,7 +183,7 @@ def level_colours(level: int) -> list[tuple[str, str]]:
 def _describe(module: ModuleRow, run: RunReport) -> str:
     score = "" if module.score is None else f" {run.score_label.capitalize()} {module.score:.4g}."
     rank = f" Rank {module.rank}." if module.kept and module.rank else ""
-    seeds = "" if module.seeds is None else f" Chosen at {module.seeds} seeds."
+    seeds = "" if module.seeds is None else f" Chosen at {counted(module.seeds, 'seed')}."
     why = f" {module.why}" if run.final else ""
     return f"{module.name}.{why}{score}{rank}{seeds} {module.parameters:,} parameters."
 

@@ -128,7 +128,7 @@ class WeightLoraCallback(TrainerCallback):
         if saved is None and state.global_step:
             saved = saved_state(args, state, kwargs["model"])
         run_dir = _run_dir(args, state) if state.is_world_process_zero else None
-        probe = partial(probe_in_trainer, trainer=trainer, loader=kwargs["train_dataloader"])
+        probe = partial(probe_in_trainer, trainer=trainer, loader=kwargs.get("train_dataloader"))
         self._guest.begin(kwargs["model"], kwargs["optimizer"], state.max_steps, saved, run_dir, probe, self.engine)
         self._logbook = Logbook(run_dir, state.global_step)
         if saved is None:

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...wording import counted
+
 __all__ = [
     "IMPOSSIBLE",
     "alternatives",
@@ -109,4 +111,4 @@ def names_in(names: Sequence[str]) -> str:
 def how_many(values: Iterable[Any]) -> str:
     """`"8 (3 modules), 4 (1 module)"`, the most frequent first."""
     counts = Counter(values).most_common()
-    return ", ".join(f"{value} ({count} module{'s' * (count > 1)})" for value, count in counts)
+    return ", ".join(f"{value} ({counted(count, 'module')})" for value, count in counts)
