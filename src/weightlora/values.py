@@ -14,6 +14,7 @@ __all__ = [
     "check_keep",
     "check_known",
     "check_share",
+    "is_finite",
     "is_int",
     "is_number",
     "plain",
@@ -39,6 +40,11 @@ def is_int(value: Any) -> TypeGuard[int]:
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a value is a number, finite or not, and no truth value."""
     return is_int(value) or isinstance(value, float)
+
+
+def is_finite(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number, and neither NaN nor infinite."""
+    return is_number(value) and math.isfinite(value)
 
 
 def check_known(name: str, value: object, known: Iterable[str]) -> None:

@@ -1,6 +1,5 @@
 """What a run directory says about its steps, thinned to what a picture can show."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from ..errors import DataError
 from ..files import parse_line, read_lines
 from ..run import HISTORY, LOG
-from ..values import is_int, is_number
+from ..values import is_finite, is_int
 
 __all__ = ["Decision", "History", "read_history", "read_log", "thin", "thin_log"]
 
@@ -76,7 +75,7 @@ def read_history(directory: Path, modules: int) -> History:
     for place in (places[index] for index in chosen):
         entry = parse_line(path, place + 1, lines[place])
         values = entry.get("score")
-        if not (isinstance(values, list) and len(values) == modules and all(map(_is_finite, values))):
+        if not (isinstance(values, list) and len(values) == modules and all(map(is_finite, values))):
             raise DataError(f"{path}, line {place + 1} has no score for each of the {modules} modules: delete it.")
         steps.append(_step(entry, path, place + 1))
         scores.append(values)
@@ -120,7 +119,3 @@ def _step(entry: dict[str, Any], path: Path, number: int) -> int:
     if not is_int(step):
         raise DataError(f"{path}, line {number} has no step: delete that line.")
     return step
-
-
-def _is_finite(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value)

@@ -1,6 +1,5 @@
 """Keeps what a Trainer logs in the run directory, with the time of a step and the memory of the GPU."""
 
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 
 from ..run import RunDirectory
-from ..values import is_number
+from ..values import is_finite
 
 __all__ = ["Logbook"]
 
@@ -49,7 +48,7 @@ class Logbook:
         if self._run is None:
             return
         entry: dict[str, Any] = {"step": step}
-        entry |= {name: value for name, value in logs.items() if name not in LEFT_OUT and _is_finite(value)}
+        entry |= {name: value for name, value in logs.items() if name not in LEFT_OUT and is_finite(value)}
         if self._began is not None and step > self._began[1]:
             entry["seconds_per_step"] = (time.perf_counter() - self._began[0]) / (step - self._began[1])
         if torch.cuda.is_available():
@@ -57,7 +56,3 @@ class Logbook:
         self._began = None
         if len(entry) > 1:
             self._run.log(entry)
-
-
-def _is_finite(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value)
