@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from weightlora.compare.statistics import excludes_zero, interval, paired
+from weightlora.wording import counted
 
 from ..decision import SECOND
 from ..speed.variants import LABELS
@@ -147,7 +148,7 @@ def speed() -> str:
     model = figures["models"]["MiniLM-L6"]
     batch, keep = " x ".join(map(str, model["batch"])), f"{model['keep']} of {model['adapters']}"
     machine: Mapping[str, Any] = figures["machine"]
-    threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    threads = counted(machine["threads"], "thread")
     note = (
         f"MiniLM-L6, {batch} tokens, rank 8, {keep} adapters kept, {threads} of a processor with "
         f"{machine['capability']}. Step time is relative to LoRA on all modules: median and quartiles of "

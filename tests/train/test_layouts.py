@@ -1,12 +1,17 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, load_dataset
 from recipes import write_rows
 
 from weightlora.errors import DataError
+from weightlora.train.data import read_splits
 from weightlora.train.layouts import as_causal
-from weightlora.train.tasks import COLUMNS
+from weightlora.train.rows import as_written
+from weightlora.train.settings import DataArguments
+from weightlora.train.tasks import COLUMNS, find_task
 
 COLUMNS_READ = COLUMNS["causal-lm"]
 SHAREGPT = [{"from": "system", "value": "be kind"}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
@@ -201,10 +206,25 @@ def test_prompts_and_completions_of_messages_become_chats(beside: dict):
     assert rows["messages"][:] == [CHAT, None] and rows["tools"][:] == ["[]", "[]"]
 
 
-def test_prompts_and_completions_of_messages_need_contents_of_one_type():
-    parts = [{"role": "assistant", "content": [{"type": "text", "text": "ho"}]}]
-    with pytest.raises(DataError, match="different types"):
-        as_causal("train", Dataset.from_list([{"prompt": CHAT[:2], "completion": parts}]), COLUMNS_READ)
+def test_messages_of_prompts_and_completions_are_those_of_the_file(tmp_path: Path):
+    """Whatever types and fields other rows have: a template writes the fields of a call as they are."""
+
+    def call(**arguments: object) -> dict:
+        return {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+
+    answers = [call(city="Paris", near=None), call(city=7.9007), CHAT[2], {**CHAT[2], "content": [{"text": "ho"}]}]
+    write_rows(tmp_path / "a.jsonl", [{"prompt": CHAT[:2], "completion": [answer]} for answer in answers])
+    arguments = DataArguments(train_file=str(tmp_path / "a.jsonl"))
+    task = replace(find_task("causal-lm"), evaluation=())
+    rows = read_splits(arguments, task, str(tmp_path / "cache"))["train"]
+    found = [as_written(value, rows.features["messages"]) for value in rows["messages"]]
+    assert json.dumps(found) == json.dumps([[*CHAT[:2], answer] for answer in answers])
+
+
+def test_typed_messages_of_prompts_and_completions_have_no_fields_of_others():
+    answer = {"role": "assistant", "content": "ho", "name": "ann"}
+    rows, _ = as_causal("train", Dataset.from_list([{"prompt": CHAT[:2], "completion": [answer]}]), COLUMNS_READ)
+    assert rows["messages"][0] == [*CHAT[:2], answer]
 
 
 @pytest.mark.parametrize(

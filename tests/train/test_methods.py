@@ -66,6 +66,11 @@ def test_patterns_that_peft_sets_for_experts_give_no_warning(recwarn: pytest.War
     assert not [warning for warning in recwarn if "_pattern keys" in str(warning.message)]
 
 
+def test_a_pattern_that_fits_no_module_gives_the_warning_of_peft():
+    with pytest.warns(RuntimeWarning, match="rank_pattern keys did not match"):
+        METHODS["lora"](setting_with(3, options={"rank_pattern": {"quary": 2}}))
+
+
 def test_equal_rank_has_the_parameters_of_k_adapters():
     setting = setting_with(3)
     assert count_adapters(setting) == 12 and not any("lora" in name for name, _ in setting.model.named_modules())

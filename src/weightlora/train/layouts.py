@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features, Json, List, concatenate_datasets
 
 from ..errors import DataError
 from ..wording import shown
-from .rows import name_row
+from .rows import as_written, name_row
 from .tasks import COLUMNS
 
 __all__ = ["as_causal", "example", "one_object"]
@@ -72,7 +72,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
     for one in wanted or FORMS:
         if all(columns[name] in has for name in one[0]):
             if one is PAIRS and all(_are_chats(rows, str(columns[name])) for name in PAIRS[0]):
-                rows = _joined(split, rows, str(columns["prompt"]), str(columns["completion"]))
+                rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
                 one, columns = CHATS, {**columns, "messages": "messages"}
             if one is CHATS:
                 rows = _with_roles(split, rows, str(columns["messages"]))
@@ -119,17 +119,14 @@ def _are_chats(rows: Dataset, column: str) -> bool:
     return isinstance(first, list) and isinstance(first[0], dict)
 
 
-def _joined(split: str, rows: Dataset, prompt: str, completion: str) -> Dataset:
+def _joined(rows: Dataset, prompt: str, completion: str) -> Dataset:
     """The rows with `messages` in place of a prompt and a completion; None where one of the two is missing."""
-    pairs = zip(rows[prompt], rows[completion], strict=True)
-    chats = [[*before, *answer] if before and answer else None for before, answer in pairs]
-    try:
-        written = Dataset.from_dict({"messages": chats})
-    except (TypeError, ValueError) as error:  # of Arrow
-        raise DataError(
-            f"{split} has prompts and completions whose messages have contents of different types: write all of them "
-            "as texts, or all as lists of parts."
-        ) from error
+    before, answers = (
+        [as_written(value, rows.features[name]) for value in rows[name]] for name in (prompt, completion)
+    )
+    chats = [[*asked, *answer] if asked and answer else None for asked, answer in zip(before, answers, strict=True)]
+    # As JSON, each message has the fields that it was written with, whatever those of others are.
+    written = Dataset.from_dict({"messages": chats}, Features({"messages": List(Json())}))
     others = [name for name in rows.column_names if name not in ("messages", prompt, completion)]
     return concatenate_datasets([rows.select_columns(others), written], axis=1)
 

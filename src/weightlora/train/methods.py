@@ -59,8 +59,10 @@ class Setting:
         base = {"r": rank, "lora_alpha": alpha, "lora_dropout": self.dropout, **self.target} | settings
         saved = {*self.target.get("modules_to_save", ()), *(settings.get("modules_to_save") or ())}
         config = LoraConfig(**(base | {"modules_to_save": sorted(saved) or None}))
-        with warnings.catch_warnings():  # PEFT sets patterns for fused experts, and looks for them among the modules
-            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match")
+        with warnings.catch_warnings():
+            if not (config.rank_pattern or config.alpha_pattern):
+                # PEFT sets its own for fused experts, and looks for them among the modules
+                warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match")
             return get_peft_model(self.model, config)
 
 
