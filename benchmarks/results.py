@@ -67,8 +67,12 @@ def grouped(results: Iterable[Result]) -> Runs:
     return found
 
 
-def by_seed(results: Iterable[Result]) -> Runs:
+def by_seed(results: Iterable[Result], but: Set[str] = frozenset()) -> Runs:
     """The same, for pages that pair runs without a note about their settings.
+
+    Args:
+        results: The runs.
+        but: `SHARED` settings in which two methods may differ, as the page says.
 
     Raises:
         DataError: Two runs cannot be compared: of one task, with other `SHARED` settings; or of one label, with any.
@@ -76,7 +80,7 @@ def by_seed(results: Iterable[Result]) -> Runs:
     results, first = list(results), dict[str | tuple[str, str], Result]()
     for result in results:
         one = first.setdefault(result.task, result)
-        keys = [key for key in SHARED if one.settings.get(key) != result.settings.get(key)]
+        keys = [key for key in SHARED if key not in but and one.settings.get(key) != result.settings.get(key)]
         if not keys:
             one = first.setdefault((result.task, result.label), result)
             keys = _differing_keys(one, result, WHICH_RUNS)
