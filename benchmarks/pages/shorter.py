@@ -35,8 +35,7 @@ MINILM, DECODER = ("rotten-tomatoes-all", "vader-tweets-all", "film-reviews"), "
 WAYS = [
     *(Way(task, ("", "shorter"), "probe", "shorter-81", 5) for task in MINILM),
     *(Way(task, ("", "frontier", "shorter"), "within-60", "shorter-60", 5) for task in MINILM),
-    *(Way(DECODER, ("decoder",), f"{way}-80", "shorter-80", 3) for way in ("within", "nearest")),
-    *(Way(DECODER, ("decoder",), f"{way}-60", "shorter-60", 3) for way in ("within", "nearest")),
+    *(Way(DECODER, ("decoder",), f"within-{share}", f"shorter-{share}", 3) for share in (80, 60)),
 ]
 
 
