@@ -9,7 +9,7 @@ from recipes import write_rows
 from weightlora.errors import DataError
 from weightlora.train.data import read_splits
 from weightlora.train.settings import DataArguments
-from weightlora.train.tables import check_columns, check_file
+from weightlora.train.tables import check_columns, check_file, read_files
 from weightlora.train.tasks import find_task
 
 
@@ -126,3 +126,10 @@ def test_a_tab_separates_and_quotes_are_text(tmp_path: Path):
     with pytest.raises(DataError, match=r"put texts with '\\t' in them"):
         (tmp_path / "a.tsv").write_text("text\tlabel\na\tb\tc\n", encoding="utf-8")
         check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})
+
+
+def test_a_csv_file_may_have_labels_alone(tmp_path: Path):
+    """What lacks is said where the columns are known."""
+    (tmp_path / "a.csv").write_text("label\n1\n0\n", encoding="utf-8")
+    rows = read_files([tmp_path / "a.csv"], "train", str(tmp_path), "label")
+    assert rows.to_dict() == {"label": [1, 0]}

@@ -84,7 +84,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     _check_smoothing(recipe)
     if (place := recipe.model.cache_dir) and not {"{", "}"}.isdisjoint(str(place)):
         raise ConfigError(
-            f"cache_dir={place} has a curly bracket, by which Datasets marks the parts of its file names: give another "
+            f"cache_dir={place} has a curly bracket, by which Datasets marks parts of its file names: give another "
             "directory."
         )
     check_training(recipe.training, recipe.given, here=not recipe.method.dry_run)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, Value, concatenate_datasets
 
 from ..errors import DataError
 from ..wording import first_line, shown
@@ -204,4 +204,5 @@ def with_numbers(rows: Dataset, column: str) -> Dataset:
         kind = float if any("." in text for text in written) else int
         known = {field: kind(text) for field, text in fields.items()}
     values = [known.get(field) for field in rows[column][:]]  # a cast would copy the texts, too
-    return rows.remove_columns(column).add_column(column, values).select_columns(rows.column_names)
+    written = Dataset.from_dict({column: values})  # add_column needs another column
+    return concatenate_datasets([rows.remove_columns(column), written], axis=1).select_columns(rows.column_names)
