@@ -53,7 +53,6 @@ def test_settings_that_cannot_be_right(world: Path, refused, more: list[object],
     ("more", "message"),
     [
         (["--keep", 0], "keep=0 must be a number of adapters of at least 1"),
-        (["--cache_dir", "runs/{}"], "cache_dir=runs/{} has a curly bracket"),
         (["--keep", "5.0"], "keep=5.0 is not a fraction in (0, 1): for a number of adapters write 5."),
         (["--keep", "1.5"], "for a number of adapters write a whole number."),
         (["--keep", "inf"], "keep='inf' is not a number"),

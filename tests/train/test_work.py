@@ -31,6 +31,12 @@ def test_a_text_longer_than_the_model(world: Path, refused):
         assert refused(*arguments, f"--{name}", 129).startswith(f"{name}=129 is longer than the model's 128 positions")
 
 
+def test_a_cache_directory_with_a_curly_bracket(world: Path, refused, tmp_path: Path):
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "llama", "--pad_token", "</s>"]
+    message = refused(*base, "--max_steps", 4, "--max_length", 64, "--use_cpu", "--cache_dir", tmp_path / "{a}")
+    assert message.startswith(f"the prepared rows go to {tmp_path / '{a}'}") and "another --cache_dir" in message
+
+
 def test_positions_that_begin_after_the_pad_token_are_not_room_for_a_text():
     config = RobertaConfig(
         vocab_size=9,

@@ -82,11 +82,6 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
     _check_smoothing(recipe)
-    if (place := recipe.model.cache_dir) and not {"{", "}"}.isdisjoint(str(place)):
-        raise ConfigError(
-            f"cache_dir={place} has a curly bracket, by which Datasets marks parts of its file names: give another "
-            "directory."
-        )
     check_training(recipe.training, recipe.given, here=not recipe.method.dry_run)
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     if (steps := steps_to_select(recipe.method)) is not None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
@@ -119,7 +120,16 @@ def tokenized(source: Source, tokenize: Tokenize, batched: bool = True) -> tuple
         source: Its rows.
         tokenize: Takes a split, a batch of its rows and their numbers. Gives the new columns of these rows.
         batched: If False, `tokenize` takes and gives one row.
+
+    Raises:
+        DataError: Datasets would keep the new rows where it cannot find them again.
     """
+    for place in {str(Path(one["filename"]).parent) for rows in source.splits.values() for one in rows.cache_files}:
+        if "{" in place:  # a first run would work, and the next one fail
+            raise DataError(
+                f"the prepared rows go to {place}, and Datasets reads the curly bracket in this path as a pattern: "
+                "rename the directory, or give another --cache_dir."
+            )
     made = {
         split: rows.map(
             partial(_call, __version__, tokenize, split),
