@@ -157,6 +157,11 @@ def test_a_dry_run_prints_the_plan(given, tmp_path: Path, capsys):
     assert main(["select", *given("--dry_run", "--format", "json")]) == 0
     out, err = capsys.readouterr()
     assert out == "" and "13 found, 3 are kept" in err and not (tmp_path / "run").exists()
+    assert "learning rate" in err and "2, of a training of 6" in err
+    assert main(["select", *without("--select_steps", given("--dry_run"))]) == 0
+    assert "learning rate" not in (probed := capsys.readouterr().err) and "steps" not in probed, (
+        "a probe trains nothing"
+    )
 
 
 def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch):

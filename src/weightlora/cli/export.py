@@ -30,7 +30,7 @@ examples:
   weightlora export out/adapter for-mac --profile mlx --json
   weightlora export out/adapter for-llama --profile gguf --base models/SmolLM2-135M
 
-exit codes: 0 exported and checked; 2 one sentence says what is wrong; 130 interrupted
+exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (one sentence says what); 130 interrupted
 """
 
 

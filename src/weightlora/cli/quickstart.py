@@ -28,7 +28,7 @@ examples:
   weightlora quickstart
   weightlora quickstart --keep 9 --compare --output_dir runs/nine
 
-exit codes: 0 done; 2 something in the input is wrong (one sentence says what); 130 interrupted
+exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (one sentence says what); 130 interrupted
 """
 
 

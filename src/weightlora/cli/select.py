@@ -31,7 +31,7 @@ examples:
   weightlora select --model ./bert --dataset ./data --task cola --seeds 3 --format json --output_dir runs/chosen
   weightlora train --modules_from runs/chosen --rank 16 ...
 
-exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (one sentence says what), 130 interrupted
+exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (one sentence says what); 130 interrupted
 """
 
 USAGE = "--task TASK --model MODEL --train_file FILE [--FLAG VALUE ...]"

@@ -29,7 +29,7 @@ examples:
   weightlora show runs/first --output pictures      each picture as PNG and as SVG, in that directory
   weightlora show runs/first --json | jq '.runs[0].target_modules'
 
-exit codes: 0 done; 2 something is wrong with the input, and nothing was written; 130 interrupted
+exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (one sentence says what); 130 interrupted
 """
 KINDS = (".html", ".json", ".png", ".svg")
 

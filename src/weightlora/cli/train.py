@@ -27,7 +27,7 @@ examples:
   weightlora train --config recipe.yaml --learning_rate 1e-3 --output_dir runs/second
   weightlora train --modules_from runs/first --rank 16 --config recipe.yaml --output_dir runs/third
 
-exit codes: 0 done, 1 an unexpected error, 2 something in the input is wrong (one sentence says what), 130 interrupted
+exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (one sentence says what); 130 interrupted
 """
 USAGE = "--task TASK --model MODEL --train_file FILE --output_dir DIR [--FLAG VALUE ...]"
 MEASURED = "what fits is measured"
@@ -132,14 +132,16 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
         more = f" and {len(names) - SHOWN_CLASSES:,} more" if len(names) > SHOWN_CLASSES else ""
         lines["classes"] = ", ".join(shortened(name, SHOWN_CHARACTERS) for name in names[:SHOWN_CLASSES]) + more
     lines["method"] = method_of(job.recipe)
-    lines["learning rate"] = f"{plan.learning_rate:g}"
+    if plan.select_steps != 0 or not to_choice:  # a choice before the first step has no rate
+        lines["learning rate"] = f"{plan.learning_rate:g}"
     fit = ", as many as fit are kept" if plan.select_steps is not None else ""
     lines["adapters"] = f"{plan.adapters} found" + (
         fit if plan.keep is None else f", {plan.keep} {are(plan.keep)} kept"
     )
     if to_choice:
         lines["trainable"] = f"{plan.trainable[0]:,} parameters"
-        lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}" if plan.select_steps else "none"
+        if plan.select_steps:
+            lines["steps"] = f"{plan.select_steps:,}, of a training of {plan.steps:,}"
         print_lines(console, lines)
         return
     lines["trainable"], lines["optimizer"] = f"{plan.trainable[0]:,} parameters", _state(plan)

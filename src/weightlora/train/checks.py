@@ -196,8 +196,11 @@ def _check_method(arguments: MethodArguments, methods: Methods) -> None:
 def _check_options(arguments: MethodArguments, method: Method) -> None:
     for name in BUDGETS:
         if getattr(arguments, name) is not None and name not in method.options:
+            what, remedy = "makes none", "drop it"
+            if "keep" not in method.unused:
+                what, remedy = "only takes a number of modules", "give --keep"
             raise ConfigError(
-                f"{name}={getattr(arguments, name)} bounds a choice, and {arguments.method} makes none: drop it, or "
+                f"{name}={getattr(arguments, name)} bounds a choice, and {arguments.method} {what}: {remedy}, or "
                 "set --method weightlora."
             )
     for name in parse_json("method_options", arguments.method_options):
