@@ -43,6 +43,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": costs.metrics,
     "quickstart": costs.quickstart,
     "speed": costs.speed,
+    "sparing": costs.sparing,
     "memory-of-methods": costs.memory_of_methods,
     "memory": lambda: render_memory_markdown(costs.stored("memory")),
     "budgets": lambda: render_budgets_markdown(costs.stored("budgets")),

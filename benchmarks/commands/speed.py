@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..speed.measure import measure_model, summarize
     from ..speed.models import GPU_MODELS, MODELS
-    from ..speed.variants import LABELS, NEEDED
+    from ..speed.variants import LABELS, NEEDED, SPARING
 
     catalogue = list(GPU_MODELS if args.gpu else MODELS)
     chosen = args.models or catalogue
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")  # where no whole run has chosen, the evidence is thin
         for name in chosen:
             subject = GPU_MODELS[name](device) if args.gpu else MODELS[name]().to(device)
-            wanted = tuple(LABELS) if subject.rivals and not args.json else NEEDED
+            wanted = NEEDED if args.json else tuple(LABELS) if subject.rivals else (*NEEDED, *SPARING)
             figures = measure_model(subject, wanted, args.rounds, advance)
             models[name] = figures | {"summary": summarize(figures)}
     found = machine(device)

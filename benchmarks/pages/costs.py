@@ -10,7 +10,7 @@ from weightlora.compare.statistics import excludes_zero, interval, paired
 from weightlora.wording import counted
 
 from ..decision import SECOND
-from ..speed.variants import LABELS
+from ..speed.variants import LABELS, SPARING
 from .runs import losses_of, pool
 from .tables import megabytes, table
 
@@ -153,9 +153,8 @@ def speed() -> str:
         f"MiniLM-L6, {batch} tokens, rank 8, {keep} adapters kept, {threads} of a processor with "
         f"{machine['capability']}. Step time is relative to LoRA on all modules: median and quartiles of "
         f"{model['rounds']} rounds. The backward pass stops at the lowest adapter, so the savings depend on where the "
-        "kept adapters are: MiniLM keeps what the default kept in a run on Rotten Tomatoes, and SmolLM2 what update "
-        "credit kept in one of language modelling (seed 0). The Llamas have random weights, and keep what a few steps "
-        "chose."
+        "kept adapters are: MiniLM and SmolLM2 keep what the default kept in a run on Rotten Tomatoes and in one of "
+        "language modelling (seed 0). The Llamas have random weights, and keep what a few steps chose."
     )
     return "\n\n".join([steps_of(model, ("forward", "backward", "optimizer")), note, summaries(figures["models"])])
 
@@ -196,6 +195,18 @@ def summaries(models: Mapping[str, Any]) -> str:
     return table(
         rows + [[title, *(f"{one['summary'][key]:.3f}" for one in models.values())] for key, title in names.items()]
     )
+
+
+def sparing() -> str:
+    """Ways to a step with less memory: a choice, and those that train all modules."""
+    rows = [["model", "what trains", "activations for backward", "peak", "step time"]]
+    for name, model in stored("speed")["models"].items():
+        if not name.startswith("Llama"):
+            for key in ("lora", *SPARING, "after"):
+                one = model["variants"][key]
+                sizes = (megabytes(one[size]) for size in ("saved_activation_bytes", "peak_bytes"))
+                rows.append([name, LABELS[key], *sizes, f"{one['over_lora']:.2f}"])
+    return table(rows, left=2)
 
 
 def memory_of_methods() -> str:

@@ -121,7 +121,7 @@ def _figures(variant: Variant, base: Variant, subject: Subject, device: torch.de
         "parts": {part: statistics.median(variant.seconds[part]) for part in PARTS},
         "over_lora": statistics.median(ratios),
         "over_lora_quartiles": statistics.quantiles(ratios, n=4)[::2],
-        "saved_activation_bytes": saved_activation_bytes(variant.model, batch),
+        "saved_activation_bytes": saved_activation_bytes(variant.model, variant.split(batch)[0]),
         "optimizer_state_bytes": optimizer_state_bytes(variant.optimizer),
         "peak_bytes": peak_allocated_bytes(lambda: variant.step(batch, timed=False), device),
         "host_waits": find_waits(variant, batch),
@@ -129,7 +129,7 @@ def _figures(variant: Variant, base: Variant, subject: Subject, device: torch.de
     }
 
 
-LORA = ("lora", "credit", "low", "gates", "after", "limit", "top", "dora")
+LORA = ("lora", "halves", "recomputed", "credit", "low", "gates", "after", "limit", "top", "dora")
 
 
 def _file(variant: Variant, subject: Subject) -> dict[str, Any]:

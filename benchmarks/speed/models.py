@@ -122,7 +122,7 @@ def _smollm2() -> Subject:
     texts = "\n".join(row["text"] for row in load_reviews("imdb")["train"][:400])
     ids = torch.tensor(tokenizer(texts).input_ids)
     blocks = ids[: len(ids) // 64 * 64].view(-1, 64)
-    kept = _stored("smollm2-imdb-lm", "weightlora").kept
+    kept = _stored("smollm2-imdb-lm-float32", "probe").kept
     batches = _cut({"input_ids": blocks, "labels": blocks}, 8)
     return Subject(base, batches, len(kept), rivals=False, chosen=tuple(kept))
 

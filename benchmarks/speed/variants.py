@@ -28,6 +28,8 @@ PARTS = ("forward", "backward", "hooks", "optimizer", "selector")
 """`hooks` are ours on the optimizer: the guard, and what a rule reads before a step."""
 LABELS = {
     "lora": "LoRA on all modules",
+    "halves": "the same, each batch in two halves",
+    "recomputed": "the same, with gradient checkpointing",
     "credit": "selecting, with update credit",
     "low": "selecting, with update credit in low memory",
     "gates": "selecting, with gates",
@@ -40,6 +42,8 @@ LABELS = {
 }
 NEEDED = ("lora", "credit", "low", "after", "limit")
 """Those that the summary compares."""
+SPARING = ("halves", "recomputed")
+"""LoRA on all modules with less memory, by what every trainer has."""
 
 
 @dataclass
@@ -48,6 +52,7 @@ class Variant:
 
     Attributes:
         seconds: Part of a step -> its times, one a timed step.
+        pieces: The number of pieces of a batch, whose gradients are added (gradient accumulation).
     """
 
     key: str
@@ -56,18 +61,25 @@ class Variant:
     selector: WeightLora | None = None
     seconds: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
     clock: "Clock | None" = None
+    pieces: int = 1
 
     @property
     def steps(self) -> list[float]:
         """Times of whole steps."""
         return [sum(parts) for parts in zip(*self.seconds.values(), strict=True)]
 
+    def split(self, batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The pieces of a batch. All batches here have no padding, so the mean of their losses is the batch's loss."""
+        pieces = zip(*(tensor.chunk(self.pieces) for tensor in batch.values()), strict=True)
+        return [dict(zip(batch, piece, strict=True)) for piece in pieces]
+
     def parts(self, batch: Mapping[str, Tensor]) -> Iterator[None]:
-        """One step of training, which pauses after the forward and backward pass, the optimizer and the selector."""
-        loss = self.model(**batch).loss
-        yield
-        loss.backward()
-        yield
+        """One step of training, which pauses after each forward and backward pass, the optimizer and the selector."""
+        for piece in self.split(batch):
+            loss = self.model(**piece).loss / self.pieces
+            yield
+            loss.backward()
+            yield
         self.optimizer.step()
         if self.key == "adalora":
             self.model.base_model.update_and_allocate(BATCHES)
@@ -83,7 +95,8 @@ class Variant:
         for _ in self.parts(batch):
             self.clock.lap()
         if timed:
-            forward, backward, begin, hooks, optimizer, selector = self.clock.read()
+            *passes, begin, hooks, optimizer, selector = self.clock.read()
+            forward, backward = sum(passes[::2]), sum(passes[1::2])
             for part, took in zip(PARTS, (forward, backward, hooks, begin + optimizer, selector), strict=True):
                 self.seconds[part].append(took)
 
@@ -134,16 +147,22 @@ def build(subject: Subject, wanted: tuple[str, ...]) -> dict[str, Variant]:
     return variants
 
 
-def lora(key: str, subject: Subject, target: Any = None, **settings: Any) -> Variant:
+def lora(key: str, subject: Subject, target: Any = None, recomputed: bool = False, **settings: Any) -> Variant:
     """LoRA on all modules, or on those named."""
     changed = {} if target is None else {"target_modules": target}
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, **{**subject.target, **changed}, **settings)
     model = get_peft_model(subject.fresh(), config, autocast_adapter_dtype=subject.how.dtype == "float32")
-    if subject.how.checkpointing:
+    if subject.how.checkpointing or recomputed:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if subject.how.compiled:
         model.compile(backend=BACKEND)
     return _variant(key, model)
+
+
+def _halves(key: str, subject: Subject, kept: list[str]) -> Variant:
+    variant = lora(key, subject)
+    variant.pieces = 2
+    return variant
 
 
 def selecting(key: str, subject: Subject, **settings: Any) -> Variant:
@@ -201,6 +220,8 @@ def _variant(key: str, model: nn.Module) -> Variant:
 
 BUILDERS: dict[str, Callable[[str, Subject, list[str]], Variant]] = {
     "lora": lambda key, subject, kept: lora(key, subject),
+    "halves": _halves,
+    "recomputed": lambda key, subject, kept: lora(key, subject, recomputed=True),
     "credit": lambda key, subject, kept: selecting(key, subject, selection="credit"),
     "low": lambda key, subject, kept: selecting(key, subject, selection="credit", select_memory="low"),
     "gates": _gates,

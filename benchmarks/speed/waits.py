@@ -18,8 +18,11 @@ SAID = "called a synchronizing CUDA operation"
 
 
 def find_waits(variant: Variant, batch: Mapping[str, Tensor]) -> dict[str, list[str]] | None:
-    """The places where the host waits for the device in each part of a step, once for each time; None without CUDA."""
-    if not batch["input_ids"].is_cuda:
+    """The places where the host waits for the device in each part of a step, once for each time.
+
+    None without CUDA, and where a step has several forward passes.
+    """
+    if not batch["input_ids"].is_cuda or variant.pieces > 1:
         return None
     step, found = variant.parts(batch), {}
     for part in WAITED:

@@ -66,7 +66,7 @@ def test_smollm2_continues_text(monkeypatch):
     monkeypatch.setattr(models, "load_smollm2", lambda: (tiny_llama(), tokenizer))
     monkeypatch.setattr(models, "load_reviews", lambda name: {"train": [{"text": "a good film "}] * 400})
     found = MODELS["SmolLM2-135M"]()
-    assert found.shape == (8, 64) and found.keep == 52 and len(found.batches) == BATCHES
+    assert found.shape == (8, 64) and found.keep == 42 and len(found.batches) == BATCHES
     assert all((one["input_ids"] == one["labels"]).all() for one in found.batches)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from benchmarks.speed import models, variants
 from benchmarks.speed.measure import LORA, many_compilations
-from benchmarks.speed.models import How, large_llama
-from benchmarks.speed.variants import LABELS, PARTS, Clock, build, median_ratio
+from benchmarks.speed.models import BATCHES, How, large_llama
+from benchmarks.speed.variants import LABELS, PARTS, SPARING, Clock, build, median_ratio
 from benchmarks.speed.waits import WAITED
 from operations import Operations
 from torch._dynamo.testing import CompileCounter
@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError
 from weightlora.guard import StepGuard
+from weightlora.measure import saved_activation_bytes
 from weightlora.rules import RULES
 
 
@@ -23,7 +24,18 @@ def test_every_variant_is_what_it_is_called(subject):
     variants = build(subject, tuple(LABELS))
     assert list(variants) == list(LABELS)
     found = {key: len(find_adapters(variants[key].model)) for key in LORA}
-    assert found == {"lora": 12, "credit": 12, "low": 12, "gates": 12, "after": 3, "limit": 3, "top": 3, "dora": 12}
+    assert found == {
+        "lora": 12,
+        "halves": 12,
+        "recomputed": 12,
+        "credit": 12,
+        "low": 12,
+        "gates": 12,
+        "after": 3,
+        "limit": 3,
+        "top": 3,
+        "dora": 12,
+    }
     names = [[adapter.name for adapter in find_adapters(variants[key].model)] for key in ("after", "limit", "top")]
     assert names[0] == names[1] and all(".layer.1." in name for name in names[2])
     phases = [variants[key].selector.phase for key in ("credit", "gates", "after")]
@@ -52,6 +64,27 @@ def test_a_step_is_timed_in_parts_and_a_warm_up_is_not(subject):
     variant.step(subject.batches[0])
     parts = [variant.seconds[part] for part in PARTS]
     assert all(len(part) == 1 and part[0] >= 0 for part in parts) and variant.steps == [sum(p[0] for p in parts)]
+
+
+def test_two_halves_and_recomputation_have_the_gradients_of_the_whole_batch_for_less_memory(subject):
+    first = {name: tensor.repeat(8, *[1] * (tensor.dim() - 1)) for name, tensor in subject.batches[0].items()}
+    found = build(replace(subject, batches=[first] * BATCHES), ("lora", *SPARING))
+    gradients, kept = {}, {}
+    for key, variant in found.items():
+        variant.step(first)
+        assert all(len(variant.seconds[part]) == 1 for part in PARTS)
+        for module in variant.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        variant.model.double().load_state_dict(found["lora"].model.state_dict())
+        step = variant.parts(first)
+        for _ in range(2 * variant.pieces):
+            next(step)
+        gradients[key] = [p.grad for p in variant.model.parameters() if p.requires_grad]
+        kept[key] = saved_activation_bytes(variant.model, variant.split(first)[0])
+    for key in SPARING:
+        torch.testing.assert_close(gradients[key], gradients["lora"])
+    assert 0.4 < kept["halves"] / kept["lora"] < 0.6 and kept["recomputed"] < kept["lora"]
 
 
 @pytest.mark.filterwarnings("ignore:the adapters are chosen after only")

@@ -31,7 +31,7 @@ def test_each_part_of_a_step_has_its_own_waits(modes):
         is_cuda = True
 
     class Waiting:
-        done = False
+        done, pieces = False, 1
 
         def parts(self, batch):
             for number, part in enumerate(WAITED):
@@ -48,6 +48,8 @@ def test_each_part_of_a_step_has_its_own_waits(modes):
         "selector": ["selector.py:1"] * 3,
     }
     assert variant.done
+    variant.pieces = 2
+    assert find_waits(variant, {"input_ids": Told()}) is None, "its parts would be taken for others"
 
 
 def test_there_are_none_to_find_without_cuda(subject):
