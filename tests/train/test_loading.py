@@ -146,11 +146,16 @@ def test_four_bits(world: Path, tmp_path: Path):
     assert result.adapters_after == 3
 
 
-def test_a_tokenizer_without_a_pad_token(world: Path, refused):
+def test_a_tokenizer_without_a_pad_token(world: Path, tmp_path: Path, refused):
     arguments = ["--task", "cola", "--dataset", world / "glue", "--model", world / "llama"]
-    assert refused(*arguments).endswith("has no pad token: give --pad_token, for example its end of text, '</s>'.")
+    assert refused(*arguments).endswith("has no pad token: give --pad_token, such as its end of text '</s>'.")
     message = refused(*arguments, "--pad_token", "[PADDING]")
     assert message.startswith("pad_token='[PADDING]' is not in the vocabulary")
+    tokenizer = AutoTokenizer.from_pretrained(world / "llama")
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    message = refused(*arguments, "--tokenizer", tmp_path)
+    assert message.endswith("has no pad token: give --pad_token, one of its vocabulary."), "None is no token"
 
 
 def test_a_token_that_the_model_has_no_embedding_for(world: Path, tmp_path: Path, refused):
@@ -164,7 +169,7 @@ def test_a_token_that_the_model_has_no_embedding_for(world: Path, tmp_path: Path
     assert message.startswith(
         f"the tokenizer has number {size} for '<nothing>', and the model has embeddings for numb"
     )
-    assert message.endswith(f"below {size}: give --pad_token another, such as '</s>'.")
+    assert message.endswith(f"below {size}: give another --pad_token, such as its end of text '</s>'.")
     given += ["--pad_token", "</s>", "--train_file", file]
     write_rows(file, [{"text": f"a film {i} <nothing>"} for i in range(4)])
     assert refused(*given).endswith(f"below {size}: give its own tokenizer.")

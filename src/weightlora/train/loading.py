@@ -23,7 +23,7 @@ from ..wording import first_line, shortened
 from .arguments import Recipe
 from .gguf import check_gguf, without_quantization
 from .settings import ModelArguments
-from .work import Work, check_embeddings
+from .work import Work, check_embeddings, token_to_pad
 
 __all__ = [
     "check_heads",
@@ -70,15 +70,12 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
     if arguments.pad_token is not None:
         if arguments.pad_token not in tokenizer.get_vocab():
             raise ConfigError(
-                f"pad_token={arguments.pad_token!r} is not in the vocabulary of {name}: choose a token that is, "
-                f"such as the end of text {tokenizer.eos_token!r}."
+                f"pad_token={arguments.pad_token!r} is not in the vocabulary of {name}: give a token that "
+                f"is, {token_to_pad(tokenizer)}."
             )
         tokenizer.pad_token = arguments.pad_token
     if tokenizer.pad_token is None:
-        raise ModelError(
-            f"the tokenizer of {name} has no pad token: give --pad_token, for example its end of text, "
-            f"{tokenizer.eos_token!r}."
-        )
+        raise ModelError(f"the tokenizer of {name} has no pad token: give --pad_token, {token_to_pad(tokenizer)}.")
     return tokenizer
 
 

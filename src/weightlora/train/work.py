@@ -18,7 +18,17 @@ from ..errors import ConfigError, DataError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
-__all__ = ["IGNORED", "Source", "Work", "check_embeddings", "padder", "padding", "room_for", "tokenized"]
+__all__ = [
+    "IGNORED",
+    "Source",
+    "Work",
+    "check_embeddings",
+    "padder",
+    "padding",
+    "room_for",
+    "token_to_pad",
+    "tokenized",
+]
 
 IGNORED = -100
 """The label of a token that is not to be predicted, for torch and Transformers."""
@@ -198,13 +208,18 @@ def check_embeddings(work: Work, config: Any, tokenizer: PreTrainedTokenizerBase
     splits = (work.train, *work.evaluation.values(), *work.aside.values())
     token = max(pad, max(max(ids, default=0) for rows in splits for ids in rows["input_ids"]))
     if token >= size:
-        remedy = (
-            f"give --pad_token another, such as {tokenizer.eos_token!r}" if token == pad else "give its own tokenizer"
-        )
+        other = f"give another --pad_token, {token_to_pad(tokenizer)}"
+        remedy = other if token == pad else "give its own tokenizer"
         raise ModelError(
             f"the tokenizer has number {token} for {tokenizer.convert_ids_to_tokens(token)!r}, and the model has "
             f"embeddings for numbers below {size}: {remedy}."
         )
+
+
+def token_to_pad(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Which token a user may give as the pad token."""
+    end = tokenizer.eos_token
+    return "one of its vocabulary" if end is None else f"such as its end of text {end!r}"
 
 
 def _has_no_positions(config: Any) -> bool:
