@@ -9,6 +9,7 @@ from weightlora.compare.tables import difference
 
 from .chance import chance
 from .costs import TASKS
+from .reliability import reliability
 from .runs import pool
 from .shorter import fewer_steps
 from .tables import Pair, by_count, by_layer, by_seed, compared, early, pairs, rates, table
@@ -133,6 +134,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(compared, rows) for name, rows in COMPARISONS.items()},
     "chance": chance,
     "fewer-steps": fewer_steps,
+    "reliability": reliability,
     "handful": handful,
     "handful-seeds": partial(by_seed, ROTTEN, ["credit-60-5", "credit-60-5-unbounded", ENDS[0], ENDS[2]], kinds=True),
     "handful-tweets": partial(

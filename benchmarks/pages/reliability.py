@@ -1,0 +1,50 @@
+"""Runs that do not learn: how many of each method, on seeds of their own."""
+
+from scipy.stats import fisher_exact
+
+from weightlora.compare.statistics import interval, paired
+from weightlora.compare.tables import difference, with_interval
+
+from ..results import by_seed
+from .points import complete_tasks
+from .runs import runs_in
+from .tables import table
+
+__all__ = ["LEARNED", "METHODS", "reliability"]
+
+TASK, SEEDS = "film-reviews", range(10, 25)
+LEARNED = 0.65
+"""The accuracy below which a run has not learned."""
+METHODS = {
+    "probe": "the default",
+    "lora": "LoRA on all modules",
+    "lora-half-rate": "LoRA on all modules, half the rate",
+}
+"""Label -> its name. The others are compared with the first."""
+
+
+def reliability() -> str:
+    """A row for each method; the header alone while runs are missing."""
+    rows = [["method", "rate", "runs that do not learn", "p", "accuracy", "minus the default's", "loss"]]
+    runs = by_seed(run for run in runs_in("reliability") if run.seed in SEEDS)
+    if not complete_tasks(runs, [TASK], METHODS, SEEDS):
+        return table(rows)
+    first = runs[TASK, next(iter(METHODS))]
+    for label, name in METHODS.items():
+        own = runs[TASK, label]
+        failed, usual = (sum(run.value < LEARNED for run in several.values()) for several in (own, first))
+        p = fisher_exact([[failed, len(own) - failed], [usual, len(first) - usual]]).pvalue
+        values, base = ({seed: run.value for seed, run in several.items()} for several in (own, first))
+        (rate,) = {run.settings["learning_rate"] for run in own.values()}
+        rows.append(
+            [
+                name,
+                f"{rate:g}",
+                f"{failed} of {len(own)}",
+                "" if own is first else f"{p:.2g}",
+                with_interval(interval([*values.values()])),
+                "" if own is first else difference(paired(values, base)),
+                with_interval(interval([run.held_out_loss for run in own.values()])),
+            ]
+        )
+    return table(rows)

@@ -1,0 +1,32 @@
+"""Which runs count as not learned, and what they are compared with."""
+
+import pytest
+from benchmarks.pages import reliability
+from stored import result
+
+
+def stored(failed: dict[str, int]):
+    """Runs of which the first so many have the accuracy of a guess."""
+    return [
+        result(label, seed, task=reliability.TASK, accuracy=0.5 if place < number else 0.75)
+        for label, number in failed.items()
+        for place, seed in enumerate(reliability.SEEDS)
+    ]
+
+
+def rows(monkeypatch, runs):
+    monkeypatch.setattr(reliability, "runs_in", {"reliability": runs}.get)
+    found = reliability.reliability().splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in found]
+
+
+def test_runs_that_do_not_learn_are_counted_and_compared(monkeypatch):
+    first, lora, half = rows(monkeypatch, stored({"probe": 0, "lora": 5, "lora-half-rate": 1}))
+    assert [row[2] for row in (first, lora, half)] == ["0 of 15", "5 of 15", "1 of 15"]
+    assert first[3] == "" and float(lora[3]) == pytest.approx(0.042, abs=0.001) and half[3] == "1"
+    assert lora[5].startswith("-0.0833 ±") and lora[5].endswith("▼") and half[5].startswith("-0.0167 ±")
+
+
+def test_nothing_is_said_while_runs_are_missing(monkeypatch):
+    runs = stored({"probe": 0, "lora": 5, "lora-half-rate": 1})
+    assert rows(monkeypatch, runs[:-1]) == []
