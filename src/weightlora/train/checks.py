@@ -188,9 +188,7 @@ def _check_method(arguments: MethodArguments, methods: Methods) -> None:
             f"method={arguments.method} is in the benchmarks of the repository, not in this package: clone the "
             f"repository, and run python -m benchmarks train --method {arguments.method} there."
         )
-    raise ConfigError(
-        f"method={arguments.method!r} is unknown{nearest(arguments.method, methods)}; there are {', '.join(methods)}."
-    )
+    check_known("method", arguments.method, methods)
 
 
 def _check_options(arguments: MethodArguments, method: Method) -> None:
