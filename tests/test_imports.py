@@ -36,8 +36,8 @@ LAYERS = (
     {"gradients", "stacks"},
     {"adapters", "budget", "measure"},
     {"optimizers", "guard", "layout"},
-    {"extras", "files", "layers", "loaders", "mlx_names", "tensors", "values", "wording"},
-    {"errors", "restoring"},
+    {"extras", "files", "layers", "loaders", "mlx_names", "tensors", "values"},
+    {"errors", "restoring", "wording"},
 )
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 # Measuring is no part of the method.

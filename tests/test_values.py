@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from weightlora.errors import ConfigError
-from weightlora.values import check_fraction, check_int, check_keep, check_share, is_int, is_number, plain, to_bytes
+from weightlora.values import (
+    check_fraction,
+    check_int,
+    check_keep,
+    check_known,
+    check_share,
+    is_int,
+    is_number,
+    plain,
+    to_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +73,14 @@ def test_single_values(check, wrong):
 )
 def test_truth_values_and_texts_are_no_numbers(value, whole, number):
     assert (is_int(value), is_number(value)) == (whole, number)
+
+
+def test_a_value_that_is_not_known_gets_the_nearest_one_or_all():
+    check_known("rule", "credit", {"credit": 1, "random": 2})
+    for value, hint in (("Credits", "did you mean credit"), (7, "choose one of 'credit', 'random'")):
+        with pytest.raises(ConfigError) as error:
+            check_known("rule", value, {"credit": 1, "random": 2})
+        assert str(error.value) == f"rule={value!r} is not known: {hint}."
 
 
 @pytest.mark.parametrize("value", [np.int64(3), np.float32(0.5), 3, 0.5, True, None, "3"])

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from .errors import ConfigError
+from .wording import nearest
 
 __all__ = [
     "check_fraction",
@@ -48,9 +49,10 @@ def is_finite(value: Any) -> TypeGuard[int | float]:
 
 
 def check_known(name: str, value: object, known: Iterable[str]) -> None:
-    """Raise a `ConfigError` unless a setting is one of the known values."""
+    """Raise a `ConfigError` unless a setting is one of the known values; the message has the nearest one."""
     if value not in (names := list(known)):
-        raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(repr, names))}.")
+        hint = nearest(str(value).lower(), names) or f": choose one of {', '.join(map(repr, names))}"
+        raise ConfigError(f"{name}={value!r} is not known{hint}.")
 
 
 def check_int(name: str, value: object, smallest: int) -> None:

@@ -111,6 +111,6 @@ def test_errors_of_settings_are_one_line(root, monkeypatch, capsys):
     run.experiment["method"] = "lorra"
     assert execute(monkeypatch, run) == 2
     error = capsys.readouterr().err
-    assert "'lorra' is unknown" in error and error.count("\n") == 1
+    assert "'lorra' is not known" in error and error.count("\n") == 1
     with pytest.raises(ConfigError, match="task 'sst' is unknown: choose one of rotten-tomatoes"):
         run_experiment({**run.experiment, "task": "sst"}, 0)

@@ -178,12 +178,12 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format", "axolotle"], "format='axolotle' is not known: did you mean 'axolotl'?"),
+        (["--format", "axolotle"], "format='axolotle' is not known: did you mean axolotl."),
         (["--group", "qk"], "group='qk' is not known"),
         (["--seeds", "0"], "seeds=0 must be"),
         (["--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
         (["--selection", "gradients"], "selection='gradients' is not known: did you mean gradient."),
-        (["--selection", "best"], "selection='best' is not known: choose one of credit, gradient, stoiht, random"),
+        (["--selection", "best"], "selection='best' is not known: choose one of 'credit', 'gradient', "),
         (["--selection", "random"], "--selection random chooses before the first step: drop it, or set --selection"),
         (["--method", "random"], "--select_steps 2 is a setting of methods that choose while training, and --method"),
         (["--keep_parameters", "few"], "keep_parameters='few' is not a number"),

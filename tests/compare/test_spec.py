@@ -81,9 +81,9 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ["lorra"]}, "method 'lorra' is unknown: did you mean lora"),
-        ({"methods": ["zzz"]}, "method 'zzz' is unknown: choose from lora, "),
-        ({"methods": ["adalora"]}, "method 'adalora' belongs to the benchmarks of the repository"),
+        ({"methods": ["lorra"]}, "method='lorra' is not known: did you mean lora"),
+        ({"methods": ["zzz"]}, "method='zzz' is not known: choose one of 'lora', "),
+        ({"methods": ["adalora"]}, "method=adalora is in the benchmarks of the repository"),
         ({"methods": []}, "--methods is empty"),
         ({"seeds": 0}, "seeds=0 is too small: give at least 1"),
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),

@@ -187,10 +187,13 @@ def test_an_export_does_not_overwrite_its_base_or_a_directory_inside(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"profile": "portible"}, r"^profile='portible' is unknown: did you mean portable\.$"),
-        ({"profile": "x"}, r"^profile='x' is unknown: choose one of portable, compact, merged, mlx, gguf\.$"),
-        ({"dtype": "float64"}, r"^dtype='float64' is unknown: did you mean"),
-        ({"check": "logit"}, r"^check='logit' is unknown: did you mean logits\.$"),
+        ({"profile": "portible"}, r"^profile='portible' is not known: did you mean portable\.$"),
+        (
+            {"profile": "x"},
+            r"^profile='x' is not known: choose one of 'portable', 'compact', 'merged', 'mlx', 'gguf'\.$",
+        ),
+        ({"dtype": "float64"}, r"^dtype='float64' is not known: did you mean"),
+        ({"check": "logit"}, r"^check='logit' is not known: did you mean logits\.$"),
         ({"complete_fused": True, "profile": "mlx"}, r"^complete_fused adds nothing that profile 'mlx' needs"),
     ],
 )

@@ -142,5 +142,5 @@ def test_a_budget_without_room_for_a_group_is_refused(budget, group, message):
 
 
 def test_an_unknown_group_is_refused():
-    with pytest.raises(ConfigError, match="group='qk' is not known: choose one of 'none', 'qkv', 'mlp', 'layer'"):
-        labels_for(LLAMA, "qk")
+    with pytest.raises(ConfigError, match="group='block' is not known: choose one of 'none', 'qkv', 'mlp', 'layer'"):
+        labels_for(LLAMA, "block")

@@ -36,7 +36,7 @@ def test_the_dtype_of_the_base_model(world: Path, more: list[str], dtype: torch.
 
 
 def test_an_unknown_dtype_is_refused(world: Path):
-    with pytest.raises(ConfigError, match="dtype='int8' is unknown: choose one of float32, bfloat16, float16"):
+    with pytest.raises(ConfigError, match="dtype='int8' is not known: choose one of 'float32', 'bfloat16', 'float16'"):
         loading.dtype_of(recipe_with(world, "--dtype", "int8"))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..values import check_known
 from . import spellings
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
 
     from ..run import check_empty
     from ..selection.combining import Wishes
-    from ..selection.formats import check_format
+    from ..selection.formats import FORMATS
     from ..train import parse, prepare
     from ..train.checks import check_typed
     from ..train.choosing import check_chooses, choose
@@ -142,7 +143,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from .train import show_plan, show_prices
 
     console = Console(highlight=False, markup=False, stderr=True)
-    check_format(own.format)
+    check_known("format", own.format, FORMATS)
     recipe = with_selection(parse(rest), own)
     output = str(recipe.training.output_dir) if "output_dir" in recipe.given else None
     if output is not None:
@@ -178,13 +179,11 @@ def with_selection(recipe: "Recipe", own: argparse.Namespace) -> "Recipe":
     from ..errors import ConfigError
     from ..rules import RULES
     from ..train.arguments import parse_json
-    from ..wording import nearest
 
     arguments, training = recipe.method, recipe.training
     options = parse_json("method_options", arguments.method_options)
-    if own.selection not in (None, "auto", *RULES):
-        hint = nearest(own.selection, RULES) or f": choose one of {', '.join(RULES)}"
-        raise ConfigError(f"selection={own.selection!r} is not known{hint}.")
+    if own.selection not in (None, "auto"):
+        check_known("selection", own.selection, RULES)
     if own.selection == "random":  # which needs no training
         if "select_steps" in recipe.typed:
             raise ConfigError(

@@ -76,9 +76,7 @@ def full_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings; you can give it several times")
     parser._optionals.title = "training (Transformers' arguments)"
     parser._action_groups.append(parser._action_groups.pop(parser._action_groups.index(parser._optionals)))
-    for action in parser._actions:
-        if action.dest == "learning_rate":
-            action.default = "5e-4; 5e-5 for full"  # instead of Transformers'
+    parser.set_defaults(learning_rate="5e-4; 5e-5 for full")  # instead of Transformers'
     return parser
 
 

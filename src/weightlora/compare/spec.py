@@ -8,15 +8,14 @@ from typing import Any
 
 from ..errors import ConfigError, DataError
 from ..train import parse
-from ..train.checks import BUDGETS
+from ..train.checks import BUDGETS, check_method
 from ..train.data import files_of
-from ..train.methods import IN_BENCHMARKS, METHODS
+from ..train.methods import METHODS
 from ..train.tasks import find_task
-from ..wording import nearest
 from .comparison import MOST_SEEDS, OF_ALL, SETTINGS, Comparison, read_comparison
 from .runs import fingerprint
 
-__all__ = ["METHODS_BY_DEFAULT", "RATES", "check_methods", "make_comparison"]
+__all__ = ["METHODS_BY_DEFAULT", "RATES", "make_comparison"]
 
 METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
@@ -51,7 +50,10 @@ def make_comparison(
             argument is one that a comparison sets itself.
         DataError: If a data file is missing, or the directory has a comparison that cannot be read.
     """
-    check_methods(methods)
+    if not methods:
+        raise ConfigError(f"--methods is empty: choose from {', '.join(METHODS)}.")
+    for method in methods:
+        check_method(method, METHODS)
     if seeds < 1:
         raise ConfigError(f"seeds={seeds} is too small: give at least 1, and 3 or more for an interval.")
     if seeds > MOST_SEEDS:
@@ -85,21 +87,6 @@ def _without_budgets(given: Mapping[str, dict[str, Any]], every: Iterable[str]) 
         method: {name: value for name, value in settings.items() if not (method in OF_ALL and name in chosen)}
         for method, settings in given.items()
     }
-
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Raise a `ConfigError` for a method that the registry does not have, and for an empty list."""
-    if not methods:
-        raise ConfigError(f"--methods is empty: choose from {', '.join(METHODS)}.")
-    for method in methods:
-        if method in IN_BENCHMARKS:
-            raise ConfigError(
-                f"method {method!r} belongs to the benchmarks of the repository, and `weightlora compare` does not "
-                f"have it: choose from {', '.join(METHODS)}."
-            )
-        if method not in METHODS:
-            hint = nearest(method, METHODS) or f": choose from {', '.join(METHODS)}"
-            raise ConfigError(f"method {method!r} is unknown{hint}.")
 
 
 def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..errors import ConfigError, DataError
 from ..extras import require
 from ..files import replacing_directory, write_json
 from ..run import check_empty
-from ..wording import nearest
+from ..values import check_known
 from .base import Base, is_lost
 from .checks import Outputs, check_shapes, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
 from .features import check_features, check_tied, tied_name
@@ -242,9 +242,8 @@ def _modules(source: Source) -> set[str]:
 
 def _check_settings(profile: str, dtype: str | None, check: str, complete_fused: bool) -> None:
     for name, value, known in (("profile", profile, PROFILES), ("dtype", dtype, DTYPES), ("check", check, CHECKS)):
-        if value is not None and value not in known:
-            hint = nearest(str(value), known) or f": choose one of {', '.join(known)}"
-            raise ConfigError(f"{name}={value!r} is unknown{hint}.")
+        if value is not None:
+            check_known(name, value, known)
     if profile == "gguf":
         require("gguf")
     if complete_fused and profile not in ("portable", "compact"):

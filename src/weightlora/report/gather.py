@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import WeightLoraConfig
 from ..drawing.picture import score_label
-from ..errors import DataError, StateError, WeightLoraError
+from ..errors import DataError, StateError
 from ..layout import lay_out
 from ..selection import Selection
 from ..selection.formats import FORMATS
@@ -266,16 +266,11 @@ def _steps(selection: Selection) -> int | None:
 
 
 def _snippets(selection: Selection) -> dict[str, str]:
-    """The snippet for each tool; what a tool cannot express is said in its place."""
-    found = {}
-    for name in FORMATS:
-        try:
-            found[name] = selection.to(name).rstrip("\n")
-        except StateError:
-            return {}
-        except WeightLoraError as error:
-            found[name] = f"# {error}"
-    return found
+    """The snippet for each tool; none before the decision, or where nothing was chosen."""
+    try:
+        return {name: selection.to(name).rstrip("\n") for name in FORMATS}
+    except StateError:
+        return {}
 
 
 def _settings(selection: Selection) -> dict[str, tuple[Any, bool]]:

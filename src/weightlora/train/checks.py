@@ -18,7 +18,7 @@ from .settings import MethodArguments
 from .tasks import find_task
 from .training_checks import check_training
 
-__all__ = ["check_recipe", "check_typed", "number_to_keep", "options_of", "steps_to_select"]
+__all__ = ["check_method", "check_recipe", "check_typed", "number_to_keep", "options_of", "steps_to_select"]
 
 BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 """Arguments that bound the choice, beside K."""
@@ -74,7 +74,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
         ConfigError: The method or one of its options is unknown, or a number is out of range.
         DataError: The output directory cannot be written to.
     """
-    _check_method(recipe.method, methods)
+    check_method(recipe.method.method, methods)
     for group, bounds in BOUNDS.items():
         for name, (least, most) in bounds.items():
             _check_number(name, getattr(getattr(recipe, group), name), least, most)
@@ -180,17 +180,14 @@ def _check_number(name: str, value: Any, least: float, most: float) -> None:
     raise ConfigError(f"{name}={value} is not a number: give one from {least:g} to {most:g}.")
 
 
-def _check_method(arguments: MethodArguments, methods: Methods) -> None:
-    if arguments.method in methods:
-        return
-    if arguments.method in IN_BENCHMARKS:
+def check_method(method: str, methods: Methods) -> None:
+    """Raise a `ConfigError` for a method that the registry does not have."""
+    if method in IN_BENCHMARKS and method not in methods:
         raise ConfigError(
-            f"method={arguments.method} is in the benchmarks of the repository, not in this package: clone the "
-            f"repository, and run python -m benchmarks train --method {arguments.method} there."
+            f"method={method} is in the benchmarks of the repository, not in this package: clone the repository, and "
+            f"run python -m benchmarks train --method {method} there."
         )
-    raise ConfigError(
-        f"method={arguments.method!r} is unknown{nearest(arguments.method, methods)}; there are {', '.join(methods)}."
-    )
+    check_known("method", method, methods)
 
 
 def _check_options(arguments: MethodArguments, method: Method) -> None:

@@ -19,6 +19,7 @@ from transformers.utils import is_flash_attn_2_available
 from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
+from ..values import check_known
 from ..wording import first_line, shortened
 from .arguments import Recipe
 from .gguf import check_gguf, without_quantization
@@ -205,8 +206,7 @@ def dtype_of(recipe: Recipe) -> torch.dtype:
     """The dtype of the base model's weights. Weights that train are always float32."""
     full = recipe.method.method == "full"
     name = recipe.model.dtype or ("bfloat16" if recipe.training.bf16 and not full else "float32")
-    if name not in DTYPES:
-        raise ConfigError(f"dtype={name!r} is unknown: choose one of {', '.join(DTYPES)}.")
+    check_known("dtype", name, DTYPES)
     return DTYPES[name]
 
 

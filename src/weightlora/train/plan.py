@@ -19,10 +19,11 @@ from ..wording import first_line
 from .arguments import Recipe
 from .checks import check_recipe
 from .chosen import with_chosen_modules
-from .data import lacks_evaluation, read_splits
+from .data import read_splits
 from .families import make_work
 from .loading import check_heads, empty_model, fit_config_, fresh_modules, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, lora
+from .rows import NUMBER
 from .setting import setting_for
 from .tasks import find_task
 from .training_checks import check_best_metric, check_optimizer
@@ -108,9 +109,10 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
     recipe = _with_rate(recipe, methods[recipe.method.method])
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
-    split_off = task is not None and lacks_evaluation(recipe.data, task, recipe.model.cache_dir)
+    split_off = False
     if task is not None:
         splits = read_splits(recipe.data, task, recipe.model.cache_dir)
+        split_off = NUMBER in splits["train"].column_names  # as `read_splits` leaves rows that it split
         work = make_work(Source(task, recipe.data, splits, tokenizer, config))
     else:
         assert make is not None

@@ -5,12 +5,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 from datasets import Dataset, Json, Value
 
 from ..errors import DataError
+from ..schema import Rule
 from ..values import is_int
 from ..wording import shown
 
@@ -30,21 +31,44 @@ __all__ = [
 
 Part = TypeVar("Part", str, list[str])
 
-TEXT, WORDS, LABELS, ANSWERS, MESSAGES, TOOLS = "text", "words", "labels", "answers", "messages", "tools"
-KINDS = {
+
+def _are(value: Any, kind: type) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and all(isinstance(part, kind) for part in value)
+
+
+def _are_answers(value: Any) -> bool:
+    texts, starts = (value.get(name) if isinstance(value, dict) else None for name in ("text", "answer_start"))
+    if not (_are(texts, str) and _are(starts, int) and len(texts) == len(starts)):
+        return False
+    return all(is_int(start) and start >= 0 for start in starts)
+
+
+def _is_message(value: Any) -> bool:
+    """Whether a value is a message. Templates would write other contents as Python does."""
+    if not (isinstance(value, dict) and isinstance(value.get("role"), str)):
+        return False
+    return isinstance(content := value.get("content"), str | None) or _are(content, dict)
+
+
+TEXT: Rule = lambda value: isinstance(value, str), "a string"
+RULES: dict[str, Rule] = {
     **dict.fromkeys(("text", "pair", "source", "target", "prompt", "completion", "question", "context"), TEXT),
-    **{"tokens": WORDS, "tags": LABELS, "answers": ANSWERS, "messages": MESSAGES, "tools": TOOLS},
+    "tokens": (lambda value: _are(value, str), "a list of strings"),
+    "tags": (lambda value: isinstance(value, list), "a list of labels"),
+    "answers": (
+        _are_answers,
+        "an object with the lists text (texts) and answer_start (whole numbers), both of the same length",
+    ),
+    "messages": (
+        lambda value: isinstance(value, list) and all(map(_is_message, value)),
+        "a list of messages, each an object with a role and a content, which is a text or a list of parts",
+    ),
+    "tools": (
+        lambda value: (tools := tools_of(value)) is None or _are(tools, dict),
+        "a list of objects, each the description of a function, or such a list written as JSON",
+    ),
 }
 """Name in a family -> what each row must have there. A column that is not listed may have anything."""
-
-RULES = {
-    TEXT: "a string",
-    WORDS: "a list of strings",
-    LABELS: "a list of labels",
-    ANSWERS: "an object with the lists text (texts) and answer_start (whole numbers), both of the same length",
-    MESSAGES: "a list of messages, each an object with a role and a content, which is a text or a list of parts",
-    TOOLS: "a list of objects, each the description of a function, or such a list written as JSON",
-}
 
 NUMBER = "number of the row"
 """Column with the number of each row in the training data, where a split has only a part of them."""
@@ -75,14 +99,15 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
         )
     for split, rows in splits.items():
         for name in rows.column_names:
-            kind = KINDS.get(name)
-            if kind is None or (kind is TEXT and _all_texts(rows, name)):
+            rule = RULES.get(name)
+            if rule is None or (rule is TEXT and _all_texts(rows, name)):
                 continue
+            fits, wanted = rule
             for row, value in enumerate(rows[name]):
-                if not _fits(value, kind):
+                if not fits(value):
                     what = "an empty field" if value is None else shown(value)
                     raise DataError(
-                        f"{name_row(rows, split, row)} has {what} as its {name}, which must be {RULES[kind]}: fix "
+                        f"{name_row(rows, split, row)} has {what} as its {name}, which must be {wanted}: fix "
                         "the row, or leave it out."
                     )
 
@@ -115,38 +140,6 @@ def _all_texts(rows: Dataset, name: str) -> bool:
     """Whether the column is known to have texts only. This needs no look at the rows."""
     is_text = rows.features[name] in (Value("string"), Value("large_string"))
     return is_text and rows.data.column(name).null_count == 0
-
-
-def _fits(value: Any, kind: str) -> bool:
-    if kind is TEXT:
-        return isinstance(value, str)
-    if kind is ANSWERS:
-        return isinstance(value, dict) and _are_answers(value.get("text"), value.get("answer_start"))
-    if kind is TOOLS:
-        tools = tools_of(value)
-        return tools is None or (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools))
-    if not isinstance(value, list):
-        return False
-    if kind is WORDS:
-        return all(isinstance(word, str) for word in value)
-    return kind is LABELS or all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and _is_content(m.get("content")) for m in value
-    )
-
-
-def _is_content(value: Any) -> bool:
-    """Whether a message may have this as its content. Templates would write others as Python does."""
-    return isinstance(value, str | None) or (isinstance(value, list) and all(isinstance(part, dict) for part in value))
-
-
-def _are_answers(texts: Any, starts: Any) -> bool:
-    return (
-        isinstance(texts, list)
-        and isinstance(starts, list)
-        and len(texts) == len(starts)
-        and all(isinstance(text, str) for text in texts)
-        and all(is_int(start) and start >= 0 for start in starts)
-    )
 
 
 def tools_of(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import ConfigError
-from ..wording import nearest
+from ..values import check_known
 
 __all__ = ["TASKS", "TaskInfo", "find_task"]
 
@@ -140,7 +140,5 @@ def find_task(name: str | None) -> TaskInfo:
     """
     if name is None:
         raise ConfigError(f"--task is missing: choose one of {', '.join(TASKS)}.")
-    if name not in TASKS:
-        hint = nearest(name, TASKS) or f": choose one of {', '.join(TASKS)}"
-        raise ConfigError(f"task={name!r} is unknown{hint}.")
+    check_known("task", name, TASKS)
     return TASKS[name]

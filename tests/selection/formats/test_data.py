@@ -44,9 +44,9 @@ def test_the_formats_have_names():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("axolotle", r"format='axolotle' is not known: did you mean 'axolotl'\? The formats are peft, trl,"),
-        ("LLaMA-Factory", "did you mean 'llamafactory'"),
-        ("gguf9", "choose one of peft, trl,"),
+        ("axolotle", r"format='axolotle' is not known: did you mean axolotl\.$"),
+        ("LLaMA-Factory", "did you mean llamafactory"),
+        ("gguf9", "choose one of 'peft', 'trl',"),
     ],
 )
 def test_an_unknown_format_names_the_nearest(name, message):

@@ -1,16 +1,16 @@
 """The text that each tool wants for a choice: `FORMATS` has a function for each name."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import ConfigError, StateError
+from ...errors import StateError
+from ...values import check_known
 from .data import to_json
 from .others import to_mlx, to_torchtune
 from .python import to_peft, to_regex, to_unsloth
 from .settings import to_axolotl, to_llamafactory, to_trl
 
-__all__ = ["FORMATS", "check_format", "to_text"]
+__all__ = ["FORMATS", "to_text"]
 
 FORMATS: dict[str, Callable[[Any], list[str]]] = {
     "peft": to_peft,
@@ -33,7 +33,7 @@ def to_text(selection: Any, name: str) -> str:
         ConfigError: If the format is not known.
         StateError: If the choice is not final, or nothing was chosen.
     """
-    check_format(name)
+    check_known("format", name, FORMATS)
     if not selection.final:
         raise StateError(
             f"the choice is not final after {selection.step} steps (phase {selection.phase!r}): wait for the run's "
@@ -42,12 +42,3 @@ def to_text(selection: Any, name: str) -> str:
     if not selection.kept:
         raise StateError("the run chose no module, and PEFT refuses an empty list: choose again with a larger budget.")
     return "\n".join(FORMATS[name](selection)) + "\n"
-
-
-def check_format(name: str) -> None:
-    """Raise a `ConfigError` if there is no such format; the message has the nearest one."""
-    if name not in FORMATS:
-        known = ", ".join(FORMATS)
-        near = difflib.get_close_matches(str(name).lower(), FORMATS, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}? The formats are {known}." if near else f"choose one of {known}."
-        raise ConfigError(f"format={name!r} is not known: {remedy}")

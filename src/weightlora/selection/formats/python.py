@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from .targets import expression_note, kernels_note, patterns_note, short_form, targets_of
+from .targets import expression_note, grid_note, kernels_note, patterns_note, targets_of
 from .wording import alternatives, comments, heading, names_in, python_value, quoted
 
 __all__ = ["to_peft", "to_regex", "to_unsloth"]
@@ -17,12 +17,7 @@ def to_peft(selection: Any) -> list[str]:
     """A `LoraConfig`."""
     task = selection.lora.get("task_type")
     arguments = {} if task is None else {"task_type": str(task)}
-    short = short_form(selection)
-    grid = None
-    if short is not None:
-        types = ", ".join(map(quoted, short[0]))
-        grid = f"target_modules=[{types}], layers_to_transform={short[1]}"
-        grid = f"Or, where the model has no others of these names: {grid}"
+    grid = grid_note(selection, quoted, "target_modules=[{types}], layers_to_transform={layers}")
     return [
         *heading(selection, patterns_note(selection), grid),
         "from peft import LoraConfig",

@@ -6,10 +6,10 @@ from typing import Any
 
 from .targets import (
     expression_note,
+    grid_note,
     kernels_note,
     one_for_all,
     patterns_note,
-    short_form,
     targets_of,
     whole_numbers,
 )
@@ -59,15 +59,8 @@ def to_axolotl(selection: Any) -> list[str]:
     targets = targets_of(selection)
     if isinstance(targets, list) and not all(map(_compiles, targets)):
         targets = alternatives(targets)  # axolotl refuses a list with a name that is no expression
-    short = short_form(selection)
     kernels = kernels_note(selection, "axolotl's lora_..._kernel settings")
-    grid = None
-    if short is not None:
-        types = ", ".join(map(yaml_text, short[0]))
-        grid = (
-            "Or, where the model has no others of these names: "
-            f"lora_target_modules: [{types}] and peft_layers_to_transform: {short[1]}"
-        )
+    grid = grid_note(selection, yaml_text, "lora_target_modules: [{types}] and peft_layers_to_transform: {layers}")
     return [
         *heading(selection, alpha.note, patterns_note(selection), kernels, grid),
         "adapter: lora  # or qlora",

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from peft import LoraConfig
@@ -14,6 +15,7 @@ __all__ = [
     "One",
     "Whole",
     "expression_note",
+    "grid_note",
     "kernels_note",
     "one_for_all",
     "patterns_note",
@@ -127,6 +129,14 @@ def short_form(selection: Any) -> tuple[list[str], list[int]] | None:
     config = LoraConfig(target_modules=types, layers_to_transform=layers)
     matched = [m.name for m in selection.modules if m.kind == "module" and check_target_module_exists(config, m.name)]
     return (types, layers) if matched == names else None
+
+
+def grid_note(selection: Any, quote: Callable[[str], str], form: str) -> str | None:
+    """The short form of a choice, as a tool writes `types` and `layers`; None where there is none."""
+    if (short := short_form(selection)) is None:
+        return None
+    types = ", ".join(map(quote, short[0]))
+    return f"Or, where the model has no others of these names: {form.format(types=types, layers=short[1])}"
 
 
 def kernels_note(selection: Any, kernels: str) -> str | None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from scipy.special import log_softmax
 from transformers import DataCollatorWithPadding, EvalPrediction
 
 from ...errors import ConfigError, DataError
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
 from ..work import Metrics, Source, Work, padder, padding, room_for, tokenized
+from .classification import class_loss
 from .squad import score_answers
 
 __all__ = ["best_spans", "question_answering", "span_loss"]
@@ -165,8 +165,7 @@ def span_loss(logits: Any, positions: Any, lengths: Sequence[int]) -> float:
     for one, right in zip(logits, positions, strict=True):
         one = np.asarray(one, dtype=np.float64)
         beyond = np.arange(one.shape[1]) >= np.asarray(lengths)[:, None]
-        chances = log_softmax(np.where(beyond, -np.inf, one), axis=-1)
-        losses.append(-np.take_along_axis(chances, np.asarray(right)[:, None], axis=1).mean())
+        losses.append(class_loss(right, np.where(beyond, -np.inf, one)))
     return float(np.mean(losses))
 
 
