@@ -8,12 +8,13 @@ import tempfile
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from weightlora.errors import DataError
 from weightlora.files import replacing_directory, sha256_of
 from weightlora.train.demo import package_directory
-from weightlora.train.gguf import check_gguf, without_quantization
+from weightlora.train.gguf import check_gguf
 
 from ..archives import directory
 from . import definitions
@@ -40,8 +41,8 @@ def gemma3_path() -> Path:
         check_gguf()
         with replacing_directory(place) as made, tempfile.TemporaryDirectory() as joined:
             _join(Path(joined) / NAME)
-            model = AutoModelForCausalLM.from_pretrained(joined, gguf_file=NAME, dtype=torch.float32)
-            without_quantization(model).save_pretrained(made)
+            settings = {"dtype": torch.float32, "quantization_config": transformers.GgufConfig(dequantize=True)}
+            AutoModelForCausalLM.from_pretrained(joined, gguf_file=NAME, **settings).save_pretrained(made)
             AutoTokenizer.from_pretrained(joined, gguf_file=NAME).save_pretrained(made)
     return place
 

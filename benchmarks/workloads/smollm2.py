@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from weightlora.train.demo import load_reviews, package_directory
 from weightlora.train.families.verbalised import verbalised
-from weightlora.train.gguf import check_gguf, without_quantization
+from weightlora.train.gguf import check_gguf
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
@@ -48,8 +49,8 @@ def load_smollm2() -> tuple[Any, Any]:
     check_gguf()
     directory = smollm2_path()
     tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=GGUF)
-    loaded = AutoModelForCausalLM.from_pretrained(directory, gguf_file=GGUF, dtype=torch.float32)
-    return without_quantization(loaded), tokenizer
+    settings = {"dtype": torch.float32, "quantization_config": transformers.GgufConfig(dequantize=True)}
+    return AutoModelForCausalLM.from_pretrained(directory, gguf_file=GGUF, **settings), tokenizer
 
 
 def sentiment(name: str) -> Workload:

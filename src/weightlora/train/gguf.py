@@ -1,14 +1,12 @@
 """Models whose weights are in a GGUF file."""
 
-from typing import Any
-
 import transformers
 from transformers.utils.versions import require_version
 
 from ..errors import ConfigError
 from ..extras import require
 
-__all__ = ["check_gguf", "without_quantization"]
+__all__ = ["check_gguf"]
 
 
 def check_gguf() -> None:
@@ -29,17 +27,3 @@ def check_gguf() -> None:
             "special tokens wrongly: install a newer one, or give a directory or a hub id without a GGUF file."
         ) from error
     require("gguf")
-
-
-def without_quantization(loaded: Any) -> Any:
-    """A model whose weights came from a GGUF file, as an ordinary one.
-
-    Trainer refuses a model whose config says that it is quantized, although GGUF weights are dequantized when they
-    are loaded. So the weights move to a model whose config does not say so.
-    """
-    config = type(loaded.config).from_dict(
-        {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-    )
-    model = type(loaded)._from_config(config, dtype=loaded.dtype)
-    model.load_state_dict(loaded.state_dict())
-    return model

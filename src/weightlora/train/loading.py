@@ -22,7 +22,7 @@ from ..selection.adapting import SAVED
 from ..values import check_known
 from ..wording import first_line, shortened
 from .arguments import Recipe
-from .gguf import check_gguf, without_quantization
+from .gguf import check_gguf
 from .settings import ModelArguments
 from .work import Work, check_embeddings, token_to_pad
 
@@ -127,6 +127,8 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list
     settings: dict[str, Any] = {"dtype": dtype_of(recipe), "config": config}
     if (attention := attention_of(recipe)) is not None:
         settings["attn_implementation"] = attention
+    if arguments.gguf_file is not None:  # whose blocks stay packed otherwise, where a kernel computes with them
+        settings["quantization_config"] = transformers.GgufConfig(dequantize=True)
     if arguments.load_in_4bit:
         require("bitsandbytes")
         compute = torch.bfloat16 if recipe.training.bf16 else torch.float32
@@ -143,8 +145,6 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list
     fresh = (
         [] if recipe.method.method == "full" else _fresh(model, found["missing_keys"], work, arguments.load_in_4bit)
     )
-    if arguments.gguf_file is not None:
-        model = without_quantization(model)
     if recipe.training.gradient_checkpointing:
         kwargs = recipe.training.gradient_checkpointing_kwargs or {"use_reentrant": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)

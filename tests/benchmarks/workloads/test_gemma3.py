@@ -44,7 +44,6 @@ def packages(tmp_path, monkeypatch):
     monkeypatch.setattr(workloads, "directory", lambda: tmp_path / "share")
     monkeypatch.setattr(workloads, "AutoModelForCausalLM", StandIn)
     monkeypatch.setattr(workloads, "AutoTokenizer", StandIn)
-    monkeypatch.setattr(workloads, "without_quantization", lambda model: model)
     return tmp_path / "share"
 
 
