@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,6 @@ from .errors import TrainingError
 from .tensors import gradient_of, local, to_vector
 
 START_AGAIN = "start again"
-_LATEST: "WeakKeyDictionary[Optimizer, ref[StepGuard]]" = WeakKeyDictionary()
-"""The last guard of each optimizer."""
 
 
 class StepGuard:
@@ -30,7 +27,6 @@ class StepGuard:
 
     Attributes:
         go_back: What to do after such a step, where the caller knows a checkpoint.
-        before_step: Called first at each step, until the choice or until another guard comes. It may raise.
     """
 
     def __init__(
@@ -40,10 +36,6 @@ class StepGuard:
         average: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.go_back: Callable[[], str] = lambda: START_AGAIN
-        self.before_step: Callable[[], None] = lambda: None
-        if optimizer in _LATEST and (earlier := _LATEST[optimizer]()) is not None:  # of a selector that was given up
-            earlier.before_step = lambda: None
-        _LATEST[optimizer] = ref(self)
         self._optimizer, self._named, self._average = optimizer, named, average
         self._stepped = False
         self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
@@ -85,10 +77,8 @@ class StepGuard:
     def leave_others(self) -> None:
         """From now on look at the gradients of this process alone, which then need not step whenever others do."""
         self._average = None
-        self.before_step = lambda: None  # or the optimizer would keep a selector in memory
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        self.before_step()
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._stepped, self._skipped = True, found
@@ -111,7 +101,7 @@ class StepGuard:
         self._stepped, self._skipped = True, None
 
 
-def refuse_late_probe(selector: Any) -> None:
+def refuse_late_probe(selector: Any, *_: Any) -> None:
     """Raise, at a step of the optimizer, if the selector needs a probe and had none: all adapters would train."""
     if selector.needs_probe:
         selector.finish()
