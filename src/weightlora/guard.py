@@ -70,9 +70,18 @@ class StepGuard:
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
-        gradients = (gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])
-        spoiled = not are_finite(gradients)
+        spoiled = self._is_spoiled_here()
         return spoiled if self._average is None else bool(self._average(torch.tensor([float(spoiled)])))
+
+    def _is_spoiled_here(self) -> bool:
+        return not are_finite(gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])
+
+    def _whose(self) -> str:
+        """Which gradient is NaN or infinite. The optimizer may train more than one model."""
+        names = [name for name, parameter in self._named() if not are_finite([gradient_of(parameter)])]
+        if names:
+            return f"the gradient of {names[0]!r}"
+        return f"a gradient of {'a parameter outside of this model' if self._is_spoiled_here() else 'another process'}"
 
     def leave_others(self) -> None:
         """From now on look at the gradients of this process alone, which then need not step whenever others do."""
@@ -92,11 +101,9 @@ class StepGuard:
             TrainingError: If it must not.
         """
         if self.is_spoiled():
-            names = [name for name, parameter in self._named() if not are_finite([gradient_of(parameter)])]
-            whose = f"the gradient of {names[0]!r} is" if names else "a gradient of another process is"
             raise TrainingError(
-                f"{whose} NaN or infinite: training has diverged, and this step is not made. Lower the learning rate, "
-                f"and {self.go_back()}."
+                f"{self._whose()} is NaN or infinite: training has diverged, and this step is not made. Lower the "
+                f"learning rate, and {self.go_back()}."
             )
         self._stepped, self._skipped = True, None
 
