@@ -50,6 +50,18 @@ def test_a_bad_gradient_is_found_before_the_step_by_name_also_where_a_closure_br
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
 
 
+def test_a_bad_gradient_outside_of_the_model_is_not_blamed_on_another_process():
+    model, head = nn.Linear(2, 1), nn.Linear(1, 1)
+    optimizer = torch.optim.SGD([*model.parameters(), *head.parameters()], lr=0.1)
+    guard = StepGuard(optimizer, model.named_parameters)
+    head(model(torch.ones(2)).detach()).mul(math.nan).backward()
+    with pytest.raises(
+        TrainingError, match=r"^a gradient of a parameter outside of this model is NaN or infinite: tr"
+    ):
+        optimizer.step()
+    assert not guard.take()
+
+
 @pytest.mark.parametrize("by", ["closure", "keyword"])
 def test_a_closure_is_called_once_and_its_loss_returned(by):
     model, optimizer, guard = start()

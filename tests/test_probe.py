@@ -427,6 +427,18 @@ def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step():
     optimizer.step()
 
 
+def test_of_two_models_that_one_optimizer_trains_each_needs_its_probe():
+    models = lora_bert(), lora_bert()
+    optimizer = torch.optim.AdamW([p for model in models for p in model.parameters() if p.requires_grad])
+    first, second = (WeightLora(model, optimizer, WeightLoraConfig(keep=3)) for model in models)
+    second.probe([batch()] * 4)
+    with pytest.raises(TrainingError, match=r"chooses before the first step"):
+        optimizer.step()
+    first.probe([batch()] * 4)
+    optimizer.step()
+    assert [len(find_adapters(model)) for model in models] == [3, 3]
+
+
 def test_the_model_is_left_as_it_was_when_a_batch_fails():
     model = lora_bert()
     model.eval()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,6 @@ from .errors import TrainingError
 from .tensors import gradient_of, local, to_vector
 
 START_AGAIN = "start again"
-_LATEST: "WeakKeyDictionary[Optimizer, ref[StepGuard]]" = WeakKeyDictionary()
-"""The last guard of each optimizer."""
 
 
 class StepGuard:
@@ -30,7 +27,6 @@ class StepGuard:
 
     Attributes:
         go_back: What to do after such a step, where the caller knows a checkpoint.
-        before_step: Called first at each step, until the choice or until another guard comes. It may raise.
     """
 
     def __init__(
@@ -40,10 +36,6 @@ class StepGuard:
         average: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.go_back: Callable[[], str] = lambda: START_AGAIN
-        self.before_step: Callable[[], None] = lambda: None
-        if optimizer in _LATEST and (earlier := _LATEST[optimizer]()) is not None:  # of a selector that was given up
-            earlier.before_step = lambda: None
-        _LATEST[optimizer] = ref(self)
         self._optimizer, self._named, self._average = optimizer, named, average
         self._stepped = False
         self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
@@ -78,17 +70,24 @@ class StepGuard:
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
-        gradients = (gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])
-        spoiled = not are_finite(gradients)
+        spoiled = self._is_spoiled_here()
         return spoiled if self._average is None else bool(self._average(torch.tensor([float(spoiled)])))
+
+    def _is_spoiled_here(self) -> bool:
+        return not are_finite(gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])
+
+    def _whose(self) -> str:
+        """Which gradient is NaN or infinite. The optimizer may train more than one model."""
+        names = [name for name, parameter in self._named() if not are_finite([gradient_of(parameter)])]
+        if names:
+            return f"the gradient of {names[0]!r}"
+        return f"a gradient of {'a parameter outside of this model' if self._is_spoiled_here() else 'another process'}"
 
     def leave_others(self) -> None:
         """From now on look at the gradients of this process alone, which then need not step whenever others do."""
         self._average = None
-        self.before_step = lambda: None  # or the optimizer would keep a selector in memory
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-        self.before_step()
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._stepped, self._skipped = True, found
@@ -102,16 +101,14 @@ class StepGuard:
             TrainingError: If it must not.
         """
         if self.is_spoiled():
-            names = [name for name, parameter in self._named() if not are_finite([gradient_of(parameter)])]
-            whose = f"the gradient of {names[0]!r} is" if names else "a gradient of another process is"
             raise TrainingError(
-                f"{whose} NaN or infinite: training has diverged, and this step is not made. Lower the learning rate, "
-                f"and {self.go_back()}."
+                f"{self._whose()} is NaN or infinite: training has diverged, and this step is not made. Lower the "
+                f"learning rate, and {self.go_back()}."
             )
         self._stepped, self._skipped = True, None
 
 
-def refuse_late_probe(selector: Any) -> None:
+def refuse_late_probe(selector: Any, *_: Any) -> None:
     """Raise, at a step of the optimizer, if the selector needs a probe and had none: all adapters would train."""
     if selector.needs_probe:
         selector.finish()

@@ -104,8 +104,8 @@ class WeightLora(Described):
         self.rounds_over = self.step_count = 0
         self._last_scores, self.history = dict[str, float](), list[dict[str, Any]]()  # scores of the disconnected
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
+        self._rule.hooks.append(self.optimizer.register_step_pre_hook(partial(refuse_late_probe, self)))
         self.guard = StepGuard(self.optimizer, model.named_parameters, self.engine.average)
-        self.guard.before_step = partial(refuse_late_probe, self)
         self._begin() if saved is None else self._restore(saved)
 
     def _begin(self) -> None:

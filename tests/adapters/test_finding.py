@@ -72,6 +72,11 @@ def test_merged_and_frozen_adapters_are_refused():
         find_adapters(model)
     with pytest.raises(ValueError, match="has no trainable parameter"):
         find_adapters(lora_bert(inference_mode=True))
+    partly = lora_bert()
+    for parameter in find_adapters(partly)[2].parameters:
+        parameter.requires_grad_(False)
+    with pytest.raises(ValueError, match="If you froze it on purpose, name its module in exclude_modules"):
+        find_adapters(partly)
 
 
 def test_adapters_that_share_a_parameter_are_refused():

@@ -107,7 +107,8 @@ def _refuse_state(adapter: LoraAdapter) -> None:
         raise ModelError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")
     if not any(parameter.requires_grad for parameter in adapter.parameters):
         raise ModelError(
-            f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it."
+            f"adapter {adapter.name!r} has no trainable parameter: load it with is_trainable=True, or activate it. If "
+            "you froze it on purpose, name its module in exclude_modules of the LoraConfig."
         )
 
 

@@ -60,6 +60,7 @@ class Rule:
         compares_blocks: Whether the scores of adapters of two blocks can be compared.
         score: What `decide` ranks by. Float64 on the CPU, shape `(n,)`, an entry for each adapter still on the model.
         omega: The gates, in the same layout. All 1 for a rule without gates.
+        hooks: What is removed when the rule closes, or when another one takes its place.
     """
 
     name: ClassVar[str]
@@ -74,12 +75,12 @@ class Rule:
         self.score = torch.zeros(len(adapters), dtype=torch.float64)
         self.omega = torch.ones(len(adapters), dtype=torch.float64)
         self._adapters = adapters
-        self._hooks: list[RemovableHandle] = []
+        self.hooks: list[RemovableHandle] = []
         for adapter in adapters:
             of_layer = _HOOKS.setdefault(adapter.layer, {})
             for hook in of_layer.get(adapter.adapter_name, []):
                 hook.remove()
-            of_layer[adapter.adapter_name] = self._hooks
+            of_layer[adapter.adapter_name] = self.hooks
 
     def warn_of_few_steps(self, steps: int) -> None:
         """Warn if so many steps are thin evidence."""
@@ -149,7 +150,7 @@ class Rule:
     def close(self) -> None:
         """Remove all hooks, and forget all adapters, or layers that left the model would stay in memory."""
         self._adapters = []
-        for hook in self._hooks:
+        for hook in self.hooks:
             hook.remove()
 
 

@@ -45,7 +45,7 @@ class UpdateCredit(Rule):
         self._variants: list[tuple[int, LoraAdapter]] = []
         self._norms: list[tuple[int, Tensor, Tensor]] = []  # of DoRA: adapter, norm, magnitude
         self._seen: _Gradients | None = None
-        self._hooks.append(optimizer.register_step_pre_hook(self._remember))
+        self.hooks.append(optimizer.register_step_pre_hook(self._remember))
 
     @torch.no_grad()
     def _remember(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:

@@ -32,7 +32,7 @@ class StoIHT(Rule):
         refuse(adapters, "gates")
         super().__init__(adapters, optimizer, settings)
         self.gates = [attach_gate(adapter) for adapter in adapters]
-        self._hooks += [hook for gate in self.gates for hook in gate.handles]
+        self.hooks += [hook for gate in self.gates for hook in gate.handles]
         torch.compiler.reset()  # code that was compiled without the gates would go on without them
         self.score = self.omega.clone()
         self._optimizer, self._settings = optimizer, settings
