@@ -31,7 +31,7 @@ from .studies.prefix import render_prefix_markdown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-NAMES = ("index", "choosing", "evidence", "faq", "log", "quickstart", "studies", "target_modules")
+NAMES = ("index", "choosing", "evidence", "faq", "log", "memory", "quickstart", "studies", "target_modules")
 PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES))
 
 TABLES: dict[str, Callable[[], str]] = {
