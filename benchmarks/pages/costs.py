@@ -10,7 +10,7 @@ from weightlora.compare.statistics import excludes_zero, interval, paired
 from weightlora.wording import counted
 
 from ..decision import SECOND
-from ..speed.variants import LABELS, SPARING
+from ..speed.variants import LABELS
 from .runs import losses_of, pool
 from .tables import megabytes, table
 
@@ -198,14 +198,14 @@ def summaries(models: Mapping[str, Any]) -> str:
 
 
 def sparing() -> str:
-    """Ways to a step with less memory: a choice, and those that train all modules."""
-    rows = [["model", "what trains", "activations for backward", "peak", "step time"]]
+    """Ways to a step with less memory, on each model: a choice, and two that train all modules."""
+    ways = {"halves": "half batches", "recomputed": "gradient checkpointing", "after": "after the choice"}
+    figures = {"peak_bytes": "peak", "over_lora": "step time"}
+    rows = [["model", "batch", *(f"{title}: {way}" for title in figures.values() for way in ways.values())]]
     for name, model in stored("speed")["models"].items():
-        if not name.startswith("Llama"):
-            for key in ("lora", *SPARING, "after"):
-                one = model["variants"][key]
-                sizes = (megabytes(one[size]) for size in ("saved_activation_bytes", "peak_bytes"))
-                rows.append([name, LABELS[key], *sizes, f"{one['over_lora']:.2f}"])
+        base, batch = model["variants"]["lora"], " x ".join(map(str, model["batch"]))
+        ratios = (model["variants"][way][figure] / base[figure] for figure in figures for way in ways)
+        rows.append([name, batch, *(f"{ratio:.2f}" for ratio in ratios)])
     return table(rows, left=2)
 
 

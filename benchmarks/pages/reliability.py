@@ -10,7 +10,7 @@ from .points import complete_tasks
 from .runs import runs_in
 from .tables import table
 
-__all__ = ["LEARNED", "METHODS", "reliability"]
+__all__ = ["reliability"]
 
 TASK, SEEDS = "film-reviews", range(10, 25)
 LEARNED = 0.65

@@ -23,3 +23,19 @@ def test_significant_differences_from_the_default_are_marked():
                 continue
             marks = {"▲": versus["mean"] > versus["ci"], "▼": -versus["mean"] > versus["ci"]}
             assert {mark: mark in cell for mark in marks} == marks, (task, label)
+
+
+def test_ways_to_less_memory_are_relative_to_lora_on_all_modules(monkeypatch):
+    def variant(peak, over_lora):
+        return {"peak_bytes": peak, "over_lora": over_lora}
+
+    variants = {"lora": variant(200, 1.0), "halves": variant(100, 1.1), "recomputed": variant(50, 1.3)}
+    model = {"batch": [4, 64], "variants": {**variants, "after": variant(150, 0.7), "dora": variant(900, 2.0)}}
+    monkeypatch.setattr(costs, "stored", {"speed": {"models": {"a": model, "Llama": model}}}.get)
+    found = rows(costs.sparing())
+    assert found["model"][1:] == [
+        f"{what}: {way}"
+        for what in ("peak", "step time")
+        for way in ("half batches", "gradient checkpointing", "after the choice")
+    ]
+    assert found["a"] == found["Llama"] == ["4 x 64", "0.50", "0.25", "0.75", "1.10", "1.30", "0.70"]

@@ -1,5 +1,7 @@
 """Which runs count as not learned, and what they are compared with."""
 
+from pathlib import Path
+
 import pytest
 from benchmarks.pages import reliability
 from stored import result
@@ -30,3 +32,18 @@ def test_runs_that_do_not_learn_are_counted_and_compared(monkeypatch):
 def test_nothing_is_said_while_runs_are_missing(monkeypatch):
     runs = stored({"probe": 0, "lora": 5, "lora-half-rate": 1})
     assert rows(monkeypatch, runs[:-1]) == []
+
+
+def test_the_sentences_have_the_figures_of_the_stored_runs():
+    cells = [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in reliability.reliability().splitlines()[2:]
+    ]
+    default, lora, half = (row[2] for row in cells)
+    root = Path(__file__).parents[3]
+    readme, evidence = ((root / name).read_text(encoding="utf-8") for name in ("README.md", "docs/evidence.md"))
+    assert (
+        default == "0 of 15"
+        and "all 15 of the default did" in readme
+        and "All 15 runs of the default learn" in evidence
+    )
+    assert f"[{lora} runs]" in readme and f"[{lora} runs]" in evidence and f"At half that rate, {half} do." in evidence
