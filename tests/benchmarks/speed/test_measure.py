@@ -31,6 +31,8 @@ def test_the_figures_are_of_the_variants(subject):
     assert list(found) == list(LABELS) and figures["adapters"] == 12 and figures["batch"] == list(subject.shape)
     for key in ("trainable_parameters", "optimizer_state_bytes", "saved_activation_bytes", "file_bytes"):
         assert found["after"][key] == found["limit"][key] < found["lora"][key], key
+    kept = {key: one["saved_activation_bytes"] for key, one in found.items()}
+    assert 0.4 < kept["halves"] / kept["lora"] < 0.6, "of half a batch at a time"
     assert found["lora"]["over_lora"] == 1 and found["lora"]["over_lora_quartiles"] == [1, 1]
     assert all(len(one["steps"]) == 2 and one["peak_bytes"] > 0 for one in found.values())
     assert found["full"]["adapters"] is found["full"]["load_seconds"] is None
