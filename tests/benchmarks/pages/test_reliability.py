@@ -29,9 +29,10 @@ def test_runs_that_do_not_learn_are_counted_and_compared(monkeypatch):
     assert lora[5].startswith("-0.0833 ±") and lora[5].endswith("▼") and half[5].startswith("-0.0167 ±")
 
 
-def test_nothing_is_said_while_runs_are_missing(monkeypatch):
+def test_a_method_has_a_row_when_its_runs_are_complete_and_the_defaults_are(monkeypatch):
     runs = stored({"probe": 0, "lora": 5, "lora-half-rate": 1})
-    assert rows(monkeypatch, runs[:-1]) == []
+    assert [row[2] for row in rows(monkeypatch, runs[:-1])] == ["0 of 15", "5 of 15"]
+    assert rows(monkeypatch, runs[1:]) == []
 
 
 def test_the_sentences_have_the_figures_of_the_stored_runs():
