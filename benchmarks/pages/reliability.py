@@ -23,6 +23,8 @@ METHODS = {
     "lora-half-rate-warmup": "LoRA on all modules, half the rate, longer warmup",
     "lora-quarter-rate": "LoRA on all modules, a quarter of the rate",
     "lora-equal": "rank 2 on all modules",
+    "random-like-probe": "random sets of the default's sizes",
+    "peft-default": "PEFT's default list",
 }
 """Label -> its name. The others are compared with the first."""
 
