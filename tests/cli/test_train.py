@@ -53,6 +53,12 @@ def test_without_an_evaluation_file_rows_are_split_off(given, tmp_path: Path, ca
     assert not texts[0] & texts[1], "a text is in both splits"
 
 
+def test_a_run_that_hardly_learned_says_so(given, world: Path, capsys: pytest.CaptureFixture):
+    assert main(["train", *given("--validation_file", world / "rows.jsonl", "--learning_rate", "1e-9")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "The run hardly learned: the best guess that reads no text has a loss of 0.6931 on validation. Try" in shown
+
+
 def test_an_evaluation_on_the_training_rows_is_a_warning(given, world: Path, tmp_path: Path):
     other = tmp_path / "other.jsonl"
     for text, warned in ((rows := (world / "rows.jsonl").read_text(), 1), (rows.replace("film", "book"), 0)):

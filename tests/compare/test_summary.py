@@ -4,8 +4,9 @@ import json
 from types import SimpleNamespace
 
 from rich.console import Console
+from stored import result
 
-from weightlora.compare.summary import _findings, _missing_rates, _step, print_summary, render_summary
+from weightlora.compare.summary import _findings, _missing_rates, _not_learned, _step, print_summary, render_summary
 
 
 def row(versus, adapters=3):
@@ -52,6 +53,15 @@ def test_a_rate_without_a_result_is_named():
     tuned = {"lora": {5e-4: 0.5}, "dora": {1e-3: 0.5, 2e-3: 0.4}}
     assert _missing_rates(comparison, tuned) == [
         "lora has no result at the learning rate 0.001, 0.002: its rate was chosen among the others."
+    ]
+
+
+def test_runs_that_hardly_learned_are_named():
+    runs = [result("lora", seed, loss, guess_losses={"test": 0.6931}) for seed, loss in enumerate((0.69, 0.4, 0.7))]
+    runs += [result("random", 0, 0.6, guess_losses={"test": 0.6931}), result("full", 0, 9.0)]
+    assert _not_learned(runs) == [
+        "2 of 3 runs of lora hardly learned (seed 0, 2): the loss is at least 95 % of 0.6931, the loss of the best "
+        "guess that reads no text. A lower learning rate or a longer warmup may help."
     ]
 
 

@@ -3,14 +3,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from recipes import LABELLED, classified, files_of, write_rows
 
 from weightlora.train import parse, prepare
+from weightlora.train.families.classification import class_loss
+from weightlora.train.labels import guess_loss
 from weightlora.train.splitting import hold_out
 
 FIRST = "(the first is row 0)"
+
+
+def test_the_best_guess_that_reads_no_text_predicts_how_often_each_class_occurs():
+    labels = [0, 2, 2, 2]
+    guess = np.log([0.25, 1e-300, 0.75])
+    assert guess_loss(labels) == pytest.approx(class_loss(labels, np.tile(guess, (4, 1))))
+    assert guess_loss([1, 1]) == 0
 
 
 def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):

@@ -49,6 +49,21 @@ def test_what_is_written_is_read(tmp_path: Path):
     assert (EXAMPLE.split, EXAMPLE.held_out_loss, EXAMPLE.value) == ("validation", 0.5, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("guesses", "hardly"),
+    [
+        (None, False),
+        ({"other": 0.1}, False),
+        ({"validation": 0.0}, False),  # all rows are of one class
+        ({"validation": 0.53}, False),
+        ({"validation": 0.52}, True),
+        ({"validation": 0.1}, True),
+    ],
+)
+def test_a_run_hardly_learned_if_a_guess_does_about_as_well(guesses: dict[str, float] | None, hardly: bool):
+    assert replace(EXAMPLE, guess_losses=guesses).hardly_learned is hardly
+
+
 def test_not_a_number_is_not_written(tmp_path: Path):
     with pytest.raises(ValueError, match="JSON"):
         write_result(tmp_path / RESULT, replace(EXAMPLE, train_loss=float("nan")))

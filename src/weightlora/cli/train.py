@@ -215,6 +215,13 @@ def show_result(console: Any, result: "Result", output_dir: str) -> None:
         lines["adapters"] = f"{result.adapters_after}, on the modules that {run} chose"
     lines["trainable"] = f"{result.trainable_parameters_after:,} parameters"
     print_lines(console, lines)
+    if result.hardly_learned:
+        console.print(
+            f"The run hardly learned: the best guess that reads no text has a loss of {result.guess_loss:.4f} on "
+            f"{result.split}. Try half the learning rate, a longer warmup or another seed.",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(f"in {output_dir}", soft_wrap=True)
 
 

@@ -11,7 +11,8 @@ from rich.text import Text
 from .. import __version__
 from ..errors import DataError
 from ..files import write_json, write_text
-from ..train.result import Result
+from ..train.result import HARDLY, Result
+from ..wording import counted
 from .comparison import Comparison
 from .picture import draw_comparison
 from .runs import Run, read_results
@@ -77,6 +78,7 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
             *_missing(comparison, found, rates),
             *_missing_rates(comparison, tuned),
             *remarks_on_rates(comparison.rates, rates),
+            *_not_learned(results),
             *_notes(rows),
         ],
     }
@@ -216,6 +218,21 @@ def _missing(comparison: Comparison, found: Sequence[tuple[Run, Result]], rates:
             notes.append(
                 f"{method} has no result at seed {', '.join(gone)}: run the same command again, with {method} in "
                 f"--methods and --seeds {comparison.seeds}."
+            )
+    return notes
+
+
+def _not_learned(results: Sequence[Result]) -> list[str]:
+    """Methods of which a run hardly learned: their mean is one of two kinds of runs."""
+    notes = []
+    for label in dict.fromkeys(result.label for result in results):
+        own = [result for result in results if result.label == label]
+        if failed := [result for result in own if result.hardly_learned]:
+            seeds = ", ".join(str(result.seed) for result in failed)
+            notes.append(
+                f"{len(failed)} of {counted(len(own), 'run')} of {label} hardly learned (seed {seeds}): the loss is "
+                f"at least {100 * HARDLY:g} % of {failed[0].guess_loss:.4f}, the loss of the best guess that reads no "
+                "text. A lower learning rate or a longer warmup may help."
             )
     return notes
 

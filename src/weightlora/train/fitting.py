@@ -144,6 +144,7 @@ def _fit(job: Job, callbacks: Callbacks, prints: bool) -> tuple[Result, Any]:
         commit=commit(),
         plan=json.loads(json.dumps(asdict(job.plan))),
         classes=[*work.config["id2label"].values()] if "id2label" in work.config else None,
+        guess_losses={split: work.guess_losses[split] for split in metrics} if work.guess_losses else None,
     )
     return result, trainer
 

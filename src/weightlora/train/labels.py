@@ -3,11 +3,12 @@
 import math
 import shlex
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
+from scipy.stats import entropy
 
 from ..errors import ConfigError, DataError
 from ..wording import shown
@@ -15,7 +16,7 @@ from .rows import NUMBER, name_row
 from .tasks import TaskInfo
 from .work import Source
 
-__all__ = ["class_ids", "classes_in", "names_of", "warn_of_empty"]
+__all__ = ["class_ids", "classes_in", "guess_loss", "names_of", "warn_of_empty"]
 
 MOST_EMPTY = 1000
 """Classes that numbers may make in a file with fewer labels: a part of a data set may lack most of its classes."""
@@ -25,6 +26,11 @@ MOST_SHOWN = 12
 
 TRUTHS = ["false", "true"]
 """Names of the two classes that truth values make."""
+
+
+def guess_loss(ids: Iterable[int]) -> float:
+    """The loss of always predicting how often each class occurs: the entropy of the classes, in nats."""
+    return float(entropy([*Counter(ids).values()]))
 
 
 def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple[list[str], dict[str, list[Any]]]:

@@ -77,6 +77,7 @@ class Work:
         label_names: `TrainingArguments.label_names`.
         forced: Where metrics are of generated text, `preprocess` and `metrics` of a second evaluation, for
             `held_out_loss`: the model predicts each token of the right text from the ones before it.
+        guess_losses: Split -> the loss of the best guess that reads no text. Empty where no labels give one.
         aside: Tokenized rows by split that only other runs are evaluated on.
         max_tokens: What longer rows are cut to; 0 if none is cut.
         max_target: What longer targets are cut to; 0 if none is cut.
@@ -94,6 +95,7 @@ class Work:
     preprocess: Preprocess | None = None
     label_names: Sequence[str] = ("labels",)
     forced: tuple[Preprocess, Metrics] | None = None
+    guess_losses: Mapping[str, float] = field(default_factory=dict)
     aside: Mapping[str, Dataset] = field(default_factory=dict)
     max_tokens: int = 0
     max_target: int = 0

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from weightlora.cli import main
 from weightlora.train import parse, prepare
 from weightlora.train.families.classification import class_loss, score_classes, score_numbers
+from weightlora.train.result import read_result
 
 FILMS = [{"text": (GOOD, BAD)[i % 2], "label": ("good", "bad")[i % 2]} for i in range(12)]
 
@@ -34,6 +35,8 @@ def test_text_files_with_names_as_labels(world: Path, tmp_path: Path, capsys: py
         if "'loss'" in line
     ]
     assert len(losses) == 3 and losses[2] < losses[0]
+    result = read_result(tmp_path / "out")
+    assert result.guess_loss == pytest.approx(np.log(2)) and "hardly learned" not in out
 
 
 @pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
@@ -57,6 +60,7 @@ def test_a_label_of_a_csv_file_that_is_no_number_is_named_by_its_row(world: Path
     rows.write_text(rows.read_text().replace("none", "-3"))
     work = prepare(parse(arguments(world, "regression", "deberta", tmp_path / "out", *files_of(rows)))).work
     assert work.train["labels"][:] == [1.5, 0.2, -3.0, 4.0]
+    assert work.guess_losses == {"validation": pytest.approx(np.var([1.5, 0.2, -3.0, 4.0]))}
 
 
 def test_the_loss_of_a_row_has_no_bound():

@@ -17,6 +17,7 @@ def test_words_of_a_sentence_have_classes(world: Path, tmp_path: Path):
     assert [label for label in row["labels"] if label != -100] == [1, 0, 0]
     assert len(row["labels"]) == len(row["input_ids"]) > 5
     assert job.plan.adapters == 12  # the head trains whole
+    assert job.work.guess_losses == {"validation": pytest.approx(np.log(3) - 2 / 3 * np.log(2))}
     assert fit(job).metrics["validation"].keys() == {"held_out_loss", "f1", "precision", "recall", "accuracy"}
 
 

@@ -28,6 +28,7 @@ def test_a_word_is_the_answer(world: Path, tmp_path: Path):
     assert batch["position_ids"][1].tolist().count(0) > 1 and int(batch["position_ids"][0, -1]) == 59
     result = fit(job)
     assert result.metric == "accuracy" and result.steps == 4
+    assert result.guess_losses == {"validation": pytest.approx(np.log(2))}
 
 
 def test_a_line_break_in_a_prompt_may_be_written_as_the_help_does(world: Path, tmp_path: Path):

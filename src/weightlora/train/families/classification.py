@@ -1,6 +1,7 @@
 """Classification and regression of texts or pairs of texts by a head on the model, as in GLUE."""
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 from ...errors import DataError
 from ...values import is_number
 from ...wording import shown
-from ..labels import class_ids
+from ..labels import class_ids, guess_loss
 from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, head_of, name_row
 from ..work import Metrics, Source, Work, padder, padding, room_for, tokenized
@@ -50,7 +51,7 @@ def classification(source: Source) -> Work:
             **score_classes(source.task.metrics, prediction.label_ids, np.argmax(logits, axis=-1)),
         }
 
-    return _work(source, ids, metrics, config)
+    return _work(source, ids, metrics, config, guess_loss)
 
 
 def regression(source: Source) -> Work:
@@ -68,7 +69,10 @@ def regression(source: Source) -> Work:
         labels, predicted = _numbers(prediction.label_ids), _numbers(_logits(prediction))
         return {HELD_OUT_LOSS: float(np.mean((labels - predicted) ** 2)), **score_numbers(labels, predicted)}
 
-    return _work(source, numbers, metrics, {"num_labels": 1, "problem_type": "regression"})
+    # The best guess is the mean, and its squared error the variance.
+    return _work(
+        source, numbers, metrics, {"num_labels": 1, "problem_type": "regression"}, lambda split: float(np.var(split))
+    )
 
 
 def class_loss(labels: Any, logits: Any) -> float:
@@ -113,7 +117,13 @@ def _logits(prediction: EvalPrediction) -> Any:
     return np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)  # BART adds its encoder's
 
 
-def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config: dict[str, Any]) -> Work:
+def _work(
+    source: Source,
+    labels: dict[str, list[Any]],
+    metrics: Metrics,
+    config: dict[str, Any],
+    guess: Callable[[list[Any]], float],
+) -> Work:
     length, tokenizer = room_for(source), source.tokenizer
 
     def tokenize(split: str, batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
@@ -138,4 +148,5 @@ def _work(source: Source, labels: dict[str, list[Any]], metrics: Metrics, config
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
+        guess_losses={split: guess(labels[split]) for split in evaluation},
     )

@@ -1,6 +1,7 @@
 """A class for each word of a sentence. The first token of a word has its label, the other tokens have none."""
 
 import re
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from transformers import DataCollatorForTokenClassification, EvalPrediction
 
 from ...errors import ConfigError, DataError
-from ..labels import class_ids
+from ..labels import class_ids, guess_loss
 from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, name_row, words_of
 from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
@@ -70,6 +71,7 @@ def token_classification(source: Source) -> Work:
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
+        guess_losses={split: guess_loss(chain.from_iterable(ids[split])) for split in evaluation},
     )
 
 

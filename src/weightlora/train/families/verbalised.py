@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import EvalPrediction
 
 from ...errors import ConfigError
-from ..labels import class_ids
+from ..labels import class_ids, guess_loss
 from ..result import HELD_OUT_LOSS
 from ..rows import head_of
 from ..work import IGNORED, Source, Work, room_for, tokenized
@@ -71,6 +71,7 @@ def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: b
         metrics=dict.fromkeys(evaluation, metrics),
         reported=source.task.metrics,
         units=dict.fromkeys(source.task.metrics, "fraction"),
+        guess_losses={split: guess_loss(ids[split]) for split in evaluation},
         preprocess=preprocess,
     )
 
