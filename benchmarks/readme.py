@@ -24,6 +24,7 @@ from weightlora.selection.reading import read_values
 from .figures.alignment import draw_alignment
 from .figures.memory import draw_memory
 from .pages import chance, costs, decision, formats, log
+from .pages.reliability import draw_reliability
 from .studies.alignment import render_alignment_markdown
 from .studies.budgets import render_budgets_markdown
 from .studies.memory import render_memory_markdown
@@ -78,6 +79,7 @@ PICTURES: dict[Path, Callable[[Path], object]] = {
     DOCS / "images" / "selection.png": draw_choice,
     DOCS / "results" / "chance.png": chance.draw_chance,
     DOCS / "results" / "memory.png": lambda path: draw_memory(costs.stored("memory"), path),
+    DOCS / "results" / "reliability" / "runs.png": draw_reliability,
     DOCS / "results" / "alignment.png": lambda path: draw_alignment(costs.stored("alignment"), path),
 }
 

@@ -1,16 +1,21 @@
 """Runs that do not learn: how many of each method, on seeds of their own."""
 
+import os
+from pathlib import Path
+
 from scipy.stats import fisher_exact
 
 from weightlora.compare.statistics import interval, paired
 from weightlora.compare.tables import difference, with_interval
+from weightlora.train.result import Result
 
+from ..figures.outcomes import draw_outcomes
 from ..results import by_seed
 from .points import complete_tasks
 from .runs import runs_in
 from .tables import table
 
-__all__ = ["reliability"]
+__all__ = ["draw_reliability", "reliability"]
 
 TASK, SEEDS = "film-reviews", range(10, 25)
 LEARNED = 0.65
@@ -32,13 +37,9 @@ METHODS = {
 def reliability() -> str:
     """A row for each method whose runs are complete; the header alone while the default's are not."""
     rows = [["method", "rate", "runs that do not learn", "p", "accuracy", "minus the default's", "loss"]]
-    runs = by_seed(run for run in runs_in("reliability") if run.seed in SEEDS)
-    default = next(iter(METHODS))
-    first = runs[TASK, default]
-    for label, name in METHODS.items():
-        if not complete_tasks(runs, [TASK], {default, label}, SEEDS):
-            continue
-        own = runs[TASK, label]
+    first: dict[int, Result] = {}
+    for name, own in _complete_runs().items():
+        first = first or own
         failed, usual = (sum(run.value < LEARNED for run in several.values()) for several in (own, first))
         p = fisher_exact([[failed, len(own) - failed], [usual, len(first) - usual]]).pvalue
         values, base = ({seed: run.value for seed, run in several.items()} for several in (own, first))
@@ -55,3 +56,20 @@ def reliability() -> str:
             ]
         )
     return table(rows)
+
+
+def draw_reliability(path: str | os.PathLike[str]) -> Path:
+    """The accuracy of each of these runs."""
+    rows = {name: [run.value for run in own.values()] for name, own in _complete_runs().items()}
+    return draw_outcomes(rows, LEARNED, f"accuracy on {TASK}; behind each name: runs that do not learn", path)
+
+
+def _complete_runs() -> dict[str, dict[int, Result]]:
+    """The runs of each method that has all of them, by its name. None while the default has not."""
+    runs = by_seed(run for run in runs_in("reliability") if run.seed in SEEDS)
+    default = next(iter(METHODS))
+    return {
+        name: runs[TASK, label]
+        for label, name in METHODS.items()
+        if complete_tasks(runs, [TASK], {default, label}, SEEDS)
+    }
