@@ -61,7 +61,7 @@ def test_runs_that_hardly_learned_are_named():
     runs += [result("random", 0, 0.6, guess_losses={"test": 0.6931}), result("full", 0, 9.0)]
     assert _not_learned(runs) == [
         "2 of 3 runs of lora hardly learned (seed 0, 2): the loss is at least 95 % of 0.6931, the loss of the best "
-        "guess that reads no text. A lower learning rate or a longer warmup may help."
+        "guess that reads no text. Half the learning rate with a longer warmup, or more steps, may help."
     ]
 
 

@@ -218,7 +218,7 @@ def show_result(console: Any, result: "Result", output_dir: str) -> None:
     if result.hardly_learned:
         console.print(
             f"The run hardly learned: the best guess that reads no text has a loss of {result.guess_loss:.4f} on "
-            f"{result.split}. Try half the learning rate, a longer warmup or another seed.",
+            f"{result.split}. Try half the learning rate with a longer warmup, or more steps.",
             markup=False,
             soft_wrap=True,
         )

@@ -232,7 +232,7 @@ def _not_learned(results: Sequence[Result]) -> list[str]:
             notes.append(
                 f"{len(failed)} of {counted(len(own), 'run')} of {label} hardly learned (seed {seeds}): the loss is "
                 f"at least {100 * HARDLY:g} % of {failed[0].guess_loss:.4f}, the loss of the best guess that reads no "
-                "text. A lower learning rate or a longer warmup may help."
+                "text. Half the learning rate with a longer warmup, or more steps, may help."
             )
     return notes
 
