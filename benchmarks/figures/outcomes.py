@@ -17,7 +17,7 @@ def draw_outcomes(
     Args:
         rows: Method -> the value of each run; at least one.
         learned: The value below which a run did not learn: a dashed line.
-        what: Label of the axis.
+        what: What stands below.
         path: Where the PNG is written.
     """
     figure = new_figure(7.5, ROW * len(rows) + 1.1)
@@ -29,5 +29,5 @@ def draw_outcomes(
             colour = ORANGE if value < learned else BLUE
             axes.plot(value, row, "o", color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
     axes.axvline(learned, color="black", linestyle="--", linewidth=1, zorder=0.5)
-    axes.set_xlabel(what, fontsize=9)
+    figure.supxlabel(what, fontsize=9)
     return save(figure, path)
