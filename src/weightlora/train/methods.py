@@ -167,7 +167,7 @@ class Method:
     """One entry of the registry of methods.
 
     Attributes:
-        prepare: Adds the adapters to the model.
+        prepare: Adds the adapters to the model, in the plan and in the run.
         options: Keys of `method_options` that the method reads.
         learning_rate: The default.
         adapts: Whether the model gets adapters. False for full fine-tuning.
@@ -184,10 +184,6 @@ class Method:
     reads_weights: bool = False
     keeps: bool = False
     unused: frozenset[str] = frozenset()
-
-    def __call__(self, setting: Setting) -> Prepared:
-        """Prepare the model, in the plan and in the run."""
-        return self.prepare(setting)
 
 
 Methods = Mapping[str, Method]
