@@ -33,8 +33,6 @@ def run(args: argparse.Namespace) -> int:
     """
     import tempfile
 
-    import torch
-
     from weightlora.cli.quiet import quiet_libraries
     from weightlora.train.environment import machine, versions
     from weightlora.train.pricing import price
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             "names": names,
             "costs": asdict(costs),
             "versions": versions(),
-            "machine": machine(device) | {"threads": torch.get_num_threads()},
+            "machine": machine(device),
         },
     )
     print(f"{args.output}: a step with all {len(names)} adapters takes {costs.whole:.3g} s")
