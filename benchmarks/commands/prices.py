@@ -7,9 +7,9 @@ from typing import Any
 
 from weightlora.files import write_json
 
-from .options import add_option
+from .options import ROOT, add_option
 
-TASK, ROOT = "rotten-tomatoes-all", Path("benchmarks/quality")
+TASK = "rotten-tomatoes-all"
 
 
 def add_parser(subparsers: Any) -> None:
