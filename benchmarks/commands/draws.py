@@ -6,9 +6,9 @@ from typing import Any
 
 from weightlora.files import write_json
 
-from .options import add_option, integers, names
+from .options import ROOT, add_option, integers, names
 
-ROOT, TASKS = Path("benchmarks/quality"), "smollm2-sentiment-float32,rotten-tomatoes-all"
+TASKS = "smollm2-sentiment-float32,rotten-tomatoes-all"
 
 
 def add_parser(subparsers: Any) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from weightlora.files import write_json
 
-from .options import add_option
+from .options import ROOT, add_option
 
-TASK, ROOT = "rotten-tomatoes-all", Path("benchmarks/quality")
+TASK = "rotten-tomatoes-all"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,8 +32,6 @@ def run(args: argparse.Namespace) -> int:
         WeightLoraError: The task is unknown, or its data or model is missing.
     """
     import tempfile
-
-    import torch
 
     from weightlora.cli.quiet import quiet_libraries
     from weightlora.train.environment import machine, versions
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             "names": names,
             "costs": asdict(costs),
             "versions": versions(),
-            "machine": machine(device) | {"threads": torch.get_num_threads()},
+            "machine": machine(device),
         },
     )
     print(f"{args.output}: a step with all {len(names)} adapters takes {costs.whole:.3g} s")

@@ -4,8 +4,6 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
-from typing import Any
 
 from weightlora.compare.runner import Process, execute, python_module
 
@@ -22,35 +20,17 @@ def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[s
         jobs: Number of runs at the same time. The cores are divided among them.
         environment: Variables of every run.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.console import Console
+
+    from weightlora.compare.progress import Watcher
 
     aside = sum([run.set_aside() for run in runs])
     processes = [_process(run, environment or {}) for run in runs if run.result() is None]
-    done, terminal = len(runs) - len(processes), sys.stdout.isatty()
-    print(f"{len(runs)} runs, {done} of them done, {jobs} at a time", flush=True)
-    if aside:
-        print(f"{aside} files renamed to *.aside: incomplete, or of other settings or another version")
-    with Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), disable=not terminal
-    ) as progress:
-        bar = progress.add_task("", total=len(runs), completed=done)
-        progress.advance(bar, 0)  # the speed counts from here, and not from the end of the first run
-
-        def on_end(process: Process, took: float | None, error: str | None) -> None:
-            progress.advance(bar)
-            left = f"{_left(progress.tasks[bar], done)} left"
-            progress.update(bar, description=f"{left}, {process.name}")
-            if error or not terminal:
-                line = f"{process.name}: {error or f'{took:.0f} s'}, {left}"
-                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        failures = execute(processes, jobs, on_end)
-    return 1 if failures else 0
-
-
-def _left(task: Any, done: int) -> timedelta:
-    """The time that the other runs take, at the mean speed since the start: runs end in bursts, one from each core."""
-    return timedelta(seconds=round(task.elapsed / (task.completed - done) * task.remaining))
+    with Watcher(Console(), jobs) as watcher:
+        watcher.begin(len(runs) - len(processes), len(runs))
+        if aside:
+            print(f"{aside} files renamed to *.aside: incomplete, or of other settings or another version")
+        return 1 if execute(processes, jobs, watcher.end, watcher.step) else 0
 
 
 def _process(run: Run, environment: Mapping[str, str]) -> Process:

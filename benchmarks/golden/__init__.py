@@ -4,11 +4,12 @@ Each `<case>.json` here is such a result. Its settings and its seed define the c
 the same figures on the same kind of processor, to the last digit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from weightlora.errors import ConfigError
 from weightlora.train.result import Result, read_result
+from weightlora.wording import shortened
 
 from ..experiments import Run
 
@@ -43,17 +44,11 @@ def plan_golden(directory: Path, cases: Sequence[str] | None = None) -> dict[str
 
 def differences(case: str, result: Result) -> list[str]:
     """Every figure of a result that differs from the stored one, one sentence each."""
-    return list(_differences(read_result(PLACE / f"{case}.json"), result))
-
-
-def _differences(stored: Result, result: Result) -> Iterator[str]:
+    stored = read_result(PLACE / f"{case}.json")
     fields = FIELDS if stored.names is None else (*FIELDS, *LORA_FIELDS)
-    for field in (*fields, "evidence"):
-        one, other = getattr(stored, field), getattr(result, field)
-        if one != other:
-            yield f"{field} was {_shorten(one)} and is {_shorten(other)}"
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    pairs = ((field, getattr(stored, field), getattr(result, field)) for field in (*fields, "evidence"))
+    return [
+        f"{field} was {shortened(repr(one))} and is {shortened(repr(other))}"
+        for field, one, other in pairs
+        if one != other
+    ]

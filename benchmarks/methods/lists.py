@@ -15,10 +15,10 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 
-from weightlora.adapters import LoraAdapter, find_adapters
+from weightlora.adapters import LoraAdapter
 from weightlora.errors import ConfigError
 from weightlora.layers import block_of
-from weightlora.train.methods import Method, Prepared, Setting, keep_only
+from weightlora.train.methods import Method, Prepared, Setting, all_adapters, keep_only
 
 from .subsets import kept_by
 
@@ -86,14 +86,9 @@ def _in_block(adapter: LoraAdapter) -> bool:
 
 def train_list(choose: Choose, setting: Setting) -> Prepared:
     """LoRA on the list that `choose` makes. It may run the model, which has adapters on all modules then."""
-    with torch.random.fork_rng(devices=[]):  # the adapters that stay start as with LoRA on all modules
-        model = setting.lora()
-        try:
-            adapters = find_adapters(model)
-            names = choose(setting, adapters)
-            sizes = {adapter.name: adapter.size for adapter in adapters}
-        finally:
-            model.unload()
+    with all_adapters(setting) as adapters:  # those that stay start as with LoRA on all modules
+        names = choose(setting, adapters)
+        sizes = {adapter.name: adapter.size for adapter in adapters}
     if not names:
         raise ConfigError(
             f"target_modules={setting.target['target_modules']!r} have no module of this list: use another list."

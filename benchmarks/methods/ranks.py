@@ -6,10 +6,10 @@ Parameters are shares of those of LoRA on all modules at the setting's rank. All
 import torch
 from torch import Tensor
 
-from weightlora.adapters import LoraAdapter, find_adapters
+from weightlora.adapters import LoraAdapter
 from weightlora.budget import Budget, top_by_parameters
 from weightlora.selection.proportional import Start, ranks_in_proportion
-from weightlora.train.methods import Method, Prepared, Setting
+from weightlora.train.methods import Method, Prepared, Setting, all_adapters
 
 from .lists import OPTIONS, train_list
 from .probes import probe_scores
@@ -40,11 +40,8 @@ def wide(setting: Setting) -> Prepared:
 def proportional(setting: Setting) -> Prepared:
     """LoRA with ranks in proportion to the probe's scores: of all modules, or of the chosen ones."""
     by_name = probe_scores(setting)
-    with torch.random.fork_rng(devices=[]):  # the adapters start as with LoRA on all modules
-        model = setting.lora()
-        adapters = find_adapters(model)
+    with all_adapters(setting) as adapters:  # the adapters start as with LoRA on all modules
         candidates, starts = {adapter.name: adapter.size for adapter in adapters}, [*map(Start.of, adapters)]
-        model.unload()
     sizes, scores = [*candidates.values()], torch.tensor([by_name[name] for name in candidates], dtype=torch.float64)
     if setting.options.get("chosen"):
         scores = torch.where(in_a_quarter(scores, sizes), scores, 0.0)

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from weightlora.adapters import find_adapters
 from weightlora.costs import Costs, best_within
 from weightlora.errors import ConfigError, DataError
 from weightlora.files import read_json
-from weightlora.train.methods import Method, Prepared, Setting, keep_only
+from weightlora.train.methods import Method, Prepared, Setting, all_adapters, keep_only
 
 from .probes import probe_scores
 from .subsets import kept_by
@@ -46,10 +45,8 @@ def within(fill: Fill, setting: Setting) -> Prepared:
     if type(share) not in (int, float) or not 0 < share < 1:
         raise ConfigError(f"share={share!r} is not a part of a step: give a number between 0 and 1.")
 
-    with torch.random.fork_rng(devices=[]):
-        model = setting.lora()
-        names = [adapter.name for adapter in find_adapters(model)]
-        model.unload()
+    with all_adapters(setting) as adapters:
+        names = [adapter.name for adapter in adapters]
     costs = read_prices(str(setting.options.get("prices")), names)
     kept = [names[index] for index in sorted(fill(setting, costs, names, share * costs.whole))]
     if not kept:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from weightlora.compare.statistics import interval
 from weightlora.train.result import Result
 
+from ..decision import LORA
 from ..results import Runs, losses
 
 __all__ = ["LORA", "SEEDS", "Point", "Points", "complete_tasks", "missing", "points_of"]
 
-LORA = "lora"
 SEEDS = range(5)
 
 

@@ -67,8 +67,8 @@ def _measure(subject: Subject, wanted: tuple[str, ...], rounds: int, advance: Ca
         "how": asdict(subject.how),
         "rounds": rounds,
         "variants": figures,
-        "disconnect_seconds": _disconnect(subject, variants["lora"], "none"),
-        "expand_seconds": _disconnect(subject, variants["lora"], "random"),
+        "disconnect_seconds": _disconnect(subject, "none"),
+        "expand_seconds": _disconnect(subject, "random"),
         "peak_probing_bytes": _peak_probing(subject, device),
     }
 
@@ -145,7 +145,7 @@ def _file(variant: Variant, subject: Subject) -> dict[str, Any]:
         return {"file_bytes": size, "load_seconds": time.perf_counter() - start}
 
 
-def _disconnect(subject: Subject, plain: Variant, expand: str) -> float:
+def _disconnect(subject: Subject, expand: str) -> float:
     """Seconds of a decision by credit: surgery, and with `expand` the growth of the chosen adapters."""
     variant = selecting("credit", subject, selection="credit", expand=expand)
     assert variant.selector is not None

@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,8 +108,6 @@ def measure_case(
             optimizer.zero_grad()
 
     step({key: value[:1] if torch.is_tensor(value) else value for key, value in batch.items()})  # creates the state
-    # Kineto logs every start to stderr. It reads this variable at the first one.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     state = 0 if optimizer is None else optimizer_state_bytes(optimizer)
     resident = model_bytes(model) + state
     return {

@@ -137,7 +137,7 @@ def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable
         StateError: If there is none.
     """
     named = re.compile(re.escape(prefix) + "-(0|[1-9][0-9]*)")
-    found = [(int(match[1]), path) for path in _entries(Path(directory)) if (match := named.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in Path(directory).glob("*") if (match := named.fullmatch(path.name))]
     for step, path in sorted(found, reverse=True):
         try:
             state = check_whole(path, step_of)
@@ -180,10 +180,6 @@ def check_whole(directory: str | os.PathLike[str], step_of: Callable[[Path], int
             "them again, so it ends with other weights than an uninterrupted run."
         )
     return state
-
-
-def _entries(directory: Path) -> list[Path]:
-    return list(directory.iterdir()) if directory.is_dir() else []
 
 
 def _check_step(state: State, manifest: Manifest, folder: Path) -> None:

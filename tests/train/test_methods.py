@@ -22,7 +22,7 @@ from weightlora.train.methods import (
 
 def make(method: str, keep: int = 3, **more: object) -> Prepared:
     """A small BERT with 6 adapters of rank 4 in each of 2 layers, as a method prepares it."""
-    return METHODS[method](setting_with(keep, **more))
+    return METHODS[method].prepare(setting_with(keep, **more))
 
 
 def setting_with(keep: int, **more: object) -> Setting:
@@ -49,7 +49,9 @@ def test_modules_to_train_in_full_of_the_run_and_of_the_options():
     target = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS", "modules_to_save": ["bert.pooler.dense"]}
     setting = setting_with(3, target=target, options={"modules_to_save": ["word_embeddings"]})
     assert count_adapters(setting) == 12
-    trained = {n for n, p in METHODS["lora"](setting).model.named_parameters() if p.requires_grad and "lora_" not in n}
+    trained = {
+        n for n, p in METHODS["lora"].prepare(setting).model.named_parameters() if p.requires_grad and "lora_" not in n
+    }
     assert {n.split(".modules_to_save")[0].rpartition(".")[2] for n in trained} == {
         "dense",
         "word_embeddings",
@@ -61,14 +63,16 @@ def test_modules_to_train_in_full_of_the_run_and_of_the_options():
 def test_patterns_that_peft_sets_for_experts_give_no_warning(recwarn: pytest.WarningsRecorder):
     """PEFT says that it ignores them, and does not."""
     target = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-    adapters = find_adapters(METHODS["lora"](setting_with(3, model=lora_mixtral().unload(), target=target)).model)
+    adapters = find_adapters(
+        METHODS["lora"].prepare(setting_with(3, model=lora_mixtral().unload(), target=target)).model
+    )
     assert {adapter.rank for adapter in adapters if "gate_up_proj" in adapter.name} == {8}, "twice the rank of others"
     assert not [warning for warning in recwarn if "_pattern keys" in str(warning.message)]
 
 
 def test_a_pattern_that_fits_no_module_gives_the_warning_of_peft():
     with pytest.warns(RuntimeWarning, match="rank_pattern keys did not match"):
-        METHODS["lora"](setting_with(3, options={"rank_pattern": {"quary": 2}}))
+        METHODS["lora"].prepare(setting_with(3, options={"rank_pattern": {"quary": 2}}))
 
 
 def test_equal_rank_has_the_parameters_of_k_adapters():

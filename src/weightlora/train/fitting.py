@@ -176,7 +176,7 @@ def load_prepared(job: Job) -> Prepared:
         model = prepare_model_for_kbit_training(model, arguments.gradient_checkpointing)
     elif method.reads_weights:  # it runs the model before the Trainer moves it
         model.to(arguments.device)
-    prepared = method(setting_for(recipe, job.work, model, method, fresh))
+    prepared = method.prepare(setting_for(recipe, job.work, model, method, fresh))
     for parameter in prepared.model.parameters():
         if parameter.requires_grad:  # PEFT casts its adapters, but not a head that was loaded in 16 bits
             parameter.data = parameter.data.float()

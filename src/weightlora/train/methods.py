@@ -5,7 +5,8 @@ on all modules. So at one seed the adapters that they keep start with the same v
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from .. import WeightLoraCallback, WeightLoraConfig
-from ..adapters import find_adapters
+from ..adapters import LoraAdapter, find_adapters
 from ..adapters.outcome import describe_
 from ..adapters.surgery import disconnect_
 from ..layers import blocks_of
@@ -97,13 +98,21 @@ def equal_rank(setting: Setting, n: int) -> int:
     return max(1, round(setting.rank * setting.keep / n))
 
 
-def count_adapters(setting: Setting) -> int:
-    """The number of modules that LoRA adapts. The model does not change."""
+@contextmanager
+def all_adapters(setting: Setting) -> Iterator[list[LoraAdapter]]:
+    """Inside, the model has LoRA on all modules. Afterwards it is as before, and so are the random numbers."""
     with torch.random.fork_rng(devices=[]):
         model = setting.lora()
-        n = len(find_adapters(model))
-        model.unload()
-    return n
+        try:
+            yield find_adapters(model)
+        finally:
+            model.unload()
+
+
+def count_adapters(setting: Setting) -> int:
+    """The number of modules that LoRA adapts."""
+    with all_adapters(setting) as adapters:
+        return len(adapters)
 
 
 def lora(setting: Setting, **settings: Any) -> Prepared:
@@ -167,7 +176,7 @@ class Method:
     """One entry of the registry of methods.
 
     Attributes:
-        prepare: Adds the adapters to the model.
+        prepare: Adds the adapters to the model, in the plan and in the run.
         options: Keys of `method_options` that the method reads.
         learning_rate: The default.
         adapts: Whether the model gets adapters. False for full fine-tuning.
@@ -184,10 +193,6 @@ class Method:
     reads_weights: bool = False
     keeps: bool = False
     unused: frozenset[str] = frozenset()
-
-    def __call__(self, setting: Setting) -> Prepared:
-        """Prepare the model, in the plan and in the run."""
-        return self.prepare(setting)
 
 
 Methods = Mapping[str, Method]

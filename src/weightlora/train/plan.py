@@ -184,7 +184,7 @@ def _plan(
 
 def _prepared(setting: Setting, method: Method) -> Prepared:
     try:
-        return method(setting)
+        return method.prepare(setting)
     except WeightLoraError:
         raise
     except Exception as error:  # PEFT takes any value, and fails where it uses it

@@ -215,13 +215,9 @@ class WeightLoraCallback(TrainerCallback):
 
     def _report(self, state: TrainerState) -> None:
         """Give the picture of a choice that is made to the integrations."""
-        handler = (
-            calling(CallbackHandler)
-            if self._guest.selection().phase == "train" and state.is_world_process_zero
-            else None
-        )
-        if handler is not None:
-            report_choice(self._guest.selection(), handler.callbacks, state.global_step)
+        selector = self._guest.selection()
+        if selector.phase == "train" and state.is_world_process_zero and (handler := calling(CallbackHandler)):
+            report_choice(selector, handler.callbacks, state.global_step)
 
     def _settle_in(self) -> None:
         """Put the numbers in front of the integrations.

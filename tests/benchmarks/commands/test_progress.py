@@ -9,6 +9,7 @@ import pytest
 from benchmarks.commands import progress
 from benchmarks.commands.progress import execute_with_progress, progress_bar
 from benchmarks.experiments import Run, plan
+from rich.console import Console
 from rich.progress import Progress
 
 from weightlora.compare.runner import python_module
@@ -22,12 +23,13 @@ def executed(monkeypatch):
         fails = ()
 
     made, now = Executed(), [0.0]
-    monkeypatch.setattr("rich.progress.Progress", partial(Progress, get_time=lambda: now[0]))
+    monkeypatch.setattr("rich.console.Console", partial(Console, get_time=lambda: now[0]))
 
-    def execute(processes, jobs, on_end):
+    def execute(processes, jobs, on_end, on_step):
         failures = []
         for process in processes:
             made.append(process)
+            on_step(process, 0, 0)
             error = (
                 "out of memory" if int(process.command[process.command.index("--seed") + 1]) in made.fails else None
             )
@@ -47,9 +49,9 @@ def test_what_is_done_is_left_out_and_the_time_left_is_told(root, finish, execut
     assert [process.name for process in executed] == ["a/k5 seed-0", "a/lora seed-1", "a/k5 seed-1"]
     assert capsys.readouterr().out.splitlines() == [
         "4 runs, 1 of them done, 2 at a time",
-        "a/k5 seed-0: 600 s, 0:20:00 left",
-        "a/lora seed-1: 600 s, 0:10:00 left",
-        "a/k5 seed-1: 600 s, 0:00:00 left",
+        "[2/4] a/k5 seed-0: 600 s; 0:20:00 left",
+        "[3/4] a/lora seed-1: 600 s; 0:10:00 left",
+        "[4/4] a/k5 seed-1: 600 s; 0:00:00 left",
     ]
 
 
@@ -61,7 +63,10 @@ def test_a_run_that_fails_is_told_with_its_reason_and_counts(root, finish, execu
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "2 runs, 0 of them done, 1 at a time"
     assert printed[1].startswith("1 files renamed to *.aside")
-    assert printed[2:] == ["b/lora seed-0: 600 s, 0:10:00 left", "b/lora seed-1: out of memory, 0:00:00 left"]
+    assert printed[2:] == [
+        "[1/2] b/lora seed-0: 600 s; 0:10:00 left",
+        "[2/2] b/lora seed-1: out of memory; 0:00:00 left",
+    ]
 
 
 def test_a_run_is_one_process_with_its_settings(root, executed, tmp_path):

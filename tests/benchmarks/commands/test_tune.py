@@ -7,9 +7,10 @@ from benchmarks.commands import progress
 def test_every_rate_and_seed_runs(root, capsys, monkeypatch):
     ran = []
 
-    def execute(processes, jobs, on_end):
+    def execute(processes, jobs, on_end, on_step):
         ran.extend(process.name for process in processes)
         for process in processes:
+            on_step(process, 0, 0)
             on_end(process, 1.0, None)
         return [(process, "not really run") for process in processes]
 

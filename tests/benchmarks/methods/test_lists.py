@@ -29,7 +29,7 @@ def minilm() -> Any:
 def train(model: Any, method: str, target: Any = "all-linear", task_type: str = "SEQ_CLS", **changes: Any) -> Prepared:
     values = {"rank": 8, "alpha": 32, "dropout": 0.0, "keep": 9, "select_steps": 3, "steps": 6, "seed": 0}
     targets = {"target_modules": target, "task_type": task_type}
-    return ALL_METHODS[method](Setting(model, targets, batches=lambda: iter(()), **(values | changes)))
+    return ALL_METHODS[method].prepare(Setting(model, targets, batches=lambda: iter(()), **(values | changes)))
 
 
 def names_of(prepared: Prepared) -> list[str]:

@@ -25,7 +25,7 @@ def test_the_scores_by_hand(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_method_keeps_what_fits_into_a_quarter_of_the_parameters(setting):
-    prepared = ALL_METHODS["probe"](setting(select_steps=2, steps=10))
+    prepared = ALL_METHODS["probe"].prepare(setting(select_steps=2, steps=10))
     (callback,) = prepared.callbacks
     config = callback.config
     assert (config.selection, config.keep, config.keep_parameters) == ("gradient", None, 0.25)

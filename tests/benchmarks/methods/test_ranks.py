@@ -12,7 +12,7 @@ from weightlora.adapters import find_adapters
 def prepared(setting, method: str, **options):
     target = {"target_modules": "all-linear", "task_type": "SEQ_CLS"}
     whole = replace(setting(options=options), target=target, batches=lambda: map(batch, range(4)))
-    return ALL_METHODS[method](whole)
+    return ALL_METHODS[method].prepare(whole)
 
 
 def test_the_chosen_modules_share_the_parameters_of_all(setting):

@@ -136,7 +136,7 @@ def test_linear_cka_is_1_for_a_rotation_and_small_for_noise():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_keeps_its_share_of_the_parameters(setting, name):
-    prepared = ALL_METHODS[name](setting())
+    prepared = ALL_METHODS[name].prepare(setting())
     kept = find_adapters(prepared.model)
     total = sum(prepared.candidates.values()) * 4 // kept[0].rank
     assert sum(adapter.size for adapter in kept) == pytest.approx(total / 4, rel=0.35)
@@ -148,7 +148,9 @@ def test_each_keeps_its_share_of_the_parameters(setting, name):
 
 
 def test_the_lowest_are_the_opposite_end(setting):
-    names = [{a.name for a in find_adapters(ALL_METHODS[name](setting()).model)} for name in ("plop", "plop-lowest")]
+    names = [
+        {a.name for a in find_adapters(ALL_METHODS[name].prepare(setting()).model)} for name in ("plop", "plop-lowest")
+    ]
     assert not names[0] & names[1]
 
 

@@ -12,20 +12,20 @@ from weightlora.train.result import write_result
 
 def test_rivals_keep_what_they_are_told_and_say_what_there_was(tmp_path, setting):
     names = [a.name for a in find_adapters(lora_bert(target_modules=["query", "value"]))]
-    prepared = ALL_METHODS["subset"](setting(options={"kept": names[1:3]}))
+    prepared = ALL_METHODS["subset"].prepare(setting(options={"kept": names[1:3]}))
     assert [adapter.name for adapter in find_adapters(prepared.model)] == names[1:3]
     assert prepared.candidates is not None and list(prepared.candidates) == names
 
     write_result(tmp_path / "seed-0.json", result("lora", evidence={"3": {"gradient": [1, 4, 2, 3]}}))
     told = {"rule": "gradient", "at": 3, "evidence": str(tmp_path)}
-    prepared = ALL_METHODS["rival"](setting(options=told))
+    prepared = ALL_METHODS["rival"].prepare(setting(options=told))
     assert [adapter.name for adapter in find_adapters(prepared.model)] == [names[1], names[3]]
     with pytest.raises(ValueError, match=r"keep_parameters allows 1 parameter, less than .* the 2 smallest adapters"):
-        ALL_METHODS["rival"](setting(options={**told, "keep_parameters": 1}))
+        ALL_METHODS["rival"].prepare(setting(options={**told, "keep_parameters": 1}))
     with pytest.raises(
         ValueError, match=r"the evidence .*seed-7\.json is missing: run the method that records it first"
     ):
-        ALL_METHODS["rival"](setting(options=told, seed=7))
+        ALL_METHODS["rival"].prepare(setting(options=told, seed=7))
 
 
 def test_what_another_method_kept_is_that_of_its_run_at_the_same_seed(tmp_path):
@@ -46,6 +46,6 @@ def test_what_another_method_kept_is_that_of_its_run_at_the_same_seed(tmp_path):
 
 
 def test_random_sets_can_be_of_some_modules_only(setting):
-    prepared = ALL_METHODS["random-without"](setting(options={"without": r".*\.query"}))
+    prepared = ALL_METHODS["random-without"].prepare(setting(options={"without": r".*\.query"}))
     assert [adapter.name.split(".")[-1] for adapter in find_adapters(prepared.model)] == ["value", "value"]
     assert len(prepared.callbacks) == 1, "which takes all but K away as training begins"

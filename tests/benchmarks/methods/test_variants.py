@@ -25,7 +25,7 @@ def test_faster_multiplies_the_rate_from_one_step_to_the_end_of_the_schedule(set
             rates[factor].append(optimizer.param_groups[0]["lr"])
     plain = torch.tensor(rates[1.0])
     torch.testing.assert_close(torch.tensor(rates[2.0]), torch.cat([plain[:3], 2 * plain[3:]]))
-    prepared = ALL_METHODS["faster"](setting(options={"factor": 2.0}))
+    prepared = ALL_METHODS["faster"].prepare(setting(options={"factor": 2.0}))
     assert [type(callback).__name__ for callback in prepared.callbacks] == ["WeightLoraCallback", "FasterCallback"]
 
 
@@ -47,13 +47,13 @@ def test_sampled_trains_the_adapters_in_turns(setting):
         moved.append({i for i in range(12) if not torch.equal(before[i], now[i])})
     assert [len(turn) for turn in moved] == [4] * 6 + [12]
     assert set.union(*moved[:3]) == set.union(*moved[3:6]) == set(range(12)) and moved[:3] != moved[3:6]
-    prepared = ALL_METHODS["sampled"](setting())
+    prepared = ALL_METHODS["sampled"].prepare(setting())
     assert [type(callback).__name__ for callback in prepared.callbacks] == ["WeightLoraCallback", "SampledCallback"]
 
 
 @pytest.mark.parametrize(("per_block", "expected"), [(False, [0, 1]), (True, [0, 2])])
 def test_by_gradient_chooses_by_the_norms_over_the_selection_phase(per_block, expected, setting, tmp_path):
-    prepared = ALL_METHODS["by-gradient"](setting(options={"per_block": per_block}))
+    prepared = ALL_METHODS["by-gradient"].prepare(setting(options={"per_block": per_block}))
     (callback,), model = prepared.callbacks, prepared.model
     adapters, optimizer = find_adapters(model), adamw(model)
     state = TrainingArguments(str(tmp_path)), TrainerState(max_steps=6), TrainerControl()

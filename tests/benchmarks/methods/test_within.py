@@ -39,7 +39,7 @@ def prices(tmp_path) -> str:
 def kept(method: str, seed: int = 0, **options) -> list[str]:
     target = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS"}
     values = {"rank": 4, "alpha": 8, "dropout": 0.0, "keep": 3, "select_steps": 3, "steps": 6, "seed": seed}
-    prepared = ALL_METHODS[method](
+    prepared = ALL_METHODS[method].prepare(
         Setting(tiny_bert(), target, batches=lambda: iter([batch()]), **values, options=options)
     )
     assert prepared.candidates is not None and list(prepared.candidates) == NAMES
