@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import WeightLoraConfig
 from ..errors import ConfigError, DataError
+from ..extras import require
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
 from ..values import check_known
@@ -81,6 +82,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for name in () if recipe.data.verbalised else ("prompt", "label_words"):
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
+    _check_loading(recipe)
     _check_smoothing(recipe)
     check_training(recipe.training, recipe.given, here=not recipe.method.dry_run)
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
@@ -125,6 +127,19 @@ def _check_read(recipe: Recipe) -> None:
         raise ConfigError(f"--{given[0]} is a setting of adapters, and --method full has none: drop one of the two.")
     if not recipe.method.cache_prefix and (given := sorted(recipe.typed & OF_CACHE)):
         raise ConfigError(f"--{given[0]} is a setting of the cache: drop it, or add --cache_prefix.")
+
+
+def _check_loading(recipe: Recipe) -> None:
+    """Raise an error if the weights cannot be quantized here. A plan may be for another machine."""
+    if not recipe.model.load_in_4bit:
+        return
+    if (file := recipe.model.gguf_file) is not None:
+        raise ConfigError(
+            f"load_in_4bit=True does not quantize a GGUF model ({shown(file)}), which Transformers unpacks: leave it "
+            "out, or give the original model without gguf_file."
+        )
+    if not recipe.method.dry_run:
+        require("bitsandbytes")
 
 
 def _check_smoothing(recipe: Recipe) -> None:
