@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SELECTION, HISTORY, LOG, ADAPTER = "selection.json", "history.jsonl", "log.jsonl", "adapter"
 SELECTION_FORMAT = 1
+TOKENS = "trainable_token_indices"
+"""PEFT's setting of the rows of an embedding that train beside the adapters."""
 
 
 class RunDirectory:
@@ -168,6 +170,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "lora_alpha": lora.lora_alpha,
             "use_rslora": lora.use_rslora,
             **({"use_dora": True} if lora.use_dora else {}),
+            **({TOKENS: lora.trainable_token_indices} if lora.trainable_token_indices else {}),
             "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
             "modules_to_save": list(dict.fromkeys(lora.modules_to_save or ())),  # PEFT may list its heads twice
         },

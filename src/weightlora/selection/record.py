@@ -12,7 +12,7 @@ from typing import Any
 from ..adapters.outcome import default_and_exceptions
 from ..costs import in_words
 from ..files import append_lines, read_lines, replacing_directory, write_json
-from ..run import HISTORY, SELECTION, SELECTION_FORMAT, check_empty, describe_selection
+from ..run import HISTORY, SELECTION, SELECTION_FORMAT, TOKENS, check_empty, describe_selection
 from ..summary import Summary, by_kind
 from .adapting import saved_in_full
 from .formats import to_text
@@ -35,7 +35,7 @@ class Selection:
         step: Optimizer steps before the choice; 0 for a choice before the first step.
         model: Name or path of the base model, if it has one.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`,
-            and `use_dora` where it is on.
+            and where they are set `use_dora` and `trainable_token_indices`.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
             both.
         fused_experts: True if the model has the fused experts of Mixtral, Qwen MoE and similar models, where PEFT 0.21
@@ -169,6 +169,12 @@ class Selection:
     def modules_to_save(self) -> list[str]:
         """For PEFT's `modules_to_save`: what the run trained in full, but for the heads that PEFT adds itself."""
         return saved_in_full(self.lora)
+
+    @property
+    def trainable_token_indices(self) -> list[int] | dict[str, list[int]]:
+        """PEFT's setting of the rows of embeddings that the run trained; an empty list if there are none."""
+        found: list[int] | dict[str, list[int]] = self.lora.get(TOKENS) or []
+        return found
 
     @property
     def scores(self) -> dict[str, float | None]:
