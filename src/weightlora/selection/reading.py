@@ -76,6 +76,7 @@ REST: dict[str, Rule] = {
 }
 OPTIONAL: dict[str, Rule] = {
     "fused_experts": or_none(TRUTH),
+    "fused_rank": or_none((lambda value: _whole(value) and value > 0, "a positive whole number")),
     "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),
     "grouping": or_none(OBJECT),
     "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),

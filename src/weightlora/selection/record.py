@@ -40,6 +40,8 @@ class Selection:
             both.
         fused_experts: True if the model has the fused experts of Mixtral, Qwen MoE and similar models, where PEFT 0.21
             reads an expression as types of modules in all layers; else None.
+        fused_rank: What the rank of these experts' `gate_up_proj` was, as a multiple of the others': 2 where PEFT made
+            it from `all-linear`, as it stands for two modules; else None.
         adapter_name: PEFT's name of the adapter.
         trainable_parameters: Number of parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Package name -> version, at the time of the run.
@@ -70,6 +72,7 @@ class Selection:
     lora: Mapping[str, Any] = field(default_factory=dict)
     unambiguous: bool = True
     fused_experts: bool | None = None
+    fused_rank: int | None = None
     adapter_name: str = "default"
     trainable_parameters: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
