@@ -13,7 +13,7 @@ from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
 from ..values import check_known
 from ..wording import nearest, shown
-from .arguments import Recipe, parse_json
+from .arguments import ARGUMENTS_OF, Recipe, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
 from .settings import MethodArguments
 from .tasks import find_task
@@ -23,9 +23,6 @@ __all__ = ["check_method", "check_recipe", "check_typed", "number_to_keep", "opt
 
 BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 """Arguments that bound the choice, beside K."""
-
-ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
-"""Names in PEFT and in this package -> the argument with the same meaning."""
 
 READ_BY = {
     "packing": ("causal-lm",),
