@@ -1,6 +1,7 @@
 """Checkpoints of `transformers.Trainer`: written and read as one thing; a finished run stays finished."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from reprlib import repr as short
@@ -104,7 +105,7 @@ def check_structure(model: nn.Module, state: State) -> None:
         )
 
 
-def check_goes_on(checkpoint: str | Path, state: TrainerState) -> None:
+def check_goes_on(checkpoint: str | os.PathLike[str], state: TrainerState) -> None:
     """Raise a `StateError` if a training begins anew after one that failed to resume, and left its adapters."""
     if state.global_step == 0 and (Path(checkpoint) / TRAINER_STATE_NAME).is_file() and (step := step_of(checkpoint)):
         raise StateError(
@@ -168,7 +169,7 @@ def check_places(directory: str | Path) -> None:
             )
 
 
-def step_of(checkpoint: str | Path) -> int:
+def step_of(checkpoint: str | os.PathLike[str]) -> int:
     """The step that the Trainer would go on from.
 
     Raises:
