@@ -132,8 +132,8 @@ def _check_loading(recipe: Recipe) -> None:
         return
     if (file := recipe.model.gguf_file) is not None:
         raise ConfigError(
-            f"load_in_4bit=True does not quantize a GGUF model ({shown(file)}), which Transformers unpacks: leave it "
-            "out, or give the original model without gguf_file."
+            f"load_in_4bit=True does not quantize a GGUF model ({shown(file)}), which Transformers unpacks: leave "
+            "load_in_4bit out, or give the original model without gguf_file."
         )
     if not recipe.method.dry_run:
         require("bitsandbytes")
