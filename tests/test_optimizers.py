@@ -340,6 +340,16 @@ def test_a_parameter_that_the_optimizer_lacks_is_named():
         check_holds(optimizer, named)
 
 
+def test_parameters_that_hooks_step_in_the_backward_pass_are_named():
+    """Transformers gives the callbacks of a layerwise optimizer a dummy, which holds nothing."""
+    held, stepped = parameters(2)
+    stepped.register_post_accumulate_grad_hook(lambda parameter: None)
+    with pytest.raises(
+        ValueError, match=r"^the parameters of 'second' have hooks that step them in the backward pass"
+    ):
+        check_holds(torch.optim.SGD([held], lr=0.1), [("first", held), ("second", stepped)])
+
+
 def test_an_optimizer_that_parameters_cannot_leave_is_refused():
     model = lora_bert()
     optimizer = torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad])

@@ -454,6 +454,28 @@ def test_the_model_is_left_as_it_was_when_a_batch_fails():
     assert not model.training
 
 
+def test_an_optimizer_that_steps_in_the_backward_pass_waits_until_the_training():
+    """As torchtune's `optimizer_in_bwd` and GaLore's layerwise variants do: an optimizer for each parameter."""
+    chosen = selector_for(lora_bert())
+    chosen.probe([batch(0), batch(1)])
+    model = lora_bert()
+    each = {p: torch.optim.AdamW([p], lr=1e-2) for p in model.parameters() if p.requires_grad}
+
+    def step(parameter) -> None:
+        each[parameter].step()
+        parameter.grad = None
+
+    for parameter in each:
+        parameter.register_post_accumulate_grad_hook(step)
+    selector = selector_for(model)
+    selector.probe([batch(0), batch(1)])
+    assert selector.scores == chosen.scores and not any(optimizer.state for optimizer in each.values())
+    left = [p for adapter in selector.adapters for p in adapter.parameters]
+    model(**batch()).loss.backward()
+    assert all(each[p].state for p in left), "the training steps as before"
+    assert sum(bool(optimizer.state) for optimizer in each.values()) == len(left) + 2, "and the head"
+
+
 def test_what_modules_hold_beside_buffers_is_as_it_was():
     """RecurrentGemma keeps its last states in a plain attribute, with their graph; Qwen2-VL the last positions."""
     model = lora_bert()

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from weightlora.restoring import refill, same_buffers, same_fields, same_modes, same_random_numbers
+from weightlora.restoring import (
+    no_steps_in_backward,
+    refill,
+    same_buffers,
+    same_fields,
+    same_modes,
+    same_random_numbers,
+)
 
 
 class Recurrent(nn.Module):
@@ -72,6 +79,25 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     assert not hasattr(model, "made") and model.losses["train"] is losses == {}
     assert [*model.named_children()] == parts
     assert not model.norm._forward_hooks and not model.norm._forward_hooks_with_kwargs
+
+
+def test_hooks_that_step_an_optimizer_in_the_backward_pass_wait():
+    model, seen = nn.Linear(2, 2), []
+    handle = model.weight.register_post_accumulate_grad_hook(
+        lambda parameter: seen.append(parameter.grad.sum().item())
+    )
+
+    def backward() -> None:
+        model(torch.ones(1, 2)).sum().backward()
+
+    with pytest.raises(RuntimeError, match="out of memory"), no_steps_in_backward(model):
+        backward()
+        raise RuntimeError("out of memory")
+    assert seen == []
+    backward()
+    handle.remove()
+    backward()
+    assert seen == [8.0]
 
 
 def test_hooks_by_which_an_engine_saves_stay():

@@ -69,8 +69,14 @@ def check_optimizer(optimizer: Any, watched: bool) -> None:
 def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> None:
     """Raise a `ModelError` unless the optimizer holds every one of the named parameters."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    missing = [name for name, parameter in named if id(parameter) not in held]
-    if missing:
+    lacks = {name: parameter for name, parameter in named if id(parameter) not in held}
+    if missing := [*lacks]:
+        if any(parameter._post_accumulate_grad_hooks for parameter in lacks.values()):
+            raise ModelError(
+                f"the parameters of {missing[0]!r} have hooks that step them in the backward pass, and the optimizer "
+                "does not hold them, so they cannot leave it: train with one optimizer that steps after the backward "
+                "pass (in Transformers, an optim without 'layerwise'), or choose with weightlora.select() before."
+            )
         raise ModelError(
             f"the optimizer does not hold {len(missing)} adapters' trainable parameters, {missing[0]!r} the first: "
             "build it from the parameters of this model, after get_peft_model()."

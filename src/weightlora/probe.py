@@ -23,7 +23,7 @@ from .errors import ConfigError, DataError, ModelError, TrainingError
 from .gradients import Average
 from .loaders import same_batches
 from .recompute import recomputed
-from .restoring import same_buffers, same_fields, same_modes, same_random_numbers
+from .restoring import no_steps_in_backward, same_buffers, same_fields, same_modes, same_random_numbers
 from .rules import Rule, check_finite
 from .tensors import leaves_of, local, unchanged_weights
 from .values import check_int, plain
@@ -199,6 +199,8 @@ def _sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
 def undisturbed(model: nn.Module, loss: Loss | None = None, recompute: bool = True) -> Iterator[Loss]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
+    No optimizer steps inside, also not one that hooks step in the backward pass.
+
     That is: which modules train, their buffers and other attributes (running statistics, how far positions were
     computed, or the state of a recurrence), and the random numbers that come next. A loss with weights of its own gets
     their gradients back, too, along which the first optimizer step would move them.
@@ -212,7 +214,7 @@ def undisturbed(model: nn.Module, loss: Loss | None = None, recompute: bool = Tr
         The loss to use inside.
 
     Raises:
-        ModelError: The forward pass changed a weight.
+        ModelError: A pass changed a weight.
     """
     model.zero_grad(set_to_none=True)  # of a trial step, under any loss scale: they would count as evidence
     remembers = recomputed(model) if recompute else contextlib.nullcontext()
@@ -222,6 +224,7 @@ def undisturbed(model: nn.Module, loss: Loss | None = None, recompute: bool = Tr
             same_fields(base_model_of(model).modules()),
             same_buffers(model),
             unchanged_weights(model),
+            no_steps_in_backward(model),
             same_random_numbers(model),
             remembers,
             _sparing(model, loss or (lambda batch: own_loss(model, batch))) as spares,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "GENERATORS",
+    "no_steps_in_backward",
     "refill",
     "same_buffers",
     "same_fields",
@@ -64,6 +65,23 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def no_steps_in_backward(model: nn.Module) -> Iterator[None]:
+    """Inside, no hook runs when a gradient of the model is complete, such as one that steps an optimizer with it.
+
+    DDP, FSDP and DeepSpeed do not need theirs: the first two have other hooks, and the last is asked for gradients.
+    """
+    found: list[Any] = [parameter._post_accumulate_grad_hooks for parameter in model.parameters()]
+    before = [(hooks, copy.copy(hooks)) for hooks in found if hooks]
+    for hooks, _ in before:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, content in before:
+            refill(hooks, content)
 
 
 @contextlib.contextmanager

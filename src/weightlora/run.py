@@ -28,12 +28,16 @@ from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 
-__all__ = ["HISTORY", "LOG", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
+__all__ = ["FUSED", "HISTORY", "LOG", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
 
 logger = logging.getLogger(__name__)
 
 SELECTION, HISTORY, LOG, ADAPTER = "selection.json", "history.jsonl", "log.jsonl", "adapter"
 SELECTION_FORMAT = 1
+FUSED = ".gate_up_proj"
+"""End of the name of a parameter that stands for the gate and up projections of several experts."""
+TOKENS = "trainable_token_indices"
+"""PEFT's setting of the rows of an embedding that train beside the adapters."""
 
 
 class RunDirectory:
@@ -168,6 +172,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "lora_alpha": lora.lora_alpha,
             "use_rslora": lora.use_rslora,
             **({"use_dora": True} if lora.use_dora else {}),
+            **({TOKENS: lora.trainable_token_indices} if lora.trainable_token_indices else {}),
             "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
             "modules_to_save": list(dict.fromkeys(lora.modules_to_save or ())),  # PEFT may list its heads twice
         },
@@ -185,13 +190,26 @@ def describe_selection(selector: Any) -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("weightlora", "peft", "torch", "transformers", "accelerate")},
         **({"fused_experts": True} if _has_fused_experts(selector.model) else {}),
+        **({"fused_rank": times} if (times := _fused_rank(selector)) > 1 else {}),
         **({} if costs is None else {"costs": costs}),
     }
 
 
+def _fused_rank(selector: Any) -> int:
+    """How many times the rank of the other adapters those on fused experts had when the run began; 1 if they differ.
+
+    PEFT makes `gate_up_proj` of two targets of earlier models, and doubles its rank and `lora_alpha`.
+    """
+    fused = {name for name, kind in selector.kinds.items() if kind == "parameter" and name.endswith(FUSED)}
+    ranks: dict[str, int] = selector.start_ranks
+    mine, others = ({ranks[name] for name in part} for part in (fused, ranks.keys() - fused))
+    times = {one / other for one in mine for other in others}
+    return int(*times) if len(times) == 1 and all(map(float.is_integer, times)) else 1
+
+
 def _has_fused_experts(model: nn.Module) -> bool:
     """Whether it has parameters that stand for the gate and up projections of several experts."""
-    return any(name.endswith(".gate_up_proj") for name, _ in base_model_of(model).named_parameters())
+    return any(name.endswith(FUSED) for name, _ in base_model_of(model).named_parameters())
 
 
 def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:

@@ -48,7 +48,8 @@ class WeightLora(Described):
     Attributes:
         adapters: The adapters that are still on the model, in model order.
         names: All n adapters in model order, as PEFT's config names them.
-        kinds, sizes: By name, whether it is a `"module"` or a `"parameter"`, and its parameters at the start.
+        kinds: By name, whether it is a `"module"` or a `"parameter"`.
+        sizes, start_ranks: By name, its parameters and its rank at the start.
         step_count: Optimizer steps seen in the selection phase.
         rounds_over: Rounds that ended with a decision.
         guard: Refuses optimizer steps before `probe()`, and steps with NaN or infinite gradients.
@@ -94,6 +95,7 @@ class WeightLora(Described):
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
         start = self._start = saved or State.at_start(self.config, self.adapters)
         self.names, self.kinds, self.sizes = list(start.names), start.column("kinds"), start.column("sizes")
+        self.start_ranks: dict[str, int] = start.column("start_ranks")
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
         self._budget = self.config.budget_for(list(self.sizes.values()))
@@ -237,9 +239,8 @@ class WeightLora(Described):
         self._rule.keep(keep)
         self.engine.remove_(self.model, losers, self.optimizer)
         if self.config.expand != "none":
-            start, total = self._start.column("start_ranks"), sum(self.sizes.values())
-            share = self.rounds_over / self.config.rounds
-            ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, start, share, total)
+            share, total = self.rounds_over / self.config.rounds, sum(self.sizes.values())
+            ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, self.start_ranks, share, total)
             seed = int(self.engine.agree(torch.tensor(self.config.seed))) * 1000 + self.rounds_over
             expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed)
         if self.rounds_over == self.config.rounds:

@@ -52,6 +52,15 @@ def test_an_error_of_the_user_is_one_sentence(capsys, monkeypatch, raised, code:
     assert capsys.readouterr().err == f"weightlora quickstart: {message}\n"
 
 
+def test_an_interruption_before_the_command_runs_is_one_sentence(capsys, monkeypatch):
+    def stopped(name, package=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weightlora.cli.import_module", stopped)
+    assert main(["show", "run"]) == 130
+    assert capsys.readouterr().err == "weightlora: interrupted\n"
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), ConfigError("keep is wrong."), ValueError("torch's own")])
 def test_the_cursor_that_a_bar_hid_comes_back(capsys, monkeypatch, raised: BaseException):
     monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal

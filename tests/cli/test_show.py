@@ -146,6 +146,20 @@ def test_runs_of_one_name_have_a_directory_each(tmp_path: Path, monkeypatch: pyt
     assert all(path.parents[1] == tmp_path / "all" for path in planned)
 
 
+def test_runs_whose_paths_look_alike_have_a_directory_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("a/b/c", "a-b/c", "a/b-c/c", "a/b/c/c")
+    places = [write_run(Path(name), layers=1, steps=3, keep=2, train_steps=9) for name in names]
+    monkeypatch.setattr("weightlora.report.pictures.draw_pictures", lambda run, kind: {"loss": run.name.encode()})
+    planned = plan_outputs(read_runs(places), [tmp_path / "all"], False)
+    assert {path.parent.name: content.decode() for path, content in planned.items()} == {
+        "a-b-c": "a/b/c",
+        "a-b-c-2": "a-b/c",
+        "a-b-c-c": "a/b-c/c",
+        "a-b-c-c-2": "a/b/c/c",
+    }
+
+
 def test_what_is_there_is_left_alone_unless_asked(runs, tmp_path: Path):
     (tmp_path / "data.json").write_text("mine")
     with pytest.raises(DataError, match=r"data\.json is there already: give another name, or --overwrite"):

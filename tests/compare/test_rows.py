@@ -43,6 +43,16 @@ def test_every_family_has_a_column_to_split_by(column):
     assert (len(splits["train"]), len(splits["test"])) == (32, 8)
 
 
+def test_chats_of_one_question_are_in_one_split():
+    chats = [
+        [{"role": "user", "content": f"q{i % 50}"}, {"role": "assistant", "content": f"a{i}"}] for i in range(100)
+    ]
+    splits = partition(Dataset.from_list([{"messages": chat} for chat in chats]), {"test": 0.2}, "here")
+    asked = {name: {chat[0]["content"] for chat in split["messages"]} for name, split in splits.items()}
+    assert {name: len(questions) for name, questions in asked.items()} == {"train": 40, "test": 10}
+    assert not asked["train"] & asked["test"]
+
+
 def test_a_validation_file_is_the_test(tmp_path):
     rows = [{"text": f"t{i}", "label": i % 2} for i in range(60)]
     arguments = DataArguments(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from run_directories import write_run
 
 from weightlora.report import read_runs
@@ -33,11 +34,23 @@ def test_two_runs(tmp_path: Path):
     assert [chart["title"] for chart in values["charts"]] == ["Training loss"]
 
 
-def test_settings_of_peft_that_differ_are_shown(tmp_path: Path):
-    one, two = read_runs([write_run(tmp_path / name, layers=1, steps=4, keep=2) for name in ("one", "two")])
-    wide = replace(two, selection=replace(two.selection, lora={**two.selection.lora, "r": 16}))
-    assert compare_runs([one, two], ["a", "b"])["differences"] == []
-    assert compare_runs([one, wide], ["a", "b"])["differences"] == [("r", ["8", "16"])]
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({}, []),
+        ({"rank": 16}, [("rank", ["8", "16"])]),
+        ({"rank": 16, "name": "layers.0.experts.gate_up_proj"}, []),  # PEFT's rank for two projections
+        ({"scaling": 2.0}, [("scaling", ["4", "2"])]),
+    ],
+)
+def test_settings_of_peft_that_differ_are_shown(tmp_path: Path, change, found):
+    one, two = read_runs([write_run(tmp_path / name, layers=1, steps=4, keep=1) for name in ("one", "two")])
+    lora = {**two.selection.lora, "r": 16, "lora_alpha": 64}  # of the largest adapter that was kept
+    modules = tuple(replace(module, **change) for module in two.selection.kept)
+    other = replace(two, selection=replace(two.selection, modules=modules, lora=lora, fused_rank=2))
+    assert compare_runs([one, other], ["a", "b"])["differences"] == found
+    rs = replace(two, selection=replace(two.selection, lora={**lora, "use_rslora": True}))
+    assert compare_runs([one, rs], ["a", "b"])["differences"] == [("use_rslora", ["False", "True"])]
 
 
 def test_a_run_without_a_choice_is_named(tmp_path: Path):

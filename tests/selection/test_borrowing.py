@@ -69,6 +69,16 @@ def test_values_that_were_kept_are_put_back():
     assert changes(model, before) == []
 
 
+def test_hooks_that_step_an_optimizer_wait_until_the_model_is_given_back():
+    model, stepped = tiny_bert(), []
+    model.classifier.weight.register_post_accumulate_grad_hook(lambda parameter: stepped.append(parameter.shape))
+    with borrowed(model):
+        model(**batch()).loss.backward()
+    assert stepped == []
+    model(**batch()).loss.backward()
+    assert len(stepped) == 1
+
+
 def test_a_frozen_weight_that_changed_is_named_and_all_else_is_put_back():
     """RWKV's forward pass in training undoes the rescaling of its weights for inference, which no flag brings back."""
     model = tiny_bert().train()

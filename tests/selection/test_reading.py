@@ -35,6 +35,7 @@ DAMAGE = {
     "costs": (lambda values: values.update(costs={}), "it has {} as 'costs', and needs the costs of a choice"),
     "modules": (lambda values: values["lora"].update(modules_to_save="lm_head"), "as 'lora', and needs .* names"),
     "lora": (lambda values: values.update(lora={"r": 0}), "as 'lora', and needs"),
+    "tokens": (lambda values: values["lora"].update(trainable_token_indices={"a": [-1]}), "as 'lora', and needs"),
     "phase": (lambda values: values.update(phase="done"), "has 'done' as 'phase'"),
 }
 

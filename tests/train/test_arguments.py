@@ -68,6 +68,13 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
     ("arguments", "message"),
     [
         (["--learning-rat", "1"], "--learning-rat is not an argument: did you mean --learning_rate."),
+        (["--lora_alpha", "8"], "--lora_alpha is not an argument: did you mean --alpha."),
+        (["--r", "8"], "--r is not an argument: did you mean --rank."),
+        (
+            ["--modules_to_save", "lm_head"],
+            "--modules_to_save is not an argument: it is a field of PEFT's LoraConfig, so with the method lora write "
+            "--method_options '{\"modules_to_save\": ...}', and to choose, call weightlora.select(",
+        ),
         (["--learning_rat=1"], "--learning_rat is not an argument: did you mean --learning_rate."),
         (
             ["--expand", "qr"],

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from weightlora.values import to_bytes
         ),
         (["--select_steps", "-1"], "select_steps=-1 must be"),
         (["--select_steps", "two"], "select_steps='two' is not a number: give a number of steps (200) or a fraction"),
+        (["--load_in_4bit", "--gguf_file", "q.gguf"], "load_in_4bit=True does not quantize a GGUF model ('q.gguf'"),
         (["--packing"], "--packing is a setting of causal-lm, and --task cola does not read it"),
         (["--method", "full", "--rank", 4], "--rank is a setting of adapters, and --method full has none: drop one"),
         (["--max_cache_bytes", 5], "--max_cache_bytes is a setting of the cache: drop it, or add --cache_prefix."),
@@ -47,6 +49,13 @@ from weightlora.values import to_bytes
 def test_settings_that_cannot_be_right(world: Path, refused, more: list[object], message: str):
     base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "llama", "--pad_token", "</s>"]
     assert message in refused(*base, "--max_steps", 4, "--max_length", 64, "--use_cpu", *more)
+
+
+def test_a_missing_package_is_named_before_the_data_is_read(world: Path, refused, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    base = ["--task", "cola", "--dataset", world / "nowhere", "--model", world / "llama", "--load_in_4bit"]
+    assert "bitsandbytes" in refused(*base)
+    assert "bitsandbytes" not in refused(*base, "--dry_run"), "a plan may be for another machine"
 
 
 @pytest.mark.parametrize(

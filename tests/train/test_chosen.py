@@ -149,6 +149,19 @@ def test_experts_are_parameters(tmp_path: Path):
     assert targets["target_parameters"] == choice.target_parameters != []
 
 
+def test_fused_experts_have_the_multiple_of_the_rank_that_peft_gave_them(tmp_path: Path):
+    """With all-linear, PEFT gives Mixtral's gate and up projections, which are one parameter, the rank of two."""
+    ids = torch.arange(8)[None]
+    choice = select(lora_mixtral().unload(), [{"input_ids": ids, "labels": ids}], WeightLoraConfig(keep=12))
+    assert choice.fused_rank == 2 and len(choice.ranks) == 12
+    choice.save(tmp_path / "run")
+    targets = chosen_targets(str(tmp_path / "run"), lora_mixtral().unload(), {}, rank=3, alpha=6)
+    adapted = get_peft_model(lora_mixtral().unload(), LoraConfig(r=3, lora_alpha=6, **targets))
+    assert {adapter.name: (adapter.rank, adapter.scaling) for adapter in find_adapters(adapted)} == {
+        name: (6 if name.endswith("gate_up_proj") else 3, 2.0) for name in choice.ranks
+    }
+
+
 def test_a_run_without_a_choice_is_refused(chosen, tmp_path: Path):
     directory, selection = chosen
     with pytest.raises(DataError, match=r"is empty: a run writes selection\.json when"):

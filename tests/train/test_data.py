@@ -112,6 +112,15 @@ def test_one_text_cannot_be_split(world: Path, rows: Path, refused):
     )
 
 
+def test_chats_of_one_question_are_on_one_side(rows: Path):
+    """As prompts with several completions are: their answers would else be known in part."""
+    chats = [[{"role": "user", "content": f"q{i // 4}"}, {"role": "assistant", "content": f"a{i}"}] for i in range(40)]
+    write_rows(rows, [{"messages": chat} for chat in chats])
+    splits = read_splits(DataArguments(task="causal-lm", train_file=str(rows)), find_task("causal-lm"))
+    assert {name: len(split) for name, split in splits.items()} == {"train": 36, "validation": 4}
+    assert len({chat[0]["content"] for chat in splits["validation"]["messages"]}) == 1
+
+
 def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Path, refused):
     (tmp_path / "recipe.yaml").write_text("lerning_rate: 1e-3\n")
     message = refused("--config", tmp_path / "recipe.yaml")

@@ -46,6 +46,27 @@ def test_conversations_may_have_roles_already():
     assert columns["messages"] == "conversations" and rows[0]["conversations"] == CHAT
 
 
+@pytest.mark.parametrize(("name", "chat"), [("messages", CHAT), ("conversations", SHAREGPT), ("conversations", CHAT)])
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_messages_may_be_written_as_json(tmp_path: Path, name: str, chat: list, ending: str):
+    """As tables often have them, and the fields of one message are not those of all."""
+    calls = [{"type": "function", "function": {"name": "look", "arguments": {"depth": 0.1}}}]
+    more = [*CHAT, {"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": calls}]
+    given = Dataset.from_list([{"id": 1, name: json.dumps(chat)}, {"id": 2, name: json.dumps(more)}])
+    path = tmp_path / f"rows{ending}"
+    given.to_csv(path) if ending == ".csv" else given.to_parquet(path)
+    arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
+    rows = read_splits(arguments, find_task("causal-lm"))["train"]
+    assert [as_written(row, rows.features)["messages"] for row in rows] == [CHAT, more]
+
+
+@pytest.mark.parametrize("text", ["hi", "[{'role': 'user'}]", '{"role": "user"}', "[" * 100 + "]" * 100])
+def test_messages_that_are_another_text_are_refused(text: str):
+    given = Dataset.from_list([{"messages": json.dumps(CHAT)}, {"messages": None}, {"messages": text}])
+    with pytest.raises(DataError, match=r"^row 2 of dev .* as its messages, which must be .* as JSON: save the rows"):
+        as_causal("dev", given, COLUMNS_READ)
+
+
 def test_messages_come_before_conversations_and_the_users_names_before_both():
     given = Dataset.from_list([{"messages": CHAT, "conversations": SHAREGPT, "chats": SHAREGPT[1:]}])
     rows, columns = as_causal("train", given, COLUMNS_READ)

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from weightlora.errors import DataError
-from weightlora.train.splitting import distinct, split
+from weightlora.train.splitting import before_answer, distinct, split
 
 
 def rows(*texts: str) -> list[dict]:
@@ -28,6 +28,15 @@ def test_the_split_is_by_the_hash_of_the_text_whatever_the_order():
     shuffled = rows(*texts)
     random.shuffle(shuffled)
     assert split(shuffled, sizes) == splits
+
+
+def test_a_chat_goes_by_what_is_before_its_answer():
+    system, user, answer = ({"role": role, "content": "a"} for role in ("system", "user", "assistant"))
+    for asked in ([user], [system, user], [user, answer, user]):
+        assert before_answer("messages", [*asked, answer]) == asked
+    for alone in ([system, answer], [answer], [], None, "text", ["text"]):
+        assert before_answer("messages", alone) == alone
+    assert before_answer("tokens", [user, answer]) == [user, answer]
 
 
 def test_too_few_rows_are_refused():

@@ -83,6 +83,26 @@ def test_it_resumes_where_the_model_comes_from_model_init(whole, tmp_path, kind)
 
 
 @pytest.mark.parametrize("kind", [Trainer, WeightLoraTrainer])
+def test_a_train_that_failed_to_resume_is_not_forgotten(tmp_path, kind, monkeypatch):
+    """The model has the adapters of the checkpoint already, and a training from step 0 would go on with its choice."""
+    settings = {"keep": 3, "selection": "random", "select_steps": 0}
+    build(tmp_path, settings, max_steps=2).train()
+    trainer = build(tmp_path, settings, kind=kind, max_steps=3)
+    with monkeypatch.context() as patch:
+
+        def fails(checkpoint):
+            raise RuntimeError("optimizer.pt is damaged")
+
+        patch.setattr(trainer, "_load_optimizer_and_scheduler", fails)
+        with pytest.raises(RuntimeError, match="is damaged"):
+            trainer.train(resume_from_checkpoint=True)
+    with pytest.raises(StateError, match=r"^an earlier train\(\) gave the model the adapters of .*-2, of step 2, and"):
+        trainer.train()
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 3 and len(find_adapters(trainer.model)) == 3
+
+
+@pytest.mark.parametrize("kind", [Trainer, WeightLoraTrainer])
 @pytest.mark.parametrize(("cut", "at"), [(1, 2), (7, 8)], ids=["before the choice", "after it"])
 def test_an_interrupted_trainer_resumes_itself(whole, tmp_path, kind, cut, at):
     class Interrupt(TrainerCallback):

@@ -29,6 +29,8 @@ __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion")
 DEBUG = "--debug"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+INTERRUPTED = 130
+"""The exit code of programs that Ctrl-C ends."""
 NO_READER = 141
 """The exit code of programs that SIGPIPE ends."""
 
@@ -99,7 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: After `--help` and `--version`, and with code 2 on arguments that do not parse.
     """
-    return run_command(build_parser(), argv)
+    try:
+        parser = build_parser()
+    except KeyboardInterrupt:  # it imports the commands, which takes a moment
+        return _fail("weightlora", "interrupted", INTERRUPTED)
+    return run_command(parser, argv)
 
 
 def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
@@ -128,7 +134,7 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
             sys.stdout.flush()
             return code
     except KeyboardInterrupt:
-        return _fail(command, "interrupted", 130)
+        return _fail(command, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         if not _reader_has_left():
             raise

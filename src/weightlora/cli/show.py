@@ -1,6 +1,7 @@
 """`weightlora show`: what a run chose, as a table, a picture, a page, JSON, or the snippet to paste."""
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -211,9 +212,13 @@ def _make(runs: "Sequence[RunReport]", path: Path) -> dict[Path, bytes]:
     if path.suffix:
         return {path: encode(figures_of(runs[0])["selection"](), path.suffix[1:])}
     contents: dict[Path, bytes] = {}
+    folders: set[Path] = set()
     for run in runs:
         of_run = Path(run.name)  # the whole path where two runs have one name
-        folder = path if len(runs) == 1 else path / "-".join(part for part in of_run.parts if part != of_run.anchor)
+        name = "-".join(part for part in of_run.parts if part != of_run.anchor)
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))  # a-b/c after a/b/c
+        folder = path if len(runs) == 1 else next(one for each in names if (one := path / each) not in folders)
+        folders.add(folder)
         for kind in ("png", "svg"):
             contents |= {folder / f"{name}.{kind}": data for name, data in draw_pictures(run, kind).items()}
     return contents

@@ -5,6 +5,8 @@ from typing import Any
 
 from ..drawing.curves import log_figure
 from ..layout import lay_out
+from ..run import FUSED
+from ..selection.record import Selection
 from .costs import Cost, amount
 from .gather import RunReport
 from .sections import LEVELS, NOTHING, PAGE, as_text, draw_chart, level_of, place_cells
@@ -112,12 +114,27 @@ def _charts(runs: Sequence[RunReport]) -> list[dict[str, Any]]:
     return charts
 
 
+def _adapters_of(selection: Selection) -> dict[str, Any]:
+    """The settings of the adapters, with the ranks and scalings of those that are kept.
+
+    PEFT's `r` and `lora_alpha` are the largest rank and its alpha, and it gives fused experts a multiple of both.
+    """
+    times = selection.fused_rank or 1
+    ranks = {rank // times if name.endswith(FUSED) else rank for name, rank in selection.ranks.items()}
+    scalings = {float(f"{scaling:.6g}") for scaling in selection.scalings.values()}
+    return {
+        "rank": ", ".join(map(str, sorted(ranks))),
+        "scaling": ", ".join(f"{scaling:g}" for scaling in sorted(scalings)),
+        **{name: value for name, value in selection.lora.items() if name not in ("r", "lora_alpha")},
+    }
+
+
 def _differences(runs: Sequence[RunReport]) -> list[tuple[str, list[str]]]:
     """Models, settings of PEFT and of the choice, and versions that are not the same in all runs."""
     tables: list[dict[str, Any]] = [
         {
             "model": run.selection.model,
-            **run.selection.lora,
+            **_adapters_of(run.selection),
             **{name: value for name, (value, _) in run.settings.items()},
             **{f"version of {name}": value for name, value in run.versions.items()},
         }

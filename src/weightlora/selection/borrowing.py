@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..restoring import refill, same_random_numbers
+from ..restoring import no_steps_in_backward, refill, same_random_numbers
 from ..tensors import unchanged_weights
 
 __all__ = ["Borrowed", "borrowed"]
@@ -19,7 +19,8 @@ def borrowed(model: nn.Module) -> Iterator["Borrowed"]:
 
     That is: its modules, their attributes and hooks, parameters, buffers, gradients, `requires_grad`, which modules
     train, the configs of Transformers and PEFT, and the random numbers that come next. The values of parameters are
-    put back if `keep_values` was called before they changed.
+    put back if `keep_values` was called before they changed. Hooks of the model that step an optimizer in the backward
+    pass do not run.
 
     Raises:
         ModelError: Afterwards, if the values of another parameter changed.
@@ -33,7 +34,7 @@ def borrowed(model: nn.Module) -> Iterator["Borrowed"]:
         ```
     """
     before = Borrowed(model)
-    with unchanged_weights(model), same_random_numbers(model):
+    with unchanged_weights(model), no_steps_in_backward(model), same_random_numbers(model):
         try:
             yield before
         finally:

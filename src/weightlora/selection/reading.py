@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import read_json
-from ..run import SELECTION, SELECTION_FORMAT
+from ..run import SELECTION, SELECTION_FORMAT, TOKENS
 from ..schema import COLUMNS, NAME, Rule, or_none
 from ..values import is_int, is_number
 
@@ -25,6 +25,9 @@ def _whole(value: Any) -> bool:
 def _lora(value: Mapping[str, Any]) -> bool:
     saved = value.get("modules_to_save", [])
     names = isinstance(saved, list) and all(isinstance(name, str) for name in saved)
+    tokens = value.get(TOKENS) or []
+    rows = [*tokens.values()] if isinstance(tokens, dict) else [tokens]
+    names = names and all(isinstance(numbers, list) and all(map(_whole, numbers)) for numbers in rows)
     return _whole(value.get("r")) and value["r"] > 0 and is_number(value.get("lora_alpha")) and names
 
 
@@ -59,7 +62,7 @@ REST: dict[str, Rule] = {
     "model": or_none(TEXT),
     "lora": (
         lambda value: isinstance(value, dict) and _lora(value),
-        "an object with a positive r, a lora_alpha and names as modules_to_save",
+        "an object with a positive r, a lora_alpha, names as modules_to_save and numbers as trainable_token_indices",
     ),
     "unambiguous": TRUTH,
     "config": OBJECT,
@@ -73,6 +76,7 @@ REST: dict[str, Rule] = {
 }
 OPTIONAL: dict[str, Rule] = {
     "fused_experts": or_none(TRUTH),
+    "fused_rank": or_none((lambda value: _whole(value) and value > 0, "a positive whole number")),
     "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),
     "grouping": or_none(OBJECT),
     "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),

@@ -12,7 +12,7 @@ from typing import Any
 from ..adapters.outcome import default_and_exceptions
 from ..costs import in_words
 from ..files import append_lines, read_lines, replacing_directory, write_json
-from ..run import HISTORY, SELECTION, SELECTION_FORMAT, check_empty, describe_selection
+from ..run import HISTORY, SELECTION, SELECTION_FORMAT, TOKENS, check_empty, describe_selection
 from ..summary import Summary, by_kind
 from .adapting import saved_in_full
 from .formats import to_text
@@ -35,11 +35,13 @@ class Selection:
         step: Optimizer steps before the choice; 0 for a choice before the first step.
         model: Name or path of the base model, if it has one.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`,
-            and `use_dora` where it is on.
+            and where they are set `use_dora` and `trainable_token_indices`.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
             both.
         fused_experts: True if the model has the fused experts of Mixtral, Qwen MoE and similar models, where PEFT 0.21
             reads an expression as types of modules in all layers; else None.
+        fused_rank: What the rank of these experts' `gate_up_proj` was, as a multiple of the others': 2 where PEFT made
+            it from `all-linear`, as it stands for two modules; else None.
         adapter_name: PEFT's name of the adapter.
         trainable_parameters: Number of parameters of the adapters, `"before"` and `"after"` the choice.
         versions: Package name -> version, at the time of the run.
@@ -70,6 +72,7 @@ class Selection:
     lora: Mapping[str, Any] = field(default_factory=dict)
     unambiguous: bool = True
     fused_experts: bool | None = None
+    fused_rank: int | None = None
     adapter_name: str = "default"
     trainable_parameters: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -169,6 +172,12 @@ class Selection:
     def modules_to_save(self) -> list[str]:
         """For PEFT's `modules_to_save`: what the run trained in full, but for the heads that PEFT adds itself."""
         return saved_in_full(self.lora)
+
+    @property
+    def trainable_token_indices(self) -> list[int] | dict[str, list[int]]:
+        """PEFT's setting of the rows of embeddings that the run trained; an empty list if there are none."""
+        found: list[int] | dict[str, list[int]] = self.lora.get(TOKENS) or []
+        return found
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
@@ -17,6 +18,7 @@ from .reading import read_yaml
 from .settings import OWN, DataArguments, MethodArguments, ModelArguments, SentenceParser
 
 __all__ = [
+    "ARGUMENTS_OF",
     "Recipe",
     "as_arguments",
     "make_parser",
@@ -25,6 +27,9 @@ __all__ = [
 ]
 
 BASE, BY_METHOD, CONFIG = "base", "by_method", "--config"
+ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
+"""Names in PEFT and in this package -> the argument with the same meaning."""
+
 SECRETS = frozenset({"hub_token", "push_to_hub_token"})
 """Arguments that are written nowhere."""
 
@@ -155,6 +160,15 @@ def _check_names(values: Any, known: Iterable[str], place: str) -> None:
 
 def _instead(name: str, known: Iterable[str], prefix: str = "") -> str:
     """The end of the message about an unknown name: where it belongs, or the nearest name that is known."""
+    if name in ARGUMENTS_OF:
+        return f": did you mean {prefix}{ARGUMENTS_OF[name]}"
+    if name in {field.name for field in fields(LoraConfig)} - {"task_type", "peft_type"}:
+        options = f'{{"{name}": ...}}'
+        written = f"{prefix}method_options '{options}'" if prefix else f"method_options: {options}"
+        return (
+            f": it is a field of PEFT's LoraConfig, so with the method lora write {written}, and to choose, call "
+            "weightlora.select(model, loader, lora=LoraConfig(...)) in Python"
+        )
     if name in {field.name for field in fields(WeightLoraConfig)}:
         options = f'{{"{name}": ...}}'
         written = f"{prefix}method_options '{options}'" if prefix else f"method_options: {options}"

@@ -8,11 +8,12 @@ from typing import Any
 
 from ..config import WeightLoraConfig
 from ..errors import ConfigError, DataError
+from ..extras import require
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
 from ..values import check_known
 from ..wording import nearest, shown
-from .arguments import Recipe, parse_json
+from .arguments import ARGUMENTS_OF, Recipe, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
 from .settings import MethodArguments
 from .tasks import find_task
@@ -22,9 +23,6 @@ __all__ = ["check_method", "check_recipe", "check_typed", "number_to_keep", "opt
 
 BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 """Arguments that bound the choice, beside K."""
-
-ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
-"""Names in PEFT and in this package -> the argument with the same meaning."""
 
 READ_BY = {
     "packing": ("causal-lm",),
@@ -81,6 +79,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for name in () if recipe.data.verbalised else ("prompt", "label_words"):
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")
+    _check_loading(recipe)
     _check_smoothing(recipe)
     check_training(recipe.training, recipe.given, here=not recipe.method.dry_run)
     WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
@@ -125,6 +124,19 @@ def _check_read(recipe: Recipe) -> None:
         raise ConfigError(f"--{given[0]} is a setting of adapters, and --method full has none: drop one of the two.")
     if not recipe.method.cache_prefix and (given := sorted(recipe.typed & OF_CACHE)):
         raise ConfigError(f"--{given[0]} is a setting of the cache: drop it, or add --cache_prefix.")
+
+
+def _check_loading(recipe: Recipe) -> None:
+    """Raise an error if the weights cannot be quantized here. A plan may be for another machine."""
+    if not recipe.model.load_in_4bit:
+        return
+    if (file := recipe.model.gguf_file) is not None:
+        raise ConfigError(
+            f"load_in_4bit=True does not quantize a GGUF model ({shown(file)}), which Transformers unpacks: leave "
+            "load_in_4bit out, or give the original model without gguf_file."
+        )
+    if not recipe.method.dry_run:
+        require("bitsandbytes")
 
 
 def _check_smoothing(recipe: Recipe) -> None:

@@ -10,8 +10,10 @@ from torch import nn
 
 from ..adapters.outcome import default_and_exceptions, longer_names
 from ..errors import ConfigError, DataError, ModelError
+from ..run import FUSED
 from ..selection.record import Selection
 from .arguments import Recipe, parse_json
+from .settings import MethodArguments
 
 __all__ = ["ON_A_LIST", "chosen_targets", "with_chosen_modules"]
 
@@ -51,15 +53,23 @@ def with_chosen_modules(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def chosen_targets(run: str, model: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+def chosen_targets(
+    run: str,
+    model: nn.Module,
+    given: Mapping[str, Any],
+    rank: int = MethodArguments.rank,
+    alpha: int = MethodArguments.alpha,
+) -> dict[str, Any]:
     """PEFT's `target_modules` and `target_parameters` for exactly the modules that a run chose.
 
-    If the run gave ranks in proportion, PEFT's patterns have them.
+    If the run gave ranks in proportion, PEFT's patterns have them. If it gave the fused projections of experts a
+    multiple of the rank of the others, as PEFT does, the patterns have this multiple.
 
     Args:
         run: Its directory.
         model: The base model to train.
         given: The settings of the recipe that were given.
+        rank, alpha: Those of the recipe, given or not.
 
     Raises:
         ConfigError: If the run has ranks of its own, and the recipe another one.
@@ -83,6 +93,9 @@ def chosen_targets(run: str, model: nn.Module, given: Mapping[str, Any]) -> dict
         targets["target_modules"] = "|".join(f"(?:{re.escape(name)})" for name in modules)
     if selection.rank_rule is not None:
         targets |= _patterns(run, selection, given)
+    elif (times := selection.fused_rank or 1) > 1 and (fused := [one for one in parameters if one.endswith(FUSED)]):
+        targets["rank_pattern"] = dict.fromkeys(fused, times * rank)
+        targets["alpha_pattern"] = dict.fromkeys(fused, times * alpha)
     return targets | ({"target_parameters": parameters} if parameters else {})
 
 

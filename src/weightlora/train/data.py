@@ -17,7 +17,7 @@ from .arguments import parse_json
 from .layouts import as_causal, example, one_object
 from .rows import numbered
 from .settings import DataArguments
-from .splitting import hold_out
+from .splitting import before_answer, hold_out
 from .tables import BUILDERS, read_files
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
@@ -113,7 +113,10 @@ def _split_off(rows: Dataset, family: str, place: str) -> dict[str, Dataset]:
     """A tenth of the rows as `validation`, chosen by the hash of what the model reads."""
     rows = numbered(rows)
     columns = [name for name in READ[family] if name in rows.column_names]
-    texts = [json.dumps([row[name] for name in columns], default=str) for row in rows.select_columns(columns)]
+    texts = [
+        json.dumps([before_answer(name, row[name]) for name in columns], default=str)
+        for row in rows.select_columns(columns)
+    ]
     if len(rows) == 1:
         raise DataError(f"{place} has one row, and a part for validation is split off: give more.{one_object(rows)}")
     train, validation = hold_out(texts, SHARE, place)

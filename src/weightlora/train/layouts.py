@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, Features, Json, List, concatenate_datasets
+from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
 
 from ..errors import DataError
 from ..wording import shown
-from .rows import as_written, name_row
+from .rows import as_written, name_row, parsed
 from .tasks import COLUMNS
 
 __all__ = ["as_causal", "example", "one_object"]
@@ -54,7 +54,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
     Prompts and completions that are lists of messages, as in TRL, become the messages of one chat. Rows of Alpaca
     (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT (`from`, `value`)
     become messages. Both may have a `system` prompt, and Alpaca a `history` of earlier questions and answers, as in
-    LLaMA-Factory.
+    LLaMA-Factory. Lists of messages may be written as JSON.
 
     Args:
         split: Names the rows in errors.
@@ -75,6 +75,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
                 rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
                 one, columns = CHATS, {**columns, "messages": "messages"}
             if one is CHATS:
+                rows = _from_json(split, rows, str(columns["messages"]))
                 rows = _with_roles(split, rows, str(columns["messages"]))
             return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
@@ -129,6 +130,22 @@ def _joined(rows: Dataset, prompt: str, completion: str) -> Dataset:
     written = Dataset.from_dict({"messages": chats}, Features({"messages": List(Json())}))
     others = [name for name in rows.column_names if name not in ("messages", prompt, completion)]
     return concatenate_datasets([rows.select_columns(others), written], axis=1)
+
+
+def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
+    """The rows with lists of messages where the column has texts: Parquet and CSV files often have chats as JSON."""
+    if rows.features[column] not in (Value("string"), Value("large_string")):
+        return rows
+    chats = [parsed(value) for value in rows[column]]
+    for row, chat in enumerate(chats):
+        if not isinstance(chat, list | None):
+            raise DataError(
+                f"{name_row(rows, split, row)} has {shown(chat)} as its {column}, which must be a list of messages, "
+                "or such a list written as JSON: save the rows as JSON Lines, as pandas does with "
+                "to_json('rows.jsonl', orient='records', lines=True)."
+            )
+    written = Dataset.from_dict({column: chats}, Features({column: List(Json())}))
+    return concatenate_datasets([rows.remove_columns(column), written], axis=1)
 
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:

@@ -61,8 +61,8 @@ class Setting:
         saved = {*self.target.get("modules_to_save", ()), *(settings.get("modules_to_save") or ())}
         config = LoraConfig(**(base | {"modules_to_save": sorted(saved) or None}))
         with warnings.catch_warnings():
-            if not (config.rank_pattern or config.alpha_pattern):
-                # PEFT sets its own for fused experts, and looks for them among the modules
+            if not (settings.get("rank_pattern") or settings.get("alpha_pattern")):
+                # PEFT's own and ours are of fused experts, too, and PEFT looks for them among the modules
                 warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match")
             return get_peft_model(self.model, config)
 

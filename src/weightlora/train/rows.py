@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..schema import Rule
 from ..values import is_int
 from ..wording import shown
+from .tables import DEEPEST_ROW
 
 __all__ = [
     "MARGIN",
@@ -24,8 +25,8 @@ __all__ = [
     "head_of",
     "name_row",
     "numbered",
+    "parsed",
     "tail_of",
-    "tools_of",
     "words_of",
 ]
 
@@ -64,7 +65,7 @@ RULES: dict[str, Rule] = {
         "a list of messages, each an object with a role and a content, which is a text or a list of parts",
     ),
     "tools": (
-        lambda value: (tools := tools_of(value)) is None or _are(tools, dict),
+        lambda value: (tools := parsed(value)) is None or _are(tools, dict),
         "a list of objects, each the description of a function, or such a list written as JSON",
     ),
 }
@@ -142,12 +143,19 @@ def _all_texts(rows: Dataset, name: str) -> bool:
     return is_text and rows.data.column(name).null_count == 0
 
 
-def tools_of(value: Any) -> Any:
-    """The tools of a chat, which a file has as objects or as JSON. What is no JSON is returned as it is."""
+def parsed(value: Any) -> Any:
+    """A part of a chat, which a file has as objects or as JSON. What is no JSON, or deep, is returned as it is."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        found = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return value
+    return found if _is_within(found, DEEPEST_ROW) else value
+
+
+def _is_within(value: Any, levels: int) -> bool:
+    """Whether a value has no more than so many levels of lists and objects."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not inner or (levels > 0 and all(_is_within(one, levels - 1) for one in inner))
 
 
 def as_written(value: Any, feature: Any) -> Any:

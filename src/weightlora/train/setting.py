@@ -63,7 +63,9 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
     options = options_of(recipe)
     if "keep" not in recipe.given and "keep" in method.options:
         options.setdefault("keep", None)  # the other budgets, or the rule, say what stays
-    chosen = {} if arguments.modules_from is None else chosen_targets(arguments.modules_from, model, recipe.given)
+    chosen: dict[str, Any] = {}
+    if (run := arguments.modules_from) is not None:
+        chosen = chosen_targets(run, model, recipe.given, arguments.rank, arguments.alpha)
     whole = sorted({*fresh, *ends_as_head(model, work.task_type)})
     more = {"modules_to_save": whole, "exclude_modules": beside}
     revision = recipe.model.revision if recipe.model.revision != "main" else None  # of the base, for AutoPeftModel

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import DataError
 
-__all__ = ["distinct", "hold_out", "split", "warn_of_same_files"]
+__all__ = ["before_answer", "distinct", "hold_out", "split", "warn_of_same_files"]
 
 
 def distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -38,6 +38,18 @@ def split(rows: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str,
         splits[name] = ordered[start : start + size]
         start += size
     return splits
+
+
+def before_answer(column: str, value: Any) -> Any:
+    """A value of a row by which it goes to a split: of `messages`, those before the last one, which is the answer.
+
+    So answers to one question are in one split, as those to one `prompt` are. A chat with nothing but a system prompt
+    before the answer is itself what it begins with.
+    """
+    if column != "messages" or not isinstance(value, list):
+        return value
+    asked = [one for one in value[:-1] if isinstance(one, dict) and one.get("role") != "system"]
+    return value[:-1] if asked else value
 
 
 def hold_out(texts: Sequence[str], share: float, place: str = "the data") -> tuple[list[int], list[int]]:

@@ -27,7 +27,15 @@ from .logbook import Logbook
 from .phases import checkpoint_dir
 from .pictures import report_choice
 from .probing import probe_in_trainer
-from .resuming import check_accelerate, check_structure, optimizer_of_all, read_checkpoint, saved_state, stay_finished
+from .resuming import (
+    check_accelerate,
+    check_goes_on,
+    check_structure,
+    optimizer_of_all,
+    read_checkpoint,
+    saved_state,
+    stay_finished,
+)
 from .scalars import put_in_front
 
 logger = logging.get_logger(__name__)
@@ -123,6 +131,8 @@ class WeightLoraCallback(TrainerCallback):
         trainer = calling_trainer()
         _refuse_silent_checkpoints(args, trainer)
         finds_size = args.auto_find_batch_size
+        if self._resumed is not None and self._guest.checkpoint is not None:
+            check_goes_on(self._guest.checkpoint, state)
         saved = self._resumed or self._guest.start_over(kwargs["model"], finds_size, state.global_step)
         self._resumed = None
         if saved is None and state.global_step:

@@ -1,6 +1,7 @@
 """Checkpoints of `transformers.Trainer`: written and read as one thing; a finished run stays finished."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from reprlib import repr as short
@@ -104,6 +105,15 @@ def check_structure(model: nn.Module, state: State) -> None:
         )
 
 
+def check_goes_on(checkpoint: str | os.PathLike[str], state: TrainerState) -> None:
+    """Raise a `StateError` if a training begins anew after one that failed to resume, and left its adapters."""
+    if state.global_step == 0 and (Path(checkpoint) / TRAINER_STATE_NAME).is_file() and (step := step_of(checkpoint)):
+        raise StateError(
+            f"an earlier train() gave the model the adapters of {checkpoint}, of step {step}, and failed before it "
+            "could go on from there: resume from a checkpoint, or build a new model and a new Trainer."
+        )
+
+
 def check_accelerate(trainer: Any) -> None:
     """Raise a `StateError` if Accelerate does not load what it saves, as with FSDP2 before version 1.15.
 
@@ -159,13 +169,13 @@ def check_places(directory: str | Path) -> None:
             )
 
 
-def step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: str | os.PathLike[str]) -> int:
     """The step that the Trainer would go on from.
 
     Raises:
         StateError: If this version of Transformers does not read the Trainer's state.
     """
-    path = checkpoint / TRAINER_STATE_NAME
+    path = Path(checkpoint) / TRAINER_STATE_NAME
     try:
         state = TrainerState.load_from_json(str(path))
     except Exception as error:  # what JSON and the constructor raise depends on the content

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from selections import CASES, adapted, chosen, edited, lora_llama, lora_twins, selected, wanted
 
 from weightlora import Selection
+from weightlora.measure import trainable_parameters
 
 
 def config_in(block: str) -> LoraConfig:
@@ -68,6 +69,15 @@ def test_modules_trained_in_full_are_named_and_the_heads_that_peft_adds_are_not(
         if p.requires_grad and "modules_to_save" in name
     }
     assert trained == {"pooler", "classifier"}
+
+
+@pytest.mark.parametrize("tokens", [[1, 2], {"embed_tokens": [1, 2]}])
+def test_the_rows_of_embeddings_train_again(tokens):
+    model = lora_llama(trainable_token_indices=tokens)
+    block = chosen(model).to("peft")
+    assert config_in(block).trainable_token_indices == tokens and "That run trained" not in block
+    trained = trainable_parameters(get_peft_model(model.unload(), config_in(block)))
+    assert trained == chosen(model).trainable_parameters["after"] + 2 * 16
 
 
 def test_unsloth_is_asked_for_what_it_trains_in_full_and_refuses_the_rest():

@@ -1,5 +1,6 @@
 """Whatever a name holds, Python, YAML and a regular expression read the same name again."""
 
+import json
 import re
 
 import pytest
@@ -54,3 +55,13 @@ def test_each_snippet_says_that_the_run_had_dora(use_dora):
     assert selection.lora.get("use_dora", False) == use_dora
     for name in FORMATS.keys() - {"json", "regex"}:
         assert ("# That run had DoRA adapters." in selection.to(name)) == use_dora, name
+
+
+@pytest.mark.parametrize("tokens", [None, [1, 2], {"embed_tokens": [1, 2]}])
+def test_each_snippet_says_which_rows_of_embeddings_the_run_trained(tokens):
+    selection = chosen(lora_llama(trainable_token_indices=tokens))
+    assert (selection.trainable_token_indices or None) == tokens
+    for name in FORMATS.keys() - {"json", "regex", "peft"}:
+        note = f"# That run trained rows of an embedding, too: trainable_token_indices={json.dumps(tokens)}."
+        assert (note in selection.to(name)) == (tokens is not None), name
+    assert json.loads(selection.to("json")).get("trainable_token_indices") == tokens

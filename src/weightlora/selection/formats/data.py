@@ -23,6 +23,7 @@ def to_json(selection: Any) -> list[str]:
         "adapters": {"before": len(selection.modules), "after": len(selection.kept)},
         "trainable_parameters": dict(selection.trainable_parameters),
         "scores": selection.scores,
+        **({"trainable_token_indices": tokens} if (tokens := selection.trainable_token_indices) else {}),
         **{name: dict(value) for name, value in more.items() if value is not None},
     }
     return json.dumps(content, indent=2, allow_nan=False).split("\n")

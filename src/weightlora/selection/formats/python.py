@@ -19,11 +19,12 @@ def to_peft(selection: Any) -> list[str]:
     arguments = {} if task is None else {"task_type": str(task)}
     grid = grid_note(selection, quoted, "target_modules=[{types}], layers_to_transform={layers}")
     return [
-        *heading(selection, patterns_note(selection), grid),
+        *heading(selection, patterns_note(selection), grid, has_tokens=True),
         "from peft import LoraConfig",
         "",
         "config = LoraConfig(",
         *_arguments(arguments | _lora_arguments(selection)),
+        *([f"    trainable_token_indices={tokens!r},"] if (tokens := selection.trainable_token_indices) else []),
         ")",
     ]
 

@@ -1,5 +1,6 @@
 """Names as Python, YAML and regular expressions write them, and the comments above a snippet."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -80,11 +81,18 @@ def comments(*texts: str | None) -> list[str]:
     return [f"# {text}" for text in texts if text is not None]
 
 
-def heading(selection: Any, *notes: str | None) -> list[str]:
-    """The comments above a snippet: how many modules of which model were chosen, by which rule, and notes."""
+def heading(selection: Any, *notes: str | None, has_tokens: bool = False) -> list[str]:
+    """The comments above a snippet: how many modules of which model were chosen, by which rule, and notes.
+
+    Args:
+        selection: The choice.
+        notes: More of them; None is left out.
+        has_tokens: Whether the snippet below says which rows of embeddings train.
+    """
     model = "" if selection.model is None else f" of {quoted(selection.model)}"
     count = f"{len(selection.kept)} of {len(selection.modules)} modules"
-    return comments(f"weightlora chose {count}{model} (rule {selection.rule}).", _run_note(selection), *notes)
+    chose = f"weightlora chose {count}{model} (rule {selection.rule})."
+    return comments(chose, _run_note(selection), None if has_tokens else _tokens_note(selection), *notes)
 
 
 def _run_note(selection: Any) -> str | None:
@@ -94,6 +102,15 @@ def _run_note(selection: Any) -> str | None:
     if selection.lora.get("use_dora"):
         return "That run had DoRA adapters. Switch DoRA on in your training, too."
     return None
+
+
+def _tokens_note(selection: Any) -> str | None:
+    """Which rows of embeddings that run trained, which the snippet below does not say; None if there were none."""
+    tokens = selection.trainable_token_indices
+    setting = f"trainable_token_indices={json.dumps(tokens)}"
+    return (
+        f"That run trained rows of an embedding, too: {setting}. Train them in your training, too." if tokens else None
+    )
 
 
 def saved_note(selection: Any, tool: str) -> str | None:

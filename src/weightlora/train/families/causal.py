@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, DataCollato
 from ...errors import ConfigError, DataError, ModelError
 from ...wording import first_line, shown
 from ..result import HELD_OUT_LOSS
-from ..rows import NUMBER, as_written, head_of, name_row, tail_of, tools_of
+from ..rows import NUMBER, as_written, head_of, name_row, parsed, tail_of
 from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 
 __all__ = ["causal_lm", "check_causal", "collator", "first_token", "packed"]
@@ -177,7 +177,7 @@ def _completion(source: Source, row: dict[str, Any], length: int) -> Tokens:
 
 def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
     render: Any = source.tokenizer.apply_chat_template
-    messages, tools = row["messages"], tools_of(row.get("tools"))
+    messages, tools = row["messages"], parsed(row.get("tools"))
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or not (_says(last.get("content")) or last.get("tool_calls")):
         return [], []
