@@ -50,6 +50,14 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     assert "With it, all 15 did, and all 15 of the default did" in readme and "All 15 runs of the default" in evidence
     assert f"[{lora} runs]" in readme and f"[{lora} runs]" in evidence and f"At half that rate, {half} do." in evidence
     assert f"{warmup} runs do not learn" in evidence.replace("\n", " ")
+    chance, slowest = (
+        failed["random sets of the default's sizes"],
+        failed["LoRA on all modules, a quarter of the rate"],
+    )
+    assert (
+        f"of random sets of the same sizes, {chance} do not learn" in evidence
+        and f"where {slowest} do not" in evidence
+    )
     tuned, slower, longer = (15 - int(text.split()[0]) for text in (lora, half, warmup))
     assert (
         f"and {tuned} of 15 of LoRA on all modules at the tuned rate. Half the rate alone makes it {slower}"
