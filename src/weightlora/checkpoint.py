@@ -137,7 +137,8 @@ def last_whole(directory: str | os.PathLike[str], prefix: str, step_of: Callable
         StateError: If there is none.
     """
     named = re.compile(re.escape(prefix) + "-(0|[1-9][0-9]*)")
-    found = [(int(match[1]), path) for path in Path(directory).glob("*") if (match := named.fullmatch(path.name))]
+    inside = Path(directory).iterdir() if os.path.isdir(directory) else ()  # glob() would hide one that cannot be read
+    found = [(int(match[1]), path) for path in inside if (match := named.fullmatch(path.name))]
     for step, path in sorted(found, reverse=True):
         try:
             state = check_whole(path, step_of)
