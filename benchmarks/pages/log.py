@@ -11,6 +11,7 @@ from .chance import chance
 from .costs import TASKS
 from .reliability import reliability
 from .runs import pool
+from .shares import shares, shares_by_task
 from .shorter import fewer_steps
 from .tables import Pair, by_count, by_layer, by_seed, compared, early, pairs, rates, table
 
@@ -135,6 +136,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "chance": chance,
     "fewer-steps": fewer_steps,
     "reliability": reliability,
+    "shares": shares,
+    "shares-by-task": shares_by_task,
     "handful": handful,
     "handful-seeds": partial(by_seed, ROTTEN, ["credit-60-5", "credit-60-5-unbounded", ENDS[0], ENDS[2]], kinds=True),
     "handful-tweets": partial(

@@ -11,7 +11,7 @@ from weightlora.train.result import Result
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
 from ..results import Runs, losses, probe_cost
 
-__all__ = ["Worth", "counted", "render_winner", "render_worths", "weigh"]
+__all__ = ["CLOSE", "Worth", "counted", "points_between", "render_winner", "render_worths", "weigh"]
 
 PARTS = {"fraction": 100.0, "percent": 1.0}
 """Points in a unit of the metric."""
@@ -107,7 +107,7 @@ def weigh(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> Wort
             for words, label in references.items()
             if any(of(task, label) for task in seeds)
         },
-        points={task: _points(own[task], of(task, LORA)) for task in seeds},
+        points={task: points_between(own[task], of(task, LORA)) for task in seeds},
         overlaps={task: jaccard([run.kept for run in own[task].values()]) for task in seeds},
         shares={task: (probe_cost(own[task]) or {}).get("share_of_run") for task in seeds},
         kept=_kept(own),
@@ -149,7 +149,7 @@ def render_worths(worths: Mapping[str, Worth]) -> str:
     )
 
 
-def _points(runs: BySeed, reference: BySeed) -> float | None:
+def points_between(runs: BySeed, reference: BySeed) -> float | None:
     """The difference of the mean metrics, in points; None if they are not parts of a whole, such as perplexities."""
     (factor,) = {PARTS.get(run.metric_units[run.metric]) for run in [*runs.values(), *reference.values()]}
     if factor is None:
