@@ -47,7 +47,8 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
         (root / name).read_text(encoding="utf-8") for name in ("README.md", "docs/evidence.md", "docs/choosing.md")
     )
     assert failed["the default"] == remedied == "0 of 15"
-    assert "With it, all 15 did, and all 15 of the default did" in readme and "All 15 runs of the default" in evidence
+    flat = " ".join(readme.split())
+    assert "With it, all 15 did, and all 15 of the default did" in flat and "All 15 runs of the default" in evidence
     assert f"[{lora} runs]" in readme and f"[{lora} runs]" in evidence and f"At half that rate, {half} do." in evidence
     assert f"{warmup} runs do not learn" in evidence.replace("\n", " ")
     chance, slowest = (
@@ -58,9 +59,15 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
         f"of random sets of the same sizes, {chance} do not learn" in evidence
         and f"where {slowest} do not" in evidence
     )
-    tuned, slower, longer = (15 - int(text.split()[0]) for text in (lora, half, warmup))
+    rank, listed = failed["rank 2 on all modules"], failed["PEFT's default list"]
+    tuned, slower, longer, default_list = (15 - int(text.split()[0]) for text in (lora, half, warmup, listed))
     assert (
-        f"and {tuned} of 15 of LoRA on all modules at the tuned rate. Half the rate alone makes it {slower}"
+        f"At the tuned rates, {tuned} of LoRA on all modules do, and {default_list} of PEFT's default list."
         in choosing
     )
-    assert f"and the longer warmup alone {longer}." in choosing
+    assert (
+        f"With half the rate alone, {slower} of LoRA on all modules do, and with the longer warmup alone {longer}."
+        in choosing
+    )
+    assert f"{rank} do not learn" in evidence and f"Of PEFT's default list, {listed} do not" in evidence
+    assert f"and {listed} of PEFT's default list" in flat
