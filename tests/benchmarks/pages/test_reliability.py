@@ -58,9 +58,5 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
         f"of random sets of the same sizes, {chance} do not learn" in evidence
         and f"where {slowest} do not" in evidence
     )
-    tuned, slower, longer = (15 - int(text.split()[0]) for text in (lora, half, warmup))
-    assert (
-        f"and {tuned} of 15 of LoRA on all modules at the tuned rate. Half the rate alone makes it {slower}"
-        in choosing
-    )
-    assert f"and the longer warmup alone {longer}." in choosing
+    learned = 15 - int(lora.split()[0])
+    assert f"and {learned} of 15 of LoRA on all modules at the tuned rate" in choosing
