@@ -52,6 +52,24 @@ def test_a_fence_names_its_language_and_nothing_else(page: Path) -> None:
         assert re.fullmatch("[a-z]*", match["info"]), match["info"]
 
 
+TOOLS = {
+    **{"axolotl": "axolotl", "LLaMA-Factory": "llamafactory", "Unsloth": "unsloth", "torchtune": "torchtune"},
+    **{"mlx-lm": "mlx-lm", "SGLang": "sglang", "xllamacpp": "xllamacpp", "llama-cpp-python": "llama-cpp-python"},
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_the_version_of_a_tool_is_the_one_that_is_tested(name: str) -> None:
+    """As `make consumers` installs it."""
+    installed = "".join((ROOT / f"requirements-consumers{more}.txt").read_text() for more in ("", "-apart"))
+    installed += (ROOT / "Makefile").read_text()
+    text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("target_modules.md", "export.md"))
+    versions = re.findall(rf"{name} (\d[\d.]*\d)", " ".join(text.split()))
+    assert versions
+    for version in versions:
+        assert re.search(rf"(?<![\w-]){TOOLS[name]}=={re.escape(version)}(?![\d.])", installed), version
+
+
 BROKEN = """\
 Text.
 
