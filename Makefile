@@ -40,11 +40,11 @@ quickstart: $(STAMP) ## train, choose and draw on a small real model, no network
 	HF_HUB_OFFLINE=1 $(BIN)/weightlora quickstart $(ARGS)
 
 test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for the quick ones)
-	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 coverage: $(STAMP) ## run the tests, and list the lines of src/ that none of them runs (fails below 92 %; ARGS=...)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n auto --dist loadscope $(ARGS)
+	$(BIN)/python -m coverage run -m pytest -n auto --dist worksteal $(ARGS)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 
@@ -85,7 +85,7 @@ fuzz: $(STAMP) ## twenty times as many odd and damaged inputs, new ones, and 40 
 	WEIGHTLORA_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
 test-lowest: $(LOWEST)/.stamp ## run the tests with the oldest versions that pyproject.toml allows (LOWEST_PYTHON=python3.10)
-	$(LOWEST)/bin/python -m pytest -n auto --dist loadscope $(ARGS)
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 $(LOWEST)/.stamp: pyproject.toml requirements-lowest.txt requirements-demo-data.txt benchmarks/archives.py
 	$(LOWEST_PYTHON) -m venv $(LOWEST)
