@@ -1,20 +1,32 @@
 """What holds for every test: no network, one thread, fixed seeds."""
 
 import gc
+import importlib.metadata
 import os
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import jinja2
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# Every checkpoint asks for the same versions, and PEFT compiles the same template for each card: together they took a
+# sixth of the time of a short training. Each function that is imported from there is the cached one.
+importlib.metadata.version = cache(importlib.metadata.version)
+jinja2.Template = cache(jinja2.Template)
+
+if not torch.cuda.is_available():
+    # They keep each seed for later, with the stack of the call, which takes longer than to seed the CPU.
+    torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = lambda seed: None
 
 # A slow example on a busy machine is no bug. In CI the examples are the same every time, as in Hypothesis's own CI
 # profile: a change does not fail for what another one left. Everywhere else they are new ones.

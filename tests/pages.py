@@ -22,6 +22,13 @@ def pages() -> list[str]:
     return list(_leaves(settings["nav"]))
 
 
+def pages_with(language: str) -> list[Path]:
+    """Those that have a block in the language."""
+    return [
+        page for page in PAGES if any(found["info"] == language for found in FENCE.finditer(page.read_text("utf-8")))
+    ]
+
+
 def task_pages() -> list[str]:
     """The pages that people write and read: not the landing page, and not what `benchmarks` generates."""
     return [page for page in pages() if page != "index.md" and not page.startswith("results/")]

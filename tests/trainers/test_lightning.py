@@ -360,6 +360,21 @@ class Sized(Module):
         return DataLoader([batch(0)], batch_size=None)
 
 
+TUNED = (RULES["credit"], {"keep": 3})
+
+
+@pytest.fixture(scope="module")
+def untuned(tmp_path_factory):
+    """The histories without a tuner."""
+    histories = []
+    for settings in TUNED:
+        callback = WeightLoraLightningCallback(WeightLoraConfig(**settings))
+        place = {"default_root_dir": tmp_path_factory.mktemp("untuned"), "enable_checkpointing": False}
+        make_trainer(callback, max_epochs=5, **place).fit(Sized())
+        histories.append(callback.selector.history)
+    return histories
+
+
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(
     "tuner",
@@ -368,20 +383,19 @@ class Sized(Module):
         lambda: BatchSizeFinder(max_trials=1, steps_per_trial=1),
     ],
 )
-def test_a_tuner_that_brings_the_module_back_changes_no_choice(tmp_path, tuner, first):
+def test_a_tuner_that_brings_the_module_back_changes_no_choice(tmp_path, untuned, tuner, first):
     """Also for a second model, which is not brought back to what was chosen of the first one."""
-    for settings in (RULES["credit"], {"keep": 3}):
+    for settings, expected in zip(TUNED, untuned, strict=True):
         callback = WeightLoraLightningCallback(WeightLoraConfig(**settings))
-        _, expected, _ = fit(tmp_path, settings, Sized())
         for seed in (0, 1):
             module = Sized()
             if seed:
                 for adapter in find_adapters(module.model):
                     torch.nn.init.normal_(adapter.factors[0])
             callbacks = [tuner(), callback] if first else [callback, tuner()]
-            make_trainer(*callbacks, default_root_dir=tmp_path, enable_checkpointing=False).fit(module)
-            same = callback.selector.history == expected.selector.history
-            assert same == (not seed) and len(callback.selector.history) == len(expected.selector.history)
+            make_trainer(*callbacks, max_epochs=5, default_root_dir=tmp_path, enable_checkpointing=False).fit(module)
+            same = callback.selector.history == expected
+            assert same == (not seed) and len(callback.selector.history) == len(expected)
 
 
 def test_averages_of_a_module_that_still_has_all_adapters_are_refused_in_one_sentence(tmp_path):

@@ -40,7 +40,7 @@ def test_the_figures_are_of_the_variants(subject):
 
 
 def test_low_memory_and_the_probe_need_less_than_a_selection_step(subject):
-    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2}
     wide = BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=64, **sizes))
     first, *others = subject.batches
     first = {name: v.repeat(4, 4) if v.dim() == 2 else v.repeat(4) for name, v in first.items()}  # of the peaks
