@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from selections import start
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.adapters import find_adapters
@@ -334,6 +335,22 @@ def test_a_probe_where_torch_records_nothing_says_so(mode):
         pytest.raises(DataError, match=r"gave a loss without a gradient: .*, without torch\.no_grad\(\), inf"),
     ):
         selector.probe([batch()])
+
+
+def test_reentrant_checkpointing_without_a_gradient_of_the_inputs_is_told_of():
+    """Whisper reads spectrograms, so Transformers has no embeddings to give the encoder's inputs a gradient."""
+    sizes = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    sizes |= {"num_mel_bins": 4, "d_model": 8, "max_source_positions": 5, "vocab_size": 20}
+    shape = WhisperConfig(**sizes, pad_token_id=0, eos_token_id=1, decoder_start_token_id=1)
+    model = get_peft_model(WhisperForConditionalGeneration(shape), LoraConfig(target_modules=["q_proj", "fc1"]))
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    data = [{"input_features": torch.randn(2, 4, 10), "labels": torch.full((2, 3), 5)}]
+    with pytest.raises(DataError, match=r"gave a loss without a gradient: .* set use_reentrant=False if you use grad"):
+        selector_for(model).probe(data)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    selector = selector_for(model)
+    selector.probe(data * 4)
+    assert len(selector.kept) == 3
 
 
 @pytest.mark.parametrize("per_step", [64 / 8, 0, -1, True, "2"])

@@ -144,7 +144,7 @@ def check_loss(value: Any, batch: str, remedy: str) -> Tensor:
     if torch.is_tensor(value) and not value.requires_grad:
         raise DataError(
             f"{batch} gave a loss without a gradient: compute it from the model's outputs, without torch.no_grad(), "
-            "inference_mode() and detach()."
+            "inference_mode() and detach(), and set use_reentrant=False if you use gradient checkpointing."
         )
     if not torch.is_tensor(value):
         raise DataError(f"{batch} gave no loss to differentiate ({type(value).__name__}): {remedy}.")

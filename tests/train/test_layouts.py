@@ -189,6 +189,10 @@ def test_a_system_prompt_beside_a_conversation_has_to_be_a_text_like_its_message
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, '{"prompt": "prompt", "completion": "chosen"}'),
         ({"chosen": "b", "rejected": "c"}, '{"text": "chosen"}'),
+        (
+            {"instruction": "a", "input": "", "chosen": "b", "rejected": "c"},
+            '{"prompt": "instruction", "completion": "chosen"}',
+        ),
     ],
 )
 def test_pairs_of_answers_are_refused_with_what_to_do(row: dict, named: str):
@@ -212,6 +216,40 @@ def test_a_prompt_is_not_proposed_without_its_answer(names: str, proposed: str):
     with pytest.raises(DataError, match="neither messages") as refusal:
         as_causal("train", given, COLUMNS_READ)
     assert str(refusal.value).endswith(f"name the right one, as in --columns '{proposed}'.")
+
+
+def test_a_chat_in_another_column_is_proposed_as_messages():
+    given = Dataset.from_list([{"id": 1, "conversation": CHAT}] * 2)
+    with pytest.raises(DataError, match=r"""as in --columns '{"messages": "conversation"}'\.$"""):
+        as_causal("train", given, COLUMNS_READ)
+
+
+def of_parts(kind: str) -> list[dict]:
+    return [{"role": role, "content": [{"type": kind, "text": "hi"}]} for role in ("user", "assistant")]
+
+
+@pytest.mark.parametrize(
+    ("bare", "row", "where"),
+    [
+        ({"messages": of_parts("text")}, {"messages": of_parts("image_url")}, "its messages"),
+        (
+            {"conversations": SHAREGPT, "images": []},
+            {"conversations": SHAREGPT, "images": ["a"]},
+            "the column 'images'",
+        ),
+        ({"messages": CHAT, "videos": "[]"}, {"messages": CHAT, "videos": '["a"]'}, "the column 'videos'"),
+        (
+            {"prompt": CHAT[:2], "completion": CHAT[2:], "image": None},
+            {"prompt": CHAT[:2], "completion": CHAT[2:], "image": {"bytes": b"", "path": "a"}},
+            "the column 'image'",
+        ),
+    ],
+)
+def test_chats_with_images_are_refused(bare: dict, row: dict, where: str):
+    """The template writes a placeholder, and the model would get no image for it."""
+    as_causal("train", Dataset.from_list([bare]), COLUMNS_READ)
+    with pytest.raises(DataError, match=f"^row 1 of train .* has images, audio or video in {where}, and only texts"):
+        as_causal("train", Dataset.from_list([bare, row]), COLUMNS_READ)
 
 
 @pytest.mark.parametrize("beside", [{}, {"id": 1, "messages": "of another form"}])

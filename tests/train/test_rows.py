@@ -161,7 +161,9 @@ def test_a_chat_that_does_not_end_with_an_answer(world: Path, rows: Path, refuse
     chats = [{"messages": [*before, last]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, chats)))
-    why = "its last message is not an answer of the assistant, or an empty one."
+    why = (
+        "its last message is empty, or not of the role 'assistant' (in ShareGPT, 'gpt'); fix the row, or leave it out."
+    )
     assert message.endswith(f"{FIRST} has nothing to learn: {why}")
 
 

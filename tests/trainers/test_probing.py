@@ -211,6 +211,62 @@ def test_a_trainer_that_makes_its_own_batches_is_refused(tmp_path):
         run.train()
 
 
+def test_a_trainer_whose_step_has_a_loss_of_its_own_is_refused(tmp_path):
+    """The loss of the model's labels, which the probe would take, is not what it minimizes."""
+
+    class Own(Trainer):
+        def training_step(self, model, inputs, *args, **kwargs):
+            loss = model(**inputs).logits.square().mean()
+            self.accelerator.backward(loss)
+            return loss.detach()
+
+    class Below(Own):
+        def training_step(self, *args, **kwargs):
+            return super().training_step(*args, **kwargs)
+
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Below)
+    message = (
+        "^Below.training_step does not call compute_loss, which gives selection='gradient' its loss: set selection="
+    )
+    with pytest.raises(ConfigError, match=message):
+        run.train()
+
+
+@pytest.mark.parametrize("way", ["inside", "by a method", "decorated"])
+def test_a_trainer_whose_step_calls_compute_loss_in_another_function_is_probed(tmp_path, way):
+    def timed(step):
+        def wrapper(*args):
+            return step(*args) if args else wrapper  # it holds itself
+
+        return wrapper
+
+    class Inside(Trainer):
+        def training_step(self, model, inputs, *args, **kwargs):
+            def step():
+                return self.backward(self.compute_loss(model, self._prepare_inputs(inputs)))
+
+            return step()
+
+        def backward(self, loss):
+            self.accelerator.backward(loss)
+            return loss.detach()
+
+    class ByMethod(Inside):
+        def training_step(self, model, inputs, *args, **kwargs):
+            return self.backward(self.loss_of(model, inputs))
+
+        def loss_of(self, model, inputs):
+            return self.compute_loss(model, self._prepare_inputs(inputs))
+
+    class Decorated(ByMethod):
+        training_step = timed(ByMethod.training_step)
+
+    kind = {"inside": Inside, "by a method": ByMethod, "decorated": Decorated}[way]
+    callback = WeightLoraCallback(GRADIENT)
+    make_trainer(tmp_path, lora_bert(), callback, kind=kind).train()
+    assert callback.selector.kept == chosen_by_hand()
+
+
 def test_the_loss_is_the_trainers_own(tmp_path):
     class Halved(Trainer):
         def compute_loss(self, model, inputs, *args, **kwargs):

@@ -1,7 +1,8 @@
 """The forms of data that a causal language model reads, and instruction data in the layouts of Alpaca and ShareGPT."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
@@ -32,6 +33,12 @@ CHAT = "conversations"
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 """ShareGPT's names of roles -> those of chat templates; others have the same name."""
 CALL = "function_call"
+MEDIA = ("images", "image", "videos", "audios", "audio")
+"""Columns beside chats with what no tokenizer reads."""
+MEDIUM = re.compile("image|audio|video")
+"""In the type of a part of a message that holds such."""
+NOTHING: tuple[Any, ...] = (None, "", [], "[]", "null")
+"""What a row without such has in its column."""
 
 
 def _is_turn(value: Any) -> bool:
@@ -76,6 +83,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
                 one, columns = CHATS, {**columns, "messages": "messages"}
             if one is CHATS:
                 rows = _from_json(split, rows, str(columns["messages"]))
+                _refuse_media(split, rows, str(columns["messages"]))
                 rows = _with_roles(split, rows, str(columns["messages"]))
             return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
@@ -85,14 +93,16 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
     if "chosen" in has and "rejected" in has:
         chats = _are_chats(rows, "chosen")
         right = {"messages" if chats else "text": "chosen"}
-        if "prompt" in has and _are_chats(rows, "prompt") == chats:  # a chat after a text begins with that text
-            right = {"prompt": "prompt", "completion": "chosen"}
+        question = next((name for name in QUESTIONS if name in has), None)
+        if question and _are_chats(rows, question) == chats:  # a chat after a text begins with that text
+            right = {"prompt": question, "completion": "chosen"}
         raise DataError(
             f"{split} has pairs of answers, chosen and rejected, and a causal LM learns one of them: name it, as in "
             f"--columns '{json.dumps(right)}', or train on the pairs in a script, with TRL."
         )
     prompt, completion = (next((name for name in names if name in has), None) for names in (QUESTIONS, ANSWERS))
-    proposal = example("causal-lm", "text", has[0])
+    talk = next((name for name in has if _are_chats(rows, name)), None)
+    proposal = example("causal-lm", "messages", talk) if talk else example("causal-lm", "text", has[0])
     if prompt and completion:  # either alone would leave out the other
         proposal = example("causal-lm", "completion", completion, {"prompt": prompt})
     raise DataError(
@@ -146,6 +156,30 @@ def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
             )
     written = Dataset.from_dict({column: chats}, Features({column: List(Json())}))
     return concatenate_datasets([rows.remove_columns(column), written], axis=1)
+
+
+def _refuse_media(split: str, rows: Dataset, chats: str) -> None:
+    """Raise a `DataError` for images, audio or video in chats or beside them: the model would not get them."""
+    marks: dict[str, Iterable[bool]] = {
+        f"the column {name!r}": (one.as_py() not in NOTHING for one in rows.data.column(name))
+        for name in MEDIA
+        if name in rows.column_names
+    }
+    marks["its messages"] = map(_has_media, rows[chats])
+    for where, marked in marks.items():
+        row = next((row for row, has in enumerate(marked) if has), None)
+        if row is None:
+            continue
+        raise DataError(
+            f"{name_row(rows, split, row)} has images, audio or video in {where}, and only texts are read here: leave "
+            "them out, or pass batches of the model's processor to select() or WeightLoraTrainer in a script."
+        )
+
+
+def _has_media(chat: Any) -> bool:
+    contents = [one.get("content") for one in chat or () if isinstance(one, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and MEDIUM.search(str(part.get("type"))) for part in parts)
 
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:

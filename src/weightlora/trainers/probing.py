@@ -4,8 +4,10 @@ Training sees these batches again, in the order that it would have had without a
 """
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator
+from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,6 +54,11 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         raise ConfigError(f"{setting} needs a transformers.Trainer, and none is training here: {remedy}.")
     if type(trainer)._prepare_inputs is not Trainer._prepare_inputs:
         raise ConfigError(f"{type(trainer).__name__} makes its batches while it trains: {remedy}.")
+    if type(trainer).compute_loss is Trainer.compute_loss and not _calls_compute_loss(type(trainer), Trainer):
+        raise ConfigError(
+            f"{type(trainer).__name__}.training_step does not call compute_loss, which gives {setting} its loss: "
+            f"{remedy}, or override compute_loss instead."
+        )
     if selector.limit is not None:
         selector.limit.check_not_compiled(trainer.model_wrapped)
 
@@ -75,6 +82,37 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     with same_fields(notes), same_buffers(modules), _without(trainer, "log"):
         selector.look(loader, loss, selector.config.probe_batches * trainer.args.gradient_accumulation_steps)
     selector.advance()  # outside of what is put back, because adapters leave now
+
+
+def _calls_compute_loss(kind: type, library: type) -> bool:
+    """Whether a Trainer's training step ends in its `compute_loss`: directly, by a method, or by a step above it."""
+    above = [vars(one) for one in kind.__mro__[: kind.__mro__.index(library)]]
+    for step in (own["training_step"] for own in above if "training_step" in own):
+        names = _names_from(step, above)
+        if "compute_loss" in names or not inspect.isfunction(step):  # what is no function cannot be looked into
+            return True
+        if "training_step" not in names:  # it replaces those above
+            return False
+    return True
+
+
+def _names_from(function: Any, above: list[Any]) -> set[str]:
+    """The names in a function, in what it decorates, and in the methods of these classes that it uses."""
+    names: set[str] = set()
+    seen, new = [], [function]
+    while new := [one for one in new if inspect.isfunction(one) and one not in seen]:
+        seen += new
+        found = set().union(*(_names_in(one.__code__) for one in new)) - names
+        names |= found
+        decorated = [cell.cell_contents for one in new for cell in one.__closure__ or ()]
+        new = decorated + [own[name] for own in above for name in found - {"training_step"} if name in own]
+    return names
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The attributes and globals that a function uses, and the functions in it."""
+    inner = [_names_in(one) for one in code.co_consts if isinstance(one, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def _held_by(trainer: Any) -> list[Any]:

@@ -51,7 +51,7 @@ def causal_lm(source: Source) -> Work:
 
     empty = "its text or answer is empty, or is a single token"
     if form is _chat:
-        empty = "its last message is not an answer of the assistant, or an empty one"
+        empty = "its last message is empty, or not of the role 'assistant' (in ShareGPT, 'gpt')"
 
     def tokenize(split: str, row: dict[str, Any], index: int) -> dict[str, Any]:
         rows = source.splits[split]
@@ -60,7 +60,9 @@ def causal_lm(source: Source) -> Work:
         except DataError as error:
             raise DataError(f"{name_row(rows, split, index)}: {error}") from error
         if not answer or len(prompt) + len(answer) < 2:
-            raise DataError(f"{name_row(rows, split, index)} has nothing to learn: {empty}.")
+            raise DataError(
+                f"{name_row(rows, split, index)} has nothing to learn: {empty}; fix the row, or leave it out."
+            )
         if len(answer) >= length:  # it loses its end, and leaves up to half of the room to the prompt
             answer = answer[: length - min(len(prompt), length // 2)]
         if (over := len(prompt) + len(answer) - length) > 0:  # a long prompt loses its beginning after the first token
