@@ -78,6 +78,16 @@ def test_a_field_may_be_missing_in_the_first_part_of_a_json_file(tmp_path: Path,
         read_splits(arguments, find_task("causal-lm"), str(tmp_path / "anew"))
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("rows.jsonl.gz", "unpack it"), ("rows.ZIP", "unpack it"), ("rows.txt", "known are .jsonl, .json, .csv")],
+)
+def test_a_file_with_another_ending_is_refused_with_the_remedy(tmp_path: Path, name: str, remedy: str):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"{name} has no known ending: {remedy}"):
+        read_files([tmp_path / name], "train", None, None)
+
+
 def test_a_directory_is_no_file(tmp_path: Path):
     with pytest.raises(DataError, match="is a directory: give a file, or the directory as --dataset"):
         check_file(tmp_path, "train")

@@ -30,6 +30,7 @@ BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tsv": ("csv", {"delimiter": "\t", "quoting": 3, **NAMES_ARE_TEXT}),
     ".parquet": ("parquet", {}),
 }
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 PART, WHOLE = 10 * 2**20, 2**30
 """Bytes of a JSON file that `datasets` takes the columns and their types from, and that it can read at once."""
 NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
@@ -47,7 +48,8 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
     for path in paths:
         check_file(path, split)
         if path.suffix.lower() not in BUILDERS:
-            raise DataError(f"the file {path} has no known ending: known are {', '.join(BUILDERS)}.")
+            remedy = "unpack it" if path.suffix.lower() in PACKED else f"known are {', '.join(BUILDERS)}"
+            raise DataError(f"the file {path} has no known ending: {remedy}.")
         if BUILDERS[path.suffix.lower()][0] == "json":
             check_json(path)
     ending = paths[0].suffix.lower()
