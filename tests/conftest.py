@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 importlib.metadata.version = cache(importlib.metadata.version)
 jinja2.Template = cache(jinja2.Template)
 
-if not torch.cuda.is_available():
+if not (torch.cuda.is_available() or torch.xpu.is_available()):
     # They keep each seed for later, with the stack of the call, which takes longer than to seed the CPU.
     torch.cuda.manual_seed_all = torch.xpu.manual_seed_all = lambda seed: None
 

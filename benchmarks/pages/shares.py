@@ -22,10 +22,8 @@ SHARES = {PROBE: "25 %", "probe-30": "30 %", "probe-50": "50 %"}
 
 def shares() -> str:
     """A row for each share whose runs are complete: against the default and LoRA on all modules, over all tasks."""
-    runs, rows = (
-        _runs(),
-        [["share", "loss against the default's", "loss against LoRA's", "metric minus LoRA's", "level"]],
-    )
+    runs = _runs()
+    rows = [["share", "loss against the default's", "loss against LoRA's", "metric minus LoRA's", "level"]]
     for label, share in SHARES.items():
         if len(tasks := _complete(runs, label)) < len(TASKS):
             continue
@@ -47,8 +45,8 @@ def shares_by_task() -> str:
         for label, share in SHARES.items():
             if task not in _complete(runs, label):
                 continue
-            sizes = sorted({run.adapters_after for run in runs[task, label].values()})
-            row = [task, share, " to ".join(map(str, [sizes[0], *sizes[1:][-1:]]))]
+            sizes = {run.adapters_after for run in runs[task, label].values()}
+            row = [task, share, " to ".join(map(str, sorted({min(sizes), max(sizes)})))]
             for compare in (_loss, _metric):
                 row.append("" if label == PROBE else difference(compare(runs, task, label, PROBE)))
                 row.append(difference(compare(runs, task, label, LORA)))

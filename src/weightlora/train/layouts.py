@@ -33,7 +33,7 @@ CHAT = "conversations"
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 """ShareGPT's names of roles -> those of chat templates; others have the same name."""
 CALL = "function_call"
-MEDIA = ("images", "image", "videos", "audios", "audio")
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 """Columns beside chats with what no tokenizer reads."""
 MEDIUM = re.compile("image|audio|video")
 """In the type of a part of a message that holds such."""

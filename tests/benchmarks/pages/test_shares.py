@@ -1,5 +1,7 @@
 """Larger shares of the parameters: which runs are paired, and that only complete shares count."""
 
+from pathlib import Path
+
 import pytest
 from benchmarks.pages import shares
 from stored import result
@@ -50,3 +52,20 @@ def test_each_task_has_differences_of_loss_and_metric(monkeypatch, runs):
     assert default[3] == default[5] == ""
     assert [cell.split()[0] for cell in default[4:7:2]] == ["+0.0100", "-0.0100"]
     assert [cell.split()[0] for cell in larger[3:]] == ["-0.0060", "+0.0040", "+0.0060", "-0.0040"]
+
+
+def test_the_sentences_have_the_figures_of_the_stored_runs():
+    table = [[cell.strip() for cell in row.strip("|").split("|")] for row in shares.shares_by_task().splitlines()[2:]]
+    larger = [row[3] for row in table if row[1] == "30 %"]
+    lower = sorted(abs(float(cell.split()[0])) for cell in larger if "▼" in cell)
+    docs = Path(__file__).parents[3] / "docs"
+    log, evidence, choosing = (
+        " ".join((docs / f"{name}.md").read_text(encoding="utf-8").split()) for name in ("log", "evidence", "choosing")
+    )
+    spread = f"by {lower[0]:.3f} to {lower[-1]:.3f}"
+    assert len(larger) == 8 and len(lower) == 3 and not any("▲" in cell for cell in larger)
+    assert f"significantly lower on three, {spread}, and higher on none" in choosing
+    assert f"Rotten Tomatoes, products and editorials, {spread}. It is significantly higher on none" in log
+    assert "the loss is significantly lower on three tasks, and the metric is as close on the same four" in evidence
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in shares.shares().splitlines()[2:4]]
+    assert [row[-1] for row in rows] == ["4 of 8 tasks"] * 2
