@@ -243,10 +243,20 @@ def of_parts(kind: str) -> list[dict]:
             {"prompt": CHAT[:2], "completion": CHAT[2:], "image": {"bytes": b"", "path": "a"}},
             "the column 'image'",
         ),
+        (
+            {"prompt": "hi", "completion": "ho", "images": []},
+            {"prompt": "hi", "completion": "ho", "images": ["a"]},
+            "the column 'images'",
+        ),
+        (
+            {"instruction": "hi", "output": "ho", "images": None},
+            {"instruction": "hi", "output": "ho", "images": ["a"]},
+            "the column 'images'",
+        ),
     ],
 )
-def test_chats_with_images_are_refused(bare: dict, row: dict, where: str):
-    """The template writes a placeholder, and the model would get no image for it."""
+def test_questions_about_images_are_refused(bare: dict, row: dict, where: str):
+    """The model would get no image: it would learn to answer without."""
     as_causal("train", Dataset.from_list([bare]), COLUMNS_READ)
     with pytest.raises(DataError, match=f"^row 1 of train .* has images, audio or video in {where}, and only texts"):
         as_causal("train", Dataset.from_list([bare, row]), COLUMNS_READ)

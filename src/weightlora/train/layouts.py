@@ -34,7 +34,7 @@ ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 """ShareGPT's names of roles -> those of chat templates; others have the same name."""
 CALL = "function_call"
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-"""Columns beside chats with what no tokenizer reads."""
+"""Columns beside questions or chats with what no tokenizer reads."""
 MEDIUM = re.compile("image|audio|video")
 """In the type of a part of a message that holds such."""
 NOTHING: tuple[Any, ...] = (None, "", [], "[]", "null")
@@ -85,10 +85,13 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
                 rows = _from_json(split, rows, str(columns["messages"]))
                 _refuse_media(split, rows, str(columns["messages"]))
                 rows = _with_roles(split, rows, str(columns["messages"]))
+            elif one is PAIRS:
+                _refuse_media(split, rows)
             return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
         return rows, {name: columns[name] for name in wanted[0][0]}
     if all(name in has for name in ALPACA):
+        _refuse_media(split, rows)
         return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
     if "chosen" in has and "rejected" in has:
         chats = _are_chats(rows, "chosen")
@@ -158,14 +161,15 @@ def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
     return concatenate_datasets([rows.remove_columns(column), written], axis=1)
 
 
-def _refuse_media(split: str, rows: Dataset, chats: str) -> None:
-    """Raise a `DataError` for images, audio or video in chats or beside them: the model would not get them."""
+def _refuse_media(split: str, rows: Dataset, chats: str | None = None) -> None:
+    """Raise a `DataError` for images, audio or video beside questions or in chats: the model would not get them."""
     marks: dict[str, Iterable[bool]] = {
         f"the column {name!r}": (one.as_py() not in NOTHING for one in rows.data.column(name))
         for name in MEDIA
         if name in rows.column_names
     }
-    marks["its messages"] = map(_has_media, rows[chats])
+    if chats is not None:
+        marks["its messages"] = map(_has_media, rows[chats])
     for where, marked in marks.items():
         row = next((row for row, has in enumerate(marked) if has), None)
         if row is None:
