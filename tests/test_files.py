@@ -131,6 +131,13 @@ def test_a_place_below_a_file_is_refused(tmp_path):
     files.check_writable(tmp_path / "new" / "run")
 
 
+@pytest.mark.parametrize(("name", "reason"), [("x" * 5000, "File name too long"), ("a\0b", "null byte")])
+def test_what_cannot_be_a_name_is_refused(tmp_path, name, reason):
+    with pytest.raises(DataError, match=f"is not the name of a directory: .*{reason}") as refusal:
+        files.check_writable(tmp_path / name)
+    assert len(str(refusal.value)) < 300
+
+
 @pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"NaN", b"\xff", b"1" * 5000, bytes(100)])
 def test_what_is_not_json_is_refused_in_a_sentence(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError
+from .wording import shown
 
 __all__ = [
     "append_lines",
@@ -201,6 +202,13 @@ def locked(place: Path, wait: bool) -> Iterator[bool | None]:
 def check_writable(directory: Place) -> None:
     """Raise a `DataError` if the directory, or the nearest existing one above it, cannot be written to."""
     place = Path(directory)
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # exists() hides it in Python 3.14
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{shown(str(directory))} is not the name of a directory: {reason}.") from error
     there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise DataError(f"{directory} cannot be made: {there} is not a directory that you may write to.")

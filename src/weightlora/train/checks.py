@@ -3,11 +3,10 @@
 import math
 import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ..config import WeightLoraConfig
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..extras import require
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
@@ -87,7 +86,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
         WeightLoraConfig(select_steps=steps, selection="random")
     _check_options(recipe.method, methods[recipe.method.method])
     _check_prefix(recipe.method, methods[recipe.method.method])
-    _check_output(str(recipe.training.output_dir))
+    check_writable(str(recipe.training.output_dir))
 
 
 def check_typed(recipe: Recipe, methods: Methods) -> None:
@@ -229,12 +228,3 @@ def _check_prefix(arguments: MethodArguments, method: Method) -> None:
     check_known("prefix_dropout", arguments.prefix_dropout, PREFIX_DROPOUT)
     if arguments.cache_prefix and not method.adapts:
         raise ConfigError(f"cache_prefix needs frozen blocks, and {arguments.method} trains all: drop one of the two.")
-
-
-def _check_output(directory: str) -> None:
-    try:
-        check_writable(Path(directory))
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"--output_dir {directory[:80]!r} is not the name of a directory: {error}.") from error
