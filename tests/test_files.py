@@ -131,7 +131,7 @@ def test_a_place_below_a_file_is_refused(tmp_path):
     files.check_writable(tmp_path / "new" / "run")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("x" * 5000, "File name too long"), ("a\0b", "null byte")])
+@pytest.mark.parametrize(("name", "reason"), [("x" * 5000, "File name too long"), ("a\0b", "null")])
 def test_what_cannot_be_a_name_is_refused(tmp_path, name, reason):
     with pytest.raises(DataError, match=f"is not the name of a directory: .*{reason}") as refusal:
         files.check_writable(tmp_path / name)
