@@ -38,7 +38,6 @@ PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES))
 TABLES: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "savings": costs.savings,
-    "decision": decision.first_look,
     "worth": decision.worth,
     "shown": decision.shown,
     "metrics": costs.metrics,

@@ -6,13 +6,13 @@ from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from ..decision import CANDIDATES, FIRST, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, decide, looks
+from ..decision import CANDIDATES, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, decide, looks
 from ..results import Runs, by_seed, losses
 from .runs import runs_in
 from .tuned import weigh_tuned
 from .winner import render_winner, render_worths, weigh
 
-__all__ = ["first_look", "render_decision_markdown", "shown", "worth"]
+__all__ = ["render_decision_markdown", "shown", "worth"]
 
 INTRODUCTION = (
     "The rule of this decision was written down before the runs (`benchmarks/quality/DECISION.md`). The *regret* of a "
@@ -36,11 +36,6 @@ def render_decision_markdown(results: Iterable[Result]) -> str:
         part for name, look in looks(_losses(runs)).items() for part in (f"## The {name} look", *_look(runs, look))
     ]
     return "\n\n".join(["# Which rule is the default", INTRODUCTION, *sections]) + "\n" if sections else ""
-
-
-def first_look() -> str:
-    """What the first look says of the stored runs: for the log."""
-    return "\n\n".join(_look(by_seed(runs_in()), FIRST))
 
 
 def worth() -> str:
