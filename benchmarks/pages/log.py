@@ -19,8 +19,10 @@ ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
 ENDS = [f"weightlora-5-unbounded{suffix}" for suffix in ("-5e-4", "-5e-4-faster-2")]
 WAYS_TO_GROW = [f"plus-rank-8-{way}" for way in ("random", "restart", "rounds-2", "rounds-3")]
 SETTINGS = ("keep-18", "rank-2", "rounds-2", "rounds-3", "parameters", "select-20", "select-30", "select-120")
-WORSE = ("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30")
-LEVEL = ("gradient-60", "credit-per-parameter-60", "credit-times-update-60")
+SCORES = (
+    *("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30", "gradient-60"),
+    *("credit-per-parameter-60", "credit-times-update-60"),
+)
 CHOOSE_BEFORE = (
     *("fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "cka-first-token", "page", "page-in-blocks"),
 )
@@ -95,7 +97,7 @@ COMPARISONS: dict[str, list[Pair]] = {
         *pairs((ROTTEN, TWEETS, IMDB), "weightlora-sampled", ("weightlora",)),
         *pairs(TASKS, "credit-per-block-5", ("weightlora",)),
     ],
-    "evidence": [*_each(ROTTEN, WORSE + LEVEL, "credit-60"), *_each(ROTTEN, WORSE, "random")],
+    "evidence": _each(ROTTEN, SCORES, "credit-60"),
     "agreement": pairs((ROTTEN, TWEETS, IMDB), "by-gradient-per-block", ("weightlora",)),
 }
 """Table -> what it compares, a row each."""
