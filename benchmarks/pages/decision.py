@@ -21,7 +21,8 @@ INTRODUCTION = (
     "PEFT's default list on any task. Of the others, the one with the smallest mean regret wins. If several are "
     "within 0.005 of it, the cheapest of them wins. Random sets run only where the winner depends on them. The second "
     "look has only those candidates that the first one left in, with a mean regret of less than 0.02 above the "
-    "winner's."
+    "winner's. [What the winner is worth](../evidence.md#what-the-default-is-worth) has its differences from all "
+    "references."
 )
 
 
@@ -65,8 +66,7 @@ def _look(runs: Runs, look: Look) -> list[str]:
     verdict = decide(found, look)
     becomes = "stays" if verdict.winner == look.default else "becomes"
     said = f"**{verdict.winner}** {becomes} the default: {verdict.reason}"
-    worth = render_winner(runs, verdict.winner, _seeds(look))
-    return [said, _regrets(verdict, look), _differences(found, verdict, look), *worth]
+    return [said, _regrets(verdict, look), _differences(found, verdict, look)]
 
 
 def _seeds(look: Look) -> dict[str, range]:
