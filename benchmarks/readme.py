@@ -25,7 +25,7 @@ from .figures.alignment import draw_alignment
 from .figures.memory import draw_memory
 from .pages import chance, costs, decision, formats, log
 from .pages.reliability import draw_reliability
-from .studies.alignment import render_alignment_markdown
+from .studies.alignment import summarize_alignment
 from .studies.budgets import render_budgets_markdown
 from .studies.memory import render_memory_markdown
 from .studies.prefix import render_prefix_markdown
@@ -38,7 +38,6 @@ PAGES = (ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES))
 TABLES: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "savings": costs.savings,
-    "decision": decision.first_look,
     "worth": decision.worth,
     "shown": decision.shown,
     "metrics": costs.metrics,
@@ -49,7 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": lambda: render_memory_markdown(costs.stored("memory")),
     "budgets": lambda: render_budgets_markdown(costs.stored("budgets")),
     "prefix": lambda: render_prefix_markdown(costs.stored("prefix")),
-    "alignment": lambda: render_alignment_markdown(costs.stored("alignment")),
+    "alignment": lambda: summarize_alignment(costs.stored("alignment")),
     **formats.TABLES,
     **log.TABLES,
 }

@@ -6,13 +6,13 @@ from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
-from ..decision import CANDIDATES, FIRST, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, decide, looks
+from ..decision import CANDIDATES, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, decide, looks
 from ..results import Runs, by_seed, losses
 from .runs import runs_in
 from .tuned import weigh_tuned
 from .winner import render_winner, render_worths, weigh
 
-__all__ = ["first_look", "render_decision_markdown", "shown", "worth"]
+__all__ = ["render_decision_markdown", "shown", "worth"]
 
 INTRODUCTION = (
     "The rule of this decision was written down before the runs (`benchmarks/quality/DECISION.md`). The *regret* of a "
@@ -21,7 +21,8 @@ INTRODUCTION = (
     "PEFT's default list on any task. Of the others, the one with the smallest mean regret wins. If several are "
     "within 0.005 of it, the cheapest of them wins. Random sets run only where the winner depends on them. The second "
     "look has only those candidates that the first one left in, with a mean regret of less than 0.02 above the "
-    "winner's."
+    "winner's. [What the winner is worth](../evidence.md#what-the-default-is-worth) has its differences from all "
+    "references."
 )
 
 
@@ -36,11 +37,6 @@ def render_decision_markdown(results: Iterable[Result]) -> str:
         part for name, look in looks(_losses(runs)).items() for part in (f"## The {name} look", *_look(runs, look))
     ]
     return "\n\n".join(["# Which rule is the default", INTRODUCTION, *sections]) + "\n" if sections else ""
-
-
-def first_look() -> str:
-    """What the first look says of the stored runs: for the log."""
-    return "\n\n".join(_look(by_seed(runs_in()), FIRST))
 
 
 def worth() -> str:
@@ -70,8 +66,7 @@ def _look(runs: Runs, look: Look) -> list[str]:
     verdict = decide(found, look)
     becomes = "stays" if verdict.winner == look.default else "becomes"
     said = f"**{verdict.winner}** {becomes} the default: {verdict.reason}"
-    worth = render_winner(runs, verdict.winner, _seeds(look))
-    return [said, _regrets(verdict, look), _differences(found, verdict, look), *worth]
+    return [said, _regrets(verdict, look), _differences(found, verdict, look)]
 
 
 def _seeds(look: Look) -> dict[str, range]:

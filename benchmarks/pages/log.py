@@ -13,15 +13,16 @@ from .reliability import reliability
 from .runs import pool
 from .shares import shares, shares_by_task
 from .shorter import fewer_steps
-from .tables import Pair, by_count, by_layer, by_seed, compared, early, pairs, rates, table
+from .tables import Pair, by_layer, compared, early, pairs, rates, table
 
 ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
-ENDS = [f"weightlora-5-unbounded{suffix}" for suffix in ("", "-5e-4", "-5e-4-faster-2")]
+ENDS = [f"weightlora-5-unbounded{suffix}" for suffix in ("-5e-4", "-5e-4-faster-2")]
 WAYS_TO_GROW = [f"plus-rank-8-{way}" for way in ("random", "restart", "rounds-2", "rounds-3")]
 SETTINGS = ("keep-18", "rank-2", "rounds-2", "rounds-3", "parameters", "select-20", "select-30", "select-120")
-SCORES = ("credit-60", "credit-per-block-30", "credit-per-block-60", "credit-per-root-60")
-WORSE = ("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30")
-LEVEL = ("gradient-60", "credit-per-parameter-60", "credit-times-update-60")
+SCORES = (
+    *("update-60", "leave-one-out-60", "gate-60", "next-credit-60", "credit-20", "credit-30", "gradient-60"),
+    *("credit-per-parameter-60", "credit-times-update-60"),
+)
 CHOOSE_BEFORE = (
     *("fisher", "kappatune", "plop", "plop-lowest", "aletheia", "cka", "cka-first-token", "page", "page-in-blocks"),
 )
@@ -49,21 +50,18 @@ def _each(task: str, labels: Iterable[str], reference: str) -> list[Pair]:
 COMPARISONS: dict[str, list[Pair]] = {
     "rivals": [pair for task in RIVALS_ON for pair in _each(task, CHOOSE_BEFORE + OTHERS, "probe")],
     "handful-choices": [
-        *_each(ROTTEN, ENDS, "random-5"),
-        Pair(ROTTEN, ENDS[2], ENDS[1]),
-        *_each(ROTTEN, [f"{score}-5-unbounded" for score in SCORES], "random-5"),
+        Pair(ROTTEN, ENDS[1], ENDS[0]),
         *pairs([ROTTEN], "credit-60-5-unbounded", ("credit-60-5", "random-mlp-5", "lora")),
         *pairs([TWEETS], "credit-60-5-unbounded-2e-3", ("credit-60-5-2e-3", "random-mlp-5-2e-3", "lora")),
     ],
     "headroom": [
-        *_each(ROTTEN, ("best-9", "weightlora"), "random"),
+        Pair(ROTTEN, "best-9", "random"),
         *_each(ROTTEN, ("best-5", "weightlora-5", "weightlora-paper-5", "top-5"), "random-5"),
         Pair(ROTTEN, "best-5", "lora"),
         *_each(ROTTEN, ("weightlora-5", "weightlora-paper-5"), "top-5"),
     ],
     "late-sets": pairs((ROTTEN, TWEETS), "credit-60", ("random", "weightlora")),
-    "imdb-rate": pairs([IMDB], "weightlora", ("lora", "lora-5e-4")),
-    "lora": pairs(TASKS, "weightlora", ("lora",)),
+    "lora": [*pairs(TASKS, "weightlora", ("lora",)), Pair(IMDB, "weightlora", "lora-5e-4")],
     "lower-rank": pairs(TASKS, "lora-equal", ("weightlora",)),
     "other-adapters": [
         *(pair for label in ("adalora", "eva", "top") for pair in pairs(TASKS, label, ("weightlora",))),
@@ -76,18 +74,14 @@ COMPARISONS: dict[str, list[Pair]] = {
         *_each(ROTTEN, ("dora", "loha"), "lora"),
         Pair(ROTTEN, "full", "loha"),
     ],
-    "gates": [*pairs(TASKS, "weightlora-paper", ("weightlora",)), Pair(ROTTEN, "random", "weightlora")],
+    "gates": pairs(TASKS, "weightlora-paper", ("weightlora",)),
     "size": [
         *_each(ROTTEN, ("random-mlp", "random-parameters", "weightlora-unbounded", "random-mlp-5"), "weightlora"),
         *_each(TWEETS, ("random-mlp", "random-mlp-1e-3", "random-mlp-5"), "weightlora"),
         *pairs([ROTTEN], "random-without-query-key", ("random", "weightlora")),
     ],
     "plus": pairs(TASKS, "weightlora-plus", ("weightlora", "lora", "lora-equal")),
-    "plus-settings": [
-        *(pair for way in WAYS_TO_GROW for pair in pairs([ROTTEN], way, ("weightlora-plus", "lora"))),
-        *(Pair(ROTTEN, f"plus-rank-{rank}", f"lora-rank-{rank}") for rank in (4, 2, 1)),
-        Pair(ROTTEN, "plus-rank-2", "weightlora"),
-    ],
+    "plus-settings": _each(ROTTEN, WAYS_TO_GROW, "weightlora-plus"),
     "settings": [
         *_each(ROTTEN, [f"weightlora-{setting}" for setting in SETTINGS], "weightlora"),
         *(Pair(ROTTEN, f"weightlora-{setting}", f"random-{setting}") for setting in ("keep-18", "rank-2")),
@@ -103,7 +97,7 @@ COMPARISONS: dict[str, list[Pair]] = {
         *pairs((ROTTEN, TWEETS, IMDB), "weightlora-sampled", ("weightlora",)),
         *pairs(TASKS, "credit-per-block-5", ("weightlora",)),
     ],
-    "evidence": [*_each(ROTTEN, WORSE + LEVEL, "credit-60"), *_each(ROTTEN, WORSE, "random")],
+    "evidence": _each(ROTTEN, SCORES, "credit-60"),
     "agreement": pairs((ROTTEN, TWEETS, IMDB), "by-gradient-per-block", ("weightlora",)),
 }
 """Table -> what it compares, a row each."""
@@ -139,19 +133,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "shares": shares,
     "shares-by-task": shares_by_task,
     "handful": handful,
-    "handful-seeds": partial(by_seed, ROTTEN, ["credit-60-5", "credit-60-5-unbounded", ENDS[0], ENDS[2]], kinds=True),
-    "handful-tweets": partial(
-        by_seed,
-        TWEETS,
-        ["credit-60-5-2e-3", "credit-60-5-unbounded-2e-3", "weightlora-5-unbounded-5e-4-faster-4"],
-        kinds=True,
-    ),
-    "queries": partial(by_count, ROTTEN, "random-5", ("query", "key")),
     "first-seeds": partial(
         early, [Pair(SENTIMENT, "weightlora", "random"), Pair(IMDB, "weightlora", "random-late")], seeds=5
     ),
-    "imdb-seeds": partial(by_seed, IMDB, ["weightlora", "lora", "lora-5e-4"]),
-    "failures": partial(by_seed, ROTTEN, ["rslora", "grad-norm", "lora-equal", "weightlora-paper"]),
     "layers": partial(
         by_layer,
         ROTTEN,

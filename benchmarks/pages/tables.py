@@ -1,11 +1,11 @@
-"""Tables of stored runs: comparisons, losses by seed, kept adapters by layer, learning rates."""
+"""Tables of stored runs: comparisons, kept adapters by layer, learning rates."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from weightlora.compare.statistics import jaccard, paired
+from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference
 
 from .runs import losses_of, pool
@@ -40,53 +40,60 @@ def megabytes(value: float) -> str:
 
 
 def compared(rows: Iterable[Pair]) -> str:
-    """One row per comparison: the method's loss, parameters and agreement, and the paired difference in loss."""
-    found = [["task", "method", "loss (seeds)", "parameters", "overlap", "compared with", "difference", "lower at"]]
-    for pair in rows:
-        runs = list(pool()[pair.task, pair.label].values())
-        own, reference = losses_of(pair.task, pair.label), losses_of(pair.task, pair.reference)
-        versus = paired(own, reference)
-        if versus is None:
-            raise ValueError(f"{pair.label} and {pair.reference} have no common seed on {pair.task}.")
-        overlap = jaccard([run.kept for run in runs])
-        found.append(
+    """The paired difference in loss of each comparison, and at how many common seeds the method has the lower loss.
+
+    On one task, a row for each method, with its loss and parameters, and a column for each reference. On several,
+    a row for each method and reference, and a column for each.
+    """
+    found = {pair: _versus(pair) for pair in rows}
+    tasks, references = _column(found, "task"), _column(found, "reference")
+    if len(tasks) == 1:
+        heads = [f"minus `{reference}`" for reference in references]
+        return table(
             [
-                pair.task,
-                f"`{pair.label}`",
-                _loss(pair.task, list(own.values())),
-                f"{round(fmean(run.adapter_parameters_after for run in runs)):,}",
-                "" if overlap is None else f"{overlap:.2f}",
-                f"`{pair.reference}`",
-                difference(versus),
-                f"{versus['wins']} of {len(own.keys() & reference.keys())}",
+                ["method", "loss (seeds)", "parameters", *heads],
+                *(
+                    [*_own(tasks[0], label), *(found.get(Pair(tasks[0], label, other), "") for other in references)]
+                    for label in _column(found, "label")
+                ),
             ]
         )
-    return table(found, left=2)
+    methods = list(dict.fromkeys((pair.label, pair.reference) for pair in found))
+    one = len(references) == 1
+    return table(
+        [
+            [f"minus `{references[0]}`", *tasks] if one else ["method", "minus", *tasks],
+            *(
+                [
+                    *([f"`{label}`"] if one else [f"`{label}`", f"`{other}`"]),
+                    *(found.get(Pair(task, label, other), "") for task in tasks),
+                ]
+                for label, other in methods
+            ),
+        ],
+        left=1 if one else 2,
+    )
 
 
-def _loss(task: str, losses: Sequence[float]) -> str:
+def _column(found: Iterable[Pair], field: str) -> list[str]:
+    return list(dict.fromkeys(getattr(pair, field) for pair in found))
+
+
+def _versus(pair: Pair) -> str:
+    own, reference = losses_of(pair.task, pair.label), losses_of(pair.task, pair.reference)
+    versus = paired(own, reference)
+    if versus is None:
+        raise ValueError(f"{pair.label} and {pair.reference} have no common seed on {pair.task}.")
+    return f"{difference(versus)} ({versus['wins']} of {len(own.keys() & reference.keys())})"
+
+
+def _own(task: str, label: str) -> list[str]:
+    """A method's name, loss and parameters."""
+    losses = list(losses_of(task, label).values())
     failed = sum(loss > NOT_LEARNED for loss in losses) if task in BINARY else 0
-    return f"{fmean(losses):.4f} ({len(losses)})" + (f", {failed} not learned" if failed else "")
-
-
-def by_seed(task: str, labels: Sequence[str], kinds: bool = False) -> str:
-    """The loss at each seed.
-
-    Args:
-        kinds: Add in brackets how many modules of the MLP and of the attention were kept.
-    """
-    seeds = sorted({seed for label in labels for seed in pool()[task, label]})
-    rows = [["method", *(f"seed {seed}" for seed in seeds)]]
-    for label in labels:
-        rows.append([f"`{label}`"])
-        for seed in seeds:
-            run = pool()[task, label].get(seed)
-            if run is None or run.kept is None or not kinds:
-                rows[-1].append("" if run is None else f"{run.held_out_loss:.4f}")
-                continue
-            attention = sum(".attention." in name for name in run.kept)
-            rows[-1].append(f"{run.held_out_loss:.4f} ({len(run.kept) - attention} + {attention})")
-    return table(rows)
+    size = fmean(run.adapter_parameters_after for run in pool()[task, label].values())
+    loss = f"{fmean(losses):.4f} ({len(losses)})" + (f", {failed} not learned" if failed else "")
+    return [f"`{label}`", loss, f"{round(size):,}"]
 
 
 def by_layer(task: str, labels: Sequence[str]) -> str:
@@ -114,19 +121,6 @@ def early(rows: Iterable[Pair], seeds: int) -> str:
         ]
         found.append([pair.task, f"`{pair.label}`", f"`{pair.reference}`", *cells])
     return table(found, left=3)
-
-
-def by_count(task: str, label: str, parts: Sequence[str]) -> str:
-    """Mean loss of random sets by the number of members whose name contains one of `parts`; 3 means 3 or more."""
-    losses: dict[int, list[float]] = {}
-    for run in pool()[task, label].values():
-        count = sum(any(part in name for part in parts) for name in run.kept or ())
-        losses.setdefault(min(count, 3), []).append(run.held_out_loss)
-    counts = sorted(losses)
-    rows = [["members", *("3 or more" if count == 3 else str(count) for count in counts)]]
-    rows.append(["sets", *(str(len(losses[count])) for count in counts)])
-    rows.append(["mean loss", *(f"{fmean(losses[count]):.4f}" for count in counts)])
-    return table(rows)
 
 
 def rates(tasks: Iterable[str], labels: Sequence[str]) -> str:

@@ -27,7 +27,13 @@ from weightlora.errors import ConfigError
 
 from .subject import Subject
 
-__all__ = ["AlignmentSettings", "measure_alignment", "render_alignment_markdown", "study_alignment"]
+__all__ = [
+    "AlignmentSettings",
+    "measure_alignment",
+    "render_alignment_markdown",
+    "study_alignment",
+    "summarize_alignment",
+]
 
 
 @dataclass(frozen=True)
@@ -203,14 +209,21 @@ def render_alignment_markdown(study: Mapping[str, Any]) -> str:
         [a["name"], f"{a['trace']:+.2e} ± {a['standard_error']:.1e}", _number(a["score"]), "kept" if a["kept"] else ""]
         for a in adapters
     ]
-    settings = study["settings"]
+    return (
+        "\n\n".join([summarize_alignment(study), markdown_table(["adapter", "trace(GᵀBA)", "score", ""], rows)]) + "\n"
+    )
+
+
+def summarize_alignment(study: Mapping[str, Any]) -> str:
+    """What was measured, and the figures in words, without the table of the adapters."""
+    settings, modules = study["settings"], len(study["adapters"])
     text = (
-        f"{escape_markdown(study['model'])}, LoRA of rank {settings['rank']} on {len(adapters)} modules after "
+        f"{escape_markdown(study['model'])}, LoRA of rank {settings['rank']} on {modules} modules after "
         f"{settings['select_steps']} steps of {settings['batch_size']} rows; mean and standard error of trace(GᵀBA) "
         f"over {settings['batches']} batches. If it is negative, the adapter's update lowers the loss. The choice is "
         f"by {study['chosen_by']}."
     )
-    return "\n\n".join([text, say(study), markdown_table(["adapter", "trace(GᵀBA)", "score", ""], rows)]) + "\n"
+    return f"{text}\n\n{say(study)}"
 
 
 def say(study: Mapping[str, Any]) -> str:

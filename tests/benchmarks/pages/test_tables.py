@@ -17,31 +17,48 @@ RUNS = {
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> None:
     made = by_seed(
-        result(label, seed, loss, task="imdb", kept=kept)
-        for label, several in RUNS.items()
-        for seed, (loss, kept) in enumerate(several)
+        [
+            *(
+                result(label, seed, loss, task="imdb", kept=kept)
+                for label, several in RUNS.items()
+                for seed, (loss, kept) in enumerate(several)
+            ),
+            *(result(label, 0, loss, task="spam") for label, loss in {"ours": 0.3, "other": 0.2, "full": 0.3}.items()),
+        ]
     )
     for module in (runs, tables):
         monkeypatch.setattr(module, "pool", lambda: made)
 
 
-def test_compared_pairs_by_seed_and_counts_what_did_not_learn():
-    row = tables.compared([Pair("imdb", "ours", "other")]).splitlines()[2]
-    assert row.startswith("| imdb | `ours` | 0.5067 (3), 1 not learned | 100 | 0.56 | `other` | -0.0300 ± ")
-    assert row.endswith(" | 2 of 2 |")
+def test_compared_on_one_task_has_a_column_for_each_reference():
+    head, _, ours, full = tables.compared(
+        [Pair("imdb", "ours", "other"), Pair("imdb", "ours", "full"), Pair("imdb", "full", "other")]
+    ).splitlines()
+    assert head == "| method | loss (seeds) | parameters | minus `other` | minus `full` |"
+    assert ours.startswith("| `ours` | 0.5067 (3), 1 not learned | 100 | -0.0300 ± ")
+    assert ours.endswith(" (2 of 2) | +0.0100 (0 of 1) |")
+    assert full == "| `full` | 0.3900 (1) | 100 | -0.0600 (1 of 1) |  |"
+
+
+def test_compared_on_several_tasks_has_a_column_for_each():
+    rows = [Pair("imdb", "ours", "full"), Pair("spam", "ours", "full")]
+    assert tables.compared([*rows, Pair("spam", "other", "full")]).splitlines() == [
+        "| minus `full` | imdb | spam |",
+        "| --- | ---: | ---: |",
+        "| `ours` | +0.0100 (0 of 1) | +0.0000 (0 of 1) |",
+        "| `other` |  | -0.1000 (1 of 1) |",
+    ]
+    assert tables.compared([*rows, Pair("spam", "ours", "other")]).splitlines() == [
+        "| method | minus | imdb | spam |",
+        "| --- | --- | ---: | ---: |",
+        "| `ours` | `full` | +0.0100 (0 of 1) | +0.0000 (0 of 1) |",
+        "| `ours` | `other` |  | +0.1000 (0 of 1) |",
+    ]
 
 
 def test_compared_needs_a_common_seed():
     with pytest.raises(ValueError, match="missing and other have no common seed on imdb"):
         tables.compared([Pair("imdb", "missing", "other")])
-
-
-def test_by_seed():
-    assert tables.by_seed("imdb", ["ours", "full"], kinds=True).splitlines()[2:] == [
-        "| `ours` | 0.4000 (1 + 1) | 0.4200 (1 + 1) | 0.7000 (1 + 1) |",
-        "| `full` | 0.3900 |  |  |",
-    ]
-    assert tables.by_seed("imdb", ["other"]).splitlines()[2] == "| `other` | 0.4500 | 0.4300 |"
 
 
 def test_by_layer():
@@ -51,15 +68,6 @@ def test_by_layer():
 def test_early():
     row = tables.early([Pair("imdb", "ours", "other")], seeds=1).splitlines()[2]
     assert row.startswith("| imdb | `ours` | `other` | -0.0500 (1) | -0.0300 ± ") and row.endswith(" (2) |")
-
-
-def test_by_count():
-    assert tables.by_count("imdb", "other", ("query", "value")).splitlines() == [
-        "| members | 1 | 2 |",
-        "| --- | ---: | ---: |",
-        "| sets | 1 | 1 |",
-        "| mean loss | 0.4300 | 0.4500 |",
-    ]
 
 
 def test_rates():

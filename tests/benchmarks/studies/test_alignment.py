@@ -10,6 +10,7 @@ from benchmarks.studies.alignment import (
     measure_alignment,
     render_alignment_markdown,
     study_alignment,
+    summarize_alignment,
 )
 from benchmarks.studies.subject import Subject
 from models import adamw, batch, lora_bert, lora_gpt2, lora_mixtral, lora_zoo, tiny_bert
@@ -184,6 +185,7 @@ def test_the_page_says_what_the_figures_say():
     assert "tiny\\_model" in page and "The choice is by update credit." in page
     assert "The mean trace is -2.50e+00 for the 2 kept adapters and +1.50e+00 for the other 2." in page
     assert "not significantly different from chance (p = 0.33)" in page
+    assert page.startswith(summarize_alignment(study | {"figures": compare(adapters)}) + "\n\n| adapter |")
     assert [line.split(" | ")[0] for line in page.splitlines()[-4:]] == ["| m.1.q", "| m.3.q", "| m.0.q", "| m.2.q"]
 
 
