@@ -241,7 +241,7 @@ class WeightLora(Described):
         if self.config.expand != "none":
             share, total = self.rounds_over / self.config.rounds, sum(self.sizes.values())
             ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, self.start_ranks, share, total)
-            seed = int(self.engine.agree(torch.tensor(self.config.seed))) * 1000 + self.rounds_over
+            seed = int(self.engine.agree(torch.tensor(self.config.seed, device="cpu"))) * 1000 + self.rounds_over
             expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed)
         if self.rounds_over == self.config.rounds:
             self._close()
@@ -287,13 +287,13 @@ class WeightLora(Described):
         if self.limit is not None:
             self.limit.restore(state.costs)
         self.step_count, self.rounds_over = state.step_count, state.round
-        self._rule.keep(torch.tensor([adapter.name in live for adapter in self.adapters]))
+        self._rule.keep(torch.tensor([adapter.name in live for adapter in self.adapters], device="cpu"))
         self.adapters = bring_to_(self.model, self.adapters, state, self.optimizer)
         if len(self.adapters) < before:
             self.engine.rewire_(self.model)
         self._last_scores = state.column("scores")
-        score, omega = ([state.column(what)[a.name] for a in self.adapters] for what in ("scores", "omega"))
-        self._rule.restore(torch.tensor(score, dtype=torch.float64), torch.tensor(omega, dtype=torch.float64))
+        evidence = [[state.column(what)[a.name] for a in self.adapters] for what in ("scores", "omega")]
+        self._rule.restore(*torch.tensor(evidence, dtype=torch.float64, device="cpu"))
         if self.rounds_over == self.config.rounds:
             self._close()
         if self.run is not None:

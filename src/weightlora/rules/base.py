@@ -72,8 +72,8 @@ class Rule:
     compares_blocks: ClassVar[bool] = True
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
-        self.score = torch.zeros(len(adapters), dtype=torch.float64)
-        self.omega = torch.ones(len(adapters), dtype=torch.float64)
+        self.score = torch.zeros(len(adapters), dtype=torch.float64, device="cpu")
+        self.omega = torch.ones(len(adapters), dtype=torch.float64, device="cpu")
         self._adapters = adapters
         self.hooks: list[RemovableHandle] = []
         for adapter in adapters:
