@@ -22,7 +22,7 @@ from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather, number_to_read
-from .recompute import gathering
+from .recompute import Closing, gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State
@@ -103,6 +103,7 @@ class WeightLora(Described):
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory)  # until the last decision
+        self._rule.hooks.append(Closing(self._gathering))
         self.rounds_over = self.step_count = 0
         self._last_scores, self.history = dict[str, float](), list[dict[str, Any]]()  # scores of the disconnected
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
@@ -260,7 +261,6 @@ class WeightLora(Described):
     def _close(self) -> None:
         """Leave nothing of ours on the model, and on the optimizer the guard alone."""
         self._rule.close()
-        self._gathering.close()
         self.engine.close()
         self.guard.leave_others()
 
