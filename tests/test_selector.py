@@ -725,3 +725,14 @@ def test_a_default_device_of_the_user_changes_nothing(settings):
         found.append({name: value.clone() for name, value in model.state_dict().items()})
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("settings", [{"expand": "restart"}, {"selection": "random"}])
+def test_a_seed_may_be_larger_than_what_torch_takes(settings):
+    """Such as `time.time_ns()`, of which a thousandfold is the seed of new factors."""
+    kept = []
+    for seed in (0, 1_796_122_379_603_149_044, 2**80):
+        model, optimizer, selector = start(keep=3, select_steps=2, seed=seed, **settings)
+        train(model, optimizer, selector, steps=3)
+        kept.append(selector.kept)
+    assert all(len(one) == 3 for one in kept)

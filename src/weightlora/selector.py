@@ -242,8 +242,8 @@ class WeightLora(Described):
         if self.config.expand != "none":
             share, total = self.rounds_over / self.config.rounds, sum(self.sizes.values())
             ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, self.start_ranks, share, total)
-            seed = int(self.engine.agree(torch.tensor(self.config.seed, device="cpu"))) * 1000 + self.rounds_over
-            expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed)
+            seed = int(self.engine.agree(torch.tensor(self.config.seed % 2**53, device="cpu")))
+            expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed * 1000 + self.rounds_over)
         if self.rounds_over == self.config.rounds:
             self._close()
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
