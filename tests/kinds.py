@@ -173,7 +173,9 @@ KINDS: dict[str, Kind] = {
     "`rank_pattern`, `alpha_pattern`": Kind({"rank_pattern": {"query": 2}, "alpha_pattern": {"query": 32}}),
     "`lora_bias`": Kind({"lora_bias": True}, note="the bias belongs to the adapter and is removed with it"),
     "`bias='all'`": Kind(
-        {"bias": "all"}, note="PEFT trains and saves the biases as usual; the budget does not count them"
+        {"bias": "all"},
+        note="PEFT trains and saves the biases as usual; the budget does not count them; refused if another adapter "
+        "is on the same modules",
     ),
     "`bias='lora_only'`": Kind({"bias": "lora_only"}, refused=BIAS),
     "`trainable_token_indices`": Kind({"trainable_token_indices": {"word_embeddings": [1, 2]}}),

@@ -1,5 +1,8 @@
 """`select_memory="low"`: less memory while evidence is gathered, the same choice, and the model as before."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from loops import make_trainer
@@ -167,3 +170,23 @@ def test_a_model_without_checkpointing_is_refused():
         WeightLora(model, adamw(model), WeightLoraConfig(keep=1, select_steps=30, select_memory="low"))
     with pytest.raises(ConfigError, match=r"^select_memory='tiny' is not known: choose one of 'usual', 'low'\.$"):
         WeightLoraConfig(select_memory="tiny")
+
+
+@pytest.mark.parametrize("memory", ["usual", "low"])
+def test_a_selection_that_was_given_up_leaves_nothing_and_the_next_one_recomputes_if_it_is_to(memory):
+    """A cell of a notebook that runs again: its variable holds the first selection until the second one is built."""
+    model, optimizer, selector = start(keep=3, select_steps=4, select_memory="low")
+    train(model, optimizer, selector, steps=2)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=4, select_memory=memory))
+    assert any(checkpointing for checkpointing, *_ in state_of(model)) == (memory == "low")
+    train(model, optimizer, selector, steps=4)
+    assert not any(checkpointing for checkpointing, *_ in state_of(model))
+
+
+def test_a_selection_that_was_given_up_keeps_no_model_alive():
+    model, optimizer, selector = start(keep=3, select_steps=4, select_memory="low")
+    train(model, optimizer, selector, steps=2)
+    seen = weakref.ref(model)
+    del model, optimizer, selector
+    gc.collect()
+    assert seen() is None

@@ -691,3 +691,48 @@ def test_finish_decides_early_and_only_once():
     selector.finish()
     train(model, optimizer, selector, steps=2, start=3)
     assert selector.kept == kept and selector.step_count == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"keep_parameters": 0.5},
+        {"keep": 2, "selection": "random", "select_steps": 0},
+        {"keep": 2, "select_steps": 4, "rounds": 2, "expand": "qr"},
+        {"keep": 2, "select_steps": 3, **STOIHT, "constraint": "simplex"},
+        {"keep": 1, "keep_memory": "1MiB"},
+    ],
+)
+def test_a_default_device_of_the_user_changes_nothing(settings):
+    """`meta` stands for an accelerator: what is made there cannot be read, or be put together with what is not."""
+    x, found = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), []
+    for device in ("cpu", "meta"):
+        torch.manual_seed(0)
+        model = get_peft_model(Mlp(), LoraConfig(r=2, target_modules=["0", "1", "2", "3"]))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss = lambda rows, model=model: model(rows).square().mean()  # noqa: E731
+        with torch.device(device):
+            selector = WeightLora(model, optimizer, config := WeightLoraConfig(**settings))
+            if selector.needs_probe:
+                selector.probe([x] * 4, loss)
+            for _ in range(selector.config.steps):
+                loss(x).backward()
+                optimizer.step()
+                selector.step()
+                optimizer.zero_grad()
+            again = WeightLora(model, optimizer, config, selector.state_dict())
+        assert again.state_dict() == selector.state_dict()
+        found.append({name: value.clone() for name, value in model.state_dict().items()})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("settings", [{"expand": "restart"}, {"selection": "random"}])
+def test_a_seed_may_be_larger_than_what_torch_takes(settings):
+    """Such as `time.time_ns()`, of which a thousandfold is the seed of new factors."""
+    kept = []
+    for seed in (0, 1_796_122_379_603_149_044, 2**80):
+        model, optimizer, selector = start(keep=3, select_steps=2, seed=seed, **settings)
+        train(model, optimizer, selector, steps=3)
+        kept.append(selector.kept)
+    assert all(len(one) == 3 for one in kept)

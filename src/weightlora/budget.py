@@ -113,7 +113,7 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     Returns:
         Bool tensor of shape `(n,)` with exactly `k` true entries.
     """
-    mask = torch.zeros(scores.shape, dtype=torch.bool)
+    mask = torch.zeros_like(scores, dtype=torch.bool)
     mask[torch.sort(scores, descending=True, stable=True).indices[:k]] = True
     return mask
 
@@ -133,7 +133,7 @@ def top_k_within(scores: Tensor, k: int, sizes: list[int], budget: int) -> Tenso
     Returns:
         Bool tensor of shape `(n,)` with exactly `k` true entries, whose sizes add up to `budget` or less.
     """
-    mask, size = top_k(scores, k), torch.tensor(sizes, dtype=torch.float64)
+    mask, size = top_k(scores, k), torch.tensor(sizes, dtype=torch.float64, device=scores.device)
     while 0 < k < len(sizes):
         kept, left = mask.nonzero().flatten().flip(0), (~mask).nonzero().flatten()  # of equals, the last one goes
         cost, saved = (values[kept, None] - values[None, left] for values in (scores, size))
@@ -158,7 +158,7 @@ def top_by_parameters(scores: Tensor, sizes: list[int], budget: int) -> Tensor:
     Returns:
         Bool tensor of shape `(n,)`; the sizes of its true entries add up to `budget` or less.
     """
-    mask = torch.zeros(scores.shape, dtype=torch.bool)
+    mask = torch.zeros_like(scores, dtype=torch.bool)
     for index in torch.sort(scores, descending=True, stable=True).indices.tolist():
         if sizes[index] <= budget:
             mask[index] = True
@@ -176,6 +176,6 @@ def project_simplex(values: Tensor) -> Tensor:
     """
     values = values - values.max()  # the projection does not mind, and the sums keep their precision
     descending = torch.sort(values, descending=True).values
-    taus = (descending.cumsum(0) - 1) / torch.arange(1, len(values) + 1, dtype=values.dtype)
+    taus = (descending.cumsum(0) - 1) / torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device)
     support = int((descending > taus).sum())
     return (values - taus[support - 1]).clamp(min=0)

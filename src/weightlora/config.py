@@ -32,7 +32,7 @@ class WeightLoraConfig:
             With `"credit"` and `"stoiht"`, the default is `keep=0.25` instead.
         keep_step_time: The maximum time of a training step after the choice, as a fraction in (0, 1) of a step with
             all adapters. Keeps the set with the largest sum of scores that fits; with `keep`, of K adapters. The cost
-            of steps is measured on your model before the first step, in one process.
+            of steps is measured on your model before the first step, in one process, on a CPU or a CUDA device.
         keep_memory: The maximum memory of a training step after the choice: weights, gradients, optimizer state and
             activations. A number of bytes, or a text such as `"6GiB"`. Measured like `keep_step_time`.
         select_steps: T, the optimizer steps of the selection phase, warm-up included: a number (`int`), or a fraction

@@ -71,7 +71,7 @@ class StepGuard:
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
         spoiled = self._is_spoiled_here()
-        return spoiled if self._average is None else bool(self._average(torch.tensor([float(spoiled)])))
+        return spoiled if self._average is None else bool(self._average(torch.tensor([float(spoiled)], device="cpu")))
 
     def _is_spoiled_here(self) -> bool:
         return not are_finite(gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])

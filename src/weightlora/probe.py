@@ -73,7 +73,7 @@ def gather(
     # Users' hooks, which may clip, must see the gradients of training. A hook may be on one process alone, such as one
     # that logs, and all processes must scale alike.
     hooked = any(p._backward_hooks for a in adapters for p in a.parameters)
-    scale = 1.0 if float(engine.average(torch.tensor(float(hooked)))) else SCALE
+    scale = 1.0 if float(engine.average(torch.tensor(float(hooked), device="cpu"))) else SCALE
     done, remedy = 0, "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"
     with undisturbed(model, loss) as loss_of, same_batches(batches):
         # A compiled model would be compiled for adapters that are about to leave it, and hide modules from the rule.
@@ -124,7 +124,7 @@ def _in_step(batches: Iterable[Any], number: int, average: Average) -> Iterator[
     for batch in range(1, number + 1):
         with together(f"reading batch {batch} of the probe"):
             found = list(islice(own, 1))
-        if float(average(torch.tensor(float(len(found)), dtype=torch.float64))) < 1:
+        if float(average(torch.tensor(float(len(found)), dtype=torch.float64, device="cpu"))) < 1:
             return
         yield found.pop()
 

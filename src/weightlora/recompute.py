@@ -1,6 +1,7 @@
 """Activation checkpointing while evidence is gathered: a step then keeps one block's activations at a time."""
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 from .adapters import base_model_of
 from .errors import ModelError
 
-__all__ = ["gathering", "recomputed"]
+__all__ = ["Closing", "gathering", "recomputed"]
 
 OWN = ("gradient_checkpointing", "_gradient_checkpointing_func", "_require_grads_hook", "_require_grads_hooks")
 """Attributes in which Transformers keeps that activations are recomputed, and its hooks on embeddings."""
@@ -30,6 +31,18 @@ def gathering(model: nn.Module, memory: str) -> contextlib.ExitStack:
             )
         stack.enter_context(recomputed(model))
     return stack
+
+
+class Closing:
+    """Closes a stack like the handle of a hook: neither the stack nor the model in it is kept alive by it."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = weakref.ref(stack)
+
+    def remove(self) -> None:
+        """Close the stack, if it is there."""
+        if (stack := self._stack()) is not None:
+            stack.close()
 
 
 @contextlib.contextmanager

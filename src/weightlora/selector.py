@@ -22,7 +22,7 @@ from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather, number_to_read
-from .recompute import gathering
+from .recompute import Closing, gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State
@@ -103,6 +103,7 @@ class WeightLora(Described):
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory)  # until the last decision
+        self._rule.hooks.append(Closing(self._gathering))
         self.rounds_over = self.step_count = 0
         self._last_scores, self.history = dict[str, float](), list[dict[str, Any]]()  # scores of the disconnected
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
@@ -241,8 +242,8 @@ class WeightLora(Described):
         if self.config.expand != "none":
             share, total = self.rounds_over / self.config.rounds, sum(self.sizes.values())
             ranks = expansion.next_ranks(self.adapters, self.config.expand_rank, self.start_ranks, share, total)
-            seed = int(self.engine.agree(torch.tensor(self.config.seed))) * 1000 + self.rounds_over
-            expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed)
+            seed = int(self.engine.agree(torch.tensor(self.config.seed % 2**53, device="cpu")))
+            expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed * 1000 + self.rounds_over)
         if self.rounds_over == self.config.rounds:
             self._close()
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
@@ -260,7 +261,6 @@ class WeightLora(Described):
     def _close(self) -> None:
         """Leave nothing of ours on the model, and on the optimizer the guard alone."""
         self._rule.close()
-        self._gathering.close()
         self.engine.close()
         self.guard.leave_others()
 
@@ -287,13 +287,13 @@ class WeightLora(Described):
         if self.limit is not None:
             self.limit.restore(state.costs)
         self.step_count, self.rounds_over = state.step_count, state.round
-        self._rule.keep(torch.tensor([adapter.name in live for adapter in self.adapters]))
+        self._rule.keep(torch.tensor([adapter.name in live for adapter in self.adapters], device="cpu"))
         self.adapters = bring_to_(self.model, self.adapters, state, self.optimizer)
         if len(self.adapters) < before:
             self.engine.rewire_(self.model)
         self._last_scores = state.column("scores")
-        score, omega = ([state.column(what)[a.name] for a in self.adapters] for what in ("scores", "omega"))
-        self._rule.restore(torch.tensor(score, dtype=torch.float64), torch.tensor(omega, dtype=torch.float64))
+        evidence = [[state.column(what)[a.name] for a in self.adapters] for what in ("scores", "omega")]
+        self._rule.restore(*torch.tensor(evidence, dtype=torch.float64, device="cpu"))
         if self.rounds_over == self.config.rounds:
             self._close()
         if self.run is not None:

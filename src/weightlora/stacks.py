@@ -53,7 +53,7 @@ def stacks_of(adapters: list[LoraAdapter]) -> list[Stack]:
     stacks = []
     for members in alike.values():
         parameters, owners, places = map(list, zip(*members, strict=True))
-        parts = torch.tensor([shards(parameter) for parameter in parameters], dtype=torch.float32)
-        where = torch.tensor(owners), torch.tensor(places)
+        parts = torch.tensor([shards(parameter) for parameter in parameters], dtype=torch.float32, device="cpu")
+        where = torch.tensor(owners, device="cpu"), torch.tensor(places, device="cpu")
         stacks.append(Stack(parameters, local(parameters[0]).numel(), *where, parts))
     return stacks

@@ -148,6 +148,18 @@ def test_two_adapters_on_several_parameters_of_a_module_are_refused():
     assert len(find_adapters(model)) == 8
 
 
+def test_biases_that_train_in_the_layers_of_another_adapter_are_refused():
+    """PEFT saves them by their places in that layer, where there is none when it loads the adapter."""
+    model = lora_bert(bias="all")
+    model.add_adapter("two", LoraConfig(r=2, target_modules=["value"]))
+    with pytest.raises(
+        ModelError, match=r"bias='all' cannot .* while 2 adapters are on 'bert\.encoder\.layer\.0.*value'"
+    ):
+        find_adapters(model)
+    model.delete_adapter("two")
+    assert len(find_adapters(model)) == 12
+
+
 def test_a_mixed_model_is_refused():
     model = get_peft_model(tiny_bert(), LoraConfig(target_modules=["query"]), mixed=True)
     with pytest.raises(ValueError, match="is a PeftMixedModel, which PEFT cannot save"):

@@ -46,3 +46,11 @@ def test_adapters_on_parameters_are_refused():
         ModelError, match=r"is on a parameter \(target_parameters\), whose time and memory cannot be mea"
     ):
         measure("memory", model, find_adapters(model), lambda: model(**batch()).loss)
+
+
+@pytest.mark.parametrize("resource", ["memory", "step_time"])
+def test_a_device_that_is_neither_a_cpu_nor_cuda_is_refused(resource):
+    """An MPS or an XPU, for which `meta` stands: times would be those of launches, and no memory would be seen."""
+    model = lora_bert().to("meta")
+    with pytest.raises(ModelError, match="the model is on a device of type 'meta', where steps cannot be measured"):
+        measure(resource, model, find_adapters(model), lambda: model(**batch()).loss)

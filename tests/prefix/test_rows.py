@@ -9,7 +9,7 @@ import torch
 import transformers as t
 from prefixes import examples, padded
 
-from weightlora.prefix.rows import ropes_of, rows_of
+from weightlora.prefix.rows import mixed, ropes_of, rows_of
 
 
 def forward(input_ids=None, attention_mask=None, token_type_ids=None, position_ids=None, cache=None, **kwargs): ...
@@ -176,3 +176,13 @@ def test_which_rotary_embeddings_depend_on_the_length(settings, expected):
     for name in ("rope_parameters", "rope_scaling"):
         assert ropes_of(types.SimpleNamespace(**{name: settings, "max_position_embeddings": 32})) == expected
     assert ropes_of(None) == {}
+
+
+def test_a_default_device_of_the_user_changes_nothing():
+    """`meta` stands for an accelerator: what is made there cannot be read."""
+    batch, found = padded(examples()[:4]), []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            call = mixed(inspect.signature(forward), (), {"input_ids": batch["input_ids"]})
+            found.append((rows(**batch).padding().tolist(), call[1]["input_ids"].tolist()))
+    assert found[0] == found[1]

@@ -35,6 +35,14 @@ def test_what_is_written_is_read_bit_for_bit_also_by_the_next_one(tmp_path, dtyp
         assert torch.equal(read(again, KEYS[number], tokens), states(number, tokens, dtype))
 
 
+def test_a_default_device_of_the_user_changes_nothing(tmp_path):
+    store = Store(tmp_path, IDENTITY, 10**6)
+    store.add({KEYS[0]: states(0)})
+    with torch.device("meta"):  # stands for an accelerator
+        found = read(store, KEYS[0])
+    assert torch.equal(found, states(0))
+
+
 @pytest.mark.parametrize("room", [192, 287])
 def test_it_keeps_to_its_room(tmp_path, room):
     store = Store(tmp_path, IDENTITY, room)  # an example has 96 bytes

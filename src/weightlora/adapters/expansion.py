@@ -134,9 +134,9 @@ def expand_(
 def _draw(adapter: LoraAdapter, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Rows as a fresh LoRA draws them: N(0, 1) on embeddings, else Kaiming-uniform with a = sqrt 5."""
     if isinstance(adapter.layer, Embedding):
-        return torch.randn(shape, generator=generator, dtype=torch.float32)
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     bound = 1 / math.sqrt(shape[2])
-    return torch.rand(shape, generator=generator, dtype=torch.float32) * (2 * bound) - bound
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") * (2 * bound) - bound
 
 
 def _padding(adapter: LoraAdapter, which: int, rank: int) -> Callable[[Tensor], Tensor]:

@@ -47,7 +47,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
         refuse(adapters, "removal")
         refuse_unsaved(base_model_of(model), [adapter.name for adapter in adapters])
         for adapter in adapters:
-            _refuse_state(adapter)
+            _refuse_state(adapter, lora_config_of(model, adapter_name).bias)
         _refuse_shared(adapters)
     return adapters
 
@@ -89,7 +89,7 @@ def refuse_unsaved(base: Any, names: list[str]) -> None:
         ) from error
 
 
-def _refuse_state(adapter: LoraAdapter) -> None:
+def _refuse_state(adapter: LoraAdapter, bias: str) -> None:
     if isinstance(adapter.layer, MultiheadAttention):
         raise ModelError(
             f"adapter {adapter.name!r} is on nn.MultiheadAttention, where two LoRA layers share one name, so neither "
@@ -102,6 +102,12 @@ def _refuse_state(adapter: LoraAdapter) -> None:
             f"adapters {name!r} and {others[0]!r} are both on several parameters of "
             f"{adapter.name.rpartition('.')[0]}, so none can be disconnected and saved alone: call "
             f"model.delete_adapter({others[0]!r}) first, and load it again after training."
+        )
+    if bias == "all" and len(adapter.layer.scaling) > 1 and getattr(inner, "bias", None) is not None:
+        raise ModelError(
+            f"bias='all' cannot be combined with a selection while {len(adapter.layer.scaling)} adapters are "
+            f"on {adapter.name!r}: PEFT does not load the trained bias of a module that another adapter alone is on. "
+            "Set bias='none', or call model.delete_adapter() for the others first, and load them again after training."
         )
     if adapter.layer.merged:
         raise ModelError(f"adapter {adapter.name!r} is merged into its base layer: call model.unmerge_adapter().")

@@ -25,7 +25,7 @@ def frontier(costs: Costs, scores: Sequence[float], number: int | None = None) -
         For each set that is better than the one before: `budget` and `cost`, in the unit of the costs; `kept`, the
         number of adapters; and `score`, the sum of theirs.
     """
-    values = torch.tensor(scores, dtype=torch.float64)
+    values = torch.tensor(scores, dtype=torch.float64, device="cpu")
     least = min(costs.predict([i == one for i in range(len(scores))]) for one in range(len(scores)))
     points: list[dict[str, Any]] = []
     for step in range(BUDGETS + 1):

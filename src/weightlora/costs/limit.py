@@ -148,7 +148,7 @@ class CostLimit:
         return looked_at
 
     def _check(self, costs: Costs) -> None:
-        if best_within(costs, torch.zeros(len(costs.own)), self.amount(costs), self._number) is not None:
+        if best_within(costs, torch.zeros(len(costs.own), device="cpu"), self.amount(costs), self._number) is not None:
             return
         least = costs.predict(cheapest(costs, self._number or 1))
         given = getattr(self._config, self._setting)

@@ -13,6 +13,9 @@ from .tracing import trace
 
 __all__ = ["measure"]
 
+DEVICES = ("cpu", "cuda")
+"""Others return before their work is done, and have other counters of memory."""
+
 
 def measure(resource: Resource, model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[], Tensor]) -> Costs:
     """Measure what steps with these adapters cost.
@@ -27,9 +30,15 @@ def measure(resource: Resource, model: nn.Module, adapters: list[LoraAdapter], l
         loss: Runs the model forward on one batch, and returns its loss.
 
     Raises:
-        ModelError: An adapter is on a parameter and not on a module (experts), or `"memory"` is asked of a model whose
-            layers are no chain (CLIP).
+        ModelError: The model is neither on a CPU nor on a CUDA device, an adapter is on a parameter and not on a
+            module (experts), or `"memory"` is asked of a model whose layers are no chain (CLIP).
     """
+    kind = next(model.parameters()).device.type
+    if kind not in DEVICES:
+        raise ModelError(
+            f"the model is on a device of type {kind!r}, where steps cannot be measured: set keep or "
+            "keep_parameters instead, or choose on a CPU or a CUDA device."
+        )
     for adapter in adapters:
         if adapter.kind == "parameter":
             raise ModelError(

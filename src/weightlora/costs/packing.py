@@ -51,7 +51,7 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
             if score[index] > 0 and not mask[index]:
                 mask[index] = True
                 mask[index] = costs.predict(mask) <= budget
-    return torch.tensor(mask)
+    return torch.tensor(mask, device=score.device)
 
 
 def cheapest(costs: Costs, number: int) -> Tensor:
@@ -61,7 +61,7 @@ def cheapest(costs: Costs, number: int) -> Tensor:
         within = [i for i, group in enumerate(costs.groups) if group <= lowest]
         within.sort(key=lambda i: costs.own[i] + costs.shared[costs.groups[i]])
         if len(within) >= number:
-            mask = torch.zeros(len(costs.own), dtype=torch.bool)
+            mask = torch.zeros(len(costs.own), dtype=torch.bool, device="cpu")
             mask[within[:number]] = True
             found.append(mask)
     return min(found, key=costs.predict)

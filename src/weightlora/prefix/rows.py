@@ -36,7 +36,7 @@ class Rows:
 
     def padding(self) -> Tensor:
         """Which places of shape `(examples, length)` are behind the last token."""
-        return torch.arange(self.length) >= torch.tensor(self.ends)[:, None]
+        return torch.arange(self.length, device="cpu") >= torch.tensor(self.ends, device="cpu")[:, None]
 
 
 def rows_of(
@@ -99,7 +99,7 @@ def mixed(
     """The same call with the tokens of its `input_ids` in another order."""
     place = list(signature.parameters).index("input_ids")
     ids: Tensor = kwargs["input_ids"] if "input_ids" in kwargs else args[place]
-    order = torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(0), device="cpu")
     ids = ids.flatten()[order.to(ids.device)].view_as(ids)
     if "input_ids" in kwargs:
         return args, {**kwargs, "input_ids": ids}

@@ -105,7 +105,7 @@ class Store:
         if not all(key in self for key in rows.keys):
             return None
         first = self._entries[rows.keys[0]]
-        states = torch.zeros(len(rows.keys), rows.length, first.width, dtype=DTYPES[first.dtype])
+        states = torch.zeros(len(rows.keys), rows.length, first.width, dtype=DTYPES[first.dtype], device="cpu")
         for row, (key, end) in enumerate(zip(rows.keys, rows.ends, strict=True)):
             entry = self._entries[key]
             if (entry.tokens, entry.width, entry.dtype) != (end, first.width, first.dtype):

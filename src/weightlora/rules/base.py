@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from ..adapters import LoraAdapter
 from ..errors import TrainingError
@@ -22,7 +21,7 @@ Best = Callable[[Tensor], Tensor]
 
 FEW_STEPS = 30
 
-_HOOKS: "WeakKeyDictionary[Any, dict[str, list[RemovableHandle]]]" = WeakKeyDictionary()
+_HOOKS: "WeakKeyDictionary[Any, dict[str, list[Any]]]" = WeakKeyDictionary()
 """The hooks of the latest rule on an adapter, by its layer and adapter name."""
 
 
@@ -72,10 +71,10 @@ class Rule:
     compares_blocks: ClassVar[bool] = True
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
-        self.score = torch.zeros(len(adapters), dtype=torch.float64)
-        self.omega = torch.ones(len(adapters), dtype=torch.float64)
+        self.score = torch.zeros(len(adapters), dtype=torch.float64, device="cpu")
+        self.omega = torch.ones(len(adapters), dtype=torch.float64, device="cpu")
         self._adapters = adapters
-        self.hooks: list[RemovableHandle] = []
+        self.hooks: list[Any] = []
         for adapter in adapters:
             of_layer = _HOOKS.setdefault(adapter.layer, {})
             for hook in of_layer.get(adapter.adapter_name, []):

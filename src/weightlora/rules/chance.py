@@ -15,5 +15,5 @@ class Chance(Rule):
 
     def __init__(self, adapters: list[LoraAdapter], optimizer: Optimizer, settings: Settings) -> None:
         super().__init__(adapters, optimizer, settings)
-        generator = torch.Generator().manual_seed(settings.seed)
-        self.score = torch.rand(len(adapters), dtype=torch.float64, generator=generator)
+        generator = torch.Generator().manual_seed(settings.seed % 2**63)
+        self.score = torch.rand(len(adapters), dtype=torch.float64, device="cpu", generator=generator)

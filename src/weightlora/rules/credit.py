@@ -95,7 +95,7 @@ class UpdateCredit(Rule):
 
     def _add_up(self, found: list["_Gain"], norms: list[tuple[int, Tensor]]) -> Tensor:
         """The adapters' credits, after one transfer from each device. Float32, shape `(n,)`."""
-        credit = torch.zeros(len(self._adapters), dtype=torch.float32)
+        credit = torch.zeros(len(self._adapters), dtype=torch.float32, device="cpu")
         if not found:
             return credit
         sizes = [len(gain.values) for gain in found]
