@@ -123,6 +123,18 @@ def test_a_run_that_fails_leaves_the_others(tmp_path, films, in_process, monkeyp
     assert note in read_summary(comparison)["notes"]
 
 
+def test_where_all_runs_fail_there_is_no_summary(tmp_path, films, in_process, monkeypatch, capsys):
+    def diverge(run):
+        raise TrainingError("the loss diverged: give a lower rate.")
+
+    monkeypatch.setattr(worker, "execute_run", diverge)
+    given = [*films, "--methods", "lora", "--seeds", "1", "--learning_rates", "1e-3"]
+    assert main(["compare", *given, "--output_dir", str(tmp_path / "out")]) == 1, "a run failed, and the input is good"
+    said = capsys.readouterr().err
+    assert "failed: lora seed 0: the loss diverged" in said and said.endswith("because no run has a result\n")
+    assert "run the comparison first" not in said
+
+
 def test_a_second_command_adds_to_the_summary(tmp_path, films, in_process, capsys):
     given = ["compare", *films, "--output_dir", str(tmp_path / "out"), "--learning_rates", "1e-3", "--json"]
     assert main([*given, "--methods", "lora,random", "--seeds", "2"]) == 0

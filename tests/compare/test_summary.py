@@ -80,6 +80,7 @@ def test_a_reference_whose_results_are_missing_is_not_to_be_added():
     rows = {"weightlora": row(None)}
     assert _notes(rows, ["weightlora", "random"]) == ["There is no comparison with lora: add it to --methods."]
     assert _notes(rows, ["weightlora", "random", "lora"]) == []
+    assert _notes(rows, ["weightlora"]) == ["There is no comparison with random and lora: add them to --methods."]
 
 
 def test_one_run_beside_another_program_does_not_change_the_time_of_a_step():

@@ -265,5 +265,6 @@ def _notes(rows: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
         )
     absent = [name for name in REFERENCES if name not in methods]
     if absent:
-        notes.append(f"There is no comparison with {' and '.join(absent)}: add it to --methods.")
+        them = "it" if len(absent) == 1 else "them"
+        notes.append(f"There is no comparison with {' and '.join(absent)}: add {them} to --methods.")
     return notes
