@@ -119,6 +119,7 @@ def _compare(args: argparse.Namespace) -> int:
         failed = carry_out(comparison, jobs, watcher)
     for failure, error in failed:
         console.print(f"failed: {failure.name}: {error}", markup=False, soft_wrap=True)
+    comparison.claim()  # another command that began at the same moment may have written its methods alone
     every = read_comparison(args.output_dir)  # earlier commands may have made runs of other methods and seeds
     try:
         return max(_show(every, args.json), 1 if failed else 0)
