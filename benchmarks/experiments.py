@@ -4,6 +4,7 @@ A task runs the workload of its name, or the `workload` that `task.json` names. 
 method runs at the learning rate that the other task, which was tuned, has for it.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from weightlora.files import read_json
 from weightlora.train.result import Result, read_result
 from weightlora.wording import shown
 
-__all__ = ["DEFAULTS", "OPTIONAL", "SEEDS", "Run", "labels_in", "plan", "resolve", "tasks_in"]
+__all__ = ["DEFAULTS", "OPTIONAL", "SEEDS", "Run", "is_still_alike", "labels_in", "plan", "resolve", "tasks_in"]
 
 DEFAULTS: dict[str, Any] = {
     "steps": 300,
@@ -69,12 +70,12 @@ class Run:
         return f"{self.experiment['task']}/{self.experiment['label']}"
 
     def result(self) -> Result | None:
-        """The stored result; None unless it is complete, and of these settings and this version."""
+        """The stored result; None unless it is complete, of these settings and this version, and still alike."""
         try:
             result = read_result(self.output)
         except DataError:
             return None
-        same = result.settings == self.experiment and result.seed == self.seed
+        same = result.settings == self.experiment and result.seed == self.seed and is_still_alike(result)
         return result if same and result.versions.get("weightlora") == __version__ else None
 
     def is_done(self) -> bool:
@@ -181,3 +182,20 @@ def plan(root: Path, tasks: list[str] | None, labels: list[str] | None, seeds: i
 def reads_another(run: Run) -> bool:
     """Whether a run reads what the run of another method chose, at the same seed."""
     return "like" in run.experiment.get("options", {})
+
+
+def is_still_alike(result: Result) -> bool:
+    """Whether random sets have the sizes of what the method in `options["like"]` keeps at their seed, as stored now.
+
+    True for other methods, and where nothing is stored of that one.
+    """
+    like = result.settings.get("options", {}).get("like")
+    if result.method != "random-alike" or not isinstance(like, str):
+        return True
+    try:
+        chosen = read_result(Path(like) / f"seed-{result.seed}.json").kept
+    except DataError:
+        return True
+    sizes = dict(zip(result.names or (), result.sizes or (), strict=False))
+    drawn, now = (Counter(map(sizes.get, names or ())) for names in (result.kept, chosen))
+    return drawn == now

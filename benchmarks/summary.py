@@ -1,16 +1,17 @@
 """The summary of stored results, as JSON and Markdown."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from weightlora.compare.statistics import REFERENCES, paired, summarize
-from weightlora.errors import DataError
+from weightlora.errors import ConfigError, DataError
 from weightlora.files import write_json, write_text
 from weightlora.train.result import Result
 
 from .decision import PEFT_DEFAULT
+from .experiments import SEEDS, is_still_alike, resolve
 from .results import grouped, load_results, losses, notes, probe_cost
 from .tables import render_markdown
 
@@ -38,8 +39,9 @@ def read_summary(
         if task not in known:
             raise DataError(f"task {task!r} has no results in {root}: there are {', '.join(known) or 'none'}.")
     results = [result for result in results if not tasks or result.task in tasks]
+    outdated = [*_outdated(Path(root), results)]
     results += _added(results, main)
-    remarks = notes(results, [(path.relative_to(root), reason) for path, reason in set_aside])
+    remarks = outdated + notes(results, [(path.relative_to(root), reason) for path, reason in set_aside])
     if not results:
         raise DataError("\n".join([f"no results in {root}/<task>/results/<label>/seed-<k>.json.", *remarks]))
     return results, summarize(results), remarks
@@ -83,3 +85,21 @@ def _added(side: Sequence[Result], main: Sequence[Result]) -> list[Result]:
     wanted = {(run.task, label) for run in side for label in (run.method, *REFERENCES)}
     comparable = {(run.task, run.label) for run in main if (run.task, run.seed) in seeds}
     return [run for run in main if (run.task, run.label) in wanted & comparable - there]
+
+
+def _outdated(root: Path, results: Sequence[Result]) -> Iterator[str]:
+    """Methods whose stored runs are not what their experiment asks for now, a sentence each."""
+    for (task, label), runs in grouped(results).items():
+        try:
+            now = {key: value for key, value in resolve(root, task, label).items() if key not in SEEDS}
+        except (ConfigError, DataError):  # results without an experiment, such as those of a sweep
+            continue
+        then = next(iter(runs.values())).settings  # all of a method have the same
+        if keys := sorted(key for key in {*now, *then} if now.get(key) != then.get(key)):
+            differing = ", ".join(keys)
+            yield f"{task}: {label} ran with other settings than {label}.json has now ({differing}): run it again."
+        elif seeds := [str(seed) for seed, run in runs.items() if not is_still_alike(run)]:
+            yield (
+                f"{task}: {label} has sets of other sizes than what its `like` keeps now (seed {', '.join(seeds)}): "
+                "run it again."
+            )

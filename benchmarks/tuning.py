@@ -3,8 +3,8 @@
 import itertools
 import json
 import os
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import fmean
 
@@ -45,19 +45,30 @@ def plan_tuning(root: Path, task: str, labels: list[str], grid: list[float], see
 
 
 def settle_tuning(root: Path, task: str, labels: list[str]) -> dict[str, float]:
-    """Write the learning rate with the lowest mean loss over all stored runs into the file of each label.
+    """Write the learning rate with the lowest mean loss over stored runs into the file of each label.
+
+    Stored runs of other settings than the label has now do not count: their rates may be outside of the grid.
 
     Returns:
         Label -> rate.
     """
     chosen = {}
     for label in labels:
-        best = preferred(map(read_result, (root / task / "tuning" / label).glob("lr-*.json")))
+        best = preferred(_of_these_settings(root, task, label))
         path = root / task / f"{label}.json"
         own = json.loads(path.read_text(encoding="utf-8"))
         write_text(path, json.dumps({**own, "learning_rate": best}, indent=1) + "\n")
         chosen[label] = best
     return chosen
+
+
+def _of_these_settings(root: Path, task: str, label: str) -> Iterator[Result]:
+    resolved = {name: value for name, value in resolve(root, task, label).items() if name not in SEEDS}
+    for path in sorted((root / task / "tuning" / label).glob("lr-*.json")):
+        stored = read_result(path)
+        tried = {"learning_rate": stored.settings["learning_rate"], "evaluate_on": "validation"}
+        if Run(resolved | tried, stored.seed, path).is_done():
+            yield stored
 
 
 def losses_by_rate(results: Iterable[Result]) -> dict[float, float]:
@@ -92,7 +103,8 @@ def render_tuning_markdown(root: str | os.PathLike[str]) -> str:
         for method, runs in results.items():
             losses = losses_by_rate(runs)
             cells = [f"{losses[rate]:.4f}" if rate in losses else "" for rate in rates]
-            rows.append([method, str(len(runs) // len(losses)), *cells, f"{preferred(runs):g}"])
+            seeds = sorted(set(Counter(run.settings["learning_rate"] for run in runs).values()))
+            rows.append([method, " or ".join(map(str, seeds)), *cells, f"{preferred(runs):g}"])
         header = ["method", "seeds", *(f"{rate:g}" for rate in rates), "chosen"]
         parts += [
             f"## {escape_markdown(folder.parent.relative_to(root).as_posix())}: {steps} steps",

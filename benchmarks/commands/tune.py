@@ -31,4 +31,6 @@ def tune(args: argparse.Namespace) -> int:
         whole = [label for label in labels if all(r.is_done() for r in runs if r.experiment["label"] == label)]
         for label, rate in settle_tuning(root, task, whole).items():
             print(f"{task}/{label}: learning rate {rate:g}")
+        for label in (label for label in labels if label not in whole):
+            print(f"{task}/{label}: runs failed, so its learning rate stays as it is")
     return status

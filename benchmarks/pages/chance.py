@@ -42,8 +42,9 @@ def chance() -> str:
                 continue
             seeds = len(own.keys() & reference.keys())
             rows[-1].append(f"{difference(versus)} ({versus['wins']} of {seeds})")
-            totals[column] = (totals[column][0] + versus["wins"], totals[column][1] + seeds)
-    tests = [f"{wins} of {seeds} (p = {binomtest(wins, seeds).pvalue:.3f})" for wins, seeds in totals.values()]
+            ties = sum(own[seed] == reference.get(seed) for seed in own)  # a sign test leaves them out
+            totals[column] = (totals[column][0] + versus["wins"], totals[column][1] + seeds - ties)
+    tests = [f"{wins} of {seeds} (p = {binomtest(wins, seeds or 1).pvalue:.3f})" for wins, seeds in totals.values()]
     return table([*rows, ["lower in loss, all tasks (two-sided sign test)", *tests]])
 
 

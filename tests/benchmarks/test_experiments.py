@@ -3,9 +3,10 @@ import json
 import pytest
 from benchmarks.experiments import DEFAULTS, labels_in, plan, resolve, tasks_in
 from benchmarks.pages.runs import QUALITY
-from stored import VERSIONS
+from stored import VERSIONS, result
 
 from weightlora.errors import ConfigError
+from weightlora.train.result import write_result
 
 
 def test_settings_override_one_another(root):
@@ -97,6 +98,19 @@ def test_only_a_whole_result_of_the_same_settings_counts(root, finish, spoil):
     assert not run.output.exists()
     if spoil != "no file":
         assert run.output.with_name("seed-0.json.aside").exists(), "set aside, not deleted"
+
+
+@pytest.mark.parametrize(("chosen", "counts"), [("ab", True), ("bc", True), ("a", False), ("ad", False)])
+def test_random_sets_count_while_they_have_the_sizes_of_what_they_were_drawn_like(root, chosen, counts):
+    like = root / "a" / "results" / "lora"
+    (root / "a" / "alike.json").write_text(json.dumps({"method": "random-alike", "options": {"like": str(like)}}))
+    run = plan(root, ["a"], ["alike"], 1)[0]
+    drawn = {"names": [*"abcd"], "sizes": [4, 4, 4, 9], "kept": ["a", "c"]}
+    stored = result("alike", method="random-alike", task="a", settings=run.experiment, **drawn)
+    write_result(run.output, stored)
+    assert run.is_done(), "nothing is stored of what it was drawn like"
+    write_result(like / "seed-0.json", result("lora", kept=[*chosen]))
+    assert run.is_done() is counts and run.set_aside() is not counts
 
 
 def test_the_plan_refuses_unknown_names(root):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from benchmarks.experiments import SEEDS, plan, resolve
 from benchmarks.summary import extend_, read_summary, write_summary
 from benchmarks.tables import render_markdown
 from stored import result, store
@@ -12,6 +13,11 @@ from weightlora.errors import DataError
 
 def runs(label, losses, **changes):
     return [result(label, seed, loss, **changes) for seed, loss in enumerate(losses)]
+
+
+def settings_of(root, label):
+    """The settings of a run of task a, as they are stored."""
+    return {key: value for key, value in resolve(root, "a", label).items() if key not in SEEDS}
 
 
 def test_a_side_comparison_is_compared_with_the_main_runs_of_what_it_varies_and_of_the_references(tmp_path):
@@ -66,6 +72,37 @@ def test_the_extended_summary_has_pefts_default_the_cost_of_a_probe_and_the_list
     for label, row in plain.items():
         assert {key: rows[label][key] for key in row} == row
     json.dumps(rows, allow_nan=False)
+
+
+def test_stored_runs_of_another_plan_are_named(root, finish):
+    like = str(root / "a" / "results" / "k5")
+    (root / "a" / "alike.json").write_text(json.dumps({"method": "random-alike", "options": {"like": like}}))
+    for run in plan(root, ["a"], ["lora"], 2):
+        finish(run)
+    drawn = {"names": ["x", "y"], "sizes": [4, 4]}
+    for seed in range(2):
+        store(
+            root,
+            result(
+                "alike",
+                seed,
+                method="random-alike",
+                task="a",
+                settings=settings_of(root, "alike"),
+                kept=["x"],
+                **drawn,
+            ),
+        )
+        store(root, result("k5", seed, method="weightlora", task="a", settings=settings_of(root, "k5"), kept=["y"]))
+    assert not [line for line in read_summary(root)[2] if "run it again" in line]
+
+    (root / "a" / "lora.json").write_text(json.dumps({"rank": 4, "learning_rate": 0.002}))
+    store(root, result("k5", 1, method="weightlora", task="a", settings=settings_of(root, "k5"), kept=["x", "y"]))
+    said = read_summary(root)[2]
+    assert [line for line in said if "run it again" in line] == [
+        "a: alike has sets of other sizes than what its `like` keeps now (seed 1): run it again.",
+        "a: lora ran with other settings than lora.json has now (learning_rate, rank): run it again.",
+    ]
 
 
 def test_no_results_is_an_error_that_tells_what_was_set_aside(tmp_path):

@@ -24,6 +24,16 @@ def test_tuning_picks_the_lowest_validation_loss_and_never_sees_the_test_split(r
     assert "| lora | 1 | 0.5000 | 0.4000 | 0.001 |" in table and "| k5 | 1 | 0.3000 | 0.6000 | 0.0001 |" in table
 
 
+def test_tuning_with_other_settings_does_not_count(root, finish):
+    (earlier,) = plan_tuning(root, "a", ["lora"], [4e-3])
+    finish(earlier, loss=0.1)
+    assert settle_tuning(root, "a", ["lora"]) == {"lora": 4e-3}
+    (root / "a" / "lora.json").write_text('{"rank": 4}')
+    for run, loss in zip(plan_tuning(root, "a", ["lora"], [1e-4, 1e-3]), (0.5, 0.4), strict=True):
+        finish(run, loss=loss)
+    assert settle_tuning(root, "a", ["lora"]) == {"lora": 1e-3}, "0.004 was of rank 8"
+
+
 def test_a_run_that_reads_the_choice_of_another_comes_after_it(root):
     (root / "a" / "alike.json").write_text('{"method": "random-alike", "options": {"like": "runs/k5"}}')
     runs = plan_tuning(root, "a", ["alike", "k5", "lora"], [1e-4, 1e-3])
@@ -41,6 +51,12 @@ def test_with_several_seeds_the_mean_counts(root, finish):
         finish(run, loss=loss)
     assert settle_tuning(root, "a", ["lora"]) == {"lora": 1e-4}, "0.5 against 0.55"
     assert "| lora | 2 | 0.5000 | 0.5500 | 0.0001 |" in render_tuning_markdown(root)
+
+
+def test_rates_with_more_seeds_than_others_are_seen(root, finish):
+    for run in (*plan_tuning(root, "a", ["lora"], [1e-3], seeds=3), *plan_tuning(root, "a", ["lora"], [1e-4])):
+        finish(run, loss=0.5)
+    assert "| lora | 1 or 3 | 0.5000 | 0.5000 | 0.0001 |" in render_tuning_markdown(root)
 
 
 def test_side_comparisons_follow_the_main_comparison(root, finish):

@@ -62,13 +62,15 @@ def test_a_result_of_other_settings_is_set_aside(run, changes):
     assert set_aside([other]) == [run.output.with_name("seed-1.json.aside")] and not run.output.exists()
 
 
-@pytest.mark.parametrize("spoil", ["cut", "version", "format"])
+@pytest.mark.parametrize("spoil", ["cut", "version", "format", "nan"])
 def test_a_result_that_is_cut_or_old_is_set_aside(run, spoil):
     content = json.loads(run.output.read_text())
     if spoil == "version":
         content["versions"]["weightlora"] = "0.0.1"
     elif spoil == "format":
         content["format"] = 1
+    elif spoil == "nan":
+        content["metrics"]["test"]["held_out_loss"] = float("nan")
     text = json.dumps(content)
     run.output.write_text(text[:-20] if spoil == "cut" else text)
     assert not run.is_done() and len(set_aside([run])) == 1

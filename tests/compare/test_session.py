@@ -7,6 +7,7 @@ import pytest
 
 from weightlora.cli import main
 from weightlora.compare import worker
+from weightlora.compare.comparison import read_comparison
 from weightlora.compare.session import carry_out
 from weightlora.compare.spec import make_comparison
 from weightlora.compare.summary import read_summary, write_summary
@@ -123,6 +124,18 @@ def test_a_run_that_fails_leaves_the_others(tmp_path, films, in_process, monkeyp
     assert note in read_summary(comparison)["notes"]
 
 
+def test_where_all_runs_fail_there_is_no_summary(tmp_path, films, in_process, monkeypatch, capsys):
+    def diverge(run):
+        raise TrainingError("the loss diverged: give a lower rate.")
+
+    monkeypatch.setattr(worker, "execute_run", diverge)
+    given = [*films, "--methods", "lora", "--seeds", "1", "--learning_rates", "1e-3"]
+    assert main(["compare", *given, "--output_dir", str(tmp_path / "out")]) == 1, "a run failed, and the input is good"
+    said = capsys.readouterr().err
+    assert "failed: lora seed 0: the loss diverged" in said and said.endswith("because no run has a result\n")
+    assert "run the comparison first" not in said
+
+
 def test_a_second_command_adds_to_the_summary(tmp_path, films, in_process, capsys):
     given = ["compare", *films, "--output_dir", str(tmp_path / "out"), "--learning_rates", "1e-3", "--json"]
     assert main([*given, "--methods", "lora,random", "--seeds", "2"]) == 0
@@ -132,6 +145,22 @@ def test_a_second_command_adds_to_the_summary(tmp_path, films, in_process, capsy
     assert in_process[4:] == ["top seed 0"] and set(summary["methods"]) == {"lora", "random", "top"}
     assert summary["methods"]["top"]["vs_lora"] is not None
     assert "with top in --methods and --seeds 2." in summary["notes"][0]
+
+
+def test_two_commands_that_begin_at_once_lose_no_method(tmp_path, films, in_process, monkeypatch, capsys):
+    given = [*films, "--output_dir", str(tmp_path / "out"), "--learning_rates", "1e-3", "--seeds", "1"]
+    run = worker.execute_run
+
+    def begin_another(own):
+        content = json.loads((path := tmp_path / "out" / "settings.json").read_text())
+        content["methods"]["top"] = content["methods"].pop("lora")
+        path.write_text(json.dumps(content))
+        return run(own)
+
+    monkeypatch.setattr(worker, "execute_run", begin_another)
+    assert main(["compare", *given, "--methods", "lora", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["methods"]) == ["lora"]
+    assert read_comparison(tmp_path / "out").methods == ["top", "lora"]
 
 
 def test_a_comparison_without_results_has_no_summary(tmp_path, films):

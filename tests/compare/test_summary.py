@@ -6,7 +6,17 @@ from types import SimpleNamespace
 from rich.console import Console
 from stored import result
 
-from weightlora.compare.summary import _findings, _missing_rates, _not_learned, _step, print_summary, render_summary
+from weightlora.compare.summary import (
+    _costs,
+    _findings,
+    _missing,
+    _missing_rates,
+    _not_learned,
+    _notes,
+    _step,
+    print_summary,
+    render_summary,
+)
 
 
 def row(versus, adapters=3):
@@ -54,6 +64,28 @@ def test_a_rate_without_a_result_is_named():
     assert _missing_rates(comparison, tuned) == [
         "lora has no result at the learning rate 0.001, 0.002: its rate was chosen among the others."
     ]
+
+
+def test_a_mean_over_some_seeds_says_so():
+    comparison = SimpleNamespace(methods=["lora", "random"], seeds=3)
+    found = [(SimpleNamespace(method="lora", seed=seed), None) for seed in (0, 2)]
+    assert _missing(comparison, found, {"lora": 1e-3, "random": 1e-3}) == [
+        "lora has no result at seed 1, so its figures are those of the other seeds: run the same command again, with "
+        "lora in --methods and --seeds 3.",
+        "random has no result at seed 0, 1, 2: run the same command again, with random in --methods and --seeds 3.",
+    ]
+
+
+def test_a_reference_whose_results_are_missing_is_not_to_be_added():
+    rows = {"weightlora": row(None)}
+    assert _notes(rows, ["weightlora", "random"]) == ["There is no comparison with lora: add it to --methods."]
+    assert _notes(rows, ["weightlora", "random", "lora"]) == []
+    assert _notes(rows, ["weightlora"]) == ["There is no comparison with random and lora: add them to --methods."]
+
+
+def test_one_run_beside_another_program_does_not_change_the_time_of_a_step():
+    runs = [result("lora", seed, evidence={"step_seconds_after": 4.5 if seed == 0 else 0.1}) for seed in range(3)]
+    assert _costs(runs)["step_seconds_after"] == 0.1 and _costs(runs)["step_seconds_before"] is None
 
 
 def test_runs_that_hardly_learned_are_named():

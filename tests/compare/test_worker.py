@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +7,7 @@ from torch import nn
 
 from weightlora.compare import worker
 from weightlora.compare.runs import Run
-from weightlora.errors import TrainingError
+from weightlora.errors import DataError, TrainingError
 
 
 @pytest.fixture
@@ -29,6 +30,16 @@ def test_an_error_of_ours_is_one_line(run, monkeypatch, capsys):
     monkeypatch.setattr(worker, "execute_run", fail)
     assert worker.main([json.dumps({**vars(run), "output": "x"})]) == 2
     assert capsys.readouterr().err == "the loss diverged.\n"
+
+
+def test_a_file_that_changed_meanwhile_is_not_trained_on(run, tmp_path):
+    (path := tmp_path / "rows.jsonl").write_text('{"text": "new", "label": 1}')
+    changed = replace(run, data={"train_file": "0" * 64}, settings={"task": "regression", "train_file": str(path)})
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl has changed since the comparison began: put the earlier file back"
+    ):
+        worker.execute_run(changed)
+    assert not run.output.exists()
 
 
 @pytest.mark.parametrize("task", ["text-classification", "regression"])

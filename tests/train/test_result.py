@@ -64,6 +64,11 @@ def test_a_run_hardly_learned_if_a_guess_does_about_as_well(guesses: dict[str, f
     assert replace(EXAMPLE, guess_losses=guesses).hardly_learned is hardly
 
 
+@pytest.mark.parametrize(("train_loss", "hardly"), [(None, True), (0.52, True), (0.4, True), (0.39, False)])
+def test_a_run_that_overfits_has_learned(train_loss: float | None, hardly: bool):
+    assert replace(EXAMPLE, guess_losses={"validation": 0.5}, train_loss=train_loss).hardly_learned is hardly
+
+
 def test_not_a_number_is_not_written(tmp_path: Path):
     with pytest.raises(ValueError, match="JSON"):
         write_result(tmp_path / RESULT, replace(EXAMPLE, train_loss=float("nan")))

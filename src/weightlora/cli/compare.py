@@ -96,6 +96,7 @@ def _compare(args: argparse.Namespace) -> int:
     from ..compare.runner import usable_cores
     from ..compare.session import carry_out
     from ..compare.spec import METHODS_BY_DEFAULT, make_comparison
+    from ..errors import DataError
     from ..train import parse
     from ..train.splitting import warn_of_same_files
 
@@ -118,8 +119,15 @@ def _compare(args: argparse.Namespace) -> int:
         failed = carry_out(comparison, jobs, watcher)
     for failure, error in failed:
         console.print(f"failed: {failure.name}: {error}", markup=False, soft_wrap=True)
+    comparison.claim()  # another command that began at the same moment may have written its methods alone
     every = read_comparison(args.output_dir)  # earlier commands may have made runs of other methods and seeds
-    return max(_show(every, args.json), 1 if failed else 0)
+    try:
+        return max(_show(every, args.json), 1 if failed else 0)
+    except DataError:
+        if not failed:
+            raise
+        console.print("there is no summary, because no run has a result", markup=False, soft_wrap=True)
+        return 1
 
 
 def _summarize(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from ..train.tasks import find_task
 from .comparison import MOST_SEEDS, OF_ALL, SETTINGS, Comparison, read_comparison
 from .runs import fingerprint
 
-__all__ = ["METHODS_BY_DEFAULT", "RATES", "make_comparison"]
+__all__ = ["METHODS_BY_DEFAULT", "RATES", "data_files", "make_comparison"]
 
 METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
@@ -63,7 +63,7 @@ def make_comparison(
     for settings in given.values():
         settings.pop("learning_rate", None)
     first = given[methods[0]]
-    data = {name: fingerprint(path) for name, path in _data_files(first).items()}
+    data = {name: fingerprint(path) for name, path in data_files(first).items()}
     shared = {name: value for name, value in given["lora"].items() if name != "method"}
     if rates is not None:
         shared["learning_rates"] = list(grids["lora"])
@@ -111,7 +111,7 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
     return {**PLAIN, **given}
 
 
-def _data_files(given: Mapping[str, Any]) -> dict[str, Path]:
+def data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     """The files that a comparison reads: argument, or name in the directory of the data set or the model -> path."""
     found = {name: Path(given[name]) for name in FILES if given.get(name)}
     task, directory = find_task(given["task"]), Path(given.get("dataset") or "")

@@ -1,8 +1,8 @@
 """What a comparison found: tables, paired differences in words, and the files that it leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +29,8 @@ LEGEND = (
     "is the mean difference in loss to the reference at the same seeds, in brackets the number of seeds at which the "
     "method has the lower loss. ▼ (lower) and ▲ (higher) mark intervals that exclude 0. They are not corrected for "
     "the number of methods. Parameters are the trainable ones without the task head. The time of a step is the median "
-    "before → after adapters were removed. Memory is the peak of the GPU, or of the process without one."
+    "over steps and seeds, before → after adapters were removed. Other programs on the machine make it longer. Memory "
+    "is the peak of the GPU, or of the process without one."
 )
 
 
@@ -79,7 +80,7 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
             *_missing_rates(comparison, tuned),
             *remarks_on_rates(comparison.rates, rates),
             *_not_learned(results),
-            *_notes(rows),
+            *_notes(rows, comparison.methods),
         ],
     }
 
@@ -118,19 +119,23 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def _costs(results: Sequence[Result]) -> dict[str, Any]:
-    """Adapters, time and memory: means over seeds. None where a run did not measure it."""
+    """Adapters and memory: means over seeds. Time: the median, as a run beside others is much slower.
 
-    def mean(values: Sequence[float | None]) -> float | None:
+    None where a run did not measure it.
+    """
+
+    def over_seeds(values: Sequence[float | None], statistic: Callable[[list[float]], float]) -> float | None:
         known = [value for value in values if value is not None]
-        return fmean(known) if len(known) == len(values) else None
+        return statistic(known) if len(known) == len(values) else None
 
+    evidence = [result.evidence or {} for result in results]
     return {
         "adapters_before": results[0].adapters_before,
-        "adapters_after": mean([result.adapters_after for result in results]),
-        "step_seconds_before": mean([(result.evidence or {}).get("step_seconds_before") for result in results]),
-        "step_seconds_after": mean([(result.evidence or {}).get("step_seconds_after") for result in results]),
-        "peak_gpu_bytes": mean([result.peak_gpu_bytes for result in results]),
-        "peak_process_bytes": mean([result.peak_process_bytes for result in results]),
+        "adapters_after": over_seeds([result.adapters_after for result in results], fmean),
+        "step_seconds_before": over_seeds([found.get("step_seconds_before") for found in evidence], median),
+        "step_seconds_after": over_seeds([found.get("step_seconds_after") for found in evidence], median),
+        "peak_gpu_bytes": over_seeds([result.peak_gpu_bytes for result in results], fmean),
+        "peak_process_bytes": over_seeds([result.peak_process_bytes for result in results], fmean),
     }
 
 
@@ -215,9 +220,10 @@ def _missing(comparison: Comparison, found: Sequence[tuple[Run, Result]], rates:
         if method not in rates:
             notes.append(f"{method} has no learning rate yet: its runs on the validation split are missing.")
         elif gone := [str(seed) for seed in range(comparison.seeds) if (method, seed) not in done]:
+            others = "" if len(gone) == comparison.seeds else ", so its figures are those of the other seeds"
             notes.append(
-                f"{method} has no result at seed {', '.join(gone)}: run the same command again, with {method} in "
-                f"--methods and --seeds {comparison.seeds}."
+                f"{method} has no result at seed {', '.join(gone)}{others}: run the same command again, with {method} "
+                f"in --methods and --seeds {comparison.seeds}."
             )
     return notes
 
@@ -250,14 +256,15 @@ def _missing_rates(comparison: Comparison, tuned: Mapping[str, Mapping[float, fl
     ]
 
 
-def _notes(rows: Mapping[str, Any]) -> list[str]:
+def _notes(rows: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
     notes = []
     if single := [label for label, row in rows.items() if row["loss"]["ci"] is None]:
         notes.append(
             f"No interval for {', '.join(single)}: one seed says nothing about the spread between seeds. Give --seeds "
             "3 or more."
         )
-    absent = [name for name in REFERENCES if name not in rows]
+    absent = [name for name in REFERENCES if name not in methods]
     if absent:
-        notes.append(f"There is no comparison with {' and '.join(absent)}: add it to --methods.")
+        them = "it" if len(absent) == 1 else "them"
+        notes.append(f"There is no comparison with {' and '.join(absent)}: add {them} to --methods.")
     return notes

@@ -15,10 +15,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..errors import WeightLoraError
+from ..errors import DataError, WeightLoraError
 from ..train.result import Result, write_result
 from .runner import python_module, tell_progress
-from .runs import Run
+from .runs import Run, fingerprint
 
 __all__ = ["command_of", "execute_run"]
 
@@ -35,12 +35,13 @@ def execute_run(run: Run) -> Result:
     """Train and evaluate, and write the result file.
 
     Raises:
-        WeightLoraError: If a setting does not fit, or the loss diverged.
+        WeightLoraError: If a setting does not fit, a data file has changed, or the loss diverged.
     """
     from ..train import fit, parse, prepare
     from ..train.arguments import as_arguments
     from .rows import make_for
 
+    _check_data(run)
     with tempfile.TemporaryDirectory(prefix="weightlora-compare-") as nowhere:
         ours = {"seed": run.seed, "data_seed": run.seed, "output_dir": nowhere}
         ours |= {"disable_tqdm": True, "save_strategy": "no"}
@@ -51,6 +52,19 @@ def execute_run(run: Run) -> Result:
     result = replace(result, settings=run.record(), evidence=progress.step_seconds(job.plan.select_steps == 0))
     write_result(run.output, result)
     return result
+
+
+def _check_data(run: Run) -> None:
+    """A file may change while earlier runs train."""
+    from .spec import data_files
+
+    paths = data_files(run.settings) if run.data else {}
+    for name, content in run.data.items():
+        if name not in paths or fingerprint(paths[name]) != content:
+            raise DataError(
+                f"{paths.get(name, name)} has changed since the comparison began: put the earlier file back, or "
+                "compare in another --output_dir."
+            )
 
 
 class _Progress(TrainerCallback):

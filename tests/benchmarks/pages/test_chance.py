@@ -32,6 +32,7 @@ def test_table_and_totals():
     row, total, *_ = chance.chance().splitlines()[2:]
     assert row.startswith("| vader-tweets | -0.1500 ± ") and "| +0.1000 (0 of 1) | +0.0000 (0 of 1) |" in row
     assert total.startswith("| lower in loss, all tasks (two-sided sign test) | 2 of 2 (p = 0.500) | 0 of 1")
+    assert total.endswith("| 0 of 0 (p = 1.000) |"), "a tie is no sign"
 
 
 @pytest.mark.usefixtures("stored")

@@ -3,7 +3,11 @@
 from types import SimpleNamespace
 
 from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look
-from benchmarks.pages.decision import render_decision_markdown
+from benchmarks.pages.decision import _of_winner, render_decision_markdown
+from benchmarks.pages.runs import runs_in
+from benchmarks.pages.tuned import SEEDS, weigh_tuned
+from benchmarks.pages.winner import weigh
+from scipy import stats
 
 LABELS = {"lora": 1.0, "peft-default": 0.9, **dict.fromkeys(CANDIDATES, 0.5), "probe": 0.4}
 LABELS |= {candidate.alike: 0.8 for candidate in CANDIDATES.values()}
@@ -49,3 +53,29 @@ def test_random_sets_that_cannot_change_the_winner_may_be_absent():
 def test_with_a_run_missing_there_is_no_page():
     runs = [one for one in stored() if (one.label, one.seed, one.task) != ("random-like-probe", 4, "spam")]
     assert render_decision_markdown(runs) == ""
+
+
+def holm(by_task: dict, counts: dict) -> tuple[int, int]:
+    """On how many tasks the loss is lower and higher, by Holm's method. A paired t-test has the p of the interval."""
+    found = []
+    for task, one in by_task.items():
+        if one is not None:
+            freedom = len(counts[task]) - 1
+            t = one["mean"] / one["ci"] * stats.t.ppf(0.975, freedom)
+            found.append((2 * stats.t.sf(abs(t), freedom), one["mean"]))
+    left, signs = len(found), [0, 0]
+    for p, mean in sorted(found):
+        if p > 0.05 / left:
+            break
+        signs[mean > 0] += 1
+        left -= 1
+    return signs[0], signs[1]
+
+
+def test_corrected_for_the_number_of_tasks_fewer_differences_are_significant():
+    """The evidence page says so."""
+    runs, default, counts = _of_winner()
+    worth, tuned = weigh(runs, default, counts), weigh_tuned(runs_in("tuned"))
+    assert [holm(by_task, counts) for by_task in worth.versus.values()] == [(2, 0), (2, 0), (1, 0), (1, 1)]
+    eight = [holm(by_task, dict.fromkeys(by_task, SEEDS)) for by_task in tuned.versus.values()]
+    assert eight == [(3, 0), (2, 0), (0, 0), (0, 0)]
