@@ -56,16 +56,33 @@ def test_each_task_has_differences_of_loss_and_metric(monkeypatch, runs):
 
 def test_the_sentences_have_the_figures_of_the_stored_runs():
     table = [[cell.strip() for cell in row.strip("|").split("|")] for row in shares.shares_by_task().splitlines()[2:]]
-    larger = [row[3] for row in table if row[1] == "30 %"]
-    lower = sorted(abs(float(cell.split()[0])) for cell in larger if "▼" in cell)
     docs = Path(__file__).parents[3] / "docs"
     log, evidence, choosing = (
         " ".join((docs / f"{name}.md").read_text(encoding="utf-8").split()) for name in ("log", "evidence", "choosing")
     )
-    spread = f"by {lower[0]:.3f} to {lower[-1]:.3f}"
-    assert len(larger) == 8 and len(lower) == 3 and not any("▲" in cell for cell in larger)
-    assert f"significantly lower on three, {spread}, and higher on none" in choosing
-    assert f"Rotten Tomatoes, products and editorials, {spread}. It is significantly higher on none" in log
-    assert "the loss is significantly lower on three tasks, and the metric is as close on the same four" in evidence
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in shares.shares().splitlines()[2:4]]
-    assert [row[-1] for row in rows] == ["4 of 8 tasks"] * 2
+    spreads = []
+    for share, tasks in (("30 %", 3), ("50 %", 2)):
+        larger = [row[3] for row in table if row[1] == share]
+        lower = sorted(abs(float(cell.split()[0])) for cell in larger if "▼" in cell)
+        assert len(larger) == 8 and len(lower) == tasks and not any("▲" in cell for cell in larger)
+        spreads.append(f"by {lower[0]:.3f} to {lower[-1]:.3f}")
+    assert f"on three with 30 %, {spreads[0]}, and on two with 50 %, {spreads[1]}, and higher on none" in choosing
+    assert f"Rotten Tomatoes, products and editorials, {spreads[0]}. It is significantly higher on none" in log
+    assert f"on Rotten Tomatoes and editorials, {spreads[1]}, and higher on none" in log
+    assert (
+        "lower than with a quarter on three tasks (30 %) or two (50 %), and the metric is that close on four"
+        in evidence
+    )
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in shares.shares().splitlines()[2:5]]
+    assert [row[-1] for row in rows] == ["4 of 8 tasks"] * 3
+    assert rows[2][2] == "better on 0 of 8 tasks, worse on 0"
+
+
+def test_the_sentences_count_the_runs_that_did_not_learn():
+    choosing = " ".join((Path(__file__).parents[3] / "docs" / "choosing.md").read_text(encoding="utf-8").split())
+    failed = {"probe-30": 0, "probe-50": 0}
+    for run in shares.runs_in("shares"):
+        failed[run.label] += run.hardly_learned
+    words = ("no", "one", "two", "three")
+    said = "{} of 40 runs with 30 % and {} of 40 with 50 % did not learn".format(*(words[n] for n in failed.values()))
+    assert said in choosing
