@@ -2,13 +2,17 @@
 
 import pytest
 
-from weightlora.wording import are, counted, first_line, shortened, shown
+from weightlora.wording import are, counted, first_line, printable, shortened, shown
 
 
 def test_a_long_value_is_shortened_and_a_short_one_is_its_repr():
     assert shown("text") == "'text'" and shown(3) == "3"
     assert len(shown("x" * 10**6)) <= 80 and shown("x" * 10**6).startswith("'xx")
     assert len(shown(10**2000)) <= 80 and len(shown({"a": ["b" * 1000] * 1000})) < 1000
+
+
+def test_codes_for_the_terminal_are_written_as_escapes():
+    assert printable("a\x1b[31m\r\n\ud800\u2028\U000e0001é b") == r"a\x1b[31m\x0d\x0a\ud800\u2028\U000e0001é b"
 
 
 def test_a_name_loses_its_middle_only_if_it_is_long():

@@ -5,12 +5,13 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import DataError
 from .wording import shown
@@ -70,13 +71,14 @@ def read_json(path: Place) -> Any:
     """The content of a JSON file of at most 64 MB.
 
     Raises:
-        DataError: If it cannot be read or is not JSON. NaN, infinity and nesting beyond Python's limit are none.
+        DataError: If it cannot be read or is not JSON. NaN, infinity, numbers beyond the largest float, and nesting
+            beyond Python's limit are none.
     """
     source = Path(path)
     try:
         if (size := source.stat().st_size) > LARGEST_JSON:
             raise DataError(f"{path} has {size} bytes, and {LARGEST_JSON} is the most that is read")
-        return json.loads(source.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return _parse(source.read_text(encoding="utf-8"))
     except DataError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -117,7 +119,7 @@ def read_lines(path: Place) -> list[dict[str, Any]]:
 def parse_line(path: Place, number: int, line: str | bytes) -> dict[str, Any]:
     """The JSON object in a line of a file, which is named in the `DataError` if there is none."""
     try:
-        entry = json.loads(line)
+        entry = _parse(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}, line {number} is not JSON ({error}): delete that line.") from error
     if not isinstance(entry, dict):
@@ -214,8 +216,20 @@ def check_writable(directory: Place) -> None:
         raise DataError(f"{directory} cannot be made: {there} is not a directory that you may write to.")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _parse(text: str | bytes) -> Any:
+    return json.loads(text, parse_constant=_refuse_number, parse_float=_read_float, parse_int=_read_int)
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{shown(text)} is no finite number")
+
+
+def _read_float(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _refuse_number(text)  # 1e999
+
+
+def _read_int(text: str) -> int:
+    return int(text) if len(text) < 300 else _refuse_number(text)  # no float could hold it
 
 
 def _replace(new: Path, directory: Path) -> None:

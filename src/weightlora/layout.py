@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .layers import blocks_of
+from .wording import printable
 
 
 class Grid(NamedTuple):
@@ -35,7 +36,8 @@ def lay_out(names: Sequence[str]) -> Grid:
         (types.index((layer is None, before, after)), len(layers) if layer is None else layers.index(layer))
         for layer, before, after in split
     ]
-    return Grid([".".join(a) if outside else _label(b, a, shared) for outside, b, a in types], columns, cells)
+    rows = [printable(".".join(a) if outside else _label(b, a, shared)) for outside, b, a in types]
+    return Grid(rows, columns, cells)
 
 
 def layers_and_types(names: Sequence[str]) -> list[tuple[int | None, tuple[str, ...], tuple[str, ...]]]:

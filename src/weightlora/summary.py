@@ -7,6 +7,7 @@ from typing import Any
 from .adapters import LoraAdapter
 from .adapters.outcome import EXPORT, misread
 from .layout import lay_out
+from .wording import printable
 
 HEADER = ("module", "kept", "score", "rank", "parameters")
 
@@ -51,7 +52,7 @@ class Summary(list[dict[str, Any]]):
         try:
             from rich.console import Console
         except ModuleNotFoundError:
-            return "\n".join([self.text, *(row["name"] for row in self if row["kept"])])
+            return "\n".join(map(printable, [self.text, *(row["name"] for row in self if row["kept"])]))
         console = Console(width=120)
         with console.capture() as capture:
             console.print(self)
@@ -67,7 +68,7 @@ class Summary(list[dict[str, Any]]):
             table.add_column(column, justify="left" if column == "module" else "right", overflow="fold")
         for row in self:
             table.add_row(*map(Text, _cells(row)), style="bold" if row["kept"] else "dim")
-        return Group(Text(self.text), table)
+        return Group(Text(printable(self.text)), table)
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{column}</th>" for column in HEADER)
@@ -106,7 +107,7 @@ class Described:
 def _cells(row: dict[str, Any]) -> list[str]:
     rank = "" if row["rank"] is None else str(row["rank"])
     score = "" if row["score"] is None else f"{row['score']:.4g}"
-    return [row["name"], "yes" if row["kept"] else "", score, rank, f"{row['parameters']:,}"]
+    return [printable(row["name"]), "yes" if row["kept"] else "", score, rank, f"{row['parameters']:,}"]
 
 
 def _sentence(rows: list[dict[str, Any]], selector: Any) -> str:

@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["are", "counted", "first_line", "nearest", "shortened", "shown"]
+__all__ = ["are", "counted", "first_line", "nearest", "printable", "shortened", "shown"]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -14,6 +14,15 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 def shown(value: Any) -> str:
     """The `repr` of a value, shortened: a value of a stranger's file may be long."""
     return _SHORT.repr(value)
+
+
+def printable(text: str) -> str:
+    """A text without line breaks, codes for the terminal and other invisible characters: they are escaped."""
+    return "".join(one if one.isprintable() else _escape(ord(one)) for one in text)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def shortened(name: str, most: int = 200) -> str:

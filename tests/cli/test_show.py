@@ -77,6 +77,14 @@ def test_a_directory_whose_name_is_not_unicode(tmp_path: Path, here: Path):
     assert "<title>caf?" in (here / "page.html").read_text()
 
 
+def test_names_that_a_terminal_would_obey_or_could_not_print(tmp_path: Path, here: Path, capsys):
+    odd = write_run(tmp_path / "odd", layers=1, steps=1, name="a.{}.\x1b[31m\r\ud800{}")
+    assert main(["show", str(odd)]) == 0
+    output, error = capsys.readouterr()
+    assert r"a.0.\x1b[31m\x0d\ud800mlp.up_proj" in output and not {"\x1b", "\r"} & {*output, *error}
+    assert (here / "odd.png").is_file()
+
+
 def test_several_runs(first: Path, here: Path, capsys: pytest.CaptureFixture):
     other = write_run(here / "runs" / "other", layers=2, steps=6, keep=4, seed=1)
     assert main(["show", str(first), str(other), "--output", "page.html"]) == 0

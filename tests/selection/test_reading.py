@@ -36,6 +36,12 @@ DAMAGE = {
     "modules": (lambda values: values["lora"].update(modules_to_save="lm_head"), "as 'lora', and needs .* names"),
     "lora": (lambda values: values.update(lora={"r": 0}), "as 'lora', and needs"),
     "tokens": (lambda values: values["lora"].update(trainable_token_indices={"a": [-1]}), "as 'lora', and needs"),
+    "a rank beyond all": (lambda values: values["adapters"][0].update(rank=10**30), "adapter 0 has 1000.* as 'rank'"),
+    "a scaling beyond all": (
+        lambda values: values["adapters"][0].update(scaling=1e300),
+        r"adapter 0 has 1e\+300 as 'scaling', and needs a finite number in the range of float32",
+    ),
+    "an alpha beyond all": (lambda values: values["lora"].update(lora_alpha=1e300), "as 'lora', and needs"),
     "phase": (lambda values: values.update(phase="done"), "has 'done' as 'phase'"),
 }
 

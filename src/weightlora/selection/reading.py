@@ -19,7 +19,7 @@ COMPARED = ("tuning", "results")
 
 
 def _whole(value: Any) -> bool:
-    return is_int(value) and value >= 0
+    return is_int(value) and 0 <= value < 2**63
 
 
 def _lora(value: Mapping[str, Any]) -> bool:
@@ -28,7 +28,7 @@ def _lora(value: Mapping[str, Any]) -> bool:
     tokens = value.get(TOKENS) or []
     rows = [*tokens.values()] if isinstance(tokens, dict) else [tokens]
     names = names and all(isinstance(numbers, list) and all(map(_whole, numbers)) for numbers in rows)
-    return _whole(value.get("r")) and value["r"] > 0 and is_number(value.get("lora_alpha")) and names
+    return _whole(value.get("r")) and value["r"] > 0 and COLUMNS["omega"][0](value.get("lora_alpha")) and names
 
 
 def _costs(value: Any) -> bool:
@@ -52,9 +52,9 @@ ROW: dict[str, Rule] = {
     "kind": COLUMNS["kinds"],
     "kept": TRUTH,
     "score": or_none(NUMBER),
-    "omega": NUMBER,
+    "omega": COLUMNS["omega"],
     "rank": or_none((lambda value: _whole(value) and value > 0, "a positive whole number")),
-    "scaling": or_none(NUMBER),
+    "scaling": COLUMNS["scalings"],
     "parameters": (_whole, "a whole number"),
 }
 REST: dict[str, Rule] = {

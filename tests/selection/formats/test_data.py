@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from selections import selected
+from peft import LoraConfig, get_peft_model
+from selections import adapted, chosen, lora_twins, selected
 
 from weightlora import Selection
 from weightlora.errors import ConfigError
@@ -31,6 +32,13 @@ def test_one_object_with_all_that_a_program_needs():
         },
         "scores": selector.scores,
     }
+
+
+def test_peft_adapts_the_chosen_modules_where_names_end_others():
+    selection = chosen(lora_twins(), 3)
+    targets = json.loads(selection.to("json"))["target_modules"]
+    found = adapted(get_peft_model(lora_twins().unload(), LoraConfig(target_modules=targets)))
+    assert set(found) == set(selection.target_modules)
 
 
 def test_the_formats_have_names():

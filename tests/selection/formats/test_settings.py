@@ -2,12 +2,14 @@
 `tests/consumers`."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 from models import lora_mixtral
 from peft import get_peft_model
+from run_directories import write_run
 from selections import CASES, adapted, chosen, edited, lora_llama, lora_odd, lora_twins, wanted
 
 from weightlora import Selection
@@ -88,6 +90,19 @@ def test_the_block_for_axolotl():
         "lora_alpha_pattern": {"model.layers.1.self_attn.q_proj": 6},
     }
     assert "# axolotl takes whole numbers as alpha: 6 stands for 5.5.\n" in block
+
+
+def test_axolotl_gets_the_ranks_of_hundreds_of_modules(tmp_path):
+    """They are few long patterns, and YAML takes a long key in another form alone."""
+    selection = Selection.load(write_run(tmp_path / "run", layers=50, steps=1))
+    ranks = [1 + place % 5 for place in range(350)]
+    kept = zip(selection.modules, ranks, strict=True)
+    modules = tuple(replace(one, kept=True, omega=1.0, rank=rank, scaling=2.0) for one, rank in kept)
+    selection = replace(selection, modules=modules)
+    assert len(selection.rank_pattern) == 4 and min(map(len, selection.rank_pattern)) > 1024
+    settings = yaml.safe_load(selection.to("axolotl"))
+    assert settings["lora_rank_pattern"] == selection.rank_pattern
+    assert settings["lora_alpha_pattern"] == selection.alpha_pattern
 
 
 def test_the_block_for_llamafactory():

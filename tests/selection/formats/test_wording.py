@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selections import chosen, lora_llama
 
+from weightlora import Selection
 from weightlora.selection.formats import FORMATS
 from weightlora.selection.formats.wording import alternatives, how_many, names_in, python_value, quoted, yaml_text
 
@@ -36,6 +37,14 @@ def test_an_expression_matches_its_names_alone(names, other):
 def test_what_yaml_would_read_otherwise_is_quoted(name):
     assert yaml.safe_load(yaml_text(name)) == name
     assert yaml_text("model.layers.0.q_proj") == "model.layers.0.q_proj"
+
+
+def test_a_comment_stays_in_its_line_whatever_the_rule_of_a_record_is():
+    values = chosen(lora_llama()).to_dict()
+    values["config"]["selection"] = "x\nimport os"
+    for name in FORMATS.keys() - {"json", "regex"}:
+        first = Selection.from_dict(values).to(name).splitlines()[0]
+        assert first == r'# weightlora chose 5 of 14 modules (rule "x\x0aimport os").', name
 
 
 def test_python_values():

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from .targets import targets_of
+
 __all__ = ["to_json"]
 
 
@@ -12,7 +14,7 @@ def to_json(selection: Any) -> list[str]:
     content = {
         "model": selection.model,
         "rule": selection.rule,
-        "target_modules": selection.target_modules,
+        "target_modules": targets_of(selection),
         "target_parameters": selection.target_parameters,
         "modules_to_save": selection.modules_to_save,
         "rank": selection.rank,

@@ -121,12 +121,17 @@ def _yaml(**settings: Any) -> list[str]:
     lines: list[str] = []
     for key, value in settings.items():
         if isinstance(value, dict):
-            lines += [f"{key}:", *(f"  {yaml_text(name)}: {entry}" for name, entry in value.items())]
+            lines += [f"{key}:", *(line for name, entry in value.items() for line in _entry(yaml_text(name), entry))]
         elif isinstance(value, list) and value:
             lines += [f"{key}:", *yaml_list(value)]
         elif value is not None:
             lines.append(f"{key}: {quoted(value) if isinstance(value, str) else json.dumps(value)}")
     return lines
+
+
+def _entry(key: str, value: Any) -> list[str]:
+    """The lines of an entry. YAML takes a key of more than 1,024 characters behind a question mark alone."""
+    return [f"  {key}: {value}"] if len(key) < 1000 else [f"  ? {key}", f"  : {value}"]
 
 
 def _parameters(selection: Any) -> list[str]:

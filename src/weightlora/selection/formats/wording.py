@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...wording import counted
+from ...wording import counted, printable
 
 __all__ = [
     "IMPOSSIBLE",
@@ -38,10 +38,7 @@ def quoted(text: str) -> str:
 def _escaped(character: str) -> str:
     if character in '"\\':
         return f"\\{character}"
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return printable(character)
 
 
 def yaml_text(text: str) -> str:
@@ -91,7 +88,8 @@ def heading(selection: Any, *notes: str | None, has_tokens: bool = False) -> lis
     """
     model = "" if selection.model is None else f" of {quoted(selection.model)}"
     count = f"{len(selection.kept)} of {len(selection.modules)} modules"
-    chose = f"weightlora chose {count}{model} (rule {selection.rule})."
+    rule = selection.rule if selection.rule.isidentifier() else quoted(selection.rule)
+    chose = f"weightlora chose {count}{model} (rule {rule})."
     return comments(chose, _run_note(selection), None if has_tokens else _tokens_note(selection), *notes)
 
 
