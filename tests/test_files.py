@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -141,9 +142,20 @@ def test_a_place_below_a_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("name", "reason"), [("x" * 5000, "File name too long"), ("a\0b", "null")])
 def test_what_cannot_be_a_name_is_refused(tmp_path, name, reason):
-    with pytest.raises(DataError, match=f"is not the name of a directory: .*{reason}") as refusal:
+    with pytest.raises(DataError, match=f"cannot be used as a directory: .*{reason}") as refusal:
         files.check_writable(tmp_path / name)
     assert len(str(refusal.value)) < 300
+
+
+def test_a_place_behind_a_directory_that_may_not_be_searched_is_refused(tmp_path, monkeypatch):
+    """Before Python 3.14, exists() raises there."""
+
+    def refused(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(DataError, match="cannot be used as a directory: Permission denied"):
+        files.check_writable(tmp_path / "run")
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"[" * 100_000, b"NaN", b"1e999", b"\xff", b"1" * 400, bytes(100)])

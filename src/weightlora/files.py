@@ -206,11 +206,11 @@ def check_writable(directory: Place) -> None:
     place = Path(directory)
     try:
         place.stat()
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError) as error:  # exists() hides it in Python 3.14
+    except (OSError, ValueError) as error:  # exists() raises it, or hides it, as the version of Python has it
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{shown(str(directory))} is not the name of a directory: {reason}.") from error
+        raise DataError(f"{shown(str(directory))} cannot be used as a directory: {reason}.") from error
     there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise DataError(f"{directory} cannot be made: {there} is not a directory that you may write to.")

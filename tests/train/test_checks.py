@@ -98,7 +98,7 @@ def test_an_output_directory_that_is_a_file(world: Path, tmp_path: Path, refused
         "/more", ""
     )
     assert (tmp_path / "taken").read_text() == "mine"
-    assert "is not the name of a directory" in refused(*base, "--output_dir", "x" * 5000)
+    assert "cannot be used as a directory: File name too long" in refused(*base, "--output_dir", "x" * 5000)
 
 
 def test_bytes_without_a_unit_are_an_amount_of_memory(tmp_path: Path):
