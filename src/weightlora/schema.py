@@ -15,7 +15,7 @@ from .costs import Costs
 from .errors import ConfigError, StateError
 from .rules import RULES
 
-__all__ = ["COLUMNS", "NAME", "Rule", "check_entries", "check_kind", "check_values", "or_none"]
+__all__ = ["COLUMNS", "NAME", "NUMBER", "Rule", "check_entries", "check_kind", "check_values", "or_none"]
 
 MOST_STEPS = 2**40
 MOST_ROUNDS = 100_000

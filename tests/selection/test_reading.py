@@ -41,6 +41,10 @@ DAMAGE = {
         lambda values: values["adapters"][0].update(scaling=1e300),
         r"adapter 0 has 1e\+300 as 'scaling', and needs a finite number in the range of float32",
     ),
+    "a gate beyond all": (
+        lambda values: values["adapters"][0].update(omega=1e300),
+        r"adapter 0 has 1e\+300 as 'omega', and needs a finite number in the range of float32",
+    ),
     "an alpha beyond all": (lambda values: values["lora"].update(lora_alpha=1e300), "as 'lora', and needs"),
     "phase": (lambda values: values.update(phase="done"), "has 'done' as 'phase'"),
 }

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DataError
 from ..files import read_json
 from ..run import SELECTION, SELECTION_FORMAT, TOKENS
-from ..schema import COLUMNS, NAME, Rule, or_none
+from ..schema import COLUMNS, NAME, NUMBER, Rule, or_none
 from ..values import is_int, is_number
 
 __all__ = ["OPTIONAL", "read_values"]
@@ -28,7 +28,7 @@ def _lora(value: Mapping[str, Any]) -> bool:
     tokens = value.get(TOKENS) or []
     rows = [*tokens.values()] if isinstance(tokens, dict) else [tokens]
     names = names and all(isinstance(numbers, list) and all(map(_whole, numbers)) for numbers in rows)
-    return _whole(value.get("r")) and value["r"] > 0 and COLUMNS["omega"][0](value.get("lora_alpha")) and names
+    return _whole(value.get("r")) and value["r"] > 0 and NUMBER[0](value.get("lora_alpha")) and names
 
 
 def _costs(value: Any) -> bool:
@@ -43,7 +43,6 @@ def _costs(value: Any) -> bool:
     )
 
 
-NUMBER: Rule = is_number, "a number"
 TRUTH: Rule = lambda value: isinstance(value, bool), "true or false"
 TEXT: Rule = lambda value: isinstance(value, str), "a name"
 OBJECT: Rule = lambda value: isinstance(value, dict), "an object"
@@ -52,7 +51,7 @@ ROW: dict[str, Rule] = {
     "kind": COLUMNS["kinds"],
     "kept": TRUTH,
     "score": or_none(NUMBER),
-    "omega": COLUMNS["omega"],
+    "omega": NUMBER,
     "rank": or_none((lambda value: _whole(value) and value > 0, "a positive whole number")),
     "scaling": COLUMNS["scalings"],
     "parameters": (_whole, "a whole number"),
