@@ -175,7 +175,7 @@ KINDS: dict[str, Kind] = {
     "`bias='all'`": Kind(
         {"bias": "all"},
         note="PEFT trains and saves the biases as usual; the budget does not count them; refused if another adapter "
-        "is on the same modules",
+        "is on the same modules: PEFT would not load them all",
     ),
     "`bias='lora_only'`": Kind({"bias": "lora_only"}, refused=BIAS),
     "`trainable_token_indices`": Kind({"trainable_token_indices": {"word_embeddings": [1, 2]}}),
