@@ -5,15 +5,11 @@ They stand in for those of the paper, and come from packages on PyPI.
 Questions as in SQuAD: contexts are IMDb reviews that give the film a mark, such as "7/10" or "4 out of 10", and the
 answer is the mark. In `ratings_v2`, every second context is a review without a mark. A rule finds the marks, so this
 is easier than SQuAD. It has the same form, real text, and contexts that are longer than a window.
-
-PyPI has neither a model nor data for summarization. The tests provide a tiny BART with random weights and made-up
-text.
 """
 
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,11 +76,6 @@ if __name__ == "__main__":
     link("smollm2", smollm2)
     write_ratings()
     write_sentences()
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from recipes import save_model, write_summaries  # type: ignore[attr-defined]
-
-    save_model("bart", PLACE / "bart")
-    write_summaries(PLACE / "xsum", "document", "summary")
     for path in sorted(PLACE.glob("*/*.json*")):
         if not path.parent.is_symlink():
             print(f"{path}: {path.stat().st_size:,} bytes")

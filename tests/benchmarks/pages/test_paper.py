@@ -40,3 +40,4 @@ def test_a_stand_in_says_what_it_is_and_shows_the_tasks_of_its_table(tmp_path: P
     assert text.startswith("**Not the paper's experiment**, but a tiny model.\n\n| method | seeds | trainable | tiny ")
     assert "| lora | 1 | 100 | 75.00 |" in text
     assert paper.fill(paper.Table(tmp_path / "real", tmp_path / "side", (), "")) == "Nothing of it has run yet."
+    assert paper.fill(paper.Table(tmp_path / "real", None, (), "There is none.")) == "There is none."
