@@ -8,17 +8,13 @@ with the root of the rank.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 
 from weightlora.adapters import LoraAdapter
 from weightlora.errors import ConfigError
 from weightlora.layers import block_of
-from weightlora.train.methods import Method, Prepared, Setting, all_adapters, keep_only
+from weightlora.train.methods import Method, Prepared, Setting, all_adapters, in_peft_default, keep_only
 
 from .subsets import kept_by
 
@@ -32,12 +28,7 @@ ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 
 def _peft_default(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
     """PEFT's default for the model's architecture: query and value of a BERT, q_proj and v_proj of a Llama."""
-    model_type = getattr(getattr(setting.model, "config", None), "model_type", None)
-    if model_type not in PEFT_DEFAULTS:
-        raise ConfigError(f"model type {model_type!r} has no default target modules in PEFT: use another list.")
-    targets: Any = PEFT_DEFAULTS[model_type]
-    config = LoraConfig(target_modules=targets)
-    return [adapter.name for adapter in adapters if check_target_module_exists(config, adapter.name)]
+    return in_peft_default(setting.model, [adapter.name for adapter in adapters])
 
 
 def _attention(setting: Setting, adapters: list[LoraAdapter]) -> list[str]:
@@ -118,4 +109,5 @@ METHODS: dict[str, Method] = {
     "widening": Method(partial(train_list, _widening), OPTIONS),
     "random-alike": Method(partial(train_list, _random_alike), OPTIONS | {"like"}),
 }
-"""Each trains one list. `random-alike` draws its list."""
+"""Each trains one list. `random-alike` draws its list. `peft-default` takes the place of the package's method: here
+its parameters are a share that a setting names, or it has the setting's rank."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from weightlora.adapters import find_adapters
-from weightlora.train.methods import Method, Prepared, Setting, count_adapters, equal_rank, keep_only
+from weightlora.train.methods import Method, Prepared, Setting, equal_rank, keep_only, sizes_of
 
 __all__ = ["METHODS"]
 
@@ -56,7 +56,8 @@ def eva(setting: Setting) -> Prepared:
 
     The pooler is left out: it sees a part of a tensor, which PEFT cannot handle.
     """
-    rank = equal_rank(setting, count_adapters(setting))
+    sizes = sizes_of(setting)
+    rank = equal_rank(setting, sizes, sizes)
     settings = {"init_lora_weights": "eva", "eva_config": EvaConfig(rho=2.0), "exclude_modules": r".*\bpooler\b.*"}
     model = setting.lora(rank, **settings)
     batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in setting.batches()]
@@ -85,7 +86,8 @@ def _rows_of_tokens(inputs: Any, mask: Tensor, name: str) -> Tensor:
 
 def adalora(setting: Setting) -> Prepared:
     """AdaLoRA: ranks are pruned while training, to the cost of K modules on average."""
-    rank = equal_rank(setting, count_adapters(setting))
+    sizes = sizes_of(setting)
+    rank = equal_rank(setting, sizes, sizes)
     config = AdaLoraConfig(
         init_r=rank + (rank + 1) // 2,
         target_r=rank,

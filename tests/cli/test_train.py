@@ -121,9 +121,12 @@ def test_without_an_output_directory_it_says_so_before_it_reads_anything(given, 
 
 
 def test_the_default_of_keep_is_given_once(capsys: pytest.CaptureFixture):
-    for command, last in (("train", "for lora-equal, top and last-layers 0.25)"), ("select", "of the parameters)")):
+    for command, last in (
+        ("train", "for lora-equal, peft-default, top and last-layers 0.25)"),
+        ("select", "of the parameters)"),
+    ):
         assert main([command, "--help"]) == 0
-        shown = " ".join(capsys.readouterr().out.split())
+        shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
         assert last in shown and "(default: 0.25)" not in shown
 
 

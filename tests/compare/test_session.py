@@ -140,11 +140,13 @@ def test_a_second_command_adds_to_the_summary(tmp_path, films, in_process, capsy
     given = ["compare", *films, "--output_dir", str(tmp_path / "out"), "--learning_rates", "1e-3", "--json"]
     assert main([*given, "--methods", "lora,random", "--seeds", "2"]) == 0
     capsys.readouterr()
-    assert main([*given, "--methods", "top", "--seeds", "1"]) == 0
+    assert main([*given, "--methods", "peft-default", "--seeds", "1"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert in_process[4:] == ["top seed 0"] and set(summary["methods"]) == {"lora", "random", "top"}
-    assert summary["methods"]["top"]["vs_lora"] is not None
-    assert "with top in --methods and --seeds 2." in summary["notes"][0]
+    rows, losses = summary["methods"], summary["losses"]
+    assert in_process[4:] == ["peft-default seed 0"] and set(rows) == {"lora", "random", "peft-default"}
+    assert rows["peft-default"]["vs_lora"] is not None and rows["peft-default"]["vs_peft_default"] is None
+    assert rows["lora"]["vs_peft_default"]["mean"] == losses["lora"]["0"] - losses["peft-default"]["0"]
+    assert "with peft-default in --methods and --seeds 2." in summary["notes"][0]
 
 
 def test_two_commands_that_begin_at_once_lose_no_method(tmp_path, films, in_process, monkeypatch, capsys):

@@ -71,6 +71,14 @@ def test_a_budget_comes_with_the_first_method_that_it_bounds_and_stays(tmp_path,
     assert read_comparison(tmp_path / "out").methods == ["lora", "weightlora", "dora", "random"]
 
 
+def test_a_lower_rank_and_the_default_list_of_peft_have_the_parameters_of_the_choice(tmp_path, films):
+    methods = ["lora", "lora-equal", "peft-default", "weightlora"]
+    plans = make(tmp_path, [*films, "--rank", "32", "--keep_parameters", "0.5"], methods).plans()
+    everything, lower, listed, chosen = (plan.trainable[1] for plan in plans.values())
+    assert lower == pytest.approx(chosen, rel=0.05) and listed == pytest.approx(chosen, rel=0.05)
+    assert chosen < 0.6 * everything
+
+
 @pytest.mark.parametrize("methods", [["lora", "top", "weightlora"], ["lora", "dora"]])
 def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods):
     comparison = make(tmp_path, [*films, "--keep_parameters", "0.3"], methods)

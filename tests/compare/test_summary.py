@@ -34,6 +34,7 @@ def row(versus, adapters=3):
         "trainable_parameters": 1234,
         "vs_random": versus,
         "vs_lora": None,
+        "vs_peft_default": None,
         "adapters_before": 12,
         "adapters_after": adapters,
         "learning_rate": 1e-3,
@@ -55,6 +56,15 @@ def test_a_finding_says_what_the_interval_allows():
         "interval contains 0).",
         "once against random: -0.1000 in loss; there is no interval, because one seed says nothing about the spread "
         "between seeds.",
+    ]
+
+
+def test_each_pair_is_compared_once():
+    first, second = {"vs_lora": differ(0.1, 0.2)}, {"vs_peft_default": differ(-0.1, 0.2)}
+    both = {"weightlora": row(None) | second, "peft-default": row(None) | first, "lora": row(None) | second}
+    assert [line.partition(":")[0] for line in _findings(both)] == [
+        "peft-default against lora",
+        "weightlora against peft-default",
     ]
 
 
@@ -105,7 +115,7 @@ def test_the_page_and_the_terminal_have_the_same_cells():
     assert page.startswith("# cola: models/tiny\n\n300 steps; rows: train 1,000, test 50.")
     assert "| weightlora | 0.001 | 3 | 0.5000 ± 0.1000 | 0.7500 | -0.1000 ± 0.0500 ▼ (2) |" in page
     assert "| weightlora | 3 of 12 | 1,234 | 200 ms → 100 ms | 1.00 GiB |" in page
-    assert "| random | 12 of 12 | 1,234 | 100 ms | 1.00 GiB |" in page
+    assert "| random | 12 of 12 | 1,234 | 100 ms | 1.00 GiB |" in page and "vs peft-default" not in page
     assert "## Findings\n\n- So it is.\n" in page and "## Notes" not in page
     console = Console(width=160)
     with console.capture() as capture:

@@ -73,6 +73,10 @@ def test_a_missing_package_is_named_before_the_data_is_read(world: Path, refused
             ["--method", "top", "--keep_parameters", 0.3],
             "keep_parameters=0.3 bounds a choice, and top only takes a number of modules: give --keep, or set",
         ),
+        (
+            ["--method", "peft-default", "--keep_step_time", 0.5],
+            "and peft-default only takes a number of parameters: give --keep_parameters, or set --method weightlora.",
+        ),
         (["--method", "lora", "--keep_parameters", 0.3], "bounds a choice, and lora makes none: drop it, or set"),
         (["--prompt", "Review: {text}"], "prompt='Review: {text}' is a setting of --verbalised: drop it, or add"),
         (["--label_words", " no", " yes"], "label_words=[' no', ' yes'] is a setting of --verbalised: drop it"),

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import BERT_TARGETS, lora_mixtral, tiny_bert
+from peft import LoraConfig, get_peft_model
 from recipes import arguments
 
 from weightlora.adapters import find_adapters
@@ -17,6 +18,7 @@ from weightlora.train.methods import (
     count_adapters,
     equal_rank,
     last_layers,
+    sizes_of,
 )
 
 
@@ -78,9 +80,45 @@ def test_a_pattern_that_fits_no_module_gives_the_warning_of_peft():
 def test_equal_rank_has_the_parameters_of_k_adapters():
     setting = setting_with(3)
     assert count_adapters(setting) == 12 and not any("lora" in name for name, _ in setting.model.named_modules())
-    assert [equal_rank(setting_with(keep), 12) for keep in (1, 3, 5, 12)] == [1, 1, 2, 4]
+    sizes = sizes_of(setting)
+    assert [equal_rank(setting_with(keep), sizes, sizes) for keep in (1, 3, 5, 12)] == [1, 1, 2, 4]
     adapters = find_adapters(make("lora-equal", 6).model)
     assert len(adapters) == 12 and {(adapter.rank, adapter.scaling) for adapter in adapters} == {(2, 2.0)}
+
+
+@pytest.mark.parametrize(("budget", "rank"), [(0.5, 2), (0.7, 3), (1.0, 4), (10**9, 4), (1, 1)])
+def test_a_budget_of_parameters_sets_the_rank(budget: int | float, rank: int):
+    adapters = find_adapters(make("lora-equal", options={"keep_parameters": budget}).model)
+    assert len(adapters) == 12 and {(adapter.rank, adapter.scaling) for adapter in adapters} == {(rank, 2.0)}
+
+
+def test_the_default_list_of_peft_has_the_parameters_of_a_choice():
+    everything = make("lora")
+    total = sum(adapter.size for adapter in find_adapters(everything.model))
+    listed = [name for name in names(everything) if name.endswith(("query", "value"))]
+    for more, goal in (({"options": {"keep_parameters": 0.5}}, total // 2), ({}, total // 4)):
+        prepared = make("peft-default", 3, **more)
+        adapters = find_adapters(prepared.model)
+        (rank,) = {adapter.rank for adapter in adapters}
+        per_rank = sum(adapter.size for adapter in adapters) / rank
+        assert names(prepared) == listed == [name for name in prepared.candidates if name in listed]
+        assert abs(rank * per_rank - goal) <= per_rank / 2 and len(prepared.candidates) == 12
+        assert {adapter.scaling for adapter in adapters} == {2.0}, "alpha / r is the setting's"
+
+
+def test_peft_without_target_modules_adapts_the_same_list():
+    plain = get_peft_model(tiny_bert(), LoraConfig(task_type="SEQ_CLS"))
+    assert [adapter.name for adapter in find_adapters(plain)] == names(make("peft-default"))
+
+
+def test_a_model_without_the_default_list_of_peft_is_refused():
+    target = {"target_modules": ["dense"], "task_type": "SEQ_CLS"}
+    with pytest.raises(ConfigError, match=r"target modules of bert \(query, value\) are not among .*: leave targ"):
+        make("peft-default", target=target)
+    model = tiny_bert()
+    model.config.model_type = "new"
+    with pytest.raises(ConfigError, match="model type 'new' has no default target modules in PEFT: take another met"):
+        make("peft-default", model=model)
 
 
 def test_top_keeps_the_adapters_nearest_the_output():

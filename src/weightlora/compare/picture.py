@@ -17,7 +17,7 @@ from ..drawing.figures import (
     set_rows,
     strip_axes,
 )
-from .statistics import excludes_zero
+from .statistics import excludes_zero, key_of
 
 __all__ = ["draw_comparison"]
 
@@ -48,7 +48,7 @@ def draw_comparison(
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
     set_rows(left, names)
     base = "lora" if "random" not in rows and "lora" in rows else "random"
-    found = [(rows[name]["loss"], losses.get(name, ()), excludes_zero(rows[name].get(f"vs_{base}"))) for name in names]
+    found = [(rows[name]["loss"], losses.get(name, ()), excludes_zero(rows[name].get(key_of(base)))) for name in names]
     draw_means(left, found)
     left.set_xlabel("held-out loss (lower is better)", fontsize=10)
     _draw_references(left, rows)

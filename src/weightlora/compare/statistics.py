@@ -12,7 +12,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from ..errors import DataError
 from ..train.result import Result
 
-__all__ = ["REFERENCES", "excludes_zero", "interval", "jaccard", "paired", "summarize"]
+__all__ = ["REFERENCES", "excludes_zero", "interval", "jaccard", "key_of", "paired", "summarize"]
 
 CONFIDENCE = 0.95
 REFERENCES = ("random", "lora", "weightlora")
@@ -54,7 +54,7 @@ def _summarize_task(task: str, rows: Mapping[str, Sequence[Result]], references:
             "metric": {"name": metric, **interval([run.value for run in runs])},
             "trainable_parameters": round(float(np.mean([run.adapter_parameters_after for run in runs]))),
             **{
-                f"vs_{name}": None if name == label else paired(losses[label], losses.get(name, {}))
+                key_of(name): None if name == label else paired(losses[label], losses.get(name, {}))
                 for name in references
             },
             "jaccard": jaccard([run.kept for run in runs]),
@@ -62,6 +62,11 @@ def _summarize_task(task: str, rows: Mapping[str, Sequence[Result]], references:
         for label, runs in rows.items()
     }
     return dict(sorted(entries.items(), key=lambda item: (item[1]["loss"]["mean"], item[0])))
+
+
+def key_of(reference: str) -> str:
+    """Where a row has its difference from a reference: `vs_peft_default` for `peft-default`."""
+    return f"vs_{reference.replace('-', '_')}"
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:

@@ -16,14 +16,16 @@ from ..wording import counted
 from .comparison import Comparison
 from .picture import draw_comparison
 from .runs import Run, read_results
-from .statistics import excludes_zero, summarize
+from .statistics import excludes_zero, key_of, summarize
 from .tables import difference, escape_markdown, markdown_table, print_table, with_interval
 from .tuning import choose_rates, losses_by_rate, remarks_on_rates
 
 __all__ = ["NAME", "print_summary", "read_summary", "render_summary", "write_summary"]
 
 NAME = "comparison"
-REFERENCES = ("random", "lora")
+ASKED_FOR = ("random", "lora")
+"""Without them, a comparison says little: a note asks for those that are missing."""
+REFERENCES = (*ASKED_FOR, "peft-default")
 LEGEND = (
     "Rows are sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs` "
     "is the mean difference in loss to the reference at the same seeds, in brackets the number of seeds at which the "
@@ -39,7 +41,7 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
 
     Returns:
         A JSON object: the task, the model and the data; `methods` (label -> statistics, rate and cost, by loss);
-        `tuning` (method -> rate -> loss); `findings` and `notes` (sentences).
+        `losses` (label -> seed -> loss); `tuning` (method -> rate -> loss); `findings` and `notes` (sentences).
 
     Raises:
         DataError: If there are no results yet.
@@ -72,7 +74,7 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
         "rows": None if first.plan is None else first.plan["rows"],
         "steps": first.steps,
         "methods": rows,
-        "losses": {label: [r.held_out_loss for r in results if r.label == label] for label in rows},
+        "losses": {label: {str(r.seed): r.held_out_loss for r in results if r.label == label} for label in rows},
         "tuning": {method: {f"{rate:g}": loss for rate, loss in losses.items()} for method, losses in tuned.items()},
         "findings": _findings(rows),
         "notes": [
@@ -88,10 +90,11 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
 def write_summary(comparison: Comparison) -> tuple[dict[str, Any], list[Path]]:
     """Write `comparison.json`, `comparison.md` and `comparison.png`; returns the summary and the files."""
     summary, place = read_summary(comparison), comparison.directory / NAME
+    losses = {label: [*by_seed.values()] for label, by_seed in summary["losses"].items()}
     written = [
         write_json(place.with_suffix(".json"), summary),
         write_text(place.with_suffix(".md"), render_summary(summary)),
-        draw_comparison(_title(summary), summary["methods"], summary["losses"], place.with_suffix(".png")),
+        draw_comparison(_title(summary), summary["methods"], losses, place.with_suffix(".png")),
     ]
     return summary, written
 
@@ -156,7 +159,7 @@ def _tables(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[
     references = [name for name in REFERENCES if name in methods]
     quality, cost = [], []
     for label, row in methods.items():
-        versus = [row[f"vs_{name}"] for name in references]
+        versus = [row[key_of(name)] for name in references]
         differences = ["" if found is None else f"{difference(found)} ({found['wins']})" for found in versus]
         means = [with_interval(row["loss"]), with_interval(row["metric"])]
         quality.append([label, f"{row['learning_rate']:g}", str(row["seeds"]), *means, *differences])
@@ -197,7 +200,7 @@ def _findings(rows: Mapping[str, Any]) -> list[str]:
     findings = []
     for reference in (name for name in REFERENCES if name in rows):
         for label, row in rows.items():
-            versus = row[f"vs_{reference}"]
+            versus = row[key_of(reference)]
             if versus is None or (label in REFERENCES and REFERENCES.index(label) < REFERENCES.index(reference)):
                 continue
             size = with_interval(versus, "+.4f")
@@ -263,7 +266,7 @@ def _notes(rows: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
             f"No interval for {', '.join(single)}: one seed says nothing about the spread between seeds. Give --seeds "
             "3 or more."
         )
-    absent = [name for name in REFERENCES if name not in methods]
+    absent = [name for name in ASKED_FOR if name not in methods]
     if absent:
         them = "it" if len(absent) == 1 else "them"
         notes.append(f"There is no comparison with {' and '.join(absent)}: add {them} to --methods.")

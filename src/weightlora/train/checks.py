@@ -204,9 +204,11 @@ def check_method(method: str, methods: Methods) -> None:
 def _check_options(arguments: MethodArguments, method: Method) -> None:
     for name in BUDGETS:
         if getattr(arguments, name) is not None and name not in method.options:
-            what, remedy = "makes none", "drop it"
-            if "keep" not in method.unused:
-                what, remedy = "only takes a number of modules", "give --keep"
+            what, remedy = "only takes a number of modules", "give --keep"
+            if "keep" in method.unused:
+                what, remedy = "makes none", "drop it"
+            elif "keep_parameters" in method.options:
+                what, remedy = "only takes a number of parameters", "give --keep_parameters"
             raise ConfigError(
                 f"{name}={getattr(arguments, name)} bounds a choice, and {arguments.method} {what}: {remedy}, or "
                 "set --method weightlora."

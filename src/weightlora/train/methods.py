@@ -5,7 +5,7 @@ on all modules. So at one seed the adapters that they keep start with the same v
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -20,6 +22,7 @@ from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import LoraAdapter, find_adapters
 from ..adapters.outcome import describe_
 from ..adapters.surgery import disconnect_
+from ..errors import ConfigError
 from ..layers import blocks_of
 
 
@@ -93,11 +96,6 @@ def keep_only(model: PeftModel, names: Iterable[str]) -> Prepared:
     return Prepared(model, candidates=candidates)
 
 
-def equal_rank(setting: Setting, n: int) -> int:
-    """The rank at which adapters on all n modules have about as many parameters as K adapters of `setting.rank`."""
-    return max(1, round(setting.rank * setting.keep / n))
-
-
 @contextmanager
 def all_adapters(setting: Setting) -> Iterator[list[LoraAdapter]]:
     """Inside, the model has LoRA on all modules. Afterwards it is as before, and so are the random numbers."""
@@ -109,10 +107,15 @@ def all_adapters(setting: Setting) -> Iterator[list[LoraAdapter]]:
             model.unload()
 
 
+def sizes_of(setting: Setting) -> dict[str, int]:
+    """Name -> parameters of each adapter of LoRA on all modules."""
+    with all_adapters(setting) as adapters:
+        return {adapter.name: adapter.size for adapter in adapters}
+
+
 def count_adapters(setting: Setting) -> int:
     """The number of modules that LoRA adapts."""
-    with all_adapters(setting) as adapters:
-        return len(adapters)
+    return len(sizes_of(setting))
 
 
 def lora(setting: Setting, **settings: Any) -> Prepared:
@@ -120,9 +123,52 @@ def lora(setting: Setting, **settings: Any) -> Prepared:
     return Prepared(setting.lora(**settings, **setting.options))
 
 
+def equal_rank(setting: Setting, sizes: Mapping[str, int], names: Collection[str]) -> int:
+    """The rank at which adapters on the named modules have about as many parameters as a choice may keep.
+
+    Args:
+        setting: The budget is `keep_parameters` of its options, or K / n of the parameters.
+        sizes: Name -> parameters of each adapter of LoRA on all modules.
+        names: At least one of these modules.
+    """
+    total, most = sum(sizes.values()), setting.options.get("keep_parameters")
+    if most is None:
+        most = setting.keep / len(sizes)
+    parameters = most * total if isinstance(most, float) else min(most, total)
+    return max(1, round(parameters * setting.rank / sum(sizes[name] for name in names)))
+
+
 def lora_equal(setting: Setting) -> Prepared:
-    """LoRA on all modules, at the rank with about as many trainable parameters as K modules."""
-    return Prepared(setting.lora(equal_rank(setting, count_adapters(setting))))
+    """LoRA on all modules, at the rank with about as many trainable parameters as a choice may keep."""
+    sizes = sizes_of(setting)
+    return Prepared(setting.lora(equal_rank(setting, sizes, sizes)))
+
+
+def peft_default(setting: Setting) -> Prepared:
+    """LoRA on PEFT's default list, at the rank with about as many trainable parameters as a choice may keep."""
+    sizes = sizes_of(setting)
+    names = in_peft_default(setting.model, sizes)
+    return keep_only(setting.lora(equal_rank(setting, sizes, names)), names)
+
+
+def in_peft_default(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Those of the named modules that PEFT adapts if it is given no `target_modules`.
+
+    Raises:
+        ConfigError: PEFT has no list for this architecture, or none of the modules is in it.
+    """
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    if model_type not in PEFT_DEFAULTS:
+        raise ConfigError(f"model type {model_type!r} has no default target modules in PEFT: take another method.")
+    listed: Any = PEFT_DEFAULTS[model_type]
+    config = LoraConfig(target_modules=listed)
+    if not (found := [name for name in names if check_target_module_exists(config, name)]):
+        shown = listed if isinstance(listed, str) else ", ".join(listed)
+        raise ConfigError(
+            f"PEFT's default target modules of {model_type} ({shown}) are not among the target modules: leave "
+            "target_modules out, or take another method."
+        )
+    return found
 
 
 def top(setting: Setting) -> Prepared:
@@ -206,11 +252,13 @@ LORA_OPTIONS = frozenset(field.name for field in fields(LoraConfig) if field.ini
 CONFIG_OPTIONS = frozenset(field.name for field in fields(WeightLoraConfig)) - {"select_steps", "adapter_name"}
 """Fields of `WeightLoraConfig` that `method_options` may set."""
 
+PARAMETERS = frozenset({"keep_parameters"})
 STEPS, CHOICE = frozenset({"select_steps"}), frozenset({"keep", "select_steps"})
 
 METHODS: dict[str, Method] = {
     "lora": Method(lora, LORA_OPTIONS, unused=CHOICE),
-    "lora-equal": Method(lora_equal, unused=STEPS),
+    "lora-equal": Method(lora_equal, PARAMETERS, unused=STEPS),
+    "peft-default": Method(peft_default, PARAMETERS, unused=STEPS),
     "random": Method(random, CONFIG_OPTIONS - {"selection"}, unused=STEPS),
     "top": Method(top, unused=STEPS),
     "last-layers": Method(last_layers, unused=STEPS),

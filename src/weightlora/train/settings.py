@@ -82,8 +82,8 @@ class MethodArguments:
     _argument_group_name: ClassVar[str] = "method"
 
     method: str = _argument(
-        "weightlora, weightlora-plus, weightlora-paper, weightlora-paper-plus, random, lora, lora-equal, dora, "
-        "rslora, top, last-layers or full",
+        "weightlora, weightlora-plus, weightlora-paper, weightlora-paper-plus, random, lora, lora-equal, "
+        "peft-default, dora, rslora, top, last-layers or full",
         "weightlora",
     )
     target_modules: list[str] = field(
@@ -96,7 +96,7 @@ class MethodArguments:
     dropout: float = _argument("lora_dropout", 0.0)
     keep: str = _argument(
         "how many adapters to keep: a number, or a fraction of all (default if no budget is set: as many as fit into "
-        "a quarter of the parameters; for lora-equal, top and last-layers %(default)s)",
+        "a quarter of the parameters; for lora-equal, peft-default, top and last-layers %(default)s)",
         "0.25",
     )
     keep_parameters: str | None = _argument("maximum adapter parameters to keep: a number, or a fraction of all")

@@ -1,0 +1,90 @@
+"""The rate of LoRA, kept: which stored runs have the rate that a row is about, and what they are compared with."""
+
+import pytest
+from benchmarks.pages import untuned
+from benchmarks.pages.reliability import LEARNED
+from stored import result
+
+LORAS = {"first": 0.001, "film-reviews": 0.002}
+
+
+def run(label, task, rate, accuracy, seed):
+    settings = {"label": label, "learning_rate": rate}
+    loss = 1.2 - accuracy + 0.01 * seed
+    return result(label, seed, loss, task=task, accuracy=accuracy + 0.001 * seed, settings=settings)
+
+
+def runs(label, rates, accuracy):
+    return [run(label, task, rate, accuracy, seed) for task, rate in rates.items() for seed in untuned.SEEDS]
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """The tuned probe has LoRA's rate on the first task, and twice that on the other one."""
+    studies = {
+        "tuned": [
+            *runs("lora", LORAS, 0.8),
+            *runs("probe", {"first": 0.001, "film-reviews": 0.004}, 0.79),
+            *runs("peft-default", {"first": 0.002, "film-reviews": 0.002}, 0.7),
+            *runs("random-like-probe", {"first": 0.001}, 0.6),
+        ],
+        "shares": runs("probe-30", {"first": 0.001}, 0.81),
+        "untuned": [
+            *runs("probe-1x", {"film-reviews": 0.002}, 0.796),
+            *runs("probe-2x", {"first": 0.002}, 0.64),
+            *runs("probe-30-1x", {"film-reviews": 0.002}, 0.81),
+            *runs("peft-default-1x", {"first": 0.001}, 0.7),
+        ],
+    }
+    monkeypatch.setattr(untuned, "TASKS", tuple(LORAS))
+    monkeypatch.setattr(untuned, "runs_in", studies.get)
+    return studies
+
+
+def cells(text):
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
+
+
+def test_each_row_has_the_runs_of_its_rate_wherever_they_are_stored(stored):
+    assert [row[:3] for row in cells(untuned.untuned_by_task())] == [
+        ["first", "tuned at one seed", "0.001"],
+        ["first", "LoRA's", "0.001"],
+        ["first", "twice LoRA's", "0.002"],
+        ["first", "LoRA's, 30 % of the parameters", "0.001"],
+        ["film-reviews", "tuned at one seed", "0.004"],
+        ["film-reviews", "LoRA's", "0.002"],
+        ["film-reviews", "twice LoRA's", "0.004"],
+        ["film-reviews", "LoRA's, 30 % of the parameters", "0.002"],
+    ]
+    differences = [[cell.split()[0] for cell in row[3:]] for row in cells(untuned.untuned_by_task())]
+    assert differences[1:4] == [["+0.0100", "-0.0100"], ["+0.1600", "-0.1600"], ["-0.0100", "+0.0100"]]
+    assert differences[5] == ["+0.0040", "-0.0040"]
+
+
+def test_references_count_at_the_rate_of_the_row_where_they_are_complete(stored):
+    tuned, same, twice, larger = cells(untuned.untuned())
+    worse = "better on 0 of 2 tasks, worse on 2"
+    assert tuned == ["tuned at one seed", "", "better on 2 of 2 tasks, worse on 0", worse, *tuned[4:]]
+    assert tuned[4:] == ["-1.0 points", "0 of 2 tasks", "0 of 10"]
+    assert same[:4] == ["LoRA's", "", "better on 2 of 2 tasks, worse on 0", worse]
+    assert same[4:] == ["-0.7 points", "1 of 2 tasks", "0 of 10"]
+    assert twice[1:3] == ["", ""] and larger[1:3] == ["", "better on 2 of 2 tasks, worse on 0"]
+    stored["untuned"] += runs("random-like-probe-1x", {"film-reviews": 0.002}, 0.6)
+    assert cells(untuned.untuned())[1][1] == "better on 2 of 2 tasks, worse on 0"
+
+
+def test_a_way_counts_when_all_its_tasks_are_complete(stored):
+    stored["untuned"] = [one for one in stored["untuned"] if (one.label, one.seed) != ("probe-1x", 5)]
+    assert [row[0] for row in cells(untuned.untuned())] == [way.words for way in untuned.WAYS if way.words != "LoRA's"]
+    assert sum(row[1] == "LoRA's" for row in cells(untuned.untuned_by_task())) == 1
+
+
+def test_runs_do_not_learn_that_end_at_a_guess_or_below_the_bound_of_film_reviews(stored):
+    for task, accuracy, failed in (("first", LEARNED - 0.01, 0), ("film-reviews", LEARNED - 0.01, 1)):
+        stored["tuned"] = [
+            run("probe", task, one.settings["learning_rate"], accuracy, 5)
+            if (one.label, one.task, one.seed) == ("probe", task, 5)
+            else one
+            for one in stored["tuned"]
+        ]
+        assert cells(untuned.untuned())[0][-1] == f"{failed} of 10"
