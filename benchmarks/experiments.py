@@ -12,7 +12,7 @@ from typing import Any
 
 from weightlora import __version__
 from weightlora.errors import ConfigError, DataError
-from weightlora.files import read_json
+from weightlora.files import move_aside, read_json
 from weightlora.train.result import Result, read_result
 from weightlora.wording import shown
 
@@ -86,7 +86,7 @@ class Run:
         """Rename another file in the place of the result to `*.aside`; returns whether there was one."""
         if self.is_done() or not self.output.exists():
             return False
-        self.output.replace(self.output.with_name(f"{self.output.name}.aside"))
+        move_aside(self.output)
         return True
 
 

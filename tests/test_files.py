@@ -133,6 +133,13 @@ def test_a_directory_that_comes_back_while_it_is_replaced_is_replaced_too(tmp_pa
     assert sorted(tmp_path.rglob("*")) == [target, target / "ours"]
 
 
+def test_what_is_moved_aside_takes_no_place_that_is_taken(tmp_path):
+    for number, name in enumerate(["a.json.aside", "a.json.aside-2", "a.json.aside-3"]):
+        (tmp_path / "a.json").write_text(str(number))
+        assert files.move_aside(tmp_path / "a.json") == tmp_path / name and not (tmp_path / "a.json").exists()
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["0", "1", "2"]
+
+
 def test_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is not a directory that you may write to"):

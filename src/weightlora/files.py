@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ __all__ = [
     "append_lines",
     "check_writable",
     "locked",
+    "move_aside",
     "parse_line",
     "read_json",
     "read_lines",
@@ -199,6 +201,12 @@ def locked(place: Path, wait: bool) -> Iterator[bool | None]:
         yield held
     finally:
         os.close(lock)
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a file to `NAME.aside`, or `NAME.aside-2` and so on where that is taken; returns the new path."""
+    names = chain([f"{path.name}.aside"], (f"{path.name}.aside-{number}" for number in count(2)))
+    return path.rename(next(free for name in names if not os.path.lexists(free := path.with_name(name))))
 
 
 def check_writable(directory: Place) -> None:

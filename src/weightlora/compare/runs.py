@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import DataError
-from ..files import sha256_of
+from ..files import move_aside, sha256_of
 from ..train.result import Result, read_result
 
 __all__ = ["Run", "fingerprint", "read_results", "set_aside"]
@@ -73,11 +73,7 @@ class Run:
 
 def set_aside(runs: Sequence[Run]) -> list[Path]:
     """Rename files that are in the place of a result but do not count to `*.aside`; returns the new names."""
-    moved = []
-    for run in runs:
-        if run.output.exists() and not run.is_done():
-            moved.append(run.output.replace(run.output.with_name(f"{run.output.name}.aside")))
-    return moved
+    return [move_aside(run.output) for run in runs if run.output.exists() and not run.is_done()]
 
 
 def read_results(runs: Sequence[Run]) -> list[tuple[Run, Result]]:
