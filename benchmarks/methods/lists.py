@@ -14,7 +14,8 @@ import torch
 from weightlora.adapters import LoraAdapter
 from weightlora.errors import ConfigError
 from weightlora.layers import block_of
-from weightlora.train.methods import Method, Prepared, Setting, all_adapters, in_peft_default, keep_only
+from weightlora.train.lists import in_peft_default
+from weightlora.train.methods import Method, Prepared, Setting, all_adapters, keep_only
 
 from .subsets import kept_by
 

@@ -122,7 +122,7 @@ def test_without_an_output_directory_it_says_so_before_it_reads_anything(given, 
 
 def test_the_default_of_keep_is_given_once(capsys: pytest.CaptureFixture):
     for command, last in (
-        ("train", "for lora-equal, peft-default, top and last-layers 0.25)"),
+        ("train", "for lora-equal, peft-default, listed, top and last-layers 0.25)"),
         ("select", "of the parameters)"),
     ):
         assert main([command, "--help"]) == 0

@@ -79,6 +79,22 @@ def test_a_lower_rank_and_the_default_list_of_peft_have_the_parameters_of_the_ch
     assert chosen < 0.6 * everything
 
 
+def test_a_list_is_the_setting_of_its_method_and_added_like_one(tmp_path, films):
+    make(tmp_path / "out", films, ["lora", "weightlora"]).claim()
+    with_list = [*films, "--listed", "query_proj", "value_proj"]
+    added = make(tmp_path / "out", with_list, ["lora", "listed"])
+    plans = added.plans()
+    assert plans["listed"].trainable[1] < plans["lora"].trainable[1] and "listed" not in added.settings["lora"]
+    added.claim()
+    assert read_comparison(tmp_path / "out").settings["listed"]["listed"] == ["query_proj", "value_proj"]
+    with pytest.raises(DataError, match="which differs in listed: give"):
+        make(tmp_path / "out", [*films, "--listed", "query_proj"], ["listed"]).claim()
+    with pytest.raises(ConfigError, match="--listed is the list of the method listed: add it to --methods"):
+        make(tmp_path / "out", with_list, ["lora"])
+    with pytest.raises(ConfigError, match="method=listed needs a list: give --listed"):
+        make(tmp_path / "new", films, ["listed"]).plans()
+
+
 @pytest.mark.parametrize("methods", [["lora", "top", "weightlora"], ["lora", "dora"]])
 def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods):
     comparison = make(tmp_path, [*films, "--keep_parameters", "0.3"], methods)

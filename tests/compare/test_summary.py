@@ -35,6 +35,7 @@ def row(versus, adapters=3):
         "vs_random": versus,
         "vs_lora": None,
         "vs_peft_default": None,
+        "vs_listed": None,
         "adapters_before": 12,
         "adapters_after": adapters,
         "learning_rate": 1e-3,
@@ -62,9 +63,13 @@ def test_a_finding_says_what_the_interval_allows():
 def test_each_pair_is_compared_once():
     first, second = {"vs_lora": differ(0.1, 0.2)}, {"vs_peft_default": differ(-0.1, 0.2)}
     both = {"weightlora": row(None) | second, "peft-default": row(None) | first, "lora": row(None) | second}
+    both["listed"] = row(None) | {"vs_peft_default": differ(0.1, 0.2)}
+    both["weightlora"]["vs_listed"] = both["lora"]["vs_listed"] = differ(-0.1, 0.2)
     assert [line.partition(":")[0] for line in _findings(both)] == [
         "peft-default against lora",
         "weightlora against peft-default",
+        "listed against peft-default",
+        "weightlora against listed",
     ]
 
 

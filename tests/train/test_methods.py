@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 import torch
 from models import BERT_TARGETS, lora_mixtral, tiny_bert
-from peft import LoraConfig, get_peft_model
 from recipes import arguments
 
 from weightlora.adapters import find_adapters
@@ -106,19 +105,14 @@ def test_the_default_list_of_peft_has_the_parameters_of_a_choice():
         assert {adapter.scaling for adapter in adapters} == {2.0}, "alpha / r is the setting's"
 
 
-def test_peft_without_target_modules_adapts_the_same_list():
-    plain = get_peft_model(tiny_bert(), LoraConfig(task_type="SEQ_CLS"))
-    assert [adapter.name for adapter in find_adapters(plain)] == names(make("peft-default"))
-
-
-def test_a_model_without_the_default_list_of_peft_is_refused():
-    target = {"target_modules": ["dense"], "task_type": "SEQ_CLS"}
-    with pytest.raises(ConfigError, match=r"target modules of bert \(query, value\) are not among .*: leave targ"):
-        make("peft-default", target=target)
-    model = tiny_bert()
-    model.config.model_type = "new"
-    with pytest.raises(ConfigError, match="model type 'new' has no default target modules in PEFT: take another met"):
-        make("peft-default", model=model)
+def test_a_list_of_names_has_the_parameters_of_a_choice():
+    prepared = make("listed", 6, options={"listed": ["query", "layer.1.output.dense"]})
+    everything = find_adapters(make("lora").model)
+    adapters = find_adapters(prepared.model)
+    (rank,) = {adapter.rank for adapter in adapters}
+    assert [adapter.name.rpartition(".")[2] for adapter in adapters].count("query") == len(adapters) - 1 == 2
+    per_rank = sum(adapter.size for adapter in adapters) / rank
+    assert abs(rank * per_rank - sum(adapter.size for adapter in everything) / 2) <= per_rank / 2
 
 
 def test_top_keeps_the_adapters_nearest_the_output():
@@ -177,7 +171,7 @@ def test_adapters_that_stay_begin_alike():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_a_flag(world: Path, tmp_path: Path, method: str):
     halvings = ["--select_steps", "6", "--max_steps", "8"]  # three of them
-    more = halvings if method == "weightlora-paper-plus" else []
+    more = {"weightlora-paper-plus": halvings, "listed": ["--listed", "query_proj"]}.get(method, [])
     given = ["--dataset", world / "glue", "--method", method, *more]
     recipe = parse(arguments(world, "cola", "deberta", tmp_path, *given))
     job = prepare(recipe)

@@ -22,7 +22,8 @@ test.
 
 examples:
   weightlora compare --model roberta-base --train_file reviews.jsonl --output_dir runs/reviews
-  weightlora compare --model roberta-base --train_file reviews.jsonl --methods lora,dora --output_dir runs/dora
+  weightlora compare --model roberta-base --train_file reviews.jsonl --methods lora,random,listed,weightlora \\
+    --listed query value --output_dir runs/lists
   weightlora compare --output_dir runs/reviews --summarize
 
 exit codes: 0 done; 1 a run failed; 2 something in the input is wrong (one sentence says what); 130 interrupted

@@ -43,7 +43,7 @@ METHOD_NAMES = "weightlora, weightlora-plus, weightlora-paper, weightlora-paper-
 """The names in the registries, which take seconds to import."""
 
 OF_TRAINING = (
-    *("modules_from", "cache_prefix", "prefix_dropout", "max_cache_bytes", "output_dir", "logging_steps"),
+    *("modules_from", "listed", "cache_prefix", "prefix_dropout", "max_cache_bytes", "output_dir", "logging_steps"),
     *("eval_strategy", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit"),
     "resume_from_checkpoint",
 )

@@ -59,6 +59,11 @@ def make_comparison(
     if seeds > MOST_SEEDS:
         raise ConfigError(f"seeds={seeds} is too large: give at most {MOST_SEEDS}.")
     given = {method: _given(method, arguments) for method in dict.fromkeys([*methods, "lora"])}
+    if "listed" in given["lora"] and "listed" not in methods:
+        raise ConfigError("--listed is the list of the method listed: add it to --methods.")
+    for method, settings in given.items():
+        if "listed" not in METHODS[method].options:
+            settings.pop("listed", None)
     grids = {method: _grid(rates, settings) for method, settings in given.items()}
     for settings in given.values():
         settings.pop("learning_rate", None)

@@ -25,7 +25,7 @@ __all__ = ["NAME", "print_summary", "read_summary", "render_summary", "write_sum
 NAME = "comparison"
 ASKED_FOR = ("random", "lora")
 """Without them, a comparison says little: a note asks for those that are missing."""
-REFERENCES = (*ASKED_FOR, "peft-default")
+REFERENCES = (*ASKED_FOR, "peft-default", "listed")
 LEGEND = (
     "Rows are sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs` "
     "is the mean difference in loss to the reference at the same seeds, in brackets the number of seeds at which the "

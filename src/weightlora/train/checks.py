@@ -163,12 +163,14 @@ def steps_to_select(arguments: MethodArguments) -> int | float | None:
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
-    """`method_options`, and what the arguments say of other budgets than K.
+    """`method_options`, and what the arguments say of other budgets than K, and of a list.
 
     Raises:
         ConfigError: `method_options` is not JSON, or a budget is not a number.
     """
     options: dict[str, Any] = parse_json("method_options", recipe.method.method_options)
+    if recipe.method.listed is not None:
+        options["listed"] = recipe.method.listed
     return options | _budgets_of(recipe.method)
 
 
@@ -213,6 +215,13 @@ def _check_options(arguments: MethodArguments, method: Method) -> None:
                 f"{name}={getattr(arguments, name)} bounds a choice, and {arguments.method} {what}: {remedy}, or "
                 "set --method weightlora."
             )
+    if "listed" in method.options and not arguments.listed:
+        raise ConfigError("method=listed needs a list: give --listed with names of modules, such as q_proj v_proj.")
+    if arguments.listed is not None and "listed" not in method.options:
+        raise ConfigError(
+            f"listed={shown(arguments.listed)} is the list of the method listed, and {arguments.method} reads none: "
+            "drop it, or set --method listed."
+        )
     for name in parse_json("method_options", arguments.method_options):
         if name in method.options:
             continue

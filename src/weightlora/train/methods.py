@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -22,8 +20,8 @@ from .. import WeightLoraCallback, WeightLoraConfig
 from ..adapters import LoraAdapter, find_adapters
 from ..adapters.outcome import describe_
 from ..adapters.surgery import disconnect_
-from ..errors import ConfigError
 from ..layers import blocks_of
+from .lists import in_list, in_peft_default
 
 
 @dataclass(frozen=True)
@@ -144,31 +142,21 @@ def lora_equal(setting: Setting) -> Prepared:
     return Prepared(setting.lora(equal_rank(setting, sizes, sizes)))
 
 
-def peft_default(setting: Setting) -> Prepared:
-    """LoRA on PEFT's default list, at the rank with about as many trainable parameters as a choice may keep."""
+def on_list(setting: Setting, choose: Callable[[Iterable[str]], list[str]]) -> Prepared:
+    """LoRA on what `choose` takes of all modules, at the rank with about as many parameters as a choice may keep."""
     sizes = sizes_of(setting)
-    names = in_peft_default(setting.model, sizes)
+    names = choose(sizes)
     return keep_only(setting.lora(equal_rank(setting, sizes, names)), names)
 
 
-def in_peft_default(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Those of the named modules that PEFT adapts if it is given no `target_modules`.
+def peft_default(setting: Setting) -> Prepared:
+    """LoRA on the list that PEFT has for the architecture."""
+    return on_list(setting, partial(in_peft_default, setting.model))
 
-    Raises:
-        ConfigError: PEFT has no list for this architecture, or none of the modules is in it.
-    """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    if model_type not in PEFT_DEFAULTS:
-        raise ConfigError(f"model type {model_type!r} has no default target modules in PEFT: take another method.")
-    listed: Any = PEFT_DEFAULTS[model_type]
-    config = LoraConfig(target_modules=listed)
-    if not (found := [name for name in names if check_target_module_exists(config, name)]):
-        shown = listed if isinstance(listed, str) else ", ".join(listed)
-        raise ConfigError(
-            f"PEFT's default target modules of {model_type} ({shown}) are not among the target modules: leave "
-            "target_modules out, or take another method."
-        )
-    return found
+
+def listed(setting: Setting) -> Prepared:
+    """LoRA on the list of a user."""
+    return on_list(setting, partial(in_list, setting.options["listed"]))
 
 
 def top(setting: Setting) -> Prepared:
@@ -252,13 +240,14 @@ LORA_OPTIONS = frozenset(field.name for field in fields(LoraConfig) if field.ini
 CONFIG_OPTIONS = frozenset(field.name for field in fields(WeightLoraConfig)) - {"select_steps", "adapter_name"}
 """Fields of `WeightLoraConfig` that `method_options` may set."""
 
-PARAMETERS = frozenset({"keep_parameters"})
+PARAMETERS, LIST = frozenset({"keep_parameters"}), frozenset({"listed"})
 STEPS, CHOICE = frozenset({"select_steps"}), frozenset({"keep", "select_steps"})
 
 METHODS: dict[str, Method] = {
     "lora": Method(lora, LORA_OPTIONS, unused=CHOICE),
     "lora-equal": Method(lora_equal, PARAMETERS, unused=STEPS),
     "peft-default": Method(peft_default, PARAMETERS, unused=STEPS),
+    "listed": Method(listed, PARAMETERS | LIST, unused=STEPS),
     "random": Method(random, CONFIG_OPTIONS - {"selection"}, unused=STEPS),
     "top": Method(top, unused=STEPS),
     "last-layers": Method(last_layers, unused=STEPS),

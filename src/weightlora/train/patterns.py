@@ -55,17 +55,21 @@ def patterns_in(target_modules: Any, options: Mapping[str, Any]) -> list[tuple[s
     return found
 
 
-def check_names(targets: Sequence[str], names: Sequence[str]) -> None:
+def check_names(
+    targets: Sequence[str], names: Sequence[str], argument: str = "target_modules", of: str = "module of the model"
+) -> None:
     """Raise a `ConfigError` if a target, an end of a module's name, fits no module. PEFT would leave it out silently.
 
     Args:
         targets: The `target_modules`, as a list.
-        names: The names of the model's modules.
+        names: The names of the modules.
+        argument: Where the targets were given.
+        of: What the modules are, in a message.
     """
     for target in targets:
         if not fits(target, names):
             hint = _nearest_end(target, names) or ": give the end of a module's name"
-            raise ConfigError(f"target_modules has {shown(target)}, which no module of the model is named{hint}.")
+            raise ConfigError(f"{argument} has {shown(target)}, which no {of} is named{hint}.")
 
 
 def fits(target: str, names: Iterable[str]) -> bool:

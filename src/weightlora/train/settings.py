@@ -83,12 +83,16 @@ class MethodArguments:
 
     method: str = _argument(
         "weightlora, weightlora-plus, weightlora-paper, weightlora-paper-plus, random, lora, lora-equal, "
-        "peft-default, dora, rslora, top, last-layers or full",
+        "peft-default, listed, dora, rslora, top, last-layers or full",
         "weightlora",
     )
     target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"],
         metadata={"help": "PEFT's: all-linear, names, or one regular expression"},
+    )
+    listed: list[str] | None = field(
+        default=None,
+        metadata={"help": "the modules of --method listed, by their names or ends of them (q_proj)"},
     )
     modules_from: str | None = _argument("train plain LoRA on the modules that a run chose: its directory")
     rank: int = _argument("LoRA rank, r", 8)
@@ -96,7 +100,7 @@ class MethodArguments:
     dropout: float = _argument("lora_dropout", 0.0)
     keep: str = _argument(
         "how many adapters to keep: a number, or a fraction of all (default if no budget is set: as many as fit into "
-        "a quarter of the parameters; for lora-equal, peft-default, top and last-layers %(default)s)",
+        "a quarter of the parameters; for lora-equal, peft-default, listed, top and last-layers %(default)s)",
         "0.25",
     )
     keep_parameters: str | None = _argument("maximum adapter parameters to keep: a number, or a fraction of all")
