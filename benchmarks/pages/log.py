@@ -14,6 +14,7 @@ from .runs import pool
 from .shares import shares, shares_by_task
 from .shorter import fewer_steps
 from .tables import Pair, by_layer, compared, early, pairs, rates, table
+from .untuned import untuned, untuned_by_task
 
 ROTTEN, IMDB, TWEETS, SENTIMENT, _ = TASKS
 ENDS = [f"weightlora-5-unbounded{suffix}" for suffix in ("-5e-4", "-5e-4-faster-2")]
@@ -132,6 +133,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "reliability": reliability,
     "shares": shares,
     "shares-by-task": shares_by_task,
+    "untuned": untuned,
+    "untuned-by-task": untuned_by_task,
     "handful": handful,
     "first-seeds": partial(
         early, [Pair(SENTIMENT, "weightlora", "random"), Pair(IMDB, "weightlora", "random-late")], seeds=5

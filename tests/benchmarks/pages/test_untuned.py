@@ -1,5 +1,7 @@
 """The rate of LoRA, kept: which stored runs have the rate that a row is about, and what they are compared with."""
 
+from pathlib import Path
+
 import pytest
 from benchmarks.pages import untuned
 from benchmarks.pages.reliability import LEARNED
@@ -88,3 +90,21 @@ def test_runs_do_not_learn_that_end_at_a_guess_or_below_the_bound_of_film_review
             for one in stored["tuned"]
         ]
         assert cells(untuned.untuned())[0][-1] == f"{failed} of 10"
+
+
+def test_the_sentences_have_the_figures_of_the_stored_runs():
+    docs = Path(__file__).parents[3] / "docs"
+    log, evidence = (
+        " ".join((docs / f"{name}.md").read_text(encoding="utf-8").split()) for name in ("log", "evidence")
+    )
+    same = next(row for row in cells(untuned.untuned()) if row[0] == "LoRA's")
+    assert same[3:4] + same[5:] == ["better on 0 of 8 tasks, worse on 3", "5 of 8 tasks", "0 of 40"]
+    assert "the metric is level on five of eight tasks**" in log and "All 40 runs learn." in log
+    assert (
+        "tuned for the default, it is that close on five, and the loss is significantly higher on three." in evidence
+    )
+    rows = {row[0]: row for row in cells(untuned.untuned_by_task()) if row[1] == "LoRA's"}
+    higher = {task: float(row[3].split()[0]) for task, row in rows.items() if "▲" in row[3]}
+    assert higher.keys() == {"vader-tweets-all", "rotten-tomatoes-all", "editorials"}
+    assert f"by {min(higher.values()):.3f} to {max(higher.values()):.3f}" in log
+    assert f"editorials, {-100 * float(rows['editorials'][4].split()[0]):.1f} points are missing instead of 2.8" in log
