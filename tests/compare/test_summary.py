@@ -60,15 +60,17 @@ def test_a_finding_says_what_the_interval_allows():
     ]
 
 
-def test_each_pair_is_compared_once():
-    first, second = {"vs_lora": differ(0.1, 0.2)}, {"vs_peft_default": differ(-0.1, 0.2)}
-    both = {"weightlora": row(None) | second, "peft-default": row(None) | first, "lora": row(None) | second}
-    both["listed"] = row(None) | {"vs_peft_default": differ(0.1, 0.2)}
-    both["weightlora"]["vs_listed"] = both["lora"]["vs_listed"] = differ(-0.1, 0.2)
-    assert [line.partition(":")[0] for line in _findings(both)] == [
-        "peft-default against lora",
+def test_each_pair_is_compared_once_and_lists_with_choices_only():
+    versus = {f"vs_{name}": differ(-0.1, 0.2) for name in ("random", "lora", "peft_default", "listed")}
+    every = {name: row(None) | versus for name in ("weightlora", "lora", "random", "peft-default", "listed", "dora")}
+    for name, found in every.items():
+        found[f"vs_{name.replace('-', '_')}"] = None
+    said = [line.partition(":")[0] for line in _findings(every)]
+    others = ("weightlora", "lora", "peft-default", "listed", "dora")
+    assert said == [
+        *(f"{name} against random" for name in others),
+        *(f"{name} against lora" for name in others if name != "lora"),
         "weightlora against peft-default",
-        "listed against peft-default",
         "weightlora against listed",
     ]
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from .. import __version__
 from ..errors import DataError
 from ..files import write_json, write_text
+from ..train.methods import METHODS
 from ..train.result import HARDLY, Result
 from ..wording import counted
 from .comparison import Comparison
@@ -25,7 +26,8 @@ __all__ = ["NAME", "print_summary", "read_summary", "render_summary", "write_sum
 NAME = "comparison"
 ASKED_FOR = ("random", "lora")
 """Without them, a comparison says little: a note asks for those that are missing."""
-REFERENCES = (*ASKED_FOR, "peft-default", "listed")
+LISTS = ("peft-default", "listed")
+REFERENCES = (*ASKED_FOR, *LISTS)
 LEGEND = (
     "Rows are sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs` "
     "is the mean difference in loss to the reference at the same seeds, in brackets the number of seeds at which the "
@@ -203,6 +205,8 @@ def _findings(rows: Mapping[str, Any]) -> list[str]:
             versus = row[key_of(reference)]
             if versus is None or (label in REFERENCES and REFERENCES.index(label) < REFERENCES.index(reference)):
                 continue
+            if reference in LISTS and "selection" not in METHODS[label].options:
+                continue  # a list is what a choice has to beat
             size = with_interval(versus, "+.4f")
             if versus["ci"] is None:
                 verdict = "there is no interval, because one seed says nothing about the spread between seeds"
