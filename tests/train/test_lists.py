@@ -32,8 +32,8 @@ def test_the_list_of_peft_may_be_an_expression():
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("new", "model type 'new' has no default target modules in PEFT: take another method"),
-        (None, "model type None has no default"),
+        ("new", "PEFT has no default target modules for model type 'new': leave out the method peft-default"),
+        (None, "PEFT has no default target modules for model type None"),
         (
             "bert",
             r"target modules of bert \(query, value\) are not among the target modules: leave target_mod",

@@ -22,13 +22,15 @@ def in_peft_default(model: nn.Module, names: Iterable[str]) -> list[str]:
     """
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type not in PEFT_DEFAULTS:
-        raise ConfigError(f"model type {model_type!r} has no default target modules in PEFT: take another method.")
+        raise ConfigError(
+            f"PEFT has no default target modules for model type {model_type!r}: leave out the method peft-default."
+        )
     targets: Any = PEFT_DEFAULTS[model_type]
     if not (found := _matched(targets, names)):
         shown = targets if isinstance(targets, str) else ", ".join(targets)
         raise ConfigError(
             f"PEFT's default target modules of {model_type} ({shown}) are not among the target modules: leave "
-            "target_modules out, or take another method."
+            "target_modules out, or the method peft-default."
         )
     return found
 

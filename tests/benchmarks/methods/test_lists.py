@@ -154,5 +154,5 @@ def test_a_model_without_the_modules_is_refused():
         train(tiny_bert(), "mlp-only", target=["query"])
     unknown = tiny_bert()
     unknown.config.model_type = "new"
-    with pytest.raises(ConfigError, match="model type 'new' has no default target modules in PEFT"):
+    with pytest.raises(ConfigError, match="PEFT has no default target modules for model type 'new'"):
         train(unknown, "peft-default")
