@@ -78,6 +78,14 @@ def test_a_missing_package_is_named_before_the_data_is_read(world: Path, refused
             "and peft-default only takes a number of parameters: give --keep_parameters, or set --method weightlora.",
         ),
         (["--method", "lora", "--keep_parameters", 0.3], "bounds a choice, and lora makes none: drop it, or set"),
+        (
+            ["--method", "lora-equal", "--method_options", '{"keep_parameters": "x"}'],
+            "method_options has 'keep_parameters', which is an argument: give --keep_parameters instead.",
+        ),
+        (
+            ["--method", "listed", "--listed", "query", "--method_options", '{"listed": 3}'],
+            "method_options has 'listed', which is an argument: give --listed instead.",
+        ),
         (["--method", "listed"], "method=listed needs a list: give --listed with names of modules, such as q_proj"),
         (["--listed", "query"], "listed=['query'] is the list of the method listed, and weightlora reads none: drop"),
         (["--prompt", "Review: {text}"], "prompt='Review: {text}' is a setting of --verbalised: drop it, or add"),

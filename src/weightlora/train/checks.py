@@ -223,8 +223,8 @@ def _check_options(arguments: MethodArguments, method: Method) -> None:
             "drop it, or set --method listed."
         )
     for name in parse_json("method_options", arguments.method_options):
-        if name in method.options:
-            continue
+        if name in method.options and ("keep" in method.options or name not in vars(arguments)):
+            continue  # `WeightLoraConfig` checks its fields; others are read as arguments, which are checked
         if name in vars(arguments) or name in ARGUMENTS_OF:
             argument = ARGUMENTS_OF.get(name, name)
             raise ConfigError(f"method_options has {name!r}, which is an argument: give --{argument} instead.")
