@@ -53,9 +53,11 @@ def test_a_model_without_such_a_list_is_refused(kind, message):
         (["mlp.up_proj", "v_proj"], [NAMES[1], NAMES[2], NAMES[4], NAMES[5]]),
         ([NAMES[4]], [NAMES[4]]),
         (["layers.1.attn.q_proj"], [NAMES[0]]),
+        ([r".*\.(q|v)_proj"], [NAMES[0], NAMES[1], NAMES[3], NAMES[4]]),
+        ([r"model\.layers\.1\..*"], NAMES[:3]),
     ],
 )
-def test_a_list_has_names_or_ends_of_names(targets, found):
+def test_a_list_has_names_or_ends_of_names_or_is_one_expression(targets, found):
     assert in_list(targets, iter(NAMES)) == found
 
 
@@ -64,6 +66,15 @@ def test_a_list_has_names_or_ends_of_names(targets, found):
     [
         (["q_proj", "v_prj"], "listed has 'v_prj', which no target module is named: did you mean v_proj"),
         (["proj"], "listed has 'proj', which no target module is named"),
+        (
+            ["attn.q_prj"],
+            "listed has 'attn.q_prj', which is neither .* expression for a whole name: did you mean attn.q_proj",
+        ),
+        (
+            ["all-linear"],
+            "listed has 'all-linear', which is neither the end of a module's name nor a regular expression",
+        ),
+        ([r"(q|v_proj"], r"listed='\(q|v_proj' is not a regular expression"),
     ],
 )
 def test_an_entry_that_fits_nothing_is_refused(targets, message):

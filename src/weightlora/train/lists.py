@@ -9,7 +9,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEF
 from torch import nn
 
 from ..errors import ConfigError
-from .patterns import check_names
+from .patterns import check_names, check_patterns, expression_in
 
 __all__ = ["in_list", "in_peft_default"]
 
@@ -36,12 +36,15 @@ def in_peft_default(model: nn.Module, names: Iterable[str]) -> list[str]:
 
 
 def in_list(targets: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Those of the named modules that are in a list of names, or of ends of names.
+    """Those of the named modules that are in a list of names, or of ends of names, or that one expression matches.
 
     Raises:
-        ConfigError: An entry fits none of the modules.
+        ConfigError: An entry fits none of the modules, or the expression is not valid or takes too long.
     """
     every = [*names]
+    if expression := expression_in(targets, every):
+        check_patterns([("listed", expression)], every)
+        return _matched(expression, every)
     check_names(targets, every, "listed", "target module")
     return _matched([*targets], every)
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..wording import nearest, shown
 
-__all__ = ["check_names", "check_patterns", "fits", "patterns_in"]
+__all__ = ["check_names", "check_patterns", "expression_in", "fits", "patterns_in"]
 
 LIMIT = 5.0
 """Seconds for all expressions on all names of a model. An expression without nested repetition takes milliseconds."""
@@ -24,6 +24,7 @@ ALL = "all-linear"
 
 FORMS = {
     "target_modules": "(?:{})$",
+    "listed": "(?:{})$",
     "exclude_modules": "(?:{})$",
     "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
     "rank_pattern": r"(.*\.)?({})$",
@@ -45,7 +46,8 @@ for expression in expressions:
 
 def patterns_in(target_modules: Any, options: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings with regular expressions that PEFT matches against the names of modules, and each expression."""
-    values = {**options, "target_modules": target_modules if isinstance(target_modules, str) else None}
+    own = target_modules if isinstance(target_modules, str) else None
+    values = {**options, "target_modules": own, "listed": None}  # which is matched against the target modules alone
     found = []
     for setting in FORMS:
         value = values.get(setting)
@@ -77,6 +79,13 @@ def fits(target: str, names: Iterable[str]) -> bool:
     return any(f".{name}".endswith(f".{target}") for name in names)
 
 
+def expression_in(targets: Sequence[str], names: Iterable[str]) -> str | None:
+    """The regular expression that a list of targets stands for; None if it has names, or ends of names."""
+    if len(targets) != 1 or targets[0].isidentifier() or fits(targets[0], names):
+        return None
+    return targets[0]
+
+
 def _nearest_end(target: str, names: Iterable[str]) -> str:
     """The hint at an end of a module's name, with as many dots as the target."""
     return nearest(target, {".".join(name.split(".")[-1 - target.count(".") :]) for name in names})
@@ -98,10 +107,11 @@ def check_patterns(patterns: Sequence[tuple[str, str]], names: Sequence[str]) ->
         _check_time(tried, names)
     for setting, pattern in patterns:
         form = FORMS[setting].format(pattern)
-        if setting == "target_modules" and pattern != ALL and not any(re.match(form, name) for name in names):
+        chooses = setting == "listed" or (setting == "target_modules" and pattern != ALL)
+        if chooses and not any(re.match(form, name) for name in names):
             hint = _nearest_end(pattern, names) or ": give the end of a module's name, or another expression"
             raise ConfigError(
-                f"target_modules has {shown(pattern)}, which is neither the end of a module's name nor a regular "
+                f"{setting} has {shown(pattern)}, which is neither the end of a module's name nor a regular "
                 f"expression for a whole name{hint}."
             )
 

@@ -18,7 +18,7 @@ from .arguments import Recipe
 from .checks import number_to_keep, options_of, steps_to_select
 from .chosen import chosen_targets
 from .methods import Method, Setting, count_adapters
-from .patterns import check_names, check_patterns, fits, patterns_in
+from .patterns import check_names, check_patterns, expression_in, patterns_in
 from .work import Work
 
 __all__ = ["setting_for", "steps_of"]
@@ -56,8 +56,8 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
     if targets == ["all-linear"]:
         targets = all_linear(model, work.task_type)
         beside = beside_linear(model, targets)
-    elif len(targets) == 1 and not targets[0].isidentifier() and not fits(targets[0], names):
-        targets = targets[0]  # a regular expression
+    elif expression := expression_in(targets, names):
+        targets = expression
     if isinstance(targets, list):
         check_names(targets, names)
     options = options_of(recipe)

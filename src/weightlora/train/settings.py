@@ -92,7 +92,7 @@ class MethodArguments:
     )
     listed: list[str] | None = field(
         default=None,
-        metadata={"help": "the modules of --method listed, by their names or ends of them (q_proj)"},
+        metadata={"help": "the modules of --method listed: names, ends of names (q_proj), or one regular expression"},
     )
     modules_from: str | None = _argument("train plain LoRA on the modules that a run chose: its directory")
     rank: int = _argument("LoRA rank, r", 8)
