@@ -108,3 +108,15 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     assert higher.keys() == {"vader-tweets-all", "rotten-tomatoes-all", "editorials"}
     assert f"by {min(higher.values()):.3f} to {max(higher.values()):.3f}" in log
     assert f"editorials, {-100 * float(rows['editorials'][4].split()[0]):.1f} points are missing instead of 2.8" in log
+
+
+def test_the_sentences_about_a_larger_share_have_the_figures_of_the_stored_runs():
+    log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
+    (larger,) = (row for row in cells(untuned.untuned()) if row[0].startswith("LoRA's, 30"))
+    assert larger[3:4] + larger[5:] == ["better on 0 of 8 tasks, worse on 1", "5 of 8 tasks", "1 of 40"]
+    rows = {row[0]: row for row in cells(untuned.untuned_by_task()) if row[1] == larger[0]}
+    assert [task for task, row in rows.items() if "▲" in row[3]] == ["rotten-tomatoes-all"]
+    missing = {task: f"{-100 * float(row[4].split()[0]):.1f}" for task, row in rows.items()}
+    low = {task: points for task, points in missing.items() if float(points) > 0.5}
+    assert low == {"imdb-all": "0.6", "rotten-tomatoes-all": "0.6", "editorials": "1.2"}
+    assert "Editorials is missing 1.2 points, IMDb and Rotten Tomatoes 0.6 each" in log
