@@ -2,7 +2,7 @@
 
 from weightlora.train.methods import METHODS
 
-from . import lists, peft, probes, ranks, rivals, subsets, variants, within
+from . import lists, peft, probes, ranks, rivals, start, subsets, variants, within
 
 __all__ = ["ALL_METHODS"]
 
@@ -15,6 +15,7 @@ ALL_METHODS = {
     **probes.METHODS,
     **ranks.METHODS,
     **rivals.METHODS,
+    **start.METHODS,
     **within.METHODS,
 }
 """Every method that an experiment may name."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from benchmarks import golden
 from benchmarks.golden import differences, golden_cases, plan_golden
-from benchmarks.methods import ALL_METHODS, lists, probes, ranks, rivals, within
+from benchmarks.methods import ALL_METHODS, lists, probes, ranks, rivals, start, within
 from benchmarks.workloads import WORKLOADS
 
 from weightlora.errors import ConfigError
@@ -21,7 +21,15 @@ def test_the_cases_cover_every_workload_and_method_of_their_commit():
     added = {"rotten-tomatoes-all", "imdb-all", "vader-tweets-all", "film-reviews", "spam", "supersenses"}
     added |= {"products", "editorials", "gemma3-definitions"}
     assert {result.task for result in stored} == set(WORKLOADS) - added
-    since = {"listed", *lists.METHODS, *probes.METHODS, *ranks.METHODS, *rivals.METHODS, *within.METHODS}
+    since = {
+        "listed",
+        *lists.METHODS,
+        *probes.METHODS,
+        *ranks.METHODS,
+        *rivals.METHODS,
+        *start.METHODS,
+        *within.METHODS,
+    }
     missing = set(ALL_METHODS) - since - {result.method for result in stored}
     assert missing == {"rival"}, "it needs stored evidence, and is `subset` from there on"
     assert any(result.evidence for result in stored)
