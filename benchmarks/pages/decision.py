@@ -10,6 +10,7 @@ from ..decision import CANDIDATES, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, 
 from ..results import Runs, by_seed, losses
 from .runs import runs_in
 from .tuned import weigh_tuned
+from .untuned import weigh_untuned
 from .winner import render_winner, render_worths, weigh
 
 __all__ = ["render_decision_markdown", "shown", "worth"]
@@ -45,9 +46,13 @@ def worth() -> str:
 
 
 def shown() -> str:
-    """What it is worth at rates tuned on one task, and at rates tuned on each: a row for each reference."""
-    one, each = weigh(*_of_winner()), weigh_tuned(runs_in("tuned"))
-    return render_worths({"rates tuned on one task": one, "rates tuned on each task": each})
+    """What it is worth at rates tuned on one task, on each task, and for LoRA alone: a row for each reference."""
+    columns = {
+        "rates tuned on one task": weigh(*_of_winner()),
+        "rates tuned on each task": weigh_tuned(runs_in("tuned")),
+        "LoRA's rates, nothing tuned for it": weigh_untuned(),
+    }
+    return render_worths(columns)
 
 
 def _of_winner() -> tuple[Runs, str, dict[str, range]]:

@@ -17,9 +17,9 @@ from .reliability import TASK as FILMS
 from .runs import runs_in
 from .tables import table
 from .tuned import PROBE, SEEDS, TASKS
-from .winner import CLOSE, counted, points_between
+from .winner import CLOSE, Worth, counted, points_between, weigh
 
-__all__ = ["WAYS", "Way", "untuned", "untuned_by_task"]
+__all__ = ["SAME", "WAYS", "Way", "untuned", "untuned_by_task", "weigh_untuned"]
 
 REFERENCES = (CANDIDATES[PROBE].alike, PEFT_DEFAULT, LORA)
 
@@ -38,12 +38,21 @@ class Way(NamedTuple):
     multiple: int | None
 
 
+SAME = Way("LoRA's", PROBE, 1)
 WAYS = (
     Way("tuned at one seed", PROBE, None),
-    Way("LoRA's", PROBE, 1),
+    SAME,
     Way("twice LoRA's", PROBE, 2),
     Way("LoRA's, 30 % of the parameters", "probe-30", 1),
 )
+
+
+def weigh_untuned(way: Way = SAME) -> Worth:
+    """What the probe is worth at the rate of a way. References whose runs are not complete are left out."""
+    found = [*_relabelled(way)]
+    runs = by_seed(found)
+    there = {PROBE, *(label for label in REFERENCES if _complete(runs, label, *TASKS))}
+    return weigh(by_seed(run for run in found if run.label in there), PROBE, dict.fromkeys(TASKS, SEEDS))
 
 
 def untuned() -> str:

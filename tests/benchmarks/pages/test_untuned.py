@@ -75,6 +75,17 @@ def test_references_count_at_the_rate_of_the_row_where_they_are_complete(stored)
     assert cells(untuned.untuned())[1][1] == "better on 2 of 2 tasks, worse on 0"
 
 
+def test_what_the_probe_is_worth_has_the_references_that_are_complete(stored):
+    worth = untuned.weigh_untuned()
+    assert [*worth.versus] == ["PEFT's default list", "LoRA on all modules"]
+    assert worth.against["Against PEFT's default list"] == "better on 2 of 2 tasks, worse on 0"
+    assert worth.points == pytest.approx({"first": -1.0, "film-reviews": -0.4})
+    stored["untuned"] += runs("random-like-probe-1x", {"film-reviews": 0.002}, 0.6)
+    assert next(iter(untuned.weigh_untuned().versus)) == "random sets of the same sizes"
+    larger = untuned.weigh_untuned(untuned.WAYS[3])
+    assert larger.points == pytest.approx({"first": 1.0, "film-reviews": 1.0})
+
+
 def test_a_way_counts_when_all_its_tasks_are_complete(stored):
     stored["untuned"] = [one for one in stored["untuned"] if (one.label, one.seed) != ("probe-1x", 5)]
     assert [row[0] for row in cells(untuned.untuned())] == [way.words for way in untuned.WAYS if way.words != "LoRA's"]
@@ -120,3 +131,25 @@ def test_the_sentences_about_a_larger_share_have_the_figures_of_the_stored_runs(
     low = {task: points for task, points in missing.items() if float(points) > 0.5}
     assert low == {"imdb-all": "0.6", "rotten-tomatoes-all": "0.6", "editorials": "1.2"}
     assert "Editorials is missing 1.2 points, IMDb and Rotten Tomatoes 0.6 each" in log
+
+
+def test_the_advice_has_the_counts_of_the_stored_runs():
+    choosing, log = (
+        " ".join((Path(__file__).parents[3] / f"docs/{name}.md").read_text(encoding="utf-8").split())
+        for name in ("choosing", "log")
+    )
+    tuned, same, twice = cells(untuned.untuned())[:3]
+    assert [row[5] for row in (same, twice, tuned)] == ["5 of 8 tasks", "4 of 8 tasks", "4 of 8 tasks"]
+    assert (
+        "is then at most 0.5 points below that of LoRA on all modules on five. At twice the rate it is on four, and at"
+        in choosing
+    )
+    assert "prefers on four, too." in choosing
+    assert twice[3:4] + twice[6:] == ["better on 0 of 8 tasks, worse on 3", "0 of 40"]
+    assert (
+        "The metric is level on four tasks, and the loss is significantly higher on three (Rotten Tomatoes, products "
+        "and editorials)" in log
+    )
+    rows = {row[0]: row for row in cells(untuned.untuned_by_task()) if row[1] == "twice LoRA's"}
+    assert {task for task, row in rows.items() if "▲" in row[3]} == {"rotten-tomatoes-all", "products", "editorials"}
+    assert f"Products loses {-100 * float(rows['products'][4].split()[0]):.1f} points" in log
