@@ -32,8 +32,7 @@ setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the in
 $(STAMP): pyproject.toml requirements-demo-data.txt benchmarks/archives.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-# Python compiles what the tests and commands import. pip would compile 19,000 files, which takes more than a minute.
-	$(BIN)/python -m pip install --no-compile -e '.[dev]'
+	$(BIN)/python -m pip install -e '.[dev]'
 	$(call demo-data,$(VENV))
 	touch $@
 
