@@ -29,11 +29,13 @@ endef
 
 setup: $(STAMP) ## install everything into .venv (PYTHON=python3.12 picks the interpreter)
 
+# Compiled at the end, because pip compiles on one core.
 $(STAMP): pyproject.toml requirements-demo-data.txt benchmarks/archives.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile -e '.[dev]'
 	$(call demo-data,$(VENV))
+	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 quickstart: $(STAMP) ## train, choose and draw on a small real model, no network (ARGS=...)
