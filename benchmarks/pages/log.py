@@ -13,6 +13,7 @@ from .reliability import reliability
 from .runs import pool
 from .shares import shares, shares_by_task
 from .shorter import fewer_steps
+from .start import start, start_by_task
 from .tables import Pair, by_layer, compared, early, pairs, rates, table
 from .untuned import untuned, untuned_by_task
 
@@ -133,6 +134,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "reliability": reliability,
     "shares": shares,
     "shares-by-task": shares_by_task,
+    "start": start,
+    "start-by-task": start_by_task,
     "untuned": untuned,
     "untuned-by-task": untuned_by_task,
     "handful": handful,

@@ -1,0 +1,62 @@
+"""A start along the gradient: the default, whose kept adapters do not start at random."""
+
+from weightlora.compare.statistics import paired
+from weightlora.compare.tables import difference
+
+from ..decision import CANDIDATES, LORA, PEFT_DEFAULT, SECOND
+from ..results import Runs, by_seed, losses
+from .points import complete_tasks
+from .runs import runs_in
+from .tables import table
+from .tuned import PROBE
+from .winner import counted
+
+__all__ = ["LABEL", "start", "start_by_task"]
+
+LABEL = "along-gradient"
+REFERENCES = {
+    PROBE: "the default",
+    CANDIDATES[PROBE].alike: "random sets",
+    PEFT_DEFAULT: "PEFT's list",
+    LORA: "LoRA on all modules",
+}
+
+
+def start() -> str:
+    """A row for each reference: on how many of the complete tasks the loss is significantly lower, and higher."""
+    runs = _runs()
+    rows = [["against", "the default, started at random", "the default, started along the gradient"]]
+    tasks = _complete(runs)
+    for reference, words in REFERENCES.items():
+        rows.append([words])
+        for label in (PROBE, LABEL):
+            found = {task: paired(losses(runs[task, label]), losses(runs[task, reference])) for task in tasks}
+            rows[-1].append("" if label == reference else counted(found))
+    return table(rows)
+
+
+def start_by_task() -> str:
+    """A row for each complete task: losses and metrics minus those of each reference."""
+    runs = _runs()
+    heads = [f"minus that of {words}" for words in REFERENCES.values()]
+    rows = [["task", f"loss {heads[0]}", *heads[1:], f"metric {heads[0]}", heads[-1]]]
+    for task in _complete(runs):
+        own = runs[task, LABEL]
+        values = {name: {seed: run.value for seed, run in runs[task, name].items()} for name in (LABEL, PROBE, LORA)}
+        rows.append([task, *(difference(paired(losses(own), losses(runs[task, name]))) for name in REFERENCES)])
+        rows[-1] += [difference(paired(values[LABEL], values[name])) for name in (PROBE, LORA)]
+    return table(rows)
+
+
+def _runs() -> Runs:
+    """The runs of the tasks and seeds of the main comparison."""
+    every = (run for study in ("", "start") for run in runs_in(study))
+    return by_seed(run for run in every if run.seed < SECOND.seeds.get(run.task, 0))
+
+
+def _complete(runs: Runs) -> list[str]:
+    return [
+        task
+        for task, count in SECOND.seeds.items()
+        if complete_tasks(runs, [task], {LABEL, *REFERENCES}, range(count))
+    ]

@@ -1,0 +1,91 @@
+"""A start along the gradient: which runs are paired, and that only complete tasks count."""
+
+from pathlib import Path
+
+import pytest
+from benchmarks.decision import SECOND
+from benchmarks.pages import start
+from benchmarks.pages.runs import runs_in
+from benchmarks.results import by_seed
+from stored import result
+
+LOSSES = {"probe": 0.5, "random-like-probe": 0.6, "peft-default": 0.45, "lora": 0.5}
+SEEDS = {"first": 5, "second": 3}
+
+
+def run(label, task, seed, loss, step=0.0):
+    return result(label, seed, loss + step * seed, task=task, accuracy=1 - loss - step * seed)
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """The start is better than the default on the first task, and level on the second."""
+    studies = {
+        "": [
+            run(label, task, seed, loss)
+            for task in SEEDS
+            for label, loss in LOSSES.items()
+            for seed in range(SEEDS[task] + 2)
+        ],
+        "start": [
+            *(run(start.LABEL, "first", seed, 0.4, step=0.01) for seed in range(5)),
+            *(run(start.LABEL, "second", seed, 0.5 + 0.1 * (seed - 1)) for seed in range(3)),
+        ],
+    }
+    monkeypatch.setattr(start, "SECOND", SECOND._replace(seeds=SEEDS))
+    monkeypatch.setattr(start, "runs_in", studies.get)
+    return studies
+
+
+def cells(text):
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
+
+
+def test_both_starts_are_counted_against_each_reference(stored):
+    assert cells(start.start()) == [
+        ["the default", "", "better on 1 of 2 tasks, worse on 0"],
+        ["random sets", "better on 2 of 2 tasks, worse on 0", "better on 1 of 2 tasks, worse on 0"],
+        ["PEFT's list", "better on 0 of 2 tasks, worse on 2", "better on 1 of 2 tasks, worse on 0"],
+        ["LoRA on all modules", "better on 0 of 2 tasks, worse on 0", "better on 1 of 2 tasks, worse on 0"],
+    ]
+
+
+def test_each_task_has_differences_of_loss_and_metric_at_its_seeds(stored):
+    first, second = cells(start.start_by_task())
+    assert [cell.split()[0] for cell in first[1:]] == [
+        "-0.0800",
+        "-0.1800",
+        "-0.0300",
+        "-0.0800",
+        "+0.0800",
+        "+0.0800",
+    ]
+    assert second[0] == "second" and second[1].startswith("+0.0000 ± 0.24")
+
+
+def test_a_task_counts_when_all_its_runs_are_there(stored):
+    del stored["start"][0]
+    assert [row[0] for row in cells(start.start_by_task())] == ["second"]
+    del stored["start"][-1]
+    assert not cells(start.start_by_task())
+
+
+def test_the_sentences_have_the_figures_of_the_stored_runs():
+    log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
+    rows = {row[0]: row for row in cells(start.start_by_task())}
+    decoder = "smollm2-imdb-lm-float32"
+    assert {task: row[1][-1] for task, row in rows.items() if row[1][-1] in "▼▲"} == {"supersenses": "▼", decoder: "▼"}
+    assert all(cell.endswith("▼") for cell in rows[decoder][2:4])
+    assert f"at all three seeds, by {-float(rows[decoder][1].split()[0]):.3f}" in log
+    above = [f"{100 * float(cell.split()[0]):.1f}" for cell in rows["supersenses"][5:]]
+    assert (
+        f"{above[0]} points above the default's, and {above[1]} points above that of LoRA on all modules. The loss is "
+        "lower at all five seeds." in log
+    )
+    runs = {
+        label: by_seed(runs_in(study))["imdb-all", label] for label, study in ((start.LABEL, "start"), ("probe", ""))
+    }
+    ends = sorted(run.held_out_loss for run in runs[start.LABEL].values())
+    assert f"end at a loss of {ends[-2]:.2f} and {ends[-1]:.2f}" in log and ends[-3] < 0.5
+    assert f"mean accuracy is {-100 * float(rows['imdb-all'][5].split()[0]):.1f} points lower" in log
+    assert max(run.held_out_loss for run in runs["probe"].values()) < 0.5
