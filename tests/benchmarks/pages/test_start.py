@@ -1,12 +1,13 @@
 """A start along the gradient: which runs are paired, and that only complete tasks count."""
 
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from benchmarks.decision import SECOND
 from benchmarks.pages import start
 from benchmarks.pages.runs import runs_in
-from benchmarks.results import by_seed
+from benchmarks.results import by_seed, losses
 from stored import result
 
 LOSSES = {"probe": 0.5, "random-like-probe": 0.6, "peft-default": 0.45, "lora": 0.5}
@@ -89,3 +90,8 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     assert f"end at a loss of {ends[-2]:.2f} and {ends[-1]:.2f}" in log and ends[-3] < 0.5
     assert f"mean accuracy is {-100 * float(rows['imdb-all'][5].split()[0]):.1f} points lower" in log
     assert max(run.held_out_loss for run in runs["probe"].values()) < 0.5
+    means = [
+        fmean(losses(by_seed(runs_in(study))["supersenses", label]).values())
+        for study, label in (("start", start.LABEL), ("untuned", "probe-1x"))
+    ]
+    assert "ends at a mean loss of {:.2f}. At other seeds, the default ends at {:.2f} ".format(*means) in log
