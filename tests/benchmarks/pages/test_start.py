@@ -29,7 +29,7 @@ def stored(monkeypatch):
             for seed in range(SEEDS[task] + 2)
         ],
         "start": [
-            *(run(start.LABEL, "first", seed, 0.4, step=0.01) for seed in range(5)),
+            *(run(start.LABEL, "first", seed, 0.4, step=0.01) for seed in range(SEEDS["first"] + 1)),
             *(run(start.LABEL, "second", seed, 0.5 + 0.1 * (seed - 1)) for seed in range(3)),
         ],
     }
