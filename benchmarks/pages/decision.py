@@ -48,9 +48,9 @@ def worth() -> str:
 def shown() -> str:
     """What it is worth at rates tuned on one task, on each, and at those of LoRA: a row for each reference."""
     columns = {
-        "rates tuned on one task": weigh(*_of_winner()),
-        "rates tuned on each task": weigh_tuned(runs_in("tuned")),
-        "LoRA's rates, the default untuned": weigh_untuned(),
+        "tuned on one task": weigh(*_of_winner()),
+        "tuned on each task": weigh_tuned(runs_in("tuned")),
+        "LoRA's own": weigh_untuned(),
     }
     return render_worths(columns)
 

@@ -20,6 +20,7 @@ CLOSE = 0.5
 """Points of the metric that count as level with LoRA on all modules."""
 
 LORA_IN_WORDS = "LoRA on all modules"
+FEW_POINTS = f"Metric at most {CLOSE} points lower"
 
 BySeed = Mapping[int, Result]
 
@@ -48,21 +49,38 @@ class Worth(NamedTuple):
         return {f"Against {words}": counted(by_task) for words, by_task in self.versus.items()}
 
     @property
+    def known(self) -> list[float]:
+        """The points of the tasks that have some."""
+        return [found for found in self.points.values() if found is not None]
+
+    @property
+    def close(self) -> str:
+        """On how many tasks the metric is level with that of LoRA on all modules."""
+        return f"{sum(found >= -CLOSE for found in self.known)} of {len(self.known)} tasks"
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """What a column of `render_worths` says, by row."""
+        if not (known := self.known):
+            return self.against
+        metric = f"{fmean(known):+.1f} points on average, median {median(known):+.1f}"
+        return {**self.against, f"Metric minus that of {LORA_IN_WORDS}": metric, FEW_POINTS: self.close}
+
+    @property
     def metric(self) -> dict[str, str]:
         """How far the metric is from that of LoRA on all modules; empty if no task has points."""
-        if not (known := [found for found in self.points.values() if found is not None]):
+        if not (known := self.known):
             return {}
         spread = f"median {median(known):+.1f}, from {min(known):+.1f} to {max(known):+.1f}"
-        close = sum(found >= -CLOSE for found in known)
         said = {
-            "Metric compared with LoRA on all modules": f"{fmean(known):+.1f} points on average ({spread}), at most "
-            f"{CLOSE} points lower on {close} of {len(known)} tasks"
+            f"Metric compared with {LORA_IN_WORDS}": f"{fmean(known):+.1f} points on average ({spread}), at most "
+            f"{CLOSE} points lower on {self.close}"
         }
         # A lower loss is not always a better metric.
         better = [task for task, found in self.versus.get(LORA_IN_WORDS, {}).items() if _is_better(found)]
         if there := [found for task in better if (found := self.points[task]) is not None]:
             shown = ", ".join(f"{found:+.1f}" for found in there)
-            said["Metric where the loss is better than that of LoRA on all modules"] = f"{shown} points"
+            said[f"Metric where the loss is better than that of {LORA_IN_WORDS}"] = f"{shown} points"
         return said
 
     @property
@@ -142,7 +160,7 @@ def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]])
 
 def render_worths(worths: Mapping[str, Worth]) -> str:
     """A table with a row for each reference, and a column for each of several comparisons."""
-    said = {name: {**worth.against, **worth.metric, **worth.sets} for name, worth in worths.items()}
+    said = {name: worth.cells for name, worth in worths.items()}
     rows = list(dict.fromkeys(words for column in said.values() for words in column))
     return markdown_table(
         ["", *said], [[words, *(column.get(words, "") for column in said.values())] for words in rows]
