@@ -77,6 +77,7 @@ def draw_choice(path: Path) -> Path:
 PICTURES: dict[Path, Callable[[Path], object]] = {
     DOCS / "images" / "selection.png": draw_choice,
     DOCS / "results" / "chance.png": chance.draw_chance,
+    DOCS / "results" / "worth.png": decision.draw_worth,
     DOCS / "results" / "memory.png": lambda path: draw_memory(costs.stored("memory"), path),
     DOCS / "results" / "reliability" / "runs.png": draw_reliability,
     DOCS / "results" / "alignment.png": lambda path: draw_alignment(costs.stored("alignment"), path),

@@ -1,19 +1,25 @@
 """The page on which rule is the default: the rule of decision, applied to what is stored."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from weightlora.compare.statistics import paired
+from weightlora.compare.statistics import interval, paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
 from ..decision import CANDIDATES, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, decide, looks
+from ..figures.differences import draw_differences
 from ..results import Runs, by_seed, losses
+from .costs import NEW_TASKS
 from .runs import runs_in
 from .tuned import weigh_tuned
 from .untuned import weigh_untuned
-from .winner import render_winner, render_worths, weigh
+from .winner import references_of, render_winner, render_worths, weigh
 
-__all__ = ["render_decision_markdown", "shown", "worth"]
+__all__ = ["draw_worth", "render_decision_markdown", "shown", "worth"]
 
 INTRODUCTION = (
     "The rule of this decision was written down before the runs (`benchmarks/quality/DECISION.md`). The *regret* of a "
@@ -45,12 +51,30 @@ def worth() -> str:
     return "\n\n".join(render_winner(*_of_winner()))
 
 
+def draw_worth(path: str | os.PathLike[str]) -> Path:
+    """The same differences of the loss as a picture, in percent of the reference's mean loss."""
+    runs, winner, seeds = _of_winner()
+    panels: dict[str, dict[str, tuple[dict[str, Any], list[float]]]] = {}
+    for words, label in references_of(winner).items():
+        panels[words] = {}
+        for task, those in seeds.items():
+            own, others = (losses(runs[task, name]) for name in (winner, label))
+            there = [seed for seed in those if seed in others]
+            one = 100 / fmean(others[seed] for seed in there) if there else 0.0
+            parts = [(own[seed] - others[seed]) * one for seed in there]
+            panels[words][NEW_TASKS[task]] = (interval(parts) if parts else {}, parts)
+    what = (
+        "held-out loss of the default minus that of each reference, in percent of it (below 0: the default is better)"
+    )
+    return draw_differences(panels, what, path)
+
+
 def shown() -> str:
     """What it is worth at rates tuned on one task, on each, and at those of LoRA: a row for each reference."""
     columns = {
-        "tuned on one task": weigh(*_of_winner()),
+        "tuned on one task per model": weigh(*_of_winner()),
         "tuned on each task": weigh_tuned(runs_in("tuned")),
-        "LoRA's own": weigh_untuned(),
+        "LoRA's": weigh_untuned(),
     }
     return render_worths(columns)
 

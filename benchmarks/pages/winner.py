@@ -11,7 +11,7 @@ from weightlora.train.result import Result
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
 from ..results import Runs, losses, probe_cost
 
-__all__ = ["CLOSE", "Worth", "counted", "points_between", "render_winner", "render_worths", "weigh"]
+__all__ = ["CLOSE", "Worth", "counted", "points_between", "references_of", "render_winner", "render_worths", "weigh"]
 
 PARTS = {"fraction": 100.0, "percent": 1.0}
 """Points in a unit of the metric."""
@@ -109,12 +109,6 @@ def weigh(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> Wort
         return {seed: run for seed, run in runs[task, label].items() if seed in seeds[task]}
 
     own = {task: of(task, winner) for task in seeds}
-    references = {
-        "random sets of the same sizes": CANDIDATES[winner].alike,
-        "PEFT's default list": PEFT_DEFAULT,
-        "a lower rank on all modules": LOWER_RANK,
-        LORA_IN_WORDS: LORA,
-    }
     return Worth(
         versus={
             words: {
@@ -122,7 +116,7 @@ def weigh(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> Wort
                 for task, those in seeds.items()
                 for others in [of(task, label)]
             }
-            for words, label in references.items()
+            for words, label in references_of(winner).items()
             if any(of(task, label) for task in seeds)
         },
         points={task: points_between(own[task], of(task, LORA)) for task in seeds},
@@ -130,6 +124,16 @@ def weigh(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> Wort
         shares={task: (probe_cost(own[task]) or {}).get("share_of_run") for task in seeds},
         kept=_kept(own),
     )
+
+
+def references_of(winner: str) -> dict[str, str]:
+    """What a winner is compared with, in words, and the label of its runs."""
+    return {
+        "random sets of the same sizes": CANDIDATES[winner].alike,
+        "PEFT's default list": PEFT_DEFAULT,
+        "a lower rank on all modules": LOWER_RANK,
+        LORA_IN_WORDS: LORA,
+    }
 
 
 def render_winner(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> list[str]:

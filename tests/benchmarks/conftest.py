@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from benchmarks.workloads import minilm
 from models import save_classifier
-from recipes import caches as caches  # for every test of this directory
+from pictures import figure_of as figure_of  # for every test of this directory, like the next one
+from recipes import caches as caches
 from recipes import save_model, write_glue
 from stored import VERSIONS, result
 

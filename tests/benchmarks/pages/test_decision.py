@@ -1,15 +1,20 @@
 """The page on which rule is the default."""
 
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
+import pytest
 from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look
-from benchmarks.pages.decision import _of_winner, render_decision_markdown
+from benchmarks.pages.decision import _of_winner, draw_worth, render_decision_markdown
 from benchmarks.pages.runs import runs_in
 from benchmarks.pages.tuned import SEEDS, weigh_tuned
 from benchmarks.pages.untuned import weigh_untuned
-from benchmarks.pages.winner import weigh
+from benchmarks.pages.winner import references_of, weigh
+from pictures import labels, means
 from scipy import stats
+
+from weightlora.compare.statistics import excludes_zero
 
 LABELS = {"lora": 1.0, "peft-default": 0.9, **dict.fromkeys(CANDIDATES, 0.5), "probe": 0.4}
 LABELS |= {candidate.alike: 0.8 for candidate in CANDIDATES.values()}
@@ -55,6 +60,23 @@ def test_random_sets_that_cannot_change_the_winner_may_be_absent():
 def test_with_a_run_missing_there_is_no_page():
     runs = [one for one in stored() if (one.label, one.seed, one.task) != ("random-like-probe", 4, "spam")]
     assert render_decision_markdown(runs) == ""
+
+
+def test_the_picture_has_a_panel_for_each_reference_and_a_row_for_each_task(figure_of):
+    """Figures are those of the stored runs, in percent of the reference's mean loss."""
+    runs, default, counts = _of_winner()
+    worth = weigh(runs, default, counts)
+    panels = figure_of(draw_worth).axes
+    assert [axes.get_title() for axes in panels] == [*worth.versus]
+    assert labels(panels[0])[:2] == ["Rotten Tomatoes", "VADER tweets"] and len(labels(panels[0])) == len(counts) == 10
+    for axes, (words, by_task) in zip(panels, worth.versus.items(), strict=True):
+        drawn = {row: (mean, filled) for row, mean, filled in means(axes)}
+        assert sorted(drawn) == [row for row, found in enumerate(by_task.values()) if found], words
+        for row, (task, found) in enumerate(by_task.items()):
+            if found:
+                mean, filled = drawn[row]
+                reference = fmean(own.held_out_loss for own in runs[task, references_of(default)[words]].values())
+                assert mean == pytest.approx(100 * found["mean"] / reference) and filled == excludes_zero(found)
 
 
 def holm(by_task: dict, counts: dict) -> tuple[int, int]:

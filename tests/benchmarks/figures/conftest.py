@@ -1,1 +1,0 @@
-from pictures import figure_of as figure_of
