@@ -13,7 +13,7 @@ from .reliability import reliability
 from .runs import pool
 from .shares import shares, shares_by_task
 from .shorter import fewer_steps
-from .start import start, start_by_task
+from .start import start, start_by_task, start_untuned
 from .tables import Pair, by_layer, compared, early, pairs, rates, table
 from .untuned import untuned, untuned_by_task
 
@@ -136,6 +136,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shares-by-task": shares_by_task,
     "start": start,
     "start-by-task": start_by_task,
+    "start-untuned": start_untuned,
     "untuned": untuned,
     "untuned-by-task": untuned_by_task,
     "handful": handful,

@@ -8,10 +8,11 @@ from ..results import Runs, by_seed, losses
 from .points import complete_tasks
 from .runs import runs_in
 from .tables import table
-from .tuned import PROBE
+from .tuned import PROBE, SEEDS, TASKS
+from .untuned import ALONG, SAME, runs_of
 from .winner import counted
 
-__all__ = ["LABEL", "start", "start_by_task"]
+__all__ = ["LABEL", "start", "start_by_task", "start_untuned"]
 
 LABEL = "along-gradient"
 REFERENCES = {
@@ -45,6 +46,20 @@ def start_by_task() -> str:
         values = {name: {seed: run.value for seed, run in runs[task, name].items()} for name in (LABEL, PROBE, LORA)}
         rows.append([task, *(difference(paired(losses(own), losses(runs[task, name]))) for name in REFERENCES)])
         rows[-1] += [difference(paired(values[LABEL], values[name])) for name in (PROBE, LORA)]
+    return table(rows)
+
+
+def start_untuned() -> str:
+    """A row for each task of the study of LoRA's rate: minus the default and LoRA on all modules, all at that rate."""
+    own, default = (runs_of(way) for way in (ALONG, SAME))
+    rows = [
+        ["task", *(f"{what} minus {whose}" for what in ("loss", "metric") for whose in ("the default's", "LoRA's"))]
+    ]
+    for task in complete_tasks(own, TASKS, {PROBE, LORA}, SEEDS):
+        references = (default[task, PROBE], own[task, LORA])
+        rows.append([task, *(difference(paired(losses(own[task, PROBE]), losses(runs))) for runs in references)])
+        values = [{seed: run.value for seed, run in runs.items()} for runs in (own[task, PROBE], *references)]
+        rows[-1] += [difference(paired(values[0], others)) for others in values[1:]]
     return table(rows)
 
 

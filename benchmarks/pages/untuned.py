@@ -19,7 +19,7 @@ from .tables import table
 from .tuned import PROBE, SEEDS, TASKS
 from .winner import CLOSE, Worth, counted, points_between, weigh
 
-__all__ = ["SAME", "WAYS", "Way", "untuned", "untuned_by_task", "weigh_untuned"]
+__all__ = ["ALONG", "SAME", "WAYS", "Way", "runs_of", "untuned", "untuned_by_task", "weigh_untuned"]
 
 REFERENCES = (CANDIDATES[PROBE].alike, PEFT_DEFAULT, LORA)
 
@@ -39,11 +39,13 @@ class Way(NamedTuple):
 
 
 SAME = Way("LoRA's", PROBE, 1)
+ALONG = Way("LoRA's, started along the gradient", "along-gradient", 1)
 WAYS = (
     Way("tuned at one seed", PROBE, None),
     SAME,
     Way("twice LoRA's", PROBE, 2),
     Way("LoRA's, 30 % of the parameters", "probe-30", 1),
+    ALONG,
 )
 
 
@@ -66,7 +68,7 @@ def untuned() -> str:
     ]
     rows = [[*header, "level", "runs that do not learn"]]
     for way in WAYS:
-        runs = _runs_of(way)
+        runs = runs_of(way)
         if not _complete(runs, PROBE, *TASKS):
             continue
         against = [
@@ -87,7 +89,7 @@ def untuned() -> str:
 def untuned_by_task() -> str:
     """A row for each way whose runs are complete on a task: against LoRA on all modules."""
     rows = [["task", "rate", "value", "loss minus LoRA's", "metric minus LoRA's"]]
-    every = [(way, _runs_of(way)) for way in WAYS]
+    every = [(way, runs_of(way)) for way in WAYS]
     for task in TASKS:
         for way, runs in every:
             if not _complete(runs, PROBE, task):
@@ -104,7 +106,7 @@ def _complete(runs: Runs, label: str, *tasks: str) -> bool:
     return complete_tasks(runs, tasks, {label, LORA}, SEEDS) == [*tasks]
 
 
-def _runs_of(way: Way) -> Runs:
+def runs_of(way: Way) -> Runs:
     """The runs at the rate of a way. Those of its probe are called `probe`, and LoRA's are those that were tuned."""
     return by_seed(_relabelled(way))
 

@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 from benchmarks.decision import SECOND
-from benchmarks.pages import start
+from benchmarks.pages import start, untuned
 from benchmarks.pages.runs import runs_in
 from benchmarks.results import by_seed, losses
 from stored import result
@@ -71,6 +71,21 @@ def test_a_task_counts_when_all_its_runs_are_there(stored):
     assert not cells(start.start_by_task())
 
 
+def test_at_the_rate_of_lora_each_complete_task_is_compared_with_the_default_and_with_lora(monkeypatch):
+    tasks = ("first", "second")
+    losses_of = {"probe": 0.5, "along-gradient-1x": 0.4, "lora": 0.45}
+    every = [
+        run(label, task, seed, loss, step=0.01 if label == "along-gradient-1x" else 0.0)
+        for task in tasks
+        for label, loss in losses_of.items()
+        for seed in untuned.SEEDS
+    ]
+    monkeypatch.setattr(start, "TASKS", tasks)
+    monkeypatch.setattr(untuned, "runs_in", {"tuned": every[:-1], "shares": [], "untuned": []}.get)
+    (row,) = cells(start.start_untuned())
+    assert [cell.split()[0] for cell in row] == ["first", "-0.0300", "+0.0200", "+0.0300", "-0.0200"]
+
+
 def test_the_sentences_have_the_figures_of_the_stored_runs():
     log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
     rows = {row[0]: row for row in cells(start.start_by_task())}
@@ -95,3 +110,18 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
         for study, label in (("start", start.LABEL), ("untuned", "probe-1x"))
     ]
     assert "ends at a mean loss of {:.2f}. At other seeds, the default ends at {:.2f} ".format(*means) in log
+
+
+def test_the_sentences_about_the_rate_of_lora_have_the_figures_of_the_stored_runs():
+    log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
+    rows = {row[0]: row for row in cells(start.start_untuned())}
+    points = {task: [100 * float(cell.split()[0]) for cell in row[3:]] for task, row in rows.items()}
+    assert len(rows) == 8 and not any(row[1].endswith("▲") for row in rows.values())
+    lower = [-float(row[1].split()[0]) for row in rows.values() if row[1].endswith("▼")]
+    assert len(lower) == 3 and f"by {min(lower):.3f} to {max(lower):.3f}, and significantly higher on none." in log
+    ends = {row[0]: row[5:] for row in cells(untuned.untuned())}
+    assert ends[untuned.ALONG.words] == ["4 of 8 tasks", "0 of 40"]
+    assert ends[untuned.SAME.words] == ["5 of 8 tasks", "0 of 40"]
+    assert f"the accuracy is {-points['supersenses'][0]:.1f} points below the default's" in log
+    assert f"misses the bound of 0.5 points by {-points['imdb-all'][1] - 0.5:.2f}" in log
+    assert f"on editorials it is {points['editorials'][0]:.1f} points above the default's" in log

@@ -36,6 +36,7 @@ def stored(monkeypatch):
             *runs("probe-2x", {"first": 0.002}, 0.64),
             *runs("probe-30-1x", {"film-reviews": 0.002}, 0.81),
             *runs("peft-default-1x", {"first": 0.001}, 0.7),
+            *runs("along-gradient-1x", LORAS, 0.82),
         ],
     }
     monkeypatch.setattr(untuned, "TASKS", tuple(LORAS))
@@ -53,18 +54,20 @@ def test_each_row_has_the_runs_of_its_rate_wherever_they_are_stored(stored):
         ["first", "LoRA's", "0.001"],
         ["first", "twice LoRA's", "0.002"],
         ["first", "LoRA's, 30 % of the parameters", "0.001"],
+        ["first", "LoRA's, started along the gradient", "0.001"],
         ["film-reviews", "tuned at one seed", "0.004"],
         ["film-reviews", "LoRA's", "0.002"],
         ["film-reviews", "twice LoRA's", "0.004"],
         ["film-reviews", "LoRA's, 30 % of the parameters", "0.002"],
+        ["film-reviews", "LoRA's, started along the gradient", "0.002"],
     ]
     differences = [[cell.split()[0] for cell in row[3:]] for row in cells(untuned.untuned_by_task())]
     assert differences[1:4] == [["+0.0100", "-0.0100"], ["+0.1600", "-0.1600"], ["-0.0100", "+0.0100"]]
-    assert differences[5] == ["+0.0040", "-0.0040"]
+    assert differences[4] == ["-0.0200", "+0.0200"] and differences[6] == ["+0.0040", "-0.0040"]
 
 
 def test_references_count_at_the_rate_of_the_row_where_they_are_complete(stored):
-    tuned, same, twice, larger = cells(untuned.untuned())
+    tuned, same, twice, larger, _ = cells(untuned.untuned())
     worse = "better on 0 of 2 tasks, worse on 2"
     assert tuned == ["tuned at one seed", "", "better on 2 of 2 tasks, worse on 0", worse, *tuned[4:]]
     assert tuned[4:] == ["-1.0 points", "0 of 2 tasks", "0 of 10"]
