@@ -150,6 +150,15 @@ def test_calls_in_sharegpts_way_are_refused():
         as_causal("train", Dataset.from_list([{"conversations": calls}]), COLUMNS_READ)
 
 
+def test_rows_of_alpaca_are_read_as_such_beside_a_text_with_all_of_them():
+    """They were read as texts, so the loss was that of prompts, too. The first Alpaca data set has such a column."""
+    row = {"instruction": "Name a prime.", "input": "", "output": "Seven.", "text": "Below is an instruction. Seven."}
+    _, columns = as_causal("rows", Dataset.from_list([row]), COLUMNS_READ)
+    assert columns == {"prompt": "prompt", "completion": "completion"}
+    _, columns = as_causal("rows", Dataset.from_list([row]), COLUMNS_READ, {"text"})
+    assert columns == {"text": "text"}
+
+
 def test_rows_of_alpaca_may_have_a_system_prompt_and_a_history():
     row = {"instruction": "And 2 3?", "output": "5", "system": "Add.", "history": [["1 2?", "3"], ["2 2?", "4"]]}
     plain = {"instruction": "Greet.", "output": "hi", "system": None, "history": []}

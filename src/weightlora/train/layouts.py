@@ -76,7 +76,9 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
     wanted = [one for one in FORMS if not set(one[0]).isdisjoint(given)]
     if columns["messages"] == "messages" and "messages" not in has and CHAT in has:
         columns = {**columns, "messages": CHAT}
-    for one in wanted or FORMS:
+    alpaca = all(name in has for name in ALPACA)
+    # Beside Alpaca's columns, `text` often has all of them in one, and no prompt to leave out of the loss.
+    for one in wanted or (FORMS[:2] if alpaca else FORMS):
         if all(columns[name] in has for name in one[0]):
             if one is PAIRS and all(_are_chats(rows, str(columns[name])) for name in PAIRS[0]):
                 rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
@@ -90,7 +92,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
             return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
         return rows, {name: columns[name] for name in wanted[0][0]}
-    if all(name in has for name in ALPACA):
+    if alpaca:
         _refuse_media(split, rows)
         return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
     if "chosen" in has and "rejected" in has:
