@@ -1,7 +1,11 @@
 """A start along the gradient: the default, whose kept adapters do not start at random."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from weightlora.compare.statistics import paired
 from weightlora.compare.tables import difference
+from weightlora.train.result import Result
 
 from ..decision import CANDIDATES, LORA, PEFT_DEFAULT, SECOND
 from ..results import Runs, by_seed, losses
@@ -15,7 +19,10 @@ from .winner import counted
 __all__ = ["LABEL", "start", "start_by_task", "start_untuned"]
 
 LABEL = "along-gradient"
+SAME_RATE = "probe at the same rate"
+"""Not every task has such runs."""
 REFERENCES = {
+    SAME_RATE: "the default at the same rate",
     PROBE: "the default",
     CANDIDATES[PROBE].alike: "random sets",
     PEFT_DEFAULT: "PEFT's list",
@@ -32,7 +39,7 @@ def start() -> str:
         rows.append([words])
         for label in (PROBE, LABEL):
             found = {task: paired(losses(runs[task, label]), losses(runs[task, reference])) for task in tasks}
-            rows[-1].append("" if label == reference else counted(found))
+            rows[-1].append("" if label == PROBE and reference in (PROBE, SAME_RATE) else counted(found))
     return table(rows)
 
 
@@ -40,12 +47,13 @@ def start_by_task() -> str:
     """A row for each complete task: losses and metrics minus those of each reference."""
     runs = _runs()
     heads = [f"minus that of {words}" for words in REFERENCES.values()]
-    rows = [["task", f"loss {heads[0]}", *heads[1:], f"metric {heads[0]}", heads[-1]]]
+    compared = (SAME_RATE, PROBE, LORA)
+    rows = [["task", f"loss {heads[0]}", *heads[1:], f"metric {heads[0]}", heads[1], heads[-1]]]
     for task in _complete(runs):
         own = runs[task, LABEL]
-        values = {name: {seed: run.value for seed, run in runs[task, name].items()} for name in (LABEL, PROBE, LORA)}
+        values = {name: {seed: run.value for seed, run in runs[task, name].items()} for name in (LABEL, *compared)}
         rows.append([task, *(difference(paired(losses(own), losses(runs[task, name]))) for name in REFERENCES)])
-        rows[-1] += [difference(paired(values[LABEL], values[name])) for name in (PROBE, LORA)]
+        rows[-1] += [difference(paired(values[LABEL], values[name])) for name in compared]
     return table(rows)
 
 
@@ -65,13 +73,18 @@ def start_untuned() -> str:
 
 def _runs() -> Runs:
     """The runs of the tasks and seeds of the main comparison."""
-    every = (run for study in ("", "start") for run in runs_in(study))
-    return by_seed(run for run in every if run.seed < SECOND.seeds.get(run.task, 0))
+    return by_seed(run for run in _labelled() if run.seed < SECOND.seeds.get(run.task, 0))
+
+
+def _labelled() -> Iterator[Result]:
+    every = [run for study in ("", "start") for run in runs_in(study)]
+    rates = {run.task: run.settings["learning_rate"] for run in every if run.label == LABEL}
+    yield from every
+    for run in (*every, *runs_in("rates")):
+        if run.label in (PROBE, f"{PROBE}-2e-3") and run.settings["learning_rate"] == rates.get(run.task):
+            yield replace(run, label=SAME_RATE)
 
 
 def _complete(runs: Runs) -> list[str]:
-    return [
-        task
-        for task, count in SECOND.seeds.items()
-        if complete_tasks(runs, [task], {LABEL, *REFERENCES}, range(count))
-    ]
+    needed = {LABEL, *REFERENCES} - {SAME_RATE}
+    return [task for task, count in SECOND.seeds.items() if complete_tasks(runs, [task], needed, range(count))]

@@ -36,7 +36,7 @@ METHODS = {
 }
 INTRODUCTION = (
     "The main comparison tunes learning rates on one task. Here the validation split of each task chooses the rate of "
-    "each method ([all rates](../tuning.md)): MiniLM-L6 with 37 modules, five seeds that no other comparison has. "
+    "each method ([all rates](../tuning.md)): MiniLM-L6 with 37 modules, five seeds that no earlier comparison has. "
     "Differences are paired, with 95 % intervals. How it is measured was written down before the runs "
     "(`benchmarks/quality/tuned/DECISION.md`)."
 )

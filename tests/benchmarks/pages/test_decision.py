@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from benchmarks.decision import CANDIDATES, FIRST, SECOND, Look
+from benchmarks.pages.costs import NEW_TASKS
 from benchmarks.pages.decision import _of_winner, draw_worth, render_decision_markdown
 from benchmarks.pages.runs import runs_in
 from benchmarks.pages.tuned import SEEDS, weigh_tuned
@@ -112,6 +113,20 @@ def test_all_runs_of_minilm_keep_the_same_set():
     kept = {one for models in by_model for names, (sets, _) in models if len(names) == 37 for one in sets}
     assert len(kept) == 1 and all(models for models in by_model)
     assert "With MiniLM, all runs keep the same set: you could write it by hand." in readme()
+
+
+def test_readme_names_the_tasks_on_which_the_default_is_worse():
+    """The plan asks for it."""
+    worth = weigh(*_of_winner())
+    worse = {
+        (words, NEW_TASKS[task])
+        for words, by_task in worth.versus.items()
+        for task, one in by_task.items()
+        if excludes_zero(one) and one["mean"] > 0
+    }
+    tasks = ("VADER tweets", "supersenses", "SmolLM2 language modelling")
+    assert worse == {("LoRA on all modules", task) for task in tasks}
+    assert "worse than LoRA on all modules on tweets, supersenses and SmolLM2 language modelling." in readme()
 
 
 def readme() -> str:

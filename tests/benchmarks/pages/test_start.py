@@ -1,26 +1,26 @@
 """A start along the gradient: which runs are paired, and that only complete tasks count."""
 
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 from benchmarks.decision import SECOND
 from benchmarks.pages import start, untuned
 from benchmarks.pages.runs import runs_in
-from benchmarks.results import by_seed, losses
+from benchmarks.results import by_seed
 from stored import result
 
 LOSSES = {"probe": 0.5, "random-like-probe": 0.6, "peft-default": 0.45, "lora": 0.5}
 SEEDS = {"first": 5, "second": 3}
 
 
-def run(label, task, seed, loss, step=0.0):
-    return result(label, seed, loss + step * seed, task=task, accuracy=1 - loss - step * seed)
+def run(label, task, seed, loss, step=0.0, rate=0.001):
+    settings = {"label": label, "learning_rate": rate}
+    return result(label, seed, loss + step * seed, task=task, accuracy=1 - loss - step * seed, settings=settings)
 
 
 @pytest.fixture
 def stored(monkeypatch):
-    """The start is better than the default on the first task, and level on the second."""
+    """The start is better than the default on the first task, at twice the rate, and level on the second."""
     studies = {
         "": [
             run(label, task, seed, loss)
@@ -29,9 +29,10 @@ def stored(monkeypatch):
             for seed in range(SEEDS[task] + 2)
         ],
         "start": [
-            *(run(start.LABEL, "first", seed, 0.4, step=0.01) for seed in range(SEEDS["first"] + 1)),
+            *(run(start.LABEL, "first", seed, 0.4, step=0.01, rate=0.002) for seed in range(SEEDS["first"] + 1)),
             *(run(start.LABEL, "second", seed, 0.5 + 0.1 * (seed - 1)) for seed in range(3)),
         ],
+        "rates": [run("probe-2e-3", task, seed, 0.3, rate=0.002) for task in SEEDS for seed in range(5)],
     }
     monkeypatch.setattr(start, "SECOND", SECOND._replace(seeds=SEEDS))
     monkeypatch.setattr(start, "runs_in", studies.get)
@@ -44,6 +45,7 @@ def cells(text):
 
 def test_both_starts_are_counted_against_each_reference(stored):
     assert cells(start.start()) == [
+        ["the default at the same rate", "", "better on 0 of 2 tasks, worse on 1"],
         ["the default", "", "better on 1 of 2 tasks, worse on 0"],
         ["random sets", "better on 2 of 2 tasks, worse on 0", "better on 1 of 2 tasks, worse on 0"],
         ["PEFT's list", "better on 0 of 2 tasks, worse on 2", "better on 1 of 2 tasks, worse on 0"],
@@ -53,15 +55,15 @@ def test_both_starts_are_counted_against_each_reference(stored):
 
 def test_each_task_has_differences_of_loss_and_metric_at_its_seeds(stored):
     first, second = cells(start.start_by_task())
-    assert [cell.split()[0] for cell in first[1:]] == [
-        "-0.0800",
-        "-0.1800",
-        "-0.0300",
-        "-0.0800",
-        "+0.0800",
-        "+0.0800",
-    ]
-    assert second[0] == "second" and second[1].startswith("+0.0000 ± 0.24")
+    loss, metric = ["+0.1200", "-0.0800", "-0.1800", "-0.0300", "-0.0800"], ["-0.1200", "+0.0800", "+0.0800"]
+    assert [cell.split()[0] for cell in first[1:]] == loss + metric
+    assert second[0] == "second" and second[1] == second[2] and second[1].startswith("+0.0000 ± 0.24")
+
+
+def test_the_default_may_not_have_run_at_the_same_rate(stored):
+    stored["rates"].clear()
+    assert [row[1] == "" for row in cells(start.start_by_task())] == [True, False]
+    assert cells(start.start())[0][2] == "better on 0 of 1 tasks, worse on 0"
 
 
 def test_a_task_counts_when_all_its_runs_are_there(stored):
@@ -90,26 +92,29 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
     rows = {row[0]: row for row in cells(start.start_by_task())}
     decoder = "smollm2-imdb-lm-float32"
-    assert {task: row[1][-1] for task, row in rows.items() if row[1][-1] in "▼▲"} == {"supersenses": "▼", decoder: "▼"}
-    assert all(cell.endswith("▼") for cell in rows[decoder][2:4])
-    assert f"at all three seeds, by {-float(rows[decoder][1].split()[0]):.3f}" in log
-    above = [f"{100 * float(cell.split()[0]):.1f}" for cell in rows["supersenses"][5:]]
-    assert (
-        f"{above[0]} points above the default's, and {above[1]} points above that of LoRA on all modules. The loss is "
-        "lower at all five seeds." in log
-    )
-    runs = {
-        label: by_seed(runs_in(study))["imdb-all", label] for label, study in ((start.LABEL, "start"), ("probe", ""))
+    assert {task: row[1][-1] for task, row in rows.items() if row[1][-1] in "▼▲"} == {
+        "film-reviews": "▼",
+        decoder: "▼",
     }
-    ends = sorted(run.held_out_loss for run in runs[start.LABEL].values())
+    assert {task: row[2][-1] for task, row in rows.items() if row[2][-1] in "▼▲"} == {"supersenses": "▼", decoder: "▼"}
+    assert all(cell.endswith("▼") for cell in rows[decoder][3:5]) and rows[decoder][1] == rows[decoder][2]
+    films, language = (-float(rows[task][1].split()[0]) for task in ("film-reviews", decoder))
+    assert f"film reviews, by {films:.3f}, and SmolLM2 in language modelling, by {language:.3f}, at all three" in log
+    above = [f"{100 * float(cell.split()[0]):.1f}" for cell in rows["supersenses"][7:]]
+    assert (
+        f"{above[0]} points above the default's at half the rate, and {above[1]} points above that of LoRA on all"
+        in log
+    )
+    same, far = (rows[task][1].replace("+", "").replace("\u2212", "-").split() for task in ("supersenses", "imdb-all"))
+    assert f"differs by {float(same[0]):.3f} ± {float(same[2]):.3f}." in log
+    assert f"The mean loss is {float(far[0]):.3f} ± {float(far[2]):.3f} above the default's at the same rate." in log
+    runs = {
+        (study, label): by_seed(runs_in(study))["imdb-all", label]
+        for label, study in ((start.LABEL, "start"), ("probe", ""), ("probe-2e-3", "rates"))
+    }
+    ends = sorted(run.held_out_loss for run in runs.pop(("start", start.LABEL)).values())
     assert f"end at a loss of {ends[-2]:.2f} and {ends[-1]:.2f}" in log and ends[-3] < 0.5
-    assert f"mean accuracy is {-100 * float(rows['imdb-all'][5].split()[0]):.1f} points lower" in log
-    assert max(run.held_out_loss for run in runs["probe"].values()) < 0.5
-    means = [
-        fmean(losses(by_seed(runs_in(study))["supersenses", label]).values())
-        for study, label in (("start", start.LABEL), ("untuned", "probe-1x"))
-    ]
-    assert "ends at a mean loss of {:.2f}. At other seeds, the default ends at {:.2f} ".format(*means) in log
+    assert max(run.held_out_loss for own in runs.values() for run in own.values()) < 0.5
 
 
 def test_the_sentences_about_the_rate_of_lora_have_the_figures_of_the_stored_runs():
