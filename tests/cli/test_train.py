@@ -84,8 +84,10 @@ def test_a_directory_without_an_evaluation_split(given, world: Path, tmp_path: P
     assert job.plan.split_off and job.plan.rows == {"train": 36, "validation": 4}
     assert main(["train", *arguments, "--dry_run"]) == 0
     assert "validation 4 (the data has no validation split" in " ".join(capsys.readouterr().out.split())
-    (folder / "dev.jsonl").write_text((world / "rows.jsonl").read_text())
-    assert not prepare(parse(arguments)).plan.split_off
+    for name in ("validation", "dev", "valid", "val"):
+        (folder / f"{name}.jsonl").write_text((world / "rows.jsonl").read_text())
+        assert not prepare(parse(arguments)).plan.split_off
+        (folder / f"{name}.jsonl").unlink()
 
 
 @pytest.mark.parametrize(

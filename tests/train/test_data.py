@@ -29,6 +29,13 @@ def test_a_wrong_column(world: Path, rows: Path, refused):
     assert message.startswith("train has neither messages, nor prompt and completion, nor text: it has txt, label")
 
 
+def test_of_several_tags_those_of_names_are_proposed(world: Path, rows: Path, refused):
+    """As in CoNLL 2003, where the tags of parts of speech were proposed, and a mapping is not questioned again."""
+    write_rows(rows, [{"tokens": ["Ann"], "pos_tags": [0], "chunk_tags": [1], "ner_tags": [2]}] * 2)
+    message = refused("--task", "token-classification", "--model", world / "deberta", *files_of(rows))
+    assert "did you mean 'ner_tags'" in message and message.endswith("""as in --columns '{"tags": "ner_tags"}'.""")
+
+
 def test_a_column_that_is_read_as_another_one_is_not_proposed(world: Path, rows: Path, refused):
     message = refused(*classified(world, write_rows(rows, [{"text": "fine", "gold": 0}])))
     assert message.endswith("""name the right one, as in --columns '{"label": "gold"}'.""")

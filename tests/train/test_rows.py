@@ -167,14 +167,6 @@ def test_a_chat_that_does_not_end_with_an_answer(world: Path, rows: Path, refuse
     assert message.endswith(f"{FIRST} has nothing to learn: {why}")
 
 
-def test_a_template_of_texts_does_not_write_parts(world: Path, rows: Path, refused):
-    """Templates with `content | trim` would write the list as Python does, and it would be learned."""
-    chats = [{"messages": [{"role": "user", "content": parts("a")}, {"role": "assistant", "content": "b"}]}] * 2
-    arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
-    message = refused(*arguments, *files_of(write_rows(rows, chats)))
-    assert message.endswith(": give its content as one text.") and "does not read the parts" in message
-
-
 def test_a_template_of_parts_reads_them(world: Path, rows: Path, tmp_path: Path):
     from weightlora.train import parse, prepare
 

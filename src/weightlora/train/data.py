@@ -24,7 +24,7 @@ from .tasks import COLUMNS, OPTIONAL, TaskInfo
 __all__ = ["files_of", "first_rows", "lacks_evaluation", "read_splits"]
 
 ALIASES = {
-    "validation": ("validation", "dev"),
+    "validation": ("validation", "dev", "valid", "val"),
     **{f"validation_{m}": (f"validation_{m}", f"dev_{m}") for m in ("matched", "mismatched")},
 }
 SHARE = 0.1
@@ -39,6 +39,9 @@ READ = {
     "causal-lm": ("text", "prompt", "messages"),
 }
 """Columns that the model reads. Rows that are equal in them go to the same split."""
+
+LIKELY = {"tags": "ner_tags"}
+"""Name in a family -> the column that data sets with several similar ones have for it."""
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files in the folders of `save_to_disk()`."""
@@ -220,7 +223,8 @@ def _rename(
             continue
         if column not in rows.column_names:
             free = [one for one in rows.column_names if one not in columns.values()]
-            close = difflib.get_close_matches(column, free, n=1)
+            likely = [one for one in free if one == LIKELY.get(name)]
+            close = likely or difflib.get_close_matches(column, free, n=1)
             hint = f", did you mean {close[0]!r}" if close else ""
             raise DataError(
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "

@@ -1,7 +1,6 @@
 """The forms of data that a causal language model reads, and instruction data in the layouts of Alpaca and ShareGPT."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from ..errors import DataError
 from ..wording import shown
 from .rows import as_written, name_row, parsed
 from .tasks import COLUMNS
+from .unread import BEFORE, refuse_bad_answers, refuse_lost, refuse_media
 
 __all__ = ["as_causal", "example", "one_object"]
 
@@ -22,7 +22,7 @@ FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("text",), ()),
 )
 """What each form needs, and what it may have as well."""
-CHATS, PAIRS = FORMS[:2]
+CHATS, PAIRS, TEXTS = FORMS
 
 ALPACA = ("instruction", "output")
 QUESTIONS = ("prompt", "instruction", "question", "query", "input")
@@ -33,12 +33,6 @@ CHAT = "conversations"
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
 """ShareGPT's names of roles -> those of chat templates; others have the same name."""
 CALL = "function_call"
-MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-"""Columns beside questions or chats with what no tokenizer reads."""
-MEDIUM = re.compile("image|audio|video")
-"""In the type of a part of a message that holds such."""
-NOTHING: tuple[Any, ...] = (None, "", [], "[]", "null")
-"""What a row without such has in its column."""
 
 
 def _is_turn(value: Any) -> bool:
@@ -80,20 +74,27 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
     # Beside Alpaca's columns, `text` often has all of them in one, and no prompt to leave out of the loss.
     for one in wanted or (FORMS[:2] if alpaca else FORMS):
         if all(columns[name] in has for name in one[0]):
+            if one is TEXTS and not wanted:
+                _refuse_answer_beside(split, rows)
             if one is PAIRS and all(_are_chats(rows, str(columns[name])) for name in PAIRS[0]):
                 rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
                 one, columns = CHATS, {**columns, "messages": "messages"}
             if one is CHATS:
                 rows = _from_json(split, rows, str(columns["messages"]))
-                _refuse_media(split, rows, str(columns["messages"]))
+                refuse_media(split, rows, str(columns["messages"]))
                 rows = _with_roles(split, rows, str(columns["messages"]))
             elif one is PAIRS:
-                _refuse_media(split, rows)
+                refuse_media(split, rows)
+            if one is not TEXTS:
+                refuse_bad_answers(split, rows)
+                refuse_lost(split, rows, [*columns.values()], in_prompt=one is PAIRS)
             return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
         return rows, {name: columns[name] for name in wanted[0][0]}
     if alpaca:
-        _refuse_media(split, rows)
+        refuse_media(split, rows)
+        refuse_bad_answers(split, rows)
+        refuse_lost(split, rows, ALPACA)
         return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
     if "chosen" in has and "rejected" in has:
         chats = _are_chats(rows, "chosen")
@@ -103,17 +104,37 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
             right = {"prompt": question, "completion": "chosen"}
         raise DataError(
             f"{split} has pairs of answers, chosen and rejected, and a causal LM learns one of them: name it, as in "
-            f"--columns '{json.dumps(right)}', or train on the pairs in a script, with TRL."
+            f"--columns '{json.dumps(right)}'{_without(has, right.values())}, or train on the pairs in a script, with "
+            "TRL."
         )
     prompt, completion = (next((name for name in names if name in has), None) for names in (QUESTIONS, ANSWERS))
     talk = next((name for name in has if _are_chats(rows, name)), None)
     proposal = example("causal-lm", "messages", talk) if talk else example("causal-lm", "text", has[0])
     if prompt and completion:  # either alone would leave out the other
         proposal = example("causal-lm", "completion", completion, {"prompt": prompt})
+        proposal += _without(has, (prompt, completion))
     raise DataError(
         f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(has)}; name the right "
         f"one, as in {proposal}.{one_object(rows)}"
     )
+
+
+def _without(has: Iterable[str], named: Collection[str]) -> str:
+    """What a proposal of columns for a prompt and an answer adds where others are likely to belong to the prompt."""
+    lost = [name for name in has if name in (*BEFORE, "input", "context") and name not in named]
+    return f" after writing {' and '.join(lost)} into the prompt" if lost else ""
+
+
+def _refuse_answer_beside(split: str, rows: Dataset) -> None:
+    """Raise a `DataError` where a text has an answer beside it, in a column of its own, that is not a part of it."""
+    name = next((name for name in ANSWERS if name in rows.column_names), None)
+    text, answer = (rows[0][one] if name and len(rows) else None for one in ("text", name))
+    if isinstance(text, str) and isinstance(answer, str) and answer not in text:
+        raise DataError(
+            f"{split} has a text, and beside it its {name}, which would be left out: name both, as in "
+            f"{example('causal-lm', 'completion', str(name), {'prompt': 'text'})}, or only the text, as in "
+            f"{example('causal-lm', 'text', 'text')}."
+        )
 
 
 def example(
@@ -161,31 +182,6 @@ def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
             )
     written = Dataset.from_dict({column: chats}, Features({column: List(Json())}))
     return concatenate_datasets([rows.remove_columns(column), written], axis=1)
-
-
-def _refuse_media(split: str, rows: Dataset, chats: str | None = None) -> None:
-    """Raise a `DataError` for images, audio or video beside questions or in chats: the model would not get them."""
-    marks: dict[str, Iterable[bool]] = {
-        f"the column {name!r}": (one.as_py() not in NOTHING for one in rows.data.column(name))
-        for name in MEDIA
-        if name in rows.column_names
-    }
-    if chats is not None:
-        marks["its messages"] = map(_has_media, rows[chats])
-    for where, marked in marks.items():
-        row = next((row for row, has in enumerate(marked) if has), None)
-        if row is None:
-            continue
-        raise DataError(
-            f"{name_row(rows, split, row)} has images, audio or video in {where}, and only texts are read here: leave "
-            "them out, or pass batches of the model's processor to select() or WeightLoraTrainer in a script."
-        )
-
-
-def _has_media(chat: Any) -> bool:
-    contents = [one.get("content") for one in chat or () if isinstance(one, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return any(isinstance(part, dict) and MEDIUM.search(str(part.get("type"))) for part in parts)
 
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:

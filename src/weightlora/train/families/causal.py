@@ -2,8 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +12,12 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, DataCollatorForSeq2Seq, EvalPrediction
 
 from ...errors import ConfigError, DataError, ModelError
-from ...wording import first_line, shown
 from ..result import HELD_OUT_LOSS
-from ..rows import NUMBER, as_written, head_of, name_row, parsed, tail_of
+from ..rows import NUMBER, as_written, head_of, name_row, tail_of
 from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
+from .chats import Tokens, chat
 
 __all__ = ["causal_lm", "check_causal", "collator", "first_token", "packed"]
-
-Tokens = tuple[list[int], list[int]]
 
 
 def causal_lm(source: Source) -> Work:
@@ -43,14 +39,14 @@ def causal_lm(source: Source) -> Work:
         if columns != ["text"]:
             raise ConfigError(f"packing=True joins texts, and the data has {', '.join(columns)}: drop --packing.")
         return packed(source)
-    form = _chat if "messages" in columns else _completion if "prompt" in columns else _text
-    if form is _chat and source.tokenizer.chat_template is None:
+    form = chat if "messages" in columns else _completion if "prompt" in columns else _text
+    if form is chat and source.tokenizer.chat_template is None:
         raise ConfigError(
             "the tokenizer has no chat template, and messages need one: give an instruction-tuned model."
         )
 
     empty = "its text or answer is empty, or is a single token"
-    if form is _chat:
+    if form is chat:
         empty = "its last message is empty, or not of the role 'assistant' (in ShareGPT, 'gpt')"
 
     def tokenize(split: str, row: dict[str, Any], index: int) -> dict[str, Any]:
@@ -175,81 +171,6 @@ def _completion(source: Source, row: dict[str, Any], length: int) -> Tokens:
         for name, part_of in (("prompt", tail_of), ("completion", head_of))
     )
     return [*first_token(source.tokenizer), *prompt], [*answer, *_end(source.tokenizer)] if answer else []
-
-
-def _chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
-    render: Any = source.tokenizer.apply_chat_template
-    messages, tools = row["messages"], parsed(row.get("tools"))
-    last = messages[-1] if messages else {}
-    if last.get("role") != "assistant" or not (_says(last.get("content")) or last.get("tool_calls")):
-        return [], []
-    before = [_shortened(source, message, tail_of, length) for message in messages[:-1]]
-    messages = [*before, _shortened(source, messages[-1], head_of, length)]
-    try:
-        prompt = render(before, tools=tools, add_generation_prompt=True, return_dict=False)
-        whole = render(messages, tools=tools, return_dict=False)
-        parts = [message["content"] for message in messages if isinstance(message.get("content"), list)]
-        text = render(messages, tools=tools, tokenize=False) if parts else ""
-        left_out = _unwritten(messages, tools, partial(render, tokenize=False))
-    except Exception as error:  # templates are programs, and each refuses messages in its own way
-        raise DataError(
-            f"the chat template cannot write the messages {shown(messages)}: {first_line(error)}; fix the row, or "
-            "leave it out."
-        ) from error
-    if any(str(content) in text for content in parts if content):  # as a list of Python
-        raise DataError(
-            f"the chat template does not read the parts of a message, {shown(parts[0])}: give its content as one text."
-        )
-    if left_out is not None:
-        raise DataError(
-            f"the chat template does not write {left_out}, so the model would not see them: give a model whose "
-            "template does, or leave them out (the tools with --columns '{\"tools\": null}')."
-        )
-    if whole[: len(prompt)] == prompt:
-        return prompt, whole[len(prompt) :]
-    # The last token of the prompt may be another one before an answer that begins with a line break.
-    asked = render(before, tools=tools, add_generation_prompt=True, tokenize=False)
-    written = render(messages, tools=tools, tokenize=False)
-    if not written.startswith(asked):
-        raise DataError(
-            "the chat template changes the prompt when an answer is added, so the answer cannot be separated from it: "
-            "give prompt and completion instead of messages."
-        )
-    return prompt, source.tokenizer(written[len(asked) :], add_special_tokens=False).input_ids
-
-
-def _unwritten(messages: list[dict[str, Any]], tools: Any, write: Callable[..., str]) -> str | None:
-    """What the template leaves out of a chat without a word: many know no tools, and some no system prompts."""
-    changed: dict[str, tuple[list[dict[str, Any]], Any]] = {}  # a chat that is written otherwise, if all is written
-    if tools:
-        changed["the tools"] = messages, None
-    if any(message.get("tool_calls") for message in messages):
-        without = [{name: message[name] for name in message if name != "tool_calls"} for message in messages]
-        changed["the calls of tools"] = without, tools
-    roles = {message["role"] for message in messages if isinstance(message.get("content"), str)}
-    for role in sorted(roles - {"user", "assistant"}):  # every template writes these two
-        more = [{**one, "content": f"{one.get('content')} more"} if one["role"] == role else one for one in messages]
-        changed[f"messages of the role {role!r}"] = more, tools
-    if not changed:
-        return None
-    text = write(messages, tools=tools)
-    for what, (other, used) in changed.items():
-        with suppress(Exception):  # it has read what is not there now
-            if write(other, tools=used) == text:
-                return what
-    return None
-
-
-def _says(content: Any) -> bool:
-    """Whether a message has content: a text that is not empty, or a part that is not an empty text."""
-    if not isinstance(content, list):
-        return bool(content)
-    return any(not isinstance(part, dict) or part.get("type") != "text" or part.get("text") for part in content)
-
-
-def _shortened(source: Source, message: dict[str, Any], part_of: Any, length: int) -> dict[str, Any]:
-    content = message.get("content")
-    return {**message, "content": part_of(source.tokenizer, content, length)} if isinstance(content, str) else message
 
 
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]

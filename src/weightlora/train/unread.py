@@ -1,0 +1,78 @@
+"""Refuse rows of a causal LM with something that no part of it would read, or that nobody should learn."""
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from datasets import Dataset, Value
+
+from ..errors import DataError
+from ..wording import shown
+from .rows import name_row
+
+__all__ = ["BEFORE", "refuse_bad_answers", "refuse_lost", "refuse_media"]
+
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+"""Columns beside questions or chats with what no tokenizer reads."""
+MEDIUM = re.compile("image|audio|video")
+"""In the type of a part of a message that holds such."""
+NOTHING: tuple[Any, ...] = (None, "", [], "[]", "null")
+"""What a row without such has in its column."""
+
+BEFORE = ("system", "system_prompt", "history", "functions")
+"""Columns with what comes before a question."""
+
+
+def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], in_prompt: bool = False) -> None:
+    """Raise a `DataError` for a row with something before its question that would be left out.
+
+    Args:
+        split: Names the rows.
+        rows: As they were read.
+        read: Columns that are read.
+        in_prompt: Whether it can only be written into the prompt. Else columns `system` and `history` are read, too.
+    """
+    for name in BEFORE if in_prompt else ("system_prompt", "functions"):
+        if name not in rows.column_names or name in read:
+            continue
+        row = next((row for row, one in enumerate(rows.data.column(name)) if one.as_py() not in NOTHING), None)
+        if row is not None:
+            remedy = "save them as tools" if name == "functions" else "rename the column to system"
+            raise DataError(
+                f"{name_row(rows, split, row)} has {shown(rows[row][name])} as its {name}, which would be left out: "
+                f"{'write it into the prompt' if in_prompt else remedy}, or drop the column {name!r}."
+            )
+
+
+def refuse_bad_answers(split: str, rows: Dataset) -> None:
+    """Raise a `DataError` for an answer that is marked as a bad one, as in the unpaired preferences of KTO."""
+    if rows.features.get("label") == Value("bool") and False in (labels := rows["label"][:]):
+        raise DataError(
+            f"{name_row(rows, split, labels.index(False))} has the label false, which marks a bad answer, and all "
+            "answers are learned: keep the rows with the label true, or drop the column 'label'."
+        )
+
+
+def refuse_media(split: str, rows: Dataset, chats: str | None = None) -> None:
+    """Raise a `DataError` for images, audio or video beside questions or in chats: the model would not get them."""
+    marks: dict[str, Iterable[bool]] = {
+        f"the column {name!r}": (one.as_py() not in NOTHING for one in rows.data.column(name))
+        for name in MEDIA
+        if name in rows.column_names
+    }
+    if chats is not None:
+        marks["its messages"] = map(_has_media, rows[chats])
+    for where, marked in marks.items():
+        row = next((row for row, has in enumerate(marked) if has), None)
+        if row is None:
+            continue
+        raise DataError(
+            f"{name_row(rows, split, row)} has images, audio or video in {where}, and only texts are read here: leave "
+            "them out, or pass batches of the model's processor to select() or WeightLoraTrainer in a script."
+        )
+
+
+def _has_media(chat: Any) -> bool:
+    contents = [one.get("content") for one in chat or () if isinstance(one, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and MEDIUM.search(str(part.get("type"))) for part in parts)

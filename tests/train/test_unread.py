@@ -1,0 +1,73 @@
+"""What no part of a causal LM would read, or nobody should learn, is refused, and was left out or learned silently."""
+
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from weightlora.errors import DataError
+from weightlora.train.layouts import as_causal
+from weightlora.train.tasks import COLUMNS
+
+PAIR = {"prompt": "a film", "completion": "good"}
+CHAT = {"messages": [{"role": "user", "content": "a film"}, {"role": "assistant", "content": "good"}]}
+ALPACA = {"instruction": "Review", "input": "a film", "output": "good"}
+
+
+def read(*rows: dict[str, Any], **named: str) -> dict[str, str | None]:
+    columns = {**COLUMNS["causal-lm"], **named}
+    return as_causal("train", Dataset.from_list([*rows]), columns, named)[1]
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt", "functions"])
+def test_what_comes_before_a_prompt_of_text_must_be_in_it(name: str):
+    with pytest.raises(
+        DataError, match=f"row 1 of train .* has 'Be kind' as its {name}, which .* into the prompt, or"
+    ):
+        read({**PAIR, name: ""}, {**PAIR, name: "Be kind"})
+    assert read({**PAIR, name: ""}, {**PAIR, name: None})["prompt"] == "prompt"
+    assert read({**PAIR, name: "Be kind"}, prompt=name)["prompt"] == name
+
+
+def test_earlier_turns_beside_a_prompt_of_text_must_be_in_it():
+    with pytest.raises(DataError, match=r"has \[\['a', 'b'\]\] as its history"):
+        read({**PAIR, "history": [["a", "b"]]})
+
+
+@pytest.mark.parametrize("row", [CHAT, ALPACA])
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("system_prompt", "rename the column to system"), ("functions", "tools")]
+)
+def test_chats_and_rows_of_alpaca_read_a_system_prompt_by_one_name(row: dict[str, Any], name: str, remedy: str):
+    with pytest.raises(DataError, match=f"as its {name}, which would be left out: .*{remedy}, or drop the column"):
+        read({**row, name: "Be kind"})
+    assert read({**row, "system": "Be kind"})
+
+
+@pytest.mark.parametrize("row", [PAIR, CHAT, ALPACA])
+def test_an_answer_that_is_marked_as_bad_is_not_learned(row: dict[str, Any]):
+    """Unpaired preferences, as KTO has them. Other labels may be classes."""
+    with pytest.raises(DataError, match=r"row 1 of train .* has the label false, which marks a bad answer"):
+        read({**row, "label": True}, {**row, "label": False})
+    assert read({**row, "label": True}) == read({**row, "label": 0}) == read(row)
+
+
+def test_a_text_with_an_answer_beside_it_is_not_read_alone():
+    task = {"text": "Sort a list.", "response": "sorted(a)"}
+    with pytest.raises(DataError, match="beside it its response, which would be left out: name both, as in --columns"):
+        read(task)
+    assert read({**task, "text": "Q: Sort a list. A: sorted(a)"}) == read(task, text="text") == {"text": "text"}
+    assert read(task, prompt="text", completion="response") == {"prompt": "text", "completion": "response"}
+
+
+@pytest.mark.parametrize(
+    ("row", "lost"),
+    [
+        ({"instruction": "Sum up", "context": "a film", "response": "good"}, "context"),
+        ({"system_prompt": "s", "question": "a film", "response": "good"}, "system_prompt"),
+        ({"instruction": "Sum up", "input": "a film", "chosen": "good", "rejected": "bad"}, "input"),
+    ],
+)
+def test_proposed_columns_name_what_they_leave_out(row: dict[str, Any], lost: str):
+    with pytest.raises(DataError, match=f"}}' after writing {lost} into the prompt"):
+        read(row)
