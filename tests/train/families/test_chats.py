@@ -100,7 +100,8 @@ def test_an_answer_that_the_template_does_not_write_whole_is_refused():
     ):
         learned(STRIPS, QUESTION, thoughts)
     assert learned(STRIPS, QUESTION, thoughts, QUESTION, ANSWER)[1] == "good</s>", "of earlier answers, it may"
-    assert learned(PLAIN.replace("m.content }}", "m.content | trim }}"), QUESTION, thoughts)[1].endswith("good</s>")
+    fewer_breaks = PLAIN.replace("{{ m.content }}", "{{ m.content.replace('\n\n', '\n') }}")
+    assert learned(fewer_breaks, QUESTION, thoughts)[1] == "<think> so </think>\ngood</s>"
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])

@@ -110,7 +110,7 @@ def _as_read(messages: Messages, tools: Any, write: Callable[..., str]) -> Messa
         unread = _unread(form, text)
         if unread is None:
             return form
-        failed = failed if isinstance(failed, DataError) else DataError(unread)
+        failed = DataError(unread)
     assert failed is not None
     raise failed
 
@@ -166,7 +166,7 @@ def _unread(messages: Messages, text: str) -> str | None:
             quoted = json.dumps(given, ensure_ascii=False)
             wrong = quoted[1:-1] if isinstance(given, str) else str(given)  # a text in quotes, or an object of Python
             right = given if isinstance(given, str) else quoted
-            if wrong != right and wrong in text and right not in text:
+            if wrong in text and right not in text:
                 return (
                     f"the chat template does not write the arguments of a call, {shown(given)}, as JSON: give a model "
                     "whose template does."
