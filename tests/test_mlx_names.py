@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.mlx_names import mlx_name, reads_more_than_text
+from weightlora.mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,25 @@ def test_the_language_model_is_outside(name, theirs):
 def test_only_names_tell_a_language_model_inside_another():
     assert reads_more_than_text(["lm_head", "model.language_model.layers.0.mlp.up_proj"])
     assert not reads_more_than_text(["lm_head", "model.layers.0.mlp.up_proj"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "theirs"),
+    [
+        ("llama", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj"),
+        ("llama", "lm_head", "lm_head"),
+        ("mamba", "backbone.layers.0.mixer.in_proj", "backbone.layers.0.mixer.in_proj"),
+        ("gpt_neox", "gpt_neox.layers.1.attention.dense", "model.h.1.attention.dense"),
+        (None, "gpt_neox.layers.1.attention.dense", "model.h.1.attention.dense"),
+        ("gpt_neox", "embed_out", "model.embed_out"),
+        ("gptj", "transformer.h.0.attn.q_proj", "model.h.0.attn.q_proj"),
+        ("gpt_bigcode", "transformer.h.0.attn.c_attn", "transformer.h.0.attn.c_attn"),
+        ("deepseek_v2", "model.layers.0.self_attn.kv_b_proj", "model.layers.0.self_attn.kv_b_proj"),
+        ("deepseek_v3", "model.layers.0.self_attn.kv_b_proj", None),
+        ("bert", "bert.encoder.layer.0.output.dense", None),
+        ("opt", "model.decoder.layers.0.fc1", None),
+    ],
+)
+def test_a_model_of_text_has_the_names_of_mlx_lm(kind: str | None, name: str, theirs: str | None):
+    """It would skip others without a word, and serve the bare model."""
+    assert mlx_name_of_text(name, kind) == theirs

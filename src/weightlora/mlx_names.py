@@ -1,11 +1,23 @@
-"""What mlx-lm calls the modules of a model that also reads images or audio: it keeps the language model alone."""
+"""What mlx-lm calls the modules of a model. It skips names of an adapter that it does not have, without an error."""
 
 from collections.abc import Iterable
 
-__all__ = ["mlx_name", "reads_more_than_text"]
+__all__ = ["mlx_name", "mlx_name_of_text", "reads_more_than_text"]
 
 INNER, WHOLE = "model.language_model.", "language_model."
 """Where Transformers keeps the language model without its head, and with it."""
+
+RENAMED = {
+    "gpt_neox": {"gpt_neox.layers.": "model.h.", "gpt_neox.": "model.", "embed_out": "model.embed_out"},
+    "gptj": {"transformer.": "model."},
+    "gpt_bigcode": {"transformer.": "transformer."},
+}
+"""Type of the model -> the beginnings of Transformers' names, and what mlx-lm has there (mlx_lm/models of 0.32.2)."""
+ALIKE = {"model.layers.": "model.layers.", "model.embed_tokens": "model.embed_tokens", "lm_head": "lm_head"}
+ALIKE |= {"backbone.": "backbone."}
+"""The same for all other types of models."""
+WITH_KV_B = ("deepseek_v2", "minicpm3")
+"""Models that have `kv_b_proj`, which mlx-lm splits in all others."""
 
 
 def reads_more_than_text(names: Iterable[str]) -> bool:
@@ -27,3 +39,20 @@ def mlx_name(name: str) -> str | None:
     if name.startswith(("model.layers.", "model.embed_tokens", "lm_head")):
         return WHOLE + name
     return name if name.startswith(WHOLE) else None
+
+
+def mlx_name_of_text(name: str, model_type: str | None) -> str | None:
+    """mlx-lm's name of a module of a model that only reads text, or None for a module that it does not have.
+
+    Args:
+        name: That of Transformers 5.
+        model_type: Of the model's config; None if that is not known.
+    """
+    if model_type is None and name.startswith("gpt_neox."):
+        model_type = "gpt_neox"
+    if name.endswith(".kv_b_proj") and model_type not in WITH_KV_B:
+        return None
+    for ours, theirs in RENAMED.get(model_type or "", ALIKE).items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return None

@@ -58,7 +58,10 @@ def test_the_probe_is_the_same_each_time_and_fits_the_model():
     first, second = probe_batch(tiny_bert()), probe_batch(tiny_bert())
     assert torch.equal(first["input_ids"], second["input_ids"])
     assert first["input_ids"].shape == (1, 16) and int(first["input_ids"].max()) < 50
-    assert probe_batch(tiny_llama())["input_ids"].shape == (1, 32)
+    model = tiny_llama()
+    assert probe_batch(model)["input_ids"].shape == (1, 32)
+    model.config.max_position_embeddings = -1  # as XLNet has it: there is no bound
+    assert probe_batch(model)["input_ids"].shape == (1, 32)
 
 
 def test_a_model_of_images_has_no_probe():

@@ -73,6 +73,15 @@ def test_a_model_with_images_has_other_names_in_mlx_lm(tmp_path):
     assert [pair.name for pair in named_for_mlx(alone, base)] == [pair.name for pair in alone]
 
 
+def test_a_module_that_mlx_lm_does_not_have_is_refused():
+    """DeepSeek's kv_b_proj is two modules there, and it would skip the name."""
+    pairs = pairs_of(["model.layers.0.self_attn.o_proj", "model.layers.0.self_attn.kv_b_proj"])
+    with pytest.raises(ModelError, match=r"kv_b_proj' cannot be .*: mlx-lm has no module of this name\. Choose"):
+        named_for_mlx(pairs, Base(LoraConfig()))
+    neox = pairs_of(["gpt_neox.layers.0.mlp.dense_h_to_4h"])
+    assert [pair.name for pair in named_for_mlx(neox, Base(LoraConfig()))] == ["model.h.0.mlp.dense_h_to_4h"]
+
+
 def test_a_vision_tower_is_refused():
     pairs = pairs_of(["model.language_model.layers.0.mlp.up_proj", "model.vision_tower.encoder.layers.0.mlp.fc1"])
     with pytest.raises(

@@ -21,7 +21,7 @@ from transformers import (
 
 from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError, ModelError
-from weightlora.selection.adapting import MAMBA, adapted, task_type_of
+from weightlora.selection.adapting import WITHOUT, adapted, task_type_of
 
 SMALL = BertConfig(
     vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, num_labels=2
@@ -100,14 +100,18 @@ def test_a_router_that_gives_a_tuple_gets_none():
     model(input_ids=ids, labels=ids).loss.backward()
 
 
-def test_the_output_of_mamba_gets_none():
-    """PEFT refuses it: a kernel reads its weight."""
+def test_modules_of_mamba_whose_weights_are_read_get_none():
+    """PEFT refuses the output, whose weight a kernel reads. An adapter on dt_proj would change nothing."""
     shape = MambaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, state_size=4)
     model = adapted(MambaForCausalLM(shape), None)
-    assert {name.rpartition(".")[2] for name in names(model)} == {"in_proj", "x_proj", "dt_proj"}
-    for model_type in MAMBA:
+    assert {name.rpartition(".")[2] for name in names(model)} == {"in_proj", "x_proj"}
+    for model_type in WITHOUT.keys() - {"jamba"}:
         with pytest.raises(ValueError, match="incompatible with Mamba"):
             get_peft_model(tiny_named(model_type), LoraConfig(target_modules=["out_proj"]))
+    theirs = get_peft_model(MambaForCausalLM(shape), LoraConfig(target_modules=["in_proj", "dt_proj"]))
+    theirs(input_ids=torch.arange(6)[None], labels=torch.arange(6)[None]).loss.backward()
+    reached = [adapter.name for adapter in find_adapters(theirs) if adapter.factors[1].grad is not None]
+    assert reached == ["backbone.layers.0.mixer.in_proj"]
 
 
 def tiny_named(model_type: str) -> nn.Module:

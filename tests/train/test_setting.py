@@ -31,7 +31,7 @@ def test_steps_are_the_trainers(world: Path, tmp_path: Path, more: list[object],
 def test_all_linear_leaves_out_what_peft_cannot_adapt(world: Path, tmp_path: Path, task_type: str):
     """PEFT refuses the output of Mamba's blocks, also where `target_modules` is all-linear."""
     recipe = parse(arguments(world, "cola", "deberta", tmp_path, "--method", "lora", "--target_modules", "all-linear"))
-    model = MambaForCausalLM(MambaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, state_size=4))
+    model = MambaForCausalLM(MambaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, state_size=4))
     work = SimpleNamespace(train=range(8), task_type=task_type)
     setting = setting_for(recipe, work, model, METHODS["lora"], fresh=())  # type: ignore[arg-type]
     adapters = [adapter.name for adapter in find_adapters(setting.lora())]

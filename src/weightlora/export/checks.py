@@ -148,7 +148,8 @@ def probe_batch(model: nn.Module) -> dict[str, Tensor]:
             f"the base model takes {name}, and outputs are compared on random tokens: compare the tensors alone, with "
             f"{TENSORS}."
         )
-    length = min(TOKENS, getattr(config.get_text_config(), "max_position_embeddings", None) or TOKENS)
+    most = getattr(config.get_text_config(), "max_position_embeddings", None) or TOKENS
+    length = min(TOKENS, most) if most > 0 else TOKENS  # XLNet has -1, for no bound
     generator = torch.Generator().manual_seed(SEED)
     ids = torch.randint(vocabulary, (1, length), generator=generator)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

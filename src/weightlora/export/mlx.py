@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import ModelError
 from ..files import read_json, write_json
-from ..mlx_names import mlx_name, reads_more_than_text
+from ..mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text
 from .base import Base
 from .pairs import Pair, common_rank, fold
 
@@ -19,7 +19,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 
 
 def named_for_mlx(pairs: Sequence[Pair], base: Base) -> list[Pair]:
-    """The pairs by mlx-lm's names, which differ for models that also read images or audio.
+    """The pairs by mlx-lm's names, which differ for models that also read images or audio, and for some others.
 
     The config of the base tells such a model, or else the names do.
 
@@ -28,17 +28,19 @@ def named_for_mlx(pairs: Sequence[Pair], base: Base) -> list[Pair]:
     """
     try:
         config = base.config()
-        inside = config.get_text_config() is not config and config.model_type != "gemma3n"
+        kind: str | None = config.model_type
+        inside = config.get_text_config() is not config
     except ModelError:
-        inside = reads_more_than_text(pair.name for pair in pairs)
-    if not inside:
+        kind, inside = None, reads_more_than_text(pair.name for pair in pairs)
+    if kind == "gemma3n":
         return list(pairs)
     named = []
     for pair in pairs:
-        if (name := mlx_name(pair.name)) is None:
+        if (name := mlx_name(pair.name) if inside else mlx_name_of_text(pair.name, kind)) is None:
+            why = "mlx-lm has the language model alone" if inside else "mlx-lm has no module of this name"
             raise ModelError(
-                f"the adapter on {pair.name!r} cannot be exported to profile 'mlx': mlx-lm has the language model "
-                "alone. Choose profile 'portable', or train without this module."
+                f"the adapter on {pair.name!r} cannot be exported to profile 'mlx': {why}. Choose profile 'portable', "
+                "or train without this module."
             )
         named.append(replace(pair, name=name))
     return named

@@ -45,8 +45,13 @@ TASK_TYPES = {
 """End of a class's name in Transformers -> PEFT's task type, with which PEFT trains the head of the task, too."""
 
 
-MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
-"""Model types for which PEFT refuses an adapter on `out_proj` (`peft.tuners.tuners_utils`)."""
+WITHOUT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("falcon_h1", "mamba2", "nemotron_h"), ("out_proj",)),
+    **dict.fromkeys(("falcon_mamba", "mamba"), ("out_proj", "dt_proj")),
+    "jamba": ("dt_proj",),
+}
+"""Model types -> modules that have no adapter: PEFT refuses one on `out_proj` (`peft.tuners.tuners_utils`), and one on
+`dt_proj` would have no effect, because the model reads the weight without calling the module."""
 
 
 def adapted(model: nn.Module, lora: LoraConfig | None) -> nn.Module:
@@ -164,10 +169,10 @@ def _ctc_head(model: nn.Module) -> set[str]:
 def _linears(model: nn.Module) -> list[str]:
     """The linear modules that PEFT can adapt.
 
-    It cannot adapt the routers of Llama 4 and PhiMoE, which give a tuple, and the output of Mamba's blocks, whose
-    weight a kernel reads.
+    It cannot adapt the routers of Llama 4 and PhiMoE, which give a tuple, and modules of Mamba's blocks whose weights
+    the model or a kernel reads.
     """
-    refused = {"out_proj"} if getattr(getattr(model, "config", None), "model_type", None) in MAMBA else set()
+    refused = WITHOUT.get(getattr(getattr(model, "config", None), "model_type", ""), ())
     return [
         name
         for name, module in model.named_modules()

@@ -70,6 +70,23 @@ def test_mlx_has_the_language_model_of_one_with_images():
     assert yaml.safe_load(edited(selection, kept[1:]).to("mlx")) is None
 
 
+def test_mlx_has_other_names_for_gpt_neox():
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    base = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50, **sizes))
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    block = edited(chosen(get_peft_model(base, lora)), ["gpt_neox.layers.1.attention.dense"]).to("mlx")
+    assert yaml.safe_load(block)["lora_parameters"]["keys"] == ["model.h.1.attention.dense"]
+
+
+def test_mlx_has_other_names_for_routers():
+    """They are no switch_mlp modules there."""
+    names = ["model.layers.1.mlp.gate.weight", "model.layers.0.self_attn.q_proj"]
+    block = edited(chosen(lora_mixtral(target_parameters=["mlp.gate.weight"])), names).to("mlx")
+    assert f"linear modules in place of the parameters {names[0]}, left out here" in block and "switch" not in block
+
+
 def test_mlx_has_other_names_for_experts():
     parameters = ["model.layers.1.mlp.experts.gate_up_proj"]
     both = edited(chosen(lora_mixtral()), [*parameters, "model.layers.0.self_attn.q_proj"]).to("mlx")

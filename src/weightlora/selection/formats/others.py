@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...mlx_names import mlx_name, reads_more_than_text
+from ...mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text
 from .targets import one_for_all
 from .wording import IMPOSSIBLE, heading, names_in, saved_note, yaml_list
 
@@ -57,17 +57,22 @@ def to_torchtune(selection: Any) -> list[str]:
 def to_mlx(selection: Any) -> list[str]:
     """Settings for `mlx_lm.lora --config FILE`."""
     one = one_for_all(selection, "mlx-lm")
-    names, parameters = selection.target_modules, selection.target_parameters
+    names = selection.target_modules
     notes = [*one.notes, saved_note(selection, "mlx-lm")]
-    if parameters:
-        notes.append(
-            f"mlx-lm has switch_mlp modules in place of the parameters {names_in(parameters)}, left out here."
-        )
+    experts = [name for name in selection.target_parameters if ".experts." in name]
+    for what, parameters in (
+        ("switch_mlp modules", experts),
+        ("linear modules", [name for name in selection.target_parameters if name not in experts]),
+    ):
+        if parameters:
+            notes.append(f"mlx-lm has {what} in place of the parameters {names_in(parameters)}, left out here.")
     if reads_more_than_text(module.name for module in selection.modules):
         if left := [name for name in names if mlx_name(name) is None]:
             notes.append(f"mlx-lm has the language model alone, and leaves out {names_in(left)}.")
         names = [theirs for name in names if (theirs := mlx_name(name)) is not None]
         notes.append("For Gemma 3n, write model.language_model instead of language_model.model.")
+    else:
+        names = [mlx_name_of_text(name, None) or name for name in names]
     if not names:
         return heading(selection, *notes, IMPOSSIBLE)
     notes.append(
