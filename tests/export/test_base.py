@@ -71,6 +71,17 @@ def test_a_model_with_images_is_loaded_as_it_was_adapted(architecture, name, tas
     assert name in dict(model.named_modules())
 
 
+def test_classifiers_of_sound_are_loaded_by_their_own_class(tmp_path):
+    """They are called ForSequenceClassification, and AutoModelForSequenceClassification does not know them."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    convolutions = {"conv_dim": (8, 8), "conv_stride": (5, 4), "conv_kernel": (10, 4), "classifier_proj_size": 8}
+    more = {"num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 4}
+    config = transformers.Wav2Vec2Config(vocab_size=20, **sizes, **convolutions, **more)
+    transformers.Wav2Vec2Model(config).save_pretrained(tmp_path)
+    base = Base(LoraConfig(task_type="SEQ_CLS", base_model_name_or_path=str(tmp_path)))
+    assert type(base.skeleton()).__name__ == "Wav2Vec2ForSequenceClassification"
+
+
 def test_a_task_may_have_two_classes_for_one_config(tmp_path):
     """Funnel has: Transformers' list names both."""
     transformers.FunnelConfig(architectures=["FunnelModel"]).save_pretrained(tmp_path)

@@ -200,6 +200,9 @@ class Base:
         task = str(getattr(self.adapter.task_type, "value", self.adapter.task_type))
         if task in TASKS:
             auto = getattr(transformers, TASKS[task])
+            sound = transformers.AutoModelForAudioClassification  # its classes are called ForSequenceClassification
+            if task == "SEQ_CLS" and type(config) not in auto._model_mapping and type(config) in sound._model_mapping:
+                auto = sound
             return named if self._needs_more(auto, config) else auto
         record = self.adapter.auto_mapping or {}
         name, library = record.get("base_model_class"), str(record.get("parent_library"))
