@@ -35,7 +35,7 @@ class Selection:
         step: Optimizer steps before the choice; 0 for a choice before the first step.
         model: Name or path of the base model, if it has one.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`,
-            and where they are set `use_dora` and `trainable_token_indices`.
+            and where they are set `use_dora`, `trainable_token_indices`, `lora_dropout`, `bias` and `lora_bias`.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
             both.
         fused_experts: True if the model has the fused experts of Mixtral, Qwen MoE and similar models, where PEFT 0.21

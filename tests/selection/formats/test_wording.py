@@ -66,6 +66,23 @@ def test_each_snippet_says_that_the_run_had_dora(use_dora):
         assert ("# That run had DoRA adapters." in selection.to(name)) == use_dora, name
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, None),
+        ({"lora_bias": True}, "lora_bias=true"),
+        ({"lora_dropout": 0.1, "bias": "all"}, 'lora_dropout=0.1, bias="all"'),
+    ],
+)
+def test_each_snippet_says_which_other_settings_the_run_had(settings, told):
+    """A training with the snippet alone would train other parameters, or without dropout."""
+    selection = chosen(lora_llama(**settings))
+    for name in FORMATS.keys() - {"json", "regex"}:
+        said = selection.to(name)
+        assert (f"# That run had {told}, which is not set below. Set it in your" in said) == (told is not None), name
+        assert ("is not set below" in said) == (told is not None), name
+
+
 @pytest.mark.parametrize("tokens", [None, [1, 2], {"embed_tokens": [1, 2]}])
 def test_each_snippet_says_which_rows_of_embeddings_the_run_trained(tokens):
     selection = chosen(lora_llama(trainable_token_indices=tokens))

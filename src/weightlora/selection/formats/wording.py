@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...run import ALSO
 from ...wording import counted, printable
 
 __all__ = [
@@ -90,7 +91,9 @@ def heading(selection: Any, *notes: str | None, has_tokens: bool = False) -> lis
     count = f"{len(selection.kept)} of {len(selection.modules)} modules"
     rule = selection.rule if selection.rule.isidentifier() else quoted(selection.rule)
     chose = f"weightlora chose {count}{model} (rule {rule})."
-    return comments(chose, _run_note(selection), None if has_tokens else _tokens_note(selection), *notes)
+    return comments(
+        chose, _run_note(selection), _settings_note(selection), None if has_tokens else _tokens_note(selection), *notes
+    )
 
 
 def _run_note(selection: Any) -> str | None:
@@ -100,6 +103,13 @@ def _run_note(selection: Any) -> str | None:
     if selection.lora.get("use_dora"):
         return "That run had DoRA adapters. Switch DoRA on in your training, too."
     return None
+
+
+def _settings_note(selection: Any) -> str | None:
+    """Other settings of that run which the snippet below does not say; None if there were none."""
+    found = {name: selection.lora[name] for name in ALSO if name in selection.lora}
+    told = ", ".join(f"{name}={json.dumps(value)}" for name, value in found.items())
+    return f"That run had {told}, which is not set below. Set it in your training, too." if told else None
 
 
 def _tokens_note(selection: Any) -> str | None:
