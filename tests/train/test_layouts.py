@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset, load_dataset
@@ -148,6 +149,21 @@ def test_calls_in_sharegpts_way_are_refused():
     calls = [*SHAREGPT, {"from": "function_call", "value": '{"name": "look"}'}]
     with pytest.raises(DataError, match="train has messages from 'function_call', which chat templates do not know"):
         as_causal("train", Dataset.from_list([{"conversations": calls}]), COLUMNS_READ)
+
+
+@pytest.mark.parametrize("given", [["a"], {"a": 1}, 0])
+def test_an_input_of_alpaca_is_a_text(given: Any):
+    """Lists were written as Python does, and 0 was left out."""
+    with pytest.raises(DataError, match=r"row 0 of train .* as its input, which must be a string, or empty"):
+        as_causal("train", Dataset.from_list([{"instruction": "Add.", "input": given, "output": "3"}]), COLUMNS_READ)
+
+
+def test_a_list_of_objects_is_a_chat_if_they_have_roles():
+    """Else it was proposed as one, and refused then."""
+    rows = Dataset.from_list([{"turns": [{"input": "a", "output": "b"}]}])
+    with pytest.raises(DataError, match="has neither messages") as refusal:
+        as_causal("train", rows, COLUMNS_READ)
+    assert "messages" not in str(refusal.value).partition("as in --columns")[2]
 
 
 def test_rows_of_alpaca_are_read_as_such_beside_a_text_with_all_of_them():

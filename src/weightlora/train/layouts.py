@@ -153,7 +153,7 @@ def one_object(rows: Dataset) -> str:
 def _are_chats(rows: Dataset, column: str) -> bool:
     """Whether a column has lists of messages, by its first row that is not empty."""
     first = next((value for value in rows[column] if value), None)
-    return isinstance(first, list) and isinstance(first[0], dict)
+    return isinstance(first, list) and isinstance(first[0], dict) and not first[0].keys().isdisjoint(("role", "from"))
 
 
 def _joined(rows: Dataset, prompt: str, completion: str) -> Dataset:
@@ -226,8 +226,7 @@ def _message(one: Any) -> Any:
 
 def _from_alpaca(split: str, rows: Dataset) -> Dataset:
     """A prompt with Alpaca's headings, and the output as its completion."""
-    inputs = rows["input"] if "input" in rows.column_names else [None] * len(rows)
-    parts = (rows["instruction"], inputs, *(_beside(split, rows, name) for name in EARLIER))
+    parts = (rows["instruction"], *(_beside(split, rows, name) for name in ("input", *EARLIER)))
     prompts = [_prompt(*row) for row in zip(*parts, strict=True)]
     return Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
 
@@ -241,10 +240,10 @@ def _prompt(instruction: Any, given: Any, system: str | None, history: list[list
 
 
 def _beside(split: str, rows: Dataset, column: str) -> Sequence[Any]:
-    """The values of a column of `EARLIER`, None for each row where there is no such column."""
+    """The values of a column of texts, or of one of `EARLIER`; None for each row where there is no such column."""
     if column not in rows.column_names:
         return [None] * len(rows)
-    fits, what = EARLIER[column]
+    fits, what = EARLIER.get(column, EARLIER["system"])
     for row, value in enumerate(rows[column]):
         if value not in (None, "", []) and not fits(value):
             raise DataError(

@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
         "a list of messages, each an object with a role and a content, which is a text or a list of parts",
     ),
     "tools": (
-        lambda value: (tools := parsed(value)) is None or _are(tools, dict),
+        lambda value: (tools := parsed(value)) in (None, "") or _are(tools, dict),
         "a list of objects, each the description of a function, or such a list written as JSON",
     ),
 }

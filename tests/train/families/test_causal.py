@@ -198,6 +198,24 @@ def test_texts_may_be_packed_into_blocks(world: Path, tmp_path: Path):
     assert found["perplexity"] == pytest.approx(np.exp(found["held_out_loss"]))
 
 
+def test_empty_texts_are_left_out_of_packed_blocks(world: Path, tmp_path: Path):
+    """As in wikitext, where a third of the rows are empty: the model learned runs of ends of texts."""
+    given = [{"text": text} for text in (GOOD, "", "", BAD) * 4]
+    file = write_rows(tmp_path / "rows.jsonl", given)
+    more = ["--train_file", file, "--validation_file", file, "--packing", "--max_length", "4"]
+    job = prepare(parse(arguments(world, "causal-lm", "llama", tmp_path / "out", *more)))
+    stream = [token for row in job.work.train for token in row["input_ids"]]
+    end = job.tokenizer.eos_token_id
+    assert stream.count(end) > 3 and not any(one == other == end for one, other in pairwise(stream))
+
+
+def test_a_chat_may_have_an_empty_text_as_its_tools(world: Path, tmp_path: Path):
+    file = write_rows(tmp_path / "rows.jsonl", [{**row, "tools": ""} for row in CHATS] * 2)
+    more = ["--train_file", file, "--validation_file", file]
+    job = prepare(parse(arguments(world, "causal-lm", "llama", tmp_path / "out", *more)))
+    assert len(job.work.train) == 4
+
+
 def test_a_tokenizer_that_ends_its_texts_itself_gives_one_end(world: Path, tmp_path: Path):
     model = shutil.copytree(world / "llama", tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(model)

@@ -112,7 +112,7 @@ def packed(source: Source, blocks: Mapping[str, int] | None = None) -> Work:
         wanted = None if blocks is None else blocks[split]
         first, end = first_token(tokenizer), _end(tokenizer)  # most tokenizers add no end, but some do
         stream: list[int] = []
-        for text in source.splits[split]["text"]:
+        for text in filter(None, source.splits[split]["text"]):  # of empty rows, only the tokens between would be left
             stream += [*first, *tokenizer(text, add_special_tokens=False).input_ids, *end]
             if wanted is not None and len(stream) >= wanted * length:
                 break

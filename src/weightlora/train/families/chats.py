@@ -33,7 +33,7 @@ def chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
         DataError: The template cannot write the messages, or leaves something out of them.
     """
     render: Any = source.tokenizer.apply_chat_template
-    messages, tools = row["messages"], parsed(row.get("tools"))
+    messages, tools = row["messages"], parsed(row.get("tools")) or None
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or not (_says(last.get("content")) or last.get("tool_calls")):
         return [], []
