@@ -34,7 +34,7 @@ def test_messages_of_sharegpt_may_differ_in_their_fields(tmp_path):
     """Datasets then says nothing of the fields, nor of other columns, whose values may differ in their types."""
     given = [
         {"id": 1, "conversations": SHAREGPT},
-        {"id": "b", "conversations": [*SHAREGPT[:2], {**SHAREGPT[2], "weight": 0}]},
+        {"id": "b", "conversations": [*SHAREGPT[:2], {**SHAREGPT[2], "score": 1}]},
     ]
     rows = load_dataset("json", data_files=str(write_rows(tmp_path / "rows.jsonl", given)), split="train")
     rows, columns = as_causal("train", rows, COLUMNS_READ)
@@ -94,6 +94,12 @@ def test_a_column_that_the_user_names_is_read_whatever_else_there_is(given: dict
 def test_a_row_without_messages_is_left_for_the_check_of_rows():
     rows, _ = as_causal("train", Dataset.from_list([{"messages": SHAREGPT}, {"messages": None}]), COLUMNS_READ)
     assert rows[0]["messages"] == CHAT and rows[1]["messages"] is None
+
+
+def test_a_turn_of_sharegpt_keeps_the_mark_that_it_is_not_learned():
+    answer = {"from": "gpt", "value": "bad", "train": False}
+    rows, _ = as_causal("train", Dataset.from_list([{"conversations": [SHAREGPT[1], answer]}]), COLUMNS_READ)
+    assert rows[0]["conversations"][-1] == {"role": "assistant", "content": "bad", "train": False}
 
 
 def test_rows_of_alpaca_become_prompts_and_completions():

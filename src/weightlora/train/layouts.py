@@ -220,8 +220,12 @@ def _with_system(given: str | None, chat: list[Any]) -> list[Any]:
 def _message(one: Any) -> Any:
     if not isinstance(one, dict) or "from" not in one:
         return one
-    sender = one["from"]
-    return {"role": one.get("role") or ROLES.get(sender, sender), "content": one.get("content") or one.get("value")}
+    sender, marks = one["from"], {name: one[name] for name in ("weight", "train") if name in one}
+    return {
+        **marks,
+        "role": one.get("role") or ROLES.get(sender, sender),
+        "content": one.get("content") or one.get("value"),
+    }
 
 
 def _from_alpaca(split: str, rows: Dataset) -> Dataset:
