@@ -1,12 +1,14 @@
 """A start along the gradient: which runs are paired, and that only complete tasks count."""
 
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from benchmarks.decision import SECOND
 from benchmarks.pages import start, untuned
 from benchmarks.pages.runs import runs_in
-from benchmarks.results import by_seed
+from benchmarks.pages.winner import CLOSE, points_between
+from benchmarks.results import by_seed, losses
 from stored import result
 
 LOSSES = {"probe": 0.5, "random-like-probe": 0.6, "peft-default": 0.45, "lora": 0.5}
@@ -92,11 +94,12 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
     rows = {row[0]: row for row in cells(start.start_by_task())}
     decoder = "smollm2-imdb-lm-float32"
-    assert {task: row[1][-1] for task, row in rows.items() if row[1][-1] in "▼▲"} == {
+    assert {task: row[1][-1] for task, row in rows.items() if row[1].endswith(("▼", "▲"))} == {
         "film-reviews": "▼",
         decoder: "▼",
     }
-    assert {task: row[2][-1] for task, row in rows.items() if row[2][-1] in "▼▲"} == {"supersenses": "▼", decoder: "▼"}
+    changed = {"supersenses": "▼", decoder: "▼", "film-reviews-long": "▲"}
+    assert {task: row[2][-1] for task, row in rows.items() if row[2][-1] in "▼▲"} == changed
     assert all(cell.endswith("▼") for cell in rows[decoder][3:5]) and rows[decoder][1] == rows[decoder][2]
     films, language = (-float(rows[task][1].split()[0]) for task in ("film-reviews", decoder))
     assert f"film reviews, by {films:.3f}, and SmolLM2 in language modelling, by {language:.3f}, at all three" in log
@@ -115,6 +118,25 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     ends = sorted(run.held_out_loss for run in runs.pop(("start", start.LABEL)).values())
     assert f"end at a loss of {ends[-2]:.2f} and {ends[-1]:.2f}" in log and ends[-3] < 0.5
     assert max(run.held_out_loss for own in runs.values() for run in own.values()) < 0.5
+
+
+def test_the_mean_regret_and_the_level_metrics_are_those_of_the_stored_runs():
+    log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
+    runs = start._runs()
+    means = {
+        task: [fmean(losses(runs[task, label]).values()) for label in (start.LABEL, "probe", "lora")]
+        for task in SECOND.seeds
+    }
+    parts = {task: (own - default) / lora / len(means) for task, (own, default, lora) in means.items()}
+    assert f"Mean regret is higher than the default's**, by {sum(parts.values()):.3f}." in log
+    assert f"lowers it by {-parts['supersenses']:.3f}, and IMDb raises it by {parts['imdb-all']:.3f}." in log
+    points = [points_between(runs[task, start.LABEL], runs[task, "lora"]) for task in means]
+    assert sum(found >= -CLOSE for found in points if found is not None) == 6 and points.count(None) == 1
+    assert "at most 0.5 points below that of LoRA on all modules on six of nine tasks, like the default's" in log
+    longer = cells(start.start_by_task())[6]
+    assert longer[0] == "film-reviews-long"
+    loss = longer[2].replace("+", "").split()
+    assert f"the loss is {float(loss[0]):.3f} ± {float(loss[2]):.3f} higher, at the same accuracy" in log
 
 
 def test_the_sentences_about_the_rate_of_lora_have_the_figures_of_the_stored_runs():
