@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightlora.mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text
+from weightlora.mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text, type_by_names
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,11 @@ def test_only_names_tell_a_language_model_inside_another():
         ("llama", "lm_head", "lm_head"),
         ("mamba", "backbone.layers.0.mixer.in_proj", "backbone.layers.0.mixer.in_proj"),
         ("gpt_neox", "gpt_neox.layers.1.attention.dense", "model.h.1.attention.dense"),
-        (None, "gpt_neox.layers.1.attention.dense", "model.h.1.attention.dense"),
-        ("gpt_neox", "embed_out", "model.embed_out"),
+        ("gpt_neox", "gpt_neox.embed_in", "model.embed_in"),
+        ("gpt_neox", "lm_head", "model.embed_out"),
+        ("nemotron_h", "model.layers.0.mixer.in_proj", "backbone.layers.0.mixer.in_proj"),
+        ("olmo", "model.layers.0.mlp.up_proj", None),
+        (None, "model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj"),
         ("gptj", "transformer.h.0.attn.q_proj", "model.h.0.attn.q_proj"),
         ("gpt_bigcode", "transformer.h.0.attn.c_attn", "transformer.h.0.attn.c_attn"),
         ("deepseek_v2", "model.layers.0.self_attn.kv_b_proj", "model.layers.0.self_attn.kv_b_proj"),
@@ -44,5 +47,10 @@ def test_only_names_tell_a_language_model_inside_another():
     ],
 )
 def test_a_model_of_text_has_the_names_of_mlx_lm(kind: str | None, name: str, theirs: str | None):
-    """It would skip others without a word, and serve the bare model."""
+    """It would not load an adapter with others, and would skip them in the settings of a training."""
     assert mlx_name_of_text(name, kind) == theirs
+
+
+def test_names_tell_a_gpt_neox():
+    assert type_by_names(["lm_head", "gpt_neox.layers.1.attention.dense"]) == "gpt_neox"
+    assert type_by_names(["lm_head", "model.layers.0.mlp.up_proj"]) is None

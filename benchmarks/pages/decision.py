@@ -60,8 +60,8 @@ def draw_worth(path: str | os.PathLike[str]) -> Path:
         for task, those in seeds.items():
             own, others = (losses(runs[task, name]) for name in (winner, label))
             there = [seed for seed in those if seed in others]
-            one = 100 / fmean(others[seed] for seed in there) if there else 0.0
-            parts = [(own[seed] - others[seed]) * one for seed in there]
+            percent = 100 / fmean(others[seed] for seed in there) if there else 0.0
+            parts = [(own[seed] - others[seed]) * percent for seed in there]
             panels[words][NEW_TASKS[task]] = (interval(parts) if parts else {}, parts)
     what = (
         "held-out loss of the default minus that of each reference, in percent of it (below 0: the default is better)"

@@ -77,6 +77,7 @@ def _runs() -> Runs:
 
 
 def _labelled() -> Iterator[Result]:
+    """All runs, and those of the default at the rate that the start has on their task, once more under that label."""
     every = [run for study in ("", "start") for run in runs_in(study)]
     rates = {run.task: run.settings["learning_rate"] for run in every if run.label == LABEL}
     yield from every

@@ -1,21 +1,23 @@
-"""What mlx-lm calls the modules of a model. It skips names of an adapter that it does not have, without an error."""
+"""What mlx-lm calls the modules of a model. It loads no adapter with other names, and skips them in its settings."""
 
 from collections.abc import Iterable
 
-__all__ = ["mlx_name", "mlx_name_of_text", "reads_more_than_text"]
+__all__ = ["mlx_name", "mlx_name_of_text", "reads_more_than_text", "type_by_names"]
 
 INNER, WHOLE = "model.language_model.", "language_model."
 """Where Transformers keeps the language model without its head, and with it."""
 
-RENAMED = {
-    "gpt_neox": {"gpt_neox.layers.": "model.h.", "gpt_neox.": "model.", "embed_out": "model.embed_out"},
-    "gptj": {"transformer.": "model."},
-    "gpt_bigcode": {"transformer.": "transformer."},
+ALIKE = {name: name for name in ("model.layers.", "model.embed_tokens", "lm_head", "backbone.")}
+"""The beginnings of Transformers' names, and what mlx-lm has there."""
+RENAMED: dict[str, dict[str, str]] = {
+    "gpt_bigcode": {"transformer.": "transformer.", "lm_head": "lm_head"},
+    "gpt_neox": {"gpt_neox.layers.": "model.h.", "gpt_neox.": "model.", "lm_head": "model.embed_out"},
+    "gptj": {"transformer.": "model.", "lm_head": "lm_head"},
+    "nemotron_h": {"model.": "backbone.", "lm_head": "lm_head"},
+    **{name: {} for name in ("bailing_hybrid", "exaone", "minimax", "nanochat", "olmo")},
 }
-"""Type of the model -> the beginnings of Transformers' names, and what mlx-lm has there (mlx_lm/models of 0.32.2)."""
-ALIKE = {"model.layers.": "model.layers.", "model.embed_tokens": "model.embed_tokens", "lm_head": "lm_head"}
-ALIKE |= {"backbone.": "backbone."}
-"""The same for all other types of models."""
+"""The same for types of models that differ; empty where mlx-lm has other modules. The names of 72 types of models were
+compared (mlx_lm/models of 0.32.2, Transformers 5.24)."""
 WITH_KV_B = ("deepseek_v2", "minicpm3")
 """Models that have `kv_b_proj`, which mlx-lm splits in all others."""
 
@@ -48,11 +50,14 @@ def mlx_name_of_text(name: str, model_type: str | None) -> str | None:
         name: That of Transformers 5.
         model_type: Of the model's config; None if that is not known.
     """
-    if model_type is None and name.startswith("gpt_neox."):
-        model_type = "gpt_neox"
     if name.endswith(".kv_b_proj") and model_type not in WITH_KV_B:
         return None
     for ours, theirs in RENAMED.get(model_type or "", ALIKE).items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
     return None
+
+
+def type_by_names(names: Iterable[str]) -> str | None:
+    """The type of a model where the names of its modules tell it, and mlx-lm has others."""
+    return "gpt_neox" if any(name.startswith("gpt_neox.") for name in names) else None

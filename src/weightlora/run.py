@@ -37,9 +37,9 @@ SELECTION_FORMAT = 1
 FUSED = ".gate_up_proj"
 """End of the name of a parameter that stands for the gate and up projections of several experts."""
 TOKENS = "trainable_token_indices"
-ALSO = {"lora_dropout": 0.0, "bias": "none", "lora_bias": False}
-"""Settings of PEFT that a choice is recorded with where they are not PEFT's default, for a training that follows."""
 """PEFT's setting of the rows of an embedding that train beside the adapters."""
+ALSO = {"use_dora": False, "lora_dropout": 0.0, "bias": "none", "lora_bias": False}
+"""Settings of PEFT that are recorded where they are not its default, for a training that follows."""
 
 
 class RunDirectory:
@@ -173,8 +173,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
             "r": lora.r,
             "lora_alpha": lora.lora_alpha,
             "use_rslora": lora.use_rslora,
-            **({"use_dora": True} if lora.use_dora else {}),
-            **{name: value for name, usual in ALSO.items() if (value := getattr(lora, name, usual)) != usual},
+            **{name: value for name, usual in ALSO.items() if (value := getattr(lora, name)) != usual},
             **({TOKENS: lora.trainable_token_indices} if lora.trainable_token_indices else {}),
             "task_type": None if lora.task_type is None else str(getattr(lora.task_type, "value", lora.task_type)),
             "modules_to_save": list(dict.fromkeys(lora.modules_to_save or ())),  # PEFT may list its heads twice

@@ -1,11 +1,14 @@
 """mlx-lm loads the export with `load_adapters`, and computes what PEFT does."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from exports import CASES, EXPERTS_AND_HEADS, logits, saved
 from models import tiny_gemma3
 from peft import LoraConfig, get_peft_model
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from weightlora.export import export_adapter
 
@@ -50,3 +53,34 @@ def test_mlx_lm_reads_a_model_with_images(tmp_path):
     after = torch.from_numpy(np.array(load_adapters(theirs, str(tmp_path / "out"))(mx.array(ids.numpy()))))
     torch.testing.assert_close(after, wanted, rtol=0, atol=1e-4)
     assert float((after - before).abs().max()) > 0.01
+
+
+def test_mlx_lm_reads_a_gpt_neox(tmp_path):
+    """It calls the blocks and the head otherwise."""
+    from mlx_lm.tuner.utils import load_adapters
+
+    sizes = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    base = GPTNeoXForCausalLM(
+        GPTNeoXConfig(vocab_size=50, max_position_embeddings=32, hidden_act="gelu_new", **sizes)
+    ).eval()
+    base.save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=4, target_modules=["query_key_value", "dense_h_to_4h", "lm_head"], task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapter")
+    export_adapter(tmp_path / "adapter", tmp_path / "out", "mlx")
+    config = json.loads((tmp_path / "base/config.json").read_text())  # as the configs of Pythia have it
+    (tmp_path / "base/config.json").write_text(json.dumps(config | {"rotary_emb_base": 10_000, "rotary_pct": 0.25}))
+    theirs, _ = utils.load_model(tmp_path / "base")
+    ids = torch.arange(3, 15)[None]
+    before = torch.from_numpy(np.array(theirs(mx.array(ids.numpy()))))
+    after = torch.from_numpy(np.array(load_adapters(theirs, str(tmp_path / "out"))(mx.array(ids.numpy()))))
+    with torch.no_grad():
+        change = model(input_ids=ids).logits - before
+        with model.disable_adapter():
+            torch.testing.assert_close(before, model(input_ids=ids).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(after - before, change, rtol=0, atol=1e-4)
+    assert float(change.abs().max()) > 0.01

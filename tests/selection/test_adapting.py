@@ -1,5 +1,6 @@
 """Which adapters a selection works on, and one sentence for models that it cannot adapt."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +9,14 @@ from models import lora_bert, tiny_bert, tiny_llama, tiny_wav2vec2
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
     BertConfig,
     BertForQuestionAnswering,
     BertForTokenClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    FalconMambaConfig,
+    JambaConfig,
     Llama4ForCausalLM,
     Llama4TextConfig,
     MambaConfig,
@@ -108,10 +112,28 @@ def test_modules_of_mamba_whose_weights_are_read_get_none():
     for model_type in WITHOUT.keys() - {"jamba"}:
         with pytest.raises(ValueError, match="incompatible with Mamba"):
             get_peft_model(tiny_named(model_type), LoraConfig(target_modules=["out_proj"]))
-    theirs = get_peft_model(MambaForCausalLM(shape), LoraConfig(target_modules=["in_proj", "dt_proj"]))
-    theirs(input_ids=torch.arange(6)[None], labels=torch.arange(6)[None]).loss.backward()
-    reached = [adapter.name for adapter in find_adapters(theirs) if adapter.factors[1].grad is not None]
-    assert reached == ["backbone.layers.0.mixer.in_proj"]
+
+
+SIZES = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1}
+READ = {
+    "mamba": MambaConfig(**SIZES, state_size=4),
+    "falcon_mamba": FalconMambaConfig(**SIZES, state_size=4),
+    "jamba": JambaConfig(
+        **SIZES, intermediate_size=8, num_attention_heads=2, num_key_value_heads=2, num_experts=2, mamba_d_state=4
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_a_module_whose_weight_is_read_gets_no_adapter(kind: str):
+    """One on dt_proj would have no gradient, and would change nothing."""
+    assert {name for name, without in WITHOUT.items() if "dt_proj" in without} == READ.keys()
+    model = AutoModelForCausalLM.from_config(READ[kind])
+    theirs = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["in_proj", "dt_proj"]))
+    theirs(input_ids=torch.arange(6)[None], labels=torch.arange(6)[None], use_cache=False).loss.backward()
+    reached = {a.name.rpartition(".")[2]: a.factors[1].grad is not None for a in find_adapters(theirs)}
+    assert reached == {"in_proj": True, "dt_proj": False}
+    assert not any("dt_proj" in name for name in names(adapted(model, None)))
 
 
 def tiny_named(model_type: str) -> nn.Module:

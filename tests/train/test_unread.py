@@ -22,21 +22,23 @@ def read(*rows: dict[str, Any], **named: str) -> dict[str, str | None]:
 @pytest.mark.parametrize("name", ["system", "system_prompt", "functions"])
 def test_what_comes_before_a_prompt_of_text_must_be_in_it(name: str):
     with pytest.raises(
-        DataError, match=f"row 1 of train .* has 'Be kind' as its {name}, which .* into the prompt, or"
+        DataError, match=f"row 1 of train .* has 'Be kind' as its {name}, which .* into the question, or"
     ):
         read({**PAIR, name: ""}, {**PAIR, name: "Be kind"})
     assert read({**PAIR, name: ""}, {**PAIR, name: None})["prompt"] == "prompt"
     assert read({**PAIR, name: "Be kind"}, prompt=name)["prompt"] == name
 
 
-def test_earlier_turns_beside_a_prompt_of_text_must_be_in_it():
-    with pytest.raises(DataError, match=r"has \[\['a', 'b'\]\] as its history"):
-        read({**PAIR, "history": [["a", "b"]]})
+def test_earlier_turns_are_read_beside_rows_of_alpaca_alone():
+    for row in (PAIR, CHAT):
+        with pytest.raises(DataError, match=r"has \[\['a', 'b'\]\] as its history"):
+            read({**row, "history": [["a", "b"]]})
+    assert read({**ALPACA, "history": [["a", "b"]]})
 
 
 @pytest.mark.parametrize("row", [CHAT, ALPACA])
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("system_prompt", "rename the column to system"), ("functions", "tools")]
+    ("name", "remedy"), [("system_prompt", "rename the column to system"), ("functions", "into the question")]
 )
 def test_chats_and_rows_of_alpaca_read_a_system_prompt_by_one_name(row: dict[str, Any], name: str, remedy: str):
     with pytest.raises(DataError, match=f"as its {name}, which would be left out: .*{remedy}, or drop the column"):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import ModelError
 from ..files import read_json, write_json
-from ..mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text
+from ..mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text, type_by_names
 from .base import Base
 from .pairs import Pair, common_rank, fold
 
@@ -31,7 +31,8 @@ def named_for_mlx(pairs: Sequence[Pair], base: Base) -> list[Pair]:
         kind: str | None = config.model_type
         inside = config.get_text_config() is not config
     except ModelError:
-        kind, inside = None, reads_more_than_text(pair.name for pair in pairs)
+        names = [pair.name for pair in pairs]
+        kind, inside = type_by_names(names), reads_more_than_text(names)
     if kind == "gemma3n":
         return list(pairs)
     named = []

@@ -72,7 +72,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
         columns = {**columns, "messages": CHAT}
     alpaca = all(name in has for name in ALPACA)
     # Beside Alpaca's columns, `text` often has all of them in one, and no prompt to leave out of the loss.
-    for one in wanted or (FORMS[:2] if alpaca else FORMS):
+    for one in wanted or ((CHATS, PAIRS) if alpaca else FORMS):
         if all(columns[name] in has for name in one[0]):
             if one is TEXTS and not wanted:
                 _refuse_answer_beside(split, rows)
@@ -87,14 +87,14 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
                 refuse_media(split, rows)
             if one is not TEXTS:
                 refuse_bad_answers(split, rows)
-                refuse_lost(split, rows, [*columns.values()], in_prompt=one is PAIRS)
+                refuse_lost(split, rows, [*columns.values(), *(["system"] if one is CHATS else [])])
             return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
         return rows, {name: columns[name] for name in wanted[0][0]}
     if alpaca:
         refuse_media(split, rows)
         refuse_bad_answers(split, rows)
-        refuse_lost(split, rows, ALPACA)
+        refuse_lost(split, rows, [*ALPACA, *EARLIER])
         return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
     if "chosen" in has and "rejected" in has:
         chats = _are_chats(rows, "chosen")

@@ -23,24 +23,24 @@ BEFORE = ("system", "system_prompt", "history", "functions")
 """Columns with what comes before a question."""
 
 
-def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], in_prompt: bool = False) -> None:
+def refuse_lost(split: str, rows: Dataset, read: Collection[str | None]) -> None:
     """Raise a `DataError` for a row with something before its question that would be left out.
 
     Args:
         split: Names the rows.
         rows: As they were read.
         read: Columns that are read.
-        in_prompt: Whether it can only be written into the prompt. Else columns `system` and `history` are read, too.
     """
-    for name in BEFORE if in_prompt else ("system_prompt", "functions"):
+    for name in BEFORE:
         if name not in rows.column_names or name in read:
             continue
         row = next((row for row, one in enumerate(rows.data.column(name)) if one.as_py() not in NOTHING), None)
         if row is not None:
-            remedy = "save them as tools" if name == "functions" else "rename the column to system"
+            renamed = name == "system_prompt" and "system" in read
             raise DataError(
                 f"{name_row(rows, split, row)} has {shown(rows[row][name])} as its {name}, which would be left out: "
-                f"{'write it into the prompt' if in_prompt else remedy}, or drop the column {name!r}."
+                f"{'rename the column to system' if renamed else 'write it into the question'}, or drop the column "
+                f"{name!r}."
             )
 
 

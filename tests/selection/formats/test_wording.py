@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from selections import chosen, lora_llama
 
 from weightlora import Selection
+from weightlora.run import ALSO
 from weightlora.selection.formats import FORMATS
 from weightlora.selection.formats.wording import alternatives, how_many, names_in, python_value, quoted, yaml_text
 
@@ -58,18 +59,11 @@ def test_long_lists_are_cut():
     assert how_many([4, 4, 2]) == "4 (2 modules), 2 (1 module)"
 
 
-@pytest.mark.parametrize("use_dora", [True, False])
-def test_each_snippet_says_that_the_run_had_dora(use_dora):
-    selection = chosen(lora_llama(use_dora=use_dora))
-    assert selection.lora.get("use_dora", False) == use_dora
-    for name in FORMATS.keys() - {"json", "regex"}:
-        assert ("# That run had DoRA adapters." in selection.to(name)) == use_dora, name
-
-
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
         ({}, None),
+        ({"use_dora": True}, "use_dora=true"),
         ({"lora_bias": True}, "lora_bias=true"),
         ({"lora_dropout": 0.1, "bias": "all"}, 'lora_dropout=0.1, bias="all"'),
     ],
@@ -77,6 +71,7 @@ def test_each_snippet_says_that_the_run_had_dora(use_dora):
 def test_each_snippet_says_which_other_settings_the_run_had(settings, told):
     """A training with the snippet alone would train other parameters, or without dropout."""
     selection = chosen(lora_llama(**settings))
+    assert {name: selection.lora[name] for name in selection.lora.keys() & ALSO.keys()} == settings
     for name in FORMATS.keys() - {"json", "regex"}:
         said = selection.to(name)
         assert (f"# That run had {told}, which is not set below. Set it in your" in said) == (told is not None), name

@@ -92,6 +92,13 @@ def test_arguments_that_are_a_text_stay_one_where_the_template_writes_it():
         learned(AS_JSON, QUESTION, call('say "Rome"'))
 
 
+def test_a_call_without_arguments_has_none_to_write():
+    """The word None in a text is not such an argument, as Python writes it."""
+    asked = {"role": "user", "content": "None?"}
+    calls = {"role": "assistant", "content": "good", "tool_calls": [{"function": {"name": "f"}}]}
+    assert learned(CALLS.replace("ARGUMENTS", "{{ c.function.name }}"), asked, calls)[1] == "goodf</s>"
+
+
 def test_an_answer_that_the_template_does_not_write_whole_is_refused():
     thoughts = {"role": "assistant", "content": "<think> so </think>\n\ngood"}
     assert learned(PLAIN, QUESTION, thoughts)[1] == f"{thoughts['content']}</s>"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text
+from ...mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text, type_by_names
 from .targets import one_for_all
 from .wording import IMPOSSIBLE, heading, names_in, saved_note, yaml_list
 
@@ -72,7 +72,8 @@ def to_mlx(selection: Any) -> list[str]:
         names = [theirs for name in names if (theirs := mlx_name(name)) is not None]
         notes.append("For Gemma 3n, write model.language_model instead of language_model.model.")
     else:
-        names = [mlx_name_of_text(name, None) or name for name in names]
+        kind = type_by_names(names)
+        names = [mlx_name_of_text(name, kind) or name for name in names]
     if not names:
         return heading(selection, *notes, IMPOSSIBLE)
     notes.append(

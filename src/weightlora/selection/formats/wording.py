@@ -91,17 +91,14 @@ def heading(selection: Any, *notes: str | None, has_tokens: bool = False) -> lis
     count = f"{len(selection.kept)} of {len(selection.modules)} modules"
     rule = selection.rule if selection.rule.isidentifier() else quoted(selection.rule)
     chose = f"weightlora chose {count}{model} (rule {rule})."
-    return comments(
-        chose, _run_note(selection), _settings_note(selection), None if has_tokens else _tokens_note(selection), *notes
-    )
+    tokens = None if has_tokens else _tokens_note(selection)
+    return comments(chose, _gates_note(selection), _settings_note(selection), tokens, *notes)
 
 
-def _run_note(selection: Any) -> str | None:
-    """What that run had and the snippet below has not: gates, or DoRA. None if neither; both cannot be."""
+def _gates_note(selection: Any) -> str | None:
+    """That that run had gates, which no snippet has; None if it had none."""
     if any(module.omega != 1 for module in selection.kept):
         return "That run scaled each module by a gate, too. A new training begins without gates."
-    if selection.lora.get("use_dora"):
-        return "That run had DoRA adapters. Switch DoRA on in your training, too."
     return None
 
 

@@ -1,7 +1,7 @@
 """Chats: the prompt and the answer that a chat template makes of messages, and what it leaves out of them silently."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -85,8 +85,8 @@ def _check_messages(messages: Messages) -> None:
             if not isinstance(part.get("text"), str):
                 raise DataError(f"a message has the part {shown(part)}, and only texts are read: give it as one text.")
     last = messages[-1]
-    for name, value in (("weight", last.get("weight") == 0), ("train", last.get("train") is False)):
-        if value:
+    for name in ("weight", "train"):
+        if last.get(name, 1) == 0:
             raise DataError(
                 f"its last message is marked as one that is not learned ({name}={last[name]!r}), and only the last "
                 "one is learned: leave the row out, or that message."
@@ -115,12 +115,12 @@ def _as_read(messages: Messages, tools: Any, write: Callable[..., str]) -> Messa
     raise failed
 
 
-def _forms(messages: Messages) -> Iterator[Messages]:
+def _forms(messages: Messages) -> list[Messages]:
     """The messages as they are, with their texts in one instead of in parts, and with objects and JSON exchanged."""
     forms = [messages]
     for change in (_in_one, _exchanged):
         forms += [other for form in forms if (other := [change(message) for message in form]) != form]
-    yield from forms
+    return forms
 
 
 def _in_one(message: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _unread(messages: Messages, text: str) -> str | None:
                 f"the chat template does not read the parts of a message, {shown(content)}: give its content as one "
                 "text."
             )
-        for given in map(_arguments, message.get("tool_calls") or ()):
+        for given in filter(None, map(_arguments, message.get("tool_calls") or ())):
             quoted = json.dumps(given, ensure_ascii=False)
             wrong = quoted[1:-1] if isinstance(given, str) else str(given)  # a text in quotes, or an object of Python
             right = given if isinstance(given, str) else quoted
