@@ -61,6 +61,7 @@ def test_every_format_is_printed_alone(given, tmp_path: Path, capsys, monkeypatc
     choice = selection_of_deberta()
     monkeypatch.setattr("weightlora.train.choosing.choose", lambda *_, **__: choice)
     monkeypatch.setattr("weightlora.train.prepare", lambda recipe: prepared(recipe))
+    monkeypatch.setattr("weightlora.train.preview.first_row", lambda job: ("a film", "fine"))
     assert main(["select", *given("--format", name)]) == 0
     assert capsys.readouterr().out == choice.to(name)
 
@@ -75,7 +76,14 @@ def prepared(recipe):
     from types import SimpleNamespace
 
     plan = SimpleNamespace(
-        **{"model": "Bert", "parameters": 1, "rows": {"train": 1}, "split_off": False, "learning_rate": 0.1},
+        **{
+            "model": "Bert",
+            "parameters": 1,
+            "rows": {"train": 1},
+            "read": (),
+            "split_off": False,
+            "learning_rate": 0.1,
+        },
         **{"max_tokens": 128, "full_rows": 0, "max_target": 0, "full_targets": 0},
         **{"adapters": 12, "keep": 3, "trainable": (1, 1), "optimizer_bytes": (1, 1), "steps": 6, "select_steps": 2},
     )

@@ -139,6 +139,18 @@ def test_the_help_does_not_give_the_default_rate_of_transformers(capsys: pytest.
     assert (LORA_RATE, FULL_RATE) == (5e-4, 5e-5)
 
 
+def test_the_plan_says_what_the_model_gets(given, tmp_path: Path, capsys: pytest.CaptureFixture):
+    rows = [{"text": text, "label": text[2:6], **{f"more {n}": 0 for n in range(9)}} for text in (GOOD, BAD)] * 8
+    path = tmp_path / "wide.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    flags = given("--dry_run", "--validation_file", path)
+    flags[flags.index("--train_file") + 1] = str(path)
+    assert main(["train", *flags]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    unread = ", ".join(f"more {n}" for n in range(8))
+    assert f"columns text, label; not read: {unread} and 1 more first row [CLS] {GOOD}[SEP] learned fine" in shown
+
+
 def test_the_plan_names_the_classes(given, tmp_path: Path, capsys: pytest.CaptureFixture):
     names = [f"[red]{number:02}" for number in range(11)]
     (tmp_path / "many.jsonl").write_text("".join(f"{json.dumps({'text': name, 'label': name})}\n" for name in names))

@@ -58,7 +58,7 @@ def test_a_name_is_no_pattern(tmp_path: Path, name: str):
     for place, text in ((name, "right"), ("rows1.jsonl", "wrong")):
         write_rows(tmp_path / place, [{"text": f"{text} {i}", "label": i % 2} for i in range(4)])
     arguments = DataArguments(train_file=str(tmp_path / name), validation_file=str(tmp_path / name))
-    splits = read_splits(arguments, find_task("text-classification"), str(tmp_path))
+    splits = read_splits(arguments, find_task("text-classification"), str(tmp_path)).rows
     assert [row["text"] for rows in splits.values() for row in rows] == [f"right {i}" for i in range(4)] * 2
 
 
@@ -123,7 +123,7 @@ def test_chats_of_one_question_are_on_one_side(rows: Path):
     """As prompts with several completions are: their answers would else be known in part."""
     chats = [[{"role": "user", "content": f"q{i // 4}"}, {"role": "assistant", "content": f"a{i}"}] for i in range(40)]
     write_rows(rows, [{"messages": chat} for chat in chats])
-    splits = read_splits(DataArguments(task="causal-lm", train_file=str(rows)), find_task("causal-lm"))
+    splits = read_splits(DataArguments(task="causal-lm", train_file=str(rows)), find_task("causal-lm")).rows
     assert {name: len(split) for name, split in splits.items()} == {"train": 36, "validation": 4}
     assert len({chat[0]["content"] for chat in splits["validation"]["messages"]}) == 1
 
@@ -169,7 +169,7 @@ def test_a_data_set_without_a_validation_split(tmp_path: Path, monkeypatch: pyte
             monkeypatch.setattr("datasets.load_dataset", lambda *args, **settings: Dataset.from_list(texts))
         arguments = DataArguments(task="text-classification", dataset=source)
         assert lacks_evaluation(arguments, task)
-        splits = read_splits(arguments, task)
+        splits = read_splits(arguments, task).rows
         assert {name: len(rows) for name, rows in splits.items()} == {"train": 36, "validation": 4}
         assert not set(splits["train"]["text"]) & set(splits["validation"]["text"])
     assert asked == ["who/films"] * 2, "a directory is not looked for on the hub"
@@ -214,7 +214,7 @@ def test_numbers_in_a_column_of_texts_are_texts(tmp_path: Path, ending: str, mar
         path.write_text(
             "".join(f"{one}{mark}{other}\n" for one, other in [names, *(("q", value) for value in values)])
         )
-        rows = read_splits(arguments, find_task("causal-lm"))["train"]
+        rows = read_splits(arguments, find_task("causal-lm")).rows["train"]
         found: list[str] = rows["completion"][:]
         return found
 
@@ -227,7 +227,7 @@ def test_a_column_that_the_user_names_is_read_whatever_else_there_is(tmp_path: P
     row = {"messages": [{"role": "user", "content": "hi"}], "body": "b"}
     (path := tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n")
     arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
-    found = read_splits(replace(arguments, columns='{"text": "body"}'), find_task("causal-lm"))
+    found = read_splits(replace(arguments, columns='{"text": "body"}'), find_task("causal-lm")).rows
     assert found["train"][0] == {"text": "b"}
     with pytest.raises(
         DataError, match=r"the column 'prompt' \(prompt\) is not in train: it has messages, body; name"

@@ -57,7 +57,7 @@ def test_messages_may_be_written_as_json(tmp_path: Path, name: str, chat: list, 
     path = tmp_path / f"rows{ending}"
     given.to_csv(path) if ending == ".csv" else given.to_parquet(path)
     arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
-    rows = read_splits(arguments, find_task("causal-lm"))["train"]
+    rows = read_splits(arguments, find_task("causal-lm")).rows["train"]
     assert [as_written(row, rows.features)["messages"] for row in rows] == [CHAT, more]
 
 
@@ -316,7 +316,7 @@ def test_messages_of_prompts_and_completions_are_those_of_the_file(tmp_path: Pat
     write_rows(tmp_path / "a.jsonl", [{"prompt": CHAT[:2], "completion": [answer]} for answer in answers])
     arguments = DataArguments(train_file=str(tmp_path / "a.jsonl"))
     task = replace(find_task("causal-lm"), evaluation=())
-    rows = read_splits(arguments, task, str(tmp_path / "cache"))["train"]
+    rows = read_splits(arguments, task, str(tmp_path / "cache")).rows["train"]
     found = [as_written(value, rows.features["messages"]) for value in rows["messages"]]
     assert json.dumps(found) == json.dumps([[*CHAT[:2], answer] for answer in answers])
 
@@ -345,3 +345,23 @@ def test_the_columns_that_are_proposed_for_pairs_of_answers_can_be_read(row: dic
     made, columns = as_causal("train", rows, {**COLUMNS_READ, **proposed}, proposed)
     if "messages" in columns:
         assert made[columns["messages"]][0] == CHAT
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ({"text": "a", "id": 1}, ("id",)),
+        ({"prompt": "a", "completion": "b", "text": "ab"}, ("text",)),
+        ({"prompt": CHAT[:2], "completion": CHAT[2:], "score": 1}, ("score",)),
+        ({"messages": CHAT, "system": "be kind", "tools": [], "source": "web"}, ("source",)),
+        ({"conversations": SHAREGPT, "id": 1}, ("id",)),
+        ({"instruction": "a", "output": "b", "text": "ab"}, ("text",)),
+        ({"instruction": "a", "input": "i", "output": "b", "system": "s", "history": [["q", "r"]]}, ()),
+    ],
+)
+def test_columns_that_are_not_read_are_told(tmp_path: Path, row: dict, unread: tuple):
+    path = str(write_rows(tmp_path / "rows.jsonl", [row]))
+    splits = read_splits(
+        DataArguments(task="causal-lm", train_file=path, validation_file=path), find_task("causal-lm"), str(tmp_path)
+    )
+    assert splits.unread == unread and splits.read == tuple(name for name in row if name not in unread)

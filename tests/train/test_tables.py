@@ -16,7 +16,7 @@ from weightlora.train.tasks import find_task
 def labels_in(path: Path, fields: list[str], task: str = "text-classification") -> list[Any]:
     path.write_text("text,label\n" + "".join(f"text {place},{field}\n" for place, field in enumerate(fields)))
     arguments = DataArguments(task=task, train_file=str(path), validation_file=str(path))
-    labels: list[Any] = read_splits(arguments, find_task(task))["train"]["label"][:]
+    labels: list[Any] = read_splits(arguments, find_task(task)).rows["train"]["label"][:]
     return labels
 
 
@@ -60,7 +60,7 @@ def test_fields_of_a_csv_file_are_texts_however_many_rows_are_before_them(
     lines = [header, *(first.format(number) for number in range(10_000)), last]
     (path := tmp_path / "rows.csv").write_text("\n".join(lines))
     arguments = DataArguments(task=task, train_file=str(path), validation_file=str(path))
-    rows = read_splits(arguments, find_task(task), str(tmp_path))["train"]
+    rows = read_splits(arguments, find_task(task), str(tmp_path)).rows["train"]
     read = read or {"prompt": "### Instruction:\nb\n\n### Input:\ni\n\n### Response:\n", "completion": "o"}
     assert len(rows) == 10_001 and rows[-1] == read
 
@@ -71,7 +71,7 @@ def test_a_field_may_be_missing_in_the_first_part_of_a_json_file(tmp_path: Path,
     long = {"messages": [{"role": "user", "content": "q" * 2**20}, CHAT[1]]}
     path = write_rows(tmp_path / "rows.jsonl", [long] * 11 + [last])
     arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
-    rows = read_splits(arguments, find_task("causal-lm"), str(tmp_path))["train"]
+    rows = read_splits(arguments, find_task("causal-lm"), str(tmp_path)).rows["train"]
     assert len(rows) == 12 and rows[-1] == {"messages": last["messages"]}
     monkeypatch.setattr("weightlora.train.tables.WHOLE", 0)  # as if it were too large to be read at once
     with pytest.raises(DataError, match=r"cannot be read: .*; give all rows the same fields, with values of the same"):

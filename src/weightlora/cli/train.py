@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (on
 """
 USAGE = "--task TASK --model MODEL --train_file FILE --output_dir DIR [--FLAG VALUE ...]"
 MEASURED = "what fits is measured"
-SHOWN_CLASSES, SHOWN_CHARACTERS = 8, 40
-"""Classes in a plan, and characters of each."""
+SHOWN_NAMES, SHOWN_CHARACTERS = 8, 40
+"""Classes or columns in a plan, and characters of each."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -118,17 +119,19 @@ def method_of(recipe: "Recipe") -> str:
 
 def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     """Print what will happen; `to_choice` leaves out what comes after the choice."""
-    from ..wording import are, shortened
+    from ..train.preview import first_row
+    from ..wording import are
 
     plan = job.plan
     rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
     if plan.split_off:
         rows += " (the data has no validation split: it is a tenth of the training texts, chosen by their hash)"
     lines = {"model": f"{plan.model}, {plan.parameters:,} parameters", "rows": rows}
-    lines |= lengths_of(plan)
+    if plan.read:
+        lines["columns"] = _few(plan.read) + (f"; not read: {_few(plan.unread)}" if plan.unread else "")
+    lines |= dict(zip(("first row", "learned"), first_row(job), strict=True)) | lengths_of(plan)
     if names := list(job.work.config.get("id2label", {}).values()):
-        more = f" and {len(names) - SHOWN_CLASSES:,} more" if len(names) > SHOWN_CLASSES else ""
-        lines["classes"] = ", ".join(shortened(name, SHOWN_CHARACTERS) for name in names[:SHOWN_CLASSES]) + more
+        lines["classes"] = _few(names)
     lines["method"] = method_of(job.recipe)
     if plan.select_steps != 0 or not to_choice:  # a choice before the first step has no rate
         lines["learning rate"] = f"{plan.learning_rate:g}"
@@ -152,6 +155,14 @@ def show_plan(console: Any, job: "Job", to_choice: bool = False) -> None:
     elif plan.select_steps == 0:
         lines["steps"] += ", after the choice"
     print_lines(console, lines)
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names of classes or columns, which may be many and long."""
+    from ..wording import printable, shortened
+
+    more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(shortened(printable(name), SHOWN_CHARACTERS) for name in names[:SHOWN_NAMES]) + more
 
 
 def lengths_of(plan: "Plan") -> dict[str, str]:

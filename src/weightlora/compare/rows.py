@@ -79,7 +79,7 @@ def split_rows(
     """
     alone = lacks_evaluation(arguments, task, cache_dir)
     whole = replace(arguments, train_examples=None, eval_examples=None)
-    found = read_splits(whole, replace(task, evaluation=()) if alone else task, cache_dir)
+    found = read_splits(whole, replace(task, evaluation=()) if alone else task, cache_dir).rows
     names = _class_names(found, task)
     place = str(arguments.train_file or arguments.dataset or task.dataset)
     if alone:

@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .splitting import before_answer, hold_out
 from .tables import BUILDERS, read_files
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
-__all__ = ["files_of", "first_rows", "lacks_evaluation", "read_splits"]
+__all__ = ["Splits", "files_of", "first_rows", "lacks_evaluation", "read_splits"]
 
 ALIASES = {
     "validation": ("validation", "dev", "valid", "val"),
@@ -49,10 +50,25 @@ SAVED = ("dataset_dict.json", "state.json")
 LOCAL = (".", "/", "~")  # a directory may begin with these, a hub id may not
 
 
-def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> dict[str, Dataset]:
-    """The training split, named `train`, and the splits to evaluate on, with the columns of the family only.
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a data set.
 
-    Where validation rows are split off, both splits also have the numbers of their rows (`rows.NUMBER`).
+    Attributes:
+        rows: By split, with the columns of the family only. Where validation rows are split off, both splits also have
+            the numbers of their rows (`rows.NUMBER`).
+        read, unread: Columns of the training data that the model gets, and the others, by their names there.
+        split_off: Whether the validation rows were split off the training rows, as the data has no others.
+    """
+
+    rows: dict[str, Dataset]
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
+    split_off: bool
+
+
+def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None = None) -> Splits:
+    """The training split, named `train`, and the splits to evaluate on.
 
     Raises:
         DataError: No data is given, a file or split is missing, malformed or empty, or a column is missing.
@@ -63,14 +79,16 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     classes = columns["label"] if task.family == "text-classification" else None
     splits = {name: _read(name, arguments, task, cache_dir, classes) for name in wanted}
     given = parse_json("columns", arguments.columns)
-    named = {name: _rename(name, rows, columns, task.family, given) for name, rows in splits.items()}
+    renamed = {name: _rename(name, rows, columns, task.family, given) for name, rows in splits.items()}
+    named, unread = {name: rows for name, (rows, _) in renamed.items()}, renamed["train"][1]
     if split_off:
         place = str(arguments.train_file or arguments.dataset or task.dataset)
         named = _split_off(named["train"], task.family, place)
     for name, rows in named.items():
         if len(rows) == 0:
             raise DataError(f"the split {name} is empty, so there is nothing to {_use(name)}: give rows.")
-    return first_rows(named, arguments)
+    read = tuple(name for name in splits["train"].column_names if name not in unread)
+    return Splits(first_rows(named, arguments), read, unread, split_off)
 
 
 def first_rows(splits: Mapping[str, Dataset], arguments: DataArguments) -> dict[str, Dataset]:
@@ -212,7 +230,8 @@ def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
 
 def _rename(
     split: str, rows: Dataset, columns: dict[str, str | None], family: str, given: Mapping[str, Any]
-) -> Dataset:
+) -> tuple[Dataset, tuple[str, ...]]:
+    """The rows with the columns of the family, and the names of those that are left out."""
     if family == "causal-lm":  # it has one of several forms
         rows, columns = as_causal(split, rows, columns, given)
     chosen: dict[str, str] = {}
@@ -234,9 +253,10 @@ def _rename(
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")
         chosen[column] = name
+    unread = tuple(name for name in rows.column_names if name not in chosen)
     rows = rows.select_columns(list(chosen))
     try:
         rows.data.validate(full=True)
     except ValueError as error:  # Arrow reads bytes that are no text, and fails when a row is asked for
         raise DataError(f"{split} has a text that is not in UTF-8: {first_line(error)}; save it as UTF-8.") from error
-    return rows.rename_columns({c: n for c, n in chosen.items() if c != n})
+    return rows.rename_columns({c: n for c, n in chosen.items() if c != n}), unread

@@ -55,7 +55,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
     Prompts and completions that are lists of messages, as in TRL, become the messages of one chat. Rows of Alpaca
     (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT (`from`, `value`)
     become messages. Both may have a `system` prompt, and Alpaca a `history` of earlier questions and answers, as in
-    LLaMA-Factory. Lists of messages may be written as JSON.
+    LLaMA-Factory. Lists of messages may be written as JSON. What was read for such columns is no column any more.
 
     Args:
         split: Names the rows in errors.
@@ -186,7 +186,9 @@ def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
     """The rows with system prompts, and with `role` and `content` where ShareGPT has `from` and `value`."""
-    systems = _beside(split, rows, "system") if column != "system" else [None] * len(rows)
+    systems: Sequence[Any] = [None] * len(rows)
+    if column != "system" and "system" in rows.column_names:
+        systems, rows = _beside(split, rows, "system"), rows.remove_columns("system")
     first = next((one for chat in rows[column] for one in chat or ()), None)
     sharegpt = isinstance(first, dict) and "from" in first
     if not sharegpt and not any(systems):
@@ -232,7 +234,10 @@ def _from_alpaca(split: str, rows: Dataset) -> Dataset:
     """A prompt with Alpaca's headings, and the output as its completion."""
     parts = (rows["instruction"], *(_beside(split, rows, name) for name in ("input", *EARLIER)))
     prompts = [_prompt(*row) for row in zip(*parts, strict=True)]
-    return Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
+    written = Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
+    read = (*ALPACA, "input", *EARLIER, *written.column_names)
+    others = rows.select_columns([name for name in rows.column_names if name not in read])
+    return concatenate_datasets([others, written], axis=1)
 
 
 def _prompt(instruction: Any, given: Any, system: str | None, history: list[list[str]] | None) -> str | None:

@@ -23,7 +23,6 @@ from .data import read_splits
 from .families import make_work
 from .loading import check_heads, empty_model, fit_config_, fresh_modules, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, lora
-from .rows import NUMBER
 from .setting import setting_for
 from .tasks import find_task
 from .training_checks import check_best_metric, check_optimizer
@@ -52,6 +51,7 @@ class Plan:
         steps: Optimizer steps of the whole run.
         select_steps: Steps before the choice; 0 if it precedes the first step, None if the method makes no choice.
         learning_rate: The given one, or the default of the method.
+        read, unread: Columns of the training data that the model gets, and the others. Empty where rows were given.
         split_off: Whether the validation rows were split off the training rows, as the data has no others.
     """
 
@@ -69,7 +69,9 @@ class Plan:
     steps: int
     select_steps: int | None
     learning_rate: float
-    split_off: bool
+    read: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    split_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,18 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
     recipe = _with_rate(recipe, methods[recipe.method.method])
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
-    split_off = False
+    splits = None
     if task is not None:
         splits = read_splits(recipe.data, task, recipe.model.cache_dir)
-        split_off = NUMBER in splits["train"].column_names  # as `read_splits` leaves rows that it split
-        work = make_work(Source(task, recipe.data, splits, tokenizer, config))
+        work = make_work(Source(task, recipe.data, splits.rows, tokenizer, config))
     else:
         assert make is not None
         work = make(recipe, tokenizer, config)
     check_best_metric(recipe.training, work)
     fit_config_(config, work, tokenizer)
-    plan, selection = _plan(recipe, work, config, methods, split_off)
+    plan, selection = _plan(recipe, work, config, methods)
+    if splits is not None:
+        plan = replace(plan, read=splits.read, unread=splits.unread, split_off=splits.split_off)
     return Job(recipe, work, config, tokenizer, plan, methods, selection)
 
 
@@ -131,9 +134,7 @@ def _with_rate(recipe: Recipe, method: Method) -> Recipe:
     return replace(recipe, given={**recipe.given, "learning_rate": method.learning_rate})
 
 
-def _plan(
-    recipe: Recipe, work: Work, config: Any, methods: Methods, split_off: bool
-) -> tuple[Plan, WeightLoraConfig | None]:
+def _plan(recipe: Recipe, work: Work, config: Any, methods: Methods) -> tuple[Plan, WeightLoraConfig | None]:
     """The plan, and the settings of the choice."""
     model = empty_model(work, config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -177,7 +178,6 @@ def _plan(
         steps=setting.steps,
         select_steps=None if choice is None else choice.steps,
         learning_rate=recipe.training.learning_rate,
-        split_off=split_off,
     )
     return plan, choice
 

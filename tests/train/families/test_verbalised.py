@@ -34,7 +34,7 @@ def test_a_word_is_the_answer(world: Path, tmp_path: Path):
 def test_a_line_break_in_a_prompt_may_be_written_as_the_help_does(world: Path, tmp_path: Path):
     job = prepare(parse(family_arguments(world, "sst2-verbalised", tmp_path)))
     data, task = replace(job.recipe.data, prompt=r"Review: {text}\nSentiment:"), find_task("sst2")
-    work = verbalised(Source(task, data, read_splits(data, task), job.tokenizer, job.config))
+    work = verbalised(Source(task, data, read_splits(data, task).rows, job.tokenizer, job.config))
     assert work.train["input_ids"][:] == job.work.train["input_ids"][:]
 
 
@@ -42,7 +42,7 @@ def test_a_caller_may_tokenize_the_prompt(world: Path, tmp_path: Path):
     """The benchmark's verbalised workload: prompts of its own, and no position_ids."""
     job = prepare(parse(family_arguments(world, "sst2-verbalised", tmp_path)))
     data, task = job.recipe.data, find_task("sst2")
-    source = Source(task, data, read_splits(data, task), job.tokenizer, job.config)
+    source = Source(task, data, read_splits(data, task).rows, job.tokenizer, job.config)
     work = verbalised(source, lambda row: [5, 6, 7], positions=False)
     assert work.train[0]["input_ids"][:3] == [5, 6, 7] and len(work.train[0]["input_ids"]) == 4
     batch = work.collate([work.train[0]])
