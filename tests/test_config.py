@@ -214,11 +214,15 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"selection": "random", "select_steps": -1}, r"^select_steps=-1 must be a whole number of at least 0\.$"),
         ({"selection": "credit", "select_steps": 0}, r"^select_steps=0 must be a whole number of at least 1\.$"),
         ({"selection": "stoiht", "select_steps": 1}, r"^select_steps=1 must be a whole number of at least 2\.$"),
-        ({"selection": "random", "select_steps": 0, "rounds": 2}, r"^select_steps=0 .*: leave rounds at 1 and"),
         (
-            {"selection": "random", "select_steps": 0, "warmup_steps": 1},
-            r"^select_steps=0 .* and warmup_steps at 0\.$",
+            {"selection": "random", "select_steps": 0, "rounds": 2},
+            r"^rounds=2 needs steps: set selection='credit', or leave it at 1\.$",
         ),
+        (
+            {"selection": "gradient", "rounds": 2},
+            r"^rounds=2 needs steps: set selection='credit', or leave it at 1\.$",
+        ),
+        ({"warmup_steps": 3}, r"^warmup_steps=3 is a setting of gates, .* drop it, or set selection='stoiht'\.$"),
         ({"select_steps": 2, "rounds": 3}, r"^select_steps=2 leaves 2 steps .* rounds=3: raise select_steps\.$"),
         (
             GATES | {"select_steps": 10, "warmup_steps": 10},

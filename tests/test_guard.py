@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from models import lora_bert
 from torch import nn
 
+from weightlora import WeightLora, WeightLoraConfig
 from weightlora.errors import TrainingError
 from weightlora.guard import StepGuard, are_finite
 
@@ -147,3 +149,14 @@ def test_a_scaler_skipped_a_step_if_it_lowers_its_scale_or_a_gradient_is_bad():
     for _ in range(2):
         guard.check_steps(False, 2.0)  # of a scaler with a constant scale
     guard.check_steps(True, 2.0)
+
+
+def test_a_selection_that_is_given_up_leaves_no_guard_on_the_optimizer():
+    """Such as by a notebook's cell that runs again."""
+    model = lora_bert(layers=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found = []
+    for _ in range(3):
+        WeightLora(model, optimizer, WeightLoraConfig(keep=1, selection="random", select_steps=2))
+        found.append(len(optimizer._optimizer_step_pre_hooks))
+    assert found[0] == found[1] == found[2]

@@ -266,3 +266,39 @@ def test_whoever_reads_with_workers_that_stay_gets_all_batches():
         assert torch.equal(torch.cat([next(batches) for _ in range(3)]), torch.arange(12)), "from the beginning"
     assert torch.equal(torch.cat([first, *reader]), torch.arange(40))
     assert iter(loader) is reader, "its workers stay"
+
+
+class Augments:
+    def __init__(self) -> None:
+        self.numbers = np.random.default_rng(0)
+
+    def __call__(self, row: dict) -> dict:
+        return row | {"noise": self.numbers.random()}
+
+
+class Augmented(Dataset):
+    """What draws random numbers is under a name of its own."""
+
+    def __init__(self) -> None:
+        self.augment = Augments()
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict:
+        return self.augment({"row": index})
+
+
+class Masks:
+    def __init__(self) -> None:
+        self.masker = Augments()
+
+    def __call__(self, rows: list) -> dict:
+        return self.masker({"rows": rows})
+
+
+@pytest.mark.parametrize("loader", [DataLoader(Augmented(), 2), DataLoader(range(8), 2, collate_fn=Masks())])
+def test_what_augments_rows_draws_the_same_numbers_again_under_any_name(loader):
+    with same_batches(loader):
+        first = [str(one) for one in loader]
+    assert [str(one) for one in loader] == first

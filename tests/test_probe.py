@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from weightlora import WeightLora, WeightLoraConfig
-from weightlora.adapters import find_adapters
+from weightlora.adapters import base_model_of, find_adapters
 from weightlora.engines import Engine
 from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
 from weightlora.gradients import draws_of, signs_for
@@ -469,6 +469,21 @@ def test_the_model_is_left_as_it_was_when_a_batch_fails():
     with undisturbed(model):
         assert model.training
     assert not model.training
+
+
+def test_modules_that_the_user_froze_in_evaluation_mode_stay_so_where_the_model_trains():
+    """Such as batch norms: with the statistics of a batch, gradients are those of another model."""
+    model = lora_bert().train()
+    seen, frozen = [], model.get_submodule("base_model.model.bert.encoder.layer.0.attention.output.LayerNorm")
+    frozen.register_forward_hook(lambda module, *_: seen.append(module.training))
+    frozen.eval()
+    selector_for(model).probe([batch(), batch()])
+    assert set(seen) == {False} and model.training
+    model = lora_bert()
+    base_model_of(model).eval()  # as it was loaded
+    assert model.training
+    with undisturbed(model):
+        assert all(module.training for module in model.modules())
 
 
 def test_an_optimizer_that_steps_in_the_backward_pass_waits_until_the_training():

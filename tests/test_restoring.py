@@ -1,7 +1,7 @@
 """What a look at a model changed is put back, also after an error."""
 
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 
 import numpy as np
 import pytest
@@ -34,6 +34,7 @@ class Recurrent(nn.Module):
         self.states, self.positions = [1], torch.zeros(2)
         self.losses = {"train": defaultdict(list)}
         self.losses["itself"] = self.losses
+        self.counts, self.seen = Counter(calls=3), {0}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls = self.calls + 1
@@ -41,6 +42,8 @@ class Recurrent(nn.Module):
         self.states.append(2)
         self.positions += 1
         self.losses["train"]["loss"].append(1.0)
+        self.counts["calls"] += 1
+        self.seen.add(1)
         self.made = x
         self.attention, self.added = nn.Identity(), nn.Identity()
         self.norm.register_forward_hook(lambda *args: None, with_kwargs=True)
@@ -72,6 +75,7 @@ def test_buffers_fields_and_modes_are_as_before(fails):
     except RuntimeError:
         assert fails
     assert model.training and not model.norm.training
+    assert model.counts == Counter(calls=3) and model.seen == {0}
     assert model.table is None and "table" not in model.state_dict()
     assert model.calls is calls and calls == 0 and model.quantized is quantized
     assert not model.norm.running_mean.any() and model.norm.num_batches_tracked == 0

@@ -93,7 +93,7 @@ class WeightLoraConfig:
     seed: int = 0
     adapter_name: str | None = None
     keep_step_time: float | None = None
-    keep_memory: int | str | None = None
+    keep_memory: int | float | str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -111,8 +111,8 @@ class WeightLoraConfig:
         self._check_budget()
         for name in ("warmup_steps", "threshold_every", "rounds", "probe_batches", "seed"):
             check_int(name, getattr(self, name), 0 if name in ("warmup_steps", "seed") else 1)
-        self._check_steps()
         self._check_gates()
+        self._check_steps()
         self._check_expansion()
 
     def _check_budget(self) -> None:
@@ -171,9 +171,9 @@ class WeightLoraConfig:
         if isinstance(self.select_steps, float):
             check_fraction("select_steps", self.select_steps, "steps")
             return
-        check_int("select_steps", self.select_steps, RULES[self.selection].least_steps)
-        if self.select_steps == 0 and (self.rounds > 1 or self.warmup_steps):
-            raise ConfigError("select_steps=0 chooses before the first step: leave rounds at 1 and warmup_steps at 0.")
+        check_int("select_steps", self.select_steps, rule.least_steps)
+        if self.select_steps == 0 and self.rounds > 1:
+            raise ConfigError(f"rounds={self.rounds} needs steps: set selection='credit', or leave it at 1.")
         if self.select_steps and self.select_steps - self.warmup_steps < self.rounds:
             raise ConfigError(
                 f"select_steps={self.select_steps} leaves {self.select_steps - self.warmup_steps} steps after "

@@ -26,6 +26,7 @@ class StepGuard:
         average: Mean of a CPU tensor over the processes, so that all refuse the same step.
 
     Attributes:
+        handle: Removes the guard from the optimizer.
         go_back: What to do after such a step, where the caller knows a checkpoint.
     """
 
@@ -40,7 +41,7 @@ class StepGuard:
         self._stepped = False
         self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
         self._scale: float | None = None  # of the last step, if it was not made although its gradients are finite
-        optimizer.register_step_pre_hook(self._before_step)
+        self.handle = optimizer.register_step_pre_hook(self._before_step)
 
     def take(self) -> bool:
         """Whether the optimizer has stepped since the last call."""

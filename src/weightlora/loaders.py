@@ -61,10 +61,17 @@ def _parts(loader: Any) -> list[Any]:
         if part is not None and id(part) not in found and not isinstance(part, Iterator):
             found[id(part)] = part
             waiting += _flat(getattr(part, name, None) for name in PARTS)
+            waiting += filter(_draws, _flat(getattr(part, "__dict__", {}).values()))
             waiting.append(getattr(part, "__self__", None))  # of a method
             if isinstance(part, partial):
                 waiting += [part.func, *part.args, *part.keywords.values()]
     return list(found.values())
+
+
+def _draws(one: Any) -> bool:
+    """Whether an object has a generator of random numbers, such as what augments or masks examples."""
+    own = getattr(one, "__dict__", None)
+    return isinstance(own, dict) and any(isinstance(value, GENERATORS) for value in own.values())
 
 
 def _states(part: Any) -> Iterator[Callable[[], object]]:

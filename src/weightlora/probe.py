@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from .adapters import LoraAdapter, base_model_of
@@ -195,9 +196,20 @@ def _sparing(model: nn.Module, loss: Loss) -> Iterator[Loss]:
                 leaf.grad = gradient
 
 
+def _trains(model: nn.Module) -> bool:
+    """Whether the modules that hold adapters are in training mode. In a model that was just loaded, they are not.
+
+    If so, modules in evaluation mode are there by the user's wish, such as frozen batch norms.
+    """
+    holders = [m for m in base_model_of(model).modules() if any(isinstance(c, BaseTunerLayer) for c in m.children())]
+    return all(holder.training for holder in holders)
+
+
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, loss: Loss | None = None, recompute: bool = True) -> Iterator[Loss]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
+
+    A model that trains already keeps its modes: users freeze batch norms by evaluation mode.
 
     No optimizer steps inside, also not one that hooks step in the backward pass.
 
@@ -229,7 +241,8 @@ def undisturbed(model: nn.Module, loss: Loss | None = None, recompute: bool = Tr
             remembers,
             _sparing(model, loss or (lambda batch: own_loss(model, batch))) as spares,
         ):
-            model.train()
+            if not _trains(model):
+                model.train()
             yield spares
     finally:
         model.zero_grad(set_to_none=True)

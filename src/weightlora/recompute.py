@@ -10,14 +10,19 @@ from torch import nn
 from .adapters import base_model_of
 from .errors import ModelError
 
-__all__ = ["Closing", "gathering", "recomputed"]
+__all__ = ["gathering", "recomputed"]
 
 OWN = ("gradient_checkpointing", "_gradient_checkpointing_func", "_require_grads_hook", "_require_grads_hooks")
 """Attributes in which Transformers keeps that activations are recomputed, and its hooks on embeddings."""
 
 
-def gathering(model: nn.Module, memory: str) -> contextlib.ExitStack:
+def gathering(model: nn.Module, memory: str, hooks: list[Any]) -> contextlib.ExitStack:
     """What holds until the stack is closed: with `memory="low"`, activations are recomputed.
+
+    Args:
+        model: A PEFT model.
+        memory: `select_memory` of the settings.
+        hooks: Gets what closes the stack.
 
     Raises:
         ModelError: The model cannot do that by its own means.
@@ -30,10 +35,11 @@ def gathering(model: nn.Module, memory: str) -> contextlib.ExitStack:
                 "select_memory='usual'."
             )
         stack.enter_context(recomputed(model))
+    hooks.append(_Closing(stack))
     return stack
 
 
-class Closing:
+class _Closing:
     """Closes a stack like the handle of a hook: neither the stack nor the model in it is kept alive by it."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import random
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ __all__ = [
 OF_TORCH = vars(nn.Module()).keys()
 """Attributes that every module has: its parameters, hooks and so on."""
 
-CONTAINERS = (dict, defaultdict, OrderedDict, list, deque)
+CONTAINERS = (dict, defaultdict, OrderedDict, Counter, list, deque, set)
 """Of these, the content comes back."""
 
 GENERATORS = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
@@ -129,7 +129,7 @@ def states_of_generator(one: Any) -> Iterator[Callable[[], object]]:
 
 
 def _containers(holder: dict[Any, Any], seen: set[int]) -> Iterator[Any]:
-    """The lists, deques and dictionaries in a dictionary, and those in its dictionaries."""
+    """The lists, deques, sets and dictionaries in a dictionary, and those in its dictionaries."""
     for value in holder.values():
         if type(value) in CONTAINERS and id(value) not in seen:
             seen.add(id(value))

@@ -182,10 +182,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
         "config": asdict(selector.config),
         "phase": selector.phase,
         "step": selector.step_count,
-        "adapters": [
-            {**row, "kept": row["name"] in scalings, "scaling": scalings.get(row["name"])}
-            for row in selector.summary()
-        ],
+        "adapters": [{**row, "scaling": scalings.get(row["name"])} for row in selector.summary()],
         "trainable_parameters": {
             "before": sum(selector.sizes.values()),
             "after": sum(adapter.size for adapter in selector.adapters),

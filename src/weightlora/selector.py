@@ -22,7 +22,7 @@ from .fresh import warn_of_unsaved
 from .guard import StepGuard, refuse_late_probe
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather, number_to_read
-from .recompute import Closing, gathering
+from .recompute import gathering
 from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State
@@ -102,13 +102,13 @@ class WeightLora(Described):
         self.limit = CostLimit(self.config, self._budget, model, self.engine) if self.config.resource else None
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
-        self._gathering = gathering(model, self.config.select_memory)  # until the last decision
-        self._rule.hooks.append(Closing(self._gathering))
+        self._gathering = gathering(model, self.config.select_memory, self._rule.hooks)  # until the last decision
         self.rounds_over = self.step_count = 0
         self._last_scores, self.history = dict[str, float](), list[dict[str, Any]]()  # scores of the disconnected
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
-        self._rule.hooks.append(self.optimizer.register_step_pre_hook(partial(refuse_late_probe, self)))
         self.guard = StepGuard(self.optimizer, model.named_parameters, self.engine.average)
+        self._rule.hooks.append(self.optimizer.register_step_pre_hook(partial(refuse_late_probe, self)))
+        self._rule.lasting.append(self.guard.handle)
         self._begin() if saved is None else self._restore(saved)
 
     def _begin(self) -> None:

@@ -101,6 +101,20 @@ def test_inputs_keep_the_gradient_that_they_were_given_only_where_checkpointing_
     assert embedded.requires_grad != freed
 
 
+@pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_what_others_hooked_into_the_backward_pass_goes_on_without_the_adapter(kind):
+    model = lora_bert()
+    seen, layer = [], find_adapters(model)[9].layer
+    handle = getattr(layer, kind)(lambda *_: seen.append("backward"))
+    layer.register_forward_hook(lambda *_: seen.append("forward"))
+    remove(model, [0])  # a lower one stays, so that a gradient comes here
+    model(**batch()).loss.backward()
+    assert seen == ["forward", "backward"]
+    handle.remove()
+    model(**batch()).loss.backward()
+    assert seen == ["forward", "backward", "forward"]
+
+
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 def test_what_others_hooked_on_embeddings_goes_on_without_their_adapter():
     model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["embed_tokens", "up_proj"]))

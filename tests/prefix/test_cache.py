@@ -635,7 +635,7 @@ def test_a_pass_that_compares_trains_on_what_is_stored(tmp_path, monkeypatch):
 
 def test_all_caches_of_a_directory_have_max_bytes_together(tmp_path):
     model = upper_bert(2)
-    with PrefixCache(model, tmp_path, max_bytes=4000):
+    with PrefixCache(model, tmp_path, max_bytes="4KB"):
         losses_of(model, 2)
     used = sum(path.stat().st_size for path in tmp_path.glob("**/*.bin"))
     assert 3000 < used <= 4000

@@ -25,12 +25,6 @@ def test_data_that_may_not_fit(tmp_path):
     assert check_prefix(upper_bert(), tmp_path, 64_000, tokens=1000).first == 2
 
 
-@pytest.mark.parametrize("value", [0, -5, 2.5, "6GiB", True])
-def test_a_size_that_is_no_number_of_bytes(tmp_path, value):
-    with pytest.raises(ConfigError, match=r"is not a number of bytes: give a whole number above 0, or None\.$"):
-        check_prefix(upper_bert(), tmp_path, value)
-
-
 def test_an_unknown_word_for_dropout(tmp_path):
     with pytest.raises(ConfigError, match=r"^prefix_dropout='on' is not known: choose one of 'refuse', 'off'\.$"):
         check_prefix(upper_bert(), tmp_path, prefix_dropout="on")

@@ -21,7 +21,10 @@ from weightlora.values import to_bytes
         (["--learning_rate", "nan"], "learning_rate=nan is not a number"),
         (["--learning_rate", -1], "learning_rate=-1.0 is too small"),
         (["--num_train_epochs", "inf"], "num_train_epochs=inf is too large"),
-        (["--cache_prefix", "--max_cache_bytes", 0], "max_cache_bytes=0 is too small: give at least 1"),
+        (
+            ["--cache_prefix", "--max_cache_bytes", 0],
+            "max_cache_bytes='0' is not an amount of memory: give bytes, or a number with one of the units",
+        ),
         (
             ["--cache_prefix", "--prefix_dropout", "on"],
             "prefix_dropout='on' is not known: choose one of 'refuse', 'o",

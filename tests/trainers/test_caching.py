@@ -181,6 +181,8 @@ def test_bad_input_is_refused_before_the_first_step(tmp_path):
     tokens = sum(map(len, examples()))
     room = rf"^the hidden states of {tokens} tokens take up to {tokens * 64:,} bytes, and .* may take 100:"
     refused(DataError, room, PrefixCacheCallback(max_bytes=100))
+    with pytest.raises(ConfigError, match=r"^max_bytes='much' is not an amount of memory"):
+        PrefixCacheCallback(max_bytes="much")
     refused(ModelError, "BertEmbeddings.dropout has p=0.1", PrefixCacheCallback(), model=lora_bert(4, dropout=0.1))
     build(tmp_path / "a", PrefixCacheCallback(tmp_path / "kept"), model=upper_bert()).train()
     other = lora_bert(layers=4)

@@ -41,12 +41,13 @@ def disconnect_(model: nn.Module, adapters: list[LoraAdapter], optimizer: Optimi
 
 
 def _pass_hooks_on_(layer: nn.Module, base: nn.Module) -> None:
-    """Let what others hooked into a layer's forward pass act on its base layer.
+    """Let what others hooked into a layer's passes act on its base layer.
 
     Transformers hooks embeddings: reentrant checkpointing needs a gradient there, and NEFTune adds noise. The handles
     of these hooks remove them from the base layer, too, unless it has hooks of its own.
     """
-    for name in [name for name in vars(layer) if name.startswith("_forward_")]:
+    base._is_full_backward_hook = base._is_full_backward_hook or layer._is_full_backward_hook  # without it, none runs
+    for name in [name for name in vars(layer) if name.startswith(("_forward_", "_backward_"))]:
         hooks, own = getattr(layer, name), getattr(base, name)
         if own:
             own.update(hooks)

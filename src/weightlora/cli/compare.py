@@ -89,7 +89,6 @@ def _compare(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from datasets import disable_progress_bars
     from rich.console import Console
 
     from ..compare.comparison import read_comparison
@@ -101,7 +100,6 @@ def _compare(args: argparse.Namespace) -> int:
     from ..train import parse
     from ..train.splitting import warn_of_same_files
 
-    disable_progress_bars()
     methods = METHODS_BY_DEFAULT if args.methods is None else args.methods
     seeds = 3 if args.seeds is None else args.seeds
     comparison = make_comparison(args.output_dir, methods, seeds, args.learning_rates, args.rest)

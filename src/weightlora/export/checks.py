@@ -1,8 +1,9 @@
 """Check an export before it is reported: the same `s B A` of each adapter, and the same outputs of the model."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -180,7 +181,7 @@ def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def loaded(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
+def loaded(base: nn.Module, directory: str | Path, names: Sequence[str]) -> Iterator[Any]:
     """A saved adapter on a base model, by plain PEFT; the base is what it was afterwards.
 
     Args:
@@ -200,7 +201,7 @@ def loaded(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
             del base.peft_config
 
 
-def attach(base: nn.Module, directory: Any, names: Sequence[str]) -> Any:
+def attach(base: nn.Module, directory: str | Path, names: Sequence[str]) -> Any:
     """Put a saved adapter on a base model by plain PEFT, and return the adapted model for evaluation.
 
     Args:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, TrainingError
+from ..values import to_bytes
 from .checks import check_prefix, room_in
 from .cut import adapters_in, identity_of, watched
 from .places import BARE, Attached, entering, passed_over, without_dropout
@@ -36,7 +37,8 @@ class PrefixCache:
     Args:
         model: A model whose lowest blocks are frozen, such as a PEFT model after its adapters were chosen.
         directory: Where hidden states are stored. A later run with the same model and lowest block uses them again.
-        max_bytes: The most bytes that all processes store together. None means 90 % of the free disk.
+        max_bytes: The most that all processes store together: bytes, or a text such as `"6GiB"`. None means 90 %
+            of the free disk.
         prefix_dropout: `"refuse"` raises an error if the frozen blocks have dropout. `"off"` trains without dropout in
             them, which is less regularization.
         examples: Rows of input in an epoch, such as two for each pair of texts. If most rows of a second or later
@@ -67,18 +69,19 @@ class PrefixCache:
         self,
         model: nn.Module,
         directory: str | os.PathLike[str],
-        max_bytes: int | None = None,
+        max_bytes: int | str | None = None,
         *,
         prefix_dropout: str = "refuse",
         examples: int | None = None,
         tokens: int | None = None,
     ) -> None:
-        self._cut = check_prefix(model, directory, max_bytes, prefix_dropout, tokens)
+        self._max_bytes = None if max_bytes is None else to_bytes("max_bytes", max_bytes)
+        self._cut = check_prefix(model, directory, self._max_bytes, prefix_dropout, tokens)
         self.first = self._cut.first
         if self.first == 0:
             raise ModelError("block 0 trains, so nothing below it is frozen: leave the prefix cache out.")
         self.directory, self.reads, self.fills = Path(directory) / f"block-{self.first}", 0, 0
-        self._max_bytes, self._examples = max_bytes, examples
+        self._examples = examples
         self._off = prefix_dropout == "off"
         self._ropes = ropes_of(getattr(self._cut.backbone, "config", None))
         self._store: Store | None = None

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..files import check_writable
-from ..values import check_known, is_int
+from ..values import check_known
 from .cut import Cut, check_dropout, find_cut, identity_of
 from .store import DATA, check_identity
 
@@ -36,8 +36,6 @@ def check_prefix(
         WeightLoraError: Something does not fit.
     """
     check_known("prefix_dropout", prefix_dropout, PREFIX_DROPOUT)
-    if max_bytes is not None and (not is_int(max_bytes) or max_bytes < 1):
-        raise ConfigError(f"max_bytes={max_bytes!r} is not a number of bytes: give a whole number above 0, or None.")
     check_writable(directory)
     cut = find_cut(model)
     check_dropout(cut, prefix_dropout)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import compress
+from itertools import chain, compress
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,7 @@ Best = Callable[[Tensor], Tensor]
 
 FEW_STEPS = 30
 
-_HOOKS: "WeakKeyDictionary[Any, dict[str, list[Any]]]" = WeakKeyDictionary()
+_HOOKS: "WeakKeyDictionary[Any, dict[str, tuple[list[Any], list[Any]]]]" = WeakKeyDictionary()
 """The hooks of the latest rule on an adapter, by its layer and adapter name."""
 
 
@@ -60,6 +60,7 @@ class Rule:
         score: What `decide` ranks by. Float64 on the CPU, shape `(n,)`, an entry for each adapter still on the model.
         omega: The gates, in the same layout. All 1 for a rule without gates.
         hooks: What is removed when the rule closes, or when another one takes its place.
+        lasting: What is removed only then.
     """
 
     name: ClassVar[str]
@@ -74,12 +75,12 @@ class Rule:
         self.score = torch.zeros(len(adapters), dtype=torch.float64, device="cpu")
         self.omega = torch.ones(len(adapters), dtype=torch.float64, device="cpu")
         self._adapters = adapters
-        self.hooks: list[Any] = []
+        self.hooks, self.lasting = list[Any](), list[Any]()
         for adapter in adapters:
             of_layer = _HOOKS.setdefault(adapter.layer, {})
-            for hook in of_layer.get(adapter.adapter_name, []):
+            for hook in chain(*of_layer.get(adapter.adapter_name, ())):
                 hook.remove()
-            of_layer[adapter.adapter_name] = self.hooks
+            of_layer[adapter.adapter_name] = self.hooks, self.lasting
 
     def warn_of_few_steps(self, steps: int) -> None:
         """Warn if so many steps are thin evidence."""

@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..extras import require
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
-from ..values import check_known
+from ..values import check_known, to_bytes
 from ..wording import nearest, shown
 from .arguments import ARGUMENTS_OF, Recipe, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
@@ -18,7 +18,15 @@ from .settings import MethodArguments
 from .tasks import find_task
 from .training_checks import check_training
 
-__all__ = ["check_method", "check_recipe", "check_typed", "number_to_keep", "options_of", "steps_to_select"]
+__all__ = [
+    "amount_of",
+    "check_method",
+    "check_recipe",
+    "check_typed",
+    "number_to_keep",
+    "options_of",
+    "steps_to_select",
+]
 
 BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 """Arguments that bound the choice, beside K."""
@@ -47,7 +55,6 @@ BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
         "rank": (1, 2**16),
         "alpha": (1, 2**31 - 1),
         "dropout": (0, 1),
-        "max_cache_bytes": (1, math.inf),
     },
     "training": {
         "per_device_train_batch_size": (1, 2**31 - 1),
@@ -174,10 +181,15 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
     return options | _budgets_of(recipe.method)
 
 
+def amount_of(memory: str) -> int | str:
+    """An amount of memory as `to_bytes` takes it: an argument and a file hand over bytes as a text, too."""
+    return int(memory) if re.fullmatch(r"\d{1,15}", memory) else memory
+
+
 def _budgets_of(arguments: MethodArguments) -> dict[str, Any]:
     given: dict[str, Any] = {name: value for name in BUDGETS if (value := getattr(arguments, name)) is not None}
-    if re.fullmatch(r"\d{1,15}", memory := str(given.get("keep_memory"))):
-        given["keep_memory"] = int(memory)  # bytes, which an argument and a file hand over as a text
+    if "keep_memory" in given:
+        given["keep_memory"] = amount_of(given["keep_memory"])
     if "keep_parameters" in given:
         given["keep_parameters"] = number_to_keep(given["keep_parameters"], "keep_parameters", "parameters (100000)")
     return given
@@ -237,5 +249,7 @@ def _check_options(arguments: MethodArguments, method: Method) -> None:
 
 def _check_prefix(arguments: MethodArguments, method: Method) -> None:
     check_known("prefix_dropout", arguments.prefix_dropout, PREFIX_DROPOUT)
+    if arguments.max_cache_bytes is not None:
+        to_bytes("max_cache_bytes", amount_of(arguments.max_cache_bytes))
     if arguments.cache_prefix and not method.adapts:
         raise ConfigError(f"cache_prefix needs frozen blocks, and {arguments.method} trains all: drop one of the two.")

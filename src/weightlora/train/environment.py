@@ -1,7 +1,6 @@
 """What a run was made with: package versions, machine, commit and memory."""
 
 import platform
-import resource
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -42,8 +41,12 @@ def commit() -> str | None:
     return done.stdout[:12] if done.returncode == 0 else None
 
 
-def peak_process_bytes() -> int:
-    """Largest resident memory that this process has had."""
+def peak_process_bytes() -> int | None:
+    """Largest resident memory that this process has had; None on Windows, which does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 

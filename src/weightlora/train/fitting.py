@@ -20,6 +20,7 @@ from .. import PrefixCacheCallback, WeightLoraCallback, WeightLoraTrainerMixin
 from ..adapters import find_adapters
 from ..errors import DataError, TrainingError
 from ..measure import optimizer_state_bytes, trainable_parameters
+from .checks import amount_of
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
 from .methods import Prepared
@@ -188,7 +189,8 @@ def _caching(job: Job) -> tuple[TrainerCallback, ...]:
     method = job.recipe.method
     if not method.cache_prefix:
         return ()
-    return (PrefixCacheCallback(max_bytes=method.max_cache_bytes, prefix_dropout=method.prefix_dropout),)
+    most = None if method.max_cache_bytes is None else amount_of(method.max_cache_bytes)
+    return (PrefixCacheCallback(max_bytes=most, prefix_dropout=method.prefix_dropout),)
 
 
 def _adapter_parameters(model: nn.Module) -> int:

@@ -119,7 +119,9 @@ class MethodArguments:
         "cache_prefix: refuse a model with dropout, or switch it off below the lowest kept adapter (refuse, off)",
         "refuse",
     )
-    max_cache_bytes: int | None = _argument("cache_prefix: maximum bytes on disk (default: 90 %% of what is free)")
+    max_cache_bytes: str | None = _argument(
+        "cache_prefix: maximum on disk, such as 6GiB (default: 90 %% of what is free)"
+    )
     method_options: str | None = _argument("JSON: more fields of WeightLoraConfig, or of PEFT's config")
     dry_run: bool = _argument("print the plan and stop", False)
 

@@ -16,6 +16,7 @@ from ..errors import ConfigError, ModelError, WeightLoraError
 from ..prefix import PrefixCache
 from ..prefix.checks import check_prefix, most_bytes
 from ..prefix.store import IDENTITY
+from ..values import to_bytes
 from .callback import WeightLoraCallback
 from .calling import calling
 
@@ -44,6 +45,7 @@ class PrefixCacheCallback(TrainerCallback):
         cache: The `PrefixCache`, from the choice on.
 
     Raises:
+        ConfigError: `max_bytes` is not an amount of memory.
         WeightLoraError: When training starts, if the model, its dropout, the Trainer's engine or the directory do not
             allow a cache.
 
@@ -57,10 +59,11 @@ class PrefixCacheCallback(TrainerCallback):
     def __init__(
         self,
         directory: str | os.PathLike[str] | None = None,
-        max_bytes: int | None = None,
+        max_bytes: int | str | None = None,
         prefix_dropout: str = "refuse",
     ) -> None:
-        self._directory, self._max_bytes, self._dropout = directory, max_bytes, prefix_dropout
+        self._directory, self._dropout = directory, prefix_dropout
+        self._max_bytes = None if max_bytes is None else to_bytes("max_bytes", max_bytes)
         self.cache: PrefixCache | None = None
         self._waiting = False
 

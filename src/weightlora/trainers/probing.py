@@ -63,6 +63,7 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
         selector.limit.check_not_compiled(trainer.model_wrapped)
 
     def loss(batch: Any) -> Tensor:
+        trainer.model.train()  # as each training step does
         # As in a training step of this batch alone: a loss may need the number of its items.
         batches, items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
         if items is not None and trainer.args.gradient_accumulation_steps > 1:
