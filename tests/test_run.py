@@ -351,6 +351,17 @@ def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path):
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("name", ["began_with.json", "_training", "checkpoint-3", "result.json"])
+def test_a_training_is_never_overwritten(tmp_path, name):
+    chosen = selected(selection="random")
+    save_run(chosen, tmp_path / "run")
+    save_run(chosen, tmp_path / "run", overwrite=True)
+    (tmp_path / "run" / name).write_text("hours of work")
+    with pytest.raises(ValueError, match=rf"holds a training \({name}\), so it is not overwritten: give another"):
+        save_run(chosen, tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / name).is_file()
+
+
 def test_a_run_directory_is_written_while_the_run_goes_on(tmp_path):
     model, optimizer, selector = start(keep=3, select_steps=3, run_dir=tmp_path)
     assert json.loads((tmp_path / "selection.json").read_text())["phase"] == "select"

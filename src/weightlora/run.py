@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import accumulate
@@ -28,7 +28,18 @@ from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 
-__all__ = ["FUSED", "HISTORY", "LOG", "SELECTION", "RunDirectory", "check_empty", "describe_selection", "save_run"]
+__all__ = [
+    "ADAPTER",
+    "FUSED",
+    "HISTORY",
+    "LOG",
+    "SELECTION",
+    "TRAINED",
+    "RunDirectory",
+    "check_empty",
+    "describe_selection",
+    "save_run",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +49,8 @@ FUSED = ".gate_up_proj"
 """End of the name of a parameter that stands for the gate and up projections of several experts."""
 TOKENS = "trainable_token_indices"
 """PEFT's setting of the rows of an embedding that train beside the adapters."""
+TRAINED = ("began_with.json", "_training", "checkpoint-*", "result.json")
+"""What a training writes, and no overwriting of a choice deletes. The last is there when the training is done."""
 ALSO = {"use_dora": False, "lora_dropout": 0.0, "bias": "none", "lora_bias": False}
 """Settings of PEFT that are recorded where they are not its default, for a training that follows."""
 
@@ -223,6 +236,7 @@ def check_empty(
     record: str = SELECTION,
     what: str = "run",
     remedy: str = "pass overwrite=True",
+    spared: Sequence[str] = TRAINED,
 ) -> None:
     """Raise a `DataError` if the directory may not be written to: it is a file, or it is not empty.
 
@@ -232,6 +246,7 @@ def check_empty(
         record: The file by which an earlier one is known.
         what: What an earlier one is called.
         remedy: How to replace it.
+        spared: Files that are never replaced, as patterns.
     """
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file: give a directory.")
@@ -241,3 +256,5 @@ def check_empty(
         raise DataError(f"{directory} is not empty: give another directory, or {remedy}.")
     if not (directory / record).is_file():
         raise DataError(f"{directory} holds no earlier {what} (no {record}), so it is not overwritten: give another.")
+    if found := next((found for name in spared for found in directory.glob(name)), None):
+        raise DataError(f"{directory} holds a training ({found.name}), so it is not overwritten: give another.")

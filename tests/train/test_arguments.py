@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from weightlora.errors import ConfigError
 from weightlora.train.arguments import as_arguments, parse
 
 
@@ -107,3 +108,13 @@ def test_given_arguments_are_read_back_from_a_command_line():
 def test_a_secret_is_used_and_written_nowhere():
     recipe = parse(["--task", "cola", "--model", "m", "--output_dir", "o", "--hub_token", "hf_secret"])
     assert recipe.training.hub_token == "hf_secret" and "hf_secret" not in str(recipe.given)
+
+
+def test_names_that_yaml_reads_as_truth_values_are_refused(tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("class_names: [no, yes]\n")
+    with pytest.raises(
+        ConfigError, match=r"^class_names has False, which YAML reads from yes, no, on and off, too: put"
+    ):
+        parse(["--config", str(tmp_path / "a.yaml")])
+    (tmp_path / "a.yaml").write_text('class_names: ["no", "yes"]\n')
+    assert parse(["--config", str(tmp_path / "a.yaml")]).data.class_names == ["no", "yes"]

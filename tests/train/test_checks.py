@@ -13,7 +13,7 @@ from weightlora.values import to_bytes
     [
         (["--rank", 10**9], "rank=1000000000 is too large: give at most 65536"),
         (["--dropout", "nan"], "dropout=nan is not a number"),
-        (["--dropout", 2], "dropout=2.0 is too large"),
+        (["--dropout", 1], "dropout=1.0 is too large: give at most 0.99."),
         (["--train_examples", 0], "train_examples=0 is too small: give at least 1"),
         (["--eval_examples", -3], "eval_examples=-3 is too small"),
         (["--per_device_train_batch_size", 0], "per_device_train_batch_size=0 is too small"),
@@ -21,6 +21,11 @@ from weightlora.values import to_bytes
         (["--learning_rate", "nan"], "learning_rate=nan is not a number"),
         (["--learning_rate", -1], "learning_rate=-1.0 is too small"),
         (["--num_train_epochs", "inf"], "num_train_epochs=inf is too large"),
+        (["--max_steps", 0], "max_steps=0 makes no training step: give more, or leave it out."),
+        (["--max_steps", -5], "max_steps=-5 is too small: give at least -1."),
+        (["--max_steps", -1, "--num_train_epochs", 0], "num_train_epochs=0 makes no training step: give more, or"),
+        (["--weight_decay", "nan"], "weight_decay=nan is not a finite number: give another."),
+        (["--max_grad_norm", "inf"], "max_grad_norm=inf is not a finite number"),
         (
             ["--cache_prefix", "--max_cache_bytes", 0],
             "max_cache_bytes='0' is not an amount of memory: give bytes, or a number with one of the units",

@@ -1,5 +1,6 @@
 """A whole run: training, resuming, the files of its directory, and the held-out loss."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,27 @@ def test_checkpoints_of_a_stopped_run_are_not_overwritten(world: Path, tmp_path:
     assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it" in error
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("name", ["selection.json", "adapter", "model"])
+def test_a_choice_or_an_adapter_is_not_overwritten(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
+):
+    (tmp_path / name).mkdir()
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
+    assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
+    assert f"has {name}, which no training left there: give another --output_dir." in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_an_output_directory_that_cannot_be_made(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "link").symlink_to(tmp_path / "gone" / "further")
+    base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
+    assert main(["train", *map(str, base), "--output_dir", str(tmp_path / "link")]) == 2
+    assert re.search(r"link cannot be made: .*; give another --output_dir\.\n$", capsys.readouterr().err)
+    assert main(["train", *map(str, base), "--output_dir", ""]) == 2
+    assert "--output_dir is missing" in capsys.readouterr().err
 
 
 TASKS = ("cola", "stsb", "squad", "token-classification", "xsum", "causal-lm", "sst2-verbalised")

@@ -109,7 +109,7 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
     """
     from ..config import WeightLoraConfig
     from ..rules import RULES
-    from ..run import check_empty
+    from ..run import TRAINED, check_empty
 
     for name, least in (("steps", 3), ("rank", 1), ("seed", 0)):
         value = getattr(args, name)
@@ -129,7 +129,7 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         )
     if config.keep is not None:
         config.number_to_keep(MODULES)
-    check_empty(Path(args.output_dir), args.overwrite, remedy="add --overwrite")
+    check_empty(Path(args.output_dir), args.overwrite, remedy="add --overwrite", spared=TRAINED[:-1])
     check_writable(Path(args.output_dir))
     return config
 

@@ -90,7 +90,7 @@ def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     from ..train.splitting import warn_of_same_files
     from .progress import show_choice
 
-    if "output_dir" not in recipe.given and not recipe.method.dry_run:
+    if not recipe.given.get("output_dir") and not recipe.method.dry_run:
         raise ConfigError("--output_dir is missing: give a directory, such as runs/NAME.")
     first, arguments = recipe.training.process_index == 0, recipe.training
     if "disable_tqdm" not in recipe.given:  # a line for each log entry where no bar can be drawn

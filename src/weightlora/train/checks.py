@@ -54,13 +54,13 @@ BOUNDS: dict[str, dict[str, tuple[float, float]]] = {
     "method": {
         "rank": (1, 2**16),
         "alpha": (1, 2**31 - 1),
-        "dropout": (0, 1),
+        "dropout": (0, 0.99),
     },
     "training": {
         "per_device_train_batch_size": (1, 2**31 - 1),
         "per_device_eval_batch_size": (1, 2**31 - 1),
         "gradient_accumulation_steps": (1, 2**31 - 1),
-        "max_steps": (-math.inf, 2**31 - 1),
+        "max_steps": (-1, 2**31 - 1),
         "num_train_epochs": (0, 2**31 - 1),
         "learning_rate": (0, 1e6),
         "dataloader_num_workers": (0, math.inf),
@@ -82,6 +82,12 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     for group, bounds in BOUNDS.items():
         for name, (least, most) in bounds.items():
             _check_number(name, getattr(getattr(recipe, group), name), least, most)
+    for name, value in vars(recipe.training).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name}={value} is not a finite number: give another.")
+    for name in ("max_steps", "num_train_epochs"):
+        if getattr(recipe.training, name) == 0 and (name == "max_steps" or recipe.training.max_steps < 0):
+            raise ConfigError(f"{name}=0 makes no training step: give more, or leave it out.")
     for name in () if recipe.data.verbalised else ("prompt", "label_words"):
         if (value := getattr(recipe.data, name)) is not None:
             raise ConfigError(f"{name}={shown(value)} is a setting of --verbalised: drop it, or add --verbalised.")

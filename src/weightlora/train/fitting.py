@@ -20,6 +20,7 @@ from .. import PrefixCacheCallback, WeightLoraCallback, WeightLoraTrainerMixin
 from ..adapters import find_adapters
 from ..errors import DataError, TrainingError
 from ..measure import optimizer_state_bytes, trainable_parameters
+from ..run import ADAPTER, SELECTION
 from .checks import amount_of
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
@@ -30,6 +31,9 @@ from .resuming import SETTINGS, alone_in, begin_settings, checkpoint_of
 from .setting import setting_for
 
 __all__ = ["check_unfinished", "fit", "load_prepared", "make_trainer"]
+
+MODEL = "model"
+"""Where a model is written that was trained whole."""
 
 HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
 """Top-level modules with the task head, where full fine-tuning trains the bare model."""
@@ -151,7 +155,9 @@ def _fit(job: Job, callbacks: Callbacks, prints: bool) -> tuple[Result, Any]:
 
 
 def check_unfinished(output: Path, resumes: bool) -> None:
-    """Raise a `DataError` if the directory has the result of a finished run, or checkpoints of one that stopped.
+    """Raise a `DataError` if the directory has what a run would replace: a result, checkpoints, a choice, an adapter.
+
+    What a training that stopped without a checkpoint has left may be replaced.
 
     Args:
         output: The output directory.
@@ -166,6 +172,10 @@ def check_unfinished(output: Path, resumes: bool) -> None:
             f"{output} has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it, or "
             "give another --output_dir."
         )
+    begins = not (resumes or os.path.isfile(output / SETTINGS))
+    found = next((name for name in (SELECTION, ADAPTER, MODEL) if os.path.exists(output / name)), None)
+    if begins and found:
+        raise DataError(f"{output} has {found}, which no training left there: give another --output_dir.")
 
 
 def load_prepared(job: Job) -> Prepared:
@@ -279,7 +289,7 @@ def _check_finite(metrics: dict[str, dict[str, float]], rate: float) -> None:
 def _write(trainer: Any, output: Path, result: Result) -> None:
     """Write the adapter (the model after full fine-tuning), and the result last."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    folder = str(output / ("adapter" if isinstance(model, PeftModel) else "model"))
+    folder = str(output / (ADAPTER if isinstance(model, PeftModel) else MODEL))
     model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
     trainer.processing_class.save_pretrained(folder)
     write_result(output / RESULT, result)

@@ -42,8 +42,11 @@ WHOLE = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX
 @contextlib.contextmanager
 def alone_in(output: Path) -> Iterator[None]:
     """Raise a `DataError` if another process trains in this directory, which is made if it is missing."""
-    output.mkdir(parents=True, exist_ok=True)
-    (lock := output / LOCK).touch()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (lock := output / LOCK).touch()
+    except OSError as error:
+        raise DataError(f"{output} cannot be made: {error.strerror}; give another --output_dir.") from error
     with locked(lock, wait=False) as ours:
         if ours is False:
             raise DataError(f"another training writes to {output}: wait until it ends, or give another --output_dir.")
