@@ -134,7 +134,7 @@ def test_a_misspelt_key_and_a_missing_file(world: Path, rows: Path, tmp_path: Pa
     assert message.endswith("has 'lerning_rate', which is not a setting: did you mean learning_rate.")
     assert refused("--config", tmp_path / "recip.yaml").endswith("is not a file: did you mean recipe.yaml.")
     message = refused(*classified(world, tmp_path / "none.csv"))
-    assert message == f"the file {tmp_path / 'none.csv'} for train is missing."
+    assert message == f"the file {tmp_path / 'none.csv'} for train is missing: check its path."
     message = refused("--task", "cola", "--model", world / "deberta", "--dataset", tmp_path)
     assert message.startswith(f"{tmp_path} has no split train: a file train, with one of the endings .jsonl")
     rows.write_text('{"text": "cut sho')

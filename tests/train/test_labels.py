@@ -60,7 +60,7 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
         (["a", "b", ""], f"row 2 of train {FIRST} has an empty field as its label: fix the row, or"),
         (["a", "b", " \t"], f"row 2 of train {FIRST} has an empty field as its label: fix the row, or"),
         ([[0], [1]], f"the label [0] in row 0 of train {FIRST} is neither a whole number nor a name"),
-        ([0, 1, -1], f"the label -1 in row 2 of train {FIRST} is out of range"),
+        ([0, 1, -1], f"the label -1 in row 2 of train {FIRST} is below 0, and classes count from 0: leave"),
         ([0, 0], "train has only the label 0: give rows of at least two classes"),
     ],
 )
@@ -232,3 +232,12 @@ def test_classes_that_may_be_a_slip_are_told(world: Path, tmp_path: Path, labels
     train = write_rows(tmp_path / "train.jsonl", rows)
     with pytest.warns(UserWarning, match=message):
         labels_of(world, train, train, tmp_path)
+
+
+def test_names_beside_numbers_are_refused_and_a_mark_of_no_label_is_told(world: Path, rows: Path, refused):
+    write_rows(rows, [{"text": "fine", "label": 0}, {"text": "dull", "label": "bad"}] * 3)
+    message = refused(*classified(world, rows))
+    assert message.startswith("train has names and numbers as labels, such as 'bad' and 0: write all as names")
+    write_rows(rows, [{"text": "fine", "label": label} for label in ("good", "-", "bad")] * 3)
+    with pytest.warns(UserWarning, match="the label '-' counts as a class: leave its rows out if they have no label"):
+        prepare(parse(list(map(str, [*classified(world, rows), "--output_dir", rows.parent / "out"]))))

@@ -239,7 +239,11 @@ def test_pairs_of_answers_are_refused_with_what_to_do(row: dict, named: str):
     [
         ("prompt response", '{"prompt": "prompt", "completion": "response"}'),
         ("id answer question", '{"prompt": "question", "completion": "answer"}'),
-        ("prompt body", '{"text": "prompt"}'),
+        ("prompt body", '{"prompt": "prompt", "completion": "your_column"}'),
+        ("source problem solution", '{"prompt": "problem", "completion": "solution"}'),
+        ("id body", '{"text": "body"}'),
+        ("title body", '{"text": "body"}'),
+        ("first second", '{"text": "your_column"}'),
     ],
 )
 def test_a_prompt_is_not_proposed_without_its_answer(names: str, proposed: str):

@@ -73,3 +73,32 @@ def test_a_text_with_an_answer_beside_it_is_not_read_alone():
 def test_proposed_columns_name_what_they_leave_out(row: dict[str, Any], lost: str):
     with pytest.raises(DataError, match=f"}}' after writing {lost} into the prompt"):
         read(row)
+
+
+@pytest.mark.parametrize("name", ["context", "input", "instruction"])
+def test_a_part_of_a_question_in_another_column_must_be_in_the_question(name: str):
+    with pytest.raises(DataError, match=f"row 0 of train .* has 'by Ann' as its {name}, which would be left out"):
+        read({**PAIR, name: "by Ann"})
+    assert read({**PAIR, "prompt": "a film by Ann", name: "by Ann"}) == read(PAIR)
+    assert read({**PAIR, name: "by Ann"}, prompt="prompt", completion="completion"), "the user has decided"
+
+
+@pytest.mark.parametrize("mark", ["False", "false", False])
+@pytest.mark.parametrize("name", ["label", "kto_tag"])
+def test_marks_of_bad_answers_may_be_texts(name: str, mark: Any):
+    with pytest.raises(DataError, match=f"has the {name} false, which marks a bad answer, .* the column '{name}'"):
+        read({**PAIR, name: mark})
+
+
+@pytest.mark.parametrize("name", ["code", "summary", "solution", "targets"])
+def test_a_text_with_a_code_or_a_summary_beside_it_is_not_read_alone(name: str):
+    with pytest.raises(DataError, match=f"beside it its {name}, which would be left out"):
+        read({"text": "Sort a list.", name: "sorted(a)"})
+
+
+@pytest.mark.parametrize("answer", [{"from": "gpt", "value": "good"}, "good"])
+def test_pairs_of_answers_to_a_chat_are_refused_by_their_names(answer: Any):
+    turns = [{"from": "human", "value": "a film"}]
+    with pytest.raises(DataError, match="chosen and rejected, to the messages in conversations, and a causal"):
+        read({"conversations": turns, "chosen": answer, "rejected": answer})
+    assert read({**CHAT, "chosen": "good", "rejected": "bad"})["messages"] == "messages"

@@ -1,6 +1,5 @@
 """Read a data set from files, a directory or the hub, and give its columns the names that the task family uses."""
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from huggingface_hub import is_offline_mode
 from ..errors import DataError
 from ..wording import first_line, shown
 from .arguments import parse_json
-from .layouts import as_causal, example, one_object
+from .layouts import as_causal
+from .proposing import example, example_for, one_object
 from .rows import numbered
 from .settings import DataArguments
 from .splitting import before_answer, hold_out
@@ -40,9 +40,6 @@ READ = {
     "causal-lm": ("text", "prompt", "messages"),
 }
 """Columns that the model reads. Rows that are equal in them go to the same split."""
-
-LIKELY = {"tags": "ner_tags"}
-"""Name in a family -> the column that data sets with several similar ones have for it."""
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files in the folders of `save_to_disk()`."""
@@ -241,14 +238,10 @@ def _rename(
         ):
             continue
         if column not in rows.column_names:
-            free = [one for one in rows.column_names if one not in columns.values()]
-            likely = [one for one in free if one == LIKELY.get(name)]
-            close = likely or difflib.get_close_matches(column, free, n=1)
-            hint = f", did you mean {close[0]!r}" if close else ""
+            hint, proposal = example_for(rows, columns, given, name)
             raise DataError(
                 f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
-                f"the right one, as in {example(family, name, [*close, *free, 'your_column'][0], given)}."
-                f"{one_object(rows)}"
+                f"the right one, as in {proposal}.{one_object(rows)}"
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")

@@ -24,6 +24,9 @@ MOST_EMPTY = 1000
 MOST_SHOWN = 12
 """Classes that an error lists."""
 
+NO_LABEL = ("-", "-1", "N/A", "n/a", "null")
+"""What data sets write for a row without a label."""
+
 TRUTHS = ["false", "true"]
 """Names of the two classes that truth values make."""
 
@@ -66,6 +69,12 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
         for label in labels
     ]
     known = given or names_of(source.splits["train"].features[column], source.task)
+    if not known and (named := [one for one in training if isinstance(one, str)]) and len(named) < len(training):
+        number = next(one for one in training if not isinstance(one, str))
+        raise DataError(
+            f"train has names and numbers as labels, such as {shown(named[0])} and {shown(number)}: write all as "
+            "names, or all as numbers."
+        )
     names = list(known or classes_in(training, "train"))
     if len(set(names)) < len(names):
         raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
@@ -121,7 +130,11 @@ def _check(values: Sequence[Sequence[Any]], given: Sequence[str], rows: Dataset,
 
 
 def _warn_of_alike(names: Sequence[str]) -> None:
-    """Warn of classes that may be one."""
+    """Warn of classes that may be one, or none."""
+    if no_label := [name for name in names if name in NO_LABEL]:
+        warnings.warn(
+            f"the label {no_label[0]!r} counts as a class: leave its rows out if they have no label.", stacklevel=2
+        )
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name.strip().casefold()].append(name)
@@ -137,11 +150,13 @@ def warn_of_empty(names: Sequence[str], numbers: Collection[int], row: str) -> N
     """Warn of classes that are not among the numbers of those of the rows."""
     there = {names[number] for number in numbers}
     if empty := [name for name in names if name not in there]:
-        warnings.warn(
-            f"no {row} has the label {', '.join(empty[:MOST_SHOWN])}: there are {len(names)} classes, which "
-            "count from 0. If that is wrong, give the true ones with --class_names.",
-            stacklevel=2,
-        )
+        remedy = "all its rows were split off for validation. Add more of them."
+        if all(map(str.isdecimal, names)):
+            remedy = (
+                f"there are {len(names)} classes, which count from 0. If that is wrong, give the true ones with "
+                "--class_names."
+            )
+        warnings.warn(f"no {row} has the label {', '.join(empty[:MOST_SHOWN])}: {remedy}", stacklevel=2)
 
 
 def _as_in_checkpoint(names: list[str], ids: dict[str, list[Any]], config: Any) -> tuple[list[str], dict[str, Any]]:
@@ -200,6 +215,8 @@ def _unknown(what: str, label: Any, names: list[str], told: bool) -> str:
     known = ", ".join(names[:8]) + ("..." if len(names) > 8 else "")
     if isinstance(label, str) or (any(map(str.isdecimal, names)) and names[0] != "0"):
         return f"{what} is none of the {len(names)} classes ({known}): fix the row, or leave it out."
+    if label < 0:
+        return f"{what} is below 0, and classes count from 0: leave the row out if it has no label, or fix it."
     return (
         f"{what} is out of range: there are {len(names)} classes, 0 to {len(names) - 1} ({known}). Fix the row, or "
         "name all classes with --class_names."

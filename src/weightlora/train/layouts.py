@@ -1,18 +1,17 @@
 """The forms of data that a causal language model reads, and instruction data in the layouts of Alpaca and ShareGPT."""
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
 
 from ..errors import DataError
 from ..wording import shown
+from .proposing import ANSWERS, QUESTIONS, example, example_for, one_object, pair_in, without, written
 from .rows import as_written, name_row, parsed
-from .tasks import COLUMNS
-from .unread import BEFORE, refuse_bad_answers, refuse_lost, refuse_media
+from .unread import refuse_bad_answers, refuse_lost, refuse_media
 
-__all__ = ["as_causal", "example", "one_object"]
+__all__ = ["as_causal"]
 
 Columns = dict[str, str | None]
 
@@ -25,9 +24,6 @@ FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 CHATS, PAIRS, TEXTS = FORMS
 
 ALPACA = ("instruction", "output")
-QUESTIONS = ("prompt", "instruction", "question", "query", "input")
-ANSWERS = ("completion", "response", "answer", "output")
-"""Names that columns of prompts and of completions often have, for a proposal."""
 CHAT = "conversations"
 """ShareGPT's name for the messages. Some data sets have messages with roles there."""
 ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"}
@@ -80,6 +76,7 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
                 rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
                 one, columns = CHATS, {**columns, "messages": "messages"}
             if one is CHATS:
+                _refuse_open(split, rows, str(columns["messages"]))
                 rows = _from_json(split, rows, str(columns["messages"]))
                 refuse_media(split, rows, str(columns["messages"]))
                 rows = _with_roles(split, rows, str(columns["messages"]))
@@ -87,7 +84,9 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
                 refuse_media(split, rows)
             if one is not TEXTS:
                 refuse_bad_answers(split, rows)
-                refuse_lost(split, rows, [*columns.values(), *(["system"] if one is CHATS else [])])
+                read = [*columns.values(), *(["system"] if one is CHATS else [])]
+                # Who names columns has decided what is a part of a question.
+                refuse_lost(split, rows, read, columns["prompt"] if one is PAIRS and not wanted else None)
             return rows, {name: columns[name] for name in (*one[0], *one[1])}
     if wanted:  # the caller says which column is missing
         return rows, {name: columns[name] for name in wanted[0][0]}
@@ -104,25 +103,19 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
             right = {"prompt": question, "completion": "chosen"}
         raise DataError(
             f"{split} has pairs of answers, chosen and rejected, and a causal LM learns one of them: name it, as in "
-            f"--columns '{json.dumps(right)}'{_without(has, right.values())}, or train on the pairs in a script, with "
+            f"{written(right)}{without(has, right.values())}, or train on the pairs in a script, with "
             "TRL."
         )
-    prompt, completion = (next((name for name in names if name in has), None) for names in (QUESTIONS, ANSWERS))
+    prompt, completion = pair_in(rows)
     talk = next((name for name in has if _are_chats(rows, name)), None)
-    proposal = example("causal-lm", "messages", talk) if talk else example("causal-lm", "text", has[0])
-    if prompt and completion:  # either alone would leave out the other
-        proposal = example("causal-lm", "completion", completion, {"prompt": prompt})
-        proposal += _without(has, (prompt, completion))
+    proposal = example("causal-lm", "messages", talk) if talk else example_for(rows, {"text": "text"}, {}, "text")[1]
+    if prompt and not talk:  # either alone would leave out the other
+        proposal = example("causal-lm", "completion", completion or "your_column", {"prompt": prompt})
+        proposal += without(has, (prompt, completion))
     raise DataError(
         f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(has)}; name the right "
         f"one, as in {proposal}.{one_object(rows)}"
     )
-
-
-def _without(has: Iterable[str], named: Collection[str]) -> str:
-    """What a proposal of columns for a prompt and an answer adds where others are likely to belong to the prompt."""
-    lost = [name for name in has if name in (*BEFORE, "input", "context") and name not in named]
-    return f" after writing {' and '.join(lost)} into the prompt" if lost else ""
 
 
 def _refuse_answer_beside(split: str, rows: Dataset) -> None:
@@ -137,17 +130,16 @@ def _refuse_answer_beside(split: str, rows: Dataset) -> None:
         )
 
 
-def example(
-    family: str, name: str | None = None, column: str = "your_column", given: Mapping[str, Any] | None = None
-) -> str:
-    """An example of `--columns` for a family: what was given, with another column for one name."""
-    return f"--columns '{json.dumps({**(given or {}), name or next(iter(COLUMNS[family])): column})}'"
-
-
-def one_object(rows: Dataset) -> str:
-    """What an error adds where there is one row: a JSON file with an object around its rows, or around its columns."""
-    holds = len(rows) == 1 and any(isinstance(value, list | dict) for value in rows[0].values())
-    return " There is one row: if it holds all of yours, save them as JSON Lines." if holds else ""
+def _refuse_open(split: str, rows: Dataset, column: str) -> None:
+    """Raise a `DataError` where chats end before two answers, of which one is preferred, as in LLaMA-Factory."""
+    first = next((chat for chat in rows[column] if isinstance(chat, list) and chat), None)
+    last = first[-1] if first else None
+    asks = isinstance(last, dict) and last.get("role", last.get("from")) in ("user", "human")
+    if asks and {"chosen", "rejected"} <= set(rows.column_names):
+        raise DataError(
+            f"{split} has pairs of answers, chosen and rejected, to the messages in {column}, and a causal LM learns "
+            "one of them: append it to the messages, or train on the pairs in a script, with TRL."
+        )
 
 
 def _are_chats(rows: Dataset, column: str) -> bool:

@@ -30,6 +30,12 @@ BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tsv": ("csv", {"delimiter": "\t", "quoting": 3, **NAMES_ARE_TEXT}),
     ".parquet": ("parquet", {}),
 }
+REMEDIES = {
+    "json": "; write one JSON object per line, or a list of them",
+    "csv": "; give each line as many fields as the header has, and put fields with a delimiter in quotes",
+    "parquet": "; write it again",
+}
+"""What to do with a file that its reader refuses."""
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 PART, WHOLE = 10 * 2**20, 2**30
 """Bytes of a JSON file that `datasets` takes the columns and their types from, and that it can read at once."""
@@ -68,7 +74,7 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
                 f"the split {split} is empty: {paths[0]} has no rows; add some, or give another file."
             ) from error
         cause = error.__cause__ or error
-        remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else ""
+        remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else REMEDIES[builder]
         if str(cause).startswith("Couldn't cast"):
             remedy = "; give all rows the same fields, with values of the same types"
         raise DataError(f"the file {paths[0]} cannot be read: {first_line(cause)}{remedy}.") from error
@@ -85,7 +91,7 @@ def check_file(path: Path, split: str) -> None:
     if os.path.isdir(path):
         raise DataError(f"{path} for {split} is a directory: give a file, or the directory as --dataset.")
     if not os.path.isfile(path):
-        raise DataError(f"the file {path} for {split} is missing.")
+        raise DataError(f"the file {path} for {split} is missing: check its path.")
     if "::" in (place := os.path.abspath(path)):  # what follows would be another file
         raise DataError(f"the path {place} has '::', which datasets cannot read: rename it.")
     if path.stat().st_size == 0:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import repeat
 from typing import Any
 
 from datasets import Dataset, Value
@@ -10,7 +11,7 @@ from ..errors import DataError
 from ..wording import shown
 from .rows import name_row
 
-__all__ = ["BEFORE", "refuse_bad_answers", "refuse_lost", "refuse_media"]
+__all__ = ["BEFORE", "BESIDE", "refuse_bad_answers", "refuse_lost", "refuse_media"]
 
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 """Columns beside questions or chats with what no tokenizer reads."""
@@ -21,20 +22,28 @@ NOTHING: tuple[Any, ...] = (None, "", [], "[]", "null")
 
 BEFORE = ("system", "system_prompt", "history", "functions")
 """Columns with what comes before a question."""
+BESIDE = ("context", "input", "instruction")
+"""Columns that often have a part of a question."""
+BAD = (False, "false", "False", "FALSE")
+"""Marks of an answer that is not to be learned."""
 
 
-def refuse_lost(split: str, rows: Dataset, read: Collection[str | None]) -> None:
-    """Raise a `DataError` for a row with something before its question that would be left out.
+def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], prompt: str | None = None) -> None:
+    """Raise a `DataError` for a row with something before its question, or a part of it, that would be left out.
 
     Args:
         split: Names the rows.
         rows: As they were read.
         read: Columns that are read.
+        prompt: The one of them with the questions, if other columns may have parts of them. What a question contains
+            is not left out.
     """
-    for name in BEFORE:
+    for name in BEFORE if prompt is None else (*BEFORE, *BESIDE):
         if name not in rows.column_names or name in read:
             continue
-        row = next((row for row, one in enumerate(rows.data.column(name)) if one.as_py() not in NOTHING), None)
+        questions = rows[prompt] if prompt is not None and name in BESIDE else repeat(None)
+        values = zip(rows.data.column(name), questions, strict=False)
+        row = next((row for row, (one, asked) in enumerate(values) if _is_lost(one.as_py(), asked)), None)
         if row is not None:
             renamed = name == "system_prompt" and "system" in read
             raise DataError(
@@ -44,13 +53,22 @@ def refuse_lost(split: str, rows: Dataset, read: Collection[str | None]) -> None
             )
 
 
+def _is_lost(value: Any, question: Any) -> bool:
+    """Whether a value says something, and no question has it."""
+    return value not in NOTHING and not (isinstance(value, str) and isinstance(question, str) and value in question)
+
+
 def refuse_bad_answers(split: str, rows: Dataset) -> None:
     """Raise a `DataError` for an answer that is marked as a bad one, as in the unpaired preferences of KTO."""
-    if rows.features.get("label") == Value("bool") and False in (labels := rows["label"][:]):
-        raise DataError(
-            f"{name_row(rows, split, labels.index(False))} has the label false, which marks a bad answer, and all "
-            "answers are learned: keep the rows with the label true, or drop the column 'label'."
-        )
+    for name in ("label", "kto_tag"):
+        if name not in rows.column_names or rows.features[name] not in (Value("bool"), Value("string")):
+            continue
+        row = next((row for row, mark in enumerate(rows[name]) if mark in BAD), None)
+        if row is not None:
+            raise DataError(
+                f"{name_row(rows, split, row)} has the {name} false, which marks a bad answer, and all answers are "
+                f"learned: keep the rows with the {name} true, or drop the column {name!r}."
+            )
 
 
 def refuse_media(split: str, rows: Dataset, chats: str | None = None) -> None:
