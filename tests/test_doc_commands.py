@@ -14,7 +14,7 @@ from weightlora.cli.select import own_parser
 from weightlora.errors import WeightLoraError
 from weightlora.train.arguments import make_parser
 
-OTHERS = {"jq"}
+OTHERS = {"jq", "source"}
 PARTED = {"|", ">", "&&", ";"}
 
 

@@ -72,9 +72,9 @@ def draw_worth(path: str | os.PathLike[str]) -> Path:
 def shown() -> str:
     """What it is worth at rates tuned on one task, on each, and at those of LoRA: a row for each reference."""
     columns = {
-        "tuned on one task per model": weigh(*_of_winner()),
-        "tuned on each task": weigh_tuned(runs_in("tuned")),
-        "LoRA's": weigh_untuned(),
+        "rate tuned on one task per model": weigh(*_of_winner()),
+        "rate tuned on each task": weigh_tuned(runs_in("tuned")),
+        "LoRA's rate": weigh_untuned(),
     }
     return render_worths(columns)
 

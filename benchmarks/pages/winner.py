@@ -63,7 +63,7 @@ class Worth(NamedTuple):
         """What a column of `render_worths` says, by row."""
         if not (known := self.known):
             return self.against
-        metric = f"{fmean(known):+.1f} points on average, median {median(known):+.1f}"
+        metric = f"median {median(known):+.1f} points, mean {fmean(known):+.1f}"
         return {**self.against, f"Metric minus that of {LORA_IN_WORDS}": metric, FEW_POINTS: self.close}
 
     @property

@@ -135,8 +135,8 @@ def test_several_comparisons_stand_side_by_side():
     assert lines[0][1:] == ["better on 2 of 2 tasks, worse on 0", " |"]
     assert lines[3][1:] == ["better on 1 of 2 tasks, worse on 1", "better on 1 of 1 tasks, worse on 0 |"]
     assert lines[4][1:] == [
-        "+0.2 points on average, median +0.2",
-        "+1.4 points on average, median +1.4 |",
+        "median +0.2 points, mean +0.2",
+        "median +1.4 points, mean +1.4 |",
     ]
     assert lines[5][1:] == ["1 of 2 tasks", "1 of 1 tasks |"]
 
