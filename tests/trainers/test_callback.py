@@ -1,6 +1,7 @@
 """The callback in a real Trainer: the same choice as in a plain loop, and nothing of ours in the Trainer's way."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -165,6 +166,14 @@ def test_the_checkpoints_of_a_plain_trainer_tell_in_their_card_what_was_kept(tmp
     make_trainer(tmp_path, lora_bert(), callback, save_strategy="steps", save_steps=3).train()
     early, late = ((tmp_path / f"checkpoint-{step}" / "README.md").read_text() for step in (3, 6))
     assert "3 of 4 selection steps" in early and "3 of 12 LoRA adapters were kept" in late
+
+
+@pytest.mark.parametrize(("selection", "told"), [("stoiht", 1), ("credit", 0)])
+def test_checkpoints_without_their_gates_are_told_once(tmp_path, caplog, selection, told):
+    logging.Logger.warning_once.cache_clear()
+    callback = WeightLoraCallback(WeightLoraConfig(**CREDIT | {"selection": selection}))
+    make_trainer(tmp_path, lora_bert(), callback, save_strategy="steps", save_steps=1).train()
+    assert caplog.text.count("has its adapters without their gates: resume from it") == told
 
 
 def test_a_plain_trainer_leaves_a_run_directory(tmp_path):

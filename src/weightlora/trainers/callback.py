@@ -207,7 +207,13 @@ class WeightLoraCallback(TrainerCallback):
 
     def save(self, folder: Path) -> None:
         """Write the selection's state into the checkpoint of the present step."""
-        write_state(self._guest.selection().state_dict(), folder)
+        selector = self._guest.selection()
+        if selector.has_gates and selector.phase != "train":
+            logger.warning_once(
+                "A checkpoint from before the choice has its adapters without their gates: resume from it, and take a "
+                "later one as a model."
+            )
+        write_state(selector.state_dict(), folder)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
