@@ -122,6 +122,20 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     assert f"editorials, {-100 * float(rows['editorials'][4].split()[0]):.1f} points are missing instead of 2.8" in log
 
 
+def test_the_sentence_about_pefts_list_has_the_figures_of_the_stored_runs():
+    log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
+    same, tuned = untuned.runs_of(untuned.SAME), untuned.runs_of(untuned.WAYS[0])
+    found = {t: paired(losses(same[t, "probe"]), losses(same[t, "peft-default"])) for t in untuned.TASKS}
+    lower = {task: -one["mean"] for task, one in found.items() if excludes_zero(one)}
+    assert found.keys() - lower.keys() == {"spam", "editorials"} and min(lower.values()) > 0
+    assert f"by {min(lower.values()):.3f} to {max(lower.values()):.3f}, and higher on none. But that rate" in log
+    rates = [
+        [runs[task, "peft-default"][untuned.SEEDS[0]].settings["learning_rate"] for runs in (same, tuned)]
+        for task in untuned.TASKS
+    ]
+    assert sorted(high / low for low, high in rates) == [1, 1, *[2] * 6]
+
+
 def test_the_rate_of_lora_and_the_tuned_one_are_level_where_they_differ():
     """The log and the advice say so, and how twice that rate does."""
     docs = Path(__file__).parents[3] / "docs"
