@@ -21,7 +21,7 @@ def films(place):
 @pytest.mark.slow
 def test_a_comparison_in_processes_of_its_own(place, films, tmp_path, capsys):
     out = tmp_path / "out"
-    shared = ["--methods", "lora,random", "--seeds", "1", "--learning_rates", "1e-3", "--output_dir", str(out)]
+    shared = ["--methods", "lora", "random", "--seeds", "1", "--learning_rates", "1e-3", "--output_dir", str(out)]
     assert main(["compare", *films, *shared, "--json"]) == 0
     printed, said = capsys.readouterr()
     summary = json.loads(printed)

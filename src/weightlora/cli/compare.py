@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,16 @@ def add_parser(subparsers: Any) -> None:
     add(
         "--methods",
         type=_names,
-        help="names of `weightlora train --method`, comma-separated (default: lora,random,weightlora)",
+        nargs="+",
+        help="names of `weightlora train --method`, with commas or spaces between (default: lora,random,weightlora)",
     )
     add("--seeds", type=int, help="number N of seeds, which are 0 to N - 1 (default: 3)")
     add(
         *spellings("learning_rates"),
         type=_rates,
-        help="comma-separated (default: 5e-4,1e-3,2e-3); each method gets the best on the validation split at seed 0",
+        nargs="+",
+        help="with commas or spaces between (default: 5e-4,1e-3,2e-3); each method gets the best on the validation "
+        "split at seed 0",
     )
     add(*spellings("output_dir"), type=Path, help="where to write the results and the summary")
     add("--jobs", type=int, help="number of runs in parallel (default: one per core, or one on a GPU)")
@@ -100,9 +104,10 @@ def _compare(args: argparse.Namespace) -> int:
     from ..train import parse
     from ..train.splitting import warn_of_same_files
 
-    methods = METHODS_BY_DEFAULT if args.methods is None else args.methods
+    methods = METHODS_BY_DEFAULT if args.methods is None else [*chain(*args.methods)]
+    rates = None if args.learning_rates is None else [*chain(*args.learning_rates)]
     seeds = 3 if args.seeds is None else args.seeds
-    comparison = make_comparison(args.output_dir, methods, seeds, args.learning_rates, args.rest)
+    comparison = make_comparison(args.output_dir, methods, seeds, rates, args.rest)
     console = Console(stderr=True, highlight=False)
     plans = comparison.plans()
     _show_plan(console, comparison, plans)
