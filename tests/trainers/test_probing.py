@@ -46,6 +46,16 @@ def test_the_trainer_chooses_what_a_plain_loop_chooses_on_its_first_batches(tmp_
     assert run.held == trained and len(run.seen) == 6
 
 
+def test_a_module_in_evaluation_mode_trains_in_the_probe_as_it_does_in_each_step(tmp_path):
+    """A Trainer's step sets the whole model to training."""
+    model = lora_bert().train()
+    seen, norm = [], model.get_submodule("base_model.model.bert.encoder.layer.0.attention.output.LayerNorm")
+    norm.register_forward_hook(lambda module, *_: seen.append(module.training))
+    norm.eval()
+    make_trainer(tmp_path, model, WeightLoraCallback(GRADIENT), max_steps=2).train()
+    assert seen == [True] * 4
+
+
 def test_no_loader_counts_as_being_read_that_would_not_without_a_probe(tmp_path):
     """A Trainer that stops inside an epoch leaves one, in a list that all Trainers of a process share."""
     left = []
