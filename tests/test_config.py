@@ -216,11 +216,11 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
         ({"selection": "stoiht", "select_steps": 1}, r"^select_steps=1 must be a whole number of at least 2\.$"),
         (
             {"selection": "random", "select_steps": 0, "rounds": 2},
-            r"^rounds=2 needs steps: set selection='credit', or leave it at 1\.$",
+            r"^rounds=2 needs steps: set select_steps and selection='credit', or rounds=1\.$",
         ),
         (
             {"selection": "gradient", "rounds": 2},
-            r"^rounds=2 needs steps: set selection='credit', or leave it at 1\.$",
+            r"^rounds=2 needs steps: set select_steps and selection='credit', or rounds=1\.$",
         ),
         ({"warmup_steps": 3}, r"^warmup_steps=3 is a setting of gates, .* drop it, or set selection='stoiht'\.$"),
         ({"select_steps": 2, "rounds": 3}, r"^select_steps=2 leaves 2 steps .* rounds=3: raise select_steps\.$"),

@@ -73,7 +73,7 @@ def untuned() -> str:
             continue
         against = [
             counted({task: paired(losses(runs[task, PROBE]), losses(runs[task, label])) for task in TASKS})
-            if _complete(runs, label, *TASKS)
+            if _complete(runs, label, *TASKS) and (way.label == PROBE or label == LORA)  # of equal parameters
             else ""
             for label in REFERENCES
         ]

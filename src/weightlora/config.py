@@ -14,8 +14,7 @@ RankBy = Literal["value", "magnitude"]
 SelectMemory = Literal["usual", "low"]
 Expand = Literal["none", "random", "qr", "restart"]
 
-DEFAULT_KEEP = 0.25
-DEFAULT_STEPS = 0.2
+DEFAULT_KEEP, DEFAULT_STEPS = 0.25, 0.2
 OF_GATES = ("omega_lr", "warmup_steps", "threshold_every", "constraint", "rank_by", "omega_follows_lr")
 
 
@@ -69,7 +68,6 @@ class WeightLoraConfig:
     Example:
         ```python
         from weightlora import WeightLoraConfig
-
         WeightLoraConfig()  # the best adapters that fit into a quarter of the parameters, before the first step
         WeightLoraConfig(keep=9, select_steps=200)  # nine adapters, after 200 steps of training
         ```
@@ -173,7 +171,9 @@ class WeightLoraConfig:
             return
         check_int("select_steps", self.select_steps, rule.least_steps)
         if self.select_steps == 0 and self.rounds > 1:
-            raise ConfigError(f"rounds={self.rounds} needs steps: set selection='credit', or leave it at 1.")
+            raise ConfigError(
+                f"rounds={self.rounds} needs steps: set select_steps and selection='credit', or rounds=1."
+            )
         if self.select_steps and self.select_steps - self.warmup_steps < self.rounds:
             raise ConfigError(
                 f"select_steps={self.select_steps} leaves {self.select_steps - self.warmup_steps} steps after "

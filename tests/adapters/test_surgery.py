@@ -115,6 +115,18 @@ def test_what_others_hooked_into_the_backward_pass_goes_on_without_the_adapter(k
     assert seen == ["forward", "backward", "forward"]
 
 
+@pytest.mark.filterwarnings("ignore:Using a non-full backward hook:FutureWarning")
+@pytest.mark.parametrize("kind", ["register_backward_hook", "register_full_backward_hook"])
+def test_backward_hooks_of_a_base_layer_go_on_without_its_adapter(kind):
+    model = lora_bert()
+    seen, layer = [], find_adapters(model)[9].layer
+    getattr(layer.base_layer, kind)(lambda *_: seen.append("base"))
+    layer.register_forward_hook(lambda *_: seen.append("forward"))
+    remove(model, [0])
+    model(**batch()).loss.backward()
+    assert seen == ["forward", "base"]
+
+
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 def test_what_others_hooked_on_embeddings_goes_on_without_their_adapter():
     model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["embed_tokens", "up_proj"]))

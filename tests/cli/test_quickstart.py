@@ -71,6 +71,14 @@ def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
 
 
+@pytest.mark.usefixtures("no_work")
+def test_a_training_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture):
+    for name in ("selection.json", "result.json"):
+        (tmp_path / name).touch()
+    assert main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"]) == 2
+    assert "holds a training (result.json), so it is not overwritten: give another." in capsys.readouterr().err
+
+
 def test_missing_data_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["quickstart", "--output-dir", str(tmp_path / "run")]) == 2

@@ -83,7 +83,7 @@ def test_a_choice_or_an_adapter_is_not_overwritten(
     (tmp_path / name).mkdir()
     base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
     assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
-    assert f"has {name}, which no training left there: give another --output_dir." in capsys.readouterr().err
+    assert f"has {name} of an earlier choice or training: give another --output_dir." in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -25,7 +25,7 @@ CHAT = [
 
 @pytest.mark.parametrize("name", ["conversations", "messages"])
 def test_conversations_of_sharegpt_become_messages(name: str):
-    rows, columns = as_causal("train", Dataset.from_list([{"id": 1, name: SHAREGPT}]), COLUMNS_READ)
+    rows, columns, _ = as_causal("train", Dataset.from_list([{"id": 1, name: SHAREGPT}]), COLUMNS_READ)
     assert columns == {"messages": name, "tools": "tools"}
     assert rows[0][name] == CHAT and rows[0]["id"] == 1
 
@@ -37,13 +37,13 @@ def test_messages_of_sharegpt_may_differ_in_their_fields(tmp_path):
         {"id": "b", "conversations": [*SHAREGPT[:2], {**SHAREGPT[2], "score": 1}]},
     ]
     rows = load_dataset("json", data_files=str(write_rows(tmp_path / "rows.jsonl", given)), split="train")
-    rows, columns = as_causal("train", rows, COLUMNS_READ)
+    rows, columns, _ = as_causal("train", rows, COLUMNS_READ)
     assert rows[columns["messages"]][:] == [CHAT, CHAT] and rows["id"][:] == [1, "b"]
 
 
 def test_conversations_may_have_roles_already():
     given = Dataset.from_list([{"conversations": CHAT}])
-    rows, columns = as_causal("train", given, COLUMNS_READ)
+    rows, columns, _ = as_causal("train", given, COLUMNS_READ)
     assert columns["messages"] == "conversations" and rows[0]["conversations"] == CHAT
 
 
@@ -70,9 +70,9 @@ def test_messages_that_are_another_text_are_refused(text: str):
 
 def test_messages_come_before_conversations_and_the_users_names_before_both():
     given = Dataset.from_list([{"messages": CHAT, "conversations": SHAREGPT, "chats": SHAREGPT[1:]}])
-    rows, columns = as_causal("train", given, COLUMNS_READ)
+    rows, columns, _ = as_causal("train", given, COLUMNS_READ)
     assert columns["messages"] == "messages" and rows[0]["messages"] == CHAT
-    rows, columns = as_causal("train", given, {**COLUMNS_READ, "messages": "chats"})
+    rows, columns, _ = as_causal("train", given, {**COLUMNS_READ, "messages": "chats"})
     assert columns["messages"] == "chats" and rows[0]["chats"] == CHAT[1:]
 
 
@@ -87,18 +87,18 @@ def test_messages_come_before_conversations_and_the_users_names_before_both():
 )
 def test_a_column_that_the_user_names_is_read_whatever_else_there_is(given: dict, read: list):
     rows = Dataset.from_list([{"messages": CHAT, "body": "b", "instruction": "i", "output": "o"}])
-    made, columns = as_causal("train", rows, {**COLUMNS_READ, **given}, given)
+    made, columns, _ = as_causal("train", rows, {**COLUMNS_READ, **given}, given)
     assert columns == {name: {**COLUMNS_READ, **given}[name] for name in read} and made is rows
 
 
 def test_a_row_without_messages_is_left_for_the_check_of_rows():
-    rows, _ = as_causal("train", Dataset.from_list([{"messages": SHAREGPT}, {"messages": None}]), COLUMNS_READ)
+    rows, *_ = as_causal("train", Dataset.from_list([{"messages": SHAREGPT}, {"messages": None}]), COLUMNS_READ)
     assert rows[0]["messages"] == CHAT and rows[1]["messages"] is None
 
 
 def test_a_turn_of_sharegpt_keeps_the_mark_that_it_is_not_learned():
     answer = {"from": "gpt", "value": "bad", "train": False}
-    rows, _ = as_causal("train", Dataset.from_list([{"conversations": [SHAREGPT[1], answer]}]), COLUMNS_READ)
+    rows, *_ = as_causal("train", Dataset.from_list([{"conversations": [SHAREGPT[1], answer]}]), COLUMNS_READ)
     assert rows[0]["conversations"][-1] == {"role": "assistant", "content": "bad", "train": False}
 
 
@@ -108,7 +108,7 @@ def test_rows_of_alpaca_become_prompts_and_completions():
         {"instruction": "Greet.", "input": "", "output": "hi"},
         {"instruction": None, "input": "x", "output": "y"},
     ]
-    rows, columns = as_causal("train", Dataset.from_list(given), COLUMNS_READ)
+    rows, columns, _ = as_causal("train", Dataset.from_list(given), COLUMNS_READ)
     assert columns == {"prompt": "prompt", "completion": "completion"}
     assert rows["prompt"][:] == [
         "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n",
@@ -123,7 +123,7 @@ def test_rows_of_alpaca_become_prompts_and_completions():
 def test_a_system_prompt_beside_a_conversation_is_its_first_message():
     given = [{"system": "be kind", "conversations": SHAREGPT[1:]}, {"system": "", "conversations": SHAREGPT[1:]}]
     given += [{"system": "be rude", "conversations": SHAREGPT}]
-    rows, _ = as_causal("train", Dataset.from_list(given), COLUMNS_READ)
+    rows, *_ = as_causal("train", Dataset.from_list(given), COLUMNS_READ)
     assert rows["conversations"][:] == [CHAT, CHAT[1:], CHAT], "one in the conversation counts"
 
 
@@ -131,7 +131,7 @@ def test_a_system_prompt_beside_a_conversation_is_its_first_message():
 def test_a_system_prompt_beside_messages_with_roles_is_their_first(name: str):
     calls = [*CHAT[1:], {"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": "look"}]
     given = Dataset.from_list([{"system": "be kind", name: calls}, {"system": None, name: CHAT[1:]}])
-    rows, _ = as_causal("train", given, COLUMNS_READ)
+    rows, *_ = as_causal("train", given, COLUMNS_READ)
     first, second = rows[name][:]
     assert [(one["role"], one["content"], one["tool_calls"]) for one in first] == [
         ("system", "be kind", None), ("user", "hi", None), ("assistant", "ho", None), ("user", "x", None),
@@ -146,7 +146,7 @@ def test_a_system_prompt_changes_no_other_message(tmp_path):
     given = [{"system": "be kind", "messages": asks}, {"system": None, "messages": [*asks, {"role": "tool"}]}]
     (tmp_path / "rows.json").write_text(json.dumps(given))
     read = load_dataset("json", data_files=str(tmp_path / "rows.json"), split="train", cache_dir=str(tmp_path / "c"))
-    rows, _ = as_causal("train", read, COLUMNS_READ)
+    rows, *_ = as_causal("train", read, COLUMNS_READ)
     assert rows.features["messages"] == read.features["messages"]
     assert rows["messages"][:] == [[{"role": "system", "content": "be kind"}, *asks], given[1]["messages"]]
 
@@ -175,16 +175,16 @@ def test_a_list_of_objects_is_a_chat_if_they_have_roles():
 def test_rows_of_alpaca_are_read_as_such_beside_a_text_with_all_of_them():
     """They were read as texts, so the loss was that of prompts, too. The first Alpaca data set has such a column."""
     row = {"instruction": "Name a prime.", "input": "", "output": "Seven.", "text": "Below is an instruction. Seven."}
-    _, columns = as_causal("rows", Dataset.from_list([row]), COLUMNS_READ)
+    _, columns, _ = as_causal("rows", Dataset.from_list([row]), COLUMNS_READ)
     assert columns == {"prompt": "prompt", "completion": "completion"}
-    _, columns = as_causal("rows", Dataset.from_list([row]), COLUMNS_READ, {"text"})
+    _, columns, _ = as_causal("rows", Dataset.from_list([row]), COLUMNS_READ, {"text"})
     assert columns == {"text": "text"}
 
 
 def test_rows_of_alpaca_may_have_a_system_prompt_and_a_history():
     row = {"instruction": "And 2 3?", "output": "5", "system": "Add.", "history": [["1 2?", "3"], ["2 2?", "4"]]}
     plain = {"instruction": "Greet.", "output": "hi", "system": None, "history": []}
-    rows, _ = as_causal("train", Dataset.from_list([row, plain]), COLUMNS_READ)
+    rows, *_ = as_causal("train", Dataset.from_list([row, plain]), COLUMNS_READ)
     earlier = "".join(f"### Instruction:\n{q}\n\n### Response:\n{a}\n\n" for q, a in row["history"])
     assert rows["prompt"][:] == [
         f"Add.\n\n{earlier}### Instruction:\nAnd 2 3?\n\n### Response:\n",
@@ -211,7 +211,7 @@ def test_a_system_prompt_beside_a_conversation_has_to_be_a_text_like_its_message
     numbers = [{"from": "human", "value": 1}, {"from": "gpt", "value": 2}]
     with pytest.raises(DataError, match="train has system prompts, which are strings, beside messages with other"):
         as_causal("train", Dataset.from_list([{"system": "count", "conversations": numbers}]), COLUMNS_READ)
-    rows, _ = as_causal("train", Dataset.from_list([{"system": SHAREGPT}]), {**COLUMNS_READ, "messages": "system"})
+    rows, *_ = as_causal("train", Dataset.from_list([{"system": SHAREGPT}]), {**COLUMNS_READ, "messages": "system"})
     assert rows["system"][:] == [CHAT], "the column with that name may have the messages"
 
 
@@ -305,7 +305,7 @@ def test_prompts_and_completions_of_messages_become_chats(beside: dict):
         {"question": CHAT[:2], "answer": None, "tools": "[]", **beside},
     ]
     names = {"prompt": "question", "completion": "answer"}
-    rows, columns = as_causal("train", Dataset.from_list(given), {**COLUMNS_READ, **names}, names)
+    rows, columns, _ = as_causal("train", Dataset.from_list(given), {**COLUMNS_READ, **names}, names)
     assert columns == {"messages": "messages", "tools": "tools"}
     assert rows["messages"][:] == [CHAT, None] and rows["tools"][:] == ["[]", "[]"]
 
@@ -327,7 +327,7 @@ def test_messages_of_prompts_and_completions_are_those_of_the_file(tmp_path: Pat
 
 def test_typed_messages_of_prompts_and_completions_have_no_fields_of_others():
     answer = {"role": "assistant", "content": "ho", "name": "ann"}
-    rows, _ = as_causal("train", Dataset.from_list([{"prompt": CHAT[:2], "completion": [answer]}]), COLUMNS_READ)
+    rows, *_ = as_causal("train", Dataset.from_list([{"prompt": CHAT[:2], "completion": [answer]}]), COLUMNS_READ)
     assert rows["messages"][0] == [*CHAT[:2], answer]
 
 
@@ -346,7 +346,7 @@ def test_the_columns_that_are_proposed_for_pairs_of_answers_can_be_read(row: dic
     with pytest.raises(DataError) as caught:
         as_causal("train", rows, COLUMNS_READ)
     assert f"'{json.dumps(proposed)}'" in str(caught.value)
-    made, columns = as_causal("train", rows, {**COLUMNS_READ, **proposed}, proposed)
+    made, columns, _ = as_causal("train", rows, {**COLUMNS_READ, **proposed}, proposed)
     if "messages" in columns:
         assert made[columns["messages"]][0] == CHAT
 
@@ -360,6 +360,7 @@ def test_the_columns_that_are_proposed_for_pairs_of_answers_can_be_read(row: dic
         ({"messages": CHAT, "system": "be kind", "tools": [], "source": "web"}, ("source",)),
         ({"conversations": SHAREGPT, "id": 1}, ("id",)),
         ({"instruction": "a", "output": "b", "text": "ab"}, ("text",)),
+        ({"instruction": "a", "output": "b", "prompt": "all of it"}, ("prompt",)),
         ({"instruction": "a", "input": "i", "output": "b", "system": "s", "history": [["q", "r"]]}, ()),
     ],
 )

@@ -47,5 +47,8 @@ def test_a_column_without_texts_is_not_proposed_for_a_text():
 
 def test_what_the_user_named_stays():
     rows = Dataset.from_list([{"review": "a", "title": "b", "stars": 1}])
+    both = Dataset.from_list([{"premise": "a", "hypothesis": "b", "label": 1}])
+    example = example_for(both, COLUMNS["regression"] | {"pair": "other"}, {"pair": "other"}, "text")[1]
+    assert example == """--columns '{"pair": "other", "text": "premise"}'"""
     example = example_for(rows, {"text": "title", "label": "label"}, {"text": "title"}, "label")[1]
     assert example == """--columns '{"text": "title", "label": "stars"}'"""

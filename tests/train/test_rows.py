@@ -92,7 +92,11 @@ def test_each_column_has_what_its_family_reads(
             {"label": 1.5},
             "the label 1.5 in row {} of train (the first is row 0) is neither a whole number nor a name",
         ),
-        ("text-classification", {"label": -1}, "the label -1 in row {} of train (the first is row 0) is out of range"),
+        (
+            "text-classification",
+            {"label": -1},
+            "the label -1 in row {} of train (the first is row 0) is below 0, and classes count from 0",
+        ),
         ("regression", {"label": None}, "row {} of train (the first is row 0) has an empty field as its label"),
         ("token-classification", {"tags": ["O"]}, "row {} of train (the first is row 0) has 2 tokens and 1 tags"),
         ("causal-lm", {"completion": ""}, "row {} of train (the first is row 0) has nothing to learn"),

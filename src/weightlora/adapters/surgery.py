@@ -46,7 +46,7 @@ def _pass_hooks_on_(layer: nn.Module, base: nn.Module) -> None:
     Transformers hooks embeddings: reentrant checkpointing needs a gradient there, and NEFTune adds noise. The handles
     of these hooks remove them from the base layer, too, unless it has hooks of its own.
     """
-    base._is_full_backward_hook = base._is_full_backward_hook or layer._is_full_backward_hook  # without it, none runs
+    base._is_full_backward_hook = (base if base._backward_hooks else layer)._is_full_backward_hook  # or none runs
     for name in [name for name in vars(layer) if name.startswith(("_forward_", "_backward_"))]:
         hooks, own = getattr(layer, name), getattr(base, name)
         if own:

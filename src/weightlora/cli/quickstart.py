@@ -129,7 +129,12 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         )
     if config.keep is not None:
         config.number_to_keep(MODULES)
-    check_empty(Path(args.output_dir), args.overwrite, remedy="add --overwrite", spared=TRAINED[:-1])
+    drawn = (
+        Path(args.output_dir) / "selection.png"
+    ).is_file()  # by an earlier quickstart, whose result is no training's
+    check_empty(
+        Path(args.output_dir), args.overwrite, remedy="add --overwrite", spared=TRAINED[:-1] if drawn else TRAINED
+    )
     check_writable(Path(args.output_dir))
     return config
 

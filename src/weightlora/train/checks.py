@@ -84,7 +84,8 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
             _check_number(name, getattr(getattr(recipe, group), name), least, most)
     for name, value in vars(recipe.training).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{name}={value} is not a finite number: give another.")
+            remedy = "give 0 to clip nothing" if name == "max_grad_norm" else "give another"
+            raise ConfigError(f"{name}={value} is not a finite number: {remedy}.")
     for name in ("max_steps", "num_train_epochs"):
         if getattr(recipe.training, name) == 0 and (name == "max_steps" or recipe.training.max_steps < 0):
             raise ConfigError(f"{name}=0 makes no training step: give more, or leave it out.")
@@ -187,9 +188,9 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
     return options | _budgets_of(recipe.method)
 
 
-def amount_of(memory: str) -> int | str:
+def amount_of(memory: int | str) -> int | str:
     """An amount of memory as `to_bytes` takes it: an argument and a file hand over bytes as a text, too."""
-    return int(memory) if re.fullmatch(r"\d{1,15}", memory) else memory
+    return int(memory) if re.fullmatch(r"\d{1,15}", str(memory)) else memory
 
 
 def _budgets_of(arguments: MethodArguments) -> dict[str, Any]:

@@ -229,8 +229,9 @@ def _rename(
     split: str, rows: Dataset, columns: dict[str, str | None], family: str, given: Mapping[str, Any]
 ) -> tuple[Dataset, tuple[str, ...]]:
     """The rows with the columns of the family, and the names of those that are left out."""
+    before, read = rows.column_names, {*columns.values()}
     if family == "causal-lm":  # it has one of several forms
-        rows, columns = as_causal(split, rows, columns, given)
+        rows, columns, read = as_causal(split, rows, columns, given)
     chosen: dict[str, str] = {}
     for name, column in columns.items():
         if column is None or (
@@ -246,10 +247,11 @@ def _rename(
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")
         chosen[column] = name
-    unread = tuple(name for name in rows.column_names if name not in chosen)
     rows = rows.select_columns(list(chosen))
     try:
         rows.data.validate(full=True)
     except ValueError as error:  # Arrow reads bytes that are no text, and fails when a row is asked for
         raise DataError(f"{split} has a text that is not in UTF-8: {first_line(error)}; save it as UTF-8.") from error
-    return rows.rename_columns({c: n for c, n in chosen.items() if c != n}), unread
+    return rows.rename_columns({c: n for c, n in chosen.items() if c != n}), tuple(
+        name for name in before if name not in read
+    )

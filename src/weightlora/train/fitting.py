@@ -175,7 +175,7 @@ def check_unfinished(output: Path, resumes: bool) -> None:
     begins = not (resumes or os.path.isfile(output / SETTINGS))
     found = next((name for name in (SELECTION, ADAPTER, MODEL) if os.path.exists(output / name)), None)
     if begins and found:
-        raise DataError(f"{output} has {found}, which no training left there: give another --output_dir.")
+        raise DataError(f"{output} has {found} of an earlier choice or training: give another --output_dir.")
 
 
 def load_prepared(job: Job) -> Prepared:

@@ -104,7 +104,7 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
                 label = labels[found.index(None)]
                 what = f"the label {shown(label)} in {name_row(source.splits[split], split, row)}"
                 raise DataError(_unknown(what, label, names, told=bool(known) or split == "train"))
-    _warn_of_alike(names)
+    _warn_of_alike(names, [] if given else NO_LABEL)
     if not (known or several):
         warn_of_empty(names, [number for [number] in ids["train"]], "training row")
     if head and (several or "f1" not in source.task.metrics):  # which is that of class 1
@@ -129,9 +129,9 @@ def _check(values: Sequence[Sequence[Any]], given: Sequence[str], rows: Dataset,
                 )
 
 
-def _warn_of_alike(names: Sequence[str]) -> None:
-    """Warn of classes that may be one, or none."""
-    if no_label := [name for name in names if name in NO_LABEL]:
+def _warn_of_alike(names: Sequence[str], doubtful: Collection[str]) -> None:
+    """Warn of classes that may be one, or none, as doubtful ones may."""
+    if no_label := [name for name in names if name in doubtful]:
         warnings.warn(
             f"the label {no_label[0]!r} counts as a class: leave its rows out if they have no label.", stacklevel=2
         )
@@ -150,7 +150,7 @@ def warn_of_empty(names: Sequence[str], numbers: Collection[int], row: str) -> N
     """Warn of classes that are not among the numbers of those of the rows."""
     there = {names[number] for number in numbers}
     if empty := [name for name in names if name not in there]:
-        remedy = "all its rows were split off for validation. Add more of them."
+        remedy = "all its rows are in the validation split, or were left out. Add more of them."
         if all(map(str.isdecimal, names)):
             remedy = (
                 f"there are {len(names)} classes, which count from 0. If that is wrong, give the true ones with "

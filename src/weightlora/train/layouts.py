@@ -3,13 +3,13 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from datasets import Dataset, Features, Json, List, Value, concatenate_datasets
+from datasets import Dataset, Features, Json, List, concatenate_datasets
 
 from ..errors import DataError
 from ..wording import shown
 from .proposing import ANSWERS, QUESTIONS, example, example_for, one_object, pair_in, without, written
-from .rows import as_written, name_row, parsed
-from .unread import refuse_bad_answers, refuse_lost, refuse_media
+from .rows import STRINGS, as_written, name_row, parsed
+from .unread import BEFORE, refuse_bad_answers, refuse_lost, refuse_media
 
 __all__ = ["as_causal"]
 
@@ -45,13 +45,17 @@ EARLIER: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What comes before a question, in columns of their own: what each row must have there, or nothing."""
 
 
-def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str] = ()) -> tuple[Dataset, Columns]:
-    """The rows, and which of their columns to read under which name: `messages`, `prompt` and `completion`, or `text`.
+def as_causal(
+    split: str, rows: Dataset, columns: Columns, given: Collection[str] = ()
+) -> tuple[Dataset, Columns, set[str | None]]:
+    """The rows, which of their columns to read under which name, and the columns of before that they are made of.
+
+    The names are `messages`, `prompt` and `completion`, or `text`.
 
     Prompts and completions that are lists of messages, as in TRL, become the messages of one chat. Rows of Alpaca
     (`instruction`, `input`, `output`) become prompts and completions, and conversations of ShareGPT (`from`, `value`)
     become messages. Both may have a `system` prompt, and Alpaca a `history` of earlier questions and answers, as in
-    LLaMA-Factory. Lists of messages may be written as JSON. What was read for such columns is no column any more.
+    LLaMA-Factory. Lists of messages may be written as JSON.
 
     Args:
         split: Names the rows in errors.
@@ -72,29 +76,32 @@ def as_causal(split: str, rows: Dataset, columns: Columns, given: Collection[str
         if all(columns[name] in has for name in one[0]):
             if one is TEXTS and not wanted:
                 _refuse_answer_beside(split, rows)
+            if one is PAIRS and not wanted:  # who names columns has decided what is a part of a question
+                refuse_lost(split, rows, [*columns.values(), *BEFORE], columns["prompt"])
+            read = {columns[name] for name in (*one[0], *one[1])}
             if one is PAIRS and all(_are_chats(rows, str(columns[name])) for name in PAIRS[0]):
                 rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
-                one, columns = CHATS, {**columns, "messages": "messages"}
+                one, columns, read = CHATS, {**columns, "messages": "messages"}, {*read, columns["tools"]}
             if one is CHATS:
-                _refuse_open(split, rows, str(columns["messages"]))
+                read.add("system")
                 rows = _from_json(split, rows, str(columns["messages"]))
+                _refuse_open(split, rows, str(columns["messages"]))
                 refuse_media(split, rows, str(columns["messages"]))
                 rows = _with_roles(split, rows, str(columns["messages"]))
             elif one is PAIRS:
                 refuse_media(split, rows)
             if one is not TEXTS:
                 refuse_bad_answers(split, rows)
-                read = [*columns.values(), *(["system"] if one is CHATS else [])]
-                # Who names columns has decided what is a part of a question.
-                refuse_lost(split, rows, read, columns["prompt"] if one is PAIRS and not wanted else None)
-            return rows, {name: columns[name] for name in (*one[0], *one[1])}
+                refuse_lost(split, rows, [*columns.values(), *read])
+            return rows, {name: columns[name] for name in (*one[0], *one[1])}, read
     if wanted:  # the caller says which column is missing
-        return rows, {name: columns[name] for name in wanted[0][0]}
+        return rows, {name: columns[name] for name in wanted[0][0]}, set()
     if alpaca:
         refuse_media(split, rows)
         refuse_bad_answers(split, rows)
         refuse_lost(split, rows, [*ALPACA, *EARLIER])
-        return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}
+        read = {*ALPACA, "input", *EARLIER}
+        return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}, read
     if "chosen" in has and "rejected" in has:
         chats = _are_chats(rows, "chosen")
         right = {"messages" if chats else "text": "chosen"}
@@ -162,7 +169,7 @@ def _joined(rows: Dataset, prompt: str, completion: str) -> Dataset:
 
 def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
     """The rows with lists of messages where the column has texts: Parquet and CSV files often have chats as JSON."""
-    if rows.features[column] not in (Value("string"), Value("large_string")):
+    if rows.features[column] not in STRINGS:
         return rows
     chats = [parsed(value) for value in rows[column]]
     for row, chat in enumerate(chats):
@@ -178,9 +185,7 @@ def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
 
 def _with_roles(split: str, rows: Dataset, column: str) -> Dataset:
     """The rows with system prompts, and with `role` and `content` where ShareGPT has `from` and `value`."""
-    systems: Sequence[Any] = [None] * len(rows)
-    if column != "system" and "system" in rows.column_names:
-        systems, rows = _beside(split, rows, "system"), rows.remove_columns("system")
+    systems = _beside(split, rows, "system") if column != "system" else [None] * len(rows)
     first = next((one for chat in rows[column] for one in chat or ()), None)
     sharegpt = isinstance(first, dict) and "from" in first
     if not sharegpt and not any(systems):
@@ -226,10 +231,7 @@ def _from_alpaca(split: str, rows: Dataset) -> Dataset:
     """A prompt with Alpaca's headings, and the output as its completion."""
     parts = (rows["instruction"], *(_beside(split, rows, name) for name in ("input", *EARLIER)))
     prompts = [_prompt(*row) for row in zip(*parts, strict=True)]
-    written = Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
-    read = (*ALPACA, "input", *EARLIER, *written.column_names)
-    others = rows.select_columns([name for name in rows.column_names if name not in read])
-    return concatenate_datasets([others, written], axis=1)
+    return Dataset.from_dict({"prompt": prompts, "completion": rows["output"]})
 
 
 def _prompt(instruction: Any, given: Any, system: str | None, history: list[list[str]] | None) -> str | None:

@@ -17,7 +17,9 @@ def first_row(job: Job) -> tuple[str, str]:
     def text(tokens: list[int]) -> str:
         return str(job.tokenizer.decode([token for token in tokens if token != IGNORED]))
 
-    if "start_positions" in row:
+    if row.get("start_positions") == row.get("end_positions") == 0:
+        learned = "no answer in this part of the text"
+    elif "start_positions" in row:
         learned = text(ids[row["start_positions"] : row["end_positions"] + 1])
     elif job.work.task_type == "TOKEN_CLS":
         learned = " ".join(names[label] for label in labels if label != IGNORED)

@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from datasets import Dataset, Value
+from datasets import Dataset
 
+from .rows import STRINGS
 from .tasks import COLUMNS, OPTIONAL
 from .unread import BEFORE, BESIDE
 
@@ -18,7 +19,7 @@ QUESTIONS = (
     *("document", "article", "dialogue"),
 )
 ANSWERS = (
-    *("completion", "response", "answer", "output", "target", "targets", "solution", "canonical_solution", "code"),
+    *("completion", "response", "solution", "answer", "output", "target", "targets", "canonical_solution", "code"),
     *("highlights", "summary"),
 )
 SECOND = {
@@ -32,7 +33,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "tokens": ("words",),
     "tags": ("ner_tags",),
     "source": (*QUESTIONS, "text"),
-    "target": ANSWERS,
+    "target": (*ANSWERS, "reference", "translation"),
     "prompt": QUESTIONS,
     "completion": ANSWERS,
 }
@@ -76,7 +77,7 @@ def example_for(
     for one in (name, *missing):
         if column := _likely(one, str(columns[one]), rows, {*columns.values(), *found.values()}):
             found[one] = column
-            if one == "text" and "pair" in columns and SECOND.get(column) in rows.column_names:
+            if one == "text" and "pair" in columns and "pair" not in given and SECOND.get(column) in rows.column_names:
                 found["pair"] = SECOND[column]
     hint = f", did you mean {found[name]!r}" if name in found else ""
     left = _free(name, rows, {*columns.values(), *found.values()})
@@ -113,5 +114,4 @@ def _likely(name: str, column: str, rows: Dataset, taken: Collection[str | None]
 def _free(name: str, rows: Dataset, taken: Collection[str | None]) -> list[str]:
     """Columns that nothing else reads, of texts where texts are read."""
     free = [one for one in rows.column_names if one not in taken and not NO_TEXT.fullmatch(one)]
-    is_text = (Value("string"), Value("large_string"))
-    return [one for one in free if name not in TEXTS or rows.features[one] in is_text]
+    return [one for one in free if name not in TEXTS or rows.features[one] in STRINGS]

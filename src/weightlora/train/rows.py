@@ -19,6 +19,7 @@ from .tables import DEEPEST_ROW
 __all__ = [
     "MARGIN",
     "NUMBER",
+    "STRINGS",
     "as_written",
     "check_rows",
     "check_tokens",
@@ -50,6 +51,9 @@ def _is_message(value: Any) -> bool:
         return False
     return isinstance(content := value.get("content"), str | None) or _are(content, dict)
 
+
+STRINGS = (Value("string"), Value("large_string"))
+"""Types of columns of texts. Some tools write Parquet files with the second."""
 
 TEXT: Rule = lambda value: isinstance(value, str), "a string"
 RULES: dict[str, Rule] = {
@@ -139,7 +143,7 @@ def name_row(rows: Dataset, split: str, row: int) -> str:
 
 def _all_texts(rows: Dataset, name: str) -> bool:
     """Whether the column is known to have texts only. This needs no look at the rows."""
-    is_text = rows.features[name] in (Value("string"), Value("large_string"))
+    is_text = rows.features[name] in STRINGS
     return is_text and rows.data.column(name).null_count == 0
 
 

@@ -1,5 +1,6 @@
 """Refuse rows of a causal LM with something that no part of it would read, or that nobody should learn."""
 
+import json
 import re
 from collections.abc import Collection, Iterable
 from itertools import repeat
@@ -9,7 +10,7 @@ from datasets import Dataset, Value
 
 from ..errors import DataError
 from ..wording import shown
-from .rows import name_row
+from .rows import STRINGS, name_row
 
 __all__ = ["BEFORE", "BESIDE", "refuse_bad_answers", "refuse_lost", "refuse_media"]
 
@@ -24,8 +25,10 @@ BEFORE = ("system", "system_prompt", "history", "functions")
 """Columns with what comes before a question."""
 BESIDE = ("context", "input", "instruction")
 """Columns that often have a part of a question."""
-BAD = (False, "false", "False", "FALSE")
-"""Marks of an answer that is not to be learned."""
+EMPTY = ("None", "none", "null", "N/A", "n/a")
+"""What a table has in place of an empty text."""
+MARKS = {"label": (False,), "kto_tag": (False, "false", "False", "FALSE")}
+"""Column -> what marks an answer there that is not to be learned. A label that is a text may be a class."""
 
 
 def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], prompt: str | None = None) -> None:
@@ -54,16 +57,19 @@ def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], prompt:
 
 
 def _is_lost(value: Any, question: Any) -> bool:
-    """Whether a value says something, and no question has it."""
-    return value not in NOTHING and not (isinstance(value, str) and isinstance(question, str) and value in question)
+    """Whether a value says something, and its question does not have it."""
+    if isinstance(value, str) and question is not None:
+        asked = question if isinstance(question, str) else json.dumps(question, ensure_ascii=False, default=str)
+        return value.strip() not in EMPTY and value.strip() not in asked
+    return value not in NOTHING
 
 
 def refuse_bad_answers(split: str, rows: Dataset) -> None:
     """Raise a `DataError` for an answer that is marked as a bad one, as in the unpaired preferences of KTO."""
-    for name in ("label", "kto_tag"):
-        if name not in rows.column_names or rows.features[name] not in (Value("bool"), Value("string")):
+    for name, bad in MARKS.items():
+        if name not in rows.column_names or rows.features[name] not in (Value("bool"), *STRINGS):
             continue
-        row = next((row for row, mark in enumerate(rows[name]) if mark in BAD), None)
+        row = next((row for row, mark in enumerate(rows[name]) if mark in bad), None)
         if row is not None:
             raise DataError(
                 f"{name_row(rows, split, row)} has the {name} false, which marks a bad answer, and all answers are "

@@ -76,7 +76,7 @@ def test_references_count_at_the_rate_of_the_row_where_they_are_complete(stored)
     assert tuned[4:] == ["-1.0 points", "0 of 2 tasks", "0 of 10"]
     assert same[:4] == ["LoRA's", "", "better on 2 of 2 tasks, worse on 0", worse]
     assert same[4:] == ["-0.7 points", "1 of 2 tasks", "0 of 10"]
-    assert twice[1:3] == ["", ""] and larger[1:3] == ["", "better on 2 of 2 tasks, worse on 0"]
+    assert twice[1:3] == ["", ""] and larger[1:3] == ["", ""]
     stored["untuned"] += runs("random-like-probe-1x", {"film-reviews": 0.002}, 0.6)
     assert cells(untuned.untuned())[1][1] == "better on 2 of 2 tasks, worse on 0"
 
