@@ -47,3 +47,13 @@ def test_a_long_text_is_shortened_and_codes_for_the_terminal_are_escaped(world: 
     task = arguments(world, "text-classification", "deberta", tmp_path, *files_of(rows), "--max_length", 512)
     text, learned = first_row(prepare(parse(task)))
     assert text.isprintable() and len(text) < 200 and "film film film..." in text and learned == "fine"
+
+
+def test_a_part_of_a_text_without_the_answer_says_so(world: Path, tmp_path: Path):
+    context = "Ann made films. " * 8 + "Bo"
+    answers = {"text": ["Bo"], "answer_start": [len(context) - 2]}
+    rows = [{"id": "1", "question": "who?", "context": context, "answers": answers}]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    more = [*files_of(path), "--max_length", 24, "--stride", 4]
+    job = prepare(parse(arguments(world, "question-answering", "deberta", tmp_path, *more)))
+    assert len(job.work.train) > 1 and first_row(job)[1] == "no answer in this part of the text"
