@@ -136,6 +136,34 @@ def test_the_sentence_about_pefts_list_has_the_figures_of_the_stored_runs():
     assert sorted(high / low for low, high in rates) == [1, 1, *[2] * 6]
 
 
+def test_the_sentences_about_random_sets_have_the_figures_of_the_stored_runs():
+    docs = Path(__file__).parents[3] / "docs"
+    log, evidence, choosing, faq = (
+        " ".join((docs / f"{name}.md").read_text(encoding="utf-8").split())
+        for name in ("log", "evidence", "choosing", "faq")
+    )
+    label = untuned.REFERENCES[0]
+    same, tuned = untuned.runs_of(untuned.SAME), untuned.runs_of(untuned.WAYS[0])
+    found = {t: paired(losses(same[t, "probe"]), losses(same[t, label])) for t in untuned.TASKS}
+    lower = {task: -one["mean"] for task, one in found.items() if excludes_zero(one)}
+    assert found.keys() - lower.keys() == {"spam", "editorials"} and min(lower.values()) > 0
+    assert (
+        f"on the same six tasks, by {min(lower.values()):.3f} to {max(lower.values()):.3f}, and higher on none" in log
+    )
+    rates = [
+        [runs[task, label][untuned.SEEDS[0]].settings["learning_rate"] for runs in (same, tuned)] for task in found
+    ]
+    assert sorted(high / low for low, high in rates) == [0.5, 0.5, 1, *[2] * 5]
+    assert "half the rate that tuning found for random sets on five tasks, and for PEFT's list on six." in evidence
+    assert "with random sets and with PEFT's list at that rate, on six of eight tasks each" in choosing
+    assert "at LoRA's rate, six of eight." in faq and "it is lower on six and higher on none." in faq
+    failed = [
+        untuned._failed([run for task in untuned.TASKS for run in same[task, name].values()])
+        for name in (label, "peft-default")
+    ]
+    assert failed == [2, 2] and "two each do not learn" in log
+
+
 def test_the_rate_of_lora_and_the_tuned_one_are_level_where_they_differ():
     """The log and the advice say so, and how twice that rate does."""
     docs = Path(__file__).parents[3] / "docs"
