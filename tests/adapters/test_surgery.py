@@ -127,6 +127,18 @@ def test_backward_hooks_of_a_base_layer_go_on_without_its_adapter(kind):
     assert seen == ["forward", "base"]
 
 
+def test_a_hook_that_takes_arguments_by_name_is_whole_after_its_removal_where_the_base_layer_has_hooks():
+    model = lora_bert()
+    seen, layer = [], find_adapters(model)[9].layer
+    layer.base_layer.register_forward_hook(lambda *_: seen.append("base"))
+    handle = layer.register_forward_hook(lambda module, args, kwargs, output: seen.append("layer"), with_kwargs=True)
+    remove(model, [0])
+    model(**batch())
+    assert seen == ["base", "layer"]
+    handle.remove()
+    model(**batch())
+
+
 @pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
 def test_what_others_hooked_on_embeddings_goes_on_without_their_adapter():
     model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["embed_tokens", "up_proj"]))

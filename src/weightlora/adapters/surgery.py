@@ -49,7 +49,7 @@ def _pass_hooks_on_(layer: nn.Module, base: nn.Module) -> None:
     base._is_full_backward_hook = (base if base._backward_hooks else layer)._is_full_backward_hook  # or none runs
     for name in [name for name in vars(layer) if name.startswith(("_forward_", "_backward_"))]:
         hooks, own = getattr(layer, name), getattr(base, name)
-        if own:
+        if own or not name.endswith("_hooks"):  # it says how to call hooks
             own.update(hooks)
         else:
             setattr(base, name, hooks)
