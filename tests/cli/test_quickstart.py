@@ -77,6 +77,9 @@ def test_a_training_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFix
         (tmp_path / name).touch()
     assert main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"]) == 2
     assert "holds a training (result.json), so it is not overwritten: give another." in capsys.readouterr().err
+    (tmp_path / "selection.png").touch()  # an earlier quickstart's
+    with pytest.raises(pytest.fail.Exception, match="a model was trained"):
+        main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"])
 
 
 def test_missing_data_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):

@@ -31,20 +31,25 @@ def test_mlx_lm_computes_what_peft_does(name, tmp_path):
     assert float((after - before).abs().max()) > 0.01
 
 
+def exported(base, targets, place):
+    """The base with random adapters on its targets. `base` has it, and `out` the exported adapters."""
+    base.save_pretrained(place / "base")
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM")).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.peft_config["default"].base_model_name_or_path = str(place / "base")
+    model.save_pretrained(place / "adapter")
+    export_adapter(place / "adapter", place / "out", "mlx")
+    return model
+
+
 def test_mlx_lm_reads_a_model_with_images(tmp_path):
     """It keeps the language model alone, and calls its modules otherwise than Transformers does."""
     from mlx_lm.tuner.utils import load_adapters
 
     base = tiny_gemma3()
-    base.save_pretrained(tmp_path / "base")
-    lora = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|up_proj)", task_type="CAUSAL_LM")
-    model = get_peft_model(base, lora).eval()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
-    model.save_pretrained(tmp_path / "adapter")
-    export_adapter(tmp_path / "adapter", tmp_path / "out", "mlx")
+    model = exported(base, r".*language_model.*\.(q_proj|up_proj)", tmp_path)
     theirs, _ = utils.load_model(tmp_path / "base")
     ids = torch.arange(3, 15)[None]
     with torch.no_grad():
@@ -63,15 +68,7 @@ def test_mlx_lm_reads_a_gpt_neox(tmp_path):
     base = GPTNeoXForCausalLM(
         GPTNeoXConfig(vocab_size=50, max_position_embeddings=32, hidden_act="gelu_new", **sizes)
     ).eval()
-    base.save_pretrained(tmp_path / "base")
-    lora = LoraConfig(r=4, target_modules=["query_key_value", "dense_h_to_4h", "lm_head"], task_type="CAUSAL_LM")
-    model = get_peft_model(base, lora).eval()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
-    model.save_pretrained(tmp_path / "adapter")
-    export_adapter(tmp_path / "adapter", tmp_path / "out", "mlx")
+    model = exported(base, ["query_key_value", "dense_h_to_4h", "lm_head"], tmp_path)
     config = json.loads((tmp_path / "base/config.json").read_text())  # as the configs of Pythia have it
     (tmp_path / "base/config.json").write_text(json.dumps(config | {"rotary_emb_base": 10_000, "rotary_pct": 0.25}))
     theirs, _ = utils.load_model(tmp_path / "base")

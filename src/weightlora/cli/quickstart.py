@@ -129,12 +129,10 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         )
     if config.keep is not None:
         config.number_to_keep(MODULES)
-    drawn = (
-        Path(args.output_dir) / "selection.png"
-    ).is_file()  # by an earlier quickstart, whose result is no training's
-    check_empty(
-        Path(args.output_dir), args.overwrite, remedy="add --overwrite", spared=TRAINED[:-1] if drawn else TRAINED
-    )
+    place = Path(args.output_dir)
+    # An earlier quickstart left a picture beside its result, and a training did not.
+    spared = TRAINED[:-1] if (place / "selection.png").is_file() else TRAINED
+    check_empty(place, args.overwrite, remedy="add --overwrite", spared=spared)
     check_writable(Path(args.output_dir))
     return config
 

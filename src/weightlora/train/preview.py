@@ -23,10 +23,8 @@ def first_row(job: Job) -> tuple[str, str]:
         learned = text(ids[row["start_positions"] : row["end_positions"] + 1])
     elif job.work.task_type == "TOKEN_CLS":
         learned = " ".join(names[label] for label in labels if label != IGNORED)
-    elif labels is None:  # blocks of packed texts
-        learned = text(ids)
-    elif isinstance(labels, list):
-        learned = text(labels)
+    elif labels is None or isinstance(labels, list):
+        learned = text(ids if labels is None else labels)  # of packed texts, all is learned
     else:
         learned = str(names.get(labels, labels))
     return _line(text(ids)), _line(learned)

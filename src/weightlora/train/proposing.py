@@ -70,9 +70,12 @@ def example_for(
     """
     needed = [one for one, column in columns.items() if column is not None and one not in OPTIONAL]
     missing = [one for one in needed if columns[one] not in rows.column_names and one != name]
-    missing += [
-        one for one in columns if one == "source" and one not in (*given, *missing, name)
-    ]  # often where it is from
+    if "source" in columns and "source" not in (
+        *given,
+        *missing,
+        name,
+    ):  # such a column often says where a row is from
+        missing.append("source")
     found: dict[str, str] = {}
     for one in (name, *missing):
         if column := _likely(one, str(columns[one]), rows, {*columns.values(), *found.values()}):
