@@ -48,10 +48,8 @@ class WeightLora(Described):
     Attributes:
         adapters: The adapters that are still on the model, in model order.
         names: All n adapters in model order, as PEFT's config names them.
-        kinds: By name, whether it is a `"module"` or a `"parameter"`.
-        sizes, start_ranks: By name, its parameters and its rank at the start.
-        step_count: Optimizer steps seen in the selection phase.
-        rounds_over: Rounds that ended with a decision.
+        kinds, sizes, start_ranks: By name: `"module"` or `"parameter"`, its parameters, and its rank at the start.
+        step_count, rounds_over: Optimizer steps seen in the selection phase, and rounds that ended with a decision.
         guard: Refuses optimizer steps before `probe()`, and steps with NaN or infinite gradients.
         limit: The measured bound that `keep_step_time` or `keep_memory` sets; else None.
         has_gates: Whether the rule multiplies adapters by gates.
@@ -217,14 +215,19 @@ class WeightLora(Described):
         while self.rounds_over < due:
             self._decide()
 
-    def finish(self) -> None:
+    def finish(self, loaded: State | None = None) -> None:
         """Choose now, from the evidence so far. Does nothing once the choice is final.
+
+        Args:
+            loaded: State of the checkpoint whose weights the model has since got. Gates that had moved belong to them.
 
         Raises:
             TrainingError: If there is no evidence yet.
         """
         if self.phase != "train" and self.step_count < self.config.steps:
             self._rule.warn_of_few_steps(self.step_count)
+        if loaded is not None and self.has_gates and self.phase != "train" and len({*loaded.scores}) > 1:
+            self._rule.restore(*loaded.evidence(self.adapters))
         while self.phase != "train":
             self._decide()
 
@@ -269,9 +272,7 @@ class WeightLora(Described):
         return self._start.at(self).to_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Bring the model, its optimizer and this selector to where the state was taken.
-
-        Load the model's and the optimizer's own states after it. Then the run continues bit for bit.
+        """Bring the model, its optimizer and this selector to where the state was taken. Then load their own states.
 
         Raises:
             StateError: If this selector has made steps, or the state is of another format, config or model.
@@ -292,8 +293,7 @@ class WeightLora(Described):
         if len(self.adapters) < before:
             self.engine.rewire_(self.model)
         self._last_scores = state.column("scores")
-        evidence = [[state.column(what)[a.name] for a in self.adapters] for what in ("scores", "omega")]
-        self._rule.restore(*torch.tensor(evidence, dtype=torch.float64, device="cpu"))
+        self._rule.restore(*state.evidence(self.adapters))
         if self.rounds_over == self.config.rounds:
             self._close()
         if self.run is not None:

@@ -14,6 +14,9 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from .adapters import LoraAdapter
 from .config import WeightLoraConfig
 from .errors import DataError, StateError
@@ -102,6 +105,12 @@ class State:
     def column(self, name: str) -> dict[str, Any]:
         """One of the lists, by the adapters' names."""
         return dict(zip(self.names, getattr(self, name), strict=True))
+
+    def evidence(self, adapters: list[LoraAdapter]) -> tuple[Tensor, ...]:
+        """Scores and gates of these adapters, in their order, each of shape `(len(adapters),)`."""
+        columns = self.column("scores"), self.column("omega")
+        scores, omega = ([column[adapter.name] for adapter in adapters] for column in columns)
+        return tuple(torch.tensor((scores, omega), dtype=torch.float64, device="cpu"))
 
     def to_dict(self) -> dict[str, Any]:
         """Values that JSON can hold."""

@@ -17,15 +17,15 @@ from transformers import EarlyStoppingCallback
 from weightlora import WeightLoraConfig, WeightLoraTrainer
 from weightlora.adapters import find_adapters
 from weightlora.manifest import MANIFEST
-from weightlora.state import STATE_FILE
+from weightlora.state import STATE_FILE, read_state
 
 
-def run(directory, settings, patience):
-    """Every evaluation is worse than the one before."""
+def run(directory, settings, patience, best=1):
+    """Every evaluation is worse than the one before, from step `best` on, and better until then."""
     arguments = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps"}
     arguments |= {"metric_for_best_model": "worse", "greater_is_better": False, "max_steps": 12}
     trainer = build(directory, settings, EarlyStoppingCallback(patience), **arguments)
-    trainer.compute_metrics = lambda _: {"worse": float(trainer.state.global_step)}
+    trainer.compute_metrics = lambda _: {"worse": float(abs(trainer.state.global_step - best))}
     trainer.train()
     return trainer
 
@@ -45,6 +45,23 @@ def test_stopping_in_the_selection_phase_decides_on_the_best_weights_and_says_so
     assert trainer.state.global_step == 3
     assert len(find_adapters(trainer.model)) == 3 and trainer.weightlora.selector.phase == "train"
     assert_weights_of(tmp_path / "checkpoint-1", trainer)
+
+
+def test_the_best_weights_get_the_gates_that_they_were_trained_with(tmp_path):
+    """The gates of a later step belong to other weights."""
+    settings = {"keep": 3, "select_steps": 9, "selection": "stoiht", "omega_lr": 5.0}
+    with pytest.warns(UserWarning, match="The weights are those of .*checkpoint-4, the best ones"):
+        trainer = run(tmp_path, settings, patience=3, best=4)
+    selector = trainer.weightlora.selector
+    then, now = (read_state(tmp_path / f"checkpoint-{step}") for step in (4, 7))
+    assert then["omega"] != now["omega"], "the test would show nothing"
+    gates = dict(zip(then["names"], then["omega"], strict=True))
+    scalings = dict(zip(then["names"], then["scalings"], strict=True))
+    kept = sorted(gates, key=gates.get, reverse=True)[:3]
+    assert sorted(selector.kept) == sorted(kept)
+    for adapter in selector.adapters:
+        assert adapter.scaling == pytest.approx(scalings[adapter.name] * gates[adapter.name], rel=1e-6)
+    assert_weights_of(tmp_path / "checkpoint-4", trainer)
 
 
 def test_stopping_after_it_counts_from_the_disconnect_and_ends_with_the_best_since(tmp_path, caplog):

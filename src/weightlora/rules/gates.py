@@ -50,9 +50,7 @@ class StoIHT(Rule):
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
         """One gradient step of the gates; every `threshold_every` steps after the warm-up, the projection, too."""
         settings = self._settings
-        eta = settings.omega_lr
-        if settings.omega_follows_lr:
-            eta *= self._part_of_lr()
+        eta = settings.omega_lr * (self._part_of_lr() if settings.omega_follows_lr else 1.0)
         moved = self.score - eta * evidence
         if not bool(moved.float().isfinite().all()):  # which the gates are on the model
             raise TrainingError(f"a gate would become infinite under omega_lr={settings.omega_lr}: lower it.")

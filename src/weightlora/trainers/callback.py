@@ -220,8 +220,7 @@ class WeightLoraCallback(TrainerCallback):
     ) -> None:
         if not self.paused:
             chosen = self._guest.selection().phase == "train"
-            best = state.best_model_checkpoint if args.load_best_model_at_end else None
-            self._guest.end("" if best is None else f" The weights are those of {best}, the best ones.")
+            self._guest.end(state.best_model_checkpoint if args.load_best_model_at_end else None)
             if not chosen:
                 self._report(state)
 

@@ -15,6 +15,7 @@ from ..engines import Engine
 from ..errors import ModelError, TrainingError
 from ..guard import START_AGAIN
 from ..selector import WeightLora
+from ..state import State, read_state
 from ..tensors import numel
 
 TAG, UNFINISHED_TAG = "weightlora", "weightlora-unfinished"
@@ -142,17 +143,25 @@ class Guest:
             self._announce()
         return selector.rounds_over > rounds
 
-    def end(self, note: str = "") -> None:
-        """Choose now if training ended before the selection did, and warn; `note` is added to the warning."""
+    def end(self, best: str | os.PathLike[str] | None = None) -> None:
+        """Choose now if training ended before the selection did, and warn.
+
+        Args:
+            best: The checkpoint whose weights the library has loaded, or `None` if the model has its last ones.
+
+        Raises:
+            StateError: If that checkpoint has no state, and the choice is due.
+        """
         selector, self._trains = self.selection(), False
         if selector.phase == "train":
             return
         warnings.warn(
             f"training ended after {selector.step_count} of {selector.config.select_steps} selection steps: the "
-            f"choice is made now, and the kept adapters were not trained alone.{note}",
+            "choice is made now, and the kept adapters were not trained alone."
+            + ("" if best is None else f" The weights are those of {best}, the best ones."),
             stacklevel=3,
         )
-        selector.finish()
+        selector.finish(None if best is None else State.from_dict(read_state(best)))
         self._announce()
 
     def metrics(self) -> dict[str, float]:
