@@ -8,7 +8,7 @@ from torch import nn
 
 from weightlora.train.loading import load_model
 from weightlora.train.plan import Job
-from weightlora.train.setting import setting_for
+from weightlora.train.targets import setting_for
 
 __all__ = ["Subject", "load_subject"]
 

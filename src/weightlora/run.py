@@ -27,6 +27,7 @@ from .adapters.outcome import EXPORT, longer_names, misread
 from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
+from .values import is_int
 
 __all__ = [
     "ADAPTER",
@@ -39,6 +40,7 @@ __all__ = [
     "check_empty",
     "describe_selection",
     "save_run",
+    "step_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -101,8 +103,7 @@ class RunDirectory:
 
     def _lines(self, path: Path) -> Iterator[dict[str, Any]]:
         for number, entry in enumerate(read_lines(path), start=1):
-            if not isinstance(entry.get("step"), int):
-                raise DataError(f"{path}, line {number} has no step: delete that line.")
+            step_of(entry, path, number)
             yield entry
 
     def record(self, selector: Any, entry: dict[str, Any]) -> None:
@@ -228,6 +229,18 @@ def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:
     """Name or path of the model under the adapters, if it came from somewhere."""
     config = getattr(base_model_of(model), "config", None)
     return lora.base_model_name_or_path or getattr(config, "_name_or_path", None) or None
+
+
+def step_of(entry: dict[str, Any], path: Path, number: int) -> int:
+    """The step of an entry of the history or the log.
+
+    Raises:
+        DataError: If it has none.
+    """
+    step = entry.get("step")
+    if not is_int(step):
+        raise DataError(f"{path}, line {number} has no step: delete that line.")
+    return step
 
 
 def check_empty(

@@ -6,7 +6,6 @@ A checksum finds damage. These checks find what was edited and signed again. Bou
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from reprlib import repr as short
 from typing import Any
 
 from .budget import rounds_due
@@ -14,6 +13,7 @@ from .config import WeightLoraConfig
 from .costs import Costs
 from .errors import ConfigError, StateError
 from .rules import RULES
+from .wording import shown
 
 __all__ = ["COLUMNS", "NAME", "NUMBER", "Rule", "check_entries", "check_kind", "check_values", "or_none"]
 
@@ -88,7 +88,7 @@ def check_kind(values: Mapping[str, Any], name: str, kind: type) -> None:
     """Raise a `StateError` unless a value is of the given type."""
     value = values.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise StateError(f"the state's {name!r} is {short(value)}, and must be of type {kind.__name__}: {REMEDY}")
+        raise StateError(f"the state's {name!r} is {shown(value)}, and must be of type {kind.__name__}: {REMEDY}")
 
 
 def check_entries(column: str, entries: list[Any], rule: Rule) -> None:
@@ -97,7 +97,7 @@ def check_entries(column: str, entries: list[Any], rule: Rule) -> None:
     for place, entry in enumerate(entries):
         if not fits(entry):
             raise StateError(
-                f"entry {place} of the state's {column!r} is {short(entry)}, and must be {what}: {REMEDY}"
+                f"entry {place} of the state's {column!r} is {shown(entry)}, and must be {what}: {REMEDY}"
             )
 
 
@@ -111,7 +111,7 @@ def _config_of(settings: dict[str, Any]) -> WeightLoraConfig:
         ("adapter_name", adapter_name, or_none(NAME)),
     ):
         if not fits(value):
-            raise StateError(f"the state's config has {name}={short(value)}, and it must be {what}: {REMEDY}")
+            raise StateError(f"the state's config has {name}={shown(value)}, and it must be {what}: {REMEDY}")
     try:
         return WeightLoraConfig(**{name: value for name, value in settings.items() if name in known})
     except (ConfigError, TypeError, ArithmeticError) as error:
@@ -125,7 +125,7 @@ def _check_progress(values: Mapping[str, Any], config: WeightLoraConfig) -> None
         raise StateError(f"the state's step_count is {begun}, and the selection has {steps} steps: {REMEDY}")
     fits, what = _integer(0, begun)
     if not fits(values.get("carried", 0)):
-        raise StateError(f"the state's carried is {short(values['carried'])}, and must be {what}: {REMEDY}")
+        raise StateError(f"the state's carried is {shown(values['carried'])}, and must be {what}: {REMEDY}")
     due = rounds_due(begun, config.warmup_steps, steps, config.rounds) if steps else 0  # a choice before any step
     if over not in (due, config.rounds):
         raise StateError(
@@ -183,10 +183,10 @@ def _check_costs(costs: Any, adapters: int, config: WeightLoraConfig) -> None:
     if costs is None:
         return
     if not isinstance(costs, dict) or set(costs) != {field.name for field in dataclasses.fields(Costs)}:
-        raise StateError(f"the state's 'costs' is {short(costs)}, and must be the costs of a step, or null: {REMEDY}")
+        raise StateError(f"the state's 'costs' is {shown(costs)}, and must be the costs of a step, or null: {REMEDY}")
     if config.resource is None or costs["resource"] != config.resource:
         raise StateError(
-            f"the state has the costs of {short(costs['resource'])}, and its config bounds {config.resource}: {REMEDY}"
+            f"the state has the costs of {shown(costs['resource'])}, and its config bounds {config.resource}: {REMEDY}"
         )
     for name in ("groups", "depth", "shared", "own"):
         check_kind(costs, name, list)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from .config import WeightLoraConfig
 from .errors import DataError, StateError
 from .files import read_json, write_text
 from .schema import check_values
+from .wording import shown
 
 __all__ = ["STATE_FILE", "State", "check_config", "read_state", "write_state"]
 
@@ -131,7 +131,7 @@ class State:
         if type(found) is not int or found != STATE_FORMAT:
             newer = type(found) is int and found > STATE_FORMAT
             remedy = "update weightlora" if newer else "start the run again"
-            raise StateError(f"the state has format {short(found)}, and this version reads {STATE_FORMAT}: {remedy}.")
+            raise StateError(f"the state has format {shown(found)}, and this version reads {STATE_FORMAT}: {remedy}.")
         check_values(values)
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})

@@ -5,7 +5,8 @@ import torch
 from models import adamw, lora_bert
 
 from weightlora import WeightLora, WeightLoraConfig
-from weightlora.engines import ENGINES, Ddp, DeepSpeed, Engine, Fsdp1, Fsdp2, engine_for, is_first, world_size
+from weightlora.engines import ENGINES, Ddp, DeepSpeed, Engine, Fsdp1, Fsdp2, engine_for, is_first
+from weightlora.engines.processes import world_size
 from weightlora.errors import ModelError
 
 

@@ -14,7 +14,6 @@ from weightlora.train.methods import (
     METHODS,
     Prepared,
     Setting,
-    count_adapters,
     equal_rank,
     last_layers,
     sizes_of,
@@ -49,7 +48,7 @@ def test_modules_to_train_in_full_of_the_run_and_of_the_options():
     """PEFT adds the head to the list that it gets, so each model needs its own."""
     target = {"target_modules": BERT_TARGETS, "task_type": "SEQ_CLS", "modules_to_save": ["bert.pooler.dense"]}
     setting = setting_with(3, target=target, options={"modules_to_save": ["word_embeddings"]})
-    assert count_adapters(setting) == 12
+    assert len(sizes_of(setting)) == 12
     trained = {
         n for n, p in METHODS["lora"].prepare(setting).model.named_parameters() if p.requires_grad and "lora_" not in n
     }
@@ -78,7 +77,7 @@ def test_a_pattern_that_fits_no_module_gives_the_warning_of_peft():
 
 def test_equal_rank_has_the_parameters_of_k_adapters():
     setting = setting_with(3)
-    assert count_adapters(setting) == 12 and not any("lora" in name for name, _ in setting.model.named_modules())
+    assert len(sizes_of(setting)) == 12 and not any("lora" in name for name, _ in setting.model.named_modules())
     sizes = sizes_of(setting)
     assert [equal_rank(setting_with(keep), sizes, sizes) for keep in (1, 3, 5, 12)] == [1, 1, 2, 4]
     adapters = find_adapters(make("lora-equal", 6).model)

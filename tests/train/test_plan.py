@@ -9,7 +9,7 @@ from weightlora.adapters import find_adapters
 from weightlora.cli.train import lengths_of
 from weightlora.train import fit, parse
 from weightlora.train.plan import prepare
-from weightlora.train.setting import steps_of
+from weightlora.train.targets import steps_of
 
 
 def test_the_plan_is_what_happens(world: Path, tmp_path: Path):

@@ -1,6 +1,5 @@
 """What a comparison is: methods, seeds, learning rates, the arguments that all runs share, and the file of these."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import check_writable, write_json
+from ..files import check_writable, read_json, write_json
 from ..train import parse, prepare
 from ..train.arguments import as_arguments
 from ..train.checks import BUDGETS
-from ..train.chosen import ON_A_LIST
 from ..train.plan import Plan
 from ..train.reading import check_name
 from ..train.result import fits
-from ..wording import first_line, shown
+from ..train.targets import ON_A_LIST
+from ..wording import shown
 from .rows import make_for
 from .runs import PLACES, Run
 
@@ -183,11 +182,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: A method has a name that leads out of the directory.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} cannot be read ({first_line(error)}): delete its directory, compare again."
-        ) from error
+        content: dict[str, Any] = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}: delete its directory, and compare again.") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise DataError(f"{path} has format {shown(found)}, and this version reads {FORMAT}: give another directory.")

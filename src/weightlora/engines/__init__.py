@@ -9,7 +9,7 @@ from .deepspeed import DeepSpeed
 from .fsdp1 import Fsdp1, flat_units
 from .fsdp2 import Fsdp2
 from .phased import Phased, refuse_fixed
-from .processes import is_first, world_size
+from .processes import is_first
 
 __all__ = [
     "ENGINES",
@@ -22,7 +22,6 @@ __all__ = [
     "engine_for",
     "flat_units",
     "is_first",
-    "world_size",
 ]
 
 ENGINES: tuple[type[Engine], ...] = (Fsdp2, Ddp, Engine)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import parse_line, read_lines
-from ..run import HISTORY, LOG
+from ..run import HISTORY, LOG, step_of
 from ..values import is_finite, is_int
 
 __all__ = ["Decision", "History", "read_history", "read_log", "thin", "thin_log"]
@@ -77,7 +77,7 @@ def read_history(directory: Path, modules: int) -> History:
         values = entry.get("score")
         if not (isinstance(values, list) and len(values) == modules and all(map(is_finite, values))):
             raise DataError(f"{path}, line {place + 1} has no score for each of the {modules} modules: delete it.")
-        steps.append(_step(entry, path, place + 1))
+        steps.append(step_of(entry, path, place + 1))
         scores.append(values)
     return History(len(places), steps, scores, decisions)
 
@@ -111,11 +111,4 @@ def _decision(entry: dict[str, Any], path: Path, number: int) -> Decision:
     kept = entry.get("kept")
     if not (isinstance(kept, list) and all(isinstance(name, str) for name in kept)):
         raise DataError(f"{path}, line {number} has no list of names as 'kept': delete that line.")
-    return Decision(_step(entry, path, number), frozenset(kept))
-
-
-def _step(entry: dict[str, Any], path: Path, number: int) -> int:
-    step = entry.get("step")
-    if not is_int(step):
-        raise DataError(f"{path}, line {number} has no step: delete that line.")
-    return step
+    return Decision(step_of(entry, path, number), frozenset(kept))

@@ -68,7 +68,10 @@ def describe_run(run: RunReport, identifier: str) -> dict[str, Any]:
         "score_label": run.score_label,
         "seeds": run.selection.seeds is not None,
         "modules": [(module, _line(index, identifier)) for index, module in enumerate(run.modules)],
-        "settings": [(name, _plain(value), changed) for name, (value, changed) in run.settings.items()],
+        "settings": [
+            (name, "none" if value is None else as_text(value), changed)
+            for name, (value, changed) in run.settings.items()
+        ],
         "versions": [(name, value, False) for name, value in {**run.versions, **run.machine}.items()],
     }
 
@@ -217,7 +220,3 @@ def _line(index: int, identifier: str) -> str:
 def as_text(value: Any) -> str:
     """A value as text; nothing for None."""
     return "" if value is None else str(value)
-
-
-def _plain(value: Any) -> str:
-    return "none" if value is None else str(value)

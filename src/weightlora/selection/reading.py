@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 from ..errors import DataError
@@ -11,6 +10,7 @@ from ..files import read_json
 from ..run import SELECTION, SELECTION_FORMAT, TOKENS
 from ..schema import COLUMNS, NAME, NUMBER, Rule, or_none
 from ..values import is_int, is_number
+from ..wording import shown
 
 __all__ = ["OPTIONAL", "read_values"]
 
@@ -100,7 +100,7 @@ def read_values(directory: Path) -> dict[str, Any]:
     found = values.get("format")
     if not (type(found) is int and 1 <= found <= SELECTION_FORMAT):
         remedy = "update weightlora" if type(found) is int and found > SELECTION_FORMAT else "run the selection again"
-        raise DataError(f"{path} has format {short(found)}, and this version reads {SELECTION_FORMAT}: {remedy}.")
+        raise DataError(f"{path} has format {shown(found)}, and this version reads {SELECTION_FORMAT}: {remedy}.")
     for place, row in enumerate(rows):
         for key, (fits, what) in ROW.items():
             if key not in row or not fits(row[key]):
@@ -130,5 +130,5 @@ def _why_no_run(directory: Path) -> str:
 
 
 def _damaged(path: Path, where: str, key: str, values: Mapping[str, Any], what: str) -> DataError:
-    found = short(values[key]) if key in values else "no value"
+    found = shown(values[key]) if key in values else "no value"
     return DataError(f"{path}: {where} has {found} as {key!r}, and needs {what}: run the selection again.")

@@ -162,16 +162,14 @@ def _instead(name: str, known: Iterable[str], prefix: str = "") -> str:
     """The end of the message about an unknown name: where it belongs, or the nearest name that is known."""
     if name in ARGUMENTS_OF:
         return f": did you mean {prefix}{ARGUMENTS_OF[name]}"
+    options = f'{{"{name}": ...}}'
+    written = f"{prefix}method_options '{options}'" if prefix else f"method_options: {options}"
     if name in {field.name for field in fields(LoraConfig)} - {"task_type", "peft_type"}:
-        options = f'{{"{name}": ...}}'
-        written = f"{prefix}method_options '{options}'" if prefix else f"method_options: {options}"
         return (
             f": it is a field of PEFT's LoraConfig, so with the method lora write {written}, and to choose, call "
             "weightlora.select(model, loader, lora=LoraConfig(...)) in Python"
         )
     if name in {field.name for field in fields(WeightLoraConfig)}:
-        options = f'{{"{name}": ...}}'
-        written = f"{prefix}method_options '{options}'" if prefix else f"method_options: {options}"
         return f": it is one of the method_options, so write {written}"
     return nearest(name, known, prefix)
 

@@ -28,7 +28,7 @@ from .methods import Prepared
 from .plan import Job
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
 from .resuming import SETTINGS, alone_in, begin_settings, checkpoint_of
-from .setting import setting_for
+from .targets import setting_for
 
 __all__ = ["check_unfinished", "fit", "load_prepared", "make_trainer"]
 

@@ -111,11 +111,6 @@ def sizes_of(setting: Setting) -> dict[str, int]:
         return {adapter.name: adapter.size for adapter in adapters}
 
 
-def count_adapters(setting: Setting) -> int:
-    """The number of modules that LoRA adapts."""
-    return len(sizes_of(setting))
-
-
 def lora(setting: Setting, **settings: Any) -> Prepared:
     """LoRA on all modules, or another kind of it."""
     return Prepared(setting.lora(**settings, **setting.options))

@@ -18,12 +18,11 @@ from ..tensors import tensors_in
 from ..wording import first_line
 from .arguments import Recipe
 from .checks import check_recipe
-from .chosen import with_chosen_modules
 from .data import read_splits
 from .families import make_work
 from .loading import check_heads, empty_model, fit_config_, fresh_modules, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, lora
-from .setting import setting_for
+from .targets import setting_for, with_chosen_modules
 from .tasks import find_task
 from .training_checks import check_best_metric, check_optimizer
 from .work import Source, Work

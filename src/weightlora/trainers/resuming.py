@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 import accelerate
@@ -22,6 +21,7 @@ from ..errors import StateError
 from ..manifest import MANIFEST, write_manifest
 from ..schema import Rule, or_none
 from ..state import STATE_FILE, State, read_state
+from ..wording import shown
 from .phases import checkpoint_dir
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, which imports much more
@@ -186,7 +186,7 @@ def step_of(checkpoint: str | os.PathLike[str]) -> int:
     for name, (fits, what) in FIELDS.items():
         if hasattr(state, name) and not fits(value := getattr(state, name)):
             raise StateError(
-                f"{path} has {name}={short(value)}, and it must be {what}: resume from another checkpoint."
+                f"{path} has {name}={shown(value)}, and it must be {what}: resume from another checkpoint."
             )
     return int(state.global_step)
 

@@ -1,9 +1,10 @@
-"""`--modules_from`: the modules of an earlier run, trained anew as plain LoRA."""
+"""What a method is told of a run, and `--modules_from`: the modules of an earlier run, trained anew as plain LoRA."""
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,14 +14,16 @@ from recipes import BAD, GOOD, arguments, write_rows
 from selections import selected
 from survivors import injected
 from torch import nn
+from transformers import MambaConfig, MambaForCausalLM
 
 from weightlora import Selection, WeightLoraConfig, select
 from weightlora.adapters import find_adapters
 from weightlora.cli import main
 from weightlora.errors import ConfigError, DataError, ModelError
 from weightlora.train import parse, prepare
-from weightlora.train.chosen import chosen_targets
+from weightlora.train.methods import METHODS
 from weightlora.train.result import read_result
+from weightlora.train.targets import chosen_targets, setting_for, steps_of
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +174,28 @@ def test_a_run_without_a_choice_is_refused(chosen, tmp_path: Path):
         chosen_targets(str(tmp_path / "early"), tiny_bert(), {})
     with pytest.raises(ModelError, match="Sequential does not have"):
         chosen_targets(str(directory), nn.Sequential(), {})
+
+
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [
+        (["--max_steps", 7], 7),
+        (["--max_steps", -1, "--num_train_epochs", 2], 2 * 3),  # 10 rows are 3 batches of 4
+        (["--max_steps", -1, "--num_train_epochs", 2, "--dataloader_drop_last", "true"], 2 * 2),
+        (["--max_steps", -1, "--num_train_epochs", 2, "--gradient_accumulation_steps", 2], 2 * 2),
+        (["--max_steps", -1, "--num_train_epochs", 0.5, "--gradient_accumulation_steps", 8], 1),
+    ],
+)
+def test_steps_are_the_trainers(world: Path, tmp_path: Path, more: list[object], steps: int):
+    assert steps_of(parse(arguments(world, "cola", "deberta", tmp_path, *more)).training, 10) == steps
+
+
+@pytest.mark.parametrize("task_type", ["CAUSAL_LM", "TOKEN_CLS"])
+def test_all_linear_leaves_out_what_peft_cannot_adapt(world: Path, tmp_path: Path, task_type: str):
+    """PEFT refuses the output of Mamba's blocks, also where `target_modules` is all-linear."""
+    recipe = parse(arguments(world, "cola", "deberta", tmp_path, "--method", "lora", "--target_modules", "all-linear"))
+    model = MambaForCausalLM(MambaConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, state_size=4))
+    work = SimpleNamespace(train=range(8), task_type=task_type)
+    setting = setting_for(recipe, work, model, METHODS["lora"], fresh=())  # type: ignore[arg-type]
+    adapters = [adapter.name for adapter in find_adapters(setting.lora())]
+    assert not any("out_proj" in name for name in adapters) and any("in_proj" in name for name in adapters)
