@@ -83,7 +83,9 @@ def read_json(path: Place) -> Any:
         return _parse(source.read_text(encoding="utf-8"))
     except DataError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): give a file that you may read") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not whole JSON ({error})") from error
 
 

@@ -36,6 +36,13 @@ def test_a_comparison_in_processes_of_its_own(place, films, tmp_path, capsys):
     assert main(["compare", "--output_dir", str(out), "--summarize", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == summary
 
+    (out / "comparison.md").unlink()
+    (out / "comparison.md").mkdir()
+    assert main(["compare", "--output_dir", str(out), "--summarize", "--json"]) == 2
+    printed, said = capsys.readouterr()
+    assert json.loads(printed) == summary, "it is printed, also where it cannot be written"
+    assert said.startswith("weightlora compare: ") and said.count("\n") == 1 and "cannot be used" in said
+
 
 @pytest.mark.parametrize("asked", [["--dry_run"], ["--dry-run"], ["--dry_run=true"], ["--config", "plan.yaml"]])
 def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, monkeypatch, capsys, asked):

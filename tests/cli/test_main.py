@@ -14,6 +14,7 @@ from weightlora.cli import main, quickstart, spellings, train
 from weightlora.errors import ConfigError
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+BARRED = PermissionError(errno.EACCES, "Permission denied", "/runs/a")
 
 
 def told(cause: OSError) -> OSError:
@@ -38,6 +39,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
         (KeyboardInterrupt(), 130, "interrupted"),
         (NO_SPACE, 2, "/runs/a cannot be written, because its disk is full: make room, and try again."),
         (told(NO_SPACE), 2, "checkpoint-6 could not be written."),
+        (BARRED, 2, "/runs/a cannot be used (Permission denied): change its permissions, or give another place."),
         (ConfigError("first\n  second"), 2, "first second"),
     ],
 )
@@ -170,6 +172,13 @@ from weightlora""",
 def test_a_reader_that_leaves_is_no_error(script):
     done = fork_server().run("-c", script)
     assert (done.stderr, done.returncode) == ("", 141)
+
+
+def test_a_character_that_the_terminal_lacks_is_escaped():
+    script = "import sys; sys.stdout.reconfigure(encoding='ascii', errors='strict'); from weightlora.cli import main\n"
+    script += "from weightlora.cli import completion; completion.run = lambda args: print('0.1 \u00b1 0.2') or 0\n"
+    done = fork_server().run("-c", script + "sys.exit(main(['completion', 'bash']))")
+    assert (done.stdout, done.stderr, done.returncode) == ("0.1 \\xb1 0.2\n", "", 0)
 
 
 def test_a_closed_stdout_is_no_error():

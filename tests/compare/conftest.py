@@ -41,7 +41,8 @@ def in_process(monkeypatch):
             on_step(process, 0, 0)
             monkeypatch.setattr(worker, "tell_progress", lambda *steps, process=process: on_step(process, *steps))
             with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-                code = worker.main([process.command[-1]])
+                monkeypatch.setattr("sys.stdin", io.StringIO(process.given))
+                code = worker.main()
             error = said.getvalue().strip().splitlines()[-1] if code else None
             failures += [(process, error)] if code else []
             on_end(process, None if code else 1.0, error)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,19 @@ def test_each_process_has_its_share_of_the_cores_and_its_variables():
     code = "import os; assert os.environ['OMP_NUM_THREADS'] == '{}' and os.environ['MINE'] == '1'"
     process = Process("run", [sys.executable, "-c", code.format(usable_cores())], environment={"MINE": "1"})
     assert execute([process], 1, lambda *_: None) == []
+
+
+def test_a_process_is_given_more_than_a_command_line_holds():
+    process = python("import sys; text = sys.stdin.read(); sys.exit(len(text) != 2**21 or text[-1] != '\u00e9')")
+    assert execute([replace(process, given="x" * (2**21 - 1) + "\u00e9")], 1, lambda *_: None) == []
+
+
+def test_a_process_that_cannot_start_is_a_failure_like_others():
+    ends = []
+    missing = Process("missing", ["/nowhere/python"])
+    failed = execute([missing, python("", "right")], 1, lambda process, *what: ends.append((process.name, *what)))
+    assert failed[0][0] == missing and failed[0][1].startswith("the process cannot be started: ")
+    assert [name for name, *_ in ends] == ["missing", "right"] and ends[1][2] is None
 
 
 def test_an_interrupt_ends_the_processes_that_run():

@@ -48,7 +48,8 @@ def test_classification_with_rates_resumes_and_reproduces(tmp_path, films, in_pr
     assert [name for name, _ in watcher.ended[6:]] == [f"{m} seed {s}" for s in (0, 1) for m in METHODS]
     assert ("lora at 0.001", 4, 4) in watcher.steps
 
-    summary, written = write_summary(comparison)
+    summary = read_summary(comparison)
+    written = write_summary(summary, comparison.directory)
     assert [path.name for path in written] == ["comparison.json", "comparison.md", "comparison.png"]
     assert json.loads(written[0].read_text()) == summary
     assert (summary["task"], summary["steps"], summary["split"]) == ("text-classification", 4, "test")

@@ -112,6 +112,7 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
         ({"seeds": 0}, "seeds=0 is too small: give at least 1"),
         ({"rates": [1e-3, 0.0]}, "the learning rate 0 is not a positive number"),
         ({"rates": []}, "--learning_rates is empty: give at least one"),
+        ({"rates": [1e-3, 1.0000001e-3]}, r"the learning rates 0\.001 and 0\.0010000001 are nearly equal: leave one"),
         ({"rates": [float("nan")]}, "the learning rate nan is not a positive number"),
         ({"arguments": ["--method", "dora"]}, "--method is set by the comparison itself: give --methods"),
         ({"arguments": ["--method=dora"]}, "--method is set by the comparison itself: give --methods"),

@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,11 +16,17 @@ def run(tmp_path):
     return Run("lora", 0, "test", False, {"learning_rate": 1e-3}, {}, tmp_path / "seed-0.json")
 
 
-def test_a_run_survives_the_command_line(run, monkeypatch):
+def execute(process, monkeypatch):
+    """The exit code of the process, which runs in this one."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(process.given))
+    return worker.main()
+
+
+def test_a_run_survives_the_way_to_its_process(run, monkeypatch):
     seen = []
     monkeypatch.setattr(worker, "execute_run", seen.append)
-    *_, module, content = worker.command_of(run)
-    assert module == "weightlora.compare.worker" and worker.main([content]) == 0
+    process = worker.process_of(run)
+    assert process.command[-1] == "weightlora.compare.worker" and execute(process, monkeypatch) == 0
     assert seen == [run]
 
 
@@ -28,7 +35,7 @@ def test_an_error_of_ours_is_one_line(run, monkeypatch, capsys):
         raise TrainingError("the loss\ndiverged.")
 
     monkeypatch.setattr(worker, "execute_run", fail)
-    assert worker.main([json.dumps({**vars(run), "output": "x"})]) == 2
+    assert execute(worker.process_of(run), monkeypatch) == 2
     assert capsys.readouterr().err == "the loss diverged.\n"
 
 
@@ -51,7 +58,7 @@ def test_a_run_that_diverges_is_no_result(place, task, tmp_path, capsys, monkeyp
     settings |= {"max_length": 16, "per_device_train_batch_size": 4, "use_cpu": True, "logging_strategy": "no"}
     run = Run("full", 0, "test", False, settings, {}, tmp_path / "seed-0.json")
     monkeypatch.setattr(worker, "tell_progress", lambda *steps: None)
-    assert worker.main([worker.command_of(run)[-1]]) == 2 and not run.output.exists()
+    assert execute(worker.process_of(run), monkeypatch) == 2 and not run.output.exists()
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("the loss diverged at the learning rate 1e+06, and ") and said.endswith("a lower rate.")
 

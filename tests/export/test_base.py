@@ -110,6 +110,11 @@ def test_nothing_outside_transformers_is_imported_on_a_files_word(directory, tmp
     assert type(Base(config, str(directory / "llama")).skeleton()) is transformers.LlamaForCausalLM
 
 
+def test_a_class_in_a_module_that_this_version_lacks_is_that_of_the_config(directory):
+    config = LoraConfig(auto_mapping={"base_model_class": "Gone", "parent_library": "transformers.models.gone"})
+    assert type(Base(config, str(directory / "llama")).skeleton()) is transformers.LlamaForCausalLM
+
+
 def test_the_head_tells_the_number_of_classes(directory):
     config = LoraConfig(task_type="SEQ_CLS")
     heads = {

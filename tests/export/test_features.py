@@ -5,7 +5,14 @@ from exports import randomize_, saved
 from models import lora_bert, lora_gpt2, lora_zoo, tiny_llama
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import BdLoraConfig
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
+)
 
 from weightlora.errors import ModelError
 from weightlora.export.base import Base
@@ -108,3 +115,30 @@ def test_conv1d_is_known_where_the_config_does_not_say_it(profile, tmp_path):
     get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
     with pytest.raises(ModelError, match="it adapts the Conv1D layers of GPT-2"):
         export_adapter(tmp_path / "adapter", tmp_path / "out", profile)
+    for check in ("logits", "tensors"):
+        servers = export_adapter(tmp_path / "adapter", tmp_path / check, check=check).servers
+        (note,) = (one.note for one in servers if one.server.startswith("llama.cpp"))
+        assert note.startswith("it transposes A and B of the Conv1D layers of GPT-2, such as transformer.h.0"), check
+
+
+def test_the_names_of_conv1d_in_another_model_are_linear_layers(tmp_path):
+    config = GPTBigCodeConfig(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    GPTBigCodeForCausalLM(config).save_pretrained(tmp_path / "base")
+    base = GPTBigCodeForCausalLM.from_pretrained(tmp_path / "base")
+    get_peft_model(base, LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM")).save_pretrained(
+        tmp_path / "a"
+    )
+    servers = export_adapter(tmp_path / "a", tmp_path / "out").servers
+    assert [one.alike for one in servers if one.server.startswith("llama.cpp")] == [True]
+
+
+def test_an_output_layer_is_known_by_the_model_and_not_by_its_name(tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=50, **sizes)).save_pretrained(tmp_path / "base")
+    model = get_peft_model(
+        BertForMaskedLM.from_pretrained(tmp_path / "base"), LoraConfig(r=2, target_modules=["query", "decoder"])
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    servers = export_adapter(tmp_path / "adapter", tmp_path / "out").servers
+    (note,) = (one.note for one in servers if one.server.startswith("llama.cpp"))
+    assert note.startswith("it uses cls.predictions.decoder for embeddings and output layer, which share a weight")

@@ -157,6 +157,13 @@ def test_a_directory_without_an_adapter_is_refused(tmp_path):
         ({"r": 0, "rank_pattern": {}}, r"not a LoRA config that this PEFT reads|has rank 0 for"),
         ({"lora_alpha": "8"}, r"has alpha '8' for 'model.layers.0.mlp.down_proj': give a finite number"),
         ({"r": "many"}, r"not a LoRA config that this PEFT reads|has rank 'many' for"),
+        ({"rank_pattern": {"(": 4}}, r"has the pattern '\(', no expression \(.*\): correct it\.$"),
+        ({"rank_pattern": 5}, r"has rank_pattern=5, and it must be an object: correct it\.$"),
+        ({"alpha_pattern": [1]}, r"has alpha_pattern=\[1\], and it must be an object"),
+        ({"base_model_name_or_path": 5}, r"has base_model_name_or_path=5, and it must be a directory or a hub id"),
+        ({"target_parameters": 5}, r"has target_parameters=5, and it must be a list of names|not a LoRA config"),
+        ({"target_modules": 5}, r"has target_modules=5, and it must be a list of names, or an expression|not a LoRA"),
+        ({"modules_to_save": "score"}, r"has modules_to_save='score', and it must be a list of names|not a LoRA"),
     ],
 )
 def test_a_config_that_does_not_fit_is_one_sentence(copy, settings, message):
@@ -168,6 +175,16 @@ def test_a_config_that_does_not_fit_is_one_sentence(copy, settings, message):
 def test_damaged_weights_are_one_sentence(copy):
     (copy / WEIGHTS).write_bytes((copy / WEIGHTS).read_bytes()[:100])
     with pytest.raises(DataError, match=r"adapter_model.safetensors cannot be read"):
+        read_source(copy)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_an_adapter_that_diverged_is_refused(copy, value):
+    tensors = load_file(copy / WEIGHTS)
+    (name,) = [name for name in tensors if name.endswith("layers.0.mlp.down_proj.lora_B.weight")]
+    tensors[name][0, 0] = value
+    save_file(tensors, copy / WEIGHTS)
+    with pytest.raises(DataError, match=r"down_proj' has NaN or infinite entries, so its training diverged: train it"):
         read_source(copy)
 
 

@@ -9,6 +9,7 @@ exit code 2, and `--debug` shows its traceback, too. Any other error is a traceb
 import argparse
 import contextlib
 import errno
+import io
 import os
 import sys
 import traceback
@@ -29,6 +30,8 @@ __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion")
 DEBUG = "--debug"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+BARRED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Errors of a place that the user gave, or of what is inside it."""
 INTERRUPTED = 130
 """The exit code of programs that Ctrl-C ends."""
 NO_READER = 141
@@ -118,6 +121,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     silence_bitsandbytes()
     if sys.stdout is None:  # closed, as by `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a plus-minus sign or a name that its encoding lacks
     args, rest = parser.parse_known_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
@@ -172,7 +177,7 @@ def _one_line_warnings(command: str) -> Iterator[None]:
 
 
 def _sentence_of(error: Exception) -> str | None:
-    """What to say of an error of this package, a package that is missing, or a full disk; None for another error."""
+    """What to say of an error of this package, a missing package, a full disk or a barred place; None for others."""
     if isinstance(error, WeightLoraError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
@@ -182,6 +187,8 @@ def _sentence_of(error: Exception) -> str | None:
         return None
     if error.errno in FULL:
         return f"{error.filename or 'a file'} cannot be written, because its disk is full: make room, and try again."
+    if error.errno in BARRED and error.filename is not None:
+        return f"{error.filename} cannot be used ({error.strerror}): change its permissions, or give another place."
     cause = error.__cause__  # of an error that says more
     return str(error) if isinstance(cause, OSError) and cause.errno in FULL else None
 

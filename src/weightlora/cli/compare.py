@@ -144,19 +144,20 @@ def _summarize(args: argparse.Namespace) -> int:
 
 
 def _show(comparison: "Comparison", as_json: bool) -> int:
-    """Write and print the summary."""
+    """Print the summary, and write it."""
     import json
 
     from rich.console import Console
 
-    from ..compare.summary import print_summary, write_summary
+    from ..compare.summary import print_summary, read_summary, write_summary
 
-    summary, written = write_summary(comparison)
+    summary = read_summary(comparison)
     if as_json:
         print(json.dumps(summary, allow_nan=False))
     else:
         print_summary(summary, Console(width=None if sys.stdout.isatty() else 120))
-    paths = ", ".join(str(path) for path in written)
+    sys.stdout.flush()  # before an error of the files
+    paths = ", ".join(str(path) for path in write_summary(summary, comparison.directory))
     Console(stderr=True).print(f"written: {paths}", markup=False, highlight=False, soft_wrap=True)
     return 0
 

@@ -116,7 +116,9 @@ def _cost_line(cost: Any) -> str:
     from ..report.costs import amount
 
     before, after = (amount(value, cost.unit) for value in (cost.before, cost.after))
-    return f"{cost.name}: {before} before, {after} after" if before and after else f"{cost.name}: {before or after}"
+    if before and after:
+        return f"{cost.name}: {before} before, {after} after"
+    return f"{cost.name}: {before} before" if before else f"{cost.name}: {after} after the choice"
 
 
 def _draw_here(run: "RunReport", overwrite: bool) -> None:

@@ -184,12 +184,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = read_json(path)
     except DataError as error:
-        raise DataError(f"{error}: delete its directory, and compare again.") from error
+        raise DataError(f"{error} To compare anew, give another --output_dir.") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise DataError(f"{path} has format {shown(found)}, and this version reads {FORMAT}: give another directory.")
     if not _is_whole(content):
-        raise DataError(f"{path} was changed, or is not whole: delete its directory, and compare again.")
+        raise DataError(f"{path} was changed, or is not whole: give another --output_dir.")
     for name in content["methods"]:
         check_name(name, f"{path} has the method")
     return content

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Process", "execute", "tell_progress", "usable_cores"]
+__all__ = ["Process", "execute", "python_module", "tell_progress", "terminable", "usable_cores"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STEP = re.compile(r"^step (\d+)/(\d+)$")
@@ -29,11 +30,13 @@ class Process:
         name: What it is called in messages.
         command: The command line.
         environment: Variables that win over those of this process.
+        given: What it reads on stdin, where there is no limit as there is to a command line.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    given: str = ""
 
 
 OnStep = Callable[[Process, int, int], None]
@@ -65,7 +68,7 @@ def execute(
     failures: list[tuple[Process, str]] = []
     threads = max(1, usable_cores() // jobs)
     running = _Running()
-    with _terminable(), ThreadPoolExecutor(jobs) as pool:
+    with terminable(), ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(_execute_one, process, threads, running, on_step): process for process in processes}
         try:
             for future in as_completed(waiting):
@@ -81,7 +84,7 @@ def execute(
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Raise `SystemExit` at SIGTERM, which would else end this process alone, and none that it runs."""
     if threading.current_thread() is not threading.main_thread():  # others may not set a handler
         yield
@@ -109,21 +112,23 @@ class _Running:
         self._processes: set[subprocess.Popen[str]] = set()
         self._lock, self._ended = threading.Lock(), False
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str] | None":
-        with self._lock:
+    def start(self, process: Process, environment: Mapping[str, str]) -> "subprocess.Popen[str] | None":
+        with self._lock, tempfile.TemporaryFile("w+", encoding="utf-8") as given:
             if self._ended:
                 return None
-            process = subprocess.Popen(
-                list(command),
+            given.write(process.given)
+            given.seek(0)
+            started = subprocess.Popen(
+                list(process.command),
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
             )
-            self._processes.add(process)
-            return process
+            self._processes.add(started)
+            return started
 
     def forget(self, process: "subprocess.Popen[str]") -> None:
         with self._lock:
@@ -148,7 +153,10 @@ def _execute_one(
     environment = dict(os.environ) | dict.fromkeys(THREAD_VARIABLES, str(threads))
     environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore", **process.environment}
     began = time.perf_counter()
-    started = running.start(process.command, environment)
+    try:
+        started = running.start(process, environment)
+    except OSError as error:
+        return 0.0, f"the process cannot be started: {error}"
     if started is None:
         return 0.0, "interrupted"
     if on_step is not None:

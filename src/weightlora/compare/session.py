@@ -7,7 +7,7 @@ from .progress import Watcher
 from .runner import Process, execute
 from .runs import Run, read_results, set_aside
 from .tuning import choose_rates, losses_by_rate
-from .worker import command_of
+from .worker import process_of
 
 __all__ = ["carry_out"]
 
@@ -44,5 +44,5 @@ def _rates(comparison: Comparison, tuning: Sequence[Run]) -> dict[str, float]:
 
 
 def _execute(runs: Sequence[Run], jobs: int, watcher: Watcher) -> list[tuple[Process, str]]:
-    left = [Process(run.name, command_of(run)) for run in runs if not run.is_done()]
+    left = [process_of(run) for run in runs if not run.is_done()]
     return execute(left, jobs, watcher.end, watcher.step)

@@ -140,4 +140,8 @@ def _grid(rates: Sequence[float] | None, given: Mapping[str, Any]) -> tuple[floa
     for rate in rates:
         if not (math.isfinite(rate) and rate > 0):
             raise ConfigError(f"the learning rate {rate:g} is not a positive number: give one such as 1e-3.")
-    return tuple(dict.fromkeys(float(rate) for rate in rates))
+    named: dict[str, float] = {}
+    for rate in map(float, rates):
+        if (other := named.setdefault(f"{rate:g}", rate)) != rate:
+            raise ConfigError(f"the learning rates {other!r} and {rate!r} are nearly equal: leave one of them out.")
+    return tuple(named.values())

@@ -89,16 +89,15 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def write_summary(comparison: Comparison) -> tuple[dict[str, Any], list[Path]]:
-    """Write `comparison.json`, `comparison.md` and `comparison.png`; returns the summary and the files."""
-    summary, place = read_summary(comparison), comparison.directory / NAME
+def write_summary(summary: Mapping[str, Any], directory: Path) -> list[Path]:
+    """Write `comparison.json`, `comparison.md` and `comparison.png` into a directory; returns the files."""
+    place = directory / NAME
     losses = {label: [*by_seed.values()] for label, by_seed in summary["losses"].items()}
-    written = [
+    return [
         write_json(place.with_suffix(".json"), summary),
         write_text(place.with_suffix(".md"), render_summary(summary)),
         draw_comparison(_title(summary), summary["methods"], losses, place.with_suffix(".png")),
     ]
-    return summary, written
 
 
 def render_summary(summary: Mapping[str, Any]) -> str:

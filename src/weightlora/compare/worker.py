@@ -1,4 +1,4 @@
-"""The process of one run of a comparison: `python -m weightlora.compare.worker`, with the run as JSON.
+"""The process of one run of a comparison: `python -m weightlora.compare.worker`, with the run as JSON on stdin.
 
 At one seed every method sees the same order of the data and starts from the same head.
 """
@@ -7,7 +7,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -17,18 +16,19 @@ from transformers import TrainerCallback
 
 from ..errors import DataError, WeightLoraError
 from ..train.result import Result, write_result
-from .runner import python_module, tell_progress
+from .runner import Process, python_module, tell_progress, terminable
 from .runs import Run, fingerprint
 
-__all__ = ["command_of", "execute_run"]
+__all__ = ["execute_run", "process_of"]
 
 EVERY = 0.5
 """Seconds between two reports of progress."""
 
 
-def command_of(run: Run) -> list[str]:
-    """The command line that executes a run."""
-    return python_module("weightlora.compare.worker", json.dumps({**asdict(run), "output": str(run.output)}))
+def process_of(run: Run) -> Process:
+    """The process that executes a run."""
+    content = json.dumps({**asdict(run), "output": str(run.output)})
+    return Process(run.name, python_module("weightlora.compare.worker"), given=content)
 
 
 def execute_run(run: Run) -> Result:
@@ -100,17 +100,18 @@ class _Progress(TrainerCallback):
         return {"step_seconds_before": before, "step_seconds_after": median_like(self._seconds[-1])}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Execute the run in the arguments; returns the exit code."""
+def main() -> int:
+    """Execute the run on stdin; returns the exit code."""
     from datasets import disable_progress_bars
     from transformers import logging
 
     disable_progress_bars()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    content = json.loads(arguments[0])
+    content = json.load(sys.stdin)
     try:
-        execute_run(Run(**{**content, "output": Path(content["output"])}))
+        with terminable():  # so that the directory of the run is removed
+            execute_run(Run(**{**content, "output": Path(content["output"])}))
     except WeightLoraError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -118,4 +119,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """Find and load the base model of an adapter: whole, or without weights, to read its modules' names and shapes."""
 
+import contextlib
 import importlib
 import warnings
 from collections.abc import Iterable, Mapping
@@ -207,7 +208,9 @@ class Base:
         record = self.adapter.auto_mapping or {}
         name, library = record.get("base_model_class"), str(record.get("parent_library"))
         if name and library.split(".")[0] == "transformers":  # nothing else is imported on a file's word
-            found = getattr(transformers, name, None) or getattr(importlib.import_module(library), name, None)
+            found = getattr(transformers, name, None)
+            with contextlib.suppress(ImportError):  # this version of Transformers does not have the module
+                found = found or getattr(importlib.import_module(library), name, None)
             if found is not None:
                 return found
         return named

@@ -253,6 +253,7 @@ def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Te
     if not apart <= ROUNDING * TOLERANCES[dtype] * largest:
         raise ModelError(
             f"the outputs of the export differ from the source's by {apart:.2g}, where the largest is {largest:.2g}, "
-            "so nothing was written: check that the base model is the one that the adapter was trained on."
+            f"so nothing was written: {'' if dtype is torch.float32 else 'write float32 (dtype), or '}check that the "
+            "base model is the one that the adapter was trained on."
         )
     return Outputs(apart, largest, float((source - base).abs().max()))

@@ -19,7 +19,7 @@ from ..run import check_empty
 from ..values import check_known
 from .base import Base, is_lost
 from .checks import Outputs, check_shapes, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
-from .features import check_features, check_tied, tied_name
+from .features import check_features, check_tied, tied_name, transposed_name
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
@@ -192,7 +192,8 @@ def _export(
         written = again.pairs
         apart = compare_pairs(source.pairs, written, dtype)
         tied = tied_name(source, base) if source.tables or check == "logits" else None
-        servers = verdicts(again.config, written, sorted(_modules(again)), tied)
+        transposed = transposed_name(source, base if check == "logits" else None)
+        servers = verdicts(again.config, written, sorted(_modules(again)), tied, transposed)
         close = _compare(source, again, base, dtype) if check == "logits" else None
     completed, rank = len(pairs) - len(source.pairs), max(pair.rank for pair in written)
     return Exported(staging, profile, len(written), completed, rank, _name(dtype), apart, close, servers)

@@ -8,7 +8,7 @@ from ..errors import ModelError
 from .base import Base
 from .source import Source
 
-__all__ = ["FEATURES", "check_features", "check_tied", "keeps", "tied_name"]
+__all__ = ["FEATURES", "check_features", "check_tied", "keeps", "tied_name", "transposed_name"]
 
 PEFT_LAYOUT = frozenset({"portable", "compact", "merged"})
 MERGED, NONE = frozenset({"merged"}), frozenset[str]()
@@ -108,7 +108,7 @@ def check_tied(source: Source, base: Base, profile: str) -> None:
     """
     if profile not in ("mlx", "gguf"):
         return
-    if any(pair.name.endswith(CONV1D) for pair in source.pairs) and base.config().model_type == "gpt2":
+    if transposed_name(source, base):
         _refuse("fan_in_fan_out", profile)
     if name := tied_name(source, base):
         raise ModelError(
@@ -117,7 +117,20 @@ def check_tied(source: Source, base: Base, profile: str) -> None:
         )
 
 
+def transposed_name(source: Source, base: Base | None) -> str | None:
+    """The name of an adapter on a Conv1D layer of GPT-2. Without a base, its names and the config have to tell."""
+    named = next((pair.name for pair in source.pairs if pair.name.endswith(CONV1D)), None)
+    if named and base is not None:
+        return named if base.config().model_type == "gpt2" else None
+    return named or (source.pairs[0].name if source.config.fan_in_fan_out else None)
+
+
 def tied_name(source: Source, base: Base) -> str | None:
     """The name of an adapter on the input embeddings or the output layer, where the base has one weight for both."""
-    ends = [pair.name for pair in source.pairs if pair.kind == "embedding" or f".{pair.name}".endswith(".lm_head")]
-    return ends[0] if ends and base.is_tied() else None
+    outside = [pair for pair in source.pairs if not any(part.isdecimal() for part in pair.name.split("."))]
+    if not outside or not base.is_tied():
+        return None
+    skeleton = base.skeleton()
+    output = getattr(skeleton, "get_output_embeddings", lambda: None)()
+    names = {name for name, module in skeleton.named_modules() if module is output} | {"lm_head"}
+    return next((pair.name for pair in outside if pair.kind == "embedding" or pair.name in names), None)

@@ -91,7 +91,7 @@ def fold(pair: Pair, rank: int | None = None, dtype: torch.dtype = torch.float32
     if not (new_a.isfinite().all() and new_b.isfinite().all()):
         raise ModelError(
             f"adapter {pair.name!r} has entries that are no finite {str(dtype).removeprefix('torch.')} once its "
-            f"scaling of {pair.scaling:g} is folded into B: set dtype='float32', or look for NaN in the adapter."
+            f"scaling of {pair.scaling:g} is folded into B: set dtype='float32'."
         )
     return replace(pair, a=new_a, b=new_b, rank=pair.rank if rank is None else rank, scaling=1.0)
 

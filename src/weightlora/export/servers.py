@@ -57,17 +57,22 @@ class Server(NamedTuple):
         name: Of the server.
         scalings: Gives the scaling of each pair, in order; raises `Refused` where the server does not load it.
         rank: Gives the setting that the largest rank needs.
-        unties: Whether it tells embeddings from an output layer of the same weights.
+        converts: Whether it reads the weights under names of its own, as llama.cpp does: then it does not tell
+            embeddings from an output layer of the same weights, and transposes the Conv1D layers of GPT-2.
     """
 
     name: str
     scalings: Callable[[LoraConfig, Sequence[Pair], Sequence[str]], list[float]]
     rank: Callable[[int], str]
-    unties: bool = True
+    converts: bool = False
 
 
 def verdicts(
-    config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str] = (), tied: str | None = None
+    config: LoraConfig,
+    pairs: Sequence[Pair],
+    heads: Sequence[str] = (),
+    tied: str | None = None,
+    transposed: str | None = None,
 ) -> tuple[Verdict, ...]:
     """What each server makes of a saved adapter.
 
@@ -76,12 +81,15 @@ def verdicts(
         pairs: The adapters, with the scalings that PEFT gives them.
         heads: Names of the modules that are saved whole.
         tied: An adapter on the embeddings or the output layer, where both have the same weights.
+        transposed: An adapter on a Conv1D layer of GPT-2.
     """
     rank, found = max(pair.rank for pair in pairs), []
     for server in SERVERS:
         try:
-            if tied and not server.unties:
+            if tied and server.converts:
                 raise Refused(f"it uses {tied} for embeddings and output layer, which share a weight, or drops it")
+            if transposed and server.converts:
+                raise Refused(f"it transposes A and B of the Conv1D layers of GPT-2, such as {transposed}")
             scalings = server.scalings(config, pairs, heads)
             wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
             if wrong:
@@ -179,12 +187,6 @@ def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
     return _by_tensor(config, pairs, heads)
 
 
-def _llama_cpp(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    if config.fan_in_fan_out:
-        raise Refused(f"it transposes A and B of the Conv1D layers of GPT-2, such as {pairs[0].name}")
-    return _by_tensor(config, pairs, heads)
-
-
 def _refuse_parts(pairs: Sequence[Pair], *kinds: str) -> None:
     words = {"convolution": "convolutions", "parameter": "fused experts", "embedding": "embeddings"}
     if found := next((pair for pair in pairs if pair.kind in kinds), None):
@@ -209,5 +211,5 @@ SERVERS = (
     # tensorrt_llm/lora_manager.py @007e181b, effective_rank
     Server("TensorRT-LLM", _tensorrt, lambda rank: f"max_lora_rank {rank}"),
     # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale; GPT2Model.modify_tensors
-    Server("llama.cpp, by its converter", _llama_cpp, lambda rank: "", unties=False),
+    Server("llama.cpp, by its converter", _by_tensor, lambda rank: "", converts=True),
 )

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ from ..errors import DataError
 from ..files import read_json
 from ..state import STATE_FILE, State, read_state
 from ..values import is_number
+from ..wording import shown
 from .base import Base
 from .pairs import PREFIX, Kind, Pair
 
@@ -34,6 +36,13 @@ __all__ = [
 ]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+KINDS = {
+    **dict.fromkeys(("rank_pattern", "alpha_pattern", "auto_mapping"), (dict, "an object")),
+    **dict.fromkeys(("modules_to_save", "target_parameters"), (list | set | tuple, "a list of names")),
+    "target_modules": (str | list | set | tuple, "a list of names, or an expression"),
+    "base_model_name_or_path": (str, "a directory or a hub id"),
+}
+"""Settings of PEFT that it takes as they are, and the type that each must have."""
 FACTORS = {".lora_A.weight": 0, ".lora_B.weight": 1, ".lora_embedding_A": 0, ".lora_embedding_B": 1}
 
 
@@ -177,12 +186,21 @@ def _config(directory: Path) -> LoraConfig:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the tensors say decides
             config: LoraConfig = LoraConfig.from_pretrained(str(directory))
-            return config
     except Exception as error:  # PEFT raises whatever a wrong value runs into
         raise DataError(
             f"{directory / CONFIG} is not a LoRA config that this PEFT reads ({error}): save the adapter anew, or "
             "install the PEFT that wrote it."
         ) from error
+    for name, (kind, what) in KINDS.items():
+        if (value := getattr(config, name)) is not None and not isinstance(value, kind):
+            raise DataError(f"{directory / CONFIG} has {name}={shown(value)}, and it must be {what}: correct it.")
+    try:
+        [re.compile(key) for key in (*(config.rank_pattern or ()), *(config.alpha_pattern or ()))]
+    except re.error as error:
+        raise DataError(
+            f"{directory / CONFIG} has the pattern {shown(error.pattern)}, no expression ({error}): correct it."
+        ) from error
+    return config
 
 
 def _pair(
@@ -197,6 +215,8 @@ def _pair(
         missing = "B" if 0 in factors else "A"
         raise DataError(f"{directory / WEIGHTS} has no {missing} for the adapter {path!r}: save the adapter anew.")
     a, b = factors[0], factors[1]
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise DataError(f"the adapter {path!r} has NaN or infinite entries, so its training diverged: train it again.")
     name = path if on_parameter is None else on_parameter.name
     kind: Kind = "embedding" if embedding else "linear" if a.dim() == 2 else "convolution"
     rank = by_pattern(config.rank_pattern, name, config.r)
