@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "savings": costs.savings,
     "worth": decision.worth,
     "shown": decision.shown,
+    "corrected": decision.after_correction,
     "metrics": costs.metrics,
     "quickstart": costs.quickstart,
     "speed": costs.speed,

@@ -17,9 +17,9 @@ from .costs import NEW_TASKS
 from .runs import runs_in
 from .tuned import weigh_tuned
 from .untuned import weigh_untuned
-from .winner import references_of, render_winner, render_worths, weigh
+from .winner import Worth, references_of, render_corrected, render_winner, render_worths, weigh
 
-__all__ = ["draw_worth", "render_decision_markdown", "shown", "worth"]
+__all__ = ["after_correction", "draw_worth", "render_decision_markdown", "shown", "worth"]
 
 INTRODUCTION = (
     "The rule of this decision was written down before the runs (`benchmarks/quality/DECISION.md`). The *regret* of a "
@@ -71,12 +71,20 @@ def draw_worth(path: str | os.PathLike[str]) -> Path:
 
 def shown() -> str:
     """What it is worth at rates tuned on one task, on each, and at those of LoRA: a row for each reference."""
-    columns = {
+    return render_worths(_comparisons())
+
+
+def after_correction() -> str:
+    """On how many tasks it is better and worse than each reference, also after Holm's correction."""
+    return render_corrected(_comparisons())
+
+
+def _comparisons() -> dict[str, Worth]:
+    return {
         "rate tuned on one task per model": weigh(*_of_winner()),
         "rate tuned on each task": weigh_tuned(runs_in("tuned")),
         "LoRA's rate": weigh_untuned(),
     }
-    return render_worths(columns)
 
 
 def _of_winner() -> tuple[Runs, str, dict[str, range]]:

@@ -10,6 +10,7 @@ from weightlora.compare.tables import difference
 from .chance import chance
 from .costs import TASKS
 from .reliability import reliability
+from .replication import replication, replication_by_task
 from .runs import pool
 from .shares import shares, shares_by_task
 from .shorter import fewer_steps
@@ -132,6 +133,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "chance": chance,
     "fewer-steps": fewer_steps,
     "reliability": reliability,
+    "replication": replication,
+    "replication-by-task": replication_by_task,
     "shares": shares,
     "shares-by-task": shares_by_task,
     "start": start,

@@ -4,14 +4,27 @@ from collections.abc import Collection, Iterable, Mapping
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from weightlora.compare.statistics import excludes_zero, jaccard, paired
+from scipy import stats
+
+from weightlora.compare.statistics import CONFIDENCE, excludes_zero, jaccard, paired
 from weightlora.compare.tables import difference, markdown_table
 from weightlora.train.result import Result
 
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
 from ..results import Runs, losses, probe_cost
 
-__all__ = ["CLOSE", "Worth", "counted", "points_between", "references_of", "render_winner", "render_worths", "weigh"]
+__all__ = [
+    "CLOSE",
+    "Worth",
+    "corrected",
+    "counted",
+    "points_between",
+    "references_of",
+    "render_corrected",
+    "render_winner",
+    "render_worths",
+    "weigh",
+]
 
 PARTS = {"fraction": 100.0, "percent": 1.0}
 """Points in a unit of the metric."""
@@ -35,6 +48,7 @@ class Worth(NamedTuple):
         overlaps: Mean overlap of the sets of two seeds.
         shares: Part of a run that choosing takes.
         kept: Modules of the model -> the sets that its runs kept, and the tasks of these.
+        seeds: The seeds that count.
     """
 
     versus: dict[str, dict[str, dict[str, Any] | None]]
@@ -42,6 +56,7 @@ class Worth(NamedTuple):
     overlaps: dict[str, float | None]
     shares: dict[str, float | None]
     kept: dict[tuple[str, ...], tuple[list[frozenset[str]], set[str]]]
+    seeds: Mapping[str, Collection[int]]
 
     @property
     def against(self) -> dict[str, str]:
@@ -123,6 +138,7 @@ def weigh(runs: Runs, winner: str, seeds: Mapping[str, Collection[int]]) -> Wort
         overlaps={task: jaccard([run.kept for run in own[task].values()]) for task in seeds},
         shares={task: (probe_cost(own[task]) or {}).get("share_of_run") for task in seeds},
         kept=_kept(own),
+        seeds=seeds,
     )
 
 
@@ -171,6 +187,27 @@ def render_worths(worths: Mapping[str, Worth]) -> str:
     )
 
 
+def render_corrected(worths: Mapping[str, Worth]) -> str:
+    """A table with a row for each reference: the tasks on which the winner is better and worse, and after correction.
+
+    Args:
+        worths: Title of a column -> a comparison.
+    """
+    rows: dict[str, list[str]] = {}
+    for place, worth in enumerate(worths.values()):
+        for words, by_task in worth.versus.items():
+            there = {task: found for task, found in by_task.items() if found is not None}
+            better = sum(map(_is_better, there.values()))
+            counts = (better, sum(map(excludes_zero, there.values())) - better)
+            of = f" (of {len(there)})" if len(there) < len(by_task) else ""
+            row = rows.setdefault(words, ["", ""] * len(worths))
+            row[2 * place : 2 * place + 2] = [
+                f"{lower}, {higher}{of}" for lower, higher in (counts, corrected(there, worth.seeds))
+            ]
+    header = ["reference", *(title for name in worths for title in (name, "corrected"))]
+    return markdown_table(header, [[words, *row] for words, row in rows.items()])
+
+
 def points_between(runs: BySeed, reference: BySeed) -> float | None:
     """The difference of the mean metrics, in points; None if they are not parts of a whole, such as perplexities."""
     (factor,) = {PARTS.get(run.metric_units[run.metric]) for run in [*runs.values(), *reference.values()]}
@@ -193,6 +230,29 @@ def counted(differences: Mapping[str, Mapping[str, Any] | None]) -> str:
     better = sum(map(_is_better, there))
     worse = sum(map(excludes_zero, there)) - better
     return f"better on {better} of {len(there)} tasks, worse on {worse}"
+
+
+def corrected(
+    differences: Mapping[str, Mapping[str, Any] | None], seeds: Mapping[str, Collection[int]]
+) -> tuple[int, int]:
+    """On how many tasks a reference is significantly worse and better after Holm's correction.
+
+    Args:
+        differences: As in `counted`.
+        seeds: Task -> the seeds of its pairs. With them, an interval gives the p-value of its paired t-test.
+    """
+    tests = []
+    for task, found in differences.items():
+        if found is not None and found["ci"]:
+            freedom = len(seeds[task]) - 1
+            t = found["mean"] / found["ci"] * stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+            tests.append((2 * stats.t.sf(abs(t), freedom), found["mean"]))
+    signs = [0, 0]
+    for place, (p_value, mean) in enumerate(sorted(tests)):
+        if p_value > (1 - CONFIDENCE) / (len(tests) - place):
+            break
+        signs[mean > 0] += 1
+    return signs[0], signs[1]
 
 
 def _is_better(found: Mapping[str, Any] | None) -> bool:

@@ -11,9 +11,8 @@ from benchmarks.pages.decision import _of_winner, draw_worth, render_decision_ma
 from benchmarks.pages.runs import runs_in
 from benchmarks.pages.tuned import SEEDS, weigh_tuned
 from benchmarks.pages.untuned import weigh_untuned
-from benchmarks.pages.winner import references_of, weigh
+from benchmarks.pages.winner import corrected, references_of, weigh
 from pictures import labels, means
-from scipy import stats
 
 from weightlora.compare.statistics import excludes_zero
 
@@ -80,31 +79,14 @@ def test_the_picture_has_a_panel_for_each_reference_and_a_row_for_each_task(figu
                 assert mean == pytest.approx(100 * found["mean"] / reference) and filled == excludes_zero(found)
 
 
-def holm(by_task: dict, counts: dict) -> tuple[int, int]:
-    """On how many tasks the loss is lower and higher, by Holm's method. A paired t-test has the p of the interval."""
-    found = []
-    for task, one in by_task.items():
-        if one is not None:
-            freedom = len(counts[task]) - 1
-            t = one["mean"] / one["ci"] * stats.t.ppf(0.975, freedom)
-            found.append((2 * stats.t.sf(abs(t), freedom), one["mean"]))
-    left, signs = len(found), [0, 0]
-    for p, mean in sorted(found):
-        if p > 0.05 / left:
-            break
-        signs[mean > 0] += 1
-        left -= 1
-    return signs[0], signs[1]
-
-
 def test_corrected_for_the_number_of_tasks_fewer_differences_are_significant():
     """The evidence page and README say so."""
     runs, default, counts = _of_winner()
     worth, tuned = weigh(runs, default, counts), weigh_tuned(runs_in("tuned"))
-    assert [holm(by_task, counts) for by_task in worth.versus.values()] == [(2, 0), (2, 0), (1, 0), (1, 1)]
-    eight = [holm(by_task, dict.fromkeys(by_task, SEEDS)) for by_task in tuned.versus.values()]
+    assert [corrected(by_task, counts) for by_task in worth.versus.values()] == [(2, 0), (2, 0), (1, 0), (1, 1)]
+    eight = [corrected(by_task, dict.fromkeys(by_task, SEEDS)) for by_task in tuned.versus.values()]
     assert eight == [(3, 0), (2, 0), (0, 0), (0, 0)]
-    same = [holm(by_task, dict.fromkeys(by_task, SEEDS)) for by_task in weigh_untuned().versus.values()]
+    same = [corrected(by_task, dict.fromkeys(by_task, SEEDS)) for by_task in weigh_untuned().versus.values()]
     assert same == [(6, 0), (4, 0), (0, 0)]
     assert "it is better than random sets on 2 of 10, 3 of 8 and 6 of 8." in readme()
 

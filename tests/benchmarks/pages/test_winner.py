@@ -5,6 +5,9 @@ from types import SimpleNamespace
 import pytest
 from benchmarks.pages import winner
 from benchmarks.results import by_seed
+from scipy import stats
+
+from weightlora.compare.statistics import paired
 
 SEEDS = {"one": range(3), "two": range(3)}
 NOISE = (0.0, 0.01, 0.02)
@@ -147,3 +150,25 @@ def test_a_comparison_without_points_has_no_row_of_the_metric():
         one.metric = "perplexity"
     table = winner.render_worths({"A": winner.weigh(by_seed(runs), "probe", SEEDS)})
     assert "Metric" not in table and table.count("\n| Against") == 4
+
+
+def test_holms_correction_asks_more_of_each_comparison_until_one_is_not_significant():
+    """The p-values are those of paired t-tests, and the smallest of n is compared with 0.05 / n."""
+    seeds = {task: range(5) for task in "abcd"}
+    noise = [0.0, 0.01, -0.01, 0.02, -0.02]
+    shifts = {"a": -0.05, "b": 0.04, "c": -0.0225, "d": -0.001}
+    losses = {task: {seed: 0.5 + shift + noise[seed] for seed in range(5)} for task, shift in shifts.items()}
+    reference = dict.fromkeys(range(5), 0.5)
+    p_values = {task: stats.ttest_rel([*own.values()], [*reference.values()]).pvalue for task, own in losses.items()}
+    found = {task: paired(own, reference) for task, own in losses.items()}
+    assert p_values["a"] < 0.05 / 4 and p_values["b"] < 0.05 / 3 and 0.05 / 2 < p_values["c"] < 0.05
+    assert winner.corrected(found, seeds) == (1, 1)
+    assert winner.corrected({"c": found["c"], "d": None}, seeds) == (1, 0), "alone, it needs no correction"
+    assert winner.corrected({}, seeds) == (0, 0)
+
+
+def test_corrected_counts_stand_beside_the_others():
+    worth = winner.weigh(by_seed(stored()), "probe", SEEDS)
+    text = winner.render_corrected({"here": worth, "none": worth._replace(versus={})})
+    assert text.splitlines()[0] == "| reference | here | corrected | none | corrected |"
+    assert "| PEFT's default list | 1, 0 | " in text and text.splitlines()[2].endswith("|  |  |")
