@@ -1,6 +1,7 @@
 """`weightlora compare` as a user calls it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_a_comparison_in_processes_of_its_own(place, films, tmp_path, capsys):
 
     assert main(["compare", *films, *shared]) == 0
     printed, said = capsys.readouterr()
-    assert "2 runs, 2 of them done" in said and "[" not in said, "nothing ran"
+    assert "2 runs, 2 of them done" in said and "[1/2]" not in said, "nothing ran"
     assert "held-out loss" in printed and "vs random" in printed and "peak memory" in printed
 
     assert main(["compare", "--output_dir", str(out), "--summarize", "--json"]) == 0
@@ -55,6 +56,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, monkeypat
     assert printed == "" and not out.exists()
     assert "rows: train 45, validation 6, test 13; 2 steps a run" in said
     assert "tokens: at most 16 in a row (max_length); 12 of 45 training rows reach that" in said
+    assert re.search(r"^first row: \S.*\nlearned: 1$", said, re.MULTILINE)
     assert (
         "weightlora: as many of 13 adapters as fit, at most 258 trainable parameters, " in said
         and "rate 0.0005, 0.001, 0.002" in said

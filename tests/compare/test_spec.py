@@ -15,6 +15,10 @@ def make(directory, arguments, methods=("lora", "weightlora"), seeds=2, rates=No
     return make_comparison(Path(directory), methods, seeds, rates, arguments)
 
 
+def plans_of(comparison):
+    return {method: job.plan for method, job in comparison.jobs()}
+
+
 def test_one_rate_is_not_tuned(tmp_path, films):
     assert make(tmp_path, [*films, "--learning_rate", "1e-4"]).rates == {"lora": (1e-4,), "weightlora": (1e-4,)}
     comparison = make(tmp_path, films, rates=[3e-4])
@@ -29,7 +33,7 @@ def test_a_recipe_may_have_a_rate_per_method(tmp_path, films):
 
 
 def test_the_choice_and_chance_have_one_budget(tmp_path, films):
-    plans = make(tmp_path, films, ["lora", "weightlora", "random"]).plans()
+    plans = plans_of(make(tmp_path, films, ["lora", "weightlora", "random"]))
     (before, all_of_it), (_, chosen), (_, by_chance) = (plan.trainable for plan in plans.values())
     assert before == all_of_it > chosen == by_chance
     assert {name: plan.keep for name, plan in plans.items()} == {"lora": None, "weightlora": None, "random": None}
@@ -40,7 +44,7 @@ def test_the_choice_and_chance_have_one_budget(tmp_path, films):
 )
 def test_a_budget_bounds_the_methods_that_choose(tmp_path, films, name, budget):
     comparison = make(tmp_path, [*films, f"--{name}", budget], ["lora", "full", "random", "weightlora"])
-    plans = comparison.plans()
+    plans = plans_of(comparison)
     assert [name in comparison.settings[method] for method in comparison.methods] == [False, False, True, True]
     assert plans["random"].trainable == plans["weightlora"].trainable and plans["lora"].keep is None
     assert comparison.shared[name] is not None, "another budget is another comparison"
@@ -53,7 +57,7 @@ def test_a_method_that_trains_all_is_added_to_a_comparison_with_a_budget(tmp_pat
     arguments = [*films, "--keep_parameters", "0.3"]
     make(tmp_path / "out", arguments, ["lora", "weightlora"]).claim()
     added = make(tmp_path / "out", arguments, ["dora"])
-    assert "keep_parameters" not in added.settings["dora"] and added.plans()["dora"].keep is None
+    assert "keep_parameters" not in added.settings["dora"] and plans_of(added)["dora"].keep is None
     added.claim()
     assert read_comparison(tmp_path / "out").methods == ["lora", "weightlora", "dora"]
 
@@ -73,7 +77,7 @@ def test_a_budget_comes_with_the_first_method_that_it_bounds_and_stays(tmp_path,
 
 def test_a_lower_rank_and_the_default_list_of_peft_have_the_parameters_of_the_choice(tmp_path, films):
     methods = ["lora", "lora-equal", "peft-default", "weightlora"]
-    plans = make(tmp_path, [*films, "--rank", "32", "--keep_parameters", "0.5"], methods).plans()
+    plans = plans_of(make(tmp_path, [*films, "--rank", "32", "--keep_parameters", "0.5"], methods))
     everything, lower, listed, chosen = (plan.trainable[1] for plan in plans.values())
     assert lower == pytest.approx(chosen, rel=0.05) and listed == pytest.approx(chosen, rel=0.05)
     assert chosen < 0.6 * everything
@@ -83,7 +87,7 @@ def test_a_list_is_the_setting_of_its_method_and_added_like_one(tmp_path, films)
     make(tmp_path / "out", films, ["lora", "weightlora"]).claim()
     with_list = [*films, "--listed", "query_proj", "value_proj"]
     added = make(tmp_path / "out", with_list, ["lora", "listed"])
-    plans = added.plans()
+    plans = plans_of(added)
     assert plans["listed"].trainable[1] < plans["lora"].trainable[1] and "listed" not in added.settings["lora"]
     added.claim()
     assert read_comparison(tmp_path / "out").settings["listed"]["listed"] == ["query_proj", "value_proj"]
@@ -92,14 +96,14 @@ def test_a_list_is_the_setting_of_its_method_and_added_like_one(tmp_path, films)
     with pytest.raises(ConfigError, match="--listed is the list of the method listed: add it to --methods"):
         make(tmp_path / "out", with_list, ["lora"])
     with pytest.raises(ConfigError, match="method=listed needs a list: give --listed"):
-        make(tmp_path / "new", films, ["listed"]).plans()
+        plans_of(make(tmp_path / "new", films, ["listed"]))
 
 
 @pytest.mark.parametrize("methods", [["lora", "top", "weightlora"], ["lora", "dora"]])
 def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods):
     comparison = make(tmp_path, [*films, "--keep_parameters", "0.3"], methods)
     with pytest.raises(ConfigError, match=r"keep_parameters=0\.3 bounds a choice, and"):
-        comparison.plans()
+        plans_of(comparison)
 
 
 @pytest.mark.parametrize(

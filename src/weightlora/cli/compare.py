@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 from . import HelpFormatter, spellings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..compare.comparison import Comparison
+    from ..train.plan import Job, Plan
 
 DESCRIPTION = """\
 Compares methods over seeds on your own model and data. Finished runs are not repeated: the same command continues
@@ -109,8 +112,12 @@ def _compare(args: argparse.Namespace) -> int:
     seeds = 3 if args.seeds is None else args.seeds
     comparison = make_comparison(args.output_dir, methods, seeds, rates, args.rest)
     console = Console(stderr=True, highlight=False)
-    plans = comparison.plans()
-    _show_plan(console, comparison, plans)
+    plans: dict[str, Plan] = {}
+    for method, job in comparison.jobs():
+        if not plans:
+            _show_data(console, job)
+        plans[method] = job.plan
+    _show_methods(console, comparison, plans)
     recipe = parse([*args.rest, "--output_dir", str(args.output_dir)])
     warn_of_same_files(recipe.data.train_file, recipe.data.validation_file)
     if recipe.method.dry_run:
@@ -162,15 +169,27 @@ def _show(comparison: "Comparison", as_json: bool) -> int:
     return 0
 
 
-def _show_plan(console: Any, comparison: "Comparison", plans: Any) -> None:
-    """Print what will run, before the first run."""
-    from .train import at_most, lengths_of
+def _show_data(console: Any, job: "Job") -> None:
+    """Print what all methods train on."""
+    from ..train.preview import first_row
+    from .train import lengths_of
 
-    first = plans[comparison.methods[0]]
-    rows = ", ".join(f"{name} {count:,}" for name, count in first.rows.items())
-    lines = [f"{first.model}, {first.parameters:,} parameters; rows: {rows}; {first.steps:,} steps a run"]
-    if first.full_rows or first.full_targets:
-        lines += [f"{label}: {text}" for label, text in lengths_of(first).items()]
+    plan = job.plan
+    rows = ", ".join(f"{name} {count:,}" for name, count in plan.rows.items())
+    text, learned = first_row(job)
+    lines = [f"{plan.model}, {plan.parameters:,} parameters; rows: {rows}; {plan.steps:,} steps a run"]
+    lines += [f"first row: {text}", f"learned: {learned}"]
+    if plan.full_rows or plan.full_targets:
+        lines += [f"{label}: {text}" for label, text in lengths_of(plan).items()]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _show_methods(console: Any, comparison: "Comparison", plans: "Mapping[str, Plan]") -> None:
+    """Print what each method adapts, and its rates."""
+    from .train import at_most
+
+    lines = []
     for method, plan in plans.items():
         keep = f"{plan.adapters} adapters" if plan.keep is None else f"{plan.keep} of {plan.adapters} adapters"
         if plan.keep is None and plan.select_steps is not None:

@@ -1,7 +1,7 @@
 """What a comparison is: methods, seeds, learning rates, the arguments that all runs share, and the file of these."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..files import check_writable, read_json, write_json
 from ..train import parse, prepare
 from ..train.arguments import as_arguments
 from ..train.checks import BUDGETS
-from ..train.plan import Plan
+from ..train.plan import Job
 from ..train.reading import check_name
 from ..train.result import fits
 from ..train.targets import ON_A_LIST
@@ -98,18 +98,16 @@ class Comparison:
         settings = {**self.settings[method], "learning_rate": rate}
         return Run(method, seed, split, self.tunes, settings, self.data, place)
 
-    def plans(self) -> dict[str, Plan]:
-        """Check everything that can be checked without weights, and plan each method.
+    def jobs(self) -> Iterator[tuple[str, Job]]:
+        """Check everything that can be checked without weights, and prepare each method.
 
         Raises:
             WeightLoraError: Something is wrong with the settings, the data or the model.
         """
         make = make_for("test", self.tunes)
-        made = {}
         for method, settings in self.settings.items():
             given = {**settings, "learning_rate": self.first_rates[method], "output_dir": str(self.directory)}
-            made[method] = prepare(parse(as_arguments(given)), make=make).plan
-        return made
+            yield method, prepare(parse(as_arguments(given)), make=make)
 
     def claim(self) -> None:
         """Write `settings.json` into the directory; more methods and more seeds are added to those that are there.
