@@ -422,6 +422,26 @@ def test_a_loss_scale_is_undone():
     assert list(runs[1].omega.values()) == pytest.approx(list(runs[0].omega.values()), rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "x", [1]])
+@pytest.mark.parametrize("rule", ["credit", "stoiht"])
+def test_a_loss_scale_that_is_none_is_refused(rule, scale):
+    model, optimizer, selector = start(keep=3, select_steps=4, selection=rule)
+    model(**batch(0)).loss.backward()
+    optimizer.step()
+    with pytest.raises(ConfigError, match=r"grad_scale=.* is not a positive number: pass scaler.get_scale\(\)\.$"):
+        selector.step(grad_scale=scale)
+
+
+def test_settings_are_those_of_the_moment_and_are_checked_again():
+    model, config = lora_bert(), WeightLoraConfig(keep=3)
+    selector = WeightLora(model, adamw(model), config)
+    config.keep = 9
+    assert selector.config.keep == 3 and selector.state_dict()["config"]["keep"] == 3
+    config.keep = -5
+    with pytest.raises(ConfigError, match="keep=-5"):
+        WeightLora(lora_bert(), adamw(model), config)
+
+
 # Stop and resume
 
 
@@ -510,11 +530,11 @@ def test_states_that_do_not_fit_are_refused():
         start(lora_bert(layers=3), keep=3, select_steps=4)[2].load_state_dict(state)
     begun = start(keep=3, select_steps=4)
     train(*begun, steps=1)
-    with pytest.raises(ValueError, match="this selection has made 1 steps"):
+    with pytest.raises(ValueError, match=r"this selection has begun: give the state to WeightLora\(model, optimizer,"):
         begun[2].load_state_dict(state)
     probed = start(keep=3)
     probed[2].probe([batch(step) for step in range(4)])
-    with pytest.raises(ValueError, match="this selection has made 0 steps: pass the state to a new WeightLora"):
+    with pytest.raises(ValueError, match=r"this selection has begun: give the state to WeightLora\(model, optimizer,"):
         probed[2].load_state_dict(probed[2].state_dict())
 
 

@@ -294,7 +294,7 @@ class WeightLoraConfig:
 
 
 def as_config(config: WeightLoraConfig | None) -> WeightLoraConfig:
-    """The settings that were given, or the defaults; a `ConfigError` if they are of another type."""
+    """A copy of the settings that were given, checked again, or the defaults; a `ConfigError` for another type."""
     if config is not None and not isinstance(config, WeightLoraConfig):
         raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
-    return config or WeightLoraConfig()
+    return WeightLoraConfig() if config is None else replace(config)  # what is assigned to them later is another run's

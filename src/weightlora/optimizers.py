@@ -79,7 +79,8 @@ def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]])
             )
         raise ModelError(
             f"the optimizer does not hold {len(missing)} adapters' trainable parameters, {missing[0]!r} the first: "
-            "build it from the parameters of this model, after get_peft_model()."
+            "build it after get_peft_model() from all parameters of this model that train, those of DoRA and of "
+            "embeddings (lora_magnitude_vector, lora_embedding_A) among them."
         )
 
 

@@ -62,9 +62,8 @@ def same_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for buffers, content in before:  # a forward pass may have put another one there, or where there was none
             refill(buffers, content)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+        for buffer, value in values:
+            buffer.data.copy_(value)  # not seen by autograd, which may have saved it for a backward pass that is due
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from .rules import RULES, check_finite
 from .run import RunDirectory
 from .state import State
 from .summary import Described
+from .values import check_scale
 
 
 class WeightLora(Described):
@@ -46,8 +47,7 @@ class WeightLora(Described):
         run_dir: Directory to which the choice and the history are written during the run.
 
     Attributes:
-        adapters: The adapters that are still on the model, in model order.
-        names: All n adapters in model order, as PEFT's config names them.
+        adapters, names: Those that are still on the model; the names of all n in model order, as PEFT's config has them.
         kinds, sizes, start_ranks: By name: `"module"` or `"parameter"`, its parameters, and its rank at the start.
         step_count, rounds_over: Optimizer steps seen in the selection phase, and rounds that ended with a decision.
         guard: Refuses optimizer steps before `probe()`, and steps with NaN or infinite gradients.
@@ -178,8 +178,8 @@ class WeightLora(Described):
                 that the scaler skipped is skipped here, too. `None` if there is no scaler.
 
         Raises:
-            TrainingError: If there was no backward pass or no optimizer step, or, right after a disconnect, the
-                processes do not train the same weights any more.
+            ConfigError, TrainingError: If `grad_scale` is not positive; if there was no backward pass or no optimizer
+                step, or, right after a disconnect, the processes do not train the same weights any more.
         """
         self.observe(grad_scale)
         self.advance()
@@ -189,7 +189,7 @@ class WeightLora(Described):
         self.engine.compare(self.model)
         if (phase := self.phase) == "train":
             return
-        taken = self._rule.take(1.0 if grad_scale is None else grad_scale)
+        taken = self._rule.take(check_scale(grad_scale))
         evidence = None if taken is None else self.engine.average(taken)
         stepped = self.guard.take()
         self.guard.check_steps(stepped and evidence is not None, grad_scale)
@@ -278,7 +278,7 @@ class WeightLora(Described):
             StateError: If this selector has made steps, or the state is of another format, config or model.
         """
         if self.step_count or self.rounds_over:
-            raise StateError(f"this selection has made {self.step_count} steps: pass the state to a new WeightLora.")
+            raise StateError("this selection has begun: give the state to WeightLora(model, optimizer, config, state)")
         check_resumes(parsed := State.from_dict(state), self._given, self.adapters, self.names)
         self._restore(parsed)
 

@@ -7,13 +7,14 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from .errors import ConfigError
-from .wording import nearest
+from .wording import nearest, shown
 
 __all__ = [
     "check_fraction",
     "check_int",
     "check_keep",
     "check_known",
+    "check_scale",
     "check_share",
     "is_finite",
     "is_int",
@@ -83,6 +84,21 @@ def check_keep(keep: object) -> None:
             f"keep={keep!r} must be a number of adapters of at least 1, or a fraction in (0, 1): "
             "PEFT cannot save or load a LoRA model without adapters."
         )
+
+
+def check_scale(grad_scale: Any) -> float:
+    """The factor that gradients carry: that of an AMP scaler, or 1 for None.
+
+    Raises:
+        ConfigError: It is not a positive, finite number.
+    """
+    try:
+        scale = 1.0 if grad_scale is None else float(grad_scale)
+    except (TypeError, ValueError):
+        scale = math.nan
+    if not 0 < scale < math.inf:
+        raise ConfigError(f"grad_scale={shown(grad_scale)} is not a positive number: pass scaler.get_scale().")
+    return scale
 
 
 def to_bytes(name: str, value: object) -> int:

@@ -103,7 +103,7 @@ def test_the_training_is_the_same_and_lower_blocks_run_once_for_each_example(kin
         del cache._cut.blocks[1].forward
     assert found == pytest.approx(expected, abs=1e-5)
     assert (cache.first, cache.fills, cache.reads) == (2, STEPS, 2 * STEPS)
-    assert len(runs) == STEPS + 3 + 2, "and three times in the trial, and once in each pass to compare"
+    assert len(runs) == STEPS + 2 * 3 + 2, "and three times in each of two trials, and once in each pass to compare"
     assert state_of(model) == before
     bytes_of_all = sum(map(len, examples())) * 16 * 4
     assert (tmp_path / "block-2/process-0/states.bin").stat().st_size == bytes_of_all
@@ -331,6 +331,54 @@ def test_a_loss_that_depends_on_padding_switches_it_off_before_anything_is_read(
         for batch in batches:
             model(**batch).loss.backward()
         assert cache.reads == 0
+
+
+def test_one_batch_whose_loss_depends_on_padding_switches_it_off(tmp_path):
+    """The last of an epoch; the others have padding, too."""
+    batches = [*epoch(0, causal=True)]
+    batches[-1] = batches[-1] | {"labels": batches[-1]["input_ids"]}
+    assert all((batch["attention_mask"] == 0).any() for batch in batches)
+    model = build("Llama")
+    expected = losses_on(copy.deepcopy(model), batches * 3)
+    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match="depends on hidden states of paddi"):
+        found = losses_on(model, batches * 3)
+        assert cache.reads == 0
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_first_batch_leaves_no_trace_in_running_statistics(tmp_path):
+    def normed() -> nn.Module:
+        model = upper_bert()
+        pooler = find_cut(model).backbone.pooler
+        pooler.dense = nn.Sequential(pooler.dense, nn.BatchNorm1d(16))
+        return model
+
+    plain, cached = normed(), normed()
+    losses_of(plain)
+    with PrefixCache(cached, tmp_path) as cache:
+        losses_of(cached)
+        assert cache.reads > 0
+    for (name, one), other in zip(plain.named_buffers(), cached.buffers(), strict=True):
+        assert torch.allclose(one.float(), other.float(), atol=1e-5), name
+
+
+def test_a_gate_that_opens_while_it_trains_shows_what_upper_blocks_need(tmp_path):
+    """At the first batch it is 0, and what comes through it is not seen."""
+    model = build("Llama").train()
+    lower, *_, last = find_cut(model).backbone.layers
+    before, after, left = type(lower).forward, type(last).forward, []
+
+    def leave(*args, **kwargs):
+        left[:] = [before(lower, *args, **kwargs)]
+        return left[0]
+
+    lower.forward = leave
+    last.gate = nn.Parameter(torch.zeros(()))
+    last.forward = lambda *args, **kwargs: after(last, *args, **kwargs) + last.gate * left[0][:, :1].detach()
+    batches = [batch for number in range(3) for batch in epoch(number, causal=True)]
+    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match="need more than the hidden states of"):
+        losses_on(model, batches, torch.optim.AdamW([last.gate], lr=0.5))
+        assert cache.reads == 0 and float(last.gate.abs()) > 0.1
 
 
 def test_labels_that_change_to_padding_later_end_the_training(tmp_path):
@@ -612,7 +660,7 @@ def test_packed_texts_are_read_only_if_they_do_not_see_each_other(use_cache, tmp
     expected = losses_on(copy.deepcopy(model), batches)
     with PrefixCache(model, tmp_path) as cache:
         if use_cache:
-            with pytest.warns(UserWarning, match=r"see each other unless model.config.use_cache=False"):
+            with pytest.warns(UserWarning, match=r"these see each other unless model.config.use_cache=False"):
                 found = losses_on(model, batches)
         else:
             found = losses_on(model, batches)

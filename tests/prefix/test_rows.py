@@ -100,6 +100,7 @@ IDS = torch.ones(2, 5, dtype=torch.long)
         ({"input_ids": IDS, "output_hidden_states": [1]}, "^output_hidden_states, a list, may"),
         ({"input_ids": IDS, "cu_seq_lens_q": torch.ones(3)}, "^cu_seq_lens_q does not have a value for each"),
         ({"input_ids": IDS, "position_ids": torch.ones(3, 5)}, "^position_ids does not have"),
+        ({"input_ids": IDS, "encoder_hidden_states": torch.ones(2, 5, 8)}, "^encoder_hidden_states does not have"),
     ],
 )
 def test_calls_that_are_not_about_single_examples_give_the_reason(call, why):
@@ -111,8 +112,10 @@ def test_a_row_in_which_a_text_of_one_token_comes_first_is_packed_too():
     """Its positions do not fall anywhere."""
     call = {"input_ids": IDS, "position_ids": torch.tensor([[0, 0, 1, 2, 3], [0, 1, 2, 3, 4]])}
     found = rows_of(inspect.signature(forward), (), call, use_cache=True)
-    assert isinstance(found, str) and found.startswith("texts that are packed into a row see each other")
+    assert isinstance(found, str) and found.startswith("position_ids that do not count up by 1 stand for texts")
     assert not isinstance(rows_of(inspect.signature(forward), (), call, use_cache=False), str)
+    call["position_ids"] = torch.tensor([[0, 1, 2, 8, 9], [0, 1, 2, 3, 4]])
+    assert isinstance(rows_of(inspect.signature(forward), (), call, use_cache=True), str), "a gap counts, too"
 
 
 def test_an_argument_that_is_switched_off_is_a_part_of_the_key():

@@ -30,9 +30,9 @@ class PrefixCache:
 
     Open it around your training loop once the choice is final. The first epoch runs the whole model and writes the
     input of block `first`. Later epochs read it. Examples are identified by their content, so the order of the data
-    may change. The first batch is run again, with and without the blocks below, to check that the model can be cached.
-    In each pass over the data, the first batch that could be read is computed again and compared. Evaluation reads
-    what is stored if the blocks below compute the same in evaluation mode, and writes nothing.
+    may change. The first batch of the first two epochs is run again, with and without the blocks below, to check that
+    the model can be cached. In each epoch, the first batch that could be read is computed again and compared.
+    Evaluation reads what is stored if the blocks below compute the same in evaluation mode, and writes nothing.
 
     Args:
         model: A model whose lowest blocks are frozen, such as a PEFT model after its adapters were chosen.
@@ -89,7 +89,7 @@ class PrefixCache:
         self._met, self._found, self._epoch = 0, 0, 0  # rows of this epoch, those that were read, rows of the last one
         self._seen: set[bytes] = set()
         self._told: set[str] = set()
-        self._padding_checked = self._in_eval = False
+        self._in_eval = False
 
     @property
     def nbytes(self) -> int:
@@ -196,7 +196,8 @@ class PrefixCache:
     def _count(self, rows: Rows) -> None:
         self._met += len(rows.keys)
         if self._seen.issuperset(rows.keys):  # another pass over the data
-            self._seen, self._due, self._padding_checked = set(), True, False
+            self._seen, self._due = set(), True
+            self._tried &= self.reads > 0  # a gate that was 0 at the first batch has moved by now
         self._seen.update(rows.keys)
 
     def _read_run(self, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -218,10 +219,9 @@ class PrefixCache:
             if stored is not None and stored.shape == hidden.shape:
                 hidden = _in_place_of(hidden, stored)  # what is trained on is what would have been read
             fits = hidden.dim() == 3 and hidden.shape[:2] == padding.shape
-            if fits and torch.is_grad_enabled() and not self._padding_checked and padding.any():
+            if fits and torch.is_grad_enabled() and padding.any():
                 hidden = hidden if hidden.requires_grad else hidden.detach().requires_grad_()
                 hidden.register_hook(lambda grad: self._check_padding(grad, padding))
-                self._padding_checked = True
             return hidden
 
         with entering(self._cut.blocks, self.first, swap) as form:
@@ -243,7 +243,7 @@ class PrefixCache:
                 run, other = (partial(self._forward, *one) for one in (call, mixed(self._signature, *call)))
                 self._in_eval = check_model(run, other, self._cut, form[0], met[0], rows, self._off)
             except ModelError as error:
-                self._refuse(error)
+                self._stop(str(error)) if self.fills else self._refuse(error)
                 return output
             self._tried = True
         states = met[0].detach().cpu()

@@ -76,14 +76,18 @@ def rows_of(
         if not isinstance(value, Tensor):
             what = f"={value}" if isinstance(value, (bool, int, float, str)) else f", a {type(value).__name__},"
             return f"{name}{what} may change what the blocks compute"
-        if value.dim() < 2 or value.shape[1] != ids.shape[1] or value.shape[0] not in (1, len(ids)):
+        fits = value.dim() >= 2 and value.shape[1] == ids.shape[1] and value.shape[0] in (1, len(ids))
+        if not fits or name.startswith("encoder_"):  # which is as long by accident
             return f"{name} does not have a value for each token of an example"
     if mask is not None and (mask.shape != ids.shape or not (mask != 0).any(1).all()):
         return "attention_mask is not of the shape of input_ids, or masks all of an example"
     places = columns.get("position_ids")
     keeps = use_cache if given.get("use_cache") is None else given["use_cache"]
-    if mask is None and places is not None and keeps and (places.diff(dim=1) <= 0).any():
-        return "texts that are packed into a row see each other unless model.config.use_cache=False"
+    if mask is None and places is not None and keeps and (places.diff(dim=1) != 1).any():
+        return (
+            "position_ids that do not count up by 1 stand for texts that are packed into a row, and these see each "
+            "other unless model.config.use_cache=False"
+        )
     stretched = []
     if ropes:
         reach = int(columns["position_ids"].max()) + 1 if "position_ids" in columns else ids.shape[1]

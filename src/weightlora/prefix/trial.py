@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, TrainingError
-from ..restoring import same_modes
+from ..restoring import same_buffers, same_modes
 from ..tensors import leaves_of, tensors_in
 from .cut import LEAVE_OUT, Cut, trains
 from .places import entering, passed_over
@@ -93,7 +93,7 @@ def check_model(
         torch.manual_seed(0)
         return entered.masked_fill(padding[..., None], 0)
 
-    with _without_traces(device):
+    with _without_traces(device), same_buffers(cut.backbone):
         numbers = [_random_state(device)]
         with entering(cut.blocks, cut.first, watch):
             output = run()
