@@ -47,7 +47,7 @@ class WeightLora(Described):
         run_dir: Directory to which the choice and the history are written during the run.
 
     Attributes:
-        adapters, names: Those that are still on the model; the names of all n in model order, as PEFT's config has them.
+        adapters, names: Those still on the model; the names of all n in model order, as PEFT's config has them.
         kinds, sizes, start_ranks: By name: `"module"` or `"parameter"`, its parameters, and its rank at the start.
         step_count, rounds_over: Optimizer steps seen in the selection phase, and rounds that ended with a decision.
         guard: Refuses optimizer steps before `probe()`, and steps with NaN or infinite gradients.
