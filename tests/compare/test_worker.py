@@ -1,6 +1,11 @@
 import io
 import json
+import os
+import signal
+import tempfile
+import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +33,22 @@ def test_a_run_survives_the_way_to_its_process(run, monkeypatch):
     process = worker.process_of(run)
     assert process.command[-1] == "weightlora.compare.worker" and execute(process, monkeypatch) == 0
     assert seen == [run]
+
+
+def test_a_process_that_is_told_to_end_cleans_up(run, monkeypatch, tmp_path):
+    """The run has a directory of its own for what a Trainer writes."""
+    left = []
+
+    def end(run):
+        with tempfile.TemporaryDirectory(dir=tmp_path) as directory:
+            left.append(Path(directory))
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    monkeypatch.setattr(worker, "execute_run", end)
+    with pytest.raises(SystemExit) as stop:
+        execute(worker.process_of(run), monkeypatch)
+    assert stop.value.code == 128 + signal.SIGTERM and left and not left[0].exists()
 
 
 def test_an_error_of_ours_is_one_line(run, monkeypatch, capsys):
