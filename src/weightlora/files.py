@@ -69,24 +69,28 @@ def write_json(path: Place, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Place) -> Any:
+def read_json(path: Place, remedy: str | None = None) -> Any:
     """The content of a JSON file of at most 64 MB.
+
+    Args:
+        path: The file.
+        remedy: The end of the error's sentence. None: the caller completes it.
 
     Raises:
         DataError: If it cannot be read or is not JSON. NaN, infinity, numbers beyond the largest float, and nesting
             beyond Python's limit are none.
     """
-    source = Path(path)
+    source, end = Path(path), "" if remedy is None else f": {remedy}."
     try:
         if (size := source.stat().st_size) > LARGEST_JSON:
-            raise DataError(f"{path} has {size} bytes, and {LARGEST_JSON} is the most that is read")
+            raise DataError(f"{path} has {size} bytes, and {LARGEST_JSON} is the most that is read{end}")
         return _parse(source.read_text(encoding="utf-8"))
     except DataError:
         raise
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): give a file that you may read") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}){end}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not whole JSON ({error})") from error
+        raise DataError(f"{path} is not whole JSON ({error}){end}") from error
 
 
 def append_lines(path: Place, entries: Iterable[Mapping[str, Any]]) -> None:

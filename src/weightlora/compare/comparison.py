@@ -179,10 +179,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         DataError: It cannot be read, has another format, or was changed.
         ConfigError: A method has a name that leads out of the directory.
     """
-    try:
-        content: dict[str, Any] = read_json(path)
-    except DataError as error:
-        raise DataError(f"{error} To compare anew, give another --output_dir.") from error
+    content: dict[str, Any] = read_json(path, "give another --output_dir")
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise DataError(f"{path} has format {shown(found)}, and this version reads {FORMAT}: give another directory.")

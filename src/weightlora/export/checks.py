@@ -251,9 +251,9 @@ def compare_outputs(source: Tensor, export: Tensor, dtype: torch.dtype, base: Te
     largest = float(source.abs().max())
     apart = float((source - export).abs().max())
     if not apart <= ROUNDING * TOLERANCES[dtype] * largest:
+        finer = "" if dtype is torch.float32 else "set dtype='float32', or "
         raise ModelError(
             f"the outputs of the export differ from the source's by {apart:.2g}, where the largest is {largest:.2g}, "
-            f"so nothing was written: {'' if dtype is torch.float32 else 'write float32 (dtype), or '}check that the "
-            "base model is the one that the adapter was trained on."
+            f"so nothing was written: {finer}check that the base model is the one that the adapter was trained on."
         )
     return Outputs(apart, largest, float((source - base).abs().max()))

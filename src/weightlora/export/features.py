@@ -127,10 +127,12 @@ def transposed_name(source: Source, base: Base | None) -> str | None:
 
 def tied_name(source: Source, base: Base) -> str | None:
     """The name of an adapter on the input embeddings or the output layer, where the base has one weight for both."""
-    outside = [pair for pair in source.pairs if not any(part.isdecimal() for part in pair.name.split("."))]
-    if not outside or not base.is_tied():
+    ends = [pair.name for pair in source.pairs if pair.kind == "embedding" or f".{pair.name}".endswith(".lm_head")]
+    outside = {pair.name for pair in source.pairs if not any(part.isdecimal() for part in pair.name.split("."))}
+    if not (ends or outside) or not base.is_tied():
         return None
+    if ends:
+        return ends[0]
     skeleton = base.skeleton()
     output = getattr(skeleton, "get_output_embeddings", lambda: None)()
-    names = {name for name, module in skeleton.named_modules() if module is output} | {"lm_head"}
-    return next((pair.name for pair in outside if pair.kind == "embedding" or pair.name in names), None)
+    return next((name for name, module in skeleton.named_modules() if module is output and name in outside), None)

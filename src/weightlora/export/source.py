@@ -132,7 +132,7 @@ def read_source(directory: Path, base: str | None = None) -> Source:
         DataError: If a file is damaged, is not LoRA's, has no adapter, or its tensors do not fit the config.
         ModelError: If the base is asked for and cannot be found.
     """
-    raw = read_json(directory / CONFIG)
+    raw = read_json(directory / CONFIG, "save the adapter anew")
     if not isinstance(raw, dict) or str(raw.get("peft_type", "")).upper() != "LORA":
         kind = raw.get("peft_type") if isinstance(raw, dict) else None
         raise DataError(

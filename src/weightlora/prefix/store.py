@@ -189,7 +189,7 @@ def check_identity(directory: Path, identity: Mapping[str, Any]) -> None:
         DataError: They are of another one, or it cannot be read.
     """
     for path in sorted(directory.glob(f"process-*/{IDENTITY}")):
-        found = read_json(path)
+        found = read_json(path, "give an empty directory, or delete this one")
         if found != identity:
             found = found if isinstance(found, dict) else {}
             names = [name for name in identity if found.get(name) != identity[name]] or ["fields"]

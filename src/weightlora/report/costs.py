@@ -58,7 +58,7 @@ def read_outcome(directory: Path) -> Outcome:
         DataError: If it is not JSON.
     """
     path = directory / RESULT
-    values = read_json(path) if path.is_file() else {}
+    values = read_json(path, "delete it, or give another run") if path.is_file() else {}
     if not isinstance(values, dict):
         return Outcome()
     return Outcome(

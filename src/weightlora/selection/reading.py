@@ -93,7 +93,7 @@ def read_values(directory: Path) -> dict[str, Any]:
     path = directory / SELECTION
     if not path.is_file():
         raise DataError(f"{directory} {_why_no_run(directory)}")
-    values: dict[str, Any] = read_json(path)
+    values: dict[str, Any] = read_json(path, "give another run, or choose again")
     rows = values.get("adapters") if isinstance(values, dict) else None
     if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
         raise DataError(f"{path} lists no adapters: give the directory of a run.")

@@ -83,7 +83,7 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
     place = output if resumed.lower() == "true" else Path(resumed).parent
     if not os.path.isfile(place / SETTINGS):
         return
-    before = read_json(place / SETTINGS)
+    before = read_json(place / SETTINGS, "delete it to resume without a check of the settings")
     for name in sorted(before.keys() | given.keys()):
         if not name.startswith(FREE) and before.get(name) != given.get(name):
             was, now = (repr(one[name]) if name in one else "the default" for one in (before, given))

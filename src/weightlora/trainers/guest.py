@@ -150,7 +150,7 @@ class Guest:
             best: The checkpoint whose weights the library has loaded, or `None` if the model has its last ones.
 
         Raises:
-            StateError: If that checkpoint has no state, and the choice is due.
+            StateError: If that checkpoint has no state with the gates of its weights.
         """
         selector, self._trains = self.selection(), False
         if selector.phase == "train":
@@ -161,7 +161,7 @@ class Guest:
             + ("" if best is None else f" The weights are those of {best}, the best ones."),
             stacklevel=3,
         )
-        selector.finish(None if best is None else State.from_dict(read_state(best)))
+        selector.finish(State.from_dict(read_state(best)) if best is not None and selector.has_gates else None)
         self._announce()
 
     def metrics(self) -> dict[str, float]:
