@@ -178,8 +178,10 @@ def test_json_is_read_up_to_a_size(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LARGEST_JSON", 10)
     with pytest.raises(DataError, match="is the most that is read"):
         files.read_json(path)
-    with pytest.raises(DataError, match=r"none\.json cannot be read \(No such file or directory\): give a file"):
+    with pytest.raises(DataError, match=r"none\.json cannot be read \(No such file or directory\)$"):
         files.read_json(tmp_path / "none.json")
+    with pytest.raises(DataError, match=r"none\.json cannot be read \(No such file or directory\): give another\.$"):
+        files.read_json(tmp_path / "none.json", "give another")
 
 
 @pytest.mark.parametrize("content", [b"\xff\n{}\n", b"[" * 100_000 + b"\n{}\n"])
