@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from models import lora_bert, tiny_bert, tiny_llama, tiny_wav2vec2
+from packaging.version import Version
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from torch import nn
 from transformers import (
@@ -126,13 +128,13 @@ READ = {
 
 @pytest.mark.parametrize("kind", READ)
 def test_a_module_whose_weight_is_read_gets_no_adapter(kind: str):
-    """One on dt_proj would have no gradient, and would change nothing."""
+    """One on dt_proj would have no gradient, and would change nothing. Earlier versions of Transformers call it."""
     assert {name for name, without in WITHOUT.items() if "dt_proj" in without} == READ.keys()
     model = AutoModelForCausalLM.from_config(READ[kind])
     theirs = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules=["in_proj", "dt_proj"]))
     theirs(input_ids=torch.arange(6)[None], labels=torch.arange(6)[None], use_cache=False).loss.backward()
     reached = {a.name.rpartition(".")[2]: a.factors[1].grad is not None for a in find_adapters(theirs)}
-    assert reached == {"in_proj": True, "dt_proj": False}
+    assert reached == {"in_proj": True, "dt_proj": Version(transformers.__version__) < Version("5.18")}
     assert not any("dt_proj" in name for name in names(adapted(model, None)))
 
 

@@ -90,6 +90,7 @@ def _trained_bytes(parameters: list[nn.Parameter]) -> int:
 def _optimizer(trained: list[nn.Parameter], device: torch.device) -> tuple[float, float]:
     """Bytes of AdamW's state for each byte of the parameters, and bytes that its step takes and gives back."""
     optimizer = optimizer_of_copies(trained)
-    optimizer.step()
-    states = optimizer_state_bytes(optimizer) / _trained_bytes(trained)
-    return states, float(peak_allocated_bytes(optimizer.step, device))
+    with torch.device("cpu"):  # where it counts steps, whatever device the user has set for new tensors
+        optimizer.step()
+        states = optimizer_state_bytes(optimizer) / _trained_bytes(trained)
+        return states, float(peak_allocated_bytes(optimizer.step, device))

