@@ -530,11 +530,15 @@ def test_states_that_do_not_fit_are_refused():
         start(lora_bert(layers=3), keep=3, select_steps=4)[2].load_state_dict(state)
     begun = start(keep=3, select_steps=4)
     train(*begun, steps=1)
-    with pytest.raises(ValueError, match=r"this selection has begun: give the state to WeightLora\(model, optimizer,"):
+    with pytest.raises(
+        ValueError, match=r"this selection has begun: begin with WeightLora\(model, optimizer, config, state\)\.$"
+    ):
         begun[2].load_state_dict(state)
     probed = start(keep=3)
     probed[2].probe([batch(step) for step in range(4)])
-    with pytest.raises(ValueError, match=r"this selection has begun: give the state to WeightLora\(model, optimizer,"):
+    with pytest.raises(
+        ValueError, match=r"this selection has begun: begin with WeightLora\(model, optimizer, config, state\)\.$"
+    ):
         probed[2].load_state_dict(probed[2].state_dict())
 
 

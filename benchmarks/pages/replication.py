@@ -17,6 +17,7 @@ from .winner import CLOSE, corrected, counted, points_between, references_of
 __all__ = ["SEEDS", "replication", "replication_by_task"]
 
 SEEDS = range(60, 65)
+NONE = "No reference is complete yet."
 
 
 def replication() -> str:
@@ -37,7 +38,7 @@ def replication() -> str:
                 f"{sum(found >= -CLOSE for found in points)} of {len(points)} tasks",
             ]
         )
-    return table(rows)
+    return table(rows) if rows[1:] else NONE
 
 
 def replication_by_task() -> str:
@@ -54,7 +55,7 @@ def replication_by_task() -> str:
             values = ({seed: run.value for seed, run in several.items()} for several in (own, runs[task, LORA]))
             row.append(difference(paired(*values)))
         rows.append(row)
-    return table(rows)
+    return table(rows) if there else NONE
 
 
 def _complete(runs: Runs) -> dict[str, str]:

@@ -243,10 +243,14 @@ def corrected(
     """
     tests = []
     for task, found in differences.items():
-        if found is not None and found["ci"]:
-            freedom = len(seeds[task]) - 1
+        if found is None or found["ci"] is None:
+            continue
+        freedom = len(seeds[task]) - 1
+        p_value = float(not found["mean"])  # of differences that are all equal
+        if found["ci"]:
             t = found["mean"] / found["ci"] * stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
-            tests.append((2 * stats.t.sf(abs(t), freedom), found["mean"]))
+            p_value = float(2 * stats.t.sf(abs(t), freedom))
+        tests.append((p_value, found["mean"]))
     signs = [0, 0]
     for place, (p_value, mean) in enumerate(sorted(tests)):
         if p_value > (1 - CONFIDENCE) / (len(tests) - place):

@@ -278,7 +278,7 @@ class WeightLora(Described):
             StateError: If this selector has made steps, or the state is of another format, config or model.
         """
         if self.step_count or self.rounds_over:
-            raise StateError("this selection has begun: give the state to WeightLora(model, optimizer, config, state)")
+            raise StateError("this selection has begun: begin with WeightLora(model, optimizer, config, state).")
         check_resumes(parsed := State.from_dict(state), self._given, self.adapters, self.names)
         self._restore(parsed)
 

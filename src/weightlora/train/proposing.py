@@ -70,11 +70,8 @@ def example_for(
     """
     needed = [one for one, column in columns.items() if column is not None and one not in OPTIONAL]
     missing = [one for one in needed if columns[one] not in rows.column_names and one != name]
-    if "source" in columns and "source" not in (
-        *given,
-        *missing,
-        name,
-    ):  # such a column often says where a row is from
+    others = (*given, *missing, name)
+    if "source" in columns and "source" not in others:  # such a column often says where a row is from
         missing.append("source")
     found: dict[str, str] = {}
     for one in (name, *missing):

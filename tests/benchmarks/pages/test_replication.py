@@ -48,4 +48,4 @@ def test_a_reference_counts_once_it_is_complete(stored):
 
 def test_nothing_is_said_while_the_default_is_not_complete(monkeypatch):
     monkeypatch.setattr(replication, "runs_in", lambda study: [])
-    assert cells(replication.replication()) == cells(replication.replication_by_task()) == []
+    assert replication.replication() == replication.replication_by_task() == "No reference is complete yet."

@@ -165,6 +165,8 @@ def test_holms_correction_asks_more_of_each_comparison_until_one_is_not_signific
     assert winner.corrected(found, seeds) == (1, 1)
     assert winner.corrected({"c": found["c"], "d": None}, seeds) == (1, 0), "alone, it needs no correction"
     assert winner.corrected({}, seeds) == (0, 0)
+    equal = {"a": {"mean": -0.1, "ci": 0.0}, "b": {"mean": 0.0, "ci": 0.0}, "c": found["c"]}
+    assert winner.corrected(equal, seeds) == (1, 0), "an equal difference is significant, and counts as a comparison"
 
 
 def test_corrected_counts_stand_beside_the_others():
