@@ -33,7 +33,7 @@ LAYERS = (
     {"costs"},
     {"config", "probe", "drawing"},
     {"rules", "engines", "recompute", "prefix", "fresh"},
-    {"gradients", "stacks"},
+    {"gradients", "loss_scale", "stacks"},
     {"adapters", "budget", "measure"},
     {"optimizers", "guard", "layout"},
     {"extras", "files", "layers", "loaders", "mlx_names", "tensors", "values"},

@@ -11,6 +11,7 @@ from ..adapters.gating import attach_gate, detach_gate, set_gates_, take_gradien
 from ..adapters.variants import refuse
 from ..budget import project_simplex, thresholds
 from ..errors import TrainingError
+from ..loss_scale import ScaleCheck
 from .base import Best, Rule, Settings, rank_last
 
 
@@ -32,20 +33,20 @@ class StoIHT(Rule):
         refuse(adapters, "gates")
         super().__init__(adapters, optimizer, settings)
         self.gates = [attach_gate(adapter) for adapter in adapters]
-        self.hooks += [hook for gate in self.gates for hook in gate.handles]
         torch.compiler.reset()  # code that was compiled without the gates would go on without them
         self.score = self.omega.clone()
         self._optimizer, self._settings = optimizer, settings
+        self._scale = ScaleCheck(optimizer, adapters)
+        self.hooks += [self._scale.handle, *(hook for gate in self.gates for hook in gate.handles)]
 
     def take(self, grad_scale: float) -> Tensor:
         """The gates' gradients, without the loss scale."""
-        gradients = take_gradients(self.gates)
-        if gradients is None:
+        if (gradients := take_gradients(self.gates)) is None:
             raise TrainingError(
                 "no gate got a gradient: call step() after backward() on this model's loss, with the gated adapter "
                 "active (fused LoRA kernels bypass gates; switch them off)."
             )
-        return gradients / grad_scale
+        return self._scale.unscaled(gradients, self.omega, grad_scale)
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
         """One gradient step of the gates; every `threshold_every` steps after the warm-up, the projection, too."""
@@ -117,8 +118,7 @@ class StoIHT(Rule):
         set_gates_(self.gates, omega)
 
     def _ranked(self, values: Tensor) -> Tensor:
-        ranked = values.abs() if self._settings.rank_by == "magnitude" else values
-        return rank_last(ranked, _unmoved(values))
+        return rank_last(values.abs() if self._settings.rank_by == "magnitude" else values, _unmoved(values))
 
 
 def _unmoved(values: Tensor) -> Tensor:
