@@ -14,9 +14,9 @@ from ..decision import CANDIDATES, PEFT_DEFAULT, SECOND, Look, Losses, Verdict, 
 from ..figures.differences import draw_differences
 from ..results import Runs, by_seed, losses
 from .costs import NEW_TASKS
+from .replication import weigh_replication
 from .runs import runs_in
 from .tuned import weigh_tuned
-from .untuned import weigh_untuned
 from .winner import Worth, references_of, render_corrected, render_winner, render_worths, weigh
 
 __all__ = ["after_correction", "draw_worth", "render_decision_markdown", "shown", "worth"]
@@ -70,7 +70,7 @@ def draw_worth(path: str | os.PathLike[str]) -> Path:
 
 
 def shown() -> str:
-    """What it is worth at rates tuned on one task, on each, and at those of LoRA: a row for each reference."""
+    """What it is worth at rates tuned on one task, on each, and with LoRA's rate: a row for each reference."""
     return render_worths(_comparisons())
 
 
@@ -83,7 +83,7 @@ def _comparisons() -> dict[str, Worth]:
     return {
         "rate tuned on one task per model": weigh(*_of_winner()),
         "rate tuned on each task": weigh_tuned(runs_in("tuned")),
-        "LoRA's rate": weigh_untuned(),
+        "LoRA's rate for the default": weigh_replication(),
     }
 
 

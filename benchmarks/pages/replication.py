@@ -12,12 +12,17 @@ from .points import complete_tasks
 from .runs import runs_in
 from .tables import table
 from .tuned import PROBE, TASKS
-from .winner import CLOSE, corrected, counted, points_between, references_of
+from .winner import CLOSE, Worth, corrected, counted, points_between, references_of, weigh
 
-__all__ = ["SEEDS", "replication", "replication_by_task"]
+__all__ = ["SEEDS", "replication", "replication_by_task", "weigh_replication"]
 
 SEEDS = range(60, 65)
 NONE = "No reference is complete yet."
+
+
+def weigh_replication() -> Worth:
+    """What the default is worth there, against each reference."""
+    return weigh(by_seed(runs_in("replication")), PROBE, dict.fromkeys(TASKS, SEEDS))
 
 
 def replication() -> str:

@@ -17,9 +17,9 @@ from .reliability import TASK as FILMS
 from .runs import runs_in
 from .tables import table
 from .tuned import PROBE, SEEDS, TASKS
-from .winner import CLOSE, Worth, counted, points_between, weigh
+from .winner import CLOSE, counted, points_between
 
-__all__ = ["ALONG", "SAME", "WAYS", "Way", "runs_of", "untuned", "untuned_by_task", "weigh_untuned"]
+__all__ = ["ALONG", "SAME", "WAYS", "Way", "failures", "runs_of", "untuned", "untuned_by_task"]
 
 REFERENCES = (CANDIDATES[PROBE].alike, PEFT_DEFAULT, LORA)
 
@@ -49,14 +49,6 @@ WAYS = (
 )
 
 
-def weigh_untuned(way: Way = SAME) -> Worth:
-    """What the probe is worth at the rate of a way. References whose runs are not complete are left out."""
-    found = [*_relabelled(way)]
-    runs = by_seed(found)
-    there = {PROBE, *(label for label in REFERENCES if _complete(runs, label, *TASKS))}
-    return weigh(by_seed(run for run in found if run.label in there), PROBE, dict.fromkeys(TASKS, SEEDS))
-
-
 def untuned() -> str:
     """A row for each way whose runs are complete: against the references at its rate, over all tasks."""
     header = [
@@ -82,7 +74,7 @@ def untuned() -> str:
         ]
         level = f"{sum(found >= -CLOSE for found in points)} of {len(points)} tasks"
         own = [run for task in TASKS for run in runs[task, PROBE].values()]
-        rows.append([way.words, *against, f"{fmean(points):+.1f} points", level, f"{_failed(own)} of {len(own)}"])
+        rows.append([way.words, *against, f"{fmean(points):+.1f} points", level, f"{failures(own)} of {len(own)}"])
     return table(rows)
 
 
@@ -125,5 +117,6 @@ def _relabelled(way: Way) -> Iterator[Result]:
             yield replace(run, label=PROBE if name == way.label else name)
 
 
-def _failed(runs: Iterable[Result]) -> int:
+def failures(runs: Iterable[Result]) -> int:
+    """How many runs end at a guess, or on film reviews below the accuracy that tells good from bad ones."""
     return sum(run.hardly_learned or (run.task == FILMS and run.value < LEARNED) for run in runs)

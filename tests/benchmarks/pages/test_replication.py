@@ -1,8 +1,16 @@
 """The replication: a reference counts once all of its runs are there."""
 
+from pathlib import Path
+
 import pytest
 from benchmarks.pages import replication
+from benchmarks.pages.runs import runs_in
+from benchmarks.pages.untuned import failures
+from benchmarks.pages.winner import CLOSE
+from benchmarks.results import by_seed
 from stored import result
+
+from weightlora.compare.statistics import excludes_zero
 
 TASKS = ("first", "second")
 
@@ -49,3 +57,45 @@ def test_a_reference_counts_once_it_is_complete(stored):
 def test_nothing_is_said_while_the_default_is_not_complete(monkeypatch):
     monkeypatch.setattr(replication, "runs_in", lambda study: [])
     assert replication.replication() == replication.replication_by_task() == "No reference is complete yet."
+
+
+def test_the_sentences_have_the_figures_of_the_stored_runs():
+    """Log, evidence, advice and README say which bars of the plan hold."""
+    root = Path(__file__).parents[3]
+    log, evidence, choosing, faq, readme = (
+        " ".join((root / name).read_text(encoding="utf-8").split())
+        for name in ("docs/log.md", "docs/evidence.md", "docs/choosing.md", "docs/faq.md", "README.md")
+    )
+    chance, peft, lora = (row[1:] for row in cells(replication.replication()))
+    assert chance[:2] == ["better on 4 of 8 tasks, worse on 0", "better on 2, worse on 0"]
+    assert peft[:2] == ["better on 3 of 8 tasks, worse on 0", "better on 1, worse on 0"]
+    assert lora == ["better on 0 of 8 tasks, worse on 5", "better on 0, worse on 1", "-0.0 points", "5 of 8 tasks"]
+    assert "- **random sets**, is significantly lower on four tasks, and higher on none;" in evidence
+    assert (
+        "is lower on three, and higher on none; - **LoRA on all modules**, is lower on none, and higher on five."
+        in evidence
+    )
+    assert (
+        "it is lower on four and three, and higher on none." in choosing
+        and "but the loss is higher on five." in choosing
+    )
+    assert "and those tuned rates for the others:" in readme and "it is lower on three and higher on none. On" in faq
+    worth = replication.weigh_replication()
+    higher = [one["mean"] for one in worth.versus["LoRA on all modules"].values() if excludes_zero(one)]
+    assert len(higher) == 5 and f"by {min(higher):.3f} to {max(higher):.3f}, and after Holm's" in log
+    missing = {task: f"{-found:.1f}" for task, found in worth.points.items() if found < -CLOSE}
+    assert missing == {"editorials": "1.2", "imdb-all": "1.5", "rotten-tomatoes-all": "0.8"}
+    assert "higher there by 1.2 points, on IMDb by 1.5 and on Rotten Tomatoes by 0.8." in log
+    runs = by_seed(runs_in("replication"))
+    own, others = (
+        [run for task in replication.TASKS for _, run in sorted(runs[task, label].items())]
+        for label in ("probe", "random-like-probe")
+    )
+    lower = sum(one.held_out_loss < other.held_out_loss for one, other in zip(own, others, strict=True))
+    assert f"the lower loss at {lower} of 40 seeds" in log and f"four of eight, and {lower} of 40 seeds." in faq
+    failed = [
+        failures(run for task in replication.TASKS for run in runs[task, label].values())
+        for label in ("random-like-probe", "peft-default", "lora", "probe")
+    ]
+    assert failed == [6, 3, 1, 0] and "Six of their 40 runs do not learn, three of PEFT's list, one of LoRA" in log
+    assert len({run.kept and frozenset(run.kept) for run in own}) == 1 and "All 40 runs of the default keep" in log
