@@ -8,8 +8,9 @@ import torch
 import transformers
 from peft import AutoPeftModelForSequenceClassification
 from recipes import arguments, glue_rows, save_model, write_rows
+from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from weightlora import Selection
 from weightlora.errors import ConfigError, ModelError
@@ -111,16 +112,13 @@ def loss_on_mnli(model: nn.Module, base: Path) -> float:
 
 
 def test_weights_that_no_adapter_can_contain(world: Path):
-    """A module with parts cannot be saved in full, nor can a quantized one."""
+    """A module with parts cannot be saved in full."""
     whole = AutoModelForSequenceClassification.from_pretrained(world / "deberta", num_labels=3)
     whole.pooler.register_parameter("scale", nn.Parameter(torch.ones(2)))
     work = SimpleNamespace(task_type="SEQ_CLS", auto_class="AutoModelForSequenceClassification")
     match = r"of pooler, so they are random, and an adapter does not contain them: .* and num_labels=3, save it and"
     with pytest.warns(UserWarning, match=match):
-        assert loading._fresh(whole, ["pooler.scale", "classifier.weight"], work, quantized=False) == []
-    match = r"of pooler\.dense, so they are random, and an adapter does not contain them"
-    with pytest.warns(UserWarning, match=match):
-        assert loading._fresh(whole, ["pooler.dense.weight"], work, quantized=True) == []
+        assert loading._fresh(whole, ["pooler.scale", "classifier.weight"], work) == []
 
 
 def test_a_checkpoint_with_all_weights_and_full_fine_tuning_bring_no_warning(world: Path, tmp_path: Path):
@@ -144,6 +142,31 @@ def test_four_bits(world: Path, tmp_path: Path):
     more = ["--dataset", world / "glue", "--load_in_4bit", "--verbalised", "--model", tmp_path / "llama"]
     result = fit(prepare(parse(arguments(world, "cola", "llama", tmp_path, *more))))
     assert result.adapters_after == 3
+
+
+def test_four_bits_leave_what_trains_in_full_as_it_is(world: Path, tmp_path: Path):
+    """A head of an encoder, and the pooler that the checkpoint lacks: bitsandbytes cannot run them half quantized."""
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    words = len(AutoTokenizer.from_pretrained(world / "deberta"))
+    BertModel(BertConfig(vocab_size=words, **size), add_pooling_layer=False).save_pretrained(bare := tmp_path / "bare")
+    more = ["--dataset", world / "glue", "--load_in_4bit", "--model", bare, "--tokenizer", world / "deberta"]
+    prepared = prepare(parse(arguments(world, "cola", "deberta", tmp_path, *more)))
+    with pytest.warns(UserWarning, match=r"of bert\.pooler\.dense, so they are random: they are trained in full"):
+        result = fit(prepared)
+    assert result.adapters_after == 3
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {f"base_model.model.{name}.weight" for name in ("classifier", "bert.pooler.dense")} <= saved.keys()
+
+
+@pytest.mark.parametrize("name", ["deberta", "bart", "llama"])
+def test_a_directory_without_a_tokenizer(world: Path, tmp_path: Path, refused, name):
+    """Transformers makes one for it, without words: each row would be unknown tokens."""
+    (tmp_path / "bare").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / "bare" / file).write_bytes((world / name / file).read_bytes())
+    task = ["--task", "cola", "--dataset", world / "glue"]
+    message = refused(*task, "--model", tmp_path / "bare")
+    assert "bare" in message and message.endswith("save the tokenizer there, or give --tokenizer.")
 
 
 def test_a_tokenizer_without_a_pad_token(world: Path, tmp_path: Path, refused):

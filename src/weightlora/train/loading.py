@@ -62,12 +62,17 @@ def load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
     """The tokenizer, with a pad token.
 
     Raises:
-        ModelError: It cannot be loaded, or it has no pad token and none was given.
+        ModelError: It cannot be loaded or has no words, or it has no pad token and none was given.
         ConfigError: The given pad token is not in its vocabulary.
     """
     name = arguments.tokenizer or arguments.model
     with _in_one_sentence("tokenizer of", str(name)):
         tokenizer = AutoTokenizer.from_pretrained(name, **_where(arguments))
+    if len(tokenizer) - len({*tokenizer.all_special_ids}) < 3:  # what Transformers makes where its files are missing
+        raise ModelError(
+            f"{shortened(str(name))} has no tokenizer, or one without words: save the tokenizer there, or give "
+            "--tokenizer."
+        )
     if arguments.pad_token is not None:
         if arguments.pad_token not in tokenizer.get_vocab():
             raise ConfigError(
@@ -137,14 +142,14 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
+            # Without any, Transformers leaves out the output layer of a language model.
+            llm_int8_skip_modules=_to_train(work, config, arguments) or None,
         )
         settings["device_map"] = {"": recipe.training.device}
     with _in_one_sentence("model", str(arguments.model)):
         model: Any
         model, found = auto.from_pretrained(arguments.model, output_loading_info=True, **settings, **_where(arguments))
-    fresh = (
-        [] if recipe.method.method == "full" else _fresh(model, found["missing_keys"], work, arguments.load_in_4bit)
-    )
+    fresh = [] if recipe.method.method == "full" else _fresh(model, found["missing_keys"], work)
     if recipe.training.gradient_checkpointing:
         kwargs = recipe.training.gradient_checkpointing_kwargs or {"use_reentrant": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
@@ -152,14 +157,19 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list
     return model, fresh
 
 
-def fresh_modules(work: Work, config: Any, arguments: ModelArguments) -> list[str]:
+def _to_train(work: Work, config: Any, arguments: ModelArguments) -> list[str]:
+    """The modules that train in full, so they cannot be quantized: heads, and those that the checkpoint lacks."""
+    return sorted({*SAVED.get(work.task_type, ()), *fresh_modules(work, config, arguments, local=False)})
+
+
+def fresh_modules(work: Work, config: Any, arguments: ModelArguments, local: bool = True) -> list[str]:
     """The modules that `load_model` will name, from the names in the checkpoint alone; no weight is read.
 
-    Empty where the checkpoint is not on this machine yet, and for a GGUF file.
+    Empty for a GGUF file, and where the checkpoint is not on this machine yet and only to be looked for here.
     """
-    if arguments.gguf_file is not None or arguments.load_in_4bit:
+    if arguments.gguf_file is not None:
         return []
-    settings = {"config": copy.deepcopy(config), "device_map": "meta", "local_files_only": True, **_where(arguments)}
+    settings = {"config": copy.deepcopy(config), "device_map": "meta", "local_files_only": local, **_where(arguments)}
     try:
         auto = getattr(transformers, work.auto_class)
         model, found = auto.from_pretrained(arguments.model, output_loading_info=True, **settings)
@@ -168,11 +178,9 @@ def fresh_modules(work: Work, config: Any, arguments: ModelArguments) -> list[st
     return _missing(model, found["missing_keys"], work)[0]
 
 
-def _fresh(model: Any, missing: Iterable[str], work: Work, quantized: bool) -> list[str]:
+def _fresh(model: Any, missing: Iterable[str], work: Work) -> list[str]:
     """The modules to train in full. Warns of them, and of those that no adapter can contain."""
     fresh, lost = _missing(model, missing, work)
-    if quantized:
-        fresh, lost = [], sorted([*fresh, *lost])
     if fresh:
         warnings.warn(
             f"the checkpoint has no weights of {', '.join(fresh)}, so they are random: they are trained in full, and "
@@ -252,6 +260,8 @@ def _in_one_sentence(what: str, name: str) -> Iterator[None]:
                 "its weights have other shapes than this task needs, such as a head for another number of classes; "
                 "give a checkpoint without that head, or data with its classes"
             )
+        if "backend tokenizer" in str(error):
+            reason = "its files are missing; save the tokenizer there, or give --tokenizer"
         if os.path.isdir(name):
             raise ModelError(f"the {what} {short} cannot be loaded: {reason}.") from error
         if is_offline_mode():
