@@ -34,6 +34,7 @@ __all__ = [
     "FUSED",
     "HISTORY",
     "LOG",
+    "RESULT",
     "SELECTION",
     "TRAINED",
     "RunDirectory",
@@ -51,7 +52,9 @@ FUSED = ".gate_up_proj"
 """End of the name of a parameter that stands for the gate and up projections of several experts."""
 TOKENS = "trainable_token_indices"
 """PEFT's setting of the rows of an embedding that train beside the adapters."""
-TRAINED = ("began_with.json", "_training", "checkpoint-*", "result.json")
+RESULT = "result.json"
+"""What a finished training of `weightlora train` writes."""
+TRAINED = ("began_with.json", "_training", "checkpoint-*", RESULT)
 """What a training writes, and no overwriting of a choice deletes. The last is there when the training is done."""
 ALSO = {"use_dora": False, "lora_dropout": 0.0, "bias": "none", "lora_bias": False}
 """Settings of PEFT that are recorded where they are not its default, for a training that follows."""

@@ -73,6 +73,15 @@ def test_a_directory_that_is_no_run(tmp_path):
         read_values(tmp_path)
 
 
+def test_a_training_without_a_choice_is_told_from_a_wrong_directory(tmp_path):
+    """`weightlora train --method lora` writes one."""
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(
+        DataError, match=r"is the directory of a training that chose no adapters: its results are in r"
+    ):
+        read_values(tmp_path)
+
+
 def test_the_directory_of_a_comparison_is_read_by_its_command(tmp_path):
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(DataError, match="give the output_dir of its Trainer"):

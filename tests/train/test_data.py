@@ -7,6 +7,7 @@ from datasets import Dataset
 from recipes import LABELLED, classified, files_of, write_rows
 
 from weightlora.errors import DataError
+from weightlora.train.data import files_of as paths_of
 from weightlora.train.data import lacks_evaluation, read_splits
 from weightlora.train.settings import DataArguments
 from weightlora.train.tables import check_json
@@ -260,3 +261,34 @@ def test_columns_that_no_row_can_have(world: Path, rows: Path, refused):
 def test_a_name_that_no_file_can_have(world: Path, refused):
     for name in ("a\0b.jsonl", "x" * 5000 + ".jsonl"):
         assert "is missing" in refused(*classified(world, name))
+
+
+def test_a_file_beside_that_of_a_split_is_no_part_of_it(tmp_path: Path):
+    """An old or augmented copy would join the training data without a word."""
+    for name in ("train", "train-old", "validation-2"):
+        write_rows(tmp_path / f"{name}.jsonl", [{"text": name}])
+    assert paths_of(tmp_path, None, "train") == [tmp_path / "train.jsonl"]
+    assert paths_of(tmp_path, None, "validation") == [tmp_path / "validation-2.jsonl"]
+    shards = [write_rows(tmp_path / f"train-0000{part}-of-00002.jsonl", [{"text": "a"}]) for part in (0, 1)]
+    with pytest.raises(DataError, match=r"has train.jsonl and train-00000-of-00002.jsonl for train: keep the files"):
+        paths_of(tmp_path, None, "train")
+    (tmp_path / "train.jsonl").unlink()
+    assert paths_of(tmp_path, None, "train") == shards
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ('{"text": ', r"the file .*train-00001-of-00002.jsonl cannot be read: "),
+        (
+            '{"text": ["b"]}',
+            r"2 files for train, train-00000-of-00002.jsonl and on, cannot be read: .*same columns, wi",
+        ),
+    ],
+)
+def test_of_several_files_the_broken_one_is_named(tmp_path: Path, second, message):
+    write_rows(tmp_path / "train-00000-of-00002.jsonl", [{"text": 1}])
+    (tmp_path / "train-00001-of-00002.jsonl").write_text(second)
+    arguments = DataArguments(task="causal-lm", dataset=str(tmp_path))
+    with pytest.raises(DataError, match=message):
+        read_splits(arguments, find_task("causal-lm"), str(tmp_path / "cache"))

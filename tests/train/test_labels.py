@@ -35,6 +35,11 @@ def test_a_label_out_of_range(world: Path, rows: Path, tmp_path: Path, refused):
     )
     message = refused(*classified(world, write_rows(rows, [{"text": "a", "label": "x"}] * 2)))
     assert message.startswith("train has only the label 'x'")
+    alike = write_rows(rows, [{"text": "a", "label": 0}, {"text": "b", "label": 0}, *LABELLED])
+    message = refused(*classified(world, alike), "--class_names", "no", "yes", "--train_examples", "2")
+    assert message.startswith(
+        "train has only the label 0: give rows of at least two classes, or more --train_examples"
+    )
     texts = [{"sentence1": text, "sentence2": "b", "label": 0} for text in "ab"]
     message = refused(
         "--task", "mrpc", "--model", world / "deberta", *files_of(write_rows(rows, texts)), "--class_names", *"abc"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import read_json
-from ..run import SELECTION, SELECTION_FORMAT, TOKENS
+from ..run import RESULT, SELECTION, SELECTION_FORMAT, TOKENS
 from ..schema import COLUMNS, NAME, NUMBER, Rule, or_none
 from ..values import is_int, is_number
 from ..wording import shown
@@ -126,6 +126,8 @@ def _why_no_run(directory: Path) -> str:
     if (directory / "settings.json").is_file() and any((directory / part).is_dir() for part in COMPARED):
         command = f"weightlora compare --output_dir {shlex.quote(str(directory))} --summarize"
         return f"is the directory of a comparison, not of a run: `{command}` prints it."
+    if (directory / RESULT).is_file():
+        return f"is the directory of a training that chose no adapters: its results are in {RESULT}."
     return f"is not the directory of a run, because it has no {SELECTION}: give the output_dir of its Trainer."
 
 

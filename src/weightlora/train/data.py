@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ READ = {
     "causal-lm": ("text", "prompt", "messages"),
 }
 """Columns that the model reads. Rows that are equal in them go to the same split."""
+
+SHARD = r"-\d+(-of-\d+)?(-[0-9a-f]+)?"
+"""What follows the name of the split in that of a file with a part of its rows."""
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files in the folders of `save_to_disk()`."""
@@ -157,7 +161,7 @@ def _read(split: str, arguments: DataArguments, task: TaskInfo, cache_dir: str |
         raise DataError(f"{given} is given, but nothing to {_use(split)}: give --{name}, too.")
     source = arguments.dataset or task.dataset
     if source is None:
-        raise DataError("there is no data: give --dataset, or --train_file and --validation_file.")
+        raise DataError("there is no data: give --dataset, or --train_file.")
     config = arguments.dataset_config or task.config
     if os.path.isdir(source):
         return read_files(_find_files(Path(source), config, split), split, cache_dir, classes)
@@ -177,16 +181,18 @@ def _find_files(directory: Path, config: str | None, split: str) -> list[Path]:
 
 
 def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
-    """`<split>.<ending>` or shards `<split>-*.<ending>`, in the directory or in its folder of the configuration.
+    """`<split>.<ending>` or shards `<split>-00000-of-00002.<ending>`, in the directory or its folder of the config.
 
     Raises:
-        DataError: There are files with different endings.
+        DataError: There are files with different endings, or one file for the split and shards of it.
     """
     folders = [directory / config, directory] if config else [directory]
     for folder in folders:
         for name in ALIASES.get(split, (split,)):
-            kinds = [[*folder.glob(f"{name}{end}"), *sorted(folder.glob(f"{name}-*{end}"))] for end in BUILDERS]
-            found = [paths for paths in kinds if paths]
+            files = [sorted(folder.glob(f"{name}*{end}")) for end in BUILDERS]
+            whole = [[path for path in paths if path.stem == name] for paths in files]
+            shards = [[path for path in paths if re.fullmatch(SHARD, path.stem[len(name) :])] for paths in files]
+            found = [paths for paths in (*whole, *shards) if paths]
             if len(found) > 1:
                 raise DataError(
                     f"{folder} has {found[0][0].name} and {found[1][0].name} for {split}: keep the files of one kind."

@@ -104,6 +104,11 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
                 label = labels[found.index(None)]
                 what = f"the label {shown(label)} in {name_row(source.splits[split], split, row)}"
                 raise DataError(_unknown(what, label, names, told=bool(known) or split == "train"))
+    if not several and len({number for [number] in ids["train"]}) == 1:
+        remedy = ", or more --train_examples, which are the first rows" if source.arguments.train_examples else ""
+        raise DataError(
+            f"train has only the label {shown(values['train'][0][0])}: give rows of at least two classes{remedy}."
+        )
     _warn_of_alike(names, [] if given else NO_LABEL)
     if not (known or several):
         warn_of_empty(names, [number for [number] in ids["train"]], "training row")

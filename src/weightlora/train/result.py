@@ -10,13 +10,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import DataError
 from ..files import write_text
+from ..run import RESULT
 
 __all__ = ["FORMAT", "HARDLY", "HELD_OUT_LOSS", "RESULT", "UNITS", "Result", "fits", "read_result", "write_result"]
 
 FORMAT = 2
-RESULT = "result.json"
-"""Name of the file in a run directory."""
-
 HELD_OUT_LOSS = "held_out_loss"
 UNITS = ("fraction", "percent", "none")
 HARDLY = 0.95

@@ -77,7 +77,14 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
         remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else REMEDIES[builder]
         if str(cause).startswith("Couldn't cast"):
             remedy = "; give all rows the same fields, with values of the same types"
-        raise DataError(f"the file {paths[0]} cannot be read: {first_line(cause)}{remedy}.") from error
+        if len(paths) > 1:
+            for path in paths:  # the error names none of them
+                read_files([path], split, cache_dir, classes)
+            remedy = "; give all files the same columns, with values of the same types"
+        which = (
+            f"the file {paths[0]}" if len(paths) == 1 else f"{len(paths)} files for {split}, {paths[0].name} and on,"
+        )
+        raise DataError(f"{which} cannot be read: {first_line(cause)}{remedy}.") from error
     if builder == "csv" and classes is not None and classes in rows.column_names:
         rows = with_numbers(rows, classes)
     try:
