@@ -15,6 +15,7 @@ from ..results import Runs, losses, probe_cost
 
 __all__ = [
     "CLOSE",
+    "LORA_IN_WORDS",
     "Worth",
     "corrected",
     "counted",

@@ -158,6 +158,14 @@ def test_four_bits_leave_what_trains_in_full_as_it_is(world: Path, tmp_path: Pat
     assert {f"base_model.model.{name}.weight" for name in ("classifier", "bert.pooler.dense")} <= saved.keys()
 
 
+@pytest.mark.parametrize(("fresh", "left"), [([], None), (["model.extra"], ["lm_head", "model.extra"])])
+def test_four_bits_leave_the_output_layer_of_a_language_model(world: Path, monkeypatch, fresh, left):
+    monkeypatch.setattr(loading, "fresh_modules", lambda *args, **kwargs: fresh)
+    work = SimpleNamespace(task_type="CAUSAL_LM", auto_class="AutoModelForCausalLM")
+    config = transformers.AutoConfig.from_pretrained(world / "llama")
+    assert loading._unquantized(work, config, ModelArguments()) == left
+
+
 @pytest.mark.parametrize("name", ["deberta", "bart", "llama"])
 def test_a_directory_without_a_tokenizer(world: Path, tmp_path: Path, refused, name):
     """Transformers makes one for it, without words: each row would be unknown tokens."""

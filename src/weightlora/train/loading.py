@@ -142,8 +142,7 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
-            # Without any, Transformers leaves out the output layer of a language model.
-            llm_int8_skip_modules=_to_train(work, config, arguments) or None,
+            llm_int8_skip_modules=_unquantized(work, config, arguments),
         )
         settings["device_map"] = {"": recipe.training.device}
     with _in_one_sentence("model", str(arguments.model)):
@@ -157,9 +156,17 @@ def load_model(work: Work, config: Any, recipe: Recipe) -> tuple[nn.Module, list
     return model, fresh
 
 
-def _to_train(work: Work, config: Any, arguments: ModelArguments) -> list[str]:
-    """The modules that train in full, so they cannot be quantized: heads, and those that the checkpoint lacks."""
-    return sorted({*SAVED.get(work.task_type, ()), *fresh_modules(work, config, arguments, local=False)})
+def _unquantized(work: Work, config: Any, arguments: ModelArguments) -> list[str] | None:
+    """The modules that train in full, so they cannot be quantized: heads, and those that the checkpoint lacks.
+
+    If there are any, also the output layer, which is what Transformers leaves out of its own accord (None).
+    """
+    found = {*SAVED.get(work.task_type, ()), *fresh_modules(work, config, arguments, local=False)}
+    if not found:
+        return None
+    model: Any = empty_model(work, config)
+    output = model.get_output_embeddings()
+    return sorted(found | {name for name, module in model.named_modules() if module is output})
 
 
 def fresh_modules(work: Work, config: Any, arguments: ModelArguments, local: bool = True) -> list[str]:

@@ -1,14 +1,15 @@
-"""The replication: a reference counts once all of its runs are there."""
+"""The replication: counts and figures of the stored runs, and the sentences about them."""
 
 from pathlib import Path
 
 import pytest
 from benchmarks.pages import replication
 from benchmarks.pages.runs import runs_in
-from benchmarks.pages.untuned import failures
-from benchmarks.pages.winner import CLOSE
+from benchmarks.pages.tuned import SEEDS
+from benchmarks.pages.untuned import SAME, WAYS, failures, runs_of
+from benchmarks.pages.winner import CLOSE, references_of, weigh
 from benchmarks.results import by_seed
-from stored import result
+from stored import NAMES, result
 
 from weightlora.compare.statistics import excludes_zero
 
@@ -25,6 +26,8 @@ def runs(label, rate, *gaps, tasks=TASKS):
             task=task,
             accuracy=0.8 - gaps[0],
             settings={"label": label, "learning_rate": rate},
+            names=NAMES,
+            kept=NAMES[:2],
         )
         for task in tasks
         for place, seed in enumerate(replication.SEEDS)
@@ -33,30 +36,24 @@ def runs(label, rate, *gaps, tasks=TASKS):
 
 @pytest.fixture
 def stored(monkeypatch):
-    found = [*runs("probe", 0.001, 0.0), *runs("peft-default", 0.002, 0.05, 0.06), *runs("lora", 0.001, 0.0)[:-1]]
+    found = [*runs("probe", 0.001, 0.0), *runs("peft-default", 0.002, 0.05, 0.06), *runs("lora", 0.001, 0.0)]
     monkeypatch.setattr(replication, "TASKS", TASKS)
     monkeypatch.setattr(replication, "runs_in", {"replication": found}.get)
-    return found
 
 
 def cells(text):
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
 
 
-def test_a_reference_counts_once_it_is_complete(stored):
+def test_each_reference_has_its_counts(stored):
     peft = ["PEFT's default list", "better on 2 of 2 tasks, worse on 0", "better on 2, worse on 0"]
-    assert cells(replication.replication()) == [[*peft, "+5.0 points", "2 of 2 tasks"]]
-    assert "LoRA on all modules" not in replication.replication_by_task()
-    stored.append(runs("lora", 0.001, 0.0)[-1])
     lora = ["LoRA on all modules", "better on 0 of 2 tasks, worse on 0", "better on 0, worse on 0"]
-    assert cells(replication.replication())[1] == [*lora, "+0.0 points", "2 of 2 tasks"]
+    assert cells(replication.replication()) == [
+        [*peft, "+5.0 points", "2 of 2 tasks"],
+        [*lora, "+0.0 points", "2 of 2 tasks"],
+    ]
     (first, _) = cells(replication.replication_by_task())
     assert first[:2] == ["first", "0.001"] and first[2].startswith("-0.0540 ± ") and first[-1].startswith("+0.0000")
-
-
-def test_nothing_is_said_while_the_default_is_not_complete(monkeypatch):
-    monkeypatch.setattr(replication, "runs_in", lambda study: [])
-    assert replication.replication() == replication.replication_by_task() == "No reference is complete yet."
 
 
 def test_the_sentences_have_the_figures_of_the_stored_runs():
@@ -99,3 +96,21 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     ]
     assert failed == [6, 3, 1, 0] and "Six of their 40 runs do not learn, three of PEFT's list, one of LoRA" in log
     assert len({run.kept and frozenset(run.kept) for run in own}) == 1 and "All 40 runs of the default keep" in log
+
+
+def test_what_older_seeds_gave_is_in_the_stored_runs():
+    """The default at LoRA's rate, and the references at rates of their own."""
+    same, tuned = runs_of(SAME), runs_of(WAYS[0])
+    both = {(task, label): (same if label == "probe" else tuned)[task, label] for task, label in [*same, *tuned]}
+    for task in replication.TASKS:
+        both.setdefault((task, references_of("probe")["a lower rank on all modules"]), {})
+    worth = weigh(both, "probe", dict.fromkeys(replication.TASKS, SEEDS))
+    counts = ["better on 5 of 8 tasks, worse on 0", "better on 4 of 8 tasks, worse on 0"]
+    assert [*worth.against.values()] == [*counts, "better on 0 of 8 tasks, worse on 3"]
+    assert worth.close == "5 of 8 tasks"
+    docs = Path(__file__).parents[3] / "docs"
+    log, evidence = (
+        " ".join((docs / f"{name}.md").read_text(encoding="utf-8").split()) for name in ("log", "evidence")
+    )
+    assert "gives five, four and five, and higher losses than LoRA's on three tasks." in evidence
+    assert "five tasks against random sets, four against PEFT's list, and higher losses than LoRA's on three." in log
