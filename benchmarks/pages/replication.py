@@ -10,7 +10,7 @@ from ..results import by_seed
 from .runs import runs_in
 from .tables import table
 from .tuned import PROBE, TASKS
-from .winner import CLOSE, LORA_IN_WORDS, Worth, corrected, counted, points_between, references_of, weigh
+from .winner import CLOSE, LORA_IN_WORDS, Worth, corrected, counted, points_between, references_of, signed, weigh
 
 __all__ = ["SEEDS", "replication", "replication_by_task", "weigh_replication"]
 
@@ -36,7 +36,7 @@ def replication() -> str:
                 words,
                 counted(by_task),
                 "better on {}, worse on {}".format(*corrected(by_task, worth.seeds)),
-                f"{fmean(points):+.1f} points",
+                f"{signed(fmean(points))} points",
                 f"{sum(found >= -CLOSE for found in points)} of {len(points)} tasks",
             ]
         )

@@ -12,7 +12,7 @@ from .points import complete_tasks
 from .runs import runs_in
 from .tables import table
 from .tuned import PROBE, SEEDS, TASKS
-from .winner import CLOSE, counted, points_between
+from .winner import CLOSE, counted, points_between, signed
 
 __all__ = ["shares", "shares_by_task"]
 
@@ -33,7 +33,7 @@ def shares() -> str:
         level = f"{sum(found >= -CLOSE for found in points)} of {len(points)} tasks"
         against = "" if label == PROBE else counted({task: _loss(runs, task, label, PROBE) for task in tasks})
         rows.append([share, against, counted({task: _loss(runs, task, label, LORA) for task in tasks})])
-        rows[-1] += [f"{fmean(points):+.1f} points", level]
+        rows[-1] += [f"{signed(fmean(points))} points", level]
     return table(rows)
 
 

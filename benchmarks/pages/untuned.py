@@ -17,7 +17,7 @@ from .reliability import TASK as FILMS
 from .runs import runs_in
 from .tables import table
 from .tuned import PROBE, SEEDS, TASKS
-from .winner import CLOSE, counted, points_between
+from .winner import CLOSE, counted, points_between, signed
 
 __all__ = ["ALONG", "SAME", "WAYS", "Way", "failures", "runs_of", "untuned", "untuned_by_task"]
 
@@ -74,7 +74,7 @@ def untuned() -> str:
         ]
         level = f"{sum(found >= -CLOSE for found in points)} of {len(points)} tasks"
         own = [run for task in TASKS for run in runs[task, PROBE].values()]
-        rows.append([way.words, *against, f"{fmean(points):+.1f} points", level, f"{failures(own)} of {len(own)}"])
+        rows.append([way.words, *against, f"{signed(fmean(points))} points", level, f"{failures(own)} of {len(own)}"])
     return table(rows)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "render_corrected",
     "render_winner",
     "render_worths",
+    "signed",
     "weigh",
 ]
 
@@ -37,6 +38,11 @@ LORA_IN_WORDS = "LoRA on all modules"
 FEW_POINTS = f"Metric at most {CLOSE} points lower"
 
 BySeed = Mapping[int, Result]
+
+
+def signed(points: float) -> str:
+    """A difference of the metric with one digit; what rounds to 0 has no minus."""
+    return f"{round(points, 1) + 0.0:+.1f}"
 
 
 class Worth(NamedTuple):
@@ -79,7 +85,7 @@ class Worth(NamedTuple):
         """What a column of `render_worths` says, by row."""
         if not (known := self.known):
             return self.against
-        metric = f"median {median(known):+.1f} points, mean {fmean(known):+.1f}"
+        metric = f"median {signed(median(known))} points, mean {signed(fmean(known))}"
         return {**self.against, f"Metric minus that of {LORA_IN_WORDS}": metric, FEW_POINTS: self.close}
 
     @property
@@ -87,15 +93,15 @@ class Worth(NamedTuple):
         """How far the metric is from that of LoRA on all modules; empty if no task has points."""
         if not (known := self.known):
             return {}
-        spread = f"median {median(known):+.1f}, from {min(known):+.1f} to {max(known):+.1f}"
+        spread = f"median {signed(median(known))}, from {signed(min(known))} to {signed(max(known))}"
         said = {
-            f"Metric compared with {LORA_IN_WORDS}": f"{fmean(known):+.1f} points on average ({spread}), at most "
+            f"Metric compared with {LORA_IN_WORDS}": f"{signed(fmean(known))} points on average ({spread}), at most "
             f"{CLOSE} points lower on {self.close}"
         }
         # A lower loss is not always a better metric.
         better = [task for task, found in self.versus.get(LORA_IN_WORDS, {}).items() if _is_better(found)]
         if there := [found for task in better if (found := self.points[task]) is not None]:
-            shown = ", ".join(f"{found:+.1f}" for found in there)
+            shown = ", ".join(f"{signed(found)}" for found in there)
             said[f"Metric where the loss is better than that of {LORA_IN_WORDS}"] = f"{shown} points"
         return said
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import subprocess
 import sys
+import warnings
 
 import pytest
 from processes import fork_server
@@ -47,6 +48,20 @@ def test_an_error_of_the_user_is_one_sentence(capsys, monkeypatch, raised, code:
     fail_with(monkeypatch, raised)
     assert main(["quickstart"]) == code
     assert capsys.readouterr().err == f"weightlora quickstart: {message}\n"
+
+
+def test_a_warning_is_one_sentence_and_is_printed_once(monkeypatch):
+    """PEFT warns of GPT-2's layers whenever it adapts them, which a command does several times."""
+    found = []
+
+    def warn(args):
+        found.extend(warnings.formatwarning(text, UserWarning, "file.py", 1) for text in ("odd", "new", "odd"))
+        return 0
+
+    monkeypatch.setattr(quickstart, "run", warn)
+    usual = warnings.formatwarning
+    assert main(["quickstart"]) == 0 and warnings.formatwarning is usual
+    assert found == ["weightlora quickstart: odd\n", "weightlora quickstart: new\n", ""]
 
 
 def test_an_interruption_before_the_command_runs_is_one_sentence(capsys, monkeypatch):

@@ -44,6 +44,28 @@ def test_a_column_that_is_read_as_another_one_is_not_proposed(world: Path, rows:
     assert message.endswith("""it has text; name the right one, as in --columns '{"label": "your_column"}'.""")
 
 
+def test_a_column_that_one_split_names_in_another_way(world: Path, rows: Path, tmp_path: Path, refused):
+    """Another `--columns` would lead to the same error about the other split."""
+    more = write_rows(tmp_path / "more.jsonl", [{"comment": "fine", "label": 0}])
+    write_rows(rows, [{"review": row["text"], "label": row["label"]} for row in LABELLED])
+    assert refused(*classified(world, rows, more), "--columns", '{"text": "review"}') == (
+        "the column 'review' (text) is not in validation, where other splits have it: it has comment, label; rename "
+        "one of its columns to 'review'."
+    )
+
+
+def test_splits_in_two_forms_of_a_causal_lm(world: Path, rows: Path, tmp_path: Path, refused):
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": "a b c"}])
+    pairs = write_rows(rows, [{"prompt": "a b", "completion": " c"}])
+    for train, validation, found in (
+        (pairs, texts, "train has prompts and completions, and validation has texts"),
+        (texts, pairs, "train has texts, and validation has prompts and completions"),
+    ):
+        given = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
+        message = refused(*given, "--train_file", train, "--validation_file", validation)
+        assert message == f"{found}, of which other tokens are learned: give both the same form."
+
+
 def test_an_empty_split(world: Path, rows: Path, tmp_path: Path, refused):
     empty = write_rows(tmp_path / "empty.jsonl", [])
     message = refused(*classified(world, write_rows(rows, LABELLED), empty))
@@ -118,6 +140,13 @@ def test_one_text_cannot_be_split(world: Path, rows: Path, refused):
         f"{rows} has one distinct text, and a part for validation can be split off from 2 or more: add rows, or give "
         "--validation_file."
     )
+
+
+def test_one_prompt_cannot_be_split(world: Path, rows: Path, refused):
+    write_rows(rows, [{"prompt": "why", "completion": f" because {i}"} for i in range(4)])
+    given = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
+    message = refused(*given, "--train_file", rows)
+    assert message.startswith(f"{rows} has one distinct prompt, and a part for validation")
 
 
 def test_chats_of_one_question_are_on_one_side(rows: Path):
@@ -274,6 +303,8 @@ def test_a_file_beside_that_of_a_split_is_no_part_of_it(tmp_path: Path):
         paths_of(tmp_path, None, "train")
     (tmp_path / "train.jsonl").unlink()
     assert paths_of(tmp_path, None, "train") == shards
+    shards[1].rename(tmp_path / "train-00001-of-00002.JSONL")  # as --train_file may end, too
+    assert [path.suffix for path in paths_of(tmp_path, None, "train")] == [".jsonl", ".JSONL"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import random
 import pytest
 
 from weightlora.errors import DataError
-from weightlora.train.splitting import before_answer, distinct, split
+from weightlora.train.splitting import before_answer, distinct, hold_out, split
 
 
 def rows(*texts: str) -> list[dict]:
@@ -37,6 +37,24 @@ def test_a_chat_goes_by_what_is_before_its_answer():
     for alone in ([system, answer], [answer], [], None, "text", ["text"]):
         assert before_answer("messages", alone) == alone
     assert before_answer("tokens", [user, answer]) == [user, answer]
+
+
+@pytest.mark.parametrize(
+    ("repeated", "held"),
+    [
+        ({"one": 99, "other": 1}, {"other"}),  # the only one that fits
+        ({"one": 60, "other": 40}, {"other"}),  # none fits: the one with the fewest rows
+        ({"often": 961} | {f"text {i}": 1 for i in range(39)}, 4),  # a tenth of the texts, so that others are trained
+        ({f"text {i}": 1 + i for i in range(40)}, 4),
+    ],
+)
+def test_repeated_texts_do_not_make_validation_the_larger_part(repeated: dict[str, int], held: set[str] | int):
+    texts = [text for text, count in repeated.items() for _ in range(count)]
+    train, validation = hold_out(texts, 0.1)
+    found = {texts[index] for index in validation}
+    assert found == held if isinstance(held, set) else len(found) <= held
+    assert sorted(train + validation) == list(range(len(texts))) and not found & {texts[index] for index in train}
+    assert len(validation) <= max(0.1 * len(texts), min(repeated.values())) and found
 
 
 def test_too_few_rows_are_refused():

@@ -167,9 +167,15 @@ def _is_debug(words: Sequence[str], takes_rest: bool) -> bool:
 
 @contextlib.contextmanager
 def _one_line_warnings(command: str) -> Iterator[None]:
-    """Print a warning as one sentence, without the line of code that raised it."""
-    usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{command}: {message}\n"
+    """Print a warning as one sentence, without the line of code that raised it, and only once."""
+    usual, said = warnings.formatwarning, set[str]()
+
+    def as_sentence(message: Warning | str, *_: object, **__: object) -> str:
+        repeated = str(message) in said
+        said.add(str(message))
+        return "" if repeated else f"{command}: {message}\n"
+
+    warnings.formatwarning = as_sentence
     try:
         yield
     finally:

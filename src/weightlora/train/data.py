@@ -80,7 +80,7 @@ def read_splits(arguments: DataArguments, task: TaskInfo, cache_dir: str | None 
     classes = columns["label"] if task.family == "text-classification" else None
     splits = {name: _read(name, arguments, task, cache_dir, classes) for name in wanted}
     given = parse_json("columns", arguments.columns)
-    renamed = {name: _rename(name, rows, columns, task.family, given) for name, rows in splits.items()}
+    renamed = {name: _rename(name, rows, columns, task.family, given, splits) for name, rows in splits.items()}
     named, unread = {name: rows for name, (rows, _) in renamed.items()}, renamed["train"][1]
     if split_off:
         place = str(arguments.train_file or arguments.dataset or task.dataset)
@@ -141,7 +141,8 @@ def _split_off(rows: Dataset, family: str, place: str) -> dict[str, Dataset]:
     ]
     if len(rows) == 1:
         raise DataError(f"{place} has one row, and a part for validation is split off: give more.{one_object(rows)}")
-    train, validation = hold_out(texts, SHARE, place)
+    what = "chat before its answer" if columns == ["messages"] else " and ".join(columns)
+    train, validation = hold_out(texts, SHARE, place, what)
     return {"train": rows.select(train), "validation": rows.select(validation)}
 
 
@@ -189,7 +190,8 @@ def files_of(directory: Path, config: str | None, split: str) -> list[Path]:
     folders = [directory / config, directory] if config else [directory]
     for folder in folders:
         for name in ALIASES.get(split, (split,)):
-            files = [sorted(folder.glob(f"{name}*{end}")) for end in BUILDERS]
+            every = sorted(folder.glob(f"{name}*"))
+            files = [[path for path in every if path.suffix.lower() == end] for end in BUILDERS]
             whole = [[path for path in paths if path.stem == name] for paths in files]
             shards = [[path for path in paths if re.fullmatch(SHARD, path.stem[len(name) :])] for paths in files]
             found = [paths for paths in (*whole, *shards) if paths]
@@ -232,9 +234,14 @@ def _mapping(arguments: DataArguments, task: TaskInfo) -> dict[str, str | None]:
 
 
 def _rename(
-    split: str, rows: Dataset, columns: dict[str, str | None], family: str, given: Mapping[str, Any]
+    split: str,
+    rows: Dataset,
+    columns: dict[str, str | None],
+    family: str,
+    given: Mapping[str, Any],
+    splits: Mapping[str, Dataset],
 ) -> tuple[Dataset, tuple[str, ...]]:
-    """The rows with the columns of the family, and the names of those that are left out."""
+    """The rows with the columns of the family, and the names of those that are left out. `splits` are all as read."""
     before, read = rows.column_names, {*columns.values()}
     if family == "causal-lm":  # it has one of several forms
         rows, columns, read = as_causal(split, rows, columns, given)
@@ -245,10 +252,16 @@ def _rename(
         ):
             continue
         if column not in rows.column_names:
+            has = ", ".join(rows.column_names)
+            if any(column in others.column_names for others in splits.values()):
+                raise DataError(
+                    f"the column {column!r} ({name}) is not in {split}, where other splits have it: it has {has}; "
+                    f"rename one of its columns to {column!r}."
+                )
             hint, proposal = example_for(rows, columns, given, name)
             raise DataError(
-                f"the column {column!r} ({name}) is not in {split}{hint}: it has {', '.join(rows.column_names)}; name "
-                f"the right one, as in {proposal}.{one_object(rows)}"
+                f"the column {column!r} ({name}) is not in {split}{hint}: it has {has}; name the right one, as in "
+                f"{proposal}.{one_object(rows)}"
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")

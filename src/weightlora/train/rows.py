@@ -75,6 +75,9 @@ RULES: dict[str, Rule] = {
 }
 """Name in a family -> what each row must have there. A column that is not listed may have anything."""
 
+FORM = {"text": "texts", "prompt": "prompts and completions", "messages": "chats"}
+"""Name in a family -> what rows are that have it. A causal LM learns other tokens of each."""
+
 NUMBER = "number of the row"
 """Column with the number of each row in the training data, where a split has only a part of them."""
 
@@ -91,7 +94,7 @@ MARGIN = 64
 def check_rows(splits: Mapping[str, Dataset]) -> None:
     """Raise a `DataError` for the first row that has something else in a column than the family reads.
 
-    Or for a split without a second text, where another has one.
+    Or for a split without a second text, where another has one, and for two in different forms of a causal LM.
 
     Args:
         splits: Rows by split, with the names of columns that the families use.
@@ -101,6 +104,12 @@ def check_rows(splits: Mapping[str, Dataset]) -> None:
         raise DataError(
             f"{found[True]} has a second text, pair, and {found[False]} has none: give both one, or leave it out with "
             "--columns '{\"pair\": null}'."
+        )
+    forms = {FORM[name]: split for split, rows in splits.items() for name in rows.column_names if name in FORM}
+    if len(forms) > 1:
+        (one, first), (other, second), *_ = forms.items()
+        raise DataError(
+            f"{first} has {one}, and {second} has {other}, of which other tokens are learned: give both the same form."
         )
     for split, rows in splits.items():
         for name in rows.column_names:

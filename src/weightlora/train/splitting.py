@@ -6,6 +6,7 @@ No text is in two splits. Texts that differ in case and white space only count a
 import filecmp
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -52,25 +53,36 @@ def before_answer(column: str, value: Any) -> Any:
     return value[:-1] if asked else value
 
 
-def hold_out(texts: Sequence[str], share: float, place: str = "the data") -> tuple[list[int], list[int]]:
+def hold_out(
+    texts: Sequence[str], share: float, place: str = "the data", what: str = "text"
+) -> tuple[list[int], list[int]]:
     """Indices of the texts to train on and of the texts to evaluate on. Equal texts are on the same side.
 
     Args:
         texts: The texts.
-        share: The share of the distinct texts to evaluate on.
+        share: The share of all texts, and of the distinct ones, to evaluate on. Less is held out where a text that is
+            repeated does not fit, but at least one text: then, the one with the fewest repetitions.
         place: Where they come from, for the error.
+        what: What a text is, for the error.
 
     Raises:
         DataError: There are fewer than two distinct texts.
     """
     keys = [hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest() for text in texts]
-    different = sorted(set(keys))
+    repeated = Counter(keys)
+    different = sorted(repeated)
     if len(different) < 2:
         raise DataError(
-            f"{place} has {'one distinct text' if different else 'no text'}, and a part for validation can be split "
-            "off from 2 or more: add rows, or give --validation_file."
+            f"{place} has {'one distinct' if different else 'no'} {what}, and a part for validation can be split off "
+            "from 2 or more: add rows, or give --validation_file."
         )
-    held = set(different[: max(1, round(share * len(different)))])
+    most, left = (max(1, round(share * len(found))) for found in (different, keys))
+    held: set[str] = set()
+    for key in different:
+        if repeated[key] <= left and len(held) < most:
+            held.add(key)
+            left -= repeated[key]
+    held = held or {min(different, key=repeated.__getitem__)}
     train = [index for index, key in enumerate(keys) if key not in held]
     return train, [index for index, key in enumerate(keys) if key in held]
 

@@ -174,3 +174,7 @@ def test_corrected_counts_stand_beside_the_others():
     text = winner.render_corrected({"here": worth, "none": worth._replace(versus={})})
     assert text.splitlines()[0] == "| reference | here | corrected | none | corrected |"
     assert "| PEFT's default list | 1, 0 | " in text and text.splitlines()[2].endswith("|  |  |")
+
+
+def test_a_difference_that_rounds_to_0_has_no_minus():
+    assert [winner.signed(points) for points in (-0.04, 0.04, -0.06, 1.25)] == ["+0.0", "+0.0", "-0.1", "+1.2"]

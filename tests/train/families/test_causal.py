@@ -120,7 +120,11 @@ def test_what_the_chat_template_leaves_out_is_an_error_of_its_row(
     (tmp_path / "llama" / "chat_template.jinja").write_text(template + prompt)
     write_rows(rows, [CHATS[0], LEFT_OUT[what]])
     message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
-    assert message.startswith(f"row 1 of train (the first is row 0): the chat template does not write {what}, so")
+    assert message == (
+        f"row 1 of train (the first is row 0): the chat template does not write {what}, so the model would not see "
+        "them: give a model whose template does, or leave them out"
+        + (""" with --columns '{"tools": null}'.""" if what == "the tools" else ".")
+    )
 
 
 def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(

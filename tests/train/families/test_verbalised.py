@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recipes import BAD, GOOD, arguments, family_arguments, write_parquet
+from recipes import BAD, GOOD, LABELLED, arguments, family_arguments, files_of, write_parquet, write_rows
 from transformers import EvalPrediction
 
 from weightlora.train import fit, parse, prepare
@@ -36,6 +36,13 @@ def test_a_line_break_in_a_prompt_may_be_written_as_the_help_does(world: Path, t
     data, task = replace(job.recipe.data, prompt=r"Review: {text}\nSentiment:"), find_task("sst2")
     work = verbalised(Source(task, data, read_splits(data, task).rows, job.tokenizer, job.config))
     assert work.train["input_ids"][:] == job.work.train["input_ids"][:]
+
+
+@pytest.mark.parametrize("more", [[], ["--prompt", "{text}:"], ["--label_words", " bad", " good"]])
+def test_both_settings_are_named_where_one_is_missing(world: Path, tmp_path: Path, refused, more: list[str]):
+    rows = write_rows(tmp_path / "rows.jsonl", LABELLED)
+    given = ["--task", "text-classification", "--model", world / "llama", "--pad_token", "</s>", "--verbalised"]
+    assert "give --prompt and --label_words, as in" in refused(*given, *files_of(rows), *more)
 
 
 def test_a_caller_may_tokenize_the_prompt(world: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ Tokens = tuple[list[int], list[int]]
 Messages = list[dict[str, Any]]
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Names that the thoughts before an answer have, beside its content."""
+TOOLS = "the tools"
 
 
 def chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
@@ -54,9 +55,10 @@ def chat(source: Source, row: dict[str, Any], length: int) -> Tokens:
             "leave it out."
         ) from error
     if left_out is not None:
+        how = " with --columns '{\"tools\": null}'" if left_out == TOOLS else ""
         raise DataError(
             f"the chat template does not write {left_out}, so the model would not see them: give a model whose "
-            "template does, or leave them out (the tools with --columns '{\"tools\": null}')."
+            f"template does, or leave them out{how}."
         )
     if whole[: len(prompt)] == prompt:
         return prompt, whole[len(prompt) :]
@@ -190,7 +192,7 @@ def _unwritten(messages: Messages, tools: Any, write: Callable[..., str]) -> str
     """What the template leaves out of a chat without a word: many know no tools, and some no system prompts."""
     changed: dict[str, tuple[Messages, Any]] = {}  # a chat that is written otherwise, if all is written
     if tools:
-        changed["the tools"] = messages, None
+        changed[TOOLS] = messages, None
     if any(message.get("tool_calls") for message in messages):
         changed["the calls of tools"] = [_without(message, "tool_calls") for message in messages], tools
     for name in REASONING:

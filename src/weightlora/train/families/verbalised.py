@@ -34,11 +34,17 @@ def verbalised(source: Source, prompt_ids: PromptIds | None = None, positions: b
         positions: Whether batches have `position_ids` (see `collator`).
 
     Raises:
-        ConfigError: There is no prompt, a class has no word, or two words begin with the same token.
+        ConfigError: There is no prompt, or no word for a class, or two words begin with the same token.
         DataError: A label is out of range.
         ModelError: The model is an encoder.
     """
     check_causal(source.config)
+    given, task = source.arguments, source.task
+    if not ((prompt_ids or given.prompt or task.prompt) and (given.label_words or task.words)):
+        raise ConfigError(
+            "--verbalised asks a question and learns a word for each class: give --prompt and --label_words, as in "
+            "--prompt 'Review: {text} Sentiment:' --label_words ' bad' ' good'."
+        )
     names, ids = class_ids(source, head=False)
     prompt_ids = prompt_ids or _template(source)
     answers = _answers(source, names)
