@@ -66,7 +66,7 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     chance, peft, lora = (row[1:] for row in cells(replication.replication()))
     assert chance[:2] == ["better on 4 of 8 tasks, worse on 0", "better on 2, worse on 0"]
     assert peft[:2] == ["better on 3 of 8 tasks, worse on 0", "better on 1, worse on 0"]
-    assert lora == ["better on 0 of 8 tasks, worse on 5", "better on 0, worse on 1", "-0.0 points", "5 of 8 tasks"]
+    assert lora == ["better on 0 of 8 tasks, worse on 5", "better on 0, worse on 1", "+0.0 points", "5 of 8 tasks"]
     assert "- **random sets**, is significantly lower on four tasks, and higher on none;" in evidence
     assert (
         "is lower on three, and higher on none; - **LoRA on all modules**, is lower on none, and higher on five."
