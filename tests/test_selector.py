@@ -606,7 +606,7 @@ def test_settings_that_do_not_fit_the_model_are_refused(settings, message):
 @pytest.mark.parametrize("config", [{"keep": 3}, {}, 0.25, WeightLoraConfig])
 def test_settings_of_another_type_are_refused(config):
     model = lora_bert()
-    with pytest.raises(ConfigError, match=r"^config=.* is a \w+: pass a WeightLoraConfig\.$"):
+    with pytest.raises(ConfigError, match=r"^config is a \w+: pass a WeightLoraConfig\.$"):
         WeightLora(model, adamw(model), config)
 
 

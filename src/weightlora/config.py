@@ -296,5 +296,5 @@ class WeightLoraConfig:
 def as_config(config: WeightLoraConfig | None) -> WeightLoraConfig:
     """A copy of the settings that were given, checked again, or the defaults; a `ConfigError` for another type."""
     if config is not None and not isinstance(config, WeightLoraConfig):
-        raise ConfigError(f"config={config!r} is a {type(config).__name__}: pass a WeightLoraConfig.")
+        raise ConfigError(f"config is a {type(config).__name__}: pass a WeightLoraConfig.")
     return WeightLoraConfig() if config is None else replace(config)  # what is assigned to them later is another run's

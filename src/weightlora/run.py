@@ -28,6 +28,7 @@ from .engines import flat_units
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 from .values import is_int
+from .wording import shown
 
 __all__ = [
     "ADAPTER",
@@ -39,6 +40,7 @@ __all__ = [
     "TRAINED",
     "RunDirectory",
     "check_empty",
+    "check_selector",
     "describe_selection",
     "save_run",
     "step_of",
@@ -144,10 +146,7 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
         weightlora.save_run(selector, "runs/second")
         ```
     """
-    if not hasattr(selector, "step_count"):
-        raise StateError(
-            f"save_run takes a WeightLora, and got {selector!r}: a callback has it as .selector once training began."
-        )
+    check_selector(selector, "save_run")
     if selector.needs_probe:
         raise StateError("no choice is made yet: call probe(batches) first.")
     if selector.phase != "train":
@@ -173,6 +172,15 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
     if misread(selector.adapters):
         logger.warning(f"{target / ADAPTER}: {EXPORT}")
     return target
+
+
+def check_selector(selector: Any, taker: str) -> None:
+    """Raise a `StateError` for anything else than a `WeightLora`, such as a callback."""
+    if not hasattr(selector, "step_count"):
+        raise StateError(
+            f"{taker} takes a WeightLora, and got {shown(selector)}: a callback has it as .selector once training "
+            "began."
+        )
 
 
 def describe_selection(selector: Any) -> dict[str, Any]:

@@ -248,6 +248,7 @@ def test_random_modules_need_no_batch():
         (lambda: weightlora.select(tiny_bert(), [(1, 2)], config()), DataError, "a batch is a tuple: give mappings"),
         (lambda: weightlora.select(tiny_bert(), BATCHES, config(keep=99)), ConfigError, "keep=99 is more than"),
         (lambda: weightlora.select("gpt2", BATCHES), ConfigError, "model='gpt2' is a str: pass the model itself"),
+        (lambda: weightlora.select(tiny_bert(), config(), BATCHES), ConfigError, "loader is a WeightLoraConfig: pass"),
         (lambda: weightlora.select(tiny_bert(), BATCHES, {"keep": 3}), ConfigError, "is a dict: pass a WeightLoraC"),
         (
             lambda: weightlora.select(tiny_bert(), BATCHES, config(), learning_rate=0),

@@ -153,3 +153,8 @@ def test_names_that_other_names_end_in_are_known():
     assert chosen(lora_twins(target_modules=r"draft\.layers\.\d+\.(up|down)"), 3).unambiguous
     everything = chosen(lora_twins(target_modules=["up", "down"]), 1)
     assert len(everything.modules) == 12 and everything.unambiguous is False
+
+
+def test_what_is_no_selector_has_no_selection():
+    with pytest.raises(StateError, match=r"^Selection\.of takes a WeightLora, and got 3: a callback has it as"):
+        Selection.of(3)

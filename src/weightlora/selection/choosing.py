@@ -96,6 +96,8 @@ def select(
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model={model!r} is a {type(model).__name__}: pass the model itself.")
+    if not hasattr(loader, "__iter__"):
+        raise ConfigError(f"loader is a {type(loader).__name__}: pass a data loader, or a list of batches.")
     settings = _resolved(config, total_steps)
     if not (is_number(learning_rate) and 0 < learning_rate < 1e6):
         raise ConfigError(f"learning_rate={learning_rate!r} is not a valid step size: give a positive number.")

@@ -12,7 +12,7 @@ from typing import Any
 from ..adapters.outcome import default_and_exceptions
 from ..costs import in_words
 from ..files import append_lines, read_lines, replacing_directory, write_json
-from ..run import HISTORY, SELECTION, SELECTION_FORMAT, TOKENS, check_empty, describe_selection
+from ..run import HISTORY, SELECTION, SELECTION_FORMAT, TOKENS, check_empty, check_selector, describe_selection
 from ..summary import Summary, by_kind
 from .adapting import saved_in_full
 from .formats import to_text
@@ -85,7 +85,8 @@ class Selection:
 
     @classmethod
     def of(cls, selector: Any) -> "Selection":
-        """The selection of a `WeightLora`, as it is now."""
+        """The selection of a `WeightLora`, as it is now; a `StateError` for anything else."""
+        check_selector(selector, "Selection.of")
         return cls.from_dict(describe_selection(selector), history=tuple(selector.history))
 
     @classmethod
