@@ -86,7 +86,7 @@ class Worth(NamedTuple):
         if not (known := self.known):
             return self.against
         metric = f"median {signed(median(known))} points, mean {signed(fmean(known))}"
-        return {**self.against, f"Metric minus that of {LORA_IN_WORDS}": metric, FEW_POINTS: self.close}
+        return {**self.against, f"Metric compared with {LORA_IN_WORDS}": metric, FEW_POINTS: self.close}
 
     @property
     def metric(self) -> dict[str, str]:

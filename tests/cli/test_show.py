@@ -35,7 +35,7 @@ def test_a_table_and_a_picture_here(first: Path, here: Path, capsys: pytest.Capt
     lines = output.splitlines()
     assert lines[0].startswith("first: 4 of 14 modules are kept: ")
     assert [line.split()[0] for line in lines if " yes " in line] == kept
-    assert any("kept out by the bound on parameters" in line for line in lines)
+    assert any("with a higher score did not fit into the bound on parameters" in line for line in lines)
     assert "step time, median: " in output and "written: first.png" in error
     assert (here / "first.png").read_bytes().startswith(PNG)
     (here / "first.png").write_text("mine")

@@ -50,7 +50,7 @@ COARSE = {"bf16": 1e-2, "bf16, resumed at 3": 1e-2}  # alone, autocast computes 
 @pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
-    reason="DeepSpeed is not installed: `make nightly` installs it, and runs this",
+    reason="DeepSpeed is not installed: `make nightly-deepspeed` installs it, and runs this",
 )
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_deepspeed_in_two_phases_chooses_and_trains_as_one_process_does(tmp_path, stage):

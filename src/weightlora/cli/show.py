@@ -96,6 +96,7 @@ def show_table(run: "RunReport") -> None:
     from ..drawing.picture import bound_in_words
     from ..report.sections import lead
     from ..summary import Summary
+    from ..wording import counted
 
     rows = Summary(asdict(module) for module in run.modules)
     rows.text = f"{run.name}: {lead(run)}"
@@ -108,7 +109,7 @@ def show_table(run: "RunReport") -> None:
     console.print(rows)
     if bounded := sum(module.bounded for module in run.modules):
         bound = bound_in_words(run.selection.config)
-        console.print(f"\n{bounded} with higher scores were kept out by {bound}.")
+        console.print(f"\n{counted(bounded, 'module')} with a higher score did not fit into {bound}.")
     console.print("\n".join(["", *map(_cost_line, run.costs)]), markup=False, soft_wrap=True)
 
 

@@ -19,7 +19,7 @@ Best = Callable[[Tensor], Tensor]
 """Maps scores of shape `(n,)` to the mask of those that the budget keeps, the largest first."""
 
 
-FEW_STEPS = 30
+FEW_STEPS = 30  # with fewer, B is still nearly 0, and what a rule reads is mostly noise
 
 _HOOKS: "WeakKeyDictionary[Any, dict[str, tuple[list[Any], list[Any]]]]" = WeakKeyDictionary()
 """The hooks of the latest rule on an adapter, by its layer and adapter name."""

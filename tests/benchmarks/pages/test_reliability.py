@@ -56,7 +56,7 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
         evidence: [
             f"[{lora} runs]",
             f"At half that rate, {half} do not.",
-            f"With half the rate alone, {half} runs do not learn",
+            f"Half the rate alone and rank 2 on all modules each leave {half} runs that do not learn.",
             "All 15 runs of the default",
             f"{chance} random sets of the same sizes do not learn, and {listed} runs of PEFT's list.",
         ],

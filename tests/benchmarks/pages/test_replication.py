@@ -76,7 +76,10 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
         "it is lower on four and three, and higher on none." in choosing
         and "but the loss is higher on five." in choosing
     )
-    assert "and those tuned rates for the others:" in readme and "it is lower on three and higher on none. On" in faq
+    assert (
+        "has LoRA's rate and the others their tuned ones:" in readme
+        and "it is lower on three and higher on none. On" in faq
+    )
     worth = replication.weigh_replication()
     higher = [one["mean"] for one in worth.versus["LoRA on all modules"].values() if excludes_zero(one)]
     assert len(higher) == 5 and f"by {min(higher):.3f} to {max(higher):.3f}, and after Holm's" in log

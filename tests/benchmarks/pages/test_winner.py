@@ -132,7 +132,7 @@ def test_several_comparisons_stand_side_by_side():
         "| Against PEFT's default list",
         "| Against a lower rank on all modules",
         "| Against LoRA on all modules",
-        "| Metric minus that of LoRA on all modules",
+        "| Metric compared with LoRA on all modules",
         "| Metric at most 0.5 points lower",
     ]
     assert lines[0][1:] == ["better on 2 of 2 tasks, worse on 0", " |"]
