@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from models import adamw, batch, lora_bert, lora_zoo, tiny_bert, train, wide_bert
+from models import adamw, batch, lora_bert, lora_zoo, samples, tiny_bert, train, wide_bert
 from peft import LoraConfig, PeftModel, get_peft_model
 from selections import start
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from weightlora import WeightLora, WeightLoraConfig
@@ -121,6 +121,30 @@ def test_a_process_waits_for_no_batch_that_another_one_does_not_have():
     selector = WeightLora(model, adamw(model), WeightLoraConfig(keep=3), engine=RunsOut(0))
     with pytest.raises(DataError, match="the probe got no batch"):
         selector.probe(map(batch, range(4)))
+
+
+class Order(Sampler):
+    """Around one iterator: each of its readers goes on where the last one ended."""
+
+    def __init__(self, rows: int):
+        self.rows = iter(range(rows))
+
+    def __iter__(self):
+        return self.rows
+
+
+@pytest.mark.parametrize("settings", [{"keep": 3}, {"keep_memory": "1GiB"}], ids=["number", "memory"])
+@pytest.mark.parametrize("left", [True, False])
+def test_data_that_loses_what_the_probe_read_is_told_of(settings, left):
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(selection="gradient", **settings))
+    loader = DataLoader(samples(64), batch_size=8, sampler=Order(64 if left else 32))
+    if left:
+        with pytest.warns(UserWarning, match="^the first batch is another one when the data is read again"):
+            selector.probe(loader)
+    else:
+        with pytest.raises(DataError, match=r"^the data can be read only once, and nothing is left for the training"):
+            selector.probe(loader)
 
 
 def test_of_three_adapters_the_default_keeps_the_best():

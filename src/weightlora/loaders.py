@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from .restoring import GENERATORS, states_of_generator
 
-__all__ = ["same_batches"]
+__all__ = ["read_once", "same_batches"]
 
 PARTS = (
     *("base_dataloader", "batch_sampler", "sampler", "collate_fn", "data_collator", "dataset", "datasets"),
@@ -46,10 +46,21 @@ def same_batches(loader: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        if hasattr(loader, "gradient_state"):  # Accelerate's, which counts as being read until its last batch
-            loader.end()
+        for part in parts:
+            if hasattr(part, "gradient_state"):  # Accelerate's, which counts as being read until its last batch
+                part.end()
         for bring_back in before:
             bring_back()
+
+
+def read_once(loader: Any) -> Any:
+    """What a data loader reads, and nobody can read again, such as a generator; None if nothing is known to be so."""
+    parts = _parts(loader)
+    held = _flat(getattr(part, name, None) for part in parts for name in PARTS)
+    for one in (loader, *held, *parts):
+        if isinstance(one, Iterator) or (isinstance(one, IterableDataset) and iter(one) is iter(one)):
+            return one
+    return None
 
 
 def _parts(loader: Any) -> list[Any]:

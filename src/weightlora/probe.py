@@ -26,7 +26,7 @@ from .loaders import same_batches
 from .recompute import recomputed
 from .restoring import no_steps_in_backward, same_buffers, same_fields, same_modes, same_random_numbers
 from .rules import Rule, check_finite
-from .tensors import leaves_of, local, unchanged_weights
+from .tensors import leaves_of, local, tensors_in, unchanged_weights
 from .values import check_int, plain
 
 SCALE = 1024.0
@@ -75,12 +75,14 @@ def gather(
     # that logs, and all processes must scale alike.
     hooked = any(p._backward_hooks for a in adapters for p in a.parameters)
     scale = 1.0 if float(engine.average(torch.tensor(float(hooked), device="cpu"))) else SCALE
+    first: list[Tensor] = []
     done, remedy = 0, "give batches with labels, or probe(batches, loss=...) with a function from a batch to its loss"
     with undisturbed(model, loss) as loss_of, same_batches(batches):
         # A compiled model would be compiled for adapters that are about to leave it, and hide modules from the rule.
         with torch.compiler.set_stance("force_eager"), rule.watching(engine.average):
             for done, batch in enumerate(_in_step(batches, number, engine.average), start=1):
                 where = f"batch {done} of the probe"
+                first = first if done > 1 else entries_of(batch)
                 with together(where):
                     found = check_loss(loss_of(batch), where, remedy) * scale
                 engine.backward(found)
@@ -90,6 +92,7 @@ def gather(
         taken = rule.take(scale * done)
         assert taken is not None  # the gradients are there
         evidence = engine.average(taken)
+    check_read_again(model, batches, first)
     if done < number:
         warnings.warn(
             f"the probe got {done} of the {number} batches that it reads: the choice is made from these.", stacklevel=4
@@ -101,6 +104,43 @@ def gather(
             "does not run these modules, or float16 is too coarse for it."
         )
     rule.update(evidence, done, lambda score: score > 0)
+
+
+def entries_of(batch: Any) -> list[Tensor]:
+    """A copy of the tensors in a batch, on the CPU."""
+    plain = (tensor for tensor in tensors_in(batch) if tensor.layout is torch.strided)
+    return [tensor.detach().to("cpu", copy=True) for tensor in plain]
+
+
+def check_read_again(model: nn.Module, batches: Any, first: list[Tensor]) -> None:
+    """Read the first batch again, as training will, and warn if it is another one.
+
+    Args:
+        model: Random numbers on its devices are put back, too.
+        batches: What was read, and is as before. Nothing is known of an iterator, and a list stays what it is.
+        first: What `entries_of` gave for its first batch.
+
+    Raises:
+        DataError: There is no batch any more.
+    """
+    if isinstance(batches, Iterator | list | tuple):
+        return
+    remedy = "let it start from the beginning in __iter__, probe other data, or choose while training (select_steps)"
+    with same_random_numbers(model), same_batches(batches), together("reading the first batch again"):
+        again = next(iter(batches), None)
+        if again is None:
+            raise DataError(f"the data can be read only once, and nothing is left for the training: {remedy}.")
+    found = entries_of(again)
+    if [(one.shape, one.dtype) for one in found] != [(one.shape, one.dtype) for one in first] or not all(
+        map(torch.equal, found, first)
+    ):
+        warnings.warn(
+            "the first batch is another one when the data is read again. Either the data can be read only once, and "
+            f"the training misses what the probe read: {remedy}. Or it draws random numbers that cannot be put back, "
+            "such as those of a generator in a function: then the training is valid, but not the same as without a "
+            "probe.",
+            stacklevel=5,
+        )
 
 
 def number_to_read(batches: Any, steps: int, per_step: int) -> int:

@@ -179,7 +179,7 @@ def test_a_stream_that_holds_an_iterator_is_told_of(tmp_path):
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
     run.train_dataset = Handle(iter([*samples(), *samples()]))
     with pytest.warns(
-        UserWarning, match=r"^Handle\.rows can perhaps be read only once, .* set selection='credit', or"
+        UserWarning, match="^the first batch is another one .* the data can be read only once, and the training misses"
     ):
         run.train()
 
@@ -206,7 +206,9 @@ class Around(IterableDataset):
 def test_data_that_can_be_read_once_only_is_refused(tmp_path, data):
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT))
     run.train_dataset = data()
-    message = f"^the training set is a {data.__name__}, which can be read only once, and selection='gradient' reads"
+    message = (
+        f"^the training data comes from a {data.__name__}, which can be read only once, and selection='gradient' reads"
+    )
     with pytest.raises(ConfigError, match=message):
         run.train()
 
@@ -288,7 +290,7 @@ def test_the_loss_is_the_trainers_own(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["a function", "an override"])
-def test_a_loss_gets_the_number_of_items_of_its_batch(tmp_path, by):
+def test_a_loss_gets_the_number_of_items_of_its_step(tmp_path, by):
     """A loss that divides by it need not work without."""
     counts = []
 
@@ -307,7 +309,7 @@ def test_a_loss_gets_the_number_of_items_of_its_batch(tmp_path, by):
     run.model_accepts_loss_kwargs = by == "an override"
     run.train()
     assert callback.selector.kept == chosen_by_hand((0, 1, 2, 3), 2)
-    assert counts == [8, 8, 8, 8, 16, 16]
+    assert counts == [16, 16, 16, 16, 16, 16]
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -329,9 +331,29 @@ def test_a_batch_without_labels_adds_nothing_to_steps_that_accumulate(tmp_path, 
     run.train()
     model = lora_bert()
     other = WeightLora(model, adamw(model), GRADIENT)
-    other.probe([batch(1), batch(2), batch(3)], per_step=2)
+    other.probe([batch(1), batch(1), batch(2), batch(3)], per_step=2)  # its labels are all that its step has
     assert callback.selector.kept == other.kept
     assert callback.selector.scores == pytest.approx(other.scores, rel=1e-4)
+
+
+@pytest.mark.parametrize("keep", [{"keep": 3}, {"keep": 3, "keep_memory": "1GiB"}], ids=["number", "memory"])
+def test_the_choice_does_not_depend_on_where_the_labels_of_a_step_are(tmp_path, keep):
+    """A part of a step with one label must not count as much as one with eight."""
+
+    def mean(outputs, labels, num_items_in_batch=None):
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    scores = []
+    for accumulation in (1, 4):
+        callback = WeightLoraCallback(WeightLoraConfig(selection="gradient", probe_batches=2, **keep))
+        settings = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 16 // accumulation}
+        run = make_trainer(tmp_path / str(accumulation), lora_bert(), callback, max_steps=1, **settings)
+        run.compute_loss_func = mean
+        for row in [*run.train_dataset[1:7], *run.train_dataset[20:23]]:
+            row["labels"] = torch.tensor(-100)
+        run.train()
+        scores.append(torch.tensor([*callback.selector.scores.values()]))
+    torch.testing.assert_close(*scores, rtol=1e-3, atol=1e-6)
 
 
 def test_under_data_parallel_the_loss_is_the_mean_over_the_gpus(tmp_path):

@@ -15,7 +15,7 @@ from ..config import WeightLoraConfig
 from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
 from ..loaders import same_batches
-from ..probe import Loss, check_loss, undisturbed
+from ..probe import Loss, check_loss, check_read_again, entries_of, undisturbed
 from ..restoring import same_random_numbers
 from ..tensors import tensors_in
 from ..values import to_bytes
@@ -129,6 +129,8 @@ class CostLimit:
         """
         with same_random_numbers(model), same_batches(batches):
             looked_at = list(islice(batches, max(LOOKED_AT, number)))
+        if looked_at:
+            check_read_again(model, batches, entries_of(looked_at[0]))
         if self.costs is not None:
             return looked_at
         batch = max(looked_at[:LOOKED_AT], key=_entries, default=None)

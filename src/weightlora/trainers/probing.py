@@ -5,16 +5,15 @@ Training sees these batches again, in the order that it would have had without a
 
 import contextlib
 import inspect
-import warnings
 from collections.abc import Iterator
+from itertools import islice
 from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset
 
 from ..errors import ConfigError
-from ..loaders import same_batches
+from ..loaders import read_once, same_batches
 from ..restoring import same_buffers, same_fields, same_random_numbers
 from ..selector import WeightLora
 
@@ -62,27 +61,52 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     if selector.limit is not None:
         selector.limit.check_not_compiled(trainer.model_wrapped)
 
-    def loss(batch: Any) -> Tensor:
+    steps = _Steps(loader, trainer.args.gradient_accumulation_steps)
+
+    def loss(batch: _InStep) -> Tensor:
         trainer.model.train()  # as each training step does
-        # As in a training step of this batch alone: a loss may need the number of its items.
-        batches, items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
-        if items is not None and trainer.args.gradient_accumulation_steps > 1:
-            items = items.clamp(min=1)  # a batch without labels adds 0 to a step that has others
-        inputs = trainer._prepare_inputs(batches[0])
+        # A loss may divide by the number of items in all batches of its step.
+        batches, items = trainer.get_batch_samples(iter(batch.step), len(batch.step), trainer.args.device)
+        inputs = trainer._prepare_inputs(batches[batch.place])
         with trainer.compute_loss_context_manager():
             # DeepSpeed's engine would take the pass for one of the training.
             model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
             found: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
-        return found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
+        found = found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
+        return (
+            found if items is None else found * len(batch.step)
+        )  # the step adds them up, and the probe takes the mean
 
     _check_can_be_read_again(selector, loader)
     held = _held_by(trainer)
     modules = nn.ModuleList(one for one in held if isinstance(one, nn.Module))
-    notes = [trainer, trainer.state, *_metrics_in(modules)]
+    notes = [trainer, trainer.state, trainer.control, *_metrics_in(modules)]
     notes += [one for one in held if type(one).__module__.partition(".")[0] not in LIBRARIES]
     with same_fields(notes), same_buffers(modules), _without(trainer, "log"):
-        selector.look(loader, loss, selector.config.probe_batches * trainer.args.gradient_accumulation_steps)
+        selector.look(steps, loss, selector.config.probe_batches * steps.length)
     selector.advance()  # outside of what is put back, because adapters leave now
+
+
+class _InStep(tuple[Any]):
+    """A batch alone, which knows all batches of its optimizer step, and its place among them."""
+
+    step: list[Any]
+    place: int
+
+
+class _Steps:
+    """Reads a loader step by step: with gradient accumulation, `length` batches at a time."""
+
+    def __init__(self, loader: Any, length: int) -> None:
+        self.base_dataloader, self.length = loader, length
+
+    def __iter__(self) -> Iterator[_InStep]:
+        own = iter(self.base_dataloader)
+        while step := list(islice(own, self.length)):
+            for place, batch in enumerate(step):
+                one = _InStep((batch,))
+                one.step, one.place = step, place
+                yield one
 
 
 def _calls_compute_loss(kind: type, library: type) -> bool:
@@ -178,22 +202,13 @@ def probe_in_lightning(selector: WeightLora, trainer: Any, module: Any) -> None:
 
 
 def _check_can_be_read_again(selector: WeightLora, loader: Any) -> None:
-    data = getattr(loader, "dataset", loader)
     with same_random_numbers(selector.model), same_batches(loader):  # __iter__ may shuffle, or count an epoch
-        gone = isinstance(data, Iterator) or (isinstance(data, IterableDataset) and iter(data) is iter(data))
-    if gone:
+        once = read_once(loader)
+    if once is not None:
         setting, remedy = _wish(selector)
         raise ConfigError(
-            f"the training set is a {type(data).__name__}, which can be read only once, and {setting} reads its first "
-            f"batches before training does: {remedy}."
-        )
-    fields = vars(data) if isinstance(data, IterableDataset) else {}
-    if held := [name for name, value in fields.items() if isinstance(value, Iterator)]:
-        setting, remedy = _wish(selector)
-        warnings.warn(
-            f"{type(data).__name__}.{held[0]} can perhaps be read only once, and {setting} reads the first batches "
-            f"before training does. If training would miss them, {remedy}, or start from the beginning in __iter__.",
-            stacklevel=2,
+            f"the training data comes from a {type(once).__name__}, which can be read only once, and {setting} reads "
+            f"the first batches before training does: {remedy}."
         )
 
 
