@@ -8,7 +8,7 @@ from peft import LoraConfig
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
-from weightlora.adapters import find_adapters
+from weightlora.adapters import find_adapters, gating
 from weightlora.adapters.gating import Gate, attach_gate, detach_gate, set_gates_, take_gradients
 
 
@@ -169,6 +169,17 @@ def test_autocast_gradients_agree_with_fp32():
         loss.backward()
         gradients.append(take_gradients(gates))
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0.2, atol=2e-3)
+
+
+def test_a_gradient_beyond_float16_is_finite():
+    """Else a step that the optimizer makes looks like one that a GradScaler skipped, and does not count."""
+    layer = nn.Linear(4, 4, bias=False, dtype=torch.float16)
+    nn.init.constant_(layer.weight, 0.25)
+    omega = torch.tensor(0.5, requires_grad=True)
+    found = gating._gate_activation(omega, layer, (), layer(torch.ones(100, 4, dtype=torch.float16)))
+    assert found.dtype is torch.float16 and (found == 0.5).all()
+    found.backward(torch.full_like(found, 1000.0))
+    assert omega.grad == 400_000
 
 
 def test_an_inactive_or_disabled_adapter_is_not_gated():

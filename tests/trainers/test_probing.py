@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import defaultdict
+from types import MethodType
 
 import pytest
 import torch
@@ -219,19 +220,20 @@ def test_a_trainer_that_makes_its_own_batches_is_refused(tmp_path):
             return super()._prepare_inputs(inputs)
 
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Online)
-    with pytest.raises(ConfigError, match=r"^Online makes its batches while it trains: set selection='credit'\.$"):
+    with pytest.raises(ConfigError, match=r"^Online overrides _prepare_inputs, which may make its batches"):
         run.train()
 
 
-def test_a_trainer_whose_step_has_a_loss_of_its_own_is_refused(tmp_path):
+class Own(Trainer):
     """The loss of the model's labels, which the probe would take, is not what it minimizes."""
 
-    class Own(Trainer):
-        def training_step(self, model, inputs, *args, **kwargs):
-            loss = model(**inputs).logits.square().mean()
-            self.accelerator.backward(loss)
-            return loss.detach()
+    def training_step(self, model, inputs, *args, **kwargs):
+        loss = model(**inputs).logits.square().mean()
+        self.accelerator.backward(loss)
+        return loss.detach()
 
+
+def test_a_trainer_whose_step_has_a_loss_of_its_own_is_refused(tmp_path):
     class Below(Own):
         def training_step(self, *args, **kwargs):
             return super().training_step(*args, **kwargs)
@@ -241,6 +243,22 @@ def test_a_trainer_whose_step_has_a_loss_of_its_own_is_refused(tmp_path):
         "^Below.training_step does not call compute_loss, which gives selection='gradient' its loss: set selection="
     )
     with pytest.raises(ConfigError, match=message):
+        run.train()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_step_that_was_put_on_the_trainer_itself_is_looked_into(tmp_path, own):
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), max_steps=1)
+    usual = run.training_step
+
+    def around(*args, **kwargs):
+        return usual(*args, **kwargs)
+
+    run.training_step = MethodType(Own.training_step, run) if own else around
+    if not own:
+        run.train()
+        return
+    with pytest.raises(ConfigError, match=r"^Trainer.training_step does not call compute_loss"):
         run.train()
 
 
@@ -409,6 +427,22 @@ def test_a_trainer_may_divide_a_loss_by_what_it_has_averaged_so_far(tmp_path):
     run.average = torch.ones(())
     run.train()
     assert len(averages) == 4 and averages[0] == averages[2] == 1, "training starts where the probe did"
+
+
+def test_a_loss_that_ends_the_training_ends_the_training_alone(tmp_path):
+    """Its second call is one of the probe."""
+
+    class Ends(Trainer):
+        calls = 0
+
+        def compute_loss(self, *args, **kwargs):
+            self.calls += 1
+            self.control.should_training_stop = self.calls == 2
+            return super().compute_loss(*args, **kwargs)
+
+    run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Ends, max_steps=4)
+    run.train()
+    assert run.calls == run.state.global_step == 2
 
 
 def test_what_objects_of_a_trainer_note_is_of_the_training_alone(tmp_path):

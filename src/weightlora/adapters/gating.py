@@ -79,7 +79,8 @@ def set_gates_(gates: list[Gate], values: Tensor) -> None:
 
 
 def _gate_activation(omega: Tensor, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    return output * omega.to(output.device)
+    # As a vector, omega makes the product float32: its gradient is a sum over tokens, which float16 may not hold.
+    return (output * omega.to(output.device)[None]).to(output.dtype)
 
 
 def _gate_bias(omega: Tensor, module: nn.Module, args: Any, output: Tensor) -> Tensor:

@@ -52,8 +52,9 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     if trainer is None:
         raise ConfigError(f"{setting} needs a transformers.Trainer, and none is training here: {remedy}.")
     if type(trainer)._prepare_inputs is not Trainer._prepare_inputs:
-        raise ConfigError(f"{type(trainer).__name__} makes its batches while it trains: {remedy}.")
-    if type(trainer).compute_loss is Trainer.compute_loss and not _calls_compute_loss(type(trainer), Trainer):
+        name = type(trainer).__name__
+        raise ConfigError(f"{name} overrides _prepare_inputs, which may make its batches while it trains: {remedy}.")
+    if type(trainer).compute_loss is Trainer.compute_loss and not _calls_compute_loss(trainer, Trainer):
         raise ConfigError(
             f"{type(trainer).__name__}.training_step does not call compute_loss, which gives {setting} its loss: "
             f"{remedy}, or override compute_loss instead."
@@ -109,10 +110,11 @@ class _Steps:
                 yield one
 
 
-def _calls_compute_loss(kind: type, library: type) -> bool:
+def _calls_compute_loss(trainer: Any, library: type) -> bool:
     """Whether a Trainer's training step ends in its `compute_loss`: directly, by a method, or by a step above it."""
-    above = [vars(one) for one in kind.__mro__[: kind.__mro__.index(library)]]
-    for step in (own["training_step"] for own in above if "training_step" in own):
+    kind, own = type(trainer), {name: getattr(one, "__func__", one) for name, one in vars(trainer).items()}
+    above = [own, *(vars(one) for one in kind.__mro__[: kind.__mro__.index(library)])]
+    for step in (names["training_step"] for names in above if "training_step" in names):
         names = _names_from(step, above)
         if "compute_loss" in names or not inspect.isfunction(step):  # what is no function cannot be looked into
             return True
@@ -129,7 +131,8 @@ def _names_from(function: Any, above: list[Any]) -> set[str]:
         seen += new
         found = set().union(*(_names_in(one.__code__) for one in new)) - names
         names |= found
-        decorated = [cell.cell_contents for one in new for cell in one.__closure__ or ()]
+        cells = [cell.cell_contents for one in new for cell in one.__closure__ or ()]
+        decorated = [getattr(one, "__func__", one) for one in cells]
         new = decorated + [own[name] for own in above for name in found - {"training_step"} if name in own]
     return names
 
