@@ -437,7 +437,8 @@ def test_a_loss_that_ends_the_training_ends_the_training_alone(tmp_path):
 
         def compute_loss(self, *args, **kwargs):
             self.calls += 1
-            self.control.should_training_stop = self.calls == 2
+            if self.calls == 2:
+                self.control.should_training_stop = True
             return super().compute_loss(*args, **kwargs)
 
     run = make_trainer(tmp_path, lora_bert(), WeightLoraCallback(GRADIENT), kind=Ends, max_steps=4)

@@ -73,10 +73,7 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
             # DeepSpeed's engine would take the pass for one of the training.
             model = trainer.model if trainer.is_deepspeed_enabled else trainer.model_wrapped
             found: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
-        found = found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
-        return (
-            found if items is None else found * len(batch.step)
-        )  # the step adds them up, and the probe takes the mean
+        return found.mean() if trainer.args.n_gpu > 1 else found  # DataParallel: one for each GPU
 
     _check_can_be_read_again(selector, loader)
     held = _held_by(trainer)
