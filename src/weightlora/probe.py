@@ -82,7 +82,7 @@ def gather(
         with torch.compiler.set_stance("force_eager"), rule.watching(engine.average):
             for done, batch in enumerate(_in_step(batches, number, engine.average), start=1):
                 where = f"batch {done} of the probe"
-                first = first if done > 1 else entries_of(batch)
+                first = first if done > 1 else copies_of(batch)
                 with together(where):
                     found = check_loss(loss_of(batch), where, remedy) * scale
                 engine.backward(found)
@@ -106,8 +106,8 @@ def gather(
     rule.update(evidence, done, lambda score: score > 0)
 
 
-def entries_of(batch: Any) -> list[Tensor]:
-    """A copy of the tensors in a batch, on the CPU."""
+def copies_of(batch: Any) -> list[Tensor]:
+    """Copies of the tensors in a batch, on the CPU."""
     plain = (tensor for tensor in tensors_in(batch) if tensor.layout is torch.strided)
     return [tensor.detach().to("cpu", copy=True) for tensor in plain]
 
@@ -118,7 +118,7 @@ def check_read_again(model: nn.Module, batches: Any, first: list[Tensor]) -> Non
     Args:
         model: Random numbers on its devices are put back, too.
         batches: What was read, and is as before. Nothing is known of an iterator, and a list stays what it is.
-        first: What `entries_of` gave for its first batch.
+        first: What `copies_of` gave for its first batch.
 
     Raises:
         DataError: There is no batch any more.
@@ -130,7 +130,7 @@ def check_read_again(model: nn.Module, batches: Any, first: list[Tensor]) -> Non
         again = next(iter(batches), None)
         if again is None:
             raise DataError(f"the data can be read only once, and nothing is left for the training: {remedy}.")
-    found = entries_of(again)
+    found = copies_of(again)
     if [(one.shape, one.dtype) for one in found] != [(one.shape, one.dtype) for one in first] or not all(
         map(torch.equal, found, first)
     ):

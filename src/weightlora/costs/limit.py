@@ -15,7 +15,7 @@ from ..config import WeightLoraConfig
 from ..engines import Engine, processes
 from ..errors import ConfigError, DataError, TrainingError
 from ..loaders import same_batches
-from ..probe import Loss, check_loss, check_read_again, entries_of, undisturbed
+from ..probe import Loss, check_loss, check_read_again, copies_of, undisturbed
 from ..restoring import same_random_numbers
 from ..tensors import tensors_in
 from ..values import to_bytes
@@ -127,15 +127,14 @@ class CostLimit:
             ConfigError: Nothing that the settings allow fits into the bound.
             DataError: There is no batch, or it gives no loss.
         """
-        with same_random_numbers(model), same_batches(batches):
+        with same_random_numbers(model), same_batches(batches), processes.together("reading the first batches"):
             looked_at = list(islice(batches, max(LOOKED_AT, number)))
-        if looked_at:
-            check_read_again(model, batches, entries_of(looked_at[0]))
+            if not looked_at:
+                raise DataError(f"{self._setting} got no batch to measure a step with: give at least one.")
+        check_read_again(model, batches, copies_of(looked_at[0]))
         if self.costs is not None:
             return looked_at
-        batch = max(looked_at[:LOOKED_AT], key=_entries, default=None)
-        if batch is None:
-            raise DataError(f"{self._setting} got no batch to measure a step with: give at least one.")
+        batch = max(looked_at[:LOOKED_AT], key=_entries)
         remedy = "give batches with labels, or probe(batches, loss=...)"
         with undisturbed(model, loss, recompute=False) as loss_of:
             free_inputs_(model)  # as after the choice; with all other hooks, they are back afterwards
