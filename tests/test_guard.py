@@ -27,6 +27,34 @@ def test_a_step_is_noted_once():
     assert guard.take() and not guard.take()
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_several_steps_are_refused_but_not_several_calls_of_a_closure(fused):
+    model, optimizer, guard = start(fused=fused)
+    if fused:
+        optimizer.found_inf = torch.tensor(0.0)
+    model(torch.ones(2)).backward()
+    for steps in (2, 3):
+        for _ in range(steps):
+            optimizer.step()
+        with pytest.raises(
+            TrainingError, match=r"^the optimizer has made several steps since .* each optimizer\.step"
+        ):
+            guard.take()
+        assert not guard.take()
+
+    model, optimizer, guard = start(torch.optim.LBFGS, max_iter=4)
+    calls = []
+
+    def closure():
+        optimizer.zero_grad()
+        calls.append(loss := (model(torch.ones(2)) - 3.0).square().sum())
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert len(calls) > 1 and guard.take()
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("by", ["itself", "closure", "keyword", "LBFGS"])
 def test_a_bad_gradient_is_found_before_the_step_by_name_also_where_a_closure_brings_it(by, bad):

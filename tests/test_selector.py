@@ -706,6 +706,19 @@ def test_a_step_that_no_scaler_skipped_is_missed(selection, scale):
         selector.step(grad_scale=scale)
 
 
+@pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
+def test_a_step_of_the_optimizer_that_the_selection_did_not_see_is_an_error(selection):
+    model, optimizer, selector = start(keep=3, select_steps=4, selection=selection)
+    train(model, optimizer, selector, steps=1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(**batch()).loss.backward()
+        optimizer.step()
+    with pytest.raises(TrainingError, match=r"made several steps since the last step\(\) of the selection"):
+        selector.step()
+    assert selector.step_count == 1
+
+
 def test_finish_decides_early_and_only_once():
     model, optimizer, selector = start(keep=3, select_steps=100)
     train(model, optimizer, selector, steps=3)

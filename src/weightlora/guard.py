@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,16 +39,24 @@ class StepGuard:
     ) -> None:
         self.go_back: Callable[[], str] = lambda: START_AGAIN
         self._optimizer, self._named, self._average = optimizer, named, average
-        self._stepped = False
-        self._skipped: Tensor | None = None  # what a fused optimizer was told; `take` reads it, or the host would wait
+        # Of the last two steps since `take`, what a fused optimizer was told; read there, or the host would wait.
+        self._steps: tuple[Tensor | None, ...] = ()
         self._scale: float | None = None  # of the last step, if it was not made although its gradients are finite
         self.handle = optimizer.register_step_pre_hook(self._before_step)
 
     def take(self) -> bool:
-        """Whether the optimizer has stepped since the last call."""
-        stepped = self._stepped and (self._skipped is None or not bool(self._skipped))
-        self._stepped, self._skipped = False, None
-        return stepped
+        """Whether the optimizer has stepped since the last call.
+
+        Raises:
+            TrainingError: If it has stepped more than once: the evidence is that of the last step alone.
+        """
+        made, self._steps = [told is None or not bool(told) for told in self._steps], ()
+        if sum(made) > 1:
+            raise TrainingError(
+                "the optimizer has made several steps since the last step() of the selection (or since its start), "
+                "and each of them counts in the choice: call it after each optimizer.step()."
+            )
+        return made[-1:] == [True]
 
     def check_steps(self, stepped: bool, scale: float | None) -> None:
         """Raise a `TrainingError` unless the optimizer has stepped, or an AMP scaler skipped the step.
@@ -91,12 +100,12 @@ class StepGuard:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
-            self._stepped, self._skipped = True, found
+            self._steps = (*self._steps, found)[-2:]
             return None
-        return after_closure(args, kwargs, self._check)
+        return after_closure(args, kwargs, partial(self._check, self._steps))  # a closure may be called several times
 
-    def _check(self) -> None:
-        """Note that the optimizer steps.
+    def _check(self, before: tuple[Tensor | None, ...]) -> None:
+        """Note that the optimizer steps, after the steps of before.
 
         Raises:
             TrainingError: If it must not.
@@ -106,7 +115,7 @@ class StepGuard:
                 f"{self._whose()} is NaN or infinite: training has diverged, and this step is not made. Lower the "
                 f"learning rate, and {self.go_back()}."
             )
-        self._stepped, self._skipped = True, None
+        self._steps = (*before, None)[-2:]
 
 
 def refuse_late_probe(selector: Any, *_: Any) -> None:
