@@ -125,6 +125,10 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
             {"arguments": ["--load_best_model_at_end", "--eval_strategy", "steps"]},
             "--load_best_model_at_end needs checkpoints, and a comparison keeps none: leave it out",
         ),
+        (
+            {"arguments": ["--modules_from", "run"]},
+            "--modules_from gives its modules to the method lora, .*: give them by --listed and --methods listed",
+        ),
         ({"arguments": ["--stepz", "3"]}, "--stepz is not an argument"),
         ({"arguments": ["--train_file", "nowhere.jsonl"]}, "nowhere.jsonl is not a file"),
     ],
@@ -164,6 +168,24 @@ def test_a_changed_model_is_another_comparison(tmp_path, place):
     save_file({name: value + 1 for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
     fingerprint.cache_clear()
     with pytest.raises(DataError, match=r"differs in model/model\.safetensors: give another"):
+        make(tmp_path / "out", arguments).claim()
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "merges.txt", "model.gguf"])
+def test_a_changed_file_that_the_model_or_its_tokenizer_reads_is_another_comparison(tmp_path, place, name):
+    model = shutil.copytree(place / "deberta", tmp_path / "model")
+    arguments = ["--model", str(model), "--train_file", str(place / "films.jsonl")]
+    arguments += ["--gguf_file", name] if name.endswith("gguf") else []
+    (model / name).write_text("one")
+    make(tmp_path / "out", arguments).claim()
+    make(tmp_path / "out", arguments).claim()
+    from weightlora.compare.runs import fingerprint
+
+    (model / name).write_text("two")
+    fingerprint.cache_clear()
+    with pytest.raises(
+        DataError, match=f"differs in {'gguf_file' if name.endswith('gguf') else f'model/{name}'}: give"
+    ):
         make(tmp_path / "out", arguments).claim()
 
 

@@ -24,6 +24,11 @@ def test_prices_follow_the_profile_between_the_ends(profile, high, low, prices):
     assert between(profile, high, low, 10.0, 20.0) == pytest.approx(prices)
 
 
+def test_what_backward_reaches_anyway_costs_the_same_down_to_there():
+    assert between([0.0, 1.0, 2.0, 4.0], 0, 3, 10.0, 12.0, reached=2) == pytest.approx([10.0, 10.0, 10.0, 12.0])
+    assert between([0.0, 1.0, 2.0], 0, 2, 10.0, 10.0, reached=2) == [10.0, 10.0, 10.0]
+
+
 def test_a_deeper_end_that_was_measured_as_cheaper_costs_the_same():
     assert between([0.0, 1.0], 0, 1, 10.0, 9.0) == [10.0, 10.0]
 

@@ -67,6 +67,8 @@ def test_what_was_asked_for_is_predicted_and_kept(costs, share: float):
 
 
 EMBEDDINGS = {"modules_to_save": ["word_embeddings", "classifier"]}
+MIDDLE = {"modules_to_save": ["layer.1.output.LayerNorm", "classifier"]}
+"""What trains in full in the second of four blocks: backward goes down to it with any adapters."""
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,15 @@ def test_gradients_of_an_earlier_pass_and_the_update_are_counted(size: int, sett
         assert accumulated == pytest.approx(costs.predict(mask), rel=0.03)
         assert peak_of(plain(names, **settings), inputs) <= 1.03 * costs.predict(mask)
     assert costs.predict([True] * 24) == pytest.approx(costs.whole)
+
+
+def test_down_to_what_trains_in_full_the_depth_costs_nothing():
+    model, inputs = plain(all_modules(), **MIDDLE), batch(size=64)
+    costs = measure("memory", model, find_adapters(model), lambda: model(**inputs).loss)
+    for lowest in (0, 6, 12, 18):
+        mask = [index >= lowest for index in range(24)]
+        names = [name for name, kept in zip(all_modules(), mask, strict=True) if kept]
+        assert peak_of(plain(names, **MIDDLE), inputs, passes=2) == pytest.approx(costs.predict(mask), rel=0.03)
 
 
 def test_frozen_factors_have_no_gradient_and_no_state():

@@ -24,8 +24,8 @@ OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resum
 OF_THE_CALL = ("output_dir", "disable_tqdm", "dry_run")
 """Arguments that are no settings of the runs."""
 PLAIN = {"save_strategy": "no", "report_to": "none", "logging_strategy": "no"}
-FILES = ("train_file", "validation_file", "gguf_file")
-OF_MODELS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model")
+FILES = ("train_file", "validation_file")
+OF_MODELS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
 """Files of a directory with a model or a tokenizer."""
 
 
@@ -105,11 +105,15 @@ def _given(method: str, arguments: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--{name} is set by the comparison itself: {remedy}.")
     if given.get("load_best_model_at_end"):
         raise ConfigError("--load_best_model_at_end needs checkpoints, and a comparison keeps none: leave it out.")
+    if given.get("modules_from"):
+        raise ConfigError(
+            "--modules_from gives its modules to the method lora, which trains all modules in a comparison: give them "
+            "by --listed and --methods listed, as a regular expression (weightlora show RUN --format regex)."
+        )
     given.setdefault("task", "text-classification")
     for name in FILES:
         if (value := given.get(name)) and not os.path.isfile(value):
-            kinds = "a GGUF file" if name == "gguf_file" else "JSON Lines, JSON, CSV, TSV or Parquet"
-            raise DataError(f"--{name} {value} is not a file: give {kinds}.")
+            raise DataError(f"--{name} {value} is not a file: give JSON Lines, JSON, CSV, TSV or Parquet.")
     for name in (*FILES, "model", "tokenizer", "dataset"):
         if (value := given.get(name)) and (os.path.isfile(value) or os.path.isdir(value)):
             given[name] = str(Path(value).resolve())
@@ -127,7 +131,8 @@ def data_files(given: Mapping[str, Any]) -> dict[str, Path]:
     for name in ("model", "tokenizer"):
         if given.get(name) and os.path.isdir(folder := Path(given[name])):
             found |= {f"{name}/{file.name}": file for kind in OF_MODELS for file in sorted(folder.glob(kind))}
-    return found
+    file = Path(given["model"], given["gguf_file"]) if given.get("model") and given.get("gguf_file") else None
+    return found | ({"gguf_file": file} if file is not None and file.is_file() else {})
 
 
 def _grid(rates: Sequence[float] | None, given: Mapping[str, Any]) -> tuple[float, ...]:

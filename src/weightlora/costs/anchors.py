@@ -36,11 +36,14 @@ def subsets(adapters: list[LoraAdapter], low: int, high: int) -> dict[str, list[
     return {"all": [], **alone}
 
 
-def between(profile: list[float], high: int, low: int, top: float, bottom: float) -> list[float]:
+def between(profile: list[float], high: int, low: int, top: float, bottom: float, reached: int = -1) -> list[float]:
     """Prices of depth for each group: `top` at group `high`, `bottom` at `low`, shaped like the profile between them.
 
-    They do not decrease from one group to the next lower one.
+    They do not decrease from one group to the next lower one. Down to the group that backward reaches without any
+    adapter (`Trace.reached`), they are equal.
     """
+    if reached >= 0:
+        profile = [max(price, profile[reached]) for price in profile]
     span = profile[low] - profile[high]
     if span <= 0:  # too short to be measured
         profile, span = [float(group) for group in range(len(profile))], float(max(1, low - high))

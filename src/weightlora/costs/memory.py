@@ -51,7 +51,7 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     lowest, highest = seen.groups[low], seen.groups[high]
     bottom = peaks["lowest"] - seen.own[low] - seen.shared[lowest]
     top = peaks["highest"] - seen.own[high] - seen.shared[highest]
-    depth = between(profile, highest, lowest, top, bottom)
+    depth = between(profile, highest, lowest, top, bottom, seen.reached)
     if bottom < CHAIN * sum(seen.saved):
         raise ModelError(
             f"{type(base_model_of(model)).__name__} has parts that do not run one after the other: with its first "

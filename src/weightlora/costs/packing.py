@@ -41,7 +41,8 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
     if chosen is None and number is not None and costs.predict(least := cheapest(costs, number)) <= budget:
         return least  # rounding took its room
     if chosen is None and number is None:  # one that lowers the sum is better than none
-        fits = [i for i, g in enumerate(costs.groups) if costs.depth[g] + costs.shared[g] + costs.own[i] <= budget]
+        every = range(len(score))
+        fits = [i for i in every if costs.predict([i == other for other in every]) <= budget]
         chosen = [max(fits, key=lambda i: float(score[i]))] if fits else None
     if chosen is None:
         return None

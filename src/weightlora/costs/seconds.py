@@ -66,7 +66,7 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
         for lower in range(group + 1, len(profile)):
             profile[lower] -= (1 - FORWARD) * price
     top, bottom = step["highest"] - own[high], step["lowest"] - own[low]
-    depth = between(profile, seen.groups[high], seen.groups[low], top, bottom)
+    depth = between(profile, seen.groups[high], seen.groups[low], top, bottom, seen.reached)
     adapted = [parameter for adapter in adapters for parameter in adapter.parameters if parameter.requires_grad]
     ours = {id(parameter) for parameter in adapted}
     head = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]

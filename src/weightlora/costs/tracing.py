@@ -3,7 +3,7 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +38,8 @@ class Trace:
         saved: Bytes that autograd saves from the start of each group to the start of the next one, adapters aside.
         shared: For each group, bytes that it saves for its adapters and for nothing else, once for all of them.
         own: For each adapter, bytes that it saves for this one alone.
+        reached: The lowest group that backward reaches with the highest adapter alone, because something below it
+            trains, too; -1 if it reaches none.
     """
 
     groups: list[int]
@@ -45,10 +47,11 @@ class Trace:
     saved: list[float]
     shared: list[float]
     own: list[float]
+    reached: int = -1
 
 
 def trace(model: nn.Module, adapters: list[LoraAdapter], forward: Callable[[], object]) -> Trace:
-    """Look at one forward pass.
+    """Look at one forward pass with all adapters, and at one with the highest alone.
 
     Args:
         model: Trains.
@@ -59,7 +62,29 @@ def trace(model: nn.Module, adapters: list[LoraAdapter], forward: Callable[[], o
     with looking.hooked():
         graph = forward()
     del graph
-    return looking.result()
+    seen = looking.result()
+    return replace(seen, reached=_reached(adapters, seen, forward))
+
+
+def _reached(adapters: list[LoraAdapter], seen: Trace, forward: Callable[[], object]) -> int:
+    """The lowest group whose input needs a gradient with the highest adapter alone; -1 if there is none."""
+    found = [-1]
+    ran = [index for index, given in enumerate(seen.inputs) if given is not None]
+    high = min(ran, key=lambda index: seen.groups[index], default=None)
+
+    def entering(group: int) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: Any, kwargs: Any) -> None:
+            if any(torch.is_tensor(value) and value.requires_grad for value in (*args, *kwargs.values())):
+                found.append(group)
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for adapter, group in zip(adapters, seen.groups, strict=True):
+            stack.callback(adapter.layer.register_forward_pre_hook(entering(group), with_kwargs=True).remove)
+        stack.enter_context(without(adapter for index, adapter in enumerate(adapters) if index != high))
+        forward()
+    return max(found)
 
 
 class _Looking:

@@ -1,0 +1,57 @@
+"""Ranks in proportion on eight tasks: which references count, and the sentences about the stored runs."""
+
+import pytest
+from benchmarks.pages import proportional, replication
+from stored import NAMES, result
+
+TASKS = ("first", "second")
+
+
+def runs(label, gap, seeds=replication.SEEDS):
+    """Runs whose losses are 0.5 at the first seed and more at later ones, plus a gap that grows with the seeds."""
+    return [
+        result(
+            label,
+            seed,
+            0.5 + 0.01 * place + gap * (1 + 0.1 * place),
+            task=task,
+            accuracy=0.8 - gap,
+            settings={"label": label, "learning_rate": 0.001},
+            names=NAMES,
+            kept=NAMES[:2],
+        )
+        for task in TASKS
+        for place, seed in enumerate(seeds)
+    ]
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    known = [*runs("probe", 0.01), *runs("random-like-probe", 0.05), *runs("lora", -0.01)]
+    own = [*runs("proportional-quarter", 0.0), *runs("lora-equal", 0.02, replication.SEEDS[:4])]
+    for module in (proportional, replication):
+        monkeypatch.setattr(module, "TASKS", TASKS)
+    monkeypatch.setattr(proportional, "runs_in", {"replication": known, "proportional": own}.get)
+    return own
+
+
+def cells(text):
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
+
+
+def test_a_reference_counts_once_all_of_its_runs_are_there(stored):
+    better, worse = "better on 2 of 2 tasks, worse on 0", "better on 0 of 2 tasks, worse on 2"
+    found = {row[0]: row[1:] for row in cells(proportional.proportional())}
+    assert found == {
+        "the default": [better, "better on 2, worse on 0", "+1.0 points", "2 of 2 tasks"],
+        "random sets of the default's sizes": [better, "better on 2, worse on 0", "+5.0 points", "2 of 2 tasks"],
+        "LoRA on all modules": [worse, "better on 0, worse on 2", "-1.0 points", "0 of 2 tasks"],
+    }
+    stored += runs("lora-equal", 0.02, replication.SEEDS[4:])
+    assert "a lower rank on all modules" in {row[0] for row in cells(proportional.proportional())}
+
+
+def test_a_row_for_each_task_has_losses_then_metrics(stored):
+    (first, _) = cells(proportional.proportional_by_task())
+    assert first[:2] == ["first", "0.001"]
+    assert [cell.split(" ")[0] for cell in first[2:]] == ["-0.0120", "+0.0120", "+0.0100", "-0.0100"]
