@@ -1,5 +1,6 @@
 """What the processes of the tests in `engines` do. Run by torchrun, on gloo."""
 
+import gc
 import json
 import os
 import sys
@@ -109,6 +110,7 @@ WAYS = {
     "fp16 hook": {},
     "built-in fp16 hook": {},
     "PowerSGD hook": {},
+    "gc.freeze": {},
 }
 
 
@@ -120,6 +122,8 @@ def ways(directory: str) -> None:
         model = lora_bert()
         ddp = DistributedDataParallel(model, **settings)
         at_work = hook_(ddp, way)
+        if way == "gc.freeze":  # as before a fork: the garbage collector then does not show what is there
+            gc.freeze()
         optimizer = adamw(model)
         selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=CHOICE))
         entry = found[way] = {"losses": [], "apart": [], "hook": []}
@@ -140,6 +144,7 @@ def ways(directory: str) -> None:
             entry["apart"].append(apart(model))
             entry["hook"].append(at_work())
         entry["kept"] = selector.kept
+        gc.unfreeze()
     write_outcome(directory, found)
 
 
@@ -254,7 +259,10 @@ def sharded(rules: str, directory: str, unused: str) -> None:
         except ValueError as error:
             refused = str(error)
         entry = {"bytes_before": shard_bytes(model), "losses": [], "refused": refused}
-        selector = WeightLora(model, optimizer, WeightLoraConfig(**settings))
+        evaluate(model)
+        # One that ends early, after an evaluation, instead of at its last step.
+        early = name == "credit"
+        selector = WeightLora(model, optimizer, WeightLoraConfig(**settings | ({"select_steps": 40} if early else {})))
         probe(selector)
         for step in range(8):
             loss = model(**share(step)).loss
@@ -263,10 +271,11 @@ def sharded(rules: str, directory: str, unused: str) -> None:
             selector.step()
             optimizer.zero_grad()
             entry["losses"].append(loss.item())
+            if early and step + 1 == settings["select_steps"]:
+                evaluate(model)
+                selector.finish()
         entry |= {"bytes_after": shard_bytes(model), "kept": selector.kept}
-        model.eval()
-        with torch.no_grad():
-            model(**share(0))  # leaves what the outermost unit holds whole, until something needs its parts
+        evaluate(model)
         entry["saved_whole"] = [name for name, value in model.state_dict().items() if not hasattr(value, "to_local")]
         found[name] = entry | {"scores": list(selector.scores.values())}
     model = lora_bert()
@@ -278,6 +287,14 @@ def sharded(rules: str, directory: str, unused: str) -> None:
     except ValueError as error:
         found["a layer of LoRA by itself"] = str(error)
     write_outcome(directory, found)
+
+
+def evaluate(model) -> None:
+    """A forward pass without a backward pass: FSDP2 leaves what the outermost unit holds whole."""
+    model.eval()
+    with torch.no_grad():
+        model(**share(0))
+    model.train()
 
 
 def shard_bytes(model) -> int:

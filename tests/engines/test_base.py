@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from models import adamw, lora_bert
+from models import adamw, batch, lora_bert, train
 
 from weightlora import WeightLora, WeightLoraConfig
+from weightlora.adapters import find_adapters
 from weightlora.engines import ENGINES, Ddp, DeepSpeed, Engine, Fsdp1, Fsdp2, engine_for, is_first
 from weightlora.engines.processes import world_size
 from weightlora.errors import ModelError
@@ -33,3 +34,21 @@ def test_growing_is_refused_where_shapes_are_fixed(engine):
     with pytest.raises(ModelError, match="expand cannot grow what FSDP or DeepSpeed has sharded"):
         config = WeightLoraConfig(keep=3, select_steps=4, expand="qr")
         WeightLora(model, adamw(model), config, engine=engine())
+
+
+def test_merged_adapters_do_not_leave_and_do_once_they_are_unmerged():
+    """PEFT would leave what they added in the weights of the base, for good."""
+    model = lora_bert()
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=20))
+    train(model, optimizer, selector, steps=3)
+    model.eval()
+    before = model(**batch(0)).logits
+    model.merge_adapter()
+    with pytest.raises(ModelError, match=r"^the adapter on 'base.*' is merged .*: call model\.unmerge_adapter\(\)"):
+        selector.finish()
+    assert len(find_adapters(model, check=False)) == 12
+    model.unmerge_adapter()
+    torch.testing.assert_close(model(**batch(0)).logits, before)
+    selector.finish()
+    assert len(find_adapters(model)) == 3

@@ -293,6 +293,24 @@ def test_several_steps_in_one_batch_count_until_the_round_is_full(tmp_path):
     assert [(entry["step"], len(entry["kept"])) for entry in history if "kept" in entry] == [(3, 6), (5, 3)]
 
 
+def test_a_config_that_the_module_keeps_is_no_peft_model(tmp_path):
+    module = Module()
+    module.peft_config = module.model.peft_config["default"]
+    fit(tmp_path, {"keep": 3}, module, max_epochs=4)
+    assert len(find_adapters(module.model)) == 3
+
+
+def test_a_fit_that_fails_leaves_nothing_on_the_module(tmp_path):
+    class Failing(Module):
+        def on_train_batch_end(self, *_):
+            raise RuntimeError("the power went out")
+
+    module = Failing()
+    with pytest.raises(RuntimeError, match="the power went out"):
+        fit(tmp_path, {"keep": 3}, module)
+    assert "on_load_checkpoint" not in vars(module)
+
+
 def test_of_two_peft_models_the_one_that_trains_is_chosen_from(tmp_path):
     module = Module()
     module.teacher = module.model

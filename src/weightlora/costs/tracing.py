@@ -81,7 +81,8 @@ def _reached(adapters: list[LoraAdapter], seen: Trace, forward: Callable[[], obj
 
     with contextlib.ExitStack() as stack:
         for adapter, group in zip(adapters, seen.groups, strict=True):
-            stack.callback(adapter.layer.register_forward_pre_hook(entering(group), with_kwargs=True).remove)
+            layer: Any = adapter.layer
+            stack.callback(layer.register_forward_pre_hook(entering(group), with_kwargs=True).remove)
         stack.enter_context(without(adapter for index, adapter in enumerate(adapters) if index != high))
         forward()
     return max(found)

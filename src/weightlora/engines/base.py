@@ -4,12 +4,13 @@ import warnings
 from typing import ClassVar
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..adapters import LoraAdapter
+from ..adapters import LoraAdapter, unwrap_model
 from ..adapters.surgery import disconnect_
-from ..errors import TrainingError
+from ..errors import ModelError, TrainingError
 from ..optimizers import with_hooks
 from . import processes
 
@@ -71,8 +72,14 @@ class Engine:
         """Check that all processes are about to keep the adapters of these names, and note if their weights agree.
 
         Raises:
-            ModelError: If they keep others.
+            ModelError: If they keep others, or adapters are merged into their base layers.
         """
+        for name, module in unwrap_model(model).named_modules():
+            if isinstance(module, LoraLayer) and module.merged:
+                raise ModelError(
+                    f"the adapter on {name!r} is merged into its base layer, where it would stay if it was removed: "
+                    "call model.unmerge_adapter() before the choice."
+                )
         self._agreed = processes.check_agreement(names, model)
         if not self._agreed:
             warnings.warn(

@@ -1,6 +1,7 @@
 """DistributedDataParallel: its reducer is built anew for the parameters that are left."""
 
 import gc
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -138,8 +139,11 @@ def _forget_buckets_(state: object) -> None:
 def _wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
     """DDP around the model, or around a module that holds it (Lightning's).
 
-    A Trainer gives its callbacks the model without the wrapper, and nothing leads from a module to what wraps it.
+    A Trainer gives its callbacks the model without the wrapper, and nothing leads from a module to what wraps it but
+    the garbage collector, which does not know what `gc.freeze()` has frozen.
     """
     inner = unwrap_model(model)
-    found = (thing for thing in gc.get_objects() if issubclass(type(thing), DistributedDataParallel))
-    return [ddp for ddp in found if any(module is inner for module in ddp.modules())]
+    things: list[Any] = [*model.modules(), *gc.get_objects()]
+    # not isinstance, which asks proxies for their class
+    found = {id(thing): thing for thing in things if issubclass(type(thing), DistributedDataParallel)}
+    return [ddp for ddp in found.values() if any(module is inner for module in ddp.modules())]

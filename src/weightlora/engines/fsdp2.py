@@ -30,6 +30,11 @@ class Fsdp2(Engine):
                     f"fully_shard was called on {name!r}, which leaves the model with its adapter, and its base "
                     "weights would stay sharded: call fully_shard on the blocks instead, and on the whole model."
                 )
+        _reshard_(model)
+
+    def settle(self, model: nn.Module, names: list[str]) -> None:
+        _reshard_(model)
+        super().settle(model, names)
 
     def rewire_(self, model: nn.Module) -> None:
         super().rewire_(model)
@@ -46,11 +51,21 @@ class Fsdp2(Engine):
             raise cannot_rewire(error) from error
 
 
+def _reshard_(model: nn.Module) -> None:
+    """Let modules hold the parameters that the optimizer has, also after a forward pass without a backward pass."""
+    for module in _sharded(model):
+        module.reshard()
+
+
+def _sharded(model: nn.Module) -> Iterator[Any]:
+    """The modules on which `fully_shard` was called."""
+    return (module for module in unwrap_model(model).modules() if hasattr(module, "_get_fsdp_state"))
+
+
 def _shard_groups(model: nn.Module) -> Iterator[Any]:
     """FSDP2's groups of sharded parameters."""
-    for module in unwrap_model(model).modules():
-        if hasattr(module, "_get_fsdp_state"):
-            state: Any = module._get_fsdp_state()  # type: ignore[operator]
-            # Newer torch has several groups a module; older ones have one, or none.
-            groups = getattr(state, "_fsdp_param_groups", None)
-            yield from [state._fsdp_param_group] if groups is None else groups
+    for module in _sharded(model):
+        state: Any = module._get_fsdp_state()
+        # Newer torch has several groups a module; older ones have one, or none.
+        groups = getattr(state, "_fsdp_param_groups", None)
+        yield from [state._fsdp_param_group] if groups is None else groups

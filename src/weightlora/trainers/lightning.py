@@ -89,6 +89,9 @@ class WeightLoraLightningCallback(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         vars(pl_module).pop("on_load_checkpoint", None)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out then
+
     def _restore_structure(self, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if state is None:
@@ -159,7 +162,8 @@ def _peft_model_of(module: nn.Module) -> nn.Module:
     """The PEFT model in a module whose adapters train; one that is frozen (a teacher) is left alone."""
     found: dict[str, nn.Module] = {}
     for name, child in module.named_modules():
-        if getattr(child, "peft_config", None) and not any(name.startswith(f"{outer}.") for outer in found):
+        config = getattr(child, "peft_config", None)  # a module of the user's own may have one LoraConfig there
+        if isinstance(config, dict) and config and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = child
     if not found:
         raise ModelError(
