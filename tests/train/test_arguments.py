@@ -116,5 +116,10 @@ def test_names_that_yaml_reads_as_truth_values_are_refused(tmp_path: Path):
         ConfigError, match=r"^class_names has False, which YAML reads from yes, no, on and off, too: put"
     ):
         parse(["--config", str(tmp_path / "a.yaml")])
+    (tmp_path / "a.yaml").write_text("class_names: [null, other]\n")
+    with pytest.raises(
+        ConfigError, match=r"^class_names has None, which YAML reads from null, ~ and an empty item: put"
+    ):
+        parse(["--config", str(tmp_path / "a.yaml")])
     (tmp_path / "a.yaml").write_text('class_names: ["no", "yes"]\n')
     assert parse(["--config", str(tmp_path / "a.yaml")]).data.class_names == ["no", "yes"]

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from weightlora.errors import StateError
 from weightlora.train import fit, parse, prepare
 from weightlora.train.resuming import SETTINGS, begin_settings
+from weightlora.train.settings import MethodArguments
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,11 @@ def test_a_run_without_a_file_of_settings_goes_on(tmp_path: Path):
     begin_settings({"alpha": 3, "save_steps": 7}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
     with pytest.raises(StateError, match="began with alpha = 3, and the default is given"):
         begin_settings({}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
+
+
+def test_a_default_that_is_given_is_no_other_setting(tmp_path: Path):
+    begin_settings({"method": "lora"}, tmp_path, None, True)
+    usual = {"rank": MethodArguments.rank, "lr_scheduler_type": "linear"}
+    begin_settings({"method": "lora", **usual}, tmp_path, "true", True)
+    with pytest.raises(StateError, match="began with rank = the default, and 5 is given"):
+        begin_settings({"method": "lora", "rank": 5}, tmp_path, "true", True)

@@ -182,10 +182,9 @@ def as_arguments(settings: dict[str, Any]) -> list[str]:
             continue
         if isinstance(value, list):
             for item in value:
-                if isinstance(item, bool):
-                    raise ConfigError(
-                        f"{name} has {item}, which YAML reads from yes, no, on and off, too: put names in quotes."
-                    )
+                if item is None or isinstance(item, bool):
+                    written = "null, ~ and an empty item" if item is None else "yes, no, on and off, too"
+                    raise ConfigError(f"{name} has {item}, which YAML reads from {written}: put names in quotes.")
                 if str(item).startswith("--"):
                     raise ConfigError(f"{name} has {str(item)!r}, which would be another argument: take it out.")
             arguments += [f"--{name}", *map(str, value)]

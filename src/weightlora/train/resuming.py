@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..files import locked, read_json, write_json
 from ..run import HISTORY, LOG, SELECTION
 from ..trainers.resuming import refuse_other_directories, step_of
 from ..wording import shortened
+from .arguments import GROUPS
 
 __all__ = ["SETTINGS", "alone_in", "begin_settings", "checkpoint_of"]
 
@@ -84,8 +86,10 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
     if not os.path.isfile(place / SETTINGS):
         return
     before = read_json(place / SETTINGS, "delete it to resume without a check of the settings")
+    usual = {field.name: field.default for group in GROUPS for field in fields(group)}
     for name in sorted(before.keys() | given.keys()):
-        if not name.startswith(FREE) and before.get(name) != given.get(name):
+        was, now = (one.get(name, usual.get(name)) for one in (before, given))
+        if not name.startswith(FREE) and was != now:
             was, now = (repr(one[name]) if name in one else "the default" for one in (before, given))
             raise StateError(
                 f"the run in {place} began with {name} = {was}, and {now} is given: go on with the settings that it "
