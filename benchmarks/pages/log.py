@@ -9,6 +9,7 @@ from weightlora.compare.tables import difference
 
 from .chance import chance
 from .costs import TASKS
+from .proportional import proportional, proportional_by_task
 from .reliability import reliability
 from .replication import replication, replication_by_task
 from .runs import pool
@@ -133,6 +134,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "chance": chance,
     "fewer-steps": fewer_steps,
     "reliability": reliability,
+    "proportional": proportional,
+    "proportional-by-task": proportional_by_task,
     "replication": replication,
     "replication-by-task": replication_by_task,
     "shares": shares,

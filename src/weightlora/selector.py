@@ -189,9 +189,9 @@ class WeightLora(Described):
         self.engine.compare(self.model)
         if (phase := self.phase) == "train":
             return
-        taken = self._rule.take(check_scale(grad_scale))
+        scale, stepped = check_scale(grad_scale), self.guard.take()
+        taken = self._rule.take(scale)
         evidence = None if taken is None else self.engine.average(taken)
-        stepped = self.guard.take()
         self.guard.check_steps(stepped and evidence is not None, grad_scale)
         if not stepped or evidence is None:
             return
