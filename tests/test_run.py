@@ -351,7 +351,9 @@ def test_a_directory_that_is_no_run_is_never_overwritten(tmp_path):
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("name", ["began_with.json", "_training", "checkpoint-3", "result.json"])
+@pytest.mark.parametrize(
+    "name", ["began_with.json", "_training", "checkpoint-3", "result.json", "adapter_model.safetensors"]
+)
 def test_a_training_is_never_overwritten(tmp_path, name):
     chosen = selected(selection="random")
     save_run(chosen, tmp_path / "run")

@@ -37,6 +37,7 @@ __all__ = [
     "LOG",
     "RESULT",
     "SELECTION",
+    "SPARED",
     "TRAINED",
     "RunDirectory",
     "check_empty",
@@ -58,6 +59,10 @@ RESULT = "result.json"
 """What a finished training of `weightlora train` writes."""
 TRAINED = ("began_with.json", "_training", "checkpoint-*", RESULT)
 """What a training writes, and no overwriting of a choice deletes. The last is there when the training is done."""
+WEIGHTS = ("*.safetensors", "*.bin", "model")
+"""What else a training may have left, where nothing was exported."""
+SPARED = (*TRAINED, *WEIGHTS, ADAPTER)
+"""What no overwriting of a choice alone deletes."""
 ALSO = {"use_dora": False, "lora_dropout": 0.0, "bias": "none", "lora_bias": False}
 """Settings of PEFT that are recorded where they are not its default, for a training that follows."""
 
@@ -157,7 +162,7 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
     if flat_units(selector.model):
         raise ModelError("the model is in parts, held by FSDP (version 1): save it with trainer.save_model().")
     target = Path(directory).resolve()
-    check_empty(target, overwrite)
+    check_empty(target, overwrite, spared=(*TRAINED, *WEIGHTS))
     history = selector.history if selector.run is None else read_lines(selector.run.path / HISTORY)
     with replacing_directory(target) as staging:
         write_json(staging / SELECTION, describe_selection(selector))
@@ -260,7 +265,7 @@ def check_empty(
     record: str = SELECTION,
     what: str = "run",
     remedy: str = "pass overwrite=True",
-    spared: Sequence[str] = TRAINED,
+    spared: Sequence[str] = SPARED,
 ) -> None:
     """Raise a `DataError` if the directory may not be written to: it is a file, or it is not empty.
 

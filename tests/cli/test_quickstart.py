@@ -77,9 +77,19 @@ def test_a_training_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFix
         (tmp_path / name).touch()
     assert main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"]) == 2
     assert "holds a training (result.json), so it is not overwritten: give another." in capsys.readouterr().err
-    (tmp_path / "selection.png").touch()  # an earlier quickstart's
+    (tmp_path / "selection.png").touch()  # draw_selection writes it into any run
+    assert main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"]) == 2
+    (tmp_path / "result.json").write_text('{"evidence": {"test_sentences": 1066}}')  # an earlier quickstart's
     with pytest.raises(pytest.fail.Exception, match="a model was trained"):
         main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"])
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_saved_run_with_its_adapter_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "selection.json").touch()
+    (tmp_path / "adapter").mkdir()
+    assert main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"]) == 2
+    assert "holds a training (adapter), so it is not overwritten" in capsys.readouterr().err
 
 
 def test_missing_data_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):

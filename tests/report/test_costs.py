@@ -12,7 +12,7 @@ from weightlora.selection import Selection
 
 LOG = [
     {"step": 5, "seconds_per_step": 0.4, "gpu_bytes": 900},
-    {"step": 10, "seconds_per_step": 0.2},
+    {"step": 10, "seconds_per_step": 0.2, "gpu_bytes": 300},
     {"step": 15, "seconds_per_step": 0.1, "gpu_bytes": 300},
 ]
 RESULT = {

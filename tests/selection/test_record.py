@@ -158,3 +158,10 @@ def test_names_that_other_names_end_in_are_known():
 def test_what_is_no_selector_has_no_selection():
     with pytest.raises(StateError, match=r"^Selection\.of takes a WeightLora, and got 3: a callback has it as"):
         Selection.of(3)
+
+
+def test_a_choice_does_not_replace_the_adapter_of_a_saved_run(tmp_path):
+    directory = save_run(selected(), tmp_path / "run")
+    with pytest.raises(DataError, match=r"run holds a training \(adapter\), so it is not overwritten: give another"):
+        Selection.load(directory).save(directory, overwrite=True)
+    assert (directory / "adapter" / "adapter_model.safetensors").is_file()

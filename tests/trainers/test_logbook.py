@@ -30,6 +30,21 @@ def test_time_is_that_of_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found == [{"step": 6, "loss": 0.5, "seconds_per_step": 2.0}, {"step": 6, "eval_loss": 0.25}]
 
 
+def test_an_evaluation_is_logged_before_callbacks_are_told_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr("weightlora.trainers.logbook.time.perf_counter", lambda: now[0])
+    book = Logbook(tmp_path, 0)
+    for step in range(4):
+        book.begin_step(step)
+        now[0] += 2
+        if step == 1:
+            now[0] += 100
+            book.write(2, {"eval_loss": 0.25, "eval_runtime": 100.0})
+            book.interrupt()
+    book.write(4, {"loss": 0.5})
+    assert [entry.get("seconds_per_step") for entry in entries(tmp_path)] == [None, 2.0]
+
+
 def test_only_finite_numbers_are_kept(tmp_path: Path):
     logs = {"loss": float("nan"), "note": "text", "flag": True, "step": 99, "total_flos": 1.0, "epoch": 0.5}
     Logbook(tmp_path, 0).write(3, logs)

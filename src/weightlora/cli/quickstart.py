@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..extras import require
-from ..files import check_writable, replacing_directory
+from ..files import check_writable, read_json, replacing_directory
 from . import HelpFormatter, spellings
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
     """
     from ..config import WeightLoraConfig
     from ..rules import RULES
-    from ..run import TRAINED, check_empty
+    from ..run import SPARED, TRAINED, check_empty
 
     for name, least in (("steps", 3), ("rank", 1), ("seed", 0)):
         value = getattr(args, name)
@@ -130,11 +130,22 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
     if config.keep is not None:
         config.number_to_keep(MODULES)
     place = Path(args.output_dir)
-    # An earlier quickstart left a picture beside its result, and a training did not.
-    spared = TRAINED[:-1] if (place / "selection.png").is_file() else TRAINED
+    spared = TRAINED[:-1] if _is_quickstart(place) else SPARED
     check_empty(place, args.overwrite, remedy="add --overwrite", spared=spared)
     check_writable(Path(args.output_dir))
     return config
+
+
+def _is_quickstart(directory: Path) -> bool:
+    """Whether a directory has the result of a quickstart, whose figures name the sentences of its test split."""
+    from ..train.result import RESULT
+
+    try:
+        result = read_json(directory / RESULT)
+    except DataError:
+        return False
+    evidence = result.get("evidence") if isinstance(result, dict) else None
+    return isinstance(evidence, dict) and "test_sentences" in evidence
 
 
 def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) -> "Result":

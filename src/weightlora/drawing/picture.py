@@ -25,7 +25,7 @@ BOUNDED: dict[str, Any] = {"edgecolor": "#D55E00", "facecolor": "none", "linewid
 
 def score_label(rule: str | None) -> str:
     """What the score of a rule is, for a picture or a table; `"score"` for a rule that is not known here."""
-    return RULES[rule].score_label if rule in RULES else "score"
+    return RULES[rule].score_label if isinstance(rule, str) and rule in RULES else "score"
 
 
 def bound_in_words(config: Mapping[str, Any]) -> str:
@@ -119,18 +119,23 @@ def _colour(score: float | None, scale: Any) -> Any:
     return UNSCORED if scale is None or score is None else scale.to_rgba(score)
 
 
+def _state(selection: dict[str, Any]) -> str:
+    """What adapters are that were not dropped: before the choice, they are not kept yet."""
+    return "kept" if selection.get("phase", "train") == "train" else "trained"
+
+
 def _draw_texts(figure: Any, selection: dict[str, Any], bounded: bool) -> None:
     from matplotlib.patches import Patch
 
     adapters, parameters = selection["adapters"], selection["trainable_parameters"]
-    kept = sum(adapter["kept"] for adapter in adapters)
+    kept, state = sum(adapter["kept"] for adapter in adapters), _state(selection)
     figure.suptitle(
-        f"{kept} of {len(adapters)} LoRA adapters kept\n"
+        f"{kept} of {len(adapters)} LoRA adapters {state}\n"
         f"adapter parameters {parameters['before']:,} \u2192 {parameters['after']:,}",
         fontsize=11,
     )
     ranks = _kept_ranks(adapters)
-    kept_label = f"kept, rank {ranks[0]}" if len(ranks) == 1 else "kept, with its rank"
+    kept_label = f"{state}, rank {ranks[0]}" if len(ranks) == 1 else f"{state}, with its rank"
     handles = [
         Patch(facecolor="white", label=kept_label, **KEPT),
         Patch(facecolor="white", label="dropped", **DROPPED),

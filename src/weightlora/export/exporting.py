@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from ..errors import ConfigError, DataError
 from ..extras import require
 from ..files import replacing_directory, write_json
-from ..run import check_empty
+from ..run import TRAINED, check_empty
 from ..values import check_known
 from .base import Base, is_lost
 from .checks import Outputs, check_shapes, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
@@ -126,7 +126,7 @@ def export_adapter(
     """
     _check_settings(profile, dtype, check, complete_fused)
     target = Path(out_dir).resolve()
-    check_empty(target, overwrite, RECORD, "export", "add --overwrite (in Python overwrite=True)")
+    check_empty(target, overwrite, RECORD, "export", "add --overwrite (in Python overwrite=True)", TRAINED)
     directory = find_adapter(adapter_dir)
     if target in (directory.resolve(), *directory.resolve().parents):
         raise DataError(f"{out_dir} is the adapter itself, or holds it: give another directory.")

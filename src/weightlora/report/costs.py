@@ -88,6 +88,7 @@ def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, 
     # after its first step, a run that chose before it has the state of the kept adapters alone
     state = first.get("optimizer_state_bytes", values.get("optimizer_state_bytes_before") if decision else None)
     step = _around(log, "seconds_per_step", decision, final)
+    without = [entry for entry in log if entry["step"] != decision]  # at whose step adapters leave before it is logged
     if first:
         step = first.get("step_seconds"), last.get("step_seconds")
     lines: list[tuple[str, Unit, Any, Any]] = [
@@ -106,7 +107,7 @@ def costs_of(selection: Selection, outcome: Outcome, log: Sequence[Mapping[str, 
             first.get("saved_activation_bytes"),
             last.get("saved_activation_bytes"),
         ),
-        ("GPU memory in use", "bytes", *_around(log, "gpu_bytes", decision, final)),
+        ("GPU memory in use", "bytes", *_around(without, "gpu_bytes", decision, final)),
         ("step time, median", "seconds", *step),
     ]
     costs = [

@@ -188,7 +188,7 @@ def _describe(module: ModuleRow, run: RunReport) -> str:
     rank = f" Rank {module.rank}." if module.kept and module.rank else ""
     seeds = "" if module.seeds is None else f" Chosen at {counted(module.seeds, 'seed')}."
     why = f" {module.why}" if run.final else ""
-    return f"{module.name}.{why}{score}{rank}{seeds} {module.parameters:,} parameters."
+    return f"{module.name}.{why}{score}{rank}{seeds} {module.parameters:,} parameters at the start."
 
 
 def _charts(run: RunReport, identifier: str) -> list[dict[str, Any]]:

@@ -49,7 +49,9 @@ class Logbook:
             return
         entry: dict[str, Any] = {"step": step}
         entry |= {name: value for name, value in logs.items() if name not in LEFT_OUT and is_finite(value)}
-        if self._began is not None and step > self._began[1]:
+        # Transformers logs what an evaluation found before it tells callbacks that there was one.
+        timed = not any(name.endswith("_runtime") for name in logs)
+        if timed and self._began is not None and step > self._began[1]:
             entry["seconds_per_step"] = (time.perf_counter() - self._began[0]) / (step - self._began[1])
         if torch.cuda.is_available():
             entry["gpu_bytes"] = torch.cuda.memory_allocated()
