@@ -78,6 +78,7 @@ def test_a_training_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"]) == 2
     assert "holds a training (result.json), so it is not overwritten: give another." in capsys.readouterr().err
     (tmp_path / "selection.png").touch()  # draw_selection writes it into any run
+    (tmp_path / "result.json").write_text('{"evidence": {}}')
     assert main(["quickstart", "--output_dir", str(tmp_path), "--overwrite"]) == 2
     (tmp_path / "result.json").write_text('{"evidence": {"test_sentences": 1066}}')  # an earlier quickstart's
     with pytest.raises(pytest.fail.Exception, match="a model was trained"):

@@ -65,17 +65,20 @@ def test_a_row_for_each_task_has_losses_then_metrics(stored):
 
 def test_the_sentences_have_the_figures_of_the_stored_runs():
     log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
-    default, chance, peft, *_, lora = (row[1:] for row in cells(proportional.proportional()))
+    default, chance, peft, lower, lora = (row[1:] for row in cells(proportional.proportional()))
     assert default[:2] == ["better on 2 of 8 tasks, worse on 0", "better on 0, worse on 0"]
     assert chance[0] == peft[0] == "better on 3 of 8 tasks, worse on 0"
+    assert lower[0] == "better on 1 of 8 tasks, worse on 0" and "is level on seven tasks. On supersenses" in log
     assert lora[0] == "better on 1 of 8 tasks, worse on 2" and lora[3] == "6 of 8 tasks"
     assert "is level with that of LoRA on all modules on six of eight tasks**, instead of the default's five" in log
     runs = by_seed(run for study in ("replication", "proportional") for run in runs_in(study))
     own = [run for task in EIGHT for _, run in sorted(runs[task, "proportional-quarter"].items())]
-    assert len(own) == 40 and failures(own) == 0 and "All 40 runs learn. They adapt 22 to 31 of the 37 modules" in log
+    assert len(own) == 40 and failures(own) == 0 and "in proportion learn. They adapt 22 to 31 of the 37" in log
     assert {min(run.adapters_after for run in own), max(run.adapters_after for run in own)} == {22, 31}
-    lower = []
-    for label in ("random-like-probe", "peft-default"):
+    higher = []
+    for label in ("random-like-probe", "peft-default", "lora-equal"):
         others = [run for task in EIGHT for _, run in sorted(runs[task, label].items())]
-        lower.append(sum(a.held_out_loss < b.held_out_loss for a, b in zip(own, others, strict=True)))
-    assert "have the higher loss at {} and {} of 40 seeds".format(*lower) in log
+        higher.append(sum(a.held_out_loss < b.held_out_loss for a, b in zip(own, others, strict=True)))
+    assert "have the higher loss at {} and {} of 40 seeds".format(*higher) in log
+    assert f"The lower rank has the lower loss at {40 - higher[2]} of 40 seeds" in log
+    assert failures(others) == 1 and "One of its runs does not learn" in log
