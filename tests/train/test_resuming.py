@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from recipes import arguments
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from weightlora.errors import StateError
@@ -46,6 +48,21 @@ def test_another_rank_is_refused(resumed, world: Path, tmp_path: Path):
     with pytest.raises(StateError, match="was saved with other adapters"):
         fit(prepare(parse(resumed(place, "--method", "lora", "--rank", "4"))))
     assert fit(prepare(parse(resumed(place, "--method", "lora")))).steps == 4
+
+
+@pytest.mark.parametrize("method", ["lora", "random"])
+def test_a_run_that_had_made_all_its_steps_makes_no_other(world: Path, tmp_path: Path, method: str):
+    """It was stopped in the evaluation after them. Transformers alone would make one more."""
+    more = ["--dataset", world / "glue", "--method", method, "--save_strategy", "steps", "--save_steps", "2"]
+    more += ["--max_steps", "2", "--lr_scheduler_type", "constant"]
+    more += ["--select_steps", "0"] if method == "random" else []
+    first, second = tmp_path / "first", tmp_path / "second"
+    whole = fit(prepare(parse(arguments(world, "cola", "deberta", first, *more))))
+    again = ["--resume_from_checkpoint", first / "checkpoint-2"]
+    resumed = fit(prepare(parse(arguments(world, "cola", "deberta", second, *more, *again))))
+    assert whole.steps == resumed.steps == 2 and whole.metrics == resumed.metrics
+    one, other = (load_file(place / "adapter" / "adapter_model.safetensors") for place in (first, second))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

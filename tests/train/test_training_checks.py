@@ -1,12 +1,14 @@
 """Arguments of the Trainer that it would refuse after the first steps, or ignore."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
 from weightlora.errors import ConfigError
-from weightlora.train.training_checks import check_training
+from weightlora.train import parse
+from weightlora.train.training_checks import check_best_metric, check_training
 
 BASE = ("--task", "cola", "--max_steps", "4", "--max_length", "64", "--use_cpu")
 
@@ -101,3 +103,24 @@ def test_a_plan_may_be_for_a_machine_with_other_packages(world: Path, capsys: py
     arguments = [*BASE, "--dataset", str(world / "glue"), "--model", str(world / "deberta"), "--optim", "lomo"]
     assert main(["train", *arguments, "--dry_run"]) == 0
     assert "not known without a GPU" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "greater"),
+    [
+        (["perplexity"], False),
+        (["eval_token_accuracy"], True),
+        (["held_out_loss"], False),
+        (["runtime"], False),
+        (["samples_per_second"], True),
+        (["perplexity", "--greater_is_better", "true"], True),
+    ],
+)
+def test_the_best_perplexity_is_the_lowest(more, greater):
+    """Transformers takes all but a loss to be better where it is larger."""
+    recipe = parse(["--task", "causal-lm", "--model", "m", "--output_dir", "o", "--metric_for_best_model", *more])
+    work = SimpleNamespace(
+        reported=("perplexity", "token_accuracy"), units={"token_accuracy": "fraction"}, forced=None
+    )
+    check_best_metric(recipe, work)
+    assert recipe.training.greater_is_better == greater

@@ -21,6 +21,7 @@ from ..adapters import find_adapters
 from ..errors import DataError, TrainingError
 from ..measure import optimizer_state_bytes, trainable_parameters
 from ..run import ADAPTER, SELECTION
+from ..trainers.resuming import StaysFinished
 from .checks import amount_of
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
@@ -258,6 +259,8 @@ def make_trainer(job: Job, model: nn.Module, callbacks: tuple[TrainerCallback, .
         processing_class=job.tokenizer,
         callbacks=list(callbacks),
     )
+    if not selects:
+        trainer.add_callback(StaysFinished(trainer))
     if not prints or arguments.logging_strategy == "no":
         trainer.remove_callback(PrinterCallback)  # it prints the figures of the training as a dict
     return trainer

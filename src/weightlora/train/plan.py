@@ -117,7 +117,7 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
     else:
         assert make is not None
         work = make(recipe, tokenizer, config)
-    check_best_metric(recipe.training, work)
+    check_best_metric(recipe, work)
     fit_config_(config, work, tokenizer)
     plan, selection = _plan(recipe, work, config, methods)
     if splits is not None:

@@ -11,6 +11,7 @@ from transformers.integrations import get_available_reporting_integrations, get_
 
 from ..errors import ConfigError
 from ..wording import first_line, shown
+from .arguments import Recipe
 from .result import HELD_OUT_LOSS
 from .work import Work
 
@@ -78,8 +79,13 @@ def _check_schedule(arguments: Seq2SeqTrainingArguments) -> None:
         ) from error
 
 
-def check_best_metric(arguments: Seq2SeqTrainingArguments, work: Work) -> None:
-    """Raise a `ConfigError` if the metric that chooses the best checkpoint is not among those of an evaluation."""
+def check_best_metric(recipe: Recipe, work: Work) -> None:
+    """Raise a `ConfigError` if the metric that chooses the best checkpoint is not among those of an evaluation.
+
+    Note whether a larger one is better, unless the user did: Transformers takes all but a loss to be so, and so the
+    largest perplexity to be the best.
+    """
+    arguments = recipe.training
     if (name := arguments.metric_for_best_model) is None:
         return
     known = [*work.reported, *ALWAYS, *([] if work.forced else [HELD_OUT_LOSS])]
@@ -88,6 +94,9 @@ def check_best_metric(arguments: Seq2SeqTrainingArguments, work: Work) -> None:
             f"metric_for_best_model={name!r} is not a metric of this task: choose one of loss, "
             f"{', '.join(work.reported)}."
         )
+    if "greater_is_better" not in recipe.given:
+        short = name.removeprefix("eval_")
+        arguments.greater_is_better = short in work.units or short.endswith("_per_second")
 
 
 def check_optimizer(arguments: Seq2SeqTrainingArguments, model: Any) -> None:

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from accelerate.utils import compare_versions, gather_object
 from torch import nn
 from torch.optim import Optimizer
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -227,3 +227,14 @@ def stay_finished(trainer: Any) -> bool:
             "finished, and no step is made."
         )
     return finished()
+
+
+class StaysFinished(TrainerCallback):
+    """Asks `stay_finished` of a Trainer without a selection."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if stay_finished(self._trainer):
+            control.should_training_stop = True
