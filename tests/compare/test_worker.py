@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from weightlora.compare import worker
-from weightlora.compare.runs import Run
+from weightlora.compare.runs import Run, fingerprint
 from weightlora.errors import DataError, TrainingError
 
 
@@ -71,6 +71,18 @@ def test_a_file_that_changed_meanwhile_is_not_trained_on(run, tmp_path):
         DataError, match=r"rows\.jsonl has changed since the comparison began: put the earlier file back"
     ):
         worker.execute_run(changed)
+    assert not run.output.exists()
+
+
+def test_a_file_that_came_meanwhile_is_not_trained_on(run, tmp_path):
+    """Such as one more part of the training set."""
+    for number in (1, 2):
+        (tmp_path / f"train-0000{number}-of-00002.jsonl").write_text('{"text": "new", "label": 1}')
+    (first, _) = sorted(tmp_path.glob("*.jsonl"))
+    known = {first.name: fingerprint(first)}
+    grown = replace(run, data=known, settings={"task": "regression", "dataset": str(tmp_path)})
+    with pytest.raises(DataError, match=r"train-00002-of-00002\.jsonl is new since the comparison began: take it out"):
+        worker.execute_run(grown)
     assert not run.output.exists()
 
 

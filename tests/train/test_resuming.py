@@ -141,7 +141,7 @@ def test_a_run_without_a_file_of_settings_goes_on(tmp_path: Path):
 
 def test_a_default_that_is_given_is_no_other_setting(tmp_path: Path):
     begin_settings({"method": "lora"}, tmp_path, None, True)
-    usual = {"rank": MethodArguments.rank, "lr_scheduler_type": "linear"}
+    usual = {"rank": MethodArguments.rank, "lr_scheduler_type": "linear", "target_modules": ["all-linear"]}
     begin_settings({"method": "lora", **usual}, tmp_path, "true", True)
     with pytest.raises(StateError, match="began with rank = the default, and 5 is given"):
         begin_settings({"method": "lora", "rank": 5}, tmp_path, "true", True)

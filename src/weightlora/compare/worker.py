@@ -59,6 +59,10 @@ def _check_data(run: Run) -> None:
     from .spec import data_files
 
     paths = data_files(run.settings) if run.data else {}
+    if new := sorted(paths.keys() - run.data.keys()):
+        raise DataError(
+            f"{paths[new[0]]} is new since the comparison began: take it out, or compare in another --output_dir."
+        )
     for name, content in run.data.items():
         if name not in paths or fingerprint(paths[name]) != content:
             raise DataError(

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
     if not os.path.isfile(place / SETTINGS):
         return
     before = read_json(place / SETTINGS, "delete it to resume without a check of the settings")
-    usual = {field.name: field.default for group in GROUPS for field in fields(group)}
+    every = [field for group in GROUPS for field in fields(group)]
+    usual = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in every}
     for name in sorted(before.keys() | given.keys()):
         was, now = (one.get(name, usual.get(name)) for one in (before, given))
         if not name.startswith(FREE) and was != now:
