@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from weightlora.errors import StateError
+from weightlora.files import write_json
 from weightlora.train import fit, parse, prepare
+from weightlora.train.result import RESULT
 from weightlora.train.resuming import SETTINGS, begin_settings
 from weightlora.train.settings import MethodArguments
 
@@ -22,7 +24,7 @@ def saved(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("saved")
     more = ["--dataset", world / "glue", "--method", "random", "--save_strategy", "steps", "--save_steps", "2"]
     fit(prepare(parse(arguments(world, "cola", "deberta", output, *more, "--max_steps", "2", "--select_steps", "0"))))
-    return output / "checkpoint-2"
+    return shutil.copytree(output / "checkpoint-2", tmp_path_factory.mktemp("without") / "checkpoint-2")
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_the_adapters_of_another_run_are_refused(resumed, saved: Path, method: s
 def test_another_rank_is_refused(resumed, world: Path, tmp_path: Path):
     more = ["--dataset", world / "glue", "--method", "lora", "--save_strategy", "steps", "--save_steps", "2"]
     fit(prepare(parse(arguments(world, "cola", "deberta", tmp_path / "first", *more))))
-    place = tmp_path / "first" / "checkpoint-2"
+    place = shutil.copytree(tmp_path / "first" / "checkpoint-2", tmp_path / "without" / "checkpoint-2")
     with pytest.raises(StateError, match="was saved with other adapters"):
         fit(prepare(parse(resumed(place, "--method", "lora", "--rank", "4"))))
     assert fit(prepare(parse(resumed(place, "--method", "lora")))).steps == 4
@@ -137,6 +139,18 @@ def test_a_run_without_a_file_of_settings_goes_on(tmp_path: Path):
     begin_settings({"alpha": 3, "save_steps": 7}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
     with pytest.raises(StateError, match="began with alpha = 3, and the default is given"):
         begin_settings({}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
+
+
+def test_the_settings_of_a_finished_run_and_of_one_that_went_on_elsewhere_are_compared(tmp_path: Path):
+    """An optimizer has its learning rate from the checkpoint, and the result would name another one."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_json(first / RESULT, {"settings": {"learning_rate": 0.1}})
+    with pytest.raises(StateError, match=r"began with learning_rate = 0\.1, and 0\.2 is given"):
+        begin_settings({"learning_rate": 0.2}, second, str(first / "checkpoint-2"), True)
+    assert not (second / SETTINGS).exists()
+    begin_settings({"learning_rate": 0.1}, second, str(first / "checkpoint-2"), True)
+    with pytest.raises(StateError, match=r"began with learning_rate = 0\.1, and 0\.2 is given"):
+        begin_settings({"learning_rate": 0.2}, second, "true", True)
 
 
 def test_a_default_that_is_given_is_no_other_setting(tmp_path: Path):

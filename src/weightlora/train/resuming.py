@@ -21,6 +21,7 @@ from ..run import HISTORY, LOG, SELECTION
 from ..trainers.resuming import refuse_other_directories, step_of
 from ..wording import shortened
 from .arguments import GROUPS
+from .result import RESULT
 
 __all__ = ["SETTINGS", "alone_in", "begin_settings", "checkpoint_of"]
 
@@ -83,9 +84,8 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
             write_json(output / SETTINGS, given)
         return
     place = output if resumed.lower() == "true" else Path(resumed).parent
-    if not os.path.isfile(place / SETTINGS):
-        return
-    before = read_json(place / SETTINGS, "delete it to resume without a check of the settings")
+    settings = _settings_of(place)
+    before = given if settings is None else settings
     every = [field for group in GROUPS for field in fields(group)]
     usual = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in every}
     for name in sorted(before.keys() | given.keys()):
@@ -96,6 +96,18 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
                 f"the run in {place} began with {name} = {was}, and {now} is given: go on with the settings that it "
                 "began with, or begin a run in another --output_dir."
             )
+    if first and place.resolve() != output.resolve():
+        write_json(output / SETTINGS, given)
+
+
+def _settings_of(place: Path) -> dict[str, Any] | None:
+    """The settings of a run that stopped, or of one that is finished; None where nothing has them."""
+    for name in (SETTINGS, RESULT):
+        if os.path.isfile(place / name):
+            found = read_json(place / name, "delete it to resume without a check of the settings")
+            found = found if name == SETTINGS or not isinstance(found, dict) else found.get("settings")
+            return found if isinstance(found, dict) else None
+    return None
 
 
 def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bool = False) -> str | None:
