@@ -44,6 +44,13 @@ def test_kept_cells_are_framed_and_marked():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kept, rank 8", "dropped"]
 
 
+def test_before_the_choice_adapters_are_trained():
+    figure = selection_figure(selection(BERT, BERT) | {"phase": "select", "config": {"selection": ["credit"]}})
+    assert figure.get_suptitle().startswith("12 of 12 LoRA adapters trained\n")
+    assert figure.legends[0].get_texts()[0].get_text() == "trained, rank 8"
+    assert figure.axes[1].get_ylabel() == "score", "a rule that is none"
+
+
 def test_ranks_are_printed_where_they_differ():
     figure = selection_figure(selection(BERT, [BERT[1], BERT[6]], ranks={BERT[6]: 32}))
     assert texts(figure.axes[0]) == ["8", "32"]

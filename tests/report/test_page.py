@@ -98,6 +98,21 @@ def test_the_table_and_the_blocks(one):
     assert len(page.text["code"]) == len(page.with_class("button", "copy")) >= 1
 
 
+def test_before_the_choice_modules_are_trained_and_not_kept(one, tmp_path: Path):
+    open_run = render_page(read_runs([write_run(tmp_path / "open", layers=2, steps=10, final=False)]))
+    (done, still) = (Page(html).text["th"] for html in (one[1], open_run))
+    assert ("kept" in done, "trained" in done, "kept" in still, "trained" in still) == (True, False, False, True)
+
+
+@pytest.mark.parametrize(("step", "when"), [(5, "before"), (15, "after")])
+def test_a_cost_that_is_known_on_one_side_of_the_choice_alone_says_on_which(tmp_path: Path, step: int, when: str):
+    directory = write_run(tmp_path / "run", layers=2, steps=10, keep=4)
+    line = json.dumps({"step": step, "seconds_per_step": 0.25}) + "\n"
+    (directory / "log.jsonl").write_text(line)
+    (found,) = [text for text in Page(render_page(read_runs([directory]))).text["dd"] if "250.0 ms" in text]
+    assert found.split() == ["250.0", "ms", when, "the", "choice"]
+
+
 def test_two_pages_of_one_run_are_the_same(one):
     assert render_page(read_runs([one[0]])) == one[1]
 
