@@ -136,7 +136,8 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
     Args:
         selector: A `WeightLora` whose choice is final.
         directory: Created; it may exist if it is empty.
-        overwrite: Replace an earlier run. Another directory that is not empty is refused all the same.
+        overwrite: Replace an earlier run. A training, and another directory that is not empty, are refused all the
+            same.
 
     Returns:
         The directory.

@@ -9,7 +9,7 @@ from .adapters.outcome import EXPORT, misread
 from .layout import lay_out
 from .wording import printable
 
-HEADER = ("module", "kept", "score", "rank", "parameters at start")
+HEADER = ("module", "kept", "score", "rank", "parameters at the start")
 
 
 class Summary(list[dict[str, Any]]):

@@ -14,9 +14,15 @@ def entries(directory: Path) -> list[dict]:
     return read_lines(directory / "log.jsonl")
 
 
-def test_time_is_that_of_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    now = [0.0]
-    monkeypatch.setattr("weightlora.trainers.logbook.time.perf_counter", lambda: now[0])
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that the logbook reads."""
+    seconds = [0.0]
+    monkeypatch.setattr("weightlora.trainers.logbook.time.perf_counter", lambda: seconds[0])
+    return seconds
+
+
+def test_time_is_that_of_steps_alone(tmp_path: Path, now: list[float]):
     book = Logbook(tmp_path, 0)
     for step in range(6):
         book.begin_step(step)
@@ -30,9 +36,7 @@ def test_time_is_that_of_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found == [{"step": 6, "loss": 0.5, "seconds_per_step": 2.0}, {"step": 6, "eval_loss": 0.25}]
 
 
-def test_an_evaluation_is_logged_before_callbacks_are_told_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    now = [0.0]
-    monkeypatch.setattr("weightlora.trainers.logbook.time.perf_counter", lambda: now[0])
+def test_an_evaluation_is_logged_before_callbacks_are_told_of_it(tmp_path: Path, now: list[float]):
     book = Logbook(tmp_path, 0)
     for step in range(4):
         book.begin_step(step)

@@ -94,7 +94,11 @@ def own_parser(**settings: Any) -> argparse.ArgumentParser:
         metavar="HOW",
         help="equal: one rank for the best modules; proportional: a rank for each module, in proportion to its score",
     )
-    add("overwrite", action="store_true", help="replace an earlier run in the output directory")
+    add(
+        "overwrite",
+        action="store_true",
+        help="replace an earlier choice in the output directory, unless it has trained weights",
+    )
     return parser
 
 

@@ -21,7 +21,7 @@ def measure(resource: Resource, model: nn.Module, adapters: list[LoraAdapter], l
     """Measure what steps with these adapters cost.
 
     A few steps are run with all adapters, with the lowest alone and with the highest alone. The depth of the others
-    is read from one pass, and scaled to these three.
+    is read from two forward passes, and scaled to these three.
 
     Args:
         resource: `"step_time"` or `"memory"`.

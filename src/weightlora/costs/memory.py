@@ -28,7 +28,7 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
 
     Args:
         model, adapters, loss: See `measure`.
-        seen: One forward pass.
+        seen: What forward passes showed.
 
     Raises:
         ModelError: The model is no chain of layers.

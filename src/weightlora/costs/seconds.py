@@ -30,7 +30,7 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
 
     Args:
         model, adapters, loss: See `measure`.
-        seen: One forward pass.
+        seen: What forward passes showed.
     """
     device = next(model.parameters()).device
 

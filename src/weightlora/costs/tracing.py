@@ -1,4 +1,7 @@
-"""One forward pass, looked at: in which order adapters run, which share an input, and what autograd keeps for whom."""
+"""Two forward passes, looked at: in which order adapters run, which share an input, and what autograd keeps for whom.
+
+The second one has the highest adapter alone, and shows how far down backward goes anyway.
+"""
 
 import contextlib
 from collections import defaultdict
@@ -30,7 +33,7 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True)
 class Trace:
-    """What a forward pass with all adapters did.
+    """What a forward pass with all adapters did; `reached` is from one with the highest alone.
 
     Attributes:
         groups: For each adapter, the number of its group: those on one input. 0 runs last.
@@ -38,8 +41,7 @@ class Trace:
         saved: Bytes that autograd saves from the start of each group to the start of the next one, adapters aside.
         shared: For each group, bytes that it saves for its adapters and for nothing else, once for all of them.
         own: For each adapter, bytes that it saves for this one alone.
-        reached: The lowest group that backward reaches with the highest adapter alone, because something below it
-            trains, too; -1 if it reaches none.
+        reached: The lowest group that backward reaches then, because something below it trains, too; -1 if none.
     """
 
     groups: list[int]

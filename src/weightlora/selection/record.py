@@ -127,7 +127,8 @@ class Selection:
 
         Args:
             directory: Created; it may exist if it is empty.
-            overwrite: Replace an earlier run. Another directory that is not empty is refused all the same.
+            overwrite: Replace an earlier choice. Trained weights, and another directory that is not empty, are
+                refused all the same.
 
         Returns:
             The directory.
