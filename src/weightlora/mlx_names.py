@@ -1,8 +1,9 @@
 """What mlx-lm calls the modules of a model. It loads no adapter with other names, and skips them in its settings."""
 
+import re
 from collections.abc import Iterable
 
-__all__ = ["mlx_name", "mlx_name_of_text", "reads_more_than_text", "type_by_names"]
+__all__ = ["EXPERT", "mlx_name", "mlx_name_of_text", "reads_more_than_text", "type_by_names"]
 
 INNER, WHOLE = "model.language_model.", "language_model."
 """Where Transformers keeps the language model without its head, and with it."""
@@ -18,6 +19,8 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """The same for types of models that differ; empty where mlx-lm has other modules. The names of 72 types of models were
 compared (mlx_lm/models of 0.32.2, Transformers 5.24)."""
+EXPERT = re.compile(r"\.experts\.\d+\.")
+"""In the names of experts that are kept one by one, as in Transformers 4. mlx-lm has one module for all."""
 WITH_KV_B = ("deepseek_v2", "minicpm3")
 """Models that have `kv_b_proj`, which mlx-lm splits in all others."""
 
@@ -36,6 +39,8 @@ def mlx_name(name: str) -> str | None:
     Returns:
         The name, or None for a module that mlx-lm does not have, such as one of a vision tower.
     """
+    if EXPERT.search(name):
+        return None
     if name.startswith(INNER):
         return f"{WHOLE}model.{name.removeprefix(INNER)}"
     if name.startswith(("model.layers.", "model.embed_tokens", "lm_head")):
@@ -50,7 +55,7 @@ def mlx_name_of_text(name: str, model_type: str | None) -> str | None:
         name: That of Transformers 5.
         model_type: Of the model's config; None if that is not known.
     """
-    if name.endswith(".kv_b_proj") and model_type not in WITH_KV_B:
+    if EXPERT.search(name) or (name.endswith(".kv_b_proj") and model_type not in WITH_KV_B):
         return None
     for ours, theirs in RENAMED.get(model_type or "", ALIKE).items():
         if name.startswith(ours):

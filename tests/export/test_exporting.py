@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 from exports import CASES, EXPERTS_AND_HEADS, logits, randomize_, save, saved, tree
-from models import lora_zoo, tiny_llama
+from models import lora_zoo, save_tokenizer, tiny_llama
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import weightlora
 from weightlora.adapters import find_adapters
@@ -121,6 +121,29 @@ def test_embeddings_of_the_base_that_were_changed_are_not_lost(tmp_path):
         )
 
 
+def test_embeddings_that_were_trained_a_little_are_not_lost(tmp_path):
+    tiny_llama().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    randomize_(model)
+    base.model.embed_tokens.weight.data *= 1.001
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    with pytest.raises(ModelError, match=r"trained with another 'model.embed_tokens.weight' than the base has"):
+        export_adapter(tmp_path / "adapter", tmp_path / "out")
+
+
+def test_the_outputs_tell_that_an_export_has_lost_an_output_layer(tmp_path, monkeypatch):
+    """The export is put on a base that the source, with this layer, has not changed."""
+    adapter = save(CASES["gates"], tmp_path / "source")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.lm_head.weight"] = torch.randn(50, 16)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    monkeypatch.setattr(exporting, "check_tables", lambda *_: None)
+    with pytest.raises(ModelError, match="the outputs of the export differ from the source's by"):
+        export_adapter(adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("target", ["embed_tokens", "q_proj"])
 @pytest.mark.parametrize("profile", ["portable", "mlx", "gguf"])
 def test_embeddings_of_new_tokens_are_not_lost(profile, target, tmp_path):
@@ -149,14 +172,15 @@ def test_embeddings_of_the_base_beside_other_adapters_are_left_out(profile, tmp_
         assert all(".lora_" in key for key in load_file(tmp_path / "out" / "adapter_model.safetensors"))
 
 
-def test_gguf_asks_the_base_for_the_shapes(tmp_path):
+@pytest.mark.parametrize("profile", ["gguf", "mlx"])
+def test_the_base_is_asked_for_the_shapes(profile, tmp_path):
     config = tiny_llama().config
     config.hidden_size, config.head_dim = 32, 16
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
     with pytest.raises(
         ModelError, match=r"belongs to a weight of shape \(16, 24\), and the base has one of shape \(32, 24\)"
     ):
-        export_adapter(saved("gates"), tmp_path / "out", "gguf", base=str(tmp_path / "wide"))
+        export_adapter(saved("gates"), tmp_path / "out", profile, base=str(tmp_path / "wide"))
 
 
 def test_a_base_that_was_moved_is_named_where_it_is_now(tmp_path):
@@ -169,6 +193,27 @@ def test_a_base_that_was_moved_is_named_where_it_is_now(tmp_path):
     export_adapter(saved("gates"), tmp_path / "kept", base=str(tmp_path / "moved"))
     config = json.loads((tmp_path / "kept" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(saved("gates").parent / "base"), "it is still there"
+
+
+def test_a_base_that_the_adapter_does_not_name_is_named(tmp_path):
+    adapter = save(CASES["gates"], tmp_path / "source")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    base = str(tmp_path / "source" / "base")
+    export_adapter(adapter, tmp_path / "out", base=base, check="tensors")
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == base
+
+
+def test_a_merged_model_with_several_chat_templates_can_be_replaced(tmp_path):
+    adapter = save(CASES["gates"], tmp_path / "source")
+    base = tmp_path / "source" / "base"
+    save_tokenizer(base, ["film"])
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    tokenizer.save_pretrained(base)
+    for overwrite in (False, True):
+        export_adapter(adapter, tmp_path / "out", "merged", check="tensors", overwrite=overwrite)
+        assert (tmp_path / "out" / "additional_chat_templates" / "tool_use.jinja").is_file()
 
 
 def test_an_export_does_not_overwrite_its_base_or_a_directory_inside(tmp_path):

@@ -101,6 +101,21 @@ def test_an_adapter_on_tied_weights_is_only_for_servers_that_know_two_layers(tar
         assert [one.alike for one in exported.servers if one.server.startswith("llama.cpp")] == [not tied]
 
 
+@pytest.mark.parametrize("target", ["model.embed_tokens", "lm_head"])
+def test_by_tensors_alone_the_config_of_the_base_tells_tied_weights(target, tmp_path):
+    """With its name in full, PEFT saves no embeddings beside the adapter."""
+    for tied in (True, False):
+        tiny_llama(tied=tied).save_pretrained(tmp_path / str(tied))
+        model = get_peft_model(tiny_llama(tied=tied), LoraConfig(**LLAMA | {"target_modules": [target]}))
+        model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+        found = {}
+        for base in (str(tmp_path / str(tied)), str(tmp_path / "none")):
+            out = tmp_path / f"served {tied} {len(found)}"
+            servers = export_adapter(tmp_path / "adapter", out, base=base, check="tensors").servers
+            found[base] = [one.alike for one in servers if one.server.startswith("llama.cpp")]
+        assert list(found.values()) == [[not tied], [False]], "a base that is not found may have them tied"
+
+
 def test_without_such_an_adapter_no_base_is_needed():
     check_tied(read_source(saved("gates")), Base(LoraConfig(base_model_name_or_path="./none")), "mlx")
 
@@ -141,4 +156,4 @@ def test_an_output_layer_is_known_by_the_model_and_not_by_its_name(tmp_path):
     model.save_pretrained(tmp_path / "adapter")
     servers = export_adapter(tmp_path / "adapter", tmp_path / "out").servers
     (note,) = (one.note for one in servers if one.server.startswith("llama.cpp"))
-    assert note.startswith("it uses cls.predictions.decoder for embeddings and output layer, which share a weight")
+    assert note.startswith("it uses cls.predictions.decoder for embeddings and output layer where they share a weight")

@@ -75,6 +75,9 @@ def test_a_model_with_images_has_other_names_in_mlx_lm(tmp_path):
 
 def test_a_module_that_mlx_lm_does_not_have_is_refused():
     """DeepSeek's kv_b_proj is two modules there."""
+    for name in ("model.layers.0.mlp.experts.3.up_proj", "model.language_model.layers.0.mlp.experts.3.up_proj"):
+        with pytest.raises(ModelError, match=f"the adapter on '{name}' cannot be exported to profile 'mlx'"):
+            named_for_mlx(pairs_of([name]), Base(LoraConfig()))
     pairs = pairs_of(["model.layers.0.self_attn.o_proj", "model.layers.0.self_attn.kv_b_proj"])
     with pytest.raises(ModelError, match=r"kv_b_proj' cannot be .*: mlx-lm has no module of this name\. Choose"):
         named_for_mlx(pairs, Base(LoraConfig()))

@@ -67,6 +67,25 @@ def test_names_that_a_server_leaves_out_or_mixes_are_told(names, server, note):
     assert found[PEFT].alike
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["self_attn.dense", "mlp.fc1", "mlp.fc2"],  # Phi
+        ["self_attn.qkv_proj", "mlp.gate_up_proj"],  # Phi-3
+        ["mlp.c_fc", "mlp.c_proj"],  # StarCoder2
+        ["self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj"],  # DeepSeek
+        ["mlp.experts.0.down_proj"],  # as Transformers 4 kept them
+    ],
+)
+def test_modules_that_a_server_was_not_checked_for_are_told(names, tmp_path):
+    source = read_source(saved("plain LoRA"))
+    pairs = [replace(pair, name=f"model.layers.0.{name}") for pair, name in zip(source.pairs, names, strict=False)]
+    found = verdict(replace(source, pairs=pairs))
+    for server in (SGLANG, TENSORRT):
+        assert found[server] == (server, False, f"its reading of {pairs[0].name} was not checked")
+    assert found[PEFT].alike and found[NEW].alike
+
+
 @pytest.mark.parametrize("left", ["gate_up_proj", "down_proj"])
 def test_vllm_wants_both_parameters_of_the_experts_of_a_layer(left):
     source = read_source(saved("experts"))

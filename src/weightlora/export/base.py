@@ -38,12 +38,15 @@ TENSORS = '--check tensors (in Python check="tensors")'
 HEADED = tuple(TASKS[task].removeprefix("AutoModel") for task in ("QUESTION_ANS", "SEQ_CLS", "TOKEN_CLS"))
 """In the names of classes whose models have a head that the checkpoint of a language model lacks."""
 
+SEED = 0
+"""Of the weights that the base lacks, such as a pooler."""
+
 HEADS = ("classifier.weight", "score.weight", "out_proj.weight")
 
 
 def is_lost(name: str | None) -> bool:
-    """Whether the name of a base is a path at which there is no directory."""
-    return str(name).startswith((".", "/", "~")) and not Path(str(name)).is_dir()
+    """Whether a base has no name, or a path at which there is no directory."""
+    return not name or (str(name).startswith((".", "/", "~")) and not Path(str(name)).is_dir())
 
 
 class Base:
@@ -87,6 +90,14 @@ class Base:
             raise self._missing(error) from error
         return config
 
+    def is_found(self) -> bool:
+        """Whether the config can be read, for exports that need less without a base."""
+        try:
+            self.config()
+        except ModelError:
+            return False
+        return True
+
     def is_tied(self) -> bool:
         """Whether the output layer has the weights of the input embeddings.
 
@@ -101,7 +112,7 @@ class Base:
 
         Args:
             written: Whether its weights will be written, so that none may be random. Otherwise only the head of a
-                classifier is asked for: random weights elsewhere are the same on both sides of a comparison.
+                classifier is asked for: random weights elsewhere are the same each time.
 
         Raises:
             ModelError: If it cannot be found or loaded, or its weights are quantized.
@@ -113,17 +124,19 @@ class Base:
             )
         auto = self._class(config)
         config = _part_for(auto, config)
-        try:
-            model, found = auto.from_pretrained(
-                self.name,
-                revision=self.revision,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=bool(labels),
-                output_loading_info=True,
-            )
-        except Exception as error:
-            raise self._missing(error) from error
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            try:
+                model, found = auto.from_pretrained(
+                    self.name,
+                    revision=self.revision,
+                    config=config,
+                    dtype=torch.float32,
+                    ignore_mismatched_sizes=bool(labels),
+                    output_loading_info=True,
+                )
+            except Exception as error:
+                raise self._missing(error) from error
         self._refuse_lost(model, found["missing_keys"], written)
         base: nn.Module = model.eval()
         return base

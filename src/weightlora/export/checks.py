@@ -1,8 +1,7 @@
 """Check an export before it is reported: the same `s B A` of each adapter, and the same outputs of the model."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +17,11 @@ from .pairs import PREFIX, Pair, difference
 
 __all__ = [
     "Outputs",
+    "attach",
     "check_shapes",
     "check_tables",
     "compare_outputs",
     "compare_pairs",
-    "loaded",
     "outputs",
     "probe_batch",
 ]
@@ -90,24 +89,25 @@ def check_tables(tables: Mapping[str, Tensor], model: nn.Module) -> None:
     Embeddings of new tokens, which the base lacks, are refused, too.
 
     Args:
-        tables: From `Source.tables`. Rounding to another dtype is no difference.
+        tables: From `Source.tables`. They may be rounded to a dtype that the base can be loaded in, and nothing else:
+            training moves an embedding by less than a percent.
         model: The base.
     """
     weights = dict(model.named_parameters(remove_duplicate=False))
     for key, table in tables.items():
         name = key.removeprefix(PREFIX).replace(".base_layer.", ".")
-        weight, rows = weights.get(name), table.to(torch.float32)
+        weight = weights.get(name)
         if weight is None:
             raise ModelError(
                 f"the base has no {name!r}, with which the adapter was trained: give its base with {BASE}."
             )
-        if weight.shape != rows.shape:
+        if weight.shape != table.shape:
             raise ModelError(
-                f"the adapter was trained with {name!r} of shape {tuple(rows.shape)}, and the base has "
+                f"the adapter was trained with {name!r} of shape {tuple(table.shape)}, and the base has "
                 f"{tuple(weight.shape)}, as before new tokens were added: save the model that was trained, with "
                 f"PeftModel.unload(), as a base, and give it with {BASE}."
             )
-        if ((rows - weight).norm(dim=1) > TOLERANCES[torch.bfloat16] * weight.norm(dim=1)).any():
+        if not any(torch.equal(weight.to(dtype).to(table.dtype), table) for dtype in TOLERANCES):
             raise ModelError(
                 f"the adapter was trained with another {name!r} than the base has, and servers read the base's: save "
                 f"PeftModel.from_pretrained(base, ADAPTER_DIR).unload() as a base, and give it with {BASE}."
@@ -180,32 +180,11 @@ def outputs(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([v.flatten().double() for v in values if isinstance(v, Tensor) and v.is_floating_point()])
 
 
-@contextmanager
-def loaded(base: nn.Module, directory: str | Path, names: Sequence[str]) -> Iterator[Any]:
-    """A saved adapter on a base model, by plain PEFT; the base is what it was afterwards.
-
-    Args:
-        base: Its modules are wrapped in the meantime.
-        directory: Of the saved adapter.
-        names: What PEFT must adapt.
-
-    Raises:
-        ModelError: If it adapts anything else.
-    """
-    model = attach(base, directory, names)
-    try:
-        yield model
-    finally:
-        model.unload()
-        if hasattr(base, "peft_config"):
-            del base.peft_config
-
-
 def attach(base: nn.Module, directory: str | Path, names: Sequence[str]) -> Any:
     """Put a saved adapter on a base model by plain PEFT, and return the adapted model for evaluation.
 
     Args:
-        base: Its modules are wrapped.
+        base: Its modules are wrapped, and PEFT loads what else the files hold into its weights: use it for no other.
         directory: Of the saved adapter.
         names: What PEFT must adapt.
 

@@ -18,7 +18,8 @@ from ..files import replacing_directory, write_json
 from ..run import TRAINED, check_empty
 from ..values import check_known
 from .base import Base, is_lost
-from .checks import Outputs, check_shapes, check_tables, compare_outputs, compare_pairs, loaded, outputs, probe_batch
+from .beside import CHAT_TEMPLATE_DIR
+from .checks import Outputs, attach, check_shapes, check_tables, compare_outputs, compare_pairs, outputs, probe_batch
 from .features import check_features, check_tied, tied_name, transposed_name
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
@@ -130,13 +131,14 @@ def export_adapter(
     directory = find_adapter(adapter_dir)
     if target in (directory.resolve(), *directory.resolve().parents):
         raise DataError(f"{out_dir} is the adapter itself, or holds it: give another directory.")
-    if target.is_dir() and (inside := min((path for path in target.iterdir() if path.is_dir()), default=None)):
+    folders = (path for path in target.iterdir() if path.is_dir()) if target.is_dir() else ()
+    if inside := min((path for path in folders if path.name != CHAT_TEMPLATE_DIR), default=None):
         raise DataError(
             f"{inside} is a directory, which no export makes, so {out_dir} is not overwritten: move it away."
         )
     check_final(directory)
     source = read_source(directory, base)
-    if base is not None and is_lost(source.config.base_model_name_or_path):  # readers look there for the base
+    if base is not None and is_lost(source.config.base_model_name_or_path):  # readers look for the base there
         source = replace(source, raw={**source.raw, "base_model_name_or_path": base, "revision": None})
     check_features(source, profile)
     optional = profile in ("portable", "compact") and not complete_fused
@@ -179,6 +181,8 @@ def _export(
     close: Outputs | None = None
     servers: tuple[Verdict, ...] = ()
     if profile == "mlx":
+        if base.is_found():
+            check_shapes(source.pairs, base.skeleton())
         pairs = named_for_mlx(pairs, base)
         write_mlx(pairs, staging, dtype)
         written = read_mlx(staging)
@@ -191,7 +195,7 @@ def _export(
         again = read_source(staging, base.given)
         written = again.pairs
         apart = compare_pairs(source.pairs, written, dtype)
-        tied = tied_name(source, base) if source.tables or check == "logits" else None
+        tied = tied_name(source, base, known=check == "logits")
         transposed = transposed_name(source, base if check == "logits" else None)
         servers = verdicts(again.config, written, sorted(_modules(again)), tied, transposed)
         close = _compare(source, again, base, dtype) if check == "logits" else None
@@ -220,10 +224,10 @@ def _compare(source: Source, again: Source, base: Base, dtype: torch.dtype) -> O
     model = base.load()
     batch = probe_batch(model)
     without = outputs(model, batch)
-    with loaded(model, source.directory, [pair.name for pair in source.pairs]) as adapted:
-        before = outputs(adapted, batch)
-    with loaded(model, again.directory, [pair.name for pair in again.pairs]) as adapted:
-        return compare_outputs(before, outputs(adapted, batch), dtype, without)
+    before = outputs(attach(model, source.directory, [pair.name for pair in source.pairs]), batch)
+    del model  # one base at a time is in memory; PEFT has loaded what the source holds into this one
+    after = outputs(attach(base.load(), again.directory, [pair.name for pair in again.pairs]), batch)
+    return compare_outputs(before, after, dtype, without)
 
 
 def _dtype_of(source: Source) -> torch.dtype:

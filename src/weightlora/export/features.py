@@ -125,11 +125,24 @@ def transposed_name(source: Source, base: Base | None) -> str | None:
     return named or (source.pairs[0].name if source.config.fan_in_fan_out else None)
 
 
-def tied_name(source: Source, base: Base) -> str | None:
-    """The name of an adapter on the input embeddings or the output layer, where the base has one weight for both."""
+def tied_name(source: Source, base: Base, known: bool = True) -> str | None:
+    """The name of an adapter on the input embeddings or the output layer, where the base has one weight for both.
+
+    Args:
+        source: The adapter.
+        base: Its base.
+        known: Whether the base must be there to be asked; otherwise one that is not found is taken to have one weight.
+
+    Raises:
+        ModelError: If the base must be there and is not found.
+    """
     ends = [pair.name for pair in source.pairs if pair.kind == "embedding" or f".{pair.name}".endswith(".lm_head")]
     outside = {pair.name for pair in source.pairs if not any(part.isdecimal() for part in pair.name.split("."))}
-    if not (ends or outside) or not base.is_tied():
+    if not (ends or outside):
+        return None
+    if not known and not base.is_found():
+        return next(iter(ends), None)
+    if not base.is_tied():
         return None
     if ends:
         return ends[0]

@@ -1,9 +1,7 @@
 """The profile `merged`: the adapter in the weights of the base, as an ordinary Transformers model."""
 
 import copy
-import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,12 @@ from torch import nn
 
 from ..errors import ModelError
 from .base import BASE, Base
+from .beside import save_beside
 from .checks import Outputs, attach, compare_outputs, outputs, probe_batch
 from .features import keeps
 from .source import Source
 
 __all__ = ["write_merged"]
-
-PROCESSORS = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "chat_template.json",
-)
-"""Files of Transformers that say how a model reads images and audio."""
 
 
 def write_merged(
@@ -81,8 +72,7 @@ def write_merged(
             "add --dtype float32 or bfloat16 (in Python dtype=...)."
         )
     merged.save_pretrained(directory)  # type: ignore[operator]
-    _save_tokenizer(source, base, directory)
-    _copy_processor(source, base, directory)
+    save_beside(source.directory, base.name, base.revision, directory)
     wanted = merged.state_dict()
     again = type(merged).from_pretrained(directory, dtype=kind).eval()  # type: ignore[attr-defined]
     found = again.state_dict()
@@ -118,34 +108,3 @@ def _refuse_shared(model: nn.Module, paths: Iterable[str]) -> None:
                     f"{path!r} and {others[0]!r} share a weight, and merging the adapter of one would change both: "
                     f"choose profile 'portable', or give a base in which they are untied with {BASE}."
                 )
-
-
-def _save_tokenizer(source: Source, base: Base, directory: Path) -> None:
-    """Save the tokenizer beside the model, the adapter's own or else the base's, where there is one.
-
-    Transformers makes an empty one of some kinds from a directory without any file of a tokenizer.
-    """
-    from transformers import AutoTokenizer
-
-    for place in (str(source.directory), base.name):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(place, revision=base.revision)
-        except Exception:  # a model of images has none, and a broken one is no reason to lose the merged weights
-            continue
-        files = {"tokenizer_config.json", *tokenizer.vocab_files_names.values()}
-        folder = Path(str(place))
-        if not folder.is_dir() or any((folder / name).is_file() for name in files):
-            tokenizer.save_pretrained(directory)
-            return
-
-
-def _copy_processor(source: Source, base: Base, directory: Path) -> None:
-    """Copy what says how the model reads images and audio: the adapter's own or else the base's, if there is any."""
-    from transformers.utils import cached_file
-
-    for place in (str(source.directory), str(base.name)):
-        for name in PROCESSORS:
-            with suppress(OSError):  # there is no such file
-                shutil.copyfile(str(cached_file(place, name, revision=base.revision)), directory / name)
-        if any((directory / name).is_file() for name in PROCESSORS):
-            return

@@ -26,11 +26,10 @@ def named_for_mlx(pairs: Sequence[Pair], base: Base) -> list[Pair]:
     Raises:
         ModelError: If mlx-lm does not have one of the modules.
     """
-    try:
+    if base.is_found():
         config = base.config()
-        kind: str | None = config.model_type
-        inside = config.get_text_config() is not config
-    except ModelError:
+        kind, inside = config.model_type, config.get_text_config() is not config
+    else:
         names = [pair.name for pair in pairs]
         kind, inside = type_by_names(names), reads_more_than_text(names)
     if kind == "gemma3n":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..adapters.outcome import EXPORT, default_and_exceptions
 from ..files import write_json
+from .beside import copy_beside
 from .pairs import PREFIX, Pair, common_rank, fold
 from .source import CONFIG, WEIGHTS, Source
 
@@ -77,6 +78,4 @@ def _write(source: Source, pairs: Sequence[Pair], directory: Path, settings: Map
     }
     # The module names are in full, and in the order of the model: PEFT would write them in any order.
     write_json(directory / CONFIG, dict(sorted({**source.raw, **PLAIN, **settings, **targets}.items())))
-    card = source.directory / "README.md"
-    if card.is_file():
-        (directory / "README.md").write_bytes(card.read_bytes())
+    copy_beside(source.directory, directory)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from peft import LoraConfig
 
+from ..mlx_names import EXPERT
 from .groups import GROUPS, incomplete
 from .pairs import Pair
 from .source import by_pattern
@@ -26,6 +27,11 @@ EXPERTS = ("gate_up_proj", "down_proj")
 
 LAYER = re.compile(r"layers\.\d+\.")
 """Where SGLang finds the number of a layer (sglang/srt/layers/utils/common.py 0.5.23, get_layer_id)."""
+
+DECODER = frozenset({*GROUPS[0], *GROUPS[1], "o_proj", "down_proj"})
+"""The linear layers of a Llama, whose names SGLang and TensorRT-LLM know in every model (sglang/srt/lora/utils.py,
+get_default_hidden_dim; tensorrt_llm/lora_helper.py, get_default_trtllm_modules_to_hf_modules). Others they refuse, or
+read in some models only."""
 
 TOWER = re.compile(r"vision|visual|audio|image|projector|connector|merger|resampler|qformer")
 """In the names of modules outside the language model. vLLM adapts them if told to (vllm/config/lora.py and
@@ -87,7 +93,7 @@ def verdicts(
     for server in SERVERS:
         try:
             if tied and server.converts:
-                raise Refused(f"it uses {tied} for embeddings and output layer, which share a weight, or drops it")
+                raise Refused(f"it uses {tied} for embeddings and output layer where they share a weight, or drops it")
             if transposed and server.converts:
                 raise Refused(f"it transposes A and B of the Conv1D layers of GPT-2, such as {transposed}")
             scalings = server.scalings(config, pairs, heads)
@@ -160,6 +166,7 @@ def _sglang(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> 
     if len(stacks) > 1:
         one, other, *_ = stacks.values()
         raise Refused(f"it takes {one} and {other} for modules of the same layers")
+    _refuse_others(pairs, "embed_tokens", "lm_head")
     for name in sorted(names):
         parent, _, last = name.rpartition(".")
         needed = {**dict.fromkeys(GROUPS[0], ("q_proj", "v_proj")), "up_proj": ("gate_proj",)}.get(last, ())
@@ -180,6 +187,7 @@ def _tensorrt(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
     names = [pair.name for pair in pairs]
     if any(f".{name}".endswith(".lm_head") for name in names):
         raise Refused("it leaves out lm_head")
+    _refuse_others(pairs)
     types = {name.rpartition(".")[2] for name in names}
     for name, missing in incomplete(names).items():
         if holes := [one for one in missing if one.rpartition(".")[2] in types.intersection(GROUPS[0])]:
@@ -193,6 +201,13 @@ def _refuse_parts(pairs: Sequence[Pair], *kinds: str) -> None:
         raise Refused(f"it adapts no {words[found.kind]}, such as {found.name}")
     if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
         raise Refused(f"it adapts no parts of a model that read images or audio, such as {tower}")
+
+
+def _refuse_others(pairs: Sequence[Pair], *known: str) -> None:
+    """Refuse linear layers whose names the server does not have for all models, or experts kept one by one."""
+    for pair in pairs:
+        if EXPERT.search(pair.name) or pair.name.rpartition(".")[2] not in DECODER.union(known):
+            raise Refused(f"its reading of {pair.name} was not checked")
 
 
 def _ratio(alpha: float, rank: int, rslora: bool) -> float:
