@@ -47,7 +47,7 @@ def test_who_reads_the_source_as_peft_does(name, servers):
     [
         (["transformer.h.0.attn.c_attn"], SGLANG, "it leaves out transformer.h.0.attn.c_attn, which is in no layer"),
         (
-            ["encoder.layers.0.mlp.down_proj", "decoder.layers.0.mlp.down_proj"],
+            ["first.layers.0.mlp.down_proj", "second.layers.0.mlp.down_proj"],
             SGLANG,
             "for modules of the same layers",
         ),
@@ -55,6 +55,16 @@ def test_who_reads_the_source_as_peft_does(name, servers):
         *(
             (["model.layers.0.mlp.down_proj", name], server, "that read images or audio")
             for name in ("model.vision_tower.layers.0.mlp.fc1", "model.multi_modal_projector.linear_1")
+            for server in (NEW, OLD, SGLANG, TENSORRT, LLAMA)
+        ),
+        *(
+            ([name], server, f"its reading of encoders, such as {name}, was not checked")
+            for name in (
+                "bert.encoder.layer.0.attention.self.query",
+                "distilbert.transformer.layer.0.attention.q_lin",
+                "model.encoder.layers.0.self_attn.q_proj",
+                "decoder.block.0.layer.0.SelfAttention.q",
+            )
             for server in (NEW, OLD, SGLANG, TENSORRT, LLAMA)
         ),
     ],

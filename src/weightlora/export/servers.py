@@ -33,6 +33,10 @@ DECODER = frozenset({*GROUPS[0], *GROUPS[1], "o_proj", "down_proj"})
 get_default_hidden_dim; tensorrt_llm/lora_helper.py, get_default_trtllm_modules_to_hf_modules). Others they refuse, or
 read in some models only."""
 
+ENCODER = re.compile(r"(^|\.)(encoder\.|(layer|block)\.\d+\.)")
+"""In the names of modules of encoders and of T5. vLLM has no DeBERTa, ELECTRA, BART and T5, and no adapters for
+`BertForSequenceClassification` (vllm/model_executor/models 0.32.0). What servers make of the others was not checked."""
+
 TOWER = re.compile(r"vision|visual|audio|image|projector|connector|merger|resampler|qformer")
 """In the names of modules outside the language model. vLLM adapts them if told to (vllm/config/lora.py and
 `get_mm_mapping` of the models, 0.32.0). The others leave them out, or take them for modules of its layers."""
@@ -201,6 +205,8 @@ def _refuse_parts(pairs: Sequence[Pair], *kinds: str) -> None:
         raise Refused(f"it adapts no {words[found.kind]}, such as {found.name}")
     if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
         raise Refused(f"it adapts no parts of a model that read images or audio, such as {tower}")
+    if encoder := next((pair.name for pair in pairs if ENCODER.search(pair.name)), None):
+        raise Refused(f"its reading of encoders, such as {encoder}, was not checked")
 
 
 def _refuse_others(pairs: Sequence[Pair], *known: str) -> None:
