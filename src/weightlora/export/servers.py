@@ -35,7 +35,7 @@ read in some models only."""
 
 ENCODER = re.compile(r"(^|\.)(encoder\.|(layer|block)\.\d+\.)")
 """In the names of modules of encoders and of T5. vLLM has no DeBERTa, ELECTRA, BART and T5, and no adapters for
-`BertForSequenceClassification` (vllm/model_executor/models 0.32.0). What servers make of the others was not checked."""
+`BertForSequenceClassification` (vllm/model_executor/models 0.32.0). Servers were not run on the others."""
 
 TOWER = re.compile(r"vision|visual|audio|image|projector|connector|merger|resampler|qformer")
 """In the names of modules outside the language model. vLLM adapts them if told to (vllm/config/lora.py and
