@@ -11,6 +11,7 @@ from weightlora.compare.summary import (
     _findings,
     _missing,
     _missing_rates,
+    _mixed,
     _not_learned,
     _notes,
     _step,
@@ -73,6 +74,15 @@ def test_each_pair_is_compared_once_and_lists_with_choices_only():
         "weightlora against peft-default",
         "weightlora against listed",
     ]
+
+
+def test_runs_of_several_versions_or_machines_are_told():
+    machine = {"device": "cpu", "capability": "AVX2", "threads": 1}
+    runs = [result(seed=seed, machine=machine | {"threads": seed}) for seed in range(3)]
+    assert _mixed(runs) == []
+    runs += [result(seed=3, machine=machine | {"device": "H100"}, versions=runs[0].versions | {"torch": "2.13.0"})]
+    (note,) = _mixed(runs)
+    assert "not made with the same software and hardware (torch 2.13.0 and 2.8.0; device H100 and cpu)" in note
 
 
 def test_a_rate_without_a_result_is_named():

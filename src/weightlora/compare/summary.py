@@ -28,6 +28,8 @@ ASKED_FOR = ("random", "lora")
 """Without them, a comparison says little: a note asks for those that are missing."""
 LISTS = ("peft-default", "listed")
 REFERENCES = (*ASKED_FOR, *LISTS)
+HARDWARE = ("device", "capability")
+"""What a result tells of its machine, and what may change a loss."""
 LEGEND = (
     "Rows are sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs` "
     "is the mean difference in loss to the reference at the same seeds, in brackets the number of seeds at which the "
@@ -83,6 +85,7 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
             *_missing(comparison, found, rates),
             *_missing_rates(comparison, tuned),
             *remarks_on_rates(comparison.rates, rates),
+            *_mixed(results),
             *_not_learned(results),
             *_notes(rows, comparison.methods),
         ],
@@ -232,6 +235,19 @@ def _missing(comparison: Comparison, found: Sequence[tuple[Run, Result]], rates:
                 f"in --methods and --seeds {comparison.seeds}."
             )
     return notes
+
+
+def _mixed(results: Sequence[Result]) -> list[str]:
+    """What the runs were made with, where it differs between them."""
+    made = [{**result.versions, **{name: result.machine.get(name) for name in HARDWARE}} for result in results]
+    several = {name: sorted({str(one[name]) for one in made if one.get(name)}) for name in made[0]}
+    mixed = [f"{name} {' and '.join(values)}" for name, values in several.items() if len(values) > 1]
+    if not mixed:
+        return []
+    return [
+        f"The runs were not made with the same software and hardware ({'; '.join(mixed)}), which may change a "
+        "loss: run the comparison anew, in another --output_dir."
+    ]
 
 
 def _not_learned(results: Sequence[Result]) -> list[str]:
