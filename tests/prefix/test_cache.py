@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 import warnings
 from typing import Any
 
@@ -386,10 +387,112 @@ def test_labels_that_change_to_padding_later_end_the_training(tmp_path):
     with PrefixCache(model, tmp_path):
         losses_of(model, epochs=2, causal=True)
         with pytest.raises(
-            TrainingError, match=r"^the loss depends on hidden states of padding.* 4 batches were read"
+            TrainingError,
+            match=r"^the loss depends on hidden states of padding.*train again: batches with padding were read",
         ):
             for batch in epoch(3, causal=True):
                 model(**(batch | {"labels": batch["input_ids"]})).loss.backward()
+
+
+def test_no_padding_is_read_before_it_was_seen_in_a_loss(tmp_path):
+    """The first epoch has rows of one length in each batch, the later ones have not."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(4, 50, (length,), generator=generator) for length in (5, 5, 9, 9)]
+
+    def batch(*places) -> dict:
+        made = padded([rows[place] for place in places], causal=True)
+        return made | {"labels": made["input_ids"]}  # also at padded places
+
+    batches = [batch(0, 1), batch(2, 3), *[batch(0, 1), batch(0, 2), batch(1, 3), batch(2, 3)] * 2]
+    model = build("Llama")
+    expected = losses_on(copy.deepcopy(model), batches)
+    with PrefixCache(model, tmp_path) as cache, pytest.warns(UserWarning, match="depends on hidden states of paddi"):
+        found = losses_on(model, batches)
+        assert cache.reads > 0
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_evaluation_reads_no_padding_before_training_has_shown_that_it_does_not_count(tmp_path):
+    model, rows = upper_bert(), examples()
+    with PrefixCache(model, tmp_path) as cache, torch.no_grad():
+        with torch.enable_grad():
+            losses_on(model, [padded([row]) for row in rows] * 2)
+        batch = {name: value for name, value in padded(rows[:4]).items() if name != "labels"}
+        backbone = find_cut(model).backbone.eval()
+        found = backbone(**batch).last_hidden_state.mean(1)
+        assert cache.reads > 0
+    torch.testing.assert_close(found, backbone(**batch).last_hidden_state.mean(1), rtol=0, atol=1e-5)
+
+
+def test_what_a_hook_on_an_upper_block_keeps_is_of_the_pass_that_trains(tmp_path):
+    """Such as for distillation: the loss has a term on it."""
+    model = build("Llama").train()
+    plain = copy.deepcopy(model)
+
+    def gradients(model) -> list:
+        kept: list = []
+        find_cut(model).backbone.layers[3].mlp.register_forward_hook(lambda *met: kept.append(met[-1]))
+        found = []
+        for batch in [batch for number in range(3) for batch in epoch(number, causal=True)]:
+            loss = model(**batch).loss
+            (loss + 50 * (kept[-1] * batch["attention_mask"][..., None]).square().mean()).backward()
+            found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+            model.zero_grad()
+        return found
+
+    expected = gradients(plain)
+    with PrefixCache(model, tmp_path) as cache:
+        found = gradients(model)
+        assert cache.reads == 2 * STEPS
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_batch_leaves_no_trace_in_other_random_numbers_and_on_modules(tmp_path):
+    model = build("Llama").train()
+    last = find_cut(model).backbone.layers[3]
+    plain, last.calls = type(last).forward, 0
+
+    def forward(*args, **kwargs):
+        last.calls += 1
+        random.random()
+        return plain(last, *args, **kwargs)
+
+    last.forward = forward
+    random.seed(0)
+    expected = [random.random() for _ in range(2)][-1]
+    random.seed(0)
+    with PrefixCache(model, tmp_path):
+        model(**next(iter(epoch(0, causal=True))))
+    assert last.calls == 1 and random.random() == expected
+
+
+def test_a_block_that_changes_what_it_gets_is_cached(tmp_path):
+    model = build("Llama")
+    block = find_cut(model).backbone.layers[2]
+    plain = type(block).forward
+    block.forward = lambda hidden, *args, **kwargs: plain(
+        block, hidden * 1.5 if hidden.requires_grad else hidden.mul_(1.5), *args, **kwargs
+    )
+    batches = [*epoch(0, causal=True)] * 3
+    state = copy.deepcopy(model.state_dict())
+    expected = losses_on(model, batches)
+    model.load_state_dict(state)
+    with PrefixCache(model, tmp_path) as cache:
+        assert losses_on(model, batches) == pytest.approx(expected, abs=1e-5)
+        assert cache.reads == 2 * STEPS
+
+
+def test_a_model_that_is_compiled_later_is_cached_without_being_compiled(tmp_path):
+    model = upper_bert(dropout=0.5).train()
+    batch = padded(examples()[:2])
+    with PrefixCache(model, tmp_path, prefix_dropout="off") as cache:
+        compiled, met = torch.compile(model, backend="eager"), []
+        find_cut(model).backbone.encoder.layer[2].register_forward_pre_hook(lambda _, args: met.append(args[0]))
+        for _ in range(3):
+            compiled(**batch)
+        assert (cache.fills, cache.reads) == (1, 2)
+    torch.testing.assert_close(met[-1], met[-2], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"num_hidden_groups": 2}, {"inner_group_num": 2}])

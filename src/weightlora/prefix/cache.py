@@ -13,14 +13,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError, TrainingError
+from ..errors import ConfigError, ModelError
 from ..values import to_bytes
 from .checks import check_prefix, room_in
 from .cut import adapters_in, identity_of, watched
+from .padding import Padding
 from .places import BARE, Attached, entering, passed_over, without_dropout
 from .rows import Rows, mixed, ropes_of, rows_of
 from .store import Store
-from .trial import check_kept, check_model
+from .trial import check_kept, check_pass, try_model
 
 __all__ = ["PrefixCache"]
 
@@ -90,6 +91,7 @@ class PrefixCache:
         self._seen: set[bytes] = set()
         self._told: set[str] = set()
         self._in_eval = False
+        self._padding = Padding(self._stop)
 
     @property
     def nbytes(self) -> int:
@@ -115,7 +117,7 @@ class PrefixCache:
         self._original: Callable[..., Any] = backbone.forward
         self._before = vars(backbone).get("forward")
         self._signature = inspect.signature(self._original)
-        self._ours = Attached(backbone, self._run)
+        self._ours = Attached(backbone, torch.compiler.disable(self._run))  # compiled, blocks could not be replaced
         backbone.forward = self._ours
 
     def close(self) -> None:
@@ -147,17 +149,20 @@ class PrefixCache:
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """The backbone's forward pass while the cache is open."""
         training, store = self._cut.backbone.training, self._store
-        if store is None or torch.compiler.is_compiling():
+        if store is None:
             return self._original(*args, **kwargs)
         rows = self._rows_of(args, kwargs, training)
         if not isinstance(rows, Rows):
             self._tell(rows, training)
             return self._forward(args, kwargs)
-        stored = store.read(rows) if training or self._in_eval else None
+        permitted = self._padding.permits(rows)
+        stored = store.read(rows) if training or (self._in_eval and permitted) else None
         if training and torch.is_grad_enabled():  # not a pass of a reference, which has the same rows
             self._count(rows)
-        if stored is not None and not self._due:
+        if stored is not None and permitted and not self._due:
             self.reads += training
+            if training:
+                self._padding.count(rows)
             self._found += training * len(rows.keys)
             return self._read_run(stored, args, kwargs)
         return self._fill_run(store, rows, stored, args, kwargs) if training else self._forward(args, kwargs)
@@ -211,42 +216,45 @@ class PrefixCache:
     def _fill_run(
         self, store: Store, rows: Rows, stored: Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        trial = None
+        if not self._tried and torch.is_grad_enabled():
+            call = args, self._without_keys(args, kwargs)
+            run, other = (partial(self._forward, *one) for one in (call, mixed(self._signature, *call)))
+            try:
+                trial = try_model(run, other, self._cut, rows, self._off)
+            except ModelError as error:
+                self._stop(str(error)) if self.fills else self._refuse(error)
+                return self._forward(args, kwargs)
         met: list[Tensor] = []
-        padding = rows.padding()
 
         def swap(hidden: Tensor) -> Tensor:
-            met.append(hidden)
-            if stored is not None and stored.shape == hidden.shape:
+            met.extend((hidden, hidden.detach().to("cpu", copy=True)))  # the block may change it
+            if stored is not None and stored.shape == hidden.shape and self._padding.permits(rows):
                 hidden = _in_place_of(hidden, stored)  # what is trained on is what would have been read
-            fits = hidden.dim() == 3 and hidden.shape[:2] == padding.shape
-            if fits and torch.is_grad_enabled() and padding.any():
-                hidden = hidden if hidden.requires_grad else hidden.detach().requires_grad_()
-                hidden.register_hook(lambda grad: self._check_padding(grad, padding))
-            return hidden
+            return self._padding.watch(hidden, rows)
 
         with entering(self._cut.blocks, self.first, swap) as form:
             output = self._forward(args, kwargs)
-        if len(met) > 1 or len(form) > 1:
+        if len(met) > 2 or len(form) > 1:
             self._stop(f"block {self.first} or the one below it runs more than once in a forward pass")
             return output
-        if not (met and form and met[0].dim() == 3 and met[0].shape[:2] == padding.shape):
+        size = len(rows.keys), rows.length
+        if not (met and form and met[0].dim() == 3 and met[0].shape[:2] == size):
             shape = tuple(met[0].shape) if met else "none"
             self._stop(
-                f"blocks hand on hidden states of shape {shape} for {len(padding)} x {rows.length} tokens, or more "
+                f"blocks hand on hidden states of shape {shape} for {size[0]} x {size[1]} tokens, or more "
                 "than hidden states"
             )
             return output
+        entered, states = met
         self._form = form[0]
-        if not self._tried and torch.is_grad_enabled():
+        if trial is not None:
             try:
-                call = args, self._without_keys(args, kwargs)
-                run, other = (partial(self._forward, *one) for one in (call, mixed(self._signature, *call)))
-                self._in_eval = check_model(run, other, self._cut, form[0], met[0], rows, self._off)
+                check_pass(trial, entered, self._cut, rows, self._off)
             except ModelError as error:
                 self._stop(str(error)) if self.fills else self._refuse(error)
                 return output
-            self._tried = True
-        states = met[0].detach().cpu()
+            self._tried, self._in_eval = True, trial.in_eval
         if stored is not None:
             check_kept(states, stored, rows, self.first, self.directory)
             self._due, self.reads, self._found = not self._tried, self.reads + 1, self._found + len(rows.keys)
@@ -267,23 +275,6 @@ class PrefixCache:
             _warn(f"{self.directory} is full after {len(store)} examples: give a larger max_bytes.")
         elif store.full:
             self._stop(f"{self.directory} is full before a batch came again: give a larger max_bytes")
-
-    def _check_padding(self, grad: Tensor, padding: Tensor) -> None:
-        """Stop if the loss depends on hidden states at padded places, which are not kept.
-
-        Raises:
-            TrainingError: If batches were read before.
-        """
-        there = grad[padding.to(grad.device)]
-        if not (there[there.isfinite()] != 0).any():
-            return
-        why = (
-            "the loss depends on hidden states of padding, which are not kept: mask padding in the labels (-100) and "
-            "in pooling"
-        )
-        if self.reads > 1:
-            raise TrainingError(f"{why}, and train again: {self.reads} batches were read.")
-        self._stop(why)
 
     def _stop(self, why: str) -> None:
         _warn(f"the prefix cache is switched off, and the training goes on without it: {why}.")

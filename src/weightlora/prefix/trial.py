@@ -3,23 +3,35 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, TrainingError
-from ..restoring import same_buffers, same_modes
+from ..restoring import same_buffers, same_fields, same_modes, same_random_numbers
 from ..tensors import leaves_of, tensors_in
 from .cut import LEAVE_OUT, Cut, trains
 from .places import entering, passed_over
 from .rows import Rows
 
-__all__ = ["check_kept", "check_model"]
+__all__ = ["Trial", "check_kept", "check_pass", "try_model"]
 
 FEW, REPEATS = 4, 8
 LEAST = 3e-4
 """Of a token's size: what the order of sums explains in float32, also where a GPU rounds its factors (TF32)."""
+
+
+class Trial(NamedTuple):
+    """What a trial has shown.
+
+    Attributes:
+        entered: What block `cut.first` got.
+        in_eval: Whether the blocks below compute the same in evaluation mode. BigBird looks at other tokens there.
+    """
+
+    entered: Tensor
+    in_eval: bool
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -50,41 +62,32 @@ def check_kept(states: Tensor, kept: Tensor, rows: Rows, first: int, directory: 
         )
 
 
-def check_model(
-    run: Callable[[], Any],
-    run_mixed: Callable[[], Any],
-    cut: Cut,
-    form: int,
-    entered: Tensor,
-    rows: Rows,
-    off: bool,
-) -> bool:
-    """Check by more passes over the first batch, without gradients, that the model can be cached.
+def try_model(run: Callable[[], Any], run_mixed: Callable[[], Any], cut: Cut, rows: Rows, off: bool) -> Trial | None:
+    """Check by passes over the first batch, without gradients, that the model can be cached.
+
+    They come before the pass that trains, so that what this one leaves on modules and in hooks is its own.
 
     Args:
         run: A forward pass over the batch.
         run_mixed: One over its tokens in another order. What the blocks below leave on a module is then of no use to
             those above.
         cut: Of the model.
-        form: In which a block returns hidden states, from `entering`.
-        entered: What block `cut.first` got in the forward pass that trains.
         rows: The batch.
         off: Whether dropout below the cut is off.
 
     Returns:
-        Whether the blocks below compute the same in evaluation mode. BigBird looks at other tokens there.
+        What it has shown; None if block `cut.first` does not get the hidden states of each token once.
 
     Raises:
-        ModelError: Something below trains, draws random numbers, or hands on more than hidden states.
+        ModelError: Something below draws random numbers, or hands on more than hidden states.
     """
-    _check_graph(entered, cut.backbone)
-    device = entered.device
+    device = next(cut.blocks[cut.first].parameters()).device
     padding = rows.padding().to(device)
-    real, allowed = ~padding, rounding(entered.dtype, rows.precision)
+    real = ~padding
     met: list[Tensor] = []
 
     def watch(hidden: Tensor) -> Tensor:
-        met.append(hidden)
+        met.append(hidden.clone())  # blocks may change it
         numbers.append(_random_state(device))
         torch.manual_seed(0)  # the dropout of the blocks above is the same in all passes
         return hidden
@@ -93,23 +96,26 @@ def check_model(
         torch.manual_seed(0)
         return entered.masked_fill(padding[..., None], 0)
 
-    with _without_traces(device), same_buffers(cut.backbone):
+    with _without_traces(cut.backbone, device):
         numbers = [_random_state(device)]
-        with entering(cut.blocks, cut.first, watch):
+        with entering(cut.blocks, cut.first, watch) as form:
             output = run()
-            _check_repeat(distance(entered[real], met[0][real]), allowed, cut, off)
+            if not (len(met) == len(form) == 1 and met[0].dim() == 3 and met[0].shape[:2] == padding.shape):
+                return None
+            entered, kind = met[0], form[0]
+            allowed = rounding(entered.dtype, rows.precision)
             if not torch.equal(*numbers):  # some draw and do not use it; some draw, and it seldom makes a difference
                 for seed in range(1, REPEATS):
                     torch.manual_seed(seed)
                     run()
-                    _check_repeat(distance(met[0][real], met[-1][real]), LEAST, cut, off)
+                    _check_repeat(distance(entered[real], met[-1][real]), LEAST, cut, off)
             with same_modes(cut.backbone):
                 cut.backbone.eval()
                 run()
             same_in_eval = distance(entered[real], met[-1][real]) <= allowed
             run_mixed()
         try:
-            with passed_over(cut.blocks, cut.first, form, swap):
+            with passed_over(cut.blocks, cut.first, kind, swap):
                 far = _apart(output, run(), real)
         except torch.OutOfMemoryError:
             raise
@@ -117,7 +123,26 @@ def check_model(
             raise ModelError(_more(cut, f"{type(error).__name__}: {error}")) from error
     if not far <= allowed:
         raise ModelError(_more(cut, f"it differs by {far:.2g} of its size"))
-    return same_in_eval
+    return Trial(entered, same_in_eval)
+
+
+def check_pass(trial: Trial, entered: Tensor, cut: Cut, rows: Rows, off: bool) -> None:
+    """Check that block `cut.first` got in the pass that trains what it got in the trial.
+
+    Args:
+        trial: Of the same batch.
+        entered: What it got, with its graph.
+        cut: Of the model.
+        rows: The batch.
+        off: Whether dropout below the cut is off.
+
+    Raises:
+        ModelError: Something below trains, or computes something else.
+    """
+    _check_graph(entered, cut.backbone)
+    real = ~rows.padding().to(entered.device)
+    allowed = rounding(entered.dtype, rows.precision)
+    _check_repeat(distance(entered[real], trial.entered[real]), allowed, cut, off)
 
 
 def _check_graph(entered: Tensor, backbone: nn.Module) -> None:
@@ -160,8 +185,8 @@ def _apart(one: Any, other: Any, real: Tensor) -> float:
 
 
 @contextlib.contextmanager
-def _without_traces(device: torch.device) -> Iterator[None]:
-    """For forward passes that leave no trace: no gradients, and random numbers go on as if nothing had run.
+def _without_traces(backbone: nn.Module, device: torch.device) -> Iterator[None]:
+    """For forward passes that leave no trace on modules: no gradients, and random numbers go on as if none had run.
 
     Autocast keeps no copies of weights meanwhile: those made without gradients would serve the training, too.
     """
@@ -170,5 +195,12 @@ def _without_traces(device: torch.device) -> Iterator[None]:
         kind, torch.get_autocast_dtype(kind), enabled=torch.is_autocast_enabled(kind), cache_enabled=False
     )
     devices = [] if kind == "cpu" else [*range(getattr(torch, kind).device_count())]  # all of them get the seeds
-    with torch.no_grad(), autocast, torch.random.fork_rng(devices, device_type=kind):
+    with (
+        torch.no_grad(),
+        autocast,
+        same_fields(backbone.modules()),
+        same_buffers(backbone),
+        same_random_numbers(backbone),
+        torch.random.fork_rng(devices, device_type=kind),
+    ):
         yield
