@@ -554,13 +554,71 @@ def pretend_accelerator() -> None:
 
 
 def disagree() -> None:
-    """The processes are given different budgets."""
+    """The processes have different budgets, whatever they were given."""
     ddp = wrap(lora_bert(), "no_unused")
     optimizer = adamw(ddp)
-    selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=2 + rank(), select_steps=1))
+    selector = WeightLora(ddp, optimizer, WeightLoraConfig(keep=3, select_steps=1))
+    selector._budget = WeightLoraConfig(keep=2 + rank(), select_steps=1).budget_for([*selector.sizes.values()])
     ddp(**share(0)).loss.backward()
     optimizer.step()
     selector.step()
+
+
+DIFFERENT = {
+    "total_steps": lambda rank: {"select_steps": 0.2},
+    "rule": lambda rank: {"select_steps": 4, "selection": ["credit", "stoiht"][rank]},
+    "probe": lambda rank: {"probe_batches": 2 + rank},
+    "probe or not": lambda rank: {"selection": ["random", "gradient"][rank], "select_steps": 0},
+    "rounds": lambda rank: {"select_steps": 4, "rounds": 1 + rank},
+    "model": lambda rank: {"select_steps": 4},
+    "seed": lambda rank: {"select_steps": 4, "seed": rank},
+}
+
+
+def differ(directory: str) -> None:
+    """Each process gets settings, a length of the training or a model of its own; different seeds do no harm."""
+    found = {}
+    for case, settings in DIFFERENT.items():
+        model = lora_bert(2 + rank() if case == "model" else 3)
+        ddp = model if case == "model" else wrap(model, "find_unused")
+        optimizer = adamw(ddp)
+        try:
+            config = WeightLoraConfig(keep=3, **settings(rank()))
+            selector = WeightLora(ddp, optimizer, config, total_steps=20 + 5 * rank())
+            if selector.needs_probe:
+                selector.probe(map(share, range(4)))
+            for step in range(5):
+                ddp(**share(step)).loss.backward()
+                optimizer.step()
+                selector.step()
+                optimizer.zero_grad()
+            found[case] = str(len(selector.kept))
+        except ValueError as error:
+            found[case] = f"{type(error).__name__}: {error}"
+        dist.barrier()
+    write_outcome(directory, found)
+
+
+def early(directory: str) -> None:
+    """Selectors that were built before there were processes and DDP."""
+    found, built = {}, {}
+    rules = {"gradient": {"probe_batches": 2}, "credit": {"selection": "credit", "select_steps": 2}}
+    for name, settings in rules.items():
+        model = lora_bert()
+        optimizer = adamw(model)
+        built[name] = model, optimizer, WeightLora(model, optimizer, WeightLoraConfig(keep=3, **settings))
+    for name, (model, optimizer, selector) in built.items():
+        ddp = wrap(model, "no_unused")
+        if selector.needs_probe:
+            selector.probe(map(share, range(2)), lambda batch, ddp=ddp: ddp(**batch).loss)
+        for step in range(5):
+            ddp(**share(step)).loss.backward()
+            optimizer.step()
+            selector.step()
+            optimizer.zero_grad()
+        weights = sum(parameter.double().sum().item() for parameter in model.parameters())
+        found[name] = [selector.kept, reduced_parameters(ddp), trainable(model), weights]
+    write_outcome(directory, found)
 
 
 def nan() -> None:

@@ -91,13 +91,13 @@ class WeightLora(Described):
         self.adapter_name = self.adapters[0].adapter_name
         check_resumes(saved, self.config, self.adapters)  # before anything is attached
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
-        start = self._start = saved or State.at_start(self.config, self.adapters)
+        start = self._start = self.engine.start = saved or State.at_start(self.config, self.adapters)
         self.names, self.kinds, self.sizes = list(start.names), start.column("kinds"), start.column("sizes")
         self.start_ranks: dict[str, int] = start.column("start_ranks")
         if self.config.expand != "none":
             expansion.check_growth(self.adapters, self.config.expand_rank, self.engine.can_grow)
         self._budget = self.config.budget_for(list(self.sizes.values()))
-        self.limit = CostLimit(self.config, self._budget, model, self.engine) if self.config.resource else None
+        self.limit = CostLimit(self.config, self._budget, model) if self.config.resource else None
         self._rule = RULES[self.config.selection](self.adapters, self.optimizer, self.config)
         self.has_gates = self._rule.has_gates
         self._gathering = gathering(model, self.config.select_memory, self._rule.hooks)  # until the last decision

@@ -11,9 +11,9 @@ from weightlora.engines.processes import world_size
 from weightlora.errors import ModelError
 
 
-def test_a_plain_model_is_served_by_the_base_class():
+def test_a_plain_model_is_served_as_under_ddp_which_may_wrap_it_later():
     model = lora_bert()
-    assert type(engine_for(model, adamw(model))) is Engine
+    assert type(engine_for(model, adamw(model))) is Ddp
     assert world_size() == 1 and is_first()
 
 
@@ -22,7 +22,7 @@ def test_each_engine_is_complete(engine):
     assert issubclass(engine, Engine) and engine.__doc__ and engine().waiting == []
     model = lora_bert()
     if engine in ENGINES:
-        assert engine.holds(model) == (engine is Engine)
+        assert engine.holds(model) == (engine is not Fsdp2)
     evidence = torch.tensor([1.0, 2.0])
     assert torch.equal(engine().average(evidence), evidence) and torch.equal(engine().agree(evidence), evidence)
 

@@ -57,6 +57,43 @@ def test_processes_that_disagree_or_see_a_nan_stop_together(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_with_other_settings_or_models_stop_together(tmp_path):
+    """They would decide at different steps: one would wait for ever, or read foreign bytes."""
+    launch("differ", 2, str(tmp_path))
+    own = [
+        {
+            "total_steps": "select_steps=4",
+            "rule": "selection='credit'",
+            "probe": "probe_batches=2",
+            "rounds": "rounds=1",
+            "model": "the adapters of the model",
+        },
+        {
+            "total_steps": "select_steps=5",
+            "rule": "selection='stoiht'",
+            "probe": "probe_batches=3",
+            "rounds": "rounds=2",
+            "model": "the adapters of the model",
+        },
+    ]
+    for rank, found in enumerate(outcomes(tmp_path, 2)):
+        assert found.pop("seed") == "3"
+        assert found.pop("probe or not").startswith("ConfigError: the processes differ in ")
+        for case, said in found.items():
+            assert said.startswith("ConfigError: the processes differ in "), case
+            assert own[rank][case] in said and f"(in process {rank}): give all" in said, said
+
+
+@pytest.mark.slow
+def test_a_selector_may_be_older_than_the_process_group(tmp_path):
+    launch("early", 2, str(tmp_path))
+    one, other = outcomes(tmp_path, 2)
+    assert one == other
+    for kept, reduced, trainable, _ in one.values():
+        assert len(kept) == 3 and reduced == trainable
+
+
+@pytest.mark.slow
 def test_a_process_that_fails_in_the_probe_stops_the_others_at_once(tmp_path):
     launch("fail", 2, str(tmp_path))
     other, failing = outcomes(tmp_path, 2)

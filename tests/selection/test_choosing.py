@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 import weightlora
 from weightlora import Selection, WeightLora, WeightLoraConfig
-from weightlora.engines import Ddp
 from weightlora.errors import ConfigError, DataError, ModelError, TrainingError
+from weightlora.selection import choosing
 
 pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 BATCHES = [batch(step) for step in range(3)]
@@ -280,6 +280,6 @@ def test_what_cannot_work_is_one_sentence(call, error, message):
 def test_a_model_that_processes_share_is_refused():
     model = lora_bert()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ddp, "holds", classmethod(lambda cls, model: True))
+        patch.setattr(choosing, "has_group", lambda: True)
         with pytest.raises(ModelError, match=r"spreads the model over processes, and select\(\) works in one"):
             weightlora.select(model, BATCHES, config())

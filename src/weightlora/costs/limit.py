@@ -12,7 +12,7 @@ from ..adapters import LoraAdapter
 from ..adapters.surgery import free_inputs_
 from ..budget import Budget
 from ..config import WeightLoraConfig
-from ..engines import Engine, processes
+from ..engines import processes
 from ..errors import ConfigError, DataError, TrainingError
 from ..loaders import same_batches
 from ..probe import Loss, check_loss, check_read_again, copies_of, undisturbed
@@ -36,7 +36,7 @@ class CostLimit:
     Args:
         config: Of the run.
         budget: Has the number of adapters, if that is bounded, too.
-        model, engine: Of the run.
+        model: Of the run.
 
     Attributes:
         costs: None until they are measured.
@@ -45,11 +45,11 @@ class CostLimit:
         ConfigError: If the model is trained by several processes, or compiled.
     """
 
-    def __init__(self, config: WeightLoraConfig, budget: Budget, model: nn.Module, engine: Engine) -> None:
+    def __init__(self, config: WeightLoraConfig, budget: Budget, model: nn.Module) -> None:
         assert config.resource is not None
         self._resource, self._config, self._number = config.resource, config, budget.rounds[0][0]
         self._setting = f"keep_{self._resource}"
-        self._check_runs_alone(type(engine) is Engine and processes.world_size() == 1)
+        self._check_runs_alone(not processes.has_group())
         self.check_not_compiled(model)
         self.costs: Costs | None = None
 
@@ -134,6 +134,7 @@ class CostLimit:
         check_read_again(model, batches, copies_of(looked_at[0]))
         if self.costs is not None:
             return looked_at
+        self._check_runs_alone(processes.world_size() == 1)
         batch = max(looked_at[:LOOKED_AT], key=_entries)
         remedy = "give batches with labels, or probe(batches, loss=...)"
         with undisturbed(model, loss, recompute=False) as loss_of:

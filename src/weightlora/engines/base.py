@@ -1,7 +1,7 @@
 """The protocol of an engine, and what one process without a wrapper needs of it."""
 
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -27,12 +27,14 @@ class Engine:
     Attributes:
         can_grow: Whether the parameters of an adapter can change their shape.
         waiting: Adapters that lost, are switched off, and are still on the model. Empty where adapters leave at once.
+        start: The `State` that the selection begins with. Processes compare theirs before they first share anything.
     """
 
     can_grow: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.waiting: list[LoraAdapter] = []
+        self.start: Any = None
         self._comparisons = 0
         self._agreed = True
 
@@ -61,12 +63,27 @@ class Engine:
         loss.backward()
 
     def average(self, evidence: Tensor) -> Tensor:
-        """Mean of the evidence over all processes."""
+        """Mean of the evidence over all processes.
+
+        Raises:
+            ConfigError: If they select with other settings or other adapters.
+        """
+        self._meet()
         return processes.average(evidence)
 
     def agree(self, score: Tensor) -> Tensor:
-        """The same scores on all processes: those of the first."""
+        """The same scores on all processes: those of the first.
+
+        Raises:
+            ConfigError: If they select with other settings or other adapters.
+        """
+        self._meet()
         return processes.share(score)
+
+    def _meet(self) -> None:
+        if self.start is not None and processes.world_size() > 1:
+            processes.check_start(self.start)
+            self.start = None
 
     def settle(self, model: nn.Module, names: list[str]) -> None:
         """Check that all processes are about to keep the adapters of these names, and note if their weights agree.

@@ -11,10 +11,11 @@ from torch.nn.parallel import DistributedDataParallel
 from ..adapters import unwrap_model
 from ..errors import TrainingError
 from .base import Engine, cannot_rewire
+from .processes import has_group
 
 
 class Ddp(Engine):
-    """Serves a model in a process group, whether DDP wraps it or not.
+    """Serves a model, whether DDP wraps it or not, and also before there is a process group.
 
     DDP has no public way to change its parameters. The reducer is built by what DDP calls itself when it is unpickled,
     so no bucket of a dead parameter is left. It gets everything that DDP or its user told the old one.
@@ -27,7 +28,7 @@ class Ddp(Engine):
 
     @classmethod
     def holds(cls, model: nn.Module) -> bool:
-        return dist.is_available() and dist.is_initialized()
+        return dist.is_available()
 
     def attach(self, model: nn.Module) -> None:
         self._model = model
@@ -38,9 +39,9 @@ class Ddp(Engine):
         Raises:
             TrainingError: If a process has run out of batches inside DDP's `join()`.
         """
-        if self._wrappers is None:  # not earlier, for DDP may wrap the model after the selector got it
-            self._wrappers = [] if self._model is None else _wrappers_of(self._model)
-        for ddp in self._wrappers:
+        if self._wrappers is None and self._model is not None:  # not earlier: DDP may wrap the model after attach()
+            self._wrappers = _wrappers_of(self._model)
+        for ddp in self._wrappers or []:
             _check_all_present(ddp)
         return super().average(evidence)
 
@@ -142,6 +143,8 @@ def _wrappers_of(model: nn.Module) -> list[DistributedDataParallel]:
     A Trainer gives its callbacks the model without the wrapper, and nothing leads from a module to what wraps it but
     the garbage collector, which does not know what `gc.freeze()` has frozen.
     """
+    if not has_group():
+        return []
     inner = unwrap_model(model)
     things: list[Any] = [*model.modules(), *gc.get_objects()]
     # not isinstance, which asks proxies for their class

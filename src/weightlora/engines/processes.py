@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..adapters import unwrap_model
-from ..errors import ModelError, TrainingError
+from ..errors import ConfigError, ModelError, TrainingError
 from ..tensors import local, numel, shards
 
 LONGEST = 1000  # characters of another process's error; a store refuses some megabytes
@@ -22,9 +22,14 @@ _PARTS = itertools.count()
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def has_group() -> bool:
+    """Whether there is a process group, be it of one process."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def world_size() -> int:
     """Processes that train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if has_group() else 1
 
 
 def is_first() -> bool:
@@ -86,6 +91,33 @@ def together(what: str) -> Iterator[None]:
         failed = f"the process that holds the store of the group has ended in {what}"
     if failed:
         raise TrainingError(f"{failed}, so all processes stop: look at its own error.")
+
+
+def check_start(start: Any) -> None:
+    """Check that all processes select with the same settings, seeds aside, among the same adapters.
+
+    Otherwise they would decide at different steps, and one would wait for ever, or take what another one sends for
+    something else.
+
+    Args:
+        start: The `State` that the selection begins with.
+
+    Raises:
+        ConfigError: On every process, unless they agree.
+    """
+    facts = {name: value for name, value in sorted(start.config.items()) if name != "seed"}
+    facts |= {"step": (start.step_count, start.round)}
+    facts |= {"the adapters of the model": (start.names, start.kinds, start.sizes, start.start_ranks)}
+    everywhere = _gather([digest([repr(value)]) for value in facts.values()])
+    places = [place for place, several in enumerate(zip(*everywhere, strict=True)) if len({*several}) > 1]
+    if places:
+        names = list(facts)
+        found = [f"{names[place]}={facts[names[place]]!r}"[:80] for place in places if names[place] in start.config]
+        found += [names[place] for place in places if names[place] not in start.config]
+        raise ConfigError(
+            f"the processes differ in {' and '.join(found)} (in process {dist.get_rank()}): give all the same "
+            "settings, the same total_steps and the same model, and state where the run is resumed."
+        )
 
 
 def check_agreement(names: list[str], model: nn.Module) -> bool:

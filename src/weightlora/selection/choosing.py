@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..adapters import find_adapters
 from ..config import WeightLoraConfig, as_config
-from ..engines import Engine, engine_for
+from ..engines.processes import has_group
 from ..errors import ConfigError, DataError, ModelError
 from ..loaders import same_batches
 from ..probe import check_loss, own_loss
@@ -150,7 +150,7 @@ def _run(
         trainable = [parameter for parameter in ready.parameters() if parameter.requires_grad]
         before.keep_values(trainable)
         optimizer = AdamW(trainable or [nn.Parameter(torch.empty(0))], lr=learning_rate, weight_decay=0.0)
-        if type(engine_for(ready, optimizer)) is not Engine:
+        if has_group():
             raise ModelError(
                 f"{type(model).__name__} spreads the model over processes, and select() works in one: pass the model "
                 "inside it."
