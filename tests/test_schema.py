@@ -70,6 +70,8 @@ COSTS = {
     "shared": [0.0, 0.5],
     "own": [1, 2, 3],
     "whole": 9.0,
+    "passing": [],
+    "blocks": [],
 }
 
 
@@ -86,6 +88,10 @@ COSTS = {
         ({"shared": [0.0]}, "do not fit its 3 adapters"),
         ({"own": [1, 2, -3]}, "entry 2 of the state's 'own' is -3, and must be a number that is not negative"),
         ({"own": [1, 2, float("nan")]}, "entry 2 of the state's 'own' is nan"),
+        ({"passing": [1.0, 2.0]}, "do not fit its 3 adapters"),
+        ({"passing": [1.0, 2.0, 3.0]}, "do not fit its 3 adapters"),
+        ({"passing": [1, 2, -3]}, "entry 2 of the state's 'passing' is -3"),
+        ({"passing": [1, 2, 3], "blocks": [0, 0, 3]}, "entry 2 of the state's 'blocks' is 3"),
         ({"whole": "9"}, "entry 0 of the state's 'whole' is '9'"),
         ({"new": 1}, "'costs' is .*, and must be the costs of a step, or null"),
         ({"depth": None}, "'depth' is None, and must be of type list: resume from"),

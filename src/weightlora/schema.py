@@ -188,13 +188,15 @@ def _check_costs(costs: Any, adapters: int, config: WeightLoraConfig) -> None:
         raise StateError(
             f"the state has the costs of {shown(costs['resource'])}, and its config bounds {config.resource}: {REMEDY}"
         )
-    for name in ("groups", "depth", "shared", "own"):
+    for name in ("groups", "depth", "shared", "own", "passing", "blocks"):
         check_kind(costs, name, list)
     groups, depth = costs["groups"], costs["depth"]
     check_entries("groups", groups, _integer(0, max(0, len(depth) - 1)))
-    for name in ("depth", "shared", "own"):
+    for name in ("depth", "shared", "own", "passing"):
         check_entries(name, costs[name], PRICE)
     check_entries("whole", [costs["whole"]], PRICE)
+    check_entries("blocks", costs["blocks"], _integer(0, max(0, adapters - 1)))
     fits = len(groups) == len(costs["own"]) == adapters and len(costs["shared"]) == len(depth)
+    fits = fits and len(costs["passing"]) == len(costs["blocks"]) and len(costs["blocks"]) in (0, adapters)
     if not fits or set(groups) != set(range(len(depth))) or depth != sorted(depth):
         raise StateError(f"the state's costs do not fit its {adapters} adapters: {REMEDY}")

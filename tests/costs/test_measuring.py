@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from models import batch, lora_bert, lora_mixtral
+from models import batch, lora_bert, lora_mixtral, tiny_bert
+from peft import LoraConfig, get_peft_model
 
 from weightlora.adapters import find_adapters
 from weightlora.costs import measure
@@ -54,3 +55,18 @@ def test_a_device_that_is_neither_a_cpu_nor_cuda_is_refused(resource):
     model = lora_bert().to("meta")
     with pytest.raises(ModelError, match="the model is on a device of type 'meta', where steps cannot be measured"):
         measure(resource, model, find_adapters(model), lambda: model(**batch()).loss)
+
+
+@pytest.mark.parametrize("resource", ["memory", "step_time"])
+def test_an_adapter_whose_output_is_not_used_is_no_end(resource):
+    """Such as on a pooler, where the loss is of the mean over tokens."""
+    model = get_peft_model(tiny_bert(4).bert, LoraConfig(r=2, target_modules="all-linear")).train()
+    inputs = {name: value for name, value in batch(size=16).items() if name != "labels"}
+    adapters = find_adapters(model)
+    assert adapters[-1].name.endswith("pooler.dense")
+
+    def loss() -> torch.Tensor:
+        return model(**inputs).last_hidden_state.mean(1).square().mean()
+
+    costs = measure(resource, model, adapters, loss)
+    assert 0 < costs.predict([index == 3 for index in range(len(adapters))]) <= costs.whole

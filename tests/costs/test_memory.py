@@ -131,6 +131,44 @@ def test_recomputed_activations_of_one_block_are_at_the_peak():
         assert peak_of(recomputing(names), passes=2) == pytest.approx(costs.predict(mask), rel=0.1)
 
 
+def test_what_adapters_keep_while_one_block_recomputes_is_not_spread_over_all():
+    """Adapters in float32 on layers in bfloat16 keep much, and budgets pay for the fullest block."""
+    inputs = {name: value for name, value in batch(size=64).items() if name != "labels"}
+
+    def recomputing(names: list[str]):
+        base = tiny_llama(layers=6).to(torch.bfloat16)
+        base.gradient_checkpointing_enable()
+        base.enable_input_require_grads()
+        return get_peft_model(base, LoraConfig(r=2, target_modules=names, task_type="CAUSAL_LM")).train()
+
+    def peak(model) -> int:
+        optimizer = adamw(model)
+
+        def step() -> None:
+            model(**inputs, labels=inputs["input_ids"]).loss.backward()
+
+        step()
+        optimizer.step()
+        return model_bytes(model) + 3 * adapter_bytes(model) + peak_allocated_bytes(step, torch.device("cpu"))
+
+    every = [n for n, m in tiny_llama(layers=6).named_modules() if isinstance(m, torch.nn.Linear) and "layers" in n]
+    model = recomputing(every)
+    costs = measure("memory", model, find_adapters(model), lambda: model(**inputs, labels=inputs["input_ids"]).loss)
+    assert costs.passing and max(costs.blocks) >= 5
+    assert costs.predict([True] * len(every)) == pytest.approx(costs.whole)
+    least = min(costs.predict([i == j for i in range(len(every))]) for j in range(len(every)))
+    score = torch.arange(1.0, len(every) + 1)
+    for part in (0.2, 0.5):
+        mask = best_within(costs, score, least + part * (costs.whole - least), None)
+        names = [name for name, kept in zip(every, mask, strict=True) if kept]
+        assert 1 < len(names) < len(every)
+        assert peak(recomputing(names)) <= 1.08 * costs.predict(mask)
+
+
+def adapter_bytes(model) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+
+
 def test_two_towers_are_refused():
     """The price of depth is that of a chain: with the lowest adapter alone, one tower keeps nothing."""
     tower = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}

@@ -1,5 +1,7 @@
 """The cost of a set of adapters, from its parts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,3 +40,10 @@ def test_an_amount_that_is_shown_is_enough_as_a_budget(cost):
     assert cost <= to_bytes("keep_memory", COSTS.shown(cost)) < 1.02 * cost
     share = Costs("step_time", [0], [1.0], [0.0], [1.0], 4.0).shown(4 * 0.604).split()[0]
     assert share == "0.61"
+
+
+def test_of_the_blocks_that_recompute_one_at_a_time_is_there():
+    costs = replace(COSTS, passing=[1.0, 2.0, 7.0], blocks=[0, 0, 1])
+    for mask, more in (([1, 1, 0], 3.0), ([0, 0, 1], 7.0), ([1, 1, 1], 7.0)):
+        assert costs.predict(mask) == COSTS.predict(mask) + more
+    assert costs.by_block([0, 1, 2]) == [7.0, 3.0] and COSTS.by_block([0, 1, 2]) == []

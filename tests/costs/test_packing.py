@@ -99,3 +99,22 @@ def test_where_every_score_is_negative_the_best_one_that_fits_stays():
         mask = best_within(costs, score, budget, None)
         assert mask is not None and mask.nonzero().flatten().tolist() == [best]
     assert best_within(costs, score, 11.9, None) is None
+
+
+def test_the_fullest_block_is_paid_for():
+    generator = random.Random(0)
+    gaps = []
+    for _ in range(60):
+        n = generator.randint(3, 10)
+        blocks = sorted(generator.randint(0, 2) for _ in range(n))
+        blocks = [sorted({*blocks}).index(block) for block in blocks]
+        own, passing = ([float(generator.randint(1, 9)) for _ in range(n)] for _ in range(2))
+        costs = Costs("memory", [*range(n)], [*map(float, range(10, 10 + n))], [0.0] * n, own, 99.0, passing, blocks)
+        score = torch.tensor([generator.random() for _ in range(n)])
+        sets = [mask for mask in itertools.product([False, True], repeat=n) if any(mask)]
+        budget = generator.uniform(min(map(costs.predict, sets)), costs.predict([True] * n))
+        mask = best_within(costs, score, budget, None)
+        assert costs.predict(mask) <= budget
+        best = max(float(score[list(one)].sum()) for one in sets if costs.predict(one) <= budget)
+        gaps.append(float(score[mask].sum()) / best)
+    assert min(gaps) > 0.7 and sum(gaps) / len(gaps) > 0.98

@@ -108,4 +108,4 @@ def test_steps_under_autocast_are_priced_and_leave_no_gradient_for_the_next_one(
 
     costs = measure("step_time", model, find_adapters(model), loss)
     assert min(costs.own) > 0 and costs.whole > 0
-    assert len(left) == 8 and not any(left[3:])  # before them are the trace, and the layers alone
+    assert len(left) == 9 and not any(left[4:])  # before them are the trace, and the layers alone

@@ -45,8 +45,11 @@ def measure(resource: Resource, model: nn.Module, adapters: list[LoraAdapter], l
                 f"adapter {adapter.name!r} is on a parameter (target_parameters), whose time and memory cannot be "
                 "measured alone: set keep or keep_parameters instead."
             )
-    seen = trace(model, adapters, loss)
     try:
+        loss().backward()
+        used = [any(parameter.grad is not None for parameter in adapter.parameters) for adapter in adapters]
+        model.zero_grad(set_to_none=True)
+        seen = trace(model, adapters, loss, used)
         return {"memory": price_memory, "step_time": price_seconds}[resource](model, adapters, loss, seen)
     finally:
         model.zero_grad(set_to_none=True)

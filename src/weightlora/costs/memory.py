@@ -1,6 +1,8 @@
 """The peak of a training step in bytes: weights, gradients, optimizer state, and what passes or the update take."""
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 
 import torch
@@ -39,7 +41,11 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     def accumulate_gradients() -> None:
         loss().backward()
 
-    for name, off in subsets(adapters, low, high).items():
+    sets = subsets(adapters, low, high)
+    kinds = _kinds(adapters, seen)
+    every = sorted({kind for kind in kinds if kind is not None})
+    sets |= {kind: [a for i, a in enumerate(adapters) if kinds[i] == kind and i != low] for kind in every}
+    for name, off in sets.items():
         with without(off):
             accumulate_gradients()
             peaks[name] = float(peak_allocated_bytes(accumulate_gradients, device))
@@ -59,15 +65,54 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
             "keep or keep_parameters instead."
         )
     depth, peak = [max(price, update) for price in depth], max(peaks["all"], update)
-    rest = (peak - depth[-1] - sum(seen.shared) - sum(seen.own)) / len(adapters)  # what comes and goes
+    rest = peak - depth[-1] - sum(seen.shared) - sum(seen.own)  # what comes and goes
+    places = [profile[group] for group in seen.groups]
+    passing, blocks = _passing(kinds, places, rest, {kind: peaks["all"] - peaks[kind] for kind in every})
+    each = 0.0 if passing else rest / len(adapters)
     return Costs(
         resource="memory",
         groups=seen.groups,
         depth=[weights + price for price in depth],
         shared=seen.shared,
-        own=[max(0.0, price + size + rest) for price, size in zip(seen.own, sizes, strict=True)],
+        own=[max(0.0, price + size + each) for price, size in zip(seen.own, sizes, strict=True)],
         whole=weights + sum(sizes) + peak,
+        passing=passing,
+        blocks=blocks,
     )
+
+
+def _kinds(adapters: list[LoraAdapter], seen: Trace) -> list[str | None]:
+    """For each adapter in a block that recomputes, what it has in common with those in its place in other blocks.
+
+    Autograd saves nothing for such an adapter that can be seen.
+    """
+    found: list[str | None] = []
+    for adapter, given, own in zip(adapters, seen.inputs, seen.own, strict=True):
+        shapes = [tuple(parameter.shape) for parameter in adapter.parameters]
+        found.append(None if given is None or own else f"{re.sub('[0-9]+', '', adapter.name)} {shapes}")
+    return found
+
+
+def _passing(
+    kinds: list[str | None], places: list[float], rest: float, less: Mapping[str, float]
+) -> tuple[list[float], list[int]]:
+    """What each adapter keeps while its block recomputes, and the number of this block.
+
+    Args:
+        kinds: Of the adapters, from `_kinds`.
+        places: For each adapter, the bytes that are saved down to its group. What is saved between blocks tells these.
+        rest: What those of the fullest block keep together, to which all are scaled.
+        less: Kind -> by how much the peak is lower without its adapters.
+    """
+    numbers = {place: number for number, place in enumerate(sorted({*places}))}
+    blocks = [numbers[place] for place in places]
+    counts = Counter(zip(kinds, blocks, strict=True))
+    most = {kind: max(count for (one, _), count in counts.items() if one == kind) for kind in less}
+    sizes = [0.0 if kind is None else max(0.0, less[kind]) / most[kind] for kind in kinds]
+    fullest = max(sum(size for size, one in zip(sizes, blocks, strict=True) if one == block) for block in {*blocks})
+    if not fullest or rest <= 0:
+        return [], []
+    return [rest * size / fullest for size in sizes], blocks
 
 
 def _ends(seen: Trace, profile: list[float]) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """The cost of a training step as a function of the adapters that are on the model. Pure: numbers in, numbers out."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -20,6 +20,9 @@ class Costs:
     value) share the stored input. The rest is the cost of each adapter alone:
 
         cost(S) = depth[lowest group of S] + sum of shared[g] over the groups of S + sum of own[i] over S
+                  + the largest sum of passing[i] over those of S in one block
+
+    The last term is there where activations are recomputed: what adapters keep is there for one block at a time.
 
     Attributes:
         resource: `"step_time"`, in seconds, or `"memory"`, in bytes.
@@ -30,6 +33,8 @@ class Costs:
         shared: For each group, what its adapters cost together, however many they are.
         own: For each adapter, what it costs alone.
         whole: What a step with all adapters cost when it was measured.
+        passing: For each adapter, what it keeps while its block recomputes; empty without recomputation.
+        blocks: For each adapter, the number of this block; empty, too.
 
     Example:
         ```python
@@ -46,13 +51,25 @@ class Costs:
     shared: list[float]
     own: list[float]
     whole: float
+    passing: list[float] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
 
     def predict(self, mask: Sequence[bool] | Tensor) -> float:
         """The cost in seconds or bytes of a step with the adapters in a mask of shape `(n,)`, of which one is true."""
         chosen = [i for i, kept in enumerate(mask) if kept]
         groups = {self.groups[i] for i in chosen}
         # rounded once: sum() gives other last digits since Python 3.12, and a budget that just fits would not
-        return math.fsum([self.depth[max(groups)], *(self.shared[g] for g in groups), *(self.own[i] for i in chosen)])
+        parts = [self.depth[max(groups)], *(self.shared[g] for g in groups), *(self.own[i] for i in chosen)]
+        return math.fsum([*parts, *self.by_block(chosen)[:1]])
+
+    def by_block(self, chosen: Iterable[int]) -> list[float]:
+        """What each block keeps for these adapters while it recomputes, the most first; empty where none does."""
+        if not self.passing:
+            return []
+        kept: dict[int, list[float]] = {}
+        for index in chosen:
+            kept.setdefault(self.blocks[index], []).append(self.passing[index])
+        return sorted(map(math.fsum, kept.values()), reverse=True)
 
     def shown(self, cost: float) -> str:
         """A cost in words: GiB, or the share of the step time of LoRA on all modules."""

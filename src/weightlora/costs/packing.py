@@ -1,6 +1,7 @@
 """The set of adapters with the largest score that fits into a budget of time or memory."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ __all__ = ["best_within", "cheapest"]
 
 CELLS, MOST_CELLS = 2e7, 1e9
 """Entries of the largest table, as a rule and at most. They set the unit in which costs are counted."""
+PARTS = 6
+"""So many bounds on what one block keeps are tried, where blocks recompute."""
 MOST_UNITS, LEAST_UNITS = 20_000, 8  # in all, and for each adapter that is kept
 
 
@@ -37,7 +40,19 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
     Raises:
         ConfigError: The table would have more than 10^9 entries.
     """
-    chosen = _Table(costs, score.double().numpy(), budget, number).best()
+    found = [mask for bound in _bounds(costs) if (mask := _best(costs, score, budget, number, bound)) is not None]
+    return max(found, key=lambda mask: float(score[mask].sum()), default=None)
+
+
+def _bounds(costs: Costs) -> list[float]:
+    """What one block may keep while it recomputes; 0 where none recomputes."""
+    kept = costs.by_block(range(len(costs.own)))
+    return [kept[0] * part / PARTS for part in range(1, PARTS + 1)] if kept else [0.0]
+
+
+def _best(costs: Costs, score: Tensor, budget: float, number: int | None, bound: float) -> Tensor | None:
+    """The best set in which no block keeps more than the bound. In each, those with the best scores take part."""
+    chosen = _Table(_bounded(costs, score, budget, bound), score.double().numpy(), budget, number).best()
     if chosen is None and number is not None and costs.predict(least := cheapest(costs, number)) <= budget:
         return least  # rounding took its room
     if chosen is None and number is None:  # one that lowers the sum is better than none
@@ -53,6 +68,19 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
                 mask[index] = True
                 mask[index] = costs.predict(mask) <= budget
     return torch.tensor(mask, device=score.device)
+
+
+def _bounded(costs: Costs, score: Tensor, budget: float, bound: float) -> Costs:
+    """Costs in which the bound is paid, and an adapter that would break it costs more than the budget."""
+    if not costs.passing:
+        return costs
+    own, left = [*costs.own], dict.fromkeys(costs.blocks, bound * (1 + 1e-9))
+    for index in score.argsort(descending=True, stable=True).tolist():
+        if costs.passing[index] <= left[costs.blocks[index]]:
+            left[costs.blocks[index]] -= costs.passing[index]
+        else:
+            own[index] = math.ceil(budget) + 1.0
+    return replace(costs, depth=[price + bound for price in costs.depth], own=own, passing=[], blocks=[])
 
 
 def cheapest(costs: Costs, number: int) -> Tensor:

@@ -52,19 +52,26 @@ class Trace:
     reached: int = -1
 
 
-def trace(model: nn.Module, adapters: list[LoraAdapter], forward: Callable[[], object]) -> Trace:
+def trace(
+    model: nn.Module, adapters: list[LoraAdapter], forward: Callable[[], object], used: list[bool] | None = None
+) -> Trace:
     """Look at one forward pass with all adapters, and at one with the highest alone.
 
     Args:
         model: Trains.
         adapters: All of them, on the model.
         forward: Runs it, and returns what keeps its graph alive.
+        used: For each adapter, whether the loss depends on it; None for all. Others, such as a pooler whose output is
+            not used, count as layers that did not run.
     """
     looking = _Looking(model, adapters)
     with looking.hooked():
         graph = forward()
     del graph
     seen = looking.result()
+    if used is not None:
+        inputs = [given if there else None for given, there in zip(seen.inputs, used, strict=True)]
+        seen = replace(seen, inputs=inputs)
     return replace(seen, reached=_reached(adapters, seen, forward))
 
 
