@@ -118,3 +118,9 @@ def test_help_needs_no_torch():
         [sys.executable, "-c", code + "print('datasets' in sys.modules)"], capture_output=True, text=True
     )
     assert "--learning_rates" in done.stdout and done.stdout.endswith("False\n")
+
+
+def test_an_empty_output_directory_is_a_missing_one(capsys):
+    """As from an unset variable of the shell: it would be the current directory."""
+    assert main(["compare", "--output_dir="]) == 2
+    assert "--output_dir is missing: give a directory, such as runs/compare/NAME." in capsys.readouterr().err

@@ -200,3 +200,17 @@ def test_a_closed_stdout_is_no_error():
     script = "import sys; sys.stdout = None; from weightlora.cli import main; sys.exit(main(['completion', 'bash']))"
     done = fork_server().run("-c", script)
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--foo"], "weightlora: --foo is not an argument, and there is no command: weightlora --help shows them."),
+        (["--vers"], "weightlora: --vers is not an argument"),
+        (["quickstart", "--step", "3"], "unrecognized arguments: --step 3"),
+    ],
+)
+def test_no_flag_is_shortened_and_an_unknown_one_is_named(line, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(line)
+    assert end.value.code == 2 and said in capsys.readouterr().err

@@ -70,9 +70,11 @@ def test_sixteen_bits_and_gradient_checkpointing(world: Path, tmp_path: Path):
 def test_checkpoints_of_a_stopped_run_are_not_overwritten(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "checkpoint-1").mkdir()
     base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
-    assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert "has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it" in error
+    for said in ("none is complete, so delete them", "add --resume_from_checkpoint true to continue it"):
+        assert main(["train", *map(str, base), "--output_dir", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert f"has checkpoints of a run that stopped: {said}, or give another --output_dir." in error
+        (tmp_path / "checkpoint-1" / "trainer_state.json").touch()
 
 
 @pytest.mark.usefixtures("no_weights")

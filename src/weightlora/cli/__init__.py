@@ -87,7 +87,9 @@ def build_parser(
         prog: Name of the command line.
         description: What it does.
     """
-    parser = _Parser(prog=prog, description=description, epilog=f"{prog} COMMAND --help explains a command.")
+    parser = _Parser(
+        prog=prog, description=description, epilog=f"{prog} COMMAND --help explains a command.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"weightlora {version('weightlora')}")
     parser.add_argument(DEBUG, action="store_true", help="show the traceback of every error")
     subparsers = parser.add_subparsers(dest="command", metavar="command")
@@ -125,6 +127,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         sys.stdout.reconfigure(errors="backslashreplace")  # a plus-minus sign or a name that its encoding lacks
     args, rest = parser.parse_known_args(argv)
     if args.command is None:
+        if rest:
+            parser.error(f"{rest[0]} is not an argument, and there is no command: {parser.prog} --help shows them.")
         parser.print_help(sys.stderr)
         return 2
     takes_rest = getattr(args, "takes_rest", False)

@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
         help="with commas or spaces between (default: 5e-4,1e-3,2e-3); each method gets the best on the validation "
         "split at seed 0",
     )
-    add(*spellings("output_dir"), type=Path, help="where to write the results and the summary")
+    add(*spellings("output_dir"), help="where to write the results and the summary")
     add("--jobs", type=int, help="number of runs in parallel (default: one per core, or one on a GPU)")
     add("--summarize", action="store_true", help="print the summary of --output_dir again, and run nothing")
     add(
@@ -79,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..extras import require
 
-    if args.output_dir is None:
+    if not args.output_dir:
         raise ConfigError("--output_dir is missing: give a directory, such as runs/compare/NAME.")
+    args.output_dir = Path(args.output_dir)
     require("datasets", "matplotlib", "rich", "sklearn", requirement="weightlora[compare]")
     if args.summarize:
         return _summarize(args)

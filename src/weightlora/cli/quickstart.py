@@ -40,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=HelpFormatter,
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
 

@@ -84,9 +84,10 @@ def full_parser() -> argparse.ArgumentParser:
 def _run(recipe: "Recipe", console: Any, methods: "Methods | None") -> int:
     from ..errors import ConfigError
     from ..train.checks import check_typed
-    from ..train.fitting import check_unfinished, fit
+    from ..train.fitting import fit
     from ..train.methods import METHODS
     from ..train.plan import prepare
+    from ..train.resuming import check_unfinished
     from ..train.splitting import warn_of_same_files
     from .progress import show_choice
 

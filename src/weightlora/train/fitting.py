@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,13 +13,12 @@ from peft import PeftModel, prepare_model_for_kbit_training
 from torch import nn
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from .. import PrefixCacheCallback, WeightLoraCallback, WeightLoraTrainerMixin
 from ..adapters import find_adapters
-from ..errors import DataError, TrainingError
+from ..errors import TrainingError
 from ..measure import optimizer_state_bytes, trainable_parameters
-from ..run import ADAPTER, SELECTION
+from ..run import ADAPTER
 from ..trainers.resuming import StaysFinished
 from .checks import amount_of
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
@@ -28,13 +26,10 @@ from .loading import load_model
 from .methods import Prepared
 from .plan import Job
 from .result import HELD_OUT_LOSS, RESULT, Result, write_result
-from .resuming import SETTINGS, alone_in, begin_settings, checkpoint_of
+from .resuming import MODEL, SETTINGS, alone_in, begin_settings, check_unfinished, checkpoint_of
 from .targets import setting_for
 
-__all__ = ["check_unfinished", "fit", "load_prepared", "make_trainer"]
-
-MODEL = "model"
-"""Where a model is written that was trained whole."""
+__all__ = ["fit", "load_prepared", "make_trainer"]
 
 HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
 """Top-level modules with the task head, where full fine-tuning trains the bare model."""
@@ -153,30 +148,6 @@ def _fit(job: Job, callbacks: Callbacks, prints: bool) -> tuple[Result, Any]:
         guess_losses={split: work.guess_losses[split] for split in metrics} if work.guess_losses else None,
     )
     return result, trainer
-
-
-def check_unfinished(output: Path, resumes: bool) -> None:
-    """Raise a `DataError` if the directory has what a run would replace: a result, checkpoints, a choice, an adapter.
-
-    What a training that stopped without a checkpoint has left may be replaced.
-
-    Args:
-        output: The output directory.
-        resumes: Whether the run continues from a checkpoint.
-    """
-    if os.path.isfile(output / RESULT):
-        raise DataError(
-            f"{output} has the result of a finished run: give another --output_dir, or delete that directory."
-        )
-    if not resumes and os.path.isdir(output) and get_last_checkpoint(str(output)) is not None:
-        raise DataError(
-            f"{output} has checkpoints of a run that stopped: add --resume_from_checkpoint true to continue it, or "
-            "give another --output_dir."
-        )
-    begins = not (resumes or os.path.isfile(output / SETTINGS))
-    found = next((name for name in (SELECTION, ADAPTER, MODEL) if os.path.exists(output / name)), None)
-    if begins and found:
-        raise DataError(f"{output} has {found} of an earlier choice or training: give another --output_dir.")
 
 
 def load_prepared(job: Job) -> Prepared:

@@ -11,22 +11,25 @@ from typing import Any
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..checkpoint import saved_shapes
 from ..errors import DataError, StateError
 from ..files import locked, read_json, write_json
-from ..run import HISTORY, LOG, SELECTION
-from ..trainers.resuming import refuse_other_directories, step_of
+from ..run import ADAPTER, HISTORY, LOG, SELECTION
+from ..trainers.resuming import TRAINER_STATE_NAME, refuse_other_directories, step_of
 from ..wording import shortened
 from .arguments import GROUPS
 from .result import RESULT
 
-__all__ = ["SETTINGS", "alone_in", "begin_settings", "checkpoint_of"]
+__all__ = ["MODEL", "SETTINGS", "alone_in", "begin_settings", "check_unfinished", "checkpoint_of"]
 
 SETTINGS = "began_with.json"
 """File of the settings of a run, in its output directory until it is finished."""
+
+MODEL = "model"
+"""Where a model is written that was trained whole, in the output directory."""
 
 LOCK = "_training"
 """File that a process locks while it trains in a directory. Trainers push no files with such names to the hub."""
@@ -108,6 +111,29 @@ def _settings_of(place: Path) -> dict[str, Any] | None:
             found = found if name == SETTINGS or not isinstance(found, dict) else found.get("settings")
             return found if isinstance(found, dict) else None
     return None
+
+
+def check_unfinished(output: Path, resumes: bool) -> None:
+    """Raise a `DataError` if the directory has what a run would replace: a result, checkpoints, a choice, an adapter.
+
+    What a training that stopped without a checkpoint has left may be replaced.
+
+    Args:
+        output: The output directory.
+        resumes: Whether the run continues from a checkpoint.
+    """
+    if os.path.isfile(output / RESULT):
+        raise DataError(
+            f"{output} has the result of a finished run: give another --output_dir, or delete that directory."
+        )
+    if not resumes and os.path.isdir(output) and get_last_checkpoint(str(output)) is not None:
+        whole = any(output.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}"))  # which is written last
+        how = "add --resume_from_checkpoint true to continue it" if whole else "none is complete, so delete them"
+        raise DataError(f"{output} has checkpoints of a run that stopped: {how}, or give another --output_dir.")
+    begins = not (resumes or os.path.isfile(output / SETTINGS))
+    found = next((name for name in (SELECTION, ADAPTER, MODEL) if os.path.exists(output / name)), None)
+    if begins and found:
+        raise DataError(f"{output} has {found} of an earlier choice or training: give another --output_dir.")
 
 
 def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bool = False) -> str | None:
