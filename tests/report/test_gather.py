@@ -45,6 +45,8 @@ def test_only_settings_that_differ_from_a_default_run_are_marked():
     for config, marked in (
         (WeightLoraConfig(), []),
         (WeightLoraConfig(keep_parameters=0.5, seed=3), ["keep_parameters", "seed"]),
+        (WeightLoraConfig(selection="credit"), ["selection"]),
+        (WeightLoraConfig(selection="credit", keep=9), ["keep", "selection"]),
     ):
         settings = gather._settings(SimpleNamespace(config=asdict(config)))
         assert [name for name, (_, differs) in settings.items() if differs] == marked

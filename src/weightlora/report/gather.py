@@ -11,6 +11,7 @@ from ..config import WeightLoraConfig
 from ..drawing.picture import score_label
 from ..errors import DataError, StateError
 from ..layout import lay_out
+from ..rules import RULES
 from ..selection import Selection
 from ..selection.formats import FORMATS
 from .costs import Cost, costs_of, read_outcome
@@ -274,5 +275,7 @@ def _snippets(selection: Selection) -> dict[str, str]:
 
 
 def _settings(selection: Selection) -> dict[str, tuple[Any, bool]]:
-    usual = asdict(WeightLoraConfig())
+    usual, rule = asdict(WeightLoraConfig()), selection.config.get("selection")
+    if rule in RULES:  # whose own defaults are no wish of the user
+        usual = asdict(WeightLoraConfig(selection=rule)) | {"selection": usual["selection"]}
     return {name: (value, name in usual and value != usual[name]) for name, value in selection.config.items()}
