@@ -182,7 +182,7 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
             {"keep_memory": "6 gigs"},
             r"^keep_memory='6 gigs' is not an amount of memory: give bytes, or a number with one of ",
         ),
-        ({"keep_memory": 0}, r"^keep_memory='0' is not an amount of memory"),
+        ({"keep_memory": 0}, r"^keep_memory=0 is not an amount of memory"),
         (
             {"keep_memory": "6GiB", "keep_step_time": 0.5},
             r"^keep_step_time and keep_memory cannot both be set: give one of them\.$",

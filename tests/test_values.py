@@ -46,7 +46,7 @@ def test_amounts_of_memory(text, amount):
 )
 def test_what_is_no_amount_of_memory(text):
     with pytest.raises(
-        ConfigError, match=r"^keep_memory='.*' is not an amount of memory: give bytes, or a number with one"
+        ConfigError, match=r"^keep_memory=.* is not an amount of memory: give bytes, or a number with one"
     ):
         to_bytes("keep_memory", text)
 

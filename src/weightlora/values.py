@@ -111,7 +111,7 @@ def to_bytes(name: str, value: object) -> int:
     amount = float(found[1]) * UNITS.get(found[2], 0) if found else value
     if not is_number(amount) or not 1 <= amount < math.inf:
         raise ConfigError(
-            f"{name}={str(value)[:80]!r} is not an amount of memory: give bytes, or a number with one of the units "
+            f"{name}={shown(value)} is not an amount of memory: give bytes, or a number with one of the units "
             f"{', '.join(UNITS)}, for example '6GiB'."
         )
     return int(amount)

@@ -28,7 +28,7 @@ from weightlora.values import to_bytes
         (["--max_grad_norm", "inf"], "max_grad_norm=inf is not a finite number"),
         (
             ["--cache_prefix", "--max_cache_bytes", 0],
-            "max_cache_bytes='0' is not an amount of memory: give bytes, or a number with one of the units",
+            "max_cache_bytes=0 is not an amount of memory: give bytes, or a number with one of the units",
         ),
         (
             ["--cache_prefix", "--prefix_dropout", "on"],
