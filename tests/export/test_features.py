@@ -101,6 +101,14 @@ def test_an_adapter_on_tied_weights_is_only_for_servers_that_know_two_layers(tar
         assert [one.alike for one in exported.servers if one.server.startswith("llama.cpp")] == [not tied]
 
 
+@pytest.mark.parametrize("profile", ["mlx", "gguf"])
+def test_without_its_base_an_adapter_on_an_output_layer_may_be_on_a_tied_one(profile, tmp_path):
+    model = get_peft_model(tiny_llama(), LoraConfig(**LLAMA | {"target_modules": ["lm_head"]}))
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    with pytest.raises(ModelError, match=r"^the base model ./none cannot be found"):
+        check_tied(read_source(tmp_path / "adapter"), Base(LoraConfig(base_model_name_or_path="./none")), profile)
+
+
 @pytest.mark.parametrize("target", ["model.embed_tokens", "lm_head"])
 def test_by_tensors_alone_the_config_of_the_base_tells_tied_weights(target, tmp_path):
     """With its name in full, PEFT saves no embeddings beside the adapter."""

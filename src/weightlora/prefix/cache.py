@@ -156,7 +156,7 @@ class PrefixCache:
             self._tell(rows, training)
             return self._forward(args, kwargs)
         permitted = self._padding.permits(rows)
-        stored = store.read(rows) if training or (self._in_eval and permitted) else None
+        stored = store.read(rows) if training or self._in_eval else None
         if training and torch.is_grad_enabled():  # not a pass of a reference, which has the same rows
             self._count(rows)
         if stored is not None and permitted and not self._due:
@@ -250,7 +250,7 @@ class PrefixCache:
         self._form = form[0]
         if trial is not None:
             try:
-                check_pass(trial, entered, self._cut, rows, self._off)
+                check_pass(trial, entered, states, self._cut, rows, self._off)
             except ModelError as error:
                 self._stop(str(error)) if self.fills else self._refuse(error)
                 return output
@@ -286,5 +286,5 @@ def _warn(message: str) -> None:
 
 
 def _in_place_of(hidden: Tensor, states: Tensor) -> Tensor:
-    found = states.to(hidden.device, non_blocking=True)
+    found = states.to(hidden.device, non_blocking=True, copy=True)  # the block may change it
     return found.requires_grad_(hidden.requires_grad and torch.is_grad_enabled())
