@@ -394,6 +394,17 @@ def test_labels_that_change_to_padding_later_end_the_training(tmp_path):
                 model(**(batch | {"labels": batch["input_ids"]})).loss.backward()
 
 
+def test_padding_that_only_an_evaluation_has_read_has_harmed_no_training(tmp_path):
+    model = build("Llama")
+    with PrefixCache(model, tmp_path), pytest.warns(UserWarning, match="depends on hidden states of paddi"):
+        losses_of(model, epochs=1, causal=True)
+        with torch.no_grad():
+            for batch in epoch(0, causal=True):
+                model.eval()(**batch)
+        batch = next(iter(epoch(1, causal=True)))
+        model.train()(**batch | {"labels": batch["input_ids"]}).loss.backward()
+
+
 def test_no_padding_is_read_before_it_was_seen_in_a_loss(tmp_path):
     """The first epoch has rows of one length in each batch, the later ones have not."""
     generator = torch.Generator().manual_seed(0)
