@@ -118,3 +118,24 @@ def test_the_fullest_block_is_paid_for():
         best = max(float(score[list(one)].sum()) for one in sets if costs.predict(one) <= budget)
         gaps.append(float(score[mask].sum()) / best)
     assert min(gaps) > 0.7 and sum(gaps) / len(gaps) > 0.98
+
+
+def test_what_fits_does_not_depend_on_the_scores():
+    """The adapters with the best scores may be too many for one block. The limit was checked with scores of 0."""
+    generator = random.Random(1)
+    missed = 0
+    for _ in range(300):
+        n = generator.randint(4, 10)
+        blocks = [index % 3 for index in range(n)]
+        own, passing = [0.1] * n, [float(generator.choice([1, 2, 3])) for _ in range(n)]
+        costs = Costs("memory", [*range(n)], [1.0] * n, [0.0] * n, own, 99.0, passing, blocks)
+        number = generator.randint(2, n)
+        sets = [set_ for set_ in itertools.product([False, True], repeat=n) if sum(set_) == number]
+        budget = min(map(costs.predict, sets)) * generator.uniform(1, 1.1)
+        score = torch.tensor([generator.random() + 5 * price for price in passing])
+        empty = best_within(costs, torch.zeros(n), budget, number) is None
+        mask = best_within(costs, score, budget, number)
+        assert (mask is None) == empty
+        assert mask is None or (costs.predict(mask) <= budget and int(mask.sum()) == number)
+        missed += empty
+    assert missed <= 15

@@ -47,6 +47,11 @@ def test_an_adapter_with_no_more_than_a_template_has_the_tokenizer_of_its_base(t
     save_beside(adapter, str(base), "main", out)
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.chat_template == "TRAINED" and "film" in tokenizer.get_vocab()
+    (adapter / "additional_chat_templates").mkdir()
+    (adapter / "additional_chat_templates" / "tool_use.jinja").write_text("TOOLS", encoding="utf-8")
+    for _ in range(2):  # there may be some of the base
+        save_beside(adapter, str(base), "main", out)
+    assert AutoTokenizer.from_pretrained(out).chat_template == {"default": "TRAINED", "tool_use": "TOOLS"}
 
 
 def test_the_tokenizer_of_the_adapter_comes_before_that_of_the_base(tmp_path, out):

@@ -132,6 +132,19 @@ def test_embeddings_that_were_trained_a_little_are_not_lost(tmp_path):
         export_adapter(tmp_path / "adapter", tmp_path / "out")
 
 
+@pytest.mark.parametrize("check", ["logits", "tensors"])
+def test_no_error_advises_a_check_that_needs_the_base_too(check, tmp_path):
+    adapter = save(CASES["gates"], tmp_path / "source")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.model.embed_tokens.weight"] = torch.randn(50, 16)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    with pytest.raises(ModelError, match="does not name its base model: give it with --base") as error:
+        export_adapter(adapter, tmp_path / "out", check=check)
+    assert "tensors" not in str(error.value)
+
+
 def test_the_outputs_tell_that_an_export_has_lost_an_output_layer(tmp_path, monkeypatch):
     """The export is put on a base that the source, with this layer, has not changed."""
     adapter = save(CASES["gates"], tmp_path / "source")

@@ -104,7 +104,7 @@ def test_the_training_is_the_same_and_lower_blocks_run_once_for_each_example(kin
         del cache._cut.blocks[1].forward
     assert found == pytest.approx(expected, abs=1e-5)
     assert (cache.first, cache.fills, cache.reads) == (2, STEPS, 2 * STEPS)
-    assert len(runs) == STEPS + 2 * 3 + 2, "and three times in each of two trials, and once in each pass to compare"
+    assert len(runs) == STEPS + 2 * 4 + 2, "and four times in each of two trials, and once in each pass to compare"
     assert state_of(model) == before
     bytes_of_all = sum(map(len, examples())) * 16 * 4
     assert (tmp_path / "block-2/process-0/states.bin").stat().st_size == bytes_of_all
@@ -615,7 +615,7 @@ def test_passes_of_a_reference_do_not_count_as_another_epoch(tmp_path):
                 model(**batch).loss.backward()
                 model.zero_grad()
     assert (cache.fills, cache.reads) == (STEPS, 5 * STEPS)
-    assert len(runs) == STEPS + 1 + 3 + 2, "as without a reference, and the first batch after its own reference"
+    assert len(runs) == STEPS + 1 + 4 + 2, "as without a reference, and the first batch after its own reference"
 
 
 def test_evaluation_does_not_read_where_the_blocks_below_compute_something_else_in_it(tmp_path):

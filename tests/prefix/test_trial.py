@@ -1,14 +1,16 @@
 """What the first batch shows about a model, and how far hidden states may differ."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 import transformers as t
 from architectures import ARCHITECTURES, DECODER, NO_DROPOUT
-from models import adamw
+from models import adamw, tiny_bert
 from peft import LoraConfig, get_peft_model
-from prefixes import STEPS, count_runs, epoch, losses_of, upper
+from prefixes import STEPS, count_runs, epoch, losses_of, upper, upper_bert
 from torch import nn
 
 from weightlora import PrefixCache
@@ -69,6 +71,45 @@ def test_random_numbers_below_are_refused_whatever_their_name(kind, autocast, tm
         )
 
 
+@pytest.mark.parametrize("drawn", ["Python", "NumPy", "of its own", "seldom, of its own", "a state"])
+def test_what_torch_does_not_draw_below_is_refused_at_the_first_batch_too(drawn, tmp_path):
+    model = upper_bert()
+    block: nn.Module = model.get_base_model().bert.encoder.layer[0]
+    block.own, block.passes = random.Random(0), 0
+    forward = block.forward
+
+    def noisy(hidden, *args, **kwargs):
+        block.passes += 1
+        scale = {
+            "Python": random.random,
+            "NumPy": np.random.random,
+            "of its own": block.own.random,
+            "seldom, of its own": lambda: float(block.own.random() < 0.3),
+            "a state": lambda: block.passes,
+        }[drawn]()
+        return forward(hidden + scale * hidden.roll(1, -1), *args, **kwargs)
+
+    block.forward = noisy
+    message = r"^the hidden states at block 2 differ by 0\.\d+ of their size between two passes over the same batch\."
+    with PrefixCache(model, tmp_path), pytest.raises(ModelError, match=message):
+        losses_of(model, 1)
+
+
+def test_a_block_without_parameters_may_be_the_first_that_runs(tmp_path):
+    base = tiny_bert(4)
+    base.bert.encoder.layer.append(Passing())
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["pooler.dense"], task_type="SEQ_CLS"))
+    expected = losses_of(copy.deepcopy(model))
+    with PrefixCache(model, tmp_path) as cache:
+        assert losses_of(model) == pytest.approx(expected, abs=1e-5) and cache.reads == 2 * STEPS
+    assert cache.first == 4
+
+
+class Passing(nn.Module):
+    def forward(self, hidden, *args, **kwargs):
+        return hidden
+
+
 def test_dropout_that_is_registered_after_the_blocks_is_off_below_the_cut_only(tmp_path):
     torch.manual_seed(0)
     model = upper(phi(0.1), task_type="CAUSAL_LM")
@@ -86,7 +127,7 @@ def test_random_numbers_that_are_drawn_and_not_used_do_no_harm(tmp_path):
         count_runs(cache._cut.blocks[0], lambda: torch.rand([]))  # as for a layerdrop of 0
         runs = count_runs(cache._cut.blocks[1])
         losses_of(model, causal=True)
-    trial = REPEATS + 2  # one in evaluation mode, one on other tokens
+    trial = REPEATS + 2  # also one in evaluation mode, one on other tokens
     assert cache.reads == 2 * STEPS and len(runs) == STEPS + 2 * trial + 2
 
 

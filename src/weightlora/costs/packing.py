@@ -25,7 +25,10 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
     Every lowest group is tried, and with each the best set above it, by dynamic programming over number and cost.
     Costs are counted in small units and rounded up, so the result is always within the budget, and the best set up to
     this rounding: with 210 adapters of which 52 are kept, a unit is 1/1800 of what the budget leaves for adapters.
-    Whole numbers are not rounded if their greatest common divisor is no smaller than this unit.
+    Whole numbers are not rounded if their greatest common divisor is no smaller than this unit. Where blocks recompute
+    their activations, it is about the best set: a few bounds on what one block keeps are tried.
+
+    If any scores get a set, all do.
 
     Args:
         costs: Of the n adapters.
@@ -41,7 +44,12 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
         ConfigError: The table would have more than 10^9 entries.
     """
     found = [mask for bound in _bounds(costs) if (mask := _best(costs, score, budget, number, bound)) is not None]
-    return max(found, key=lambda mask: float(score[mask].sum()), default=None)
+    if found:
+        return max(found, key=lambda mask: float(score[mask].sum()))
+    if number is not None and costs.predict(least := cheapest(costs, number)) <= budget:
+        return least.to(score.device)  # rounding took its room
+    # where blocks recompute, scores decide which adapters take part
+    return best_within(costs, torch.zeros_like(score), budget, number) if score.any() else None
 
 
 def _bounds(costs: Costs) -> list[float]:
@@ -53,8 +61,6 @@ def _bounds(costs: Costs) -> list[float]:
 def _best(costs: Costs, score: Tensor, budget: float, number: int | None, bound: float) -> Tensor | None:
     """The best set in which no block keeps more than the bound. In each, those with the best scores take part."""
     chosen = _Table(_bounded(costs, score, budget, bound), score.double().numpy(), budget, number).best()
-    if chosen is None and number is not None and costs.predict(least := cheapest(costs, number)) <= budget:
-        return least  # rounding took its room
     if chosen is None and number is None:  # one that lowers the sum is better than none
         every = range(len(score))
         fits = [i for i in every if costs.predict([i == other for other in every]) <= budget]
@@ -84,15 +90,21 @@ def _bounded(costs: Costs, score: Tensor, budget: float, bound: float) -> Costs:
 
 
 def cheapest(costs: Costs, number: int) -> Tensor:
-    """Mask of about the `number` adapters that cost least: for each lowest group, the cheapest ones above it."""
+    """Mask of about the `number` adapters that cost least: for each lowest group, the cheapest ones above it.
+
+    Where blocks recompute, this is tried with each bound on what one block keeps.
+    """
     found = []
-    for lowest in range(len(costs.depth)):
-        within = [i for i, group in enumerate(costs.groups) if group <= lowest]
-        within.sort(key=lambda i: costs.own[i] + costs.shared[costs.groups[i]])
-        if len(within) >= number:
-            mask = torch.zeros(len(costs.own), dtype=torch.bool, device="cpu")
-            mask[within[:number]] = True
-            found.append(mask)
+    least_passing = -torch.tensor(costs.passing, dtype=torch.float64, device="cpu")
+    for bound in _bounds(costs):
+        own = _bounded(costs, least_passing, costs.whole, bound).own
+        for lowest in range(len(costs.depth)):
+            within = [i for i, group in enumerate(costs.groups) if group <= lowest]
+            within.sort(key=lambda i: own[i] + costs.shared[costs.groups[i]])
+            if len(within) >= number:
+                mask = torch.zeros(len(own), dtype=torch.bool, device="cpu")
+                mask[within[:number]] = True
+                found.append(mask)
     return min(found, key=costs.predict)
 
 

@@ -29,6 +29,9 @@ TOKENIZERS = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "spm.model",
+    "source.spm",
+    "target.spm",
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -43,11 +46,10 @@ def copy_beside(adapter: Path, directory: Path) -> None:
         adapter: Its directory.
         directory: Exists.
     """
-    for name in (CARD, *TOKENIZERS, CHAT_TEMPLATE_FILE, *PROCESSORS):
+    for name in (CARD, *TOKENIZERS, *PROCESSORS):
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, directory / name)
-    if (adapter / CHAT_TEMPLATE_DIR).is_dir():
-        shutil.copytree(adapter / CHAT_TEMPLATE_DIR, directory / CHAT_TEMPLATE_DIR)
+    _copy_templates(adapter, directory)
 
 
 def save_beside(adapter: Path, base: str | None, revision: str, directory: Path) -> None:
@@ -63,13 +65,19 @@ def save_beside(adapter: Path, base: str | None, revision: str, directory: Path)
     """
     places = [(str(adapter), "main"), *([(base, revision)] if base else [])]
     _save_tokenizer(places, directory)
-    if (adapter / CHAT_TEMPLATE_FILE).is_file():  # it may be the only part that the adapter has of its own
-        shutil.copyfile(adapter / CHAT_TEMPLATE_FILE, directory / CHAT_TEMPLATE_FILE)
+    _copy_templates(adapter, directory)  # they may be the only part that the adapter has of its own
     for place, version in places:
         if found := _files(place, version, PROCESSORS):
             for path in found:
                 shutil.copyfile(path, directory / path.name)
             return
+
+
+def _copy_templates(adapter: Path, directory: Path) -> None:
+    if (adapter / CHAT_TEMPLATE_FILE).is_file():
+        shutil.copyfile(adapter / CHAT_TEMPLATE_FILE, directory / CHAT_TEMPLATE_FILE)
+    if (adapter / CHAT_TEMPLATE_DIR).is_dir():
+        shutil.copytree(adapter / CHAT_TEMPLATE_DIR, directory / CHAT_TEMPLATE_DIR, dirs_exist_ok=True)
 
 
 def _save_tokenizer(places: Iterable[tuple[str, str]], directory: Path) -> None:

@@ -1,15 +1,18 @@
 """What the first batch shows: whether a model's prefix gives the same again, and the blocks above need no more."""
 
 import contextlib
+import copy
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, TrainingError
-from ..restoring import same_buffers, same_fields, same_modes, same_random_numbers
+from ..restoring import GENERATORS, same_buffers, same_fields, same_modes, same_random_numbers
 from ..tensors import leaves_of, tensors_in
 from .cut import LEAVE_OUT, Cut, trains
 from .places import entering, passed_over
@@ -79,16 +82,16 @@ def try_model(run: Callable[[], Any], run_mixed: Callable[[], Any], cut: Cut, ro
         What it has shown; None if block `cut.first` does not get the hidden states of each token once.
 
     Raises:
-        ModelError: Something below draws random numbers, or hands on more than hidden states.
+        ModelError: Something below gives another result in another pass, or hands on more than hidden states.
     """
-    device = next(cut.blocks[cut.first].parameters()).device
+    device = next(p.device for module in (cut.blocks[cut.first], cut.backbone) for p in module.parameters())
     padding = rows.padding().to(device)
     real = ~padding
     met: list[Tensor] = []
 
     def watch(hidden: Tensor) -> Tensor:
         met.append(hidden.clone())  # blocks may change it
-        numbers.append(_random_state(device))
+        numbers.append(_random_states(cut.backbone, device))
         torch.manual_seed(0)  # the dropout of the blocks above is the same in all passes
         return hidden
 
@@ -97,18 +100,18 @@ def try_model(run: Callable[[], Any], run_mixed: Callable[[], Any], cut: Cut, ro
         return entered.masked_fill(padding[..., None], 0)
 
     with _without_traces(cut.backbone, device):
-        numbers = [_random_state(device)]
+        numbers = [_random_states(cut.backbone, device)]
         with entering(cut.blocks, cut.first, watch) as form:
             output = run()
             if not (len(met) == len(form) == 1 and met[0].dim() == 3 and met[0].shape[:2] == padding.shape):
                 return None
             entered, kind = met[0], form[0]
             allowed = rounding(entered.dtype, rows.precision)
-            if not torch.equal(*numbers):  # some draw and do not use it; some draw, and it seldom makes a difference
-                for seed in range(1, REPEATS):
-                    torch.manual_seed(seed)
-                    run()
-                    _check_repeat(distance(entered[real], met[-1][real]), LEAST, cut, off)
+            drawn = numbers[0] != numbers[1]  # some do not use it, and for some it seldom makes a difference
+            for seed in range(1, REPEATS if drawn else 2):  # without it, a state may make one
+                torch.manual_seed(seed)
+                run()
+                _check_repeat(distance(entered[real], met[-1][real]), LEAST, cut, off)
             with same_modes(cut.backbone):
                 cut.backbone.eval()
                 run()
@@ -159,14 +162,28 @@ def _check_repeat(far: float, allowed: float, cut: Cut, off: bool) -> None:
         accept = "" if off else "accept by prefix_dropout='off' that they train without it, "
         raise ModelError(
             f"the hidden states at block {cut.first} differ by {far:.2g} of their size between two passes over the "
-            "same batch, so the blocks below draw random numbers, for dropout or the noise of a router: set it to 0, "
-            f"{accept}or {LEAVE_OUT}"
+            "same batch. Either the blocks below draw random numbers, for dropout or the noise of a router, or they "
+            f"keep a state: set it to 0, {accept}or {LEAVE_OUT}"
         )
 
 
-def _random_state(device: torch.device) -> Tensor:
-    state = torch.get_rng_state()
-    return state if device.type == "cpu" else torch.cat([state, getattr(torch, device.type).get_rng_state(device)])
+def _random_states(backbone: nn.Module, device: torch.device) -> list[Any]:
+    """Of all generators from which a forward pass may draw, as values that can be compared."""
+    numpy: Any = np.random.get_state(legacy=True)
+    found = [torch.get_rng_state().tolist(), random.getstate(), numpy[1].tolist(), numpy[2:]]
+    if device.type != "cpu":
+        found.append(getattr(torch, device.type).get_rng_state(device).tolist())
+    values = (value for module in backbone.modules() for value in vars(module).values())
+    return found + [_next_of(value) for value in values if isinstance(value, GENERATORS)]
+
+
+def _next_of(generator: Any) -> Any:
+    """What tells whether a generator of a module has drawn: its state, or the number that comes next."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state().tolist()
+    with contextlib.suppress(NotImplementedError):  # numbers of the system are never the same
+        generator = copy.deepcopy(generator)
+    return generator.random()
 
 
 def _more(cut: Cut, what: str) -> str:
