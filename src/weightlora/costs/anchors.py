@@ -1,8 +1,9 @@
-"""Steps with all adapters, with the lowest alone, and with the highest alone: what all prices are scaled to."""
+"""Steps with all adapters, and with one alone, such as the lowest or the highest: what all prices are scaled to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import AdamW
@@ -28,27 +29,31 @@ def ends(seen: Trace) -> tuple[int, int]:
     return max(ran, key=lambda index: seen.groups[index]), min(ran, key=lambda index: seen.groups[index])
 
 
-def subsets(adapters: list[LoraAdapter], low: int, high: int) -> dict[str, list[LoraAdapter]]:
-    """Which adapters are switched off where all adapters, the lowest alone or the highest alone are on."""
-    alone = {
-        name: [a for i, a in enumerate(adapters) if i != one] for name, one in (("lowest", low), ("highest", high))
-    }
-    return {"all": [], **alone}
+def subsets(adapters: list[LoraAdapter], alone: Iterable[int]) -> dict[int | None, list[LoraAdapter]]:
+    """Which adapters are switched off where one is on alone, by its index; None: all are on, none is off."""
+    return {None: [], **{one: [a for i, a in enumerate(adapters) if i != one] for one in alone}}
 
 
-def between(profile: list[float], high: int, low: int, top: float, bottom: float, reached: int = -1) -> list[float]:
-    """Prices of depth for each group: `top` at group `high`, `bottom` at `low`, shaped like the profile between them.
+def between(profile: list[float], measured: Mapping[int, float], reached: int = -1) -> list[float]:
+    """Prices of depth for each group.
 
     They do not decrease from one group to the next lower one. Down to the group that backward reaches without any
     adapter (`Trace.reached`), they are equal.
+
+    Args:
+        profile: For each group, what gives prices their shape.
+        measured: Group -> its price. Between two of these groups, prices go with the profile.
+        reached: See above; -1 for none.
     """
     if reached >= 0:
         profile = [max(price, profile[reached]) for price in profile]
-    span = profile[low] - profile[high]
-    if span <= 0:  # too short to be measured
-        profile, span = [float(group) for group in range(len(profile))], float(max(1, low - high))
-    parts = [min(1.0, max(0.0, (price - profile[high]) / span)) for price in profile]
-    return list(accumulate((top + part * max(0.0, bottom - top) for part in parts), max))
+    groups = sorted(measured)
+    if profile[groups[-1]] <= profile[groups[0]]:  # too short to be measured
+        profile = [float(group) for group in range(len(profile))]
+    prices = dict(
+        zip((profile[group] for group in groups), accumulate(map(measured.__getitem__, groups), max), strict=True)
+    )
+    return list(accumulate(np.interp(profile, [*prices], [*prices.values()]).tolist(), max))
 
 
 def optimizer_of_copies(parameters: Iterable[nn.Parameter]) -> AdamW:

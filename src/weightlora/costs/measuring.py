@@ -20,8 +20,8 @@ DEVICES = ("cpu", "cuda")
 def measure(resource: Resource, model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[], Tensor]) -> Costs:
     """Measure what steps with these adapters cost.
 
-    A few steps are run with all adapters, with the lowest alone and with the highest alone. The depth of the others
-    is read from two forward passes, and scaled to these three.
+    A few steps are run with all adapters, and with one alone, such as the lowest or the highest. The depth of the
+    others is read from two forward passes, and scaled to these.
 
     Args:
         resource: `"step_time"` or `"memory"`.

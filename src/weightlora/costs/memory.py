@@ -35,17 +35,18 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     Raises:
         ModelError: The model is no chain of layers.
     """
-    device, peaks = next(model.parameters()).device, {}
-    low, high = _ends(seen, profile := list(accumulate(seen.saved)))
+    device = next(model.parameters()).device
+    peaks: dict[int | str | None, float] = {}
+    alone = _anchors(seen, profile := list(accumulate(seen.saved)))
+    low = alone[-1]
 
     def accumulate_gradients() -> None:
         loss().backward()
 
-    sets = subsets(adapters, low, high)
     kinds = _kinds(adapters, seen)
     every = sorted({kind for kind in kinds if kind is not None})
-    sets |= {kind: [a for i, a in enumerate(adapters) if kinds[i] == kind and i != low] for kind in every}
-    for name, off in sets.items():
+    less = {kind: [a for i, a in enumerate(adapters) if kinds[i] == kind and i != low] for kind in every}
+    for name, off in (*subsets(adapters, alone).items(), *less.items()):
         with without(off):
             accumulate_gradients()
             peaks[name] = float(peak_allocated_bytes(accumulate_gradients, device))
@@ -54,20 +55,18 @@ def price_memory(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[[
     states, update = _optimizer(trained, device)
     sizes = [sum(p.nbytes for p in a.parameters) + (1 + states) * _trained_bytes(a.parameters) for a in adapters]
     weights = model_bytes(model) + (1 + states) * _trained_bytes(trained) - sum(sizes)  # with gradients and states
-    lowest, highest = seen.groups[low], seen.groups[high]
-    bottom = peaks["lowest"] - seen.own[low] - seen.shared[lowest]
-    top = peaks["highest"] - seen.own[high] - seen.shared[highest]
-    depth = between(profile, highest, lowest, top, bottom, seen.reached)
-    if bottom < CHAIN * sum(seen.saved):
+    prices = {seen.groups[one]: peaks[one] - seen.own[one] - seen.shared[seen.groups[one]] for one in alone}
+    depth = between(profile, prices, seen.reached)
+    if prices[seen.groups[low]] < CHAIN * sum(seen.saved):
         raise ModelError(
             f"{type(base_model_of(model)).__name__} has parts that do not run one after the other: with its first "
             "adapter alone, it keeps the activations of one part. So the memory of a choice cannot be predicted: set "
             "keep or keep_parameters instead."
         )
-    depth, peak = [max(price, update) for price in depth], max(peaks["all"], update)
+    depth, peak = [max(price, update) for price in depth], max(peaks[None], update)
     rest = peak - depth[-1] - sum(seen.shared) - sum(seen.own)  # what comes and goes
     places = [profile[group] for group in seen.groups]
-    passing, blocks = _passing(kinds, places, rest, {kind: peaks["all"] - peaks[kind] for kind in every})
+    passing, blocks = _passing(kinds, places, rest, {kind: peaks[None] - peaks[kind] for kind in every})
     each = 0.0 if passing else rest / len(adapters)
     return Costs(
         resource="memory",
@@ -115,16 +114,26 @@ def _passing(
     return [rest * size / fullest for size in sizes], blocks
 
 
-def _ends(seen: Trace, profile: list[float]) -> tuple[int, int]:
-    """Indices of the lowest adapter and of the one that stands for the highest.
+def _anchors(seen: Trace, profile: list[float]) -> list[int]:
+    """Indices of the adapters whose steps alone are measured, from the highest down to the lowest.
 
-    Activations of a block that recomputes them are not seen, but are a part of the peak. Those of the last block
-    alone are more, the lower in this block the adapter is. So its lowest one counts as the highest.
+    Activations of a block that recomputes them are not seen, but are a part of the peak. Those of the last block are
+    more, the lower in this block the lowest adapter is, and all of them if it is in another block.
     """
     low, high = ends(seen)
     ran = [index for index, given in enumerate(seen.inputs) if given is not None]
-    last = [index for index in ran if profile[seen.groups[index]] == profile[seen.groups[high]]]
-    return low, max(last, key=lambda index: seen.groups[index])
+    places = {index: profile[seen.groups[index]] for index in ran}
+    found = {_lowest(seen, [index for index in ran if places[index] == places[high]]), low}
+    if recompute := [index for index in ran if not seen.own[index]]:
+        block = min(places[index] for index in recompute)
+        found.add(_lowest(seen, [index for index in ran if places[index] == block]))
+        if below := [index for index in ran if places[index] > block]:
+            found.add(min(below, key=lambda index: seen.groups[index]))
+    return sorted(found, key=lambda index: seen.groups[index])
+
+
+def _lowest(seen: Trace, indices: list[int]) -> int:
+    return max(indices, key=lambda index: seen.groups[index])
 
 
 def _trained_bytes(parameters: list[nn.Parameter]) -> int:

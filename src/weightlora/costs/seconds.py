@@ -43,20 +43,20 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
 
     own = _alone(adapters, seen.inputs, device)
     low, high = ends(seen)
-    times: dict[str, list[float]] = {"all": [], "lowest": [], "highest": []}
+    times: dict[int | None, list[float]] = {None: [], low: [], high: []}
     arrivals: list[list[float]] = []
     for _ in range(1 + STEPS):
-        for name, off in subsets(adapters, low, high).items():
-            clock = _Arrivals(adapters if name == "all" else [], device)
+        for alone, off in subsets(adapters, (low, high)).items():
+            clock = _Arrivals(adapters if alone is None else [], device)
             with without(off), clock:
-                times[name].append(_timed(partial(step_with, clock), device))
-            if name == "all":
+                times[alone].append(_timed(partial(step_with, clock), device))
+            if alone is None:
                 arrivals.append(clock.seconds())
-    whole = statistics.median(times["all"][1:])
-    pairs = {name: zip(found[1:], times["all"][1:], strict=True) for name, found in times.items()}
+    whole = statistics.median(times[None][1:])
+    pairs = {alone: zip(found[1:], times[None][1:], strict=True) for alone, found in times.items()}
     # By ratios within each round: a slow moment of the machine is in all steps of a round.
-    step = {name: whole * statistics.median(one / other for one, other in pair) for name, pair in pairs.items()}
-    if (added := step["all"] - step["lowest"]) > 0 and (sum_of_others := sum(own) - own[low]) > 0:
+    step = {alone: whole * statistics.median(one / other for one, other in pair) for alone, pair in pairs.items()}
+    if (added := step[None] - step[low]) > 0 and (sum_of_others := sum(own) - own[low]) > 0:
         own = [price * added / sum_of_others for price in own]
     reached = [statistics.median(found) for found in zip(*arrivals[1:], strict=True)]
     profile = [0.0] * len(seen.shared)
@@ -65,8 +65,7 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
     for group, price in zip(seen.groups, own, strict=True):
         for lower in range(group + 1, len(profile)):
             profile[lower] -= (1 - FORWARD) * price
-    top, bottom = step["highest"] - own[high], step["lowest"] - own[low]
-    depth = between(profile, seen.groups[high], seen.groups[low], top, bottom, seen.reached)
+    depth = between(profile, {seen.groups[one]: step[one] - own[one] for one in (high, low)}, seen.reached)
     adapted = [parameter for adapter in adapters for parameter in adapter.parameters if parameter.requires_grad]
     ours = {id(parameter) for parameter in adapted}
     head = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]
@@ -77,7 +76,7 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
         depth=[price + rest for price in depth],
         shared=[0.0] * len(depth),
         own=[price + each for price in own],
-        whole=step["all"] + each * len(adapters) + rest,
+        whole=step[None] + each * len(adapters) + rest,
     )
 
 
