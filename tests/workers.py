@@ -13,11 +13,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 import torch.distributed as dist
 from models import adamw, batch, lora_bert, samples, training_arguments
+from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
-from weightlora import WeightLora, WeightLoraConfig, WeightLoraTrainer
+from weightlora import WeightLora, WeightLoraConfig, WeightLoraTrainer, save_run
+from weightlora.adapters import unwrap_model
 from weightlora.optimizers import unwrap_optimizer
-from weightlora.tensors import local
+from weightlora.tensors import local, whole
 
 GLOBAL_BATCH = 8
 BY_ACCELERATE = "ACCELERATE_USE_FSDP" in os.environ  # later it is, whoever launched
@@ -64,6 +66,20 @@ def probe(selector) -> None:
         selector.probe(map(share, range(2)))
 
 
+def save_and_compare(selector, place: Path) -> float:
+    """Call `save_run`, and return the largest difference of what it has written from what is trained."""
+    assert save_run(selector, place) == place.resolve()
+    own = {name: whole(p.detach()) for name, p in unwrap_model(selector.model).named_parameters() if p.requires_grad}
+    if rank():  # the first process writes
+        return 0.0
+    saved = load_file(place / "adapter" / "adapter_model.safetensors")
+    for part in (".modules_to_save", ".default"):
+        own = {name.replace(part, ""): value for name, value in own.items()}
+    own = {name.replace("magnitude_vector.weight", "magnitude_vector"): value for name, value in own.items()}
+    assert own.keys() == saved.keys()
+    return max((own[name] - saved[name]).abs().max().item() for name in own)
+
+
 def loop(rules: str, directory: str, unused: str) -> None:
     """A plain loop for each of the rules, under DDP where there are several processes."""
     found = {}
@@ -91,6 +107,7 @@ def loop(rules: str, directory: str, unused: str) -> None:
             "kept": selector.kept,
             "scores": list(selector.scores.values()),
             "weights": sum(p.double().sum().item() for p in model.parameters()),
+            "unlike_saved": save_and_compare(selector, Path(directory) / f"run of {name}"),
         }
         found[name] = entry
     write_outcome(directory, found)
@@ -199,6 +216,26 @@ def joined(directory: str, *batches: str) -> None:
     write_outcome(directory, found)
 
 
+def late(directory: str) -> None:
+    """A choice before DDP wraps the model, and then uneven inputs under its `join()`."""
+    dist.init_process_group("gloo")
+    found = []
+    for batches in (1, 2, 3):
+        model = lora_bert()
+        optimizer = adamw(model)
+        selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, probe_batches=2))
+        selector.probe(map(share, range(2)))
+        ddp = DistributedDataParallel(model)
+        with ddp.join():
+            for step in range(batches if rank() else 6):
+                ddp(**share(step)).loss.backward()
+                optimizer.step()
+                selector.step()
+                optimizer.zero_grad()
+        found.append({"kept": selector.kept, "apart": apart(model)})
+    write_outcome(directory, found)
+
+
 def parted(directory: str) -> None:
     """One process gets other weights: after the choice, before it, or in one of two replicas of FSDP2's shards."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -276,6 +313,7 @@ def sharded(rules: str, directory: str, unused: str) -> None:
                 selector.finish()
         entry |= {"bytes_after": shard_bytes(model), "kept": selector.kept}
         evaluate(model)
+        entry["unlike_saved"] = save_and_compare(selector, Path(directory) / f"run of {name}")
         entry["saved_whole"] = [name for name, value in model.state_dict().items() if not hasattr(value, "to_local")]
         found[name] = entry | {"scores": list(selector.scores.values())}
     model = lora_bert()
@@ -366,6 +404,16 @@ def checkpoints(directory: str) -> None:
         build(Path(directory) / f"mixin-{rank()}", WeightLoraTrainerMixin).train(resume_from_checkpoint=True)
     except ValueError as error:
         found["apart"] = str(error)
+    for name, kind in (("mixin", WeightLoraTrainerMixin), ("plain", type("Plain", (), {}))):
+        place = Path(directory) / f"broken {name}-{rank()}"
+        shutil.copytree(Path(directory) / name / "checkpoint-2", place / "checkpoint-2")
+        if rank() == 1:
+            (place / "checkpoint-2" / "weightlora_state.json").unlink()
+        for given in (True, str(place / "checkpoint-2")):
+            try:
+                build(place, kind).train(resume_from_checkpoint=given)
+            except ValueError as error:
+                found[f"{name} {given is True}"] = f"{type(error).__name__}: {error}"
     write_outcome(directory, found)
 
 
@@ -428,6 +476,11 @@ def phased(rules: str, directory: str, version: str = "1") -> None:
                 phased_trainer(Path(directory) / "refused", PHASED_CREDIT | config, fsdp, **settings).train()
             except ValueError as error:
                 found["credit"][what] = str(error)
+        try:
+            run = phased_trainer(Path(directory) / "credit", PHASED_CREDIT)
+            run.train(resume_from_checkpoint=str(Path(directory) / "credit" / "checkpoint-4"))
+        except ValueError as error:
+            found["credit"]["without FSDP"] = str(error)
     write_outcome(directory, found)
 
 
@@ -475,7 +528,7 @@ def report(run) -> dict:
 
 
 def phased_trainer(place: Path, settings: dict, fsdp: dict | None = None, **arguments) -> WeightLoraTrainer:
-    sharded = world() > 1 and "deepspeed" not in arguments
+    sharded = world() > 1 and "deepspeed" not in arguments and fsdp is not None
     if sharded and not BY_ACCELERATE:
         arguments |= {"fsdp": True, "fsdp_config": fsdp}
     usual = {
@@ -571,6 +624,7 @@ DIFFERENT = {
     "probe or not": lambda rank: {"selection": ["random", "gradient"][rank], "select_steps": 0},
     "rounds": lambda rank: {"select_steps": 4, "rounds": 1 + rank},
     "model": lambda rank: {"select_steps": 4},
+    "state": lambda rank: {"select_steps": 0, "selection": "random"},
     "seed": lambda rank: {"select_steps": 4, "seed": rank},
 }
 
@@ -584,7 +638,12 @@ def differ(directory: str) -> None:
         optimizer = adamw(ddp)
         try:
             config = WeightLoraConfig(keep=3, **settings(rank()))
-            selector = WeightLora(ddp, optimizer, config, total_steps=20 + 5 * rank())
+            state = None
+            if case == "state":  # of after the choice, so a process that has it shares nothing any more
+                one = lora_bert(3)
+                state = WeightLora(one, adamw(one), config).state_dict()
+            given = state if rank() == 0 else None
+            selector = WeightLora(ddp, optimizer, config, given, total_steps=20 + 5 * rank())
             if selector.needs_probe:
                 selector.probe(map(share, range(4)))
             for step in range(5):

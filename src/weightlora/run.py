@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import accumulate
@@ -24,7 +25,8 @@ from torch import nn
 
 from .adapters import base_model_of, lora_config_of, unwrap_model
 from .adapters.outcome import EXPORT, longer_names, misread
-from .engines import flat_units
+from .engines import flat_units, is_first, is_sharded, whole_weights
+from .engines.processes import together
 from .errors import DataError, ModelError, StateError
 from .files import append_lines, read_lines, replacing_directory, write_json, write_text
 from .values import is_int
@@ -131,7 +133,8 @@ class RunDirectory:
 def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Write a finished run: `selection.json`, `history.jsonl`, and `adapter/`, a plain PEFT LoRA checkpoint.
 
-    The directory appears whole or not at all.
+    The directory appears whole or not at all. Of several processes, the first one writes. Under FSDP2, call this in
+    all of them.
 
     Args:
         selector: A `WeightLora` whose choice is final.
@@ -163,7 +166,12 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
     if flat_units(selector.model):
         raise ModelError("the model is in parts, held by FSDP (version 1): save it with trainer.save_model().")
     target = Path(directory).resolve()
-    check_empty(target, overwrite, spared=(*TRAINED, *WEIGHTS))
+    with together("looking at the directory") if is_sharded(selector.model) else nullcontext():
+        if is_first():
+            check_empty(target, overwrite, spared=(*TRAINED, *WEIGHTS))
+    weights = whole_weights(selector.model, selector.adapter_name)
+    if not is_first():
+        return target
     history = selector.history if selector.run is None else read_lines(selector.run.path / HISTORY)
     with replacing_directory(target) as staging:
         write_json(staging / SELECTION, describe_selection(selector))
@@ -171,7 +179,7 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
         if selector.run is not None and (selector.run.path / LOG).is_file():
             append_lines(staging / LOG, read_lines(selector.run.path / LOG))
         model: Any = unwrap_model(selector.model)
-        model.save_pretrained(str(staging / "peft"), selected_adapters=[selector.adapter_name])
+        model.save_pretrained(str(staging / "peft"), selected_adapters=[selector.adapter_name], state_dict=weights)
         named = staging / "peft" / selector.adapter_name  # PEFT's place for an adapter that is not called "default"
         os.replace(named if named.is_dir() else staging / "peft", staging / ADAPTER)
         shutil.rmtree(staging / "peft", ignore_errors=True)

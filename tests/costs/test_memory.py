@@ -156,7 +156,7 @@ def test_what_adapters_keep_while_one_block_recomputes_is_not_spread_over_all():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kinds", [("down_proj",), ("q_proj", "v_proj", "lm_head"), ("down_proj", "lm_head")])
 def test_below_the_highest_block_a_whole_block_recomputes(kinds, dtype):
-    """What comes and goes in a block is not there for the output layer alone, and hardly for the last module of the last block."""
+    """What comes and goes in a block is not there for the output layer alone."""
     every = [name for name, _ in tiny_llama(layers=6).named_modules() if name.endswith(kinds)]
     model = recomputing_llama(every, dtype)
     free_inputs_(model)

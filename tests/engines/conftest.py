@@ -57,6 +57,7 @@ def fsdp_and_alone(tmp_path):
             agree(first["credit"][resumed]["losses"], alone["credit"]["losses"])
         if by is TORCHRUN:
             assert "cannot grow what FSDP or DeepSpeed has sharded" in first["credit"]["expand"]
+            assert "was written with FSDP, and this training runs without it" in first["credit"]["without FSDP"]
         return first, alone
 
     return compare

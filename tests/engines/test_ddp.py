@@ -27,6 +27,7 @@ def test_ddp_chooses_and_trains_as_one_process_does(tmp_path, alone, unused):
         scores = (torch.tensor(outcome[rule]["scores"]) for outcome in (first, alone))
         torch.testing.assert_close(*scores, atol=1e-6, rtol=1e-2)
         assert first[rule]["weights"] == second[rule]["weights"], "the processes stay in step"
+        assert alone[rule]["unlike_saved"] == first[rule]["unlike_saved"] == 0.0
         # What the reducer holds is what is trainable, before and after.
         assert first[rule]["reduced_before"] == first[rule]["trainable_before"]
         assert first[rule]["reduced_after"] == first[rule]["trainable_after"]
@@ -63,6 +64,13 @@ def test_uneven_inputs_under_join_are_served_after_the_choice_and_stop_before_it
     done = launch("joined", 2, str(tmp_path), "2", check=False)
     assert done.returncode != 0
     assert "1 of 2 processes ran out of batches in the selection phase" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_choice_may_be_made_before_ddp_wraps_the_model_whose_inputs_are_uneven(tmp_path):
+    launch("late", 2, str(tmp_path))
+    first, second = outcomes(tmp_path, 2)
+    assert first == second and all(len(one["kept"]) == 3 and one["apart"] == 0.0 for one in first)
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """Checkpoints of a Trainer: which step they are of, when the manifest is written, and when a run is finished."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+from processes import launch, outcomes
 from runs import build
 from transformers import Trainer, TrainerState
 
@@ -13,6 +15,7 @@ from weightlora.state import STATE_FILE
 from weightlora.trainers import resuming
 from weightlora.trainers.resuming import (
     TRAINER_STATE_NAME,
+    check_layout,
     check_places,
     manifest_last,
     read_checkpoint,
@@ -90,6 +93,46 @@ def test_the_manifest_comes_right_after_the_trainers_last_file(tmp_path):
         manifest = check_manifest(tmp_path)
     assert manifest.step == 3 and set(manifest.files) == {"optimizer.pt", TRAINER_STATE_NAME}
     assert "save_to_json" not in vars(state)
+
+
+@pytest.mark.slow
+def test_the_manifest_lists_the_files_of_all_processes_and_all_resume_from_one_checkpoint(tmp_path):
+    launch("checkpoints", 2, str(tmp_path))
+    for kind in ("mixin", "plain"):
+        for step in (1, 2, 3):
+            manifest = check_manifest(tmp_path / kind / f"checkpoint-{step}")
+            assert manifest.step == step and manifest.files.keys() > {"rng_state_0.pth", "rng_state_1.pth"}
+    whole, broken = outcomes(tmp_path, 2)
+    for found in (whole, broken):
+        assert found["mixin"] == found["plain"] == 3
+        assert "would resume from different checkpoints (checkpoint-1, checkpoint-" in found["apart"]
+    for case in ("mixin True", "mixin False", "plain True", "plain False"):  # whether it was to find the newest one
+        assert broken[case].startswith("StateError: "), case
+        assert whole[case].startswith("TrainingError: process 1 failed in reading the checkpoint"), case
+
+
+@pytest.mark.parametrize(
+    ("files", "fsdp", "message"),
+    [
+        (
+            ["optimizer.pt"],
+            True,
+            "was written without FSDP, and this training runs with it, .*: resume without FSDP.$",
+        ),
+        (["optimizer.bin"], False, "was written with FSDP, and this training runs without it, .*: resume with FSDP.$"),
+        (["optimizer_0/a.distcp"], False, "was written with FSDP"),
+        (["optimizer.pt"], False, None),
+        (["optimizer.bin"], True, None),
+        (["adapter_model.safetensors"], True, None),  # save_only_model
+    ],
+)
+def test_a_checkpoint_of_fsdp_is_resumed_with_it_and_others_without(files, fsdp, message, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    trainer = SimpleNamespace(is_fsdp_enabled=fsdp, is_deepspeed_enabled=False)
+    with nullcontext() if message is None else pytest.raises(StateError, match=message):
+        check_layout(trainer, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from .base import Engine
 from .ddp import Ddp
 from .deepspeed import DeepSpeed
 from .fsdp1 import Fsdp1, flat_units
-from .fsdp2 import Fsdp2
+from .fsdp2 import Fsdp2, is_sharded, whole_weights
 from .phased import Phased, refuse_fixed
 from .processes import is_first
 
@@ -22,6 +22,8 @@ __all__ = [
     "engine_for",
     "flat_units",
     "is_first",
+    "is_sharded",
+    "whole_weights",
 ]
 
 ENGINES: tuple[type[Engine], ...] = (Fsdp2, Ddp, Engine)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+from peft import get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapters import unwrap_model
 from ..errors import ModelError
+from ..tensors import whole
 from .base import Engine, cannot_rewire
 
 DERIVED = {"_fsdp_params_with_wider_grad_dtype"}
@@ -49,6 +51,25 @@ class Fsdp2(Engine):
                     group._init_reduce_scatter_param_order()
         except (AttributeError, TypeError) as error:
             raise cannot_rewire(error) from error
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether parameters of the model are DTensors."""
+    return any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+def whole_weights(model: nn.Module, adapter_name: str) -> dict[str, Tensor] | None:
+    """What PEFT saves of an adapter, by its name in the model's state, on the CPU; None where nothing is in parts.
+
+    All processes ask for it together.
+    """
+    if not is_sharded(model):
+        return None
+    _reshard_(model)
+    inner: Any = unwrap_model(model)
+    state = inner.state_dict()
+    saved = {id(value) for value in get_peft_model_state_dict(inner, state, adapter_name).values()}
+    return {name: whole(value).cpu() for name, value in state.items() if id(value) in saved}
 
 
 def _reshard_(model: nn.Module) -> None:

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ..adapters import find_adapters
 from ..checkpoint import check_whole, last_whole
+from ..engines.processes import together
 from ..errors import StateError
 from ..manifest import MANIFEST, write_manifest
 from ..schema import Rule, or_none
@@ -56,8 +57,9 @@ def read_checkpoint(checkpoint: str | Path) -> State:
     Raises:
         StateError: If it is not.
     """
-    refuse_other_directories(checkpoint)
-    return check_whole(checkpoint, step_of)
+    with together("reading the checkpoint"):
+        refuse_other_directories(checkpoint)
+        return check_whole(checkpoint, step_of)
 
 
 def refuse_other_directories(directory: str | Path) -> None:
@@ -127,6 +129,20 @@ def check_accelerate(trainer: Any) -> None:
         )
 
 
+def check_layout(trainer: Any, checkpoint: str | os.PathLike[str]) -> None:
+    """Raise a `StateError` if a checkpoint of FSDP is resumed without it, or another one with it."""
+    names = os.listdir(checkpoint)
+    by_fsdp = any(name == "optimizer.bin" or name.startswith("optimizer_") for name in names)
+    if trainer.is_deepspeed_enabled or not (by_fsdp or "optimizer.pt" in names):
+        return
+    if by_fsdp != bool(trainer.is_fsdp_enabled):
+        before, now = ("with", "without") if by_fsdp else ("without", "with")
+        raise StateError(
+            f"{checkpoint} was written {before} FSDP, and this training runs {now} it, and would not find the "
+            f"optimizer's state: resume {before} FSDP."
+        )
+
+
 @contextlib.contextmanager
 def optimizer_of_all(trainer: Any) -> Iterator[Optimizer | None]:
     """The optimizer of a Trainer whose model still has all adapters; None where the Trainer has to build it later.
@@ -151,7 +167,8 @@ def last_checkpoint(directory: str | Path) -> tuple[Path, State]:
     Raises:
         StateError: If there is none, or the processes find different ones.
     """
-    found, state = last_whole(directory, PREFIX_CHECKPOINT_DIR, step_of)
+    with together("reading the checkpoints"):
+        found, state = last_whole(directory, PREFIX_CHECKPOINT_DIR, step_of)
     if PartialState().num_processes > 1 and len(names := set(gather_object([found.name]))) > 1:
         raise StateError(
             f"the processes would resume from different checkpoints ({', '.join(sorted(names))}): name one that is "

@@ -17,7 +17,15 @@ from ..manifest import MANIFEST, remove_manifest
 from .callback import WeightLoraCallback
 from .card import describe_in_card
 from .phases import phased_engine, train_in_phases
-from .resuming import check_accelerate, check_places, last_checkpoint, manifest_last, optimizer_of_all, read_checkpoint
+from .resuming import (
+    check_accelerate,
+    check_layout,
+    check_places,
+    last_checkpoint,
+    manifest_last,
+    optimizer_of_all,
+    read_checkpoint,
+)
 
 
 class WeightLoraTrainerMixin:
@@ -88,6 +96,7 @@ class WeightLoraTrainerMixin:
             state = read_checkpoint(resume_from_checkpoint)
         check_places(self.args.output_dir)
         if resume_from_checkpoint:
+            check_layout(self, resume_from_checkpoint)
             # `model_init` makes another model later, and an optimizer with it
             built = contextlib.nullcontext() if self.model_init is not None else optimizer_of_all(self)
             with built as optimizer:
