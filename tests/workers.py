@@ -68,10 +68,11 @@ def probe(selector) -> None:
 
 def save_and_compare(selector, place: Path) -> float:
     """Call `save_run`, and return the largest difference of what it has written from what is trained."""
+    place = place.with_name(f"{place.name} {rank()}")
     assert save_run(selector, place) == place.resolve()
     own = {name: whole(p.detach()) for name, p in unwrap_model(selector.model).named_parameters() if p.requires_grad}
     if rank():  # the first process writes
-        return 0.0
+        return 0.0 if not place.exists() else float("inf")
     saved = load_file(place / "adapter" / "adapter_model.safetensors")
     for part in (".modules_to_save", ".default"):
         own = {name.replace(part, ""): value for name, value in own.items()}

@@ -139,3 +139,13 @@ def test_what_fits_does_not_depend_on_the_scores():
         assert mask is None or (costs.predict(mask) <= budget and int(mask.sum()) == number)
         missed += empty
     assert missed <= 15
+
+
+def test_a_set_that_was_found_without_scores_stands_in_where_none_is_found_with_them():
+    """Here even the set that `cheapest` finds does not fit."""
+    own, passing = [2.0, 2.0, 0.0, 5.0, 5.0, 2.0, 2.0, 2.0], [5.0, 8.0, 1.0, 1.0, 5.0, 8.0, 8.0, 1.0]
+    depth, blocks = [1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 5.0, 5.0], [0, 1, 2, 0, 1, 2, 0, 1]
+    costs = Costs("memory", [*range(8)], depth, [0.0] * 8, own, 99.0, passing, blocks)
+    assert costs.predict(cheapest(costs, 5)) > 24
+    mask = best_within(costs, torch.tensor([1.3, 5.6, 3.7, 5.2, 7.3, 6.2, 1.4, 9.5]), 24.0, 5)
+    assert mask is not None and int(mask.sum()) == 5 and costs.predict(mask) <= 24

@@ -71,8 +71,12 @@ def test_random_numbers_below_are_refused_whatever_their_name(kind, autocast, tm
         )
 
 
-@pytest.mark.parametrize("drawn", ["Python", "NumPy", "of its own", "seldom, of its own", "a state"])
+@pytest.mark.parametrize(
+    "drawn", ["Python", "NumPy", "seldom, Python", "seldom, NumPy", "of its own", "seldom, of its own", "a state"]
+)
 def test_what_torch_does_not_draw_below_is_refused_at_the_first_batch_too(drawn, tmp_path):
+    random.seed(0)
+    np.random.seed(0)
     model = upper_bert()
     block: nn.Module = model.get_base_model().bert.encoder.layer[0]
     block.own, block.passes = random.Random(0), 0
@@ -83,6 +87,8 @@ def test_what_torch_does_not_draw_below_is_refused_at_the_first_batch_too(drawn,
         scale = {
             "Python": random.random,
             "NumPy": np.random.random,
+            "seldom, Python": lambda: float(random.random() < 0.5),
+            "seldom, NumPy": lambda: float(np.random.random() < 0.5),
             "of its own": block.own.random,
             "seldom, of its own": lambda: float(block.own.random() < 0.3),
             "a state": lambda: block.passes,

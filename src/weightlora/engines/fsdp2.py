@@ -65,7 +65,6 @@ def whole_weights(model: nn.Module, adapter_name: str) -> dict[str, Tensor] | No
     """
     if not is_sharded(model):
         return None
-    _reshard_(model)
     inner: Any = unwrap_model(model)
     state = inner.state_dict()
     saved = {id(value) for value in get_peft_model_state_dict(inner, state, adapter_name).values()}

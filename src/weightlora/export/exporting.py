@@ -141,8 +141,7 @@ def export_adapter(
     if base is not None and is_lost(source.config.base_model_name_or_path):  # readers look for the base there
         source = replace(source, raw={**source.raw, "base_model_name_or_path": base, "revision": None})
     check_features(source, profile)
-    reads_base = complete_fused or source.tables or profile not in ("portable", "compact")
-    optional = check == "logits" and not reads_base
+    optional = profile in ("portable", "compact") and not (complete_fused or source.tables)
     names = [pair.name for pair in source.pairs]
     model = Base(source.config, base, source.heads, optional, names)
     for name in (model.name, llama_cpp):
