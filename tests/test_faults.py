@@ -19,7 +19,7 @@ from transformers import Trainer
 
 from weightlora import WeightLoraTrainer, restore
 from weightlora.adapters import find_adapters
-from weightlora.errors import StateError
+from weightlora.errors import DataError, StateError
 from weightlora.manifest import MANIFEST, write_manifest
 from weightlora.state import STATE_FILE, read_state, write_state
 from weightlora.trainers.resuming import last_checkpoint
@@ -82,7 +82,7 @@ def test_a_full_disk_ends_the_run_and_the_earlier_checkpoint_goes_on(whole, tiny
     message = (
         r"checkpoint-4 could not be written, with 0\.0 MB free there .*: earlier checkpoints are complete, so make"
     )
-    with pytest.raises(OSError, match=message):
+    with pytest.raises(DataError, match=message):
         trainer.train()
     assert trainer.state.global_step == 4
     assert there is None or (tiny_disk / "checkpoint-4" / there).is_file()

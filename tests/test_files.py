@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from weightlora import files
 from weightlora.errors import DataError
@@ -22,8 +20,9 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         partial.write_text("half of")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         files.write(path, half)
+    assert error.value.filename == str(path)
     assert json.loads(path.read_text()) == {"b": 1}
     assert [other.name for other in path.parent.iterdir()] == ["a.json"]
 
@@ -59,85 +58,38 @@ def test_a_damaged_line_in_the_middle_is_refused(tmp_path, line, message):
         files.read_lines(path)
 
 
-def test_a_directory_is_replaced_whole_or_stays(tmp_path):
-    target = tmp_path / "run"
-    with files.replacing_directory(target) as staging:
-        (staging / "first").touch()
-    assert [path.name for path in target.iterdir()] == ["first"]
-    with pytest.raises(RuntimeError), files.replacing_directory(target) as staging:
-        (staging / "second").touch()
-        raise RuntimeError
-    assert [path.name for path in target.iterdir()] == ["first"]
-    with files.replacing_directory(target) as staging:
-        (staging / "third").touch()
-    assert [path.name for path in target.iterdir()] == ["third"]
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_what_a_killed_process_left_is_deleted_and_what_another_one_writes_is_not(tmp_path):
-    """The other one writes to the same place, and is not done."""
-    target = tmp_path / "run[1]"
-    code = f"""
-import os, signal
-from weightlora.files import replacing_directory
-with replacing_directory({str(target)!r}) as staging:
-    (staging / "half").touch()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
-    assert len(list(tmp_path.iterdir())) == 1
-    (mine := tmp_path / ".run[1]-mine.bak").mkdir()
-    with files.replacing_directory(target) as first:
-        with files.replacing_directory(target) as second:
-            (second / "second").touch()
-            assert sorted(tmp_path.iterdir()) == sorted([first, second, mine])
-        (first / "first").touch()
-    assert sorted(tmp_path.rglob("*")) == sorted([mine, target, target / "first"])
-
-
-def test_processes_that_replace_one_directory_at_once_all_succeed_and_leave_nothing_else(tmp_path):
-    """In the moment in which one of them has moved the old directory away, another one puts its own there."""
-    target = tmp_path / "run"
-    code = f"""
-import sys
-from weightlora.files import replacing_directory
-for turn in range(200):
-    with replacing_directory({str(target)!r}) as staging:
-        for name in "abc":
-            (staging / name).write_text(f"{{sys.argv[1]}} {{turn}}")
-"""
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(number)]) for number in range(4)]
-    assert [writer.wait() for writer in writers] == [0] * 4
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert len({path.read_text() for path in target.iterdir()}) == 1
-    assert sorted(path.name for path in target.iterdir()) == ["a", "b", "c"]
-
-
-def test_a_directory_that_comes_back_while_it_is_replaced_is_replaced_too(tmp_path, monkeypatch):
-    """As above, on every machine: the other process is quicker once."""
-    target = tmp_path / "run"
-    target.mkdir()
-    (target / "old").touch()
-    move, moves = os.replace, []
-
-    def replace(source, goal):
-        move(source, goal)
-        moves.append(goal)
-        if len(moves) == 1:
-            target.mkdir()
-            (target / "theirs").touch()
-
-    with files.replacing_directory(target) as staging:
-        (staging / "ours").touch()
-        monkeypatch.setattr(os, "replace", replace)
-    assert sorted(tmp_path.rglob("*")) == [target, target / "ours"]
-
-
 def test_what_is_moved_aside_takes_no_place_that_is_taken(tmp_path):
     for number, name in enumerate(["a.json.aside", "a.json.aside-2", "a.json.aside-3"]):
         (tmp_path / "a.json").write_text(str(number))
         assert files.move_aside(tmp_path / "a.json") == tmp_path / name and not (tmp_path / "a.json").exists()
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["0", "1", "2"]
+
+
+def test_a_link_to_nothing_and_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"dangling is a link to .*gone, which is not there: make that directory"):
+        files.check_writable(tmp_path / "dangling")
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    if sys.version_info < (3, 13):  # which leaves such links as they are
+        with pytest.raises(DataError, match=r"one' cannot be followed \(.*\): give another place\.$"):
+            files.resolved(tmp_path / "one")
+    with pytest.raises(DataError, match="cannot be used as a directory"):
+        files.check_writable(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (SafetensorError("I/O error: No space left on device"), True),
+        (Exception("No space left on device (os error 28)"), True),  # of tokenizers
+        (ValueError("odd"), False),
+        (KeyError("odd"), False),
+    ],
+)
+def test_errors_of_writing(error, found):
+    assert files.is_of_writing(error) == found
 
 
 def test_a_place_below_a_file_is_refused(tmp_path):

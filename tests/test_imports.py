@@ -35,7 +35,7 @@ LAYERS = (
     {"rules", "engines", "recompute", "prefix", "fresh"},
     {"gradients", "loss_scale", "stacks"},
     {"adapters", "budget", "measure"},
-    {"optimizers", "guard", "layout"},
+    {"directories", "guard", "layout", "optimizers"},
     {"extras", "files", "layers", "loaders", "mlx_names", "tensors", "values"},
     {"errors", "restoring", "wording"},
 )

@@ -411,6 +411,20 @@ def test_what_a_group_lists_beside_its_parameters_is_shortened_with_them():
     assert not optimizer.state, "moments by name are of the old shape"
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(torch.optim.Rprop, {"etas": [0.5, 1.2]}), (torch.optim.Rprop, {"step_sizes": [1e-6, 50]})],
+)
+def test_a_setting_that_is_a_list_is_not_shortened(kind, settings):
+    """As a config in YAML or JSON gives it, beside a group of as many parameters."""
+    p = parameters(4)
+    optimizer = kind([{"params": p[:2]}, {"params": p[2:]}], **settings)
+    take_steps(optimizer, p)
+    drop_parameters_(optimizer, [p[0], p[2], p[3]])
+    replace_parameter_(optimizer, p[1], nn.Parameter(torch.zeros(2, 3)))
+    assert all(group.items() >= settings.items() for group in optimizer.param_groups)
+
+
 def test_state_by_name_stays_as_long_as_one_of_its_parameters():
     """Two adapters on one module, under PEFT's LoRA-FA."""
     p = parameters(2)

@@ -11,8 +11,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from weightlora.directories import replacing_directory
 from weightlora.errors import DataError
-from weightlora.files import replacing_directory, sha256_of
+from weightlora.files import sha256_of
 from weightlora.train.demo import package_directory
 from weightlora.train.gguf import check_gguf
 

@@ -1,18 +1,16 @@
-"""Writing files and directories so that nobody ever reads half of one."""
+"""Writing files so that nobody ever reads half of one, and reading JSON that may come from anybody."""
 
 import contextlib
-import errno
-import glob
 import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NoReturn
+
+from safetensors import SafetensorError
 
 from .errors import DataError
 from .wording import shown
@@ -20,12 +18,12 @@ from .wording import shown
 __all__ = [
     "append_lines",
     "check_writable",
-    "locked",
+    "is_of_writing",
     "move_aside",
     "parse_line",
     "read_json",
     "read_lines",
-    "replacing_directory",
+    "resolved",
     "sha256_of",
     "write",
     "write_json",
@@ -49,14 +47,31 @@ def write(path: Place, writer: Callable[[Path], object]) -> Path:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")  # after a crash, the next writer replaces it
-    try:
-        writer(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _named(target):
+        try:
+            writer(partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
     return target
+
+
+def is_of_writing(error: Exception) -> bool:
+    """Whether an error is of writing a file. Tokenizers have no class for it; torch raises a `RuntimeError`."""
+    return isinstance(error, OSError | SafetensorError) or type(error) is Exception
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in an error of the system that names none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: Place, text: str) -> Path:
@@ -97,7 +112,7 @@ def append_lines(path: Place, entries: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON objects to a file, one per line."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("a", encoding="utf-8") as file:
+    with _named(target), target.open("a", encoding="utf-8") as file:
         file.write("".join(f"{json.dumps(entry, allow_nan=False)}\n" for entry in entries))
 
 
@@ -144,75 +159,22 @@ def sha256_of(path: Place) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def replacing_directory(directory: Place) -> Iterator[Path]:
-    """Write a directory whole or not at all.
-
-    Yields an empty directory beside it. At the end that takes the place of `directory`, whose old content is deleted
-    last. After an error everything is as it was. What a killed process left there is deleted by the next one. Several
-    processes may do this to one directory at once: it is the last one's then.
-    """
-    target = Path(directory).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}.weightlora-"
-    for left in target.parent.glob(f"{glob.escape(prefix)}*"):
-        with locked(left, wait=False) as ours:
-            if ours:  # who wrote it was killed
-                shutil.rmtree(left, ignore_errors=True)
-    with _made(prefix, target.parent) as staging:
-        try:
-            yield staging
-            staging.chmod(0o755)
-            _replace(staging, target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _made(prefix: str, parent: Path) -> Iterator[Path]:
-    """A new directory. Its lock says that its writer is alive."""
-    while True:
-        made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        with locked(made, wait=True):
-            if made.is_dir():  # else another process took it for a left one before it was locked
-                yield made
-                return
-
-
-@contextlib.contextmanager
-def locked(place: Path, wait: bool) -> Iterator[bool | None]:
-    """Hold the lock of a file or directory, which ends with the process.
-
-    Gives whether it is held: False if another process holds it, None where the system has no locks.
-
-    Args:
-        place: It may be gone.
-        wait: Whether to wait while another process holds the lock.
-    """
-    try:
-        import fcntl
-
-        lock = os.open(place, os.O_RDONLY)
-    except (ImportError, OSError):
-        yield None
-        return
-    held: bool | None = True
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held = False
-        except OSError:
-            held = None
-        yield held
-    finally:
-        os.close(lock)
-
-
 def move_aside(path: Path) -> Path:
     """Rename a file to `NAME.aside`, or `NAME.aside-2` and so on where that is taken; returns the new path."""
     names = chain([f"{path.name}.aside"], (f"{path.name}.aside-{number}" for number in count(2)))
     return path.rename(next(free for name in names if not os.path.lexists(free := path.with_name(name))))
+
+
+def resolved(place: Place) -> Path:
+    """The absolute path without links.
+
+    Raises:
+        DataError: If links lead in a circle.
+    """
+    try:
+        return Path(place).resolve()
+    except (OSError, RuntimeError) as error:  # the latter before Python 3.13
+        raise DataError(f"{shown(str(place))} cannot be followed ({error}): give another place.") from error
 
 
 def check_writable(directory: Place) -> None:
@@ -221,7 +183,11 @@ def check_writable(directory: Place) -> None:
     try:
         place.stat()
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        if place.is_symlink():
+            raise DataError(
+                f"{directory} is a link to {os.readlink(place)}, which is not there: make that directory, or give "
+                "another place."
+            ) from None
     except (OSError, ValueError) as error:  # exists() raises it, or hides it, as the version of Python has it
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{shown(str(directory))} cannot be used as a directory: {reason}.") from error
@@ -244,27 +210,3 @@ def _read_float(text: str) -> float:
 
 def _read_int(text: str) -> int:
     return int(text) if len(text) < 300 else _refuse_number(text)  # no float could hold it
-
-
-def _replace(new: Path, directory: Path) -> None:
-    """Put a directory in the place of another. Of processes that do it at the same moment, the last one wins."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-old-", dir=directory.parent))
-    old = aside / directory.name
-    try:
-        while True:
-            with contextlib.suppress(FileNotFoundError):  # there is none, or another process is moving it
-                if any(directory.iterdir()):
-                    shutil.rmtree(old, ignore_errors=True)  # of a turn in which another process was quicker
-                    os.replace(directory, old)
-            try:
-                os.replace(new, directory)
-                break
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-    except BaseException:
-        if old.exists():
-            os.replace(old, directory)  # where this fails too, the old directory stays aside, and whole
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside)

@@ -16,8 +16,6 @@ MOMENTS = {
 }
 """State that is 0 where a parameter is new. Not so a copy of the weights (schedule-free), or step sizes (Rprop)."""
 
-NOT_PARALLEL = {"params", "betas", "eps"}  # lists of a group that are not one entry a parameter
-
 
 def unwrap_optimizer(optimizer: Optimizer) -> Optimizer:
     """The torch optimizer inside Accelerate's wrapper, which only forwards."""
@@ -93,13 +91,18 @@ def drop_parameters_(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -
     for group in optimizer.param_groups:
         stays = [id(parameter) not in dropped for parameter in group["params"]]
         for key, values in group.items():
-            if key not in NOT_PARALLEL and isinstance(values, list) and len(values) == len(stays):
+            if _is_parallel(optimizer, key, values, stays):
                 _forget_names_(optimizer, values, stays)
                 group[key] = list(compress(values, stays))
         group["params"] = list(compress(group["params"], stays))
     for parameter in dropped.values():
         optimizer.state.pop(parameter, None)
         parameter.grad = None
+
+
+def _is_parallel(optimizer: Optimizer, key: str, values: Any, stays: list[bool]) -> bool:
+    """Whether a value of a group has an entry for each of its parameters. A list with a default is one setting."""
+    return key != "params" and key not in optimizer.defaults and isinstance(values, list) and len(values) == len(stays)
 
 
 def _forget_names_(optimizer: Optimizer, names: list[Any], stays: list[bool]) -> None:
@@ -128,7 +131,7 @@ def replace_parameter_(
     for group in optimizer.param_groups:
         stays = [parameter is not old for parameter in group["params"]]
         for key, values in group.items():  # state by name is of the old shape
-            if key not in NOT_PARALLEL and isinstance(values, list) and len(values) == len(stays):
+            if _is_parallel(optimizer, key, values, stays):
                 _forget_names_(optimizer, [v if not s else None for v, s in zip(values, stays, strict=True)], stays)
         group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
     state = optimizer.state.pop(old, None)

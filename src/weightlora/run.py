@@ -25,10 +25,11 @@ from torch import nn
 
 from .adapters import base_model_of, lora_config_of, unwrap_model
 from .adapters.outcome import EXPORT, longer_names, misread
+from .directories import replacing_directory
 from .engines import flat_units, is_first, is_sharded, whole_weights
 from .engines.processes import together
 from .errors import DataError, ModelError, StateError
-from .files import append_lines, read_lines, replacing_directory, write_json, write_text
+from .files import append_lines, read_lines, resolved, write_json, write_text
 from .values import is_int
 from .wording import shown
 
@@ -165,7 +166,7 @@ def save_run(selector: Any, directory: str | os.PathLike[str], overwrite: bool =
         )
     if flat_units(selector.model):
         raise ModelError("the model is in parts, held by FSDP (version 1): save it with trainer.save_model().")
-    target = Path(directory).resolve()
+    target = resolved(directory)
     with together("looking at the directory") if is_sharded(selector.model) else nullcontext():
         if is_first():
             check_empty(target, overwrite, spared=(*TRAINED, *WEIGHTS))

@@ -15,14 +15,8 @@ from weightlora.cli import main, quickstart, spellings, train
 from weightlora.errors import ConfigError
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+NO_PLACE = OSError(errno.ENOSPC, "No space left on device")
 BARRED = PermissionError(errno.EACCES, "Permission denied", "/runs/a")
-
-
-def told(cause: OSError) -> OSError:
-    """An error with a sentence of ours, as from a checkpoint that could not be written."""
-    error = OSError("checkpoint-6 could not be written.")
-    error.__cause__ = cause
-    return error
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
@@ -38,8 +32,8 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
         (ModuleNotFoundError("", name="rich"), 2, "rich is not installed: run pip install 'weightlora[train]'."),
         (ModuleNotFoundError("", name="shtab"), 2, "shtab is not installed: run pip install 'weightlora[demo]'."),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (NO_SPACE, 2, "/runs/a cannot be written, because its disk is full: make room, and try again."),
-        (told(NO_SPACE), 2, "checkpoint-6 could not be written."),
+        (NO_SPACE, 2, "/runs/a cannot be written (No space left on device): make room, and try again."),
+        (NO_PLACE, 2, "the output cannot be written (No space left on device): make room, and try again."),
         (BARRED, 2, "/runs/a cannot be used (Permission denied): change its permissions, or give another place."),
         (ConfigError("first\n  second"), 2, "first second"),
     ],

@@ -31,8 +31,9 @@ from runs import ROUNDS, build
 from safetensors.torch import load_file
 
 from weightlora import WeightLora, WeightLoraConfig, restore
+from weightlora.directories import replacing_directory
 from weightlora.errors import StateError
-from weightlora.files import replacing_directory, write_json
+from weightlora.files import write_json
 from weightlora.run import HISTORY, SELECTION
 from weightlora.state import write_state
 from weightlora.trainers.resuming import last_checkpoint

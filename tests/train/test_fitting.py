@@ -88,12 +88,38 @@ def test_a_choice_or_an_adapter_is_not_overwritten(
     assert f"has {name} of an earlier choice or training: give another --output_dir." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("saves", "again"), [("no", "train again"), ("epoch", "continue with resume_from_checkpoint")]
+)
+def test_no_room_for_the_adapter_leaves_no_half_of_it(
+    world: Path, tmp_path: Path, monkeypatch, saves: str, again: str
+):
+    """Where the tokenizers library has no room, its error is a bare `Exception`."""
+    job = prepare(
+        parse(arguments(world, "cola", "deberta", tmp_path, "--dataset", world / "glue", "--save_strategy", saves))
+    )
+    save = type(job.tokenizer).save_pretrained
+
+    def full(self, folder, *args, **kwargs):
+        if "checkpoint-" in str(folder):
+            return save(self, folder, *args, **kwargs)
+        raise Exception("No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(job.tokenizer), "save_pretrained", full)
+    message = rf"adapter cannot be written, with \d+\.\d MB free there \(No space .*28\)\): make room, and {again}\.$"
+    with pytest.raises(DataError, match=message):
+        fit(job)
+    assert not {path.name for path in tmp_path.iterdir()} & {"adapter", "result.json"}
+
+
 @pytest.mark.usefixtures("no_weights")
 def test_an_output_directory_that_cannot_be_made(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "link").symlink_to(tmp_path / "gone" / "further")
     base = ["--task", "cola", "--dataset", world / "glue", "--model", world / "deberta", "--max_steps", "2"]
     assert main(["train", *map(str, base), "--output_dir", str(tmp_path / "link")]) == 2
-    assert re.search(r"link cannot be made: .*; give another --output_dir\.\n$", capsys.readouterr().err)
+    assert re.search(
+        r"link is a link to .*further, which is not there: make that directory, or", capsys.readouterr().err
+    )
     assert main(["train", *map(str, base), "--output_dir", ""]) == 2
     assert "--output_dir is missing" in capsys.readouterr().err
 

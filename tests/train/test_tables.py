@@ -1,5 +1,6 @@
 """Files as tables: which fields are numbers, and that a file is read whole, whatever its first rows have."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,20 @@ def test_a_tab_separates_and_quotes_are_text(tmp_path: Path):
     with pytest.raises(DataError, match=r"put texts with '\\t' in them"):
         (tmp_path / "a.tsv").write_text("text\tlabel\na\tb\tc\n", encoding="utf-8")
         check_columns(tmp_path / "a.tsv", {"delimiter": "\t", "quoting": 3})
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_texts_that_look_like_dates_stay_texts(tmp_path: Path, as_list: bool):
+    """Arrow takes them for times where all rows have one, also inside lists."""
+    rows = [
+        {"text": f"2020-01-0{n}", "label": "2020-01-01", "chat": [{"content": "2021-05-05 10:00:00"}], "n": n}
+        for n in (1, 2)
+    ]
+    rows[1] |= {"more": "2020-02-03T04:05:06Z"}
+    path = tmp_path / ("rows.json" if as_list else "rows.jsonl")
+    path.write_text(json.dumps(rows) if as_list else "".join(f"{json.dumps(row)}\n" for row in rows))
+    found = read_files([path], "train", None, None)
+    assert [dict(row) for row in found] == [{"more": None} | row for row in rows]
 
 
 def test_a_csv_file_may_have_labels_alone(tmp_path: Path):

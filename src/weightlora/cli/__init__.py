@@ -29,7 +29,7 @@ __all__ = ["HelpFormatter", "build_parser", "main", "run_command", "spellings"]
 
 COMMANDS = ("quickstart", "select", "train", "show", "export", "compare", "completion")
 DEBUG = "--debug"
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BARRED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 """Errors of a place that the user gave, or of what is inside it."""
 INTERRUPTED = 130
@@ -196,11 +196,10 @@ def _sentence_of(error: Exception) -> str | None:
     if not isinstance(error, OSError):
         return None
     if error.errno in FULL:
-        return f"{error.filename or 'a file'} cannot be written, because its disk is full: make room, and try again."
+        return f"{error.filename or 'the output'} cannot be written ({error.strerror}): make room, and try again."
     if error.errno in BARRED and error.filename is not None:
         return f"{error.filename} cannot be used ({error.strerror}): change its permissions, or give another place."
-    cause = error.__cause__  # of an error that says more
-    return str(error) if isinstance(cause, OSError) and cause.errno in FULL else None
+    return None
 
 
 def _reader_has_left() -> bool:

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..directories import replacing_directory
 from ..errors import ConfigError, DataError
 from ..extras import require
-from ..files import check_writable, read_json, replacing_directory
+from ..files import check_writable, read_json
 from . import HelpFormatter, spellings
 
 if TYPE_CHECKING:

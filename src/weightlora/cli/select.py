@@ -207,7 +207,7 @@ def with_selection(recipe: "Recipe", own: argparse.Namespace) -> "Recipe":
 @contextlib.contextmanager
 def _place(output: str | None) -> Iterator[Path]:
     """A directory for the run, which appears at its place at the end; without a place it is gone then."""
-    from ..files import replacing_directory
+    from ..directories import replacing_directory
 
     if output is not None:
         with replacing_directory(output) as staging:

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def _cost_line(cost: Any) -> str:
 def _draw_here(run: "RunReport", overwrite: bool) -> None:
     """Write the picture into the present directory, unless a file is in the way."""
     path = Path(f"{Path(run.name).name}.png")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         print(f"{path} is there already and was left as it is: --overwrite draws it again.", file=sys.stderr)
         return
     try:
@@ -232,6 +233,6 @@ def _check_place(path: Path, overwrite: bool) -> None:
         raise DataError(f"{path} is a directory: give the name of a file.")
     if not path.suffix and path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file: give the name of a directory, or of a file that ends in .html or .png.")
-    if path.suffix and path.exists() and not overwrite:
+    if path.suffix and os.path.lexists(path) and not overwrite:
         raise DataError(f"{path} is there already: give another name, or --overwrite to replace it.")
     check_writable(path.parent if path.suffix else path)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
+from ..directories import replacing_directory
 from ..errors import ConfigError, DataError
 from ..extras import require
-from ..files import replacing_directory, write_json
+from ..files import is_of_writing, resolved, write_json
 from ..run import TRAINED, check_empty
 from ..values import check_known
 from .base import Base, is_lost
@@ -126,7 +126,7 @@ def export_adapter(
         ```
     """
     _check_settings(profile, dtype, check, complete_fused)
-    target = Path(out_dir).resolve()
+    target = resolved(out_dir)
     check_empty(target, overwrite, RECORD, "export", "add --overwrite (in Python overwrite=True)", TRAINED)
     directory = find_adapter(adapter_dir)
     if target in (directory.resolve(), *directory.resolve().parents):
@@ -262,7 +262,9 @@ def _in_one_sentence(target: Path) -> Iterator[None]:
     """What the operating system says of writing becomes an error of this package."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not is_of_writing(error):
+            raise
         raise DataError(f"{target} cannot be written ({error}): nothing was left there.") from error
 
 

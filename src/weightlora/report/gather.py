@@ -10,6 +10,7 @@ from typing import Any
 from ..config import WeightLoraConfig
 from ..drawing.picture import score_label
 from ..errors import DataError, StateError
+from ..files import resolved
 from ..layout import lay_out
 from ..rules import RULES
 from ..selection import Selection
@@ -219,7 +220,7 @@ def read_runs(directories: Sequence[str | os.PathLike[str]]) -> list[RunReport]:
         DataError: If one of them cannot be read, or is given twice.
     """
     paths = [Path(directory) for directory in directories]
-    if twice := [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]:
+    if twice := [path for path, count in Counter(map(resolved, paths)).items() if count > 1]:
         raise DataError(f"{twice[0]} is given twice: a run is compared with other runs.")
     runs = [read_run(path) for path in paths]
     names = Counter(run.name for run in runs)

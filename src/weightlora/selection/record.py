@@ -11,7 +11,8 @@ from typing import Any
 
 from ..adapters.outcome import default_and_exceptions
 from ..costs import in_words
-from ..files import append_lines, read_lines, replacing_directory, write_json
+from ..directories import replacing_directory
+from ..files import append_lines, read_lines, resolved, write_json
 from ..run import HISTORY, SELECTION, SELECTION_FORMAT, TOKENS, check_empty, check_selector, describe_selection
 from ..summary import Summary, by_kind
 from .adapting import saved_in_full
@@ -136,7 +137,7 @@ class Selection:
         Raises:
             DataError: If the directory is not empty and `overwrite` is off.
         """
-        target = Path(directory).resolve()
+        target = resolved(directory)
         check_empty(target, overwrite)
         history = self.history
         if not history and self.directory is not None and (self.directory / HISTORY).is_file():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,7 +17,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from .. import PrefixCacheCallback, WeightLoraCallback, WeightLoraTrainerMixin
 from ..adapters import find_adapters
-from ..errors import TrainingError
+from ..directories import replacing_directory
+from ..errors import DataError, TrainingError
+from ..files import is_of_writing
 from ..measure import optimizer_state_bytes, trainable_parameters
 from ..run import ADAPTER
 from ..trainers.resuming import StaysFinished
@@ -261,10 +264,24 @@ def _check_finite(metrics: dict[str, dict[str, float]], rate: float) -> None:
 
 
 def _write(trainer: Any, output: Path, result: Result) -> None:
-    """Write the adapter (the model after full fine-tuning), and the result last."""
+    """Write the adapter (the model after full fine-tuning), and the result last.
+
+    Raises:
+        DataError: There is no room.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    folder = str(output / (ADAPTER if isinstance(model, PeftModel) else MODEL))
-    model.save_pretrained(folder)  # trainer.save_model() would add the arguments, pickled
-    trainer.processing_class.save_pretrained(folder)
-    write_result(output / RESULT, result)
+    folder = output / (ADAPTER if isinstance(model, PeftModel) else MODEL)
+    try:
+        with replacing_directory(folder) as staging:
+            model.save_pretrained(staging)  # trainer.save_model() would add the arguments, pickled
+            trainer.processing_class.save_pretrained(staging)
+        write_result(output / RESULT, result)
+    except Exception as error:
+        if not is_of_writing(error):
+            raise
+        free = shutil.disk_usage(output).free / 2**20
+        again = "continue with resume_from_checkpoint" if trainer.args.save_strategy != "no" else "train again"
+        raise DataError(
+            f"{folder} cannot be written, with {free:.1f} MB free there ({error}): make room, and {again}."
+        ) from error
     (output / SETTINGS).unlink(missing_ok=True)  # the result has them

@@ -11,7 +11,7 @@ from datasets import Dataset
 from scipy.stats import entropy
 
 from ..errors import ConfigError, DataError
-from ..wording import shown
+from ..wording import printable, shown
 from .rows import NUMBER, name_row
 from .tasks import TaskInfo
 from .work import Source
@@ -161,7 +161,9 @@ def warn_of_empty(names: Sequence[str], numbers: Collection[int], row: str) -> N
                 f"there are {len(names)} classes, which count from 0. If that is wrong, give the true ones with "
                 "--class_names."
             )
-        warnings.warn(f"no {row} has the label {', '.join(empty[:MOST_SHOWN])}: {remedy}", stacklevel=2)
+        warnings.warn(
+            f"no {row} has the label {', '.join(map(printable, empty[:MOST_SHOWN]))}: {remedy}", stacklevel=2
+        )
 
 
 def _as_in_checkpoint(names: list[str], ids: dict[str, list[Any]], config: Any) -> tuple[list[str], dict[str, Any]]:

@@ -15,8 +15,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..checkpoint import saved_shapes
+from ..directories import locked
 from ..errors import DataError, StateError
-from ..files import locked, read_json, write_json
+from ..files import read_json, write_json
 from ..run import ADAPTER, HISTORY, LOG, SELECTION
 from ..trainers.resuming import TRAINER_STATE_NAME, refuse_other_directories, step_of
 from ..wording import shortened

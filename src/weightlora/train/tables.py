@@ -3,6 +3,7 @@
 import codecs
 import csv
 import glob
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -87,6 +88,8 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
         raise DataError(f"{which} cannot be read: {first_line(cause)}{remedy}.") from error
     if builder == "csv" and classes is not None and classes in rows.column_names:
         rows = with_numbers(rows, classes)
+    if builder == "json" and not nested and "'timestamp[" in str(rows.features):
+        rows = _as_written(paths, rows)
     try:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
     except (TypeError, KeyError, ValueError, OverflowError) as error:
@@ -181,6 +184,19 @@ def _load(builder: str, paths: list[Path], split: str, cache_dir: str | None, se
         if builder != "json" or not PART < size <= WHOLE:
             raise
     return load(**settings, chunksize=size)  # a field that the first part lacks is no error then
+
+
+def _as_written(paths: list[Path], rows: Dataset) -> Dataset:
+    """The rows of JSON files in which Arrow took all texts of a field for dates, with these texts."""
+    found: list[Any] = []
+    for path in paths:
+        text = path.read_text(encoding="utf-8-sig")
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = [json.loads(line) for line in text.splitlines() if line.strip()]
+        found += content if isinstance(content, list) else [content]
+    return Dataset.from_dict({name: [row.get(name) for row in found] for name in rows.column_names})
 
 
 def _is_nested(path: Path) -> bool:

@@ -6,13 +6,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..config import WeightLoraConfig
 from ..engines.fsdp1 import unwrapped
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
+from ..files import is_of_writing
 from ..manifest import MANIFEST, remove_manifest
 from .callback import WeightLoraCallback
 from .card import describe_in_card
@@ -139,13 +139,19 @@ class WeightLoraTrainerMixin:
                         stack.enter_context(manifest_last(self, folder))
                 self.accelerator.wait_for_everyone()
                 super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch's errors do not mention a full disk
-            if (folder / MANIFEST).is_file():
+        except Exception as error:
+            by_torch = isinstance(error, RuntimeError)  # whose errors do not mention a full disk
+            if (folder / MANIFEST).is_file() or not (by_torch or is_of_writing(error)):
                 raise
             free = shutil.disk_usage(self.args.output_dir).free / 2**20
-            raise OSError(
-                f"{folder} could not be written, with {free:.1f} MB free there ({error}): earlier checkpoints are "
-                "complete, so make room and continue with train(resume_from_checkpoint=True)."
+            whole = any(path.is_file() for path in folder.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{MANIFEST}"))
+            remedy = (
+                "earlier checkpoints are complete, so make room and continue with resume_from_checkpoint=True"
+                if whole
+                else "make room, and train again"
+            )
+            raise DataError(
+                f"{folder} could not be written, with {free:.1f} MB free there ({error}): {remedy}."
             ) from error
 
     def _save_rng_state(self: Any, output_dir: str) -> None:
