@@ -65,6 +65,17 @@ def test_before_the_decision_there_is_no_after(tmp_path: Path):
     assert found[-1].before == pytest.approx(0.2)
 
 
+def test_a_result_is_of_its_own_choice_alone(tmp_path: Path):
+    """A Trainer may choose anew in the directory of an earlier run of the command."""
+    final, running = chosen(tmp_path / "final"), chosen(tmp_path / "running", final=False)
+    own = [module.name for module in final.kept]
+    assert Outcome(values={"kept": own[::-1]}).is_of(final)
+    assert not Outcome(values={"kept": own[1:]}).is_of(final)
+    assert not Outcome(values={"kept": own}).is_of(running)
+    for values in ({}, {"kept": None}, {"kept": 3}):
+        assert Outcome(values=values).is_of(final)
+
+
 def test_a_damaged_or_foreign_result(tmp_path: Path):
     assert read_outcome(tmp_path) == Outcome()
     (tmp_path / "result.json").write_text("[]")

@@ -75,6 +75,14 @@ def test_the_stored_run_of_the_quickstart():
     assert (run.kept, len(run.modules), run.decisions, run.losses()) == (6, 36, [], {})
 
 
+def test_the_metrics_of_an_earlier_run_are_not_those_of_a_new_choice(tmp_path: Path):
+    directory = write_run(tmp_path / "first", layers=3, steps=10, keep=6)
+    kept = [module.name for module in read_run(directory).modules if module.kept]
+    for names, outcome in ((kept, {"test": {"accuracy": 0.5}}), (kept[1:], {})):
+        (directory / "result.json").write_text(json.dumps({"kept": names, "metrics": {"test": {"accuracy": 0.5}}}))
+        assert read_run(directory).outcome == outcome
+
+
 def test_two_runs_of_one_name_are_named_by_their_paths(tmp_path: Path):
     paths = [write_run(tmp_path / name / "seed-0", layers=1, steps=3, keep=2) for name in ("a", "b")]
     other = shutil.copytree(paths[0], tmp_path / "c")

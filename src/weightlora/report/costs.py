@@ -50,6 +50,13 @@ class Outcome:
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
 
+    def is_of(self, selection: Selection) -> bool:
+        """Whether it is of this choice, and not of an earlier run in the same directory."""
+        kept = self.values.get("kept")
+        if not isinstance(kept, list):
+            return True
+        return selection.final and {*map(str, kept)} == {module.name for module in selection.kept}
+
 
 def read_outcome(directory: Path) -> Outcome:
     """Read `result.json`; a run without one has an empty outcome.

@@ -15,7 +15,7 @@ from ..layout import lay_out
 from ..rules import RULES
 from ..selection import Selection
 from ..selection.formats import FORMATS
-from .costs import Cost, costs_of, read_outcome
+from .costs import Cost, Outcome, costs_of, read_outcome
 from .history import History, read_history, read_log, thin_log
 from .reasons import places_by_score, reasons, stopped_by_bound
 
@@ -187,7 +187,7 @@ def read_run(directory: str | os.PathLike[str]) -> RunReport:
     history = read_history(path, len(selection.modules))
     if not selection.final and not history.steps:
         raise DataError(f"{path} has no step of the selection yet: wait for the first one, then ask again.")
-    outcome = read_outcome(path)
+    outcome = found if (found := read_outcome(path)).is_of(selection) else Outcome()
     log = read_log(path)
     decision = history.decisions[-1].step if history.decisions and selection.final else None
     live = selection.final or not history.scores
