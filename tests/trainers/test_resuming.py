@@ -4,6 +4,8 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+import transformers
+from packaging.version import Version
 from processes import launch, outcomes
 from runs import build
 from transformers import Trainer, TrainerState
@@ -95,6 +97,8 @@ def test_the_manifest_comes_right_after_the_trainers_last_file(tmp_path):
     assert "save_to_json" not in vars(state)
 
 
+# Before 5.18, a Trainer reads the optimizer's state to "cpu:0" under DDP on CPUs, which PyTorch does not know.
+@pytest.mark.skipif(Version(transformers.__version__) < Version("5.18"), reason="needs Transformers 5.18")
 @pytest.mark.slow
 def test_the_manifest_lists_the_files_of_all_processes_and_all_resume_from_one_checkpoint(tmp_path):
     launch("checkpoints", 2, str(tmp_path))
