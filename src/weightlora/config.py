@@ -237,7 +237,7 @@ class WeightLoraConfig:
             if total_steps is not None and self.steps > total_steps:
                 raise ConfigError(
                     f"select_steps={self.select_steps} is longer than the training of {total_steps} steps: lower it "
-                    f"(a fifth of the training, {max(2, total_steps // 5)}, is a good start), or train longer."
+                    f"(a fifth of the training, {max(2, total_steps // 5)}, is a good start), or raise max_steps."
                 )
             return self
         if earlier is not None:

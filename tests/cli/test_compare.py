@@ -45,6 +45,13 @@ def test_a_comparison_in_processes_of_its_own(place, films, tmp_path, capsys):
     assert said.startswith("weightlora compare: ") and said.count("\n") == 1 and "cannot be used" in said
 
 
+def test_a_dry_run_refuses_what_the_run_would_refuse(films, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    assert main(["compare", *films, "--output_dir", str(tmp_path / "out"), "--dry_run"]) == 2
+    assert "is not empty and has no settings.json: give another --output_dir." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("asked", [["--dry_run"], ["--dry-run"], ["--dry_run=true"], ["--config", "plan.yaml"]])
 def test_a_dry_run_prints_the_plan_and_writes_nothing(films, tmp_path, monkeypatch, capsys, asked):
     monkeypatch.chdir(tmp_path)

@@ -41,8 +41,15 @@ def test_methods_and_seeds_are_added_and_other_settings_refused(tmp_path, films,
         DataError, match=r"out has another comparison, which differs in keep: give another --output_dir"
     ):
         make_comparison(out, ["weightlora"], 2, None, [*films, "--keep", "3"]).claim()
-    with pytest.raises(DataError, match="differs in learning_rates"):
-        make_comparison(out, ["lora"], 2, [1e-3], films).claim()
+    message = r"differs in learning_rates: give --learning_rates 0.0005,0.001,0.002, another --output_dir, or delete"
+    for write in (True, False):
+        with pytest.raises(DataError, match=message):
+            make_comparison(out, ["lora"], 2, [1e-3], films).claim(write)
+
+
+def test_a_claim_that_only_checks_writes_nothing(tmp_path, films):
+    make_comparison(tmp_path / "out", ["lora"], 1, None, films).claim(write=False)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("rates", [None, [5e-4, 2e-3]])

@@ -166,6 +166,23 @@ def test_two_commands_that_begin_at_once_lose_no_method(tmp_path, films, in_proc
     assert read_comparison(tmp_path / "out").methods == ["top", "lora"]
 
 
+def test_a_comparison_that_still_chooses_rates_goes_on(tmp_path, films, in_process, monkeypatch):
+    run = worker.execute_run
+
+    def stop_at_the_fourth(own):
+        if len(in_process) == 4:
+            raise KeyboardInterrupt
+        return run(own)
+
+    monkeypatch.setattr(worker, "execute_run", stop_at_the_fourth)
+    comparison = make_comparison(tmp_path / "out", METHODS, 1, None, films)
+    comparison.claim()
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(comparison, 1, Watcher())
+    with pytest.raises(ValueError, match="has results of the choice of learning rates alone: run the same comparison"):
+        read_summary(comparison)
+
+
 def test_a_comparison_without_results_has_no_summary(tmp_path, films):
     with pytest.raises(ValueError, match="has no results yet: run the comparison first"):
         read_summary(make_comparison(Path(tmp_path), METHODS, 1, None, films))

@@ -92,7 +92,7 @@ def test_modules_that_a_server_was_not_checked_for_are_told(names, tmp_path):
     pairs = [replace(pair, name=f"model.layers.0.{name}") for pair, name in zip(source.pairs, names, strict=False)]
     found = verdict(replace(source, pairs=pairs))
     for server in (SGLANG, TENSORRT):
-        assert found[server] == (server, False, f"its reading of {pairs[0].name} was not checked")
+        assert found[server] == (server, False, f"its reading of {pairs[0].name} was not checked", False)
     assert found[PEFT].alike and found[NEW].alike
 
 

@@ -30,7 +30,8 @@ examples:
     --listed query value --output_dir runs/lists
   weightlora compare --output_dir runs/reviews --summarize
 
-exit codes: 0 done; 1 a run failed; 2 something in the input is wrong (one sentence says what); 130 interrupted
+exit codes: 0 done; 1 a run failed; 2 something in the input is wrong (one sentence says what); 130
+interrupted; 143 terminated. After the last two, the same command goes on where it stopped.
 """
 
 
@@ -122,6 +123,7 @@ def _compare(args: argparse.Namespace) -> int:
     recipe = parse([*args.rest, "--output_dir", str(args.output_dir)])
     warn_of_same_files(recipe.data.train_file, recipe.data.validation_file)
     if recipe.method.dry_run:
+        comparison.claim(write=False)
         if args.json:
             print(json.dumps({method: asdict(plan) for method, plan in plans.items()}, allow_nan=False))
         return 0

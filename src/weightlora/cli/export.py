@@ -136,5 +136,6 @@ def describe(exported: "Exported") -> dict[str, str]:
         )
     for verdict in exported.servers:
         note = f", with {verdict.note}" if verdict.note else ""
-        lines[verdict.server] = f"as PEFT does{note}" if verdict.alike else f"not as PEFT does: {verdict.note}"
+        why = f"{'not as PEFT does' if verdict.checked else 'not known'}: {verdict.note}"
+        lines[verdict.server] = f"as PEFT does{note}" if verdict.alike else why
     return lines

@@ -109,8 +109,11 @@ class Comparison:
             given = {**settings, "learning_rate": self.first_rates[method], "output_dir": str(self.directory)}
             yield method, prepare(parse(as_arguments(given)), make=make)
 
-    def claim(self) -> None:
+    def claim(self, write: bool = True) -> None:
         """Write `settings.json` into the directory; more methods and more seeds are added to those that are there.
+
+        Args:
+            write: False only checks.
 
         Raises:
             DataError: If the directory has a comparison with other settings, or other files.
@@ -135,7 +138,7 @@ class Comparison:
             mine["methods"] = there["methods"] | mine["methods"]
             mine["shared"] = there["shared"] | mine["shared"]
             mine["seeds"] = max(there["seeds"], self.seeds)
-        if mine != there:
+        if mine != there and write:
             write_json(path, mine)
 
     def _check_same(self, there: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
@@ -151,9 +154,15 @@ class Comparison:
             if part["methods"].keys() <= {*OF_ALL}:
                 differing -= {*BUDGETS} - part["shared"].keys()
         if differing:
+            rates = {rate for entry in there["methods"].values() for rate in entry["learning_rates"]}
+            same = (
+                f"--learning_rates {','.join(f'{rate:g}' for rate in sorted(rates))}, "
+                if "learning_rates" in differing
+                else ""
+            )
             raise DataError(
                 f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
-                "another --output_dir, or delete that directory."
+                f"{same}another --output_dir, or delete that directory."
             )
 
 

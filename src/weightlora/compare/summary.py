@@ -54,6 +54,11 @@ def read_summary(comparison: Comparison) -> dict[str, Any]:
     rates = choose_rates(comparison.rates, tuned)
     found = read_results(comparison.runs(rates))
     if not found:
+        if tuned:
+            raise DataError(
+                f"{comparison.directory} has results of the choice of learning rates alone: run the same comparison "
+                "again, and it goes on from there."
+            )
         there = any(
             run.output.exists() for run in (*comparison.tuning_runs(), *comparison.runs(comparison.first_rates))
         )

@@ -46,6 +46,10 @@ class Refused(Exception):
     """A server does not load the adapter, or not as PEFT does; the message says why."""
 
 
+class Unchecked(Refused):
+    """Nobody has looked whether a server reads such an adapter as PEFT does."""
+
+
 class Verdict(NamedTuple):
     """What one server makes of an adapter.
 
@@ -53,11 +57,13 @@ class Verdict(NamedTuple):
         server: Its name.
         alike: Whether it computes what PEFT does.
         note: With what setting, or why not.
+        checked: Whether its reading of such adapters was checked; if not, `alike` is False.
     """
 
     server: str
     alike: bool
     note: str
+    checked: bool = True
 
 
 class Server(NamedTuple):
@@ -107,7 +113,7 @@ def verdicts(
                 raise Refused(f"scales {count} otherwise than PEFT, such as {wrong[0].name}")
             found.append(Verdict(server.name, True, server.rank(rank)))
         except Refused as refusal:
-            found.append(Verdict(server.name, False, str(refusal)))
+            found.append(Verdict(server.name, False, str(refusal), not isinstance(refusal, Unchecked)))
     return tuple(found)
 
 
@@ -134,7 +140,7 @@ def _new_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
 
 def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
     if any(pair.kind == "parameter" for pair in pairs):
-        raise Refused("its reading of fused experts was not checked")
+        raise Unchecked("its reading of fused experts was not checked")
     _check_vllm(pairs, heads)
     return [_ratio(config.lora_alpha, config.r, config.use_rslora)] * len(pairs)
 
@@ -206,14 +212,14 @@ def _refuse_parts(pairs: Sequence[Pair], *kinds: str) -> None:
     if tower := next((pair.name for pair in pairs if TOWER.search(pair.name)), None):
         raise Refused(f"it adapts no parts of a model that read images or audio, such as {tower}")
     if encoder := next((pair.name for pair in pairs if ENCODER.search(pair.name)), None):
-        raise Refused(f"its reading of encoders, such as {encoder}, was not checked")
+        raise Unchecked(f"its reading of encoders, such as {encoder}, was not checked")
 
 
 def _refuse_others(pairs: Sequence[Pair], *known: str) -> None:
     """Refuse linear layers whose names the server does not have for all models, or experts kept one by one."""
     for pair in pairs:
         if EXPERT.search(pair.name) or pair.name.rpartition(".")[2] not in DECODER.union(known):
-            raise Refused(f"its reading of {pair.name} was not checked")
+            raise Unchecked(f"its reading of {pair.name} was not checked")
 
 
 def _ratio(alpha: float, rank: int, rslora: bool) -> float:
