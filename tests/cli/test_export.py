@@ -1,12 +1,15 @@
 """`weightlora export`: what it prints, and its exit codes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from exports import saved
 
 from weightlora.cli import build_parser, main
 from weightlora.cli.export import describe
+from weightlora.export import export_adapter
+from weightlora.export.servers import Verdict
 
 
 def test_a_table_says_what_was_written_and_who_reads_it(tmp_path, capsys):
@@ -74,3 +77,14 @@ def test_a_merged_model_is_described_by_its_outputs(tmp_path):
     lines = describe(export_adapter(saved("gates"), tmp_path / "out", "merged"))
     assert list(lines) == ["profile", "outputs"]
     assert lines["profile"] == "merged: the base with the adapter in its weights, float32"
+
+
+def test_what_was_not_checked_is_not_called_different(tmp_path):
+    exported = export_adapter(saved("plain LoRA"), tmp_path / "out", check="tensors")
+    servers = (
+        Verdict("one", False, "its reading of x was not checked", False),
+        Verdict("other", False, "it has no x"),
+    )
+    lines = describe(replace(exported, servers=servers))
+    assert lines["one"] == "not known: its reading of x was not checked"
+    assert lines["other"] == "not as PEFT does: it has no x"
