@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from weightlora import directories
 from weightlora.directories import replacing_directory
 
 
@@ -82,6 +83,22 @@ def test_a_directory_that_comes_back_while_it_is_replaced_is_replaced_too(tmp_pa
         (staging / "ours").touch()
         monkeypatch.setattr(os, "replace", replace)
     assert sorted(tmp_path.rglob("*")) == [target, target / "ours"]
+
+
+def test_a_directory_that_may_not_be_written_to_leaves_no_copies_that_cannot_be_deleted(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old").touch()
+    (tmp_path / "run").chmod(0o555)
+    modes = []
+
+    def refuse(new, directory):  # as for all but root
+        modes.append(new.stat().st_mode & 0o777)
+        raise PermissionError
+
+    monkeypatch.setattr(directories, "_replace", refuse)
+    with pytest.raises(PermissionError), directories.replacing_directory(tmp_path / "run") as staging:
+        (staging / "new").touch()
+    assert modes == [0o700] and [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o077, 0o700), (0o002, 0o775)])

@@ -425,6 +425,15 @@ def test_a_setting_that_is_a_list_is_not_shortened(kind, settings):
     assert all(group.items() >= settings.items() for group in optimizer.param_groups)
 
 
+def test_a_wrapper_need_not_have_defaults():
+    p = parameters(3)
+    inner = adamw(nn.ParameterList(p))
+    wrapper = SimpleNamespace(param_groups=inner.param_groups, state=inner.state)
+    drop_parameters_(wrapper, p[:1])
+    replace_parameter_(wrapper, p[1], nn.Parameter(torch.zeros(2, 3)))
+    assert len(inner.param_groups[0]["params"]) == 2
+
+
 def test_state_by_name_stays_as_long_as_one_of_its_parameters():
     """Two adapters on one module, under PEFT's LoRA-FA."""
     p = parameters(2)

@@ -625,7 +625,6 @@ DIFFERENT = {
     "probe or not": lambda rank: {"selection": ["random", "gradient"][rank], "select_steps": 0},
     "rounds": lambda rank: {"select_steps": 4, "rounds": 1 + rank},
     "model": lambda rank: {"select_steps": 4},
-    "state": lambda rank: {"select_steps": 0, "selection": "random"},
     "seed": lambda rank: {"select_steps": 4, "seed": rank},
 }
 
@@ -639,12 +638,7 @@ def differ(directory: str) -> None:
         optimizer = adamw(ddp)
         try:
             config = WeightLoraConfig(keep=3, **settings(rank()))
-            state = None
-            if case == "state":  # of after the choice, so a process that has it shares nothing any more
-                one = lora_bert(3)
-                state = WeightLora(one, adamw(one), config).state_dict()
-            given = state if rank() == 0 else None
-            selector = WeightLora(ddp, optimizer, config, given, total_steps=20 + 5 * rank())
+            selector = WeightLora(ddp, optimizer, config, total_steps=20 + 5 * rank())
             if selector.needs_probe:
                 selector.probe(map(share, range(4)))
             for step in range(5):

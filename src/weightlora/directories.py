@@ -34,8 +34,10 @@ def replacing_directory(directory: str | os.PathLike[str]) -> Iterator[Path]:
     with _made(prefix, target.parent) as staging:
         try:
             yield staging
-            staging.chmod(_mode_of(target, staging))
+            mode = _mode_of(target, staging)
             _replace(staging, target)
+            with contextlib.suppress(FileNotFoundError):  # another process is replacing it again
+                target.chmod(mode)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from .errors import MissingPackageError
 __all__ = ["INSTALLED_BY", "explain_missing", "missing_package", "require"]
 
 INSTALLED_BY = {
-    **dict.fromkeys(("datasets", "rich", "scipy", "sklearn"), "weightlora[train]"),
+    **dict.fromkeys(("datasets", "pyarrow", "rich", "scipy", "sklearn"), "weightlora[train]"),
     **dict.fromkeys(("jinja2", "markupsafe", "matplotlib"), "weightlora[report]"),
     "bitsandbytes": "bitsandbytes",
     "gguf": "weightlora[export]",

@@ -102,7 +102,8 @@ def drop_parameters_(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -
 
 def _is_parallel(optimizer: Optimizer, key: str, values: Any, stays: list[bool]) -> bool:
     """Whether a value of a group has an entry for each of its parameters. A list with a default is one setting."""
-    return key != "params" and key not in optimizer.defaults and isinstance(values, list) and len(values) == len(stays)
+    is_setting = key in getattr(optimizer, "defaults", {})  # which wrappers may lack
+    return key != "params" and not is_setting and isinstance(values, list) and len(values) == len(stays)
 
 
 def _forget_names_(optimizer: Optimizer, names: list[Any], stays: list[bool]) -> None:

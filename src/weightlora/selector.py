@@ -91,7 +91,7 @@ class WeightLora(Described):
         self.adapter_name = self.adapters[0].adapter_name
         check_resumes(saved, self.config, self.adapters)  # before anything is attached
         check_holds(self.optimizer, [(a.name, p) for a in self.adapters for p in a.parameters if p.requires_grad])
-        start = self._start = self.engine.meet(saved or State.at_start(self.config, self.adapters))
+        start = self._start = self.engine.start = saved or State.at_start(self.config, self.adapters)
         self.names, self.kinds, self.sizes = list(start.names), start.column("kinds"), start.column("sizes")
         self.start_ranks: dict[str, int] = start.column("start_ranks")
         if self.config.expand != "none":

@@ -67,7 +67,6 @@ def test_processes_with_other_settings_or_models_stop_together(tmp_path):
             "probe": "probe_batches=2",
             "rounds": "rounds=1",
             "model": "the adapters of the model",
-            "state": "step (in process 0)",
         },
         {
             "total_steps": "select_steps=5",
@@ -75,7 +74,6 @@ def test_processes_with_other_settings_or_models_stop_together(tmp_path):
             "probe": "probe_batches=3",
             "rounds": "rounds=2",
             "model": "the adapters of the model",
-            "state": "step (in process 1)",
         },
     ]
     for rank, found in enumerate(outcomes(tmp_path, 2)):

@@ -101,6 +101,27 @@ def test_what_torch_does_not_draw_below_is_refused_at_the_first_batch_too(drawn,
         losses_of(model, 1)
 
 
+class Own(random.Random):
+    def __deepcopy__(self, memo):
+        raise TypeError("no copies")
+
+
+@pytest.mark.parametrize(
+    "own", [Own(0), random.SystemRandom(), np.random.default_rng(0), np.random.RandomState(0), torch.Generator()]
+)
+def test_generators_from_which_nothing_is_drawn_do_no_harm(own, tmp_path):
+    model = upper_bert()
+    model.get_base_model().bert.encoder.layer[0].own = own
+    before = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(0))  # whose state has another form
+    try:
+        with PrefixCache(model, tmp_path) as cache:
+            losses_of(model, 2)
+    finally:
+        np.random.set_bit_generator(before)
+    assert cache.reads == STEPS
+
+
 def test_a_block_without_parameters_may_be_the_first_that_runs(tmp_path):
     base = tiny_bert(4)
     base.bert.encoder.layer.append(Passing())

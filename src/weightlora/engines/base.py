@@ -1,7 +1,7 @@
 """The protocol of an engine, and what one process without a wrapper needs of it."""
 
 import warnings
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -14,27 +14,27 @@ from ..errors import ModelError, TrainingError
 from ..optimizers import with_hooks
 from . import processes
 
-Start = TypeVar("Start")
 COMPARISONS = 2  # steps after a disconnect: a new reducer takes another path in its first step than in later ones
 
 
 class Engine:
     """How evidence is shared, and how adapters leave, under whatever wraps and trains the model.
 
-    This class serves a model that nothing wraps. The selector calls `attach`, `optimizer_of` and `meet` once,
-    `average` in every step of the selection phase, `agree`, `settle` and `remove_` at a decision, `rewire_` after
-    adapters left or grew, `close` after the last decision, and `compare` in every step.
+    This class serves a model that nothing wraps. The selector calls `attach` and `optimizer_of` once, `average` in
+    every step of the selection phase, `agree`, `settle` and `remove_` at a decision, `rewire_` after adapters left or
+    grew, `close` after the last decision, and `compare` in every step.
 
     Attributes:
         can_grow: Whether the parameters of an adapter can change their shape.
         waiting: Adapters that lost, are switched off, and are still on the model. Empty where adapters leave at once.
+        start: The `State` that the selection begins with. Processes compare theirs before they first share anything.
     """
 
     can_grow: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.waiting: list[LoraAdapter] = []
-        self._start: Any = None
+        self.start: Any = None
         self._comparisons = 0
         self._agreed = True
 
@@ -80,26 +80,10 @@ class Engine:
         self._meet()
         return processes.share(score)
 
-    def meet(self, start: Start) -> Start:
-        """Check that all processes begin with the same selection: now, or before they first share anything.
-
-        Args:
-            start: The `State` that it begins with.
-
-        Returns:
-            The same.
-
-        Raises:
-            ConfigError: If they select with other settings or other adapters, or not all of them resume.
-        """
-        self._start = start
-        self._meet()
-        return start
-
     def _meet(self) -> None:
-        if self._start is not None and processes.world_size() > 1:
-            processes.check_start(self._start)
-            self._start = None
+        if self.start is not None and processes.world_size() > 1:
+            processes.check_start(self.start)
+            self.start = None
 
     def settle(self, model: nn.Module, names: list[str]) -> None:
         """Check that all processes are about to keep the adapters of these names, and note if their weights agree.

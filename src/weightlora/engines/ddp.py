@@ -24,7 +24,7 @@ class Ddp(Engine):
     def __init__(self) -> None:
         super().__init__()
         self._model: nn.Module | None = None
-        self._wrappers: list[DistributedDataParallel] = []
+        self._wrappers: list[DistributedDataParallel] | None = None
 
     @classmethod
     def holds(cls, model: nn.Module) -> bool:
@@ -39,19 +39,18 @@ class Ddp(Engine):
         Raises:
             TrainingError: If a process has run out of batches inside DDP's `join()`.
         """
-        for ddp in self._ddps(self._model):
+        if self._wrappers is None and self._model is not None:  # not earlier: DDP may wrap the model after attach()
+            self._wrappers = _wrappers_of(self._model)
+        for ddp in self._wrappers or []:
             _check_all_present(ddp)
         return super().average(evidence)
 
     def compare(self, model: nn.Module) -> None:
         # Inside join(), a process that has run out of batches takes no part, and DDP gives it the weights at the end.
-        if self._comparisons and not any(ddp._join_config.enable for ddp in self._ddps(model)):
-            super().compare(model)
-
-    def _ddps(self, model: nn.Module | None) -> list[DistributedDataParallel]:
-        if not self._wrappers and model is not None:  # DDP may wrap the model at any time, also after the choice
+        if self._comparisons and not self._wrappers:  # DDP may wrap the model after the choice, too
             self._wrappers = _wrappers_of(model)
-        return self._wrappers
+        if not any(ddp._join_config.enable for ddp in self._wrappers or []):
+            super().compare(model)
 
     def rewire_(self, model: nn.Module) -> None:
         super().rewire_(model)

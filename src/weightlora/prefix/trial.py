@@ -1,7 +1,6 @@
 """What the first batch shows: whether a model's prefix gives the same again, and the blocks above need no more."""
 
 import contextlib
-import copy
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,21 +168,32 @@ def _check_repeat(far: float, allowed: float, cut: Cut, off: bool) -> None:
 
 def _random_states(backbone: nn.Module, device: torch.device) -> list[Any]:
     """Of all generators from which a forward pass may draw, as values that can be compared."""
-    numpy: Any = np.random.get_state(legacy=True)
-    found = [torch.get_rng_state().tolist(), random.getstate(), numpy[1].tolist(), numpy[2:]]
+    states: list[Any] = [torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)]
     if device.type != "cpu":
-        found.append(getattr(torch, device.type).get_rng_state(device).tolist())
+        states.append(getattr(torch, device.type).get_rng_state(device))
     values = (value for module in backbone.modules() for value in vars(module).values())
-    return found + [_next_of(value) for value in values if isinstance(value, GENERATORS)]
+    return [_comparable(state) for state in (*states, *map(_state_of, filter(_is_generator, values)))]
 
 
-def _next_of(generator: Any) -> Any:
-    """What tells whether a generator of a module has drawn: its state, or the number that comes next."""
-    if isinstance(generator, torch.Generator):
-        return generator.get_state().tolist()
-    with contextlib.suppress(NotImplementedError):  # numbers of the system are never the same
-        generator = copy.deepcopy(generator)
-    return generator.random()
+def _is_generator(value: Any) -> bool:
+    return isinstance(value, GENERATORS)
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, random.Random):
+        with contextlib.suppress(NotImplementedError):
+            return generator.getstate()
+        return object()  # numbers of the system are never the same
+    return generator.bit_generator.state if isinstance(generator, np.random.Generator) else generator.get_state()
+
+
+def _comparable(state: Any) -> Any:
+    """With lists in the place of tensors and arrays."""
+    if isinstance(state, dict):
+        return {name: _comparable(value) for name, value in state.items()}
+    if isinstance(state, tuple):
+        return [*map(_comparable, state)]
+    return state.tolist() if hasattr(state, "tolist") else state
 
 
 def _more(cut: Cut, what: str) -> str:

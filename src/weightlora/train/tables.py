@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 from datasets import Dataset, Features, Value, concatenate_datasets
+from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from ..errors import DataError
 from ..wording import first_line, shown
@@ -187,16 +189,39 @@ def _load(builder: str, paths: list[Path], split: str, cache_dir: str | None, se
 
 
 def _as_written(paths: list[Path], rows: Dataset) -> Dataset:
-    """The rows of JSON files in which Arrow took all texts of a field for dates, with these texts."""
-    found: list[Any] = []
-    for path in paths:
-        text = path.read_text(encoding="utf-8-sig")
-        try:
-            content = json.loads(text)
-        except ValueError:
-            content = [json.loads(line) for line in text.splitlines() if line.strip()]
-        found += content if isinstance(content, list) else [content]
-    return Dataset.from_dict({name: [row.get(name) for row in found] for name in rows.column_names})
+    """The rows of JSON files in which Arrow took all texts of a field for dates, with these texts where it can be."""
+    names = rows.column_names
+    fields = [field.with_type(_with_texts(field.type)) for field in rows.features.arrow_schema]
+    dated = pa.schema([new for old, new in zip(rows.features.arrow_schema, fields, strict=True) if new != old])
+    try:
+        parts = [_columns_of(path, dated) for path in paths]
+        texts = Dataset.from_dict({name: [value for part in parts for value in part[name]] for name in dated.names})
+        others = [] if len(dated) == len(names) else [rows.remove_columns(dated.names)]
+        return concatenate_datasets([*others, texts], axis=1).select_columns(names)
+    except (ValueError, TypeError, AttributeError, OverflowError):  # of another form; they stay dates
+        return rows
+
+
+def _with_texts(kind: pa.DataType) -> pa.DataType:
+    """A type with texts in the place of times."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        return pa.struct([field.with_type(_with_texts(field.type)) for field in fields])
+    return pa.list_(_with_texts(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def _columns_of(path: Path, schema: pa.Schema) -> dict[str, list[Any]]:
+    """Columns of a JSON file, with these types."""
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if content.lstrip()[:1] == b"[":
+        rows = json.loads(content)
+        return {name: [row.get(name) for row in rows] for name in schema.names}
+    parse = ParseOptions(schema, newlines_in_values=True, unexpected_field_behavior="ignore")
+    read = ReadOptions(use_threads=False, block_size=len(content) + 1)
+    columns: dict[str, list[Any]] = read_json(pa.BufferReader(content), read, parse).to_pydict()
+    return columns
 
 
 def _is_nested(path: Path) -> bool:
