@@ -17,7 +17,7 @@ pytest.importorskip("hatchling", reason="hatchling is not installed: the extra `
 
 ROOT = Path(__file__).parents[2]
 # Where a module's package has another name, or comes with another one.
-PACKAGES = {"sklearn": "scikit-learn", "scipy": "scikit-learn", "markupsafe": "jinja2"}
+PACKAGES = {"sklearn": "scikit-learn", "scipy": "scikit-learn", "markupsafe": "jinja2", "pyarrow": "datasets"}
 
 
 @pytest.fixture(scope="module")
