@@ -114,6 +114,19 @@ def test_an_empty_file_and_a_single_class_are_refused(films, tmp_path, capsys):
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_an_interrupt_says_that_the_same_command_goes_on(films, tmp_path, monkeypatch, capsys):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weightlora.compare.session.carry_out", interrupt)
+    line = ["compare", *films, "--max_steps", "4", "--learning_rates", "1e-3", "--output_dir", str(tmp_path / "out")]
+    assert main(line) == 130
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "finished runs are kept: the same command goes on from there\nweightlora compare: interrupted\n"
+    )
+
+
 def test_a_directory_is_needed(films, capsys):
     assert main(["compare", *films]) == 2
     assert "--output_dir is missing" in capsys.readouterr().err

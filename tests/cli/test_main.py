@@ -190,6 +190,15 @@ def test_a_character_that_the_terminal_lacks_is_escaped():
     assert (done.stdout, done.stderr, done.returncode) == ("0.1 \\xb1 0.2\n", "", 0)
 
 
+def test_a_deleted_working_directory_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit, match="2"):
+        main(["show", "runs/a"])
+    assert capsys.readouterr().err == "weightlora: the working directory was deleted: change to one that exists.\n"
+
+
 def test_a_closed_stdout_is_no_error():
     script = "import sys; sys.stdout = None; from weightlora.cli import main; sys.exit(main(['completion', 'bash']))"
     done = fork_server().run("-c", script)

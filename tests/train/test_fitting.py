@@ -106,7 +106,7 @@ def test_no_room_for_the_adapter_leaves_no_half_of_it(
         raise Exception("No space left on device (os error 28)")
 
     monkeypatch.setattr(type(job.tokenizer), "save_pretrained", full)
-    message = rf"adapter cannot be written, with \d+\.\d MB free there \(No space .*28\)\): make room, and {again}\.$"
+    message = rf"written \(No space .*28\); \d+\.\d MB are free\): make it writable with enough room, and {again}\.$"
     with pytest.raises(DataError, match=message):
         fit(job)
     assert not {path.name for path in tmp_path.iterdir()} & {"adapter", "result.json"}

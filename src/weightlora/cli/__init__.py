@@ -134,6 +134,8 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     takes_rest = getattr(args, "takes_rest", False)
     args.rest = [word for place, word in enumerate(rest) if not _is_debug(rest[place:], takes_rest)]
     debug = args.debug or len(args.rest) < len(rest)
+    if not _has_place():
+        parser.error("the working directory was deleted: change to one that exists.")
     if args.rest and not takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
     command = f"{parser.prog} {args.command}"
@@ -161,6 +163,14 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     finally:
         if (rich := sys.modules.get("rich.console")) is not None:
             rich.Console(stderr=True).show_cursor()  # a bar that did not end has hidden it
+
+
+def _has_place() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _is_debug(words: Sequence[str], takes_rest: bool) -> bool:

@@ -129,8 +129,12 @@ def _compare(args: argparse.Namespace) -> int:
         return 0
     comparison.claim()
     jobs = args.jobs or (1 if _on_gpu(comparison) else usable_cores())
-    with Watcher(console, jobs) as watcher:
-        failed = carry_out(comparison, jobs, watcher)
+    try:
+        with Watcher(console, jobs) as watcher:
+            failed = carry_out(comparison, jobs, watcher)
+    except KeyboardInterrupt:
+        console.print("finished runs are kept: the same command goes on from there", markup=False, soft_wrap=True)
+        raise
     for failure, error in failed:
         console.print(f"failed: {failure.name}: {error}", markup=False, soft_wrap=True)
     comparison.claim()  # another command that began at the same moment may have written its methods alone
