@@ -282,6 +282,7 @@ def _write(trainer: Any, output: Path, result: Result) -> None:
         free = shutil.disk_usage(output).free / 2**20
         again = "continue with resume_from_checkpoint" if trainer.args.save_strategy != "no" else "train again"
         raise DataError(
-            f"{folder} cannot be written ({error}; {free:.1f} MB are free): make it writable with enough room, and {again}."
+            f"{folder} cannot be written ({error}; {free:.1f} MB are free): "
+            f"make it writable with enough room, and {again}."
         ) from error
     (output / SETTINGS).unlink(missing_ok=True)  # the result has them
