@@ -13,8 +13,6 @@ from pathlib import Path
 from weightlora.errors import DataError, WeightLoraError
 from weightlora.files import write
 
-__all__ = ["ARCHIVES", "Archive", "directory", "fetch", "find_archive"]
-
 TIMEOUT = 120
 """Seconds to wait for the registry to answer."""
 

@@ -7,21 +7,6 @@ from typing import NamedTuple
 
 from weightlora.compare.statistics import excludes_zero, paired
 
-__all__ = [
-    "CANDIDATES",
-    "DEFAULT",
-    "FIRST",
-    "LORA",
-    "LOWER_RANK",
-    "PEFT_DEFAULT",
-    "SECOND",
-    "Look",
-    "Losses",
-    "Verdict",
-    "decide",
-    "looks",
-]
-
 Losses = Mapping[tuple[str, str], Mapping[int, float]]
 """(task, label) -> seed -> held-out loss."""
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from weightlora.layers import block_of
 
-__all__ = ["THIRDS", "thirds_of_depth"]
-
 THIRDS = ("lower", "middle", "upper")
 
 

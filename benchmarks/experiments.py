@@ -16,8 +16,6 @@ from weightlora.files import move_aside, read_json
 from weightlora.train.result import Result, read_result
 from weightlora.wording import shown
 
-__all__ = ["DEFAULTS", "OPTIONAL", "SEEDS", "Run", "is_still_alike", "labels_in", "plan", "resolve", "tasks_in"]
-
 DEFAULTS: dict[str, Any] = {
     "steps": 300,
     "select_steps": 60,

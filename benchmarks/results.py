@@ -13,8 +13,6 @@ from weightlora.compare.statistics import REFERENCES
 from weightlora.errors import DataError
 from weightlora.train.result import Result, read_result
 
-__all__ = ["Runs", "by_seed", "grouped", "load_results", "losses", "notes", "probe_cost"]
-
 PACKAGES = ("weightlora", "torch", "peft", "transformers")
 WHICH_RUNS = {"seed", "seeds"}
 """Settings that say which runs there are, not how a run goes."""

@@ -15,8 +15,6 @@ from .experiments import SEEDS, is_still_alike, resolve
 from .results import grouped, load_results, losses, notes, probe_cost
 from .tables import render_markdown
 
-__all__ = ["extend_", "read_summary", "write_summary"]
-
 
 def read_summary(
     root: str | os.PathLike[str], tasks: Sequence[str] | None = None, main: Sequence[Result] = ()

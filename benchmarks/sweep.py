@@ -12,13 +12,12 @@ from typing import Any
 
 from weightlora.errors import ConfigError
 from weightlora.files import write_json
+from weightlora.run import RESULT
 from weightlora.train.reading import check_name, read_yaml
-from weightlora.train.result import RESULT, Result
+from weightlora.train.result import Result
 from weightlora.wording import shown
 
 from .experiments import Run
-
-__all__ = ["plan_sweep", "run_recipe"]
 
 KEYS = {"columns", "grid", "seeds", "with"}
 SETTINGS = "settings.json"

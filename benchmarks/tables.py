@@ -8,8 +8,6 @@ from rich.text import Text
 
 from weightlora.compare.tables import difference, escape_markdown, markdown_table, print_table, with_interval
 
-__all__ = ["print_tables", "render_markdown"]
-
 LEGEND = (
     "Sorted by held-out loss, lower is better. ± is the half-width of the 95 % t-interval over seeds. `vs`: the loss "
     "minus the reference's at the same seeds; ▼ (lower) and ▲ (higher) mark intervals that exclude 0, uncorrected for "

@@ -14,8 +14,6 @@ from weightlora.train.result import Result, read_result
 
 from .experiments import SEEDS, Run, reads_another, resolve
 
-__all__ = ["plan_tuning", "render_tuning_markdown", "settle_tuning"]
-
 FIRST_SEED = 1000  # no result uses it or a later one
 TEXT = (
     "The loss on the validation split after training at each learning rate. No result is reported on that split. Each "

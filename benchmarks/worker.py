@@ -17,8 +17,6 @@ from typing import Any
 from weightlora.errors import WeightLoraError
 from weightlora.train.result import Result, write_result
 
-__all__ = ["run_experiment"]
-
 
 def run_experiment(experiment: Mapping[str, Any], seed: int) -> Result:
     """Train and evaluate one experiment. Nothing is written.

@@ -9,8 +9,6 @@ from weightlora.compare.runner import Process, execute, python_module
 
 from ..experiments import Run
 
-__all__ = ["execute_with_progress", "progress_bar"]
-
 
 def execute_with_progress(runs: Sequence[Run], jobs: int, environment: Mapping[str, str] | None = None) -> int:
     """Execute the runs that have no result yet, each in a process of its own; returns 1 if any failed, else 0.

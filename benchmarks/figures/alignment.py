@@ -9,8 +9,6 @@ from weightlora.drawing.figures import new_figure, save
 from weightlora.drawing.picture import DROPPED, KEPT, draw_axes, draw_cells, measure_grid
 from weightlora.layout import lay_out
 
-__all__ = ["draw_alignment"]
-
 
 def draw_alignment(study: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     """Draw trace(G^T B A) as colours on the grid of layers and module types, and as sorted bars below it.

@@ -8,8 +8,6 @@ from typing import Any
 from weightlora.compare.statistics import excludes_zero
 from weightlora.drawing.figures import ROW, draw_legend, draw_means, limits, new_figure, save, set_rows
 
-__all__ = ["draw_differences"]
-
 
 def draw_differences(
     panels: Mapping[str, Mapping[str, tuple[Mapping[str, Any], Sequence[float]]]],

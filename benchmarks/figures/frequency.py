@@ -9,8 +9,6 @@ from weightlora.drawing.figures import new_figure, save
 from weightlora.drawing.picture import DROPPED, draw_axes, measure_grid
 from weightlora.layout import lay_out
 
-__all__ = ["draw_shares"]
-
 
 def draw_shares(task: str, shares: Mapping[str, float], seeds: int, path: str | os.PathLike[str]) -> Path:
     """Draw the share of the seeds that kept each adapter.

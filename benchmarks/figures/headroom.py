@@ -18,8 +18,6 @@ from weightlora.drawing.figures import (
     strip_axes,
 )
 
-__all__ = ["draw_headroom"]
-
 
 def draw_headroom(
     task: str,

@@ -9,8 +9,6 @@ from weightlora.drawing.figures import BLUE, GREY, ORANGE, limits, new_figure, s
 
 from ..pages.points import Point
 
-__all__ = ["draw_lines"]
-
 LINES = ((BLUE, "o", "-"), (ORANGE, "s", (0, (5, 2))), ("black", "^", (0, (1, 1.5))))
 MARKS = ("*", "P", "X", "D")
 

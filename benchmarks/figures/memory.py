@@ -7,8 +7,6 @@ from typing import Any
 
 from weightlora.drawing.figures import GREY, new_figure, save
 
-__all__ = ["draw_memory"]
-
 PLACES = {"top": "nearest the output", "bottom": "nearest the input"}
 
 

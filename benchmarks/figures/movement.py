@@ -11,8 +11,6 @@ from weightlora.drawing.figures import new_figure, save
 
 from ..depth import THIRDS
 
-__all__ = ["Movement", "draw_movement"]
-
 COLOURS = ("#225ea8", "#41b6c4", "#c7e9b4")
 
 

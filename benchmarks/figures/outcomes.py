@@ -6,8 +6,6 @@ from pathlib import Path
 
 from weightlora.drawing.figures import BLUE, ORANGE, ROW, new_figure, save, set_rows
 
-__all__ = ["draw_outcomes"]
-
 
 def draw_outcomes(
     rows: Mapping[str, Sequence[float]], learned: float, what: str, path: str | os.PathLike[str]

@@ -19,8 +19,6 @@ from weightlora.train.methods import Method, Prepared, Setting, all_adapters, ke
 
 from .subsets import kept_by
 
-__all__ = ["METHODS", "OPTIONS", "Choose", "train_list"]
-
 Choose = Callable[[Setting, list[LoraAdapter]], list[str]]
 """The names of a list, from a setting and the adapters of LoRA on all modules."""
 

@@ -21,8 +21,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from weightlora.adapters import find_adapters
 from weightlora.train.methods import Method, Prepared, Setting, equal_rank, keep_only, sizes_of
 
-__all__ = ["METHODS"]
-
 
 class AllocateCallback(TrainerCallback):
     """Calls AdaLoRA's rank allocation where PEFT asks for it: after the optimizer step, with the gradients there."""

@@ -8,8 +8,6 @@ from weightlora import WeightLoraConfig, select
 from weightlora.rules import GradientProbe
 from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, weightlora
 
-__all__ = ["METHODS", "probe_scores"]
-
 
 def probe_scores(setting: Setting) -> dict[str, float]:
     """The scores of the package's probe, by module; the model has no adapters, before and after."""

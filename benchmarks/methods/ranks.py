@@ -14,8 +14,6 @@ from weightlora.train.methods import Method, Prepared, Setting, all_adapters
 from .lists import OPTIONS, train_list
 from .probes import probe_scores
 
-__all__ = ["METHODS"]
-
 CHOSEN = 0.25
 """The share into which the chosen modules fit at the setting's rank."""
 

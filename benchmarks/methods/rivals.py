@@ -24,8 +24,6 @@ from weightlora.train.methods import Method, Prepared, Setting
 
 from .lists import OPTIONS, Choose, train_list
 
-__all__ = ["METHODS"]
-
 Scores = list[float]
 SHARE = 0.25
 

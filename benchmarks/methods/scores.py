@@ -10,8 +10,6 @@ from weightlora.budget import plan_budgets, top_k_within
 from weightlora.errors import ConfigError
 from weightlora.layers import block_of
 
-__all__ = ["RULES", "choose", "relative_to_block"]
-
 Scores = np.ndarray
 
 RULES: dict[str, Callable[[Mapping[str, Scores], Scores], Scores]] = {

@@ -21,8 +21,6 @@ from weightlora.train.methods import Method, Prepared, Setting
 
 from .probes import probe
 
-__all__ = ["METHODS", "AlongGradient", "sketched"]
-
 ROWS = 64
 """Random combinations of a gradient's rows, among which its largest directions are found."""
 

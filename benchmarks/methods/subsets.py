@@ -10,8 +10,6 @@ from weightlora.train.result import read_result
 
 from .scores import choose
 
-__all__ = ["METHODS", "kept_by"]
-
 
 def subset(setting: Setting) -> Prepared:
     """The adapters in `options["kept"]`."""

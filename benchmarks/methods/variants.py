@@ -15,8 +15,6 @@ from weightlora.train.methods import CONFIG_OPTIONS, Method, Prepared, Setting, 
 
 from .scores import relative_to_block
 
-__all__ = ["METHODS", "FasterCallback", "SampledCallback"]
-
 
 class GradientNorm(Rule):
     """Ranks adapters by the sum of the norms of dL/dB over the steps."""

@@ -19,8 +19,6 @@ from weightlora.train.methods import Method, Prepared, Setting, all_adapters, ke
 from .probes import probe_scores
 from .subsets import kept_by
 
-__all__ = ["METHODS", "Fill", "read_prices"]
-
 Fill = Callable[[Setting, Costs, list[str], float], list[int]]
 """From a setting, prices, names and a budget in seconds to the indices of the modules that are kept."""
 

@@ -14,8 +14,6 @@ from ..depth import THIRDS, thirds_of_depth
 from ..figures.movement import Movement
 from ..methods.scores import RULES, choose
 
-__all__ = ["movements", "render_choices_markdown"]
-
 PICTURE = (
     "![share of the update credit that each third of the layers gains, by optimizer step](movement.png)\n\n"
     "The picture shows which third of the layers gains the update credit in each step: LoRA on all modules at its own "

@@ -19,8 +19,6 @@ from .runs import runs_in
 from .tuned import weigh_tuned
 from .winner import Worth, references_of, render_corrected, render_winner, render_worths, weigh
 
-__all__ = ["after_correction", "draw_worth", "render_decision_markdown", "shown", "worth"]
-
 INTRODUCTION = (
     "The rule of this decision was written down before the runs (`benchmarks/quality/DECISION.md`). The *regret* of a "
     "candidate is its mean held-out loss minus the lowest mean among the candidates, divided by the mean loss of LoRA "

@@ -6,8 +6,6 @@ from weightlora import Selection
 from weightlora.selection import Module
 from weightlora.selection.formats import FORMATS
 
-__all__ = ["TABLES", "example"]
-
 KINDS = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
 RANKS = {
     "model.layers.1.self_attn.v_proj": 8,

@@ -13,8 +13,6 @@ from ..methods.within import read_prices
 from ..results import by_seed
 from .points import LORA, SEEDS, Point, Points, complete_tasks, missing, points_of
 
-__all__ = ["MEAN", "PLAIN", "SHARES", "TASKS", "WAYS", "gather_frontier", "render_frontier_markdown"]
-
 TASKS = ("film-reviews", "rotten-tomatoes-all", "vader-tweets-all")
 SHARES = (50, 60, 75, 90)
 """Budgets, in hundredths of the step time of LoRA on all modules."""

@@ -11,8 +11,6 @@ from .points import complete_tasks, missing
 from .tuned import METHODS, PROBE, render_methods
 from .winner import render_winner
 
-__all__ = ["TASK", "probes_of", "render_gemma3_markdown"]
-
 TASK = "gemma3-definitions"
 SEEDS = range(3)
 INTRODUCTION = (

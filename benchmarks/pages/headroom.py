@@ -18,8 +18,6 @@ from weightlora.train.result import Result
 
 from ..depth import thirds_of_depth
 
-__all__ = ["fit_membership", "place_methods", "render_headroom_markdown", "stand"]
-
 ALPHAS = np.logspace(-3, 4, 29)
 
 

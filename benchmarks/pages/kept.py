@@ -12,8 +12,6 @@ from weightlora.train.result import Result
 
 from ..depth import THIRDS, thirds_of_depth
 
-__all__ = ["keeping", "render_kept_markdown", "render_shares", "share_of_seeds"]
-
 TEXT = (
     "The share of the adapters of each module type that update credit kept, as the mean over seeds: in all layers, "
     "and in the lower, middle and upper third of the layers. A random choice would have about the same share "

@@ -14,8 +14,6 @@ from weightlora.train.result import HELD_OUT_LOSS, Result
 
 from ..results import load_results
 
-__all__ = ["is_sweep", "render_layout", "write_layout"]
-
 ORDER = [
     "lora",
     "lora-equal",

@@ -10,8 +10,6 @@ from weightlora.train.result import Result
 from ..decision import LORA
 from ..results import Runs, losses
 
-__all__ = ["LORA", "SEEDS", "Point", "Points", "complete_tasks", "missing", "points_of"]
-
 SEEDS = range(5)
 
 

@@ -8,8 +8,6 @@ from .runs import runs_in
 from .tuned import PROBE, TASKS
 from .winner import LORA_IN_WORDS
 
-__all__ = ["PROPORTIONAL", "proportional", "proportional_by_task"]
-
 PROPORTIONAL = "proportional-quarter"
 
 REFERENCES = {

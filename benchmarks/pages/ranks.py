@@ -10,8 +10,6 @@ from weightlora.train.result import Result
 from ..results import by_seed, losses
 from .points import SEEDS, complete_tasks, missing
 
-__all__ = ["PAIRS", "TASKS", "render_ranks_markdown"]
-
 TASKS = ("rotten-tomatoes-all", "vader-tweets-all")
 PAIRS = {
     ("wide", "lora"): "",

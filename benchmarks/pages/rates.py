@@ -13,8 +13,6 @@ from ..results import Runs, by_seed, losses
 from .points import SEEDS, complete_tasks, missing
 from .winner import counted
 
-__all__ = ["render_rates_markdown"]
-
 TASKS = ("rotten-tomatoes-all", "vader-tweets-all", "film-reviews", "spam", "supersenses", "imdb-all")
 RATES = (0.001, 0.002)
 LABELS = {

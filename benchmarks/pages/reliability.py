@@ -15,8 +15,6 @@ from .points import complete_tasks
 from .runs import runs_in
 from .tables import table
 
-__all__ = ["draw_reliability", "reliability"]
-
 TASK, SEEDS = "film-reviews", range(10, 25)
 LEARNED = 0.65
 """The accuracy below which a run has not learned."""

@@ -12,8 +12,6 @@ from .tables import table
 from .tuned import PROBE, TASKS
 from .winner import CLOSE, LORA_IN_WORDS, Worth, corrected, counted, points_between, references_of, signed, weigh
 
-__all__ = ["SEEDS", "by_task", "counts", "replication", "replication_by_task", "weigh_replication"]
-
 SEEDS = range(60, 65)
 
 

@@ -14,8 +14,6 @@ from .tables import table
 from .tuned import PROBE, SEEDS, TASKS
 from .winner import CLOSE, counted, points_between, signed
 
-__all__ = ["shares", "shares_by_task"]
-
 SHARES = {PROBE: "25 %", "probe-30": "30 %", "probe-50": "50 %"}
 """Label -> the share of the parameters. The first is the default."""
 

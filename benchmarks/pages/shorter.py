@@ -10,8 +10,6 @@ from .points import LORA, complete_tasks
 from .runs import runs_in
 from .tables import table
 
-__all__ = ["WAYS", "Way", "fewer_steps"]
-
 
 class Way(NamedTuple):
     """A set of modules, and LoRA on all modules for as long.

@@ -25,8 +25,6 @@ from .ranks import render_ranks_markdown
 from .rates import render_rates_markdown
 from .tuned import render_tuned_markdown
 
-__all__ = ["side_comparisons_in", "write_frontier", "write_headroom", "write_pages", "write_sizes"]
-
 PRICES = "benchmarks/results/prices.json"
 SUBSETS = "random-"
 """Labels of random subsets in the headroom comparison: random-<K>."""

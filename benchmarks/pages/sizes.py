@@ -10,8 +10,6 @@ from weightlora.train.result import Result
 from ..results import by_seed
 from .points import LORA, Point, Points, complete_tasks, missing, points_of
 
-__all__ = ["LINES", "PLAIN", "PLANS", "Plan", "gather_sizes", "render_sizes_markdown"]
-
 LINES = {
     "probe-{}-rank-8": "the probe, rank 8",
     "probe-{}-rank-32": "the probe, rank 32",

@@ -16,8 +16,6 @@ from .tuned import PROBE, SEEDS, TASKS
 from .untuned import ALONG, SAME, runs_of
 from .winner import counted
 
-__all__ = ["LABEL", "start", "start_by_task", "start_untuned"]
-
 LABEL = "along-gradient"
 SAME_RATE = "probe at the same rate"
 """Not every task has such runs."""

@@ -11,8 +11,6 @@ from ..results import Runs, by_seed
 from .points import complete_tasks, missing
 from .winner import Worth, render_winner, weigh
 
-__all__ = ["METHODS", "PROBE", "render_methods", "render_tuned_markdown", "weigh_tuned"]
-
 PROBE = "probe"
 SEEDS = range(5, 10)
 TASKS = (

@@ -19,8 +19,6 @@ from .tables import table
 from .tuned import PROBE, SEEDS, TASKS
 from .winner import CLOSE, counted, points_between, signed
 
-__all__ = ["ALONG", "SAME", "WAYS", "Way", "failures", "runs_of", "untuned", "untuned_by_task"]
-
 REFERENCES = (CANDIDATES[PROBE].alike, PEFT_DEFAULT, LORA)
 
 

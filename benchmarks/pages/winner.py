@@ -13,21 +13,6 @@ from weightlora.train.result import Result
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
 from ..results import Runs, losses, probe_cost
 
-__all__ = [
-    "CLOSE",
-    "LORA_IN_WORDS",
-    "Worth",
-    "corrected",
-    "counted",
-    "points_between",
-    "references_of",
-    "render_corrected",
-    "render_winner",
-    "render_worths",
-    "signed",
-    "weigh",
-]
-
 PARTS = {"fraction": 100.0, "percent": 1.0}
 """Points in a unit of the metric."""
 

@@ -24,8 +24,6 @@ from .models import Subject
 from .variants import NEEDED, PARTS, Variant, build, median_ratio, selecting
 from .waits import find_waits
 
-__all__ = ["measure_model", "summarize", "time_rounds"]
-
 
 def measure_model(
     subject: Subject, wanted: tuple[str, ...], rounds: int, advance: Callable[[], None] = lambda: None

@@ -25,8 +25,6 @@ from weightlora.train.result import read_result
 
 from ..workloads.smollm2 import load_smollm2
 
-__all__ = ["GPU_MODELS", "MODELS", "How", "Subject", "large_llama"]
-
 Batch = dict[str, Tensor]
 QUALITY = Path(__file__).parents[1] / "quality"
 BATCHES = 8

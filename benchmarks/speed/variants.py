@@ -19,8 +19,6 @@ from weightlora.rules import RULES, Rule, Settings
 
 from .models import BATCHES, Subject
 
-__all__ = ["LABELS", "NEEDED", "PARTS", "Variant", "build", "median_ratio", "selecting"]
-
 RANK, ALPHA, LEARNING_RATE = 8, 32, 5e-4
 BACKEND = "inductor"  # of torch.compile
 NEVER = 10**9  # the selection does not end while it is timed

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from .variants import Variant
 
-__all__ = ["WAITED", "find_waits", "recorded_waits"]
-
 WAITED = ("forward", "backward", "optimizer", "selector")
 """Parts of a step. Our hooks on the optimizer are a part of `optimizer` here; a place tells what waits."""
 SAID = "called a synchronizing CUDA operation"

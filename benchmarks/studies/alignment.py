@@ -27,14 +27,6 @@ from weightlora.errors import ConfigError
 
 from .subject import Subject
 
-__all__ = [
-    "AlignmentSettings",
-    "measure_alignment",
-    "render_alignment_markdown",
-    "study_alignment",
-    "summarize_alignment",
-]
-
 
 @dataclass(frozen=True)
 class AlignmentSettings:

@@ -17,8 +17,6 @@ from weightlora.measure import model_bytes, optimizer_state_bytes, peak_allocate
 
 from ..speed.models import Subject
 
-__all__ = ["measure_budgets", "render_budgets_markdown"]
-
 SHARES = (0.5, 0.6, 0.75)
 """Budgets, as parts of what a step of LoRA on all modules costs."""
 RANK, ALPHA = 8, 32

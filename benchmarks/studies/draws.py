@@ -23,8 +23,6 @@ from weightlora.train.fitting import load_prepared
 from ..methods import ALL_METHODS
 from ..workloads import job_for
 
-__all__ = ["Draws", "study_draws"]
-
 
 @dataclass(frozen=True)
 class Draws:

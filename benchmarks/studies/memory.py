@@ -24,8 +24,6 @@ from weightlora.measure import (
 
 from .subject import Subject
 
-__all__ = ["ORDERS", "Case", "adapter_names", "measure_case", "plan_cases", "render_memory_markdown"]
-
 ORDERS = {
     "top": "those nearest the output, where backward stops at the lowest adapter",
     "bottom": "those nearest the input, where backward goes through the whole model",

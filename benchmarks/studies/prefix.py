@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from weightlora.compare.tables import markdown_table
 from weightlora.prefix import PrefixCache
 
-__all__ = ["KEPT", "Task", "kill_and_go_on", "load_minilm", "measure_epochs", "ratios", "render_prefix_markdown"]
-
 KEPT = (
     "layer.3.output.dense",
     "layer.4.attention.self.value",

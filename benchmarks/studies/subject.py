@@ -10,8 +10,6 @@ from weightlora.train.loading import load_model
 from weightlora.train.plan import Job
 from weightlora.train.targets import setting_for
 
-__all__ = ["Subject", "load_subject"]
-
 
 @dataclass(frozen=True)
 class Subject:

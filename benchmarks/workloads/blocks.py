@@ -10,8 +10,6 @@ from weightlora.train.work import Source, Work
 
 from .workload import Rows, Workload
 
-__all__ = ["language_modelling"]
-
 TEXT = TaskInfo("causal-lm", metrics=("perplexity",))
 
 

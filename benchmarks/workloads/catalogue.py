@@ -19,8 +19,6 @@ from .minilm import film_reviews, reviews, spam, supersenses, valence
 from .smollm2 import language_modelling, sentiment
 from .workload import Workload
 
-__all__ = ["WORKLOADS", "job_for", "settings_of"]
-
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "rotten-tomatoes": partial(reviews, "rotten_tomatoes"),
     "imdb": partial(reviews, "imdb"),

@@ -6,8 +6,6 @@ from typing import Any
 
 from weightlora.train.splitting import split
 
-__all__ = ["deal_groups"]
-
 
 def deal_groups(
     rows: Iterable[dict[str, Any]], group: str, sizes: Mapping[str, int]

@@ -13,8 +13,6 @@ from weightlora.train.splitting import distinct, split
 
 from ..archives import ARCHIVES, find_archive
 
-__all__ = ["CLASSES", "PER_CLASS", "SPLIT_SIZES", "load_splits", "parse"]
-
 FIELDS = {
     **{4: "act", 5: "animal", 6: "artifact", 7: "attribute", 8: "body", 9: "cognition", 10: "communication"},
     **{11: "event", 12: "feeling", 13: "food", 14: "group", 15: "location", 17: "object", 18: "person"},

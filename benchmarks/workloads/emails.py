@@ -17,8 +17,6 @@ from weightlora.train.splitting import split
 
 from ..archives import ARCHIVES, find_archive
 
-__all__ = ["CLASSES", "SPLIT_SIZES", "body_of", "load_splits", "text_of_html"]
-
 CLASSES = ("ham", "spam")
 SPLIT_SIZES = {"test": 1000, "validation": 500, "train": 3500}
 LONGEST = 20_000

@@ -15,8 +15,6 @@ from weightlora.train.splitting import distinct
 
 from .dealing import deal_groups
 
-__all__ = ["CLASSES", "SPLIT_SIZES", "load_splits", "title_of"]
-
 CLASSES = ("rotten", "fresh", "plot")
 SPLIT_SIZES = {"test": 2000, "validation": 1000, "train": 5500}
 

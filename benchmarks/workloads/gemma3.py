@@ -22,8 +22,6 @@ from . import definitions
 from .blocks import language_modelling
 from .workload import Workload
 
-__all__ = ["gemma3_path", "language_modelling_of_definitions"]
-
 NAME = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PARTS = 4

@@ -15,8 +15,6 @@ from weightlora.train.work import Source, Work
 from . import definitions, emails, films, snippets
 from .workload import Workload
 
-__all__ = ["film_reviews", "reviews", "spam", "supersenses", "valence"]
-
 CLASSES = TaskInfo("text-classification", metrics=("accuracy", "f1_macro"), class_names=("negative", "positive"))
 FILMS = replace(CLASSES, class_names=films.CLASSES)
 SPAM = replace(CLASSES, class_names=emails.CLASSES)

@@ -17,8 +17,6 @@ from weightlora.train.work import Source, Work
 from . import blocks
 from .workload import Workload
 
-__all__ = ["GGUF", "language_modelling", "load_smollm2", "sentiment", "smollm2_path"]
-
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPT = ("Review: ", "\nSentiment:")
 SENTIMENT = TaskInfo(

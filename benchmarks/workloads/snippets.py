@@ -16,8 +16,6 @@ from weightlora.train.splitting import distinct, split
 from ..archives import directory, find_archive
 from .dealing import deal_groups
 
-__all__ = ["SOURCES", "load_splits", "parse"]
-
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 

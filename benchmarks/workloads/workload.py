@@ -8,8 +8,6 @@ from typing import Any
 from weightlora.train.tasks import TaskInfo
 from weightlora.train.work import Source, Work
 
-__all__ = ["Rows", "Workload"]
-
 Rows = list[dict[str, Any]]
 
 

@@ -22,16 +22,6 @@ from .manifest import MANIFEST, Manifest, check_manifest
 from .state import STATE_FILE, State, check_config, read_state
 from .tensors import numel
 
-__all__ = [
-    "bring_to_",
-    "check_resumes",
-    "check_whole",
-    "last_whole",
-    "restore",
-    "restore_",
-    "saved_shapes",
-]
-
 logger = logging.getLogger(__name__)
 
 

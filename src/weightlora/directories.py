@@ -12,8 +12,6 @@ from pathlib import Path
 
 from .files import resolved
 
-__all__ = ["locked", "replacing_directory"]
-
 
 @contextlib.contextmanager
 def replacing_directory(directory: str | os.PathLike[str]) -> Iterator[Path]:

@@ -6,8 +6,6 @@ from importlib import import_module
 
 from .errors import MissingPackageError
 
-__all__ = ["INSTALLED_BY", "explain_missing", "missing_package", "require"]
-
 INSTALLED_BY = {
     **dict.fromkeys(("datasets", "pyarrow", "rich", "scipy", "sklearn"), "weightlora[train]"),
     **dict.fromkeys(("jinja2", "markupsafe", "matplotlib"), "weightlora[report]"),

@@ -15,21 +15,6 @@ from safetensors import SafetensorError
 from .errors import DataError
 from .wording import shown
 
-__all__ = [
-    "append_lines",
-    "check_writable",
-    "is_of_writing",
-    "move_aside",
-    "parse_line",
-    "read_json",
-    "read_lines",
-    "resolved",
-    "sha256_of",
-    "write",
-    "write_json",
-    "write_text",
-]
-
 Place = str | os.PathLike[str]
 LARGEST_JSON = 2**26  # bytes; a selection of 10,000 adapters needs 4 MB
 

@@ -14,8 +14,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from .adapters import base_model_of, own_name
 from .restoring import same_modes
 
-__all__ = ["fresh_modules", "moving_norms", "warn_of_unsaved"]
-
 WRAPPERS: tuple[Any, ...] = (AuxiliaryTrainingWrapper, BaseTunerLayer)
 """PEFT's: around a module that it trains in full, and around one that it adapts."""
 

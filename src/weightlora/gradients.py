@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from .adapters import LoraAdapter
 from .tensors import gradient_of, local, shards, to_vector
 
-__all__ = ["Average", "draws_for", "draws_of", "l1_norms", "projected", "signs_for"]
-
 Average = Callable[[Tensor], Tensor]
 """The mean of a tensor over the processes."""
 

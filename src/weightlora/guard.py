@@ -71,7 +71,8 @@ class StepGuard:
         last, self._scale = self._scale, None
         if scale is not None and not stepped and not self.is_spoiled():
             self._scale = scale
-        if not stepped if scale is None else last is not None and scale >= last:
+        missing = not stepped if scale is None else last is not None and scale >= last
+        if missing:
             raise TrainingError(
                 "the optimizer has not stepped before each step() of the selection: call it after optimizer.step(), "
                 "with Accelerate only where accelerator.sync_gradients is true, and if there is a GradScaler, with "

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-__all__ = ["block_of", "blocks_of", "relative_to_blocks"]
-
 
 def block_of(name: str, start: int = 0) -> str:
     """The block that a module is in: its path up to the first number, or nothing if it has none.

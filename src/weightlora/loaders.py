@@ -13,8 +13,6 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from .restoring import GENERATORS, states_of_generator
 
-__all__ = ["read_once", "same_batches"]
-
 PARTS = (
     *("base_dataloader", "batch_sampler", "sampler", "collate_fn", "data_collator", "dataset", "datasets"),
     *("transform", "transforms", "target_transform"),

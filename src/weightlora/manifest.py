@@ -10,8 +10,6 @@ from typing import Any
 from .errors import DataError, StateError
 from .files import read_json, sha256_of, write_json
 
-__all__ = ["MANIFEST", "Manifest", "check_manifest", "remove_manifest", "write_manifest"]
-
 MANIFEST = "weightlora_manifest.json"
 MANIFEST_FORMAT = 1
 # What a Trainer loads wherever it finds it. Such a file is part of the checkpoint, or it must not be there.

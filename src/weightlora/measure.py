@@ -12,15 +12,6 @@ from .optimizers import unwrap_optimizer
 from .restoring import same_buffers, same_modes, same_random_numbers
 from .tensors import tensors_in
 
-__all__ = [
-    "model_bytes",
-    "optimizer_state_bytes",
-    "peak_allocated_bytes",
-    "saved_activation_bytes",
-    "storage_of",
-    "trainable_parameters",
-]
-
 
 def trainable_parameters(model: nn.Module) -> int:
     """Number of entries of the parameters that require a gradient; a shared parameter counts once."""

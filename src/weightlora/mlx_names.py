@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable
 
-__all__ = ["EXPERT", "mlx_name", "mlx_name_of_text", "reads_more_than_text", "type_by_names"]
-
 INNER, WHOLE = "model.language_model.", "language_model."
 """Where Transformers keeps the language model without its head, and with it."""
 

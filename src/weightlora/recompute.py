@@ -10,8 +10,6 @@ from torch import nn
 from .adapters import base_model_of
 from .errors import ModelError
 
-__all__ = ["gathering", "recomputed"]
-
 OWN = ("gradient_checkpointing", "_gradient_checkpointing_func", "_require_grads_hook", "_require_grads_hooks")
 """Attributes in which Transformers keeps that activations are recomputed, and its hooks on embeddings."""
 

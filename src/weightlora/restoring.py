@@ -12,17 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "GENERATORS",
-    "no_steps_in_backward",
-    "refill",
-    "same_buffers",
-    "same_fields",
-    "same_modes",
-    "same_random_numbers",
-    "states_of_generator",
-]
-
 OF_TORCH = vars(nn.Module()).keys()
 """Attributes that every module has: its parameters, hooks and so on."""
 

@@ -33,23 +33,6 @@ from .files import append_lines, read_lines, resolved, write_json, write_text
 from .values import is_int
 from .wording import shown
 
-__all__ = [
-    "ADAPTER",
-    "FUSED",
-    "HISTORY",
-    "LOG",
-    "RESULT",
-    "SELECTION",
-    "SPARED",
-    "TRAINED",
-    "RunDirectory",
-    "check_empty",
-    "check_selector",
-    "describe_selection",
-    "save_run",
-    "step_of",
-]
-
 logger = logging.getLogger(__name__)
 
 SELECTION, HISTORY, LOG, ADAPTER = "selection.json", "history.jsonl", "log.jsonl", "adapter"

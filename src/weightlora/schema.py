@@ -15,8 +15,6 @@ from .errors import ConfigError, StateError
 from .rules import RULES
 from .wording import shown
 
-__all__ = ["COLUMNS", "NAME", "NUMBER", "Rule", "check_entries", "check_kind", "check_values", "or_none"]
-
 MOST_STEPS = 2**40
 MOST_ROUNDS = 100_000
 MOST_PARAMETERS = 2**48  # of one adapter

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from .adapters import LoraAdapter
 from .tensors import gradient_of, local, shards
 
-__all__ = ["Stack", "stacks_of"]
-
 
 @dataclass(frozen=True)
 class Stack:

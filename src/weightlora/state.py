@@ -23,8 +23,6 @@ from .files import read_json, write_text
 from .schema import check_values
 from .wording import shown
 
-__all__ = ["STATE_FILE", "State", "check_config", "read_state", "write_state"]
-
 STATE_FILE = "weightlora_state.json"
 STATE_FORMAT = 3
 PACKAGES = ("weightlora", "torch", "peft")

@@ -9,20 +9,6 @@ from typing import Any, TypeGuard
 from .errors import ConfigError
 from .wording import nearest, shown
 
-__all__ = [
-    "check_fraction",
-    "check_int",
-    "check_keep",
-    "check_known",
-    "check_scale",
-    "check_share",
-    "is_finite",
-    "is_int",
-    "is_number",
-    "plain",
-    "to_bytes",
-]
-
 UNITS = {"B": 1, **{f"{p}B": 1000 ** (i + 1) for i, p in enumerate("KMGT")}}
 UNITS |= {f"{p}iB": 1024 ** (i + 1) for i, p in enumerate("KMGT")}
 

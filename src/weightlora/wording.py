@@ -5,8 +5,6 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["are", "counted", "first_line", "nearest", "printable", "shortened", "shown"]
-
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 

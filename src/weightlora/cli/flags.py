@@ -11,8 +11,6 @@ from typing import Any
 from ..train.settings import OWN, SentenceParser
 from . import HelpFormatter, spellings
 
-__all__ = ["USUAL", "is_asked", "usual_parser"]
-
 USUAL: dict[str, tuple[str | None, Any, str]] = {
     "output_dir": ("DIR", None, "where to write the run"),
     "learning_rate": ("X", "5e-4; 5e-5 for full", "the highest learning rate"),

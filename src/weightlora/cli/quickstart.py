@@ -140,7 +140,7 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
 
 def _is_quickstart(directory: Path) -> bool:
     """Whether a directory has the result of a quickstart, whose figures name the sentences of its test split."""
-    from ..train.result import RESULT
+    from ..run import RESULT
 
     try:
         result = read_json(directory / RESULT)
@@ -159,11 +159,12 @@ def train(args: argparse.Namespace, config: "WeightLoraConfig", console: Any) ->
         The result of the run with the selection. Its `evidence` has the figures of the table.
     """
     from ..report import draw_selection
+    from ..run import RESULT
     from ..train import fit, prepare
     from ..train.demo import reviews_work
     from ..train.fitting import load_prepared, make_trainer
     from ..train.methods import METHODS
-    from ..train.result import RESULT, write_result
+    from ..train.result import write_result
     from .progress import show_progress
     from .table import CostCallback, collect_figures, machine_is_busy, time_in_turns
 

@@ -8,8 +8,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["quiet_libraries", "silence_bitsandbytes"]
-
 
 def silence_bitsandbytes() -> None:
     """Keep bitsandbytes from logging, at its import, which CPU kernels it could not load."""

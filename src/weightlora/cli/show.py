@@ -182,25 +182,9 @@ def plan_outputs(runs: "Sequence[RunReport]", outputs: Sequence[Path], overwrite
 
 
 def write_all(contents: dict[Path, bytes]) -> list[Path]:
-    """Write the files. If one cannot be written, those that are new are taken away again.
-
-    Raises:
-        DataError: If a file cannot be written, for example because the disk is full.
-    """
-    new = [path for path in contents if not path.exists()]
-    directories = [path.parent for path in contents if not path.parent.exists()]
+    """Write the files, each whole or not at all; returns their paths."""
     for path, content in contents.items():
-        try:
-            write(path, lambda partial, content=content: partial.write_bytes(content))  # type: ignore[misc]
-        except OSError as error:
-            for made in new:
-                made.unlink(missing_ok=True)
-            for made in directories:
-                if made.is_dir() and not any(made.iterdir()):
-                    made.rmdir()
-            raise DataError(
-                f"{path} cannot be written ({error.strerror or error}): make room, or give another --output."
-            ) from error
+        write(path, lambda partial, content=content: partial.write_bytes(content))  # type: ignore[misc]
     return list(contents)
 
 

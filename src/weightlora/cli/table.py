@@ -20,8 +20,6 @@ from ..layout import layers_and_types
 from ..measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
 from ..train.result import Result
 
-__all__ = ["CostCallback", "collect_figures", "machine_is_busy", "show", "time_in_turns"]
-
 ROUNDS = 5
 """Rounds of timed steps that count; one more comes before them."""
 

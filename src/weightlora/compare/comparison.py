@@ -19,8 +19,6 @@ from ..wording import shown
 from .rows import make_for
 from .runs import PLACES, Run
 
-__all__ = ["MOST_SEEDS", "OF_ALL", "Comparison", "read_comparison"]
-
 SETTINGS = "settings.json"
 FORMAT = 1
 MOST_SEEDS = 10_000

@@ -19,8 +19,6 @@ from ..drawing.figures import (
 )
 from .statistics import excludes_zero, key_of
 
-__all__ = ["draw_comparison"]
-
 REFERENCES = {"lora": (ORANGE, (0, (5, 2))), "random": ("black", (0, (1, 1.5)))}
 
 

@@ -10,8 +10,6 @@ from rich.progress import Progress, Task, TimeRemainingColumn
 from ..wording import counted
 from .runner import Process
 
-__all__ = ["Watcher"]
-
 
 class Watcher:
     """In a terminal, a bar for all runs with the time that is left, and one for each run that is not finished.

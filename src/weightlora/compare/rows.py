@@ -21,8 +21,6 @@ from ..train.work import Source, Work
 from ..values import is_number
 from ..wording import shown
 
-__all__ = ["FEWEST_ROWS", "TEST", "VALIDATION", "make_for", "partition", "split_rows"]
-
 TEST, VALIDATION = 0.2, 0.1
 FEWEST_ROWS = 40
 GROUP_BY = ("context", "source", "text", "prompt", "tokens", "messages")

@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Process", "execute", "python_module", "tell_progress", "terminable", "usable_cores"]
-
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 STEP = re.compile(r"^step (\d+)/(\d+)$")
 GRACE = 10.0

@@ -13,8 +13,6 @@ from ..errors import DataError
 from ..files import move_aside, sha256_of
 from ..train.result import Result, read_result
 
-__all__ = ["Run", "fingerprint", "read_results", "set_aside"]
-
 WEIGHTS = {".safetensors", ".bin", ".gguf"}
 PLACES = {"validation": "tuning", "test": "results"}
 

@@ -9,8 +9,6 @@ from .runs import Run, read_results, set_aside
 from .tuning import choose_rates, losses_by_rate
 from .worker import process_of
 
-__all__ = ["carry_out"]
-
 
 def carry_out(comparison: Comparison, jobs: int, watcher: Watcher) -> list[tuple[Process, str]]:
     """Run what has no result yet.

@@ -15,8 +15,6 @@ from ..train.tasks import find_task
 from .comparison import MOST_SEEDS, OF_ALL, SETTINGS, Comparison, read_comparison
 from .runs import fingerprint
 
-__all__ = ["METHODS_BY_DEFAULT", "RATES", "data_files", "make_comparison"]
-
 METHODS_BY_DEFAULT = ("lora", "random", "weightlora")
 RATES = (5e-4, 1e-3, 2e-3)
 OURS = {"method": "--methods", "seed": "--seeds", "data_seed": "--seeds", "resume_from_checkpoint": None}

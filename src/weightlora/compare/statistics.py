@@ -12,8 +12,6 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from ..errors import DataError
 from ..train.result import Result
 
-__all__ = ["REFERENCES", "excludes_zero", "interval", "jaccard", "key_of", "paired", "summarize"]
-
 CONFIDENCE = 0.95
 REFERENCES = ("random", "lora", "weightlora")
 

@@ -21,8 +21,6 @@ from .statistics import excludes_zero, key_of, summarize
 from .tables import difference, escape_markdown, markdown_table, print_table, with_interval
 from .tuning import choose_rates, losses_by_rate, remarks_on_rates
 
-__all__ = ["NAME", "print_summary", "read_summary", "render_summary", "write_summary"]
-
 NAME = "comparison"
 ASKED_FOR = ("random", "lora")
 """Without them, a comparison says little: a note asks for those that are missing."""

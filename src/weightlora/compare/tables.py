@@ -9,8 +9,6 @@ from rich.text import Text
 
 from .statistics import excludes_zero
 
-__all__ = ["difference", "escape_markdown", "markdown_table", "print_table", "with_interval"]
-
 
 def print_table(console: Console, header: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> None:
     """Print a table of plain text: the first column to the left, all others to the right."""

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..train.result import Result
 from .runs import Run
 
-__all__ = ["choose_rates", "losses_by_rate", "remarks_on_rates"]
-
 
 def losses_by_rate(results: Iterable[tuple[Run, Result]]) -> dict[str, dict[float, float]]:
     """Method -> rate -> held-out loss on the validation split, the rates in ascending order."""

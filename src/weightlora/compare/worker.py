@@ -19,8 +19,6 @@ from ..train.result import Result, write_result
 from .runner import Process, python_module, tell_progress, terminable
 from .runs import Run, fingerprint
 
-__all__ = ["execute_run", "process_of"]
-
 EVERY = 0.5
 """Seconds between two reports of progress."""
 

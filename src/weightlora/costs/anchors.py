@@ -12,8 +12,6 @@ from ..adapters import LoraAdapter
 from ..errors import TrainingError
 from .tracing import Trace
 
-__all__ = ["between", "ends", "optimizer_of_copies", "subsets"]
-
 
 def ends(seen: Trace) -> tuple[int, int]:
     """Indices of the lowest and of the highest adapter whose layers ran.

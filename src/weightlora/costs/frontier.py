@@ -8,8 +8,6 @@ import torch
 from .model import Costs, amount_in_words
 from .packing import best_within
 
-__all__ = ["frontier", "in_words"]
-
 BUDGETS = 12
 
 

@@ -24,8 +24,6 @@ from .measuring import measure
 from .model import Costs
 from .packing import best_within, cheapest
 
-__all__ = ["LOOKED_AT", "CostLimit"]
-
 LOOKED_AT = 4
 """Batches that are looked at. The largest of them is the one with which steps are measured."""
 

@@ -11,8 +11,6 @@ from .model import Costs, Resource
 from .seconds import price_seconds
 from .tracing import trace
 
-__all__ = ["measure"]
-
 DEVICES = ("cpu", "cuda")
 """Others return before their work is done, and have other counters of memory."""
 

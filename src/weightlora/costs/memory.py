@@ -15,8 +15,6 @@ from .anchors import between, ends, optimizer_of_copies, subsets
 from .model import Costs
 from .tracing import Trace, without
 
-__all__ = ["price_memory"]
-
 CHAIN = 0.9
 """Of the activations of all layers, what a step with the lowest adapter alone keeps at the least in a chain."""
 

@@ -7,8 +7,6 @@ from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["Costs", "Resource", "amount_in_words"]
-
 Resource = Literal["step_time", "memory"]
 
 

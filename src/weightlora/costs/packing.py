@@ -10,8 +10,6 @@ from torch import Tensor
 from ..errors import ConfigError
 from .model import Costs
 
-__all__ = ["best_within", "cheapest"]
-
 CELLS, MOST_CELLS = 2e7, 1e9
 """Entries of the largest table, as a rule and at most. They set the unit in which costs are counted."""
 PARTS = 6

@@ -14,8 +14,6 @@ from .anchors import between, ends, optimizer_of_copies, subsets
 from .model import Costs
 from .tracing import Given, Trace, without
 
-__all__ = ["STEPS", "price_seconds"]
-
 STEPS = 7
 """Timed steps of each kind, in turns, of which the median counts. One more warms up."""
 FORWARD = 1 / 3
@@ -172,10 +170,13 @@ def _optimizer(parameters: list[nn.Parameter], device: torch.device) -> float:
 
 
 def _timed(run: Callable[[], object], device: torch.device) -> float:
-    for wait in (True, False):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if wait:
-            began = time.perf_counter()
-            run()
-    return time.perf_counter() - began
+    began = _now(device)
+    run()
+    return _now(device) - began
+
+
+def _now(device: torch.device) -> float:
+    """The time, after all work on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

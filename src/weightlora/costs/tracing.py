@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from ..adapters import LoraAdapter
 from ..measure import storage_of
 
-__all__ = ["Given", "Trace", "trace", "without"]
-
 
 class Given(NamedTuple):
     """What a layer got as its input.

@@ -6,8 +6,6 @@ from typing import Any
 
 from .figures import BLUE, GREY, new_figure
 
-__all__ = ["LINE_ID", "PAPER", "Palette", "frontier_figure", "log_figure", "scores_figure"]
-
 SIZE = (4.7, 3.0)  # inches: with text of 9 points it can be read on a phone
 DASHES = (0, (4, 2))
 LINE_ID = "module-{}"

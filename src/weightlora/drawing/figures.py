@@ -9,22 +9,6 @@ from typing import Any
 from ..extras import require
 from ..files import write
 
-__all__ = [
-    "contrast",
-    "draw_legend",
-    "draw_mean",
-    "draw_means",
-    "encode",
-    "limits",
-    "mean_marker",
-    "new_figure",
-    "pixels",
-    "readable_on",
-    "save",
-    "set_rows",
-    "strip_axes",
-]
-
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8c8c8c"  # Okabe and Ito: also for colour-blind readers
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind text, so that no line runs through it
 ROW = 0.3  # inches

@@ -7,15 +7,6 @@ from ..layout import Grid, lay_out
 from ..rules import RULES
 from .figures import new_figure, readable_on
 
-__all__ = [
-    "bound_in_words",
-    "draw_axes",
-    "draw_cells",
-    "measure_grid",
-    "score_label",
-    "selection_figure",
-]
-
 UNSCORED = "#e0e0e0"
 KEPT: dict[str, Any] = {"edgecolor": "black", "linewidth": 2.2}
 DROPPED: dict[str, Any] = {"edgecolor": "#b0b0b0", "linewidth": 0.6}

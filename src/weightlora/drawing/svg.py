@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-__all__ = ["inline_svg"]
-
 LONG_NUMBER = re.compile(r"(\d\.\d)\d+(?=[ \n\"])")
 
 

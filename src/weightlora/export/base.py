@@ -19,8 +19,6 @@ from ..mlx_names import reads_more_than_text
 from ..wording import first_line
 from .pairs import PREFIX
 
-__all__ = ["TENSORS", "Base", "is_lost"]
-
 TASKS = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "FEATURE_EXTRACTION": "AutoModel",

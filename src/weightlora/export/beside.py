@@ -10,8 +10,6 @@ from transformers.utils import CHAT_TEMPLATE_DIR, CHAT_TEMPLATE_FILE, cached_fil
 
 from ..wording import first_line
 
-__all__ = ["CHAT_TEMPLATE_DIR", "copy_beside", "save_beside"]
-
 CARD = "README.md"
 PROCESSORS = (
     "preprocessor_config.json",

@@ -15,17 +15,6 @@ from ..wording import first_line
 from .base import BASE, TENSORS
 from .pairs import PREFIX, Pair, difference
 
-__all__ = [
-    "Outputs",
-    "attach",
-    "check_shapes",
-    "check_tables",
-    "compare_outputs",
-    "compare_pairs",
-    "outputs",
-    "probe_batch",
-]
-
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """How far the product of a pair may be from the source's, by the dtype that it is written in: relative, in norm."""
 

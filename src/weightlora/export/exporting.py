@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import CHAT_TEMPLATE_DIR
 
 from ..directories import replacing_directory
 from ..errors import ConfigError, DataError
@@ -18,7 +19,6 @@ from ..files import is_of_writing, resolved, write_json
 from ..run import TRAINED, check_empty
 from ..values import check_known
 from .base import Base, is_lost
-from .beside import CHAT_TEMPLATE_DIR
 from .checks import Outputs, attach, check_shapes, check_tables, compare_outputs, compare_pairs, outputs, probe_batch
 from .features import check_features, check_tied, tied_name, transposed_name
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
@@ -29,8 +29,6 @@ from .pairs import PREFIX, Pair, common_rank
 from .peft_layout import write_compact, write_portable
 from .servers import Verdict, verdicts
 from .source import Source, check_final, find_adapter, read_source
-
-__all__ = ["PROFILES", "Exported", "export_adapter"]
 
 PROFILES = ("portable", "compact", "merged", "mlx", "gguf")
 CHECKS = ("logits", "tensors")

@@ -8,8 +8,6 @@ from ..errors import ModelError
 from .base import Base
 from .source import Source
 
-__all__ = ["FEATURES", "check_features", "check_tied", "keeps", "tied_name", "transposed_name"]
-
 PEFT_LAYOUT = frozenset({"portable", "compact", "merged"})
 MERGED, NONE = frozenset({"merged"}), frozenset[str]()
 CONV1D = (".c_attn", ".c_fc", ".c_proj")

@@ -19,8 +19,6 @@ from torch import Tensor
 from ..errors import ConfigError, MissingPackageError, ModelError
 from .pairs import Pair, common_rank, difference, fold
 
-__all__ = ["ARCHITECTURES", "FILE", "convert", "read_gguf", "write_gguf"]
-
 FILE = "adapter.gguf"
 CONVERTER = "convert_lora_to_gguf.py"
 EMBEDDING = "token_embd.weight"

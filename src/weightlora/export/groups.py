@@ -9,8 +9,6 @@ from transformers.pytorch_utils import Conv1D
 from ..errors import ModelError
 from .pairs import Pair
 
-__all__ = ["GROUPS", "complete", "incomplete"]
-
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """What SGLang, vLLM and TensorRT-LLM run as one layer."""
 

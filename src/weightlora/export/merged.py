@@ -16,8 +16,6 @@ from .checks import Outputs, attach, compare_outputs, outputs, probe_batch
 from .features import keeps
 from .source import Source
 
-__all__ = ["write_merged"]
-
 
 def write_merged(
     source: Source, base: Base, directory: Path, dtype: torch.dtype | None, compare: bool

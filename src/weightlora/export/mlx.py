@@ -13,8 +13,6 @@ from ..mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text, type_b
 from .base import Base
 from .pairs import Pair, common_rank, fold
 
-__all__ = ["named_for_mlx", "read_mlx", "write_mlx"]
-
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from ..adapters.handles import from_blocks, to_blocks
 from ..errors import ModelError
 
-__all__ = ["PREFIX", "Pair", "common_rank", "difference", "fold"]
-
 PREFIX = "base_model.model."
 """Before the names of the model's modules in PEFT's files."""
 

@@ -14,8 +14,6 @@ from .beside import copy_beside
 from .pairs import PREFIX, Pair, common_rank, fold
 from .source import CONFIG, WEIGHTS, Source
 
-__all__ = ["keys_of", "write_compact", "write_portable"]
-
 PLAIN: dict[str, Any] = {
     "alpha_pattern": {},
     "corda_config": None,

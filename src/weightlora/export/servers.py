@@ -16,8 +16,6 @@ from .groups import GROUPS, incomplete
 from .pairs import Pair
 from .source import by_pattern
 
-__all__ = ["SERVERS", "Refused", "Server", "Verdict", "verdicts", "vllm_rank"]
-
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` takes (vllm/config/lora.py, 0.32.0)."""
 

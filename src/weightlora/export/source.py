@@ -25,16 +25,6 @@ from ..wording import shown
 from .base import Base
 from .pairs import PREFIX, Kind, Pair
 
-__all__ = [
-    "CONFIG",
-    "WEIGHTS",
-    "Source",
-    "by_pattern",
-    "check_final",
-    "find_adapter",
-    "read_source",
-]
-
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KINDS = {
     **dict.fromkeys(("rank_pattern", "alpha_pattern", "auto_mapping"), (dict, "an object")),

@@ -23,8 +23,6 @@ from .rows import Rows, mixed, ropes_of, rows_of
 from .store import Store
 from .trial import check_kept, check_pass, try_model
 
-__all__ = ["PrefixCache"]
-
 
 class PrefixCache:
     """Stores the output of the frozen blocks below the lowest trained one, and skips these blocks for stored examples.
@@ -223,7 +221,7 @@ class PrefixCache:
             try:
                 trial = try_model(run, other, self._cut, rows, self._off)
             except ModelError as error:
-                self._stop(str(error)) if self.fills else self._refuse(error)
+                self._fail(error)
                 return self._forward(args, kwargs)
         met: list[Tensor] = []
 
@@ -252,7 +250,7 @@ class PrefixCache:
             try:
                 check_pass(trial, entered, states, self._cut, rows, self._off)
             except ModelError as error:
-                self._stop(str(error)) if self.fills else self._refuse(error)
+                self._fail(error)
                 return output
             self._tried, self._in_eval = True, trial.in_eval
         if stored is not None:
@@ -264,8 +262,11 @@ class PrefixCache:
             self._keep(store, {key: states[row, :end] for row, (key, end) in found if key not in store})
         return output
 
-    def _refuse(self, error: ModelError) -> None:
-        raise error
+    def _fail(self, error: ModelError) -> None:
+        """End the run at its first batch; after that, go on without the cache."""
+        if not self.fills:
+            raise error
+        self._stop(str(error))
 
     def _keep(self, store: Store, states: dict[bytes, Tensor]) -> None:
         if store.full:

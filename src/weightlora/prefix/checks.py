@@ -13,8 +13,6 @@ from ..values import check_known
 from .cut import Cut, check_dropout, find_cut, identity_of
 from .store import DATA, check_identity
 
-__all__ = ["PREFIX_DROPOUT", "check_prefix", "most_bytes", "room_in"]
-
 PREFIX_DROPOUT = ("refuse", "off")
 SHARE_OF_FREE = 0.9
 """Of the free bytes on the disk, what a cache without `max_bytes` may take."""

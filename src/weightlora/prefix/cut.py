@@ -19,8 +19,6 @@ from ..errors import ModelError
 from ..tensors import shards
 from .store import bits_of
 
-__all__ = ["LEAVE_OUT", "Cut", "adapters_in", "check_dropout", "find_cut", "identity_of", "trains", "watched"]
-
 FORMAT = 2
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

@@ -8,8 +8,6 @@ from torch import Tensor
 from ..errors import TrainingError
 from .rows import Rows
 
-__all__ = ["Padding"]
-
 
 class Padding:
     """Watches the gradient at padded places in batches that run through the whole model.

@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["BARE", "Attached", "entering", "passed_over", "without_dropout"]
-
 BARE = -1
 """The form of a block that returns its hidden states alone."""
 

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "mixed", "ropes_of", "rows_of"]
-
 IGNORED = frozenset({"logits_to_keep", "num_items_in_batch", "return_dict"})
 """Arguments that change nothing of what the blocks compute."""
 

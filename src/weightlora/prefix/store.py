@@ -15,8 +15,6 @@ from ..errors import DataError
 from ..files import append_lines, read_json, write_json
 from .rows import Rows
 
-__all__ = ["Store", "bits_of", "check_identity"]
-
 IDENTITY, INDEX, DATA = "identity.json", "index.jsonl", "states.bin"
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -17,8 +17,6 @@ from .cut import LEAVE_OUT, Cut, trains
 from .places import entering, passed_over
 from .rows import Rows
 
-__all__ = ["Trial", "check_kept", "check_pass", "try_model"]
-
 FEW, REPEATS = 4, 8
 LEAST = 3e-4
 """Of a token's size: what the order of sums explains in float32, also where a GPU rounds its factors (TF32)."""

@@ -11,8 +11,6 @@ from .costs import Cost, amount
 from .gather import RunReport
 from .sections import LEVELS, NOTHING, PAGE, as_text, draw_chart, level_of, place_cells
 
-__all__ = ["compare_runs"]
-
 
 def compare_runs(runs: Sequence[RunReport], identifiers: Sequence[str]) -> dict[str, Any]:
     """The values of the template's `comparison`.

@@ -11,8 +11,6 @@ from ..run import RESULT
 from ..selection import Selection
 from ..values import is_number
 
-__all__ = ["Cost", "Outcome", "amount", "costs_of", "read_outcome"]
-
 Unit = Literal["count", "bytes", "seconds"]
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "\u00b5"))
 

@@ -19,8 +19,6 @@ from .costs import Cost, Outcome, costs_of, read_outcome
 from .history import History, read_history, read_log, thin_log
 from .reasons import places_by_score, reasons, stopped_by_bound
 
-__all__ = ["ModuleRow", "RunReport", "as_data", "read_run", "read_runs"]
-
 
 @dataclass(frozen=True)
 class ModuleRow:

@@ -10,8 +10,6 @@ from ..files import parse_line, read_lines
 from ..run import HISTORY, LOG, step_of
 from ..values import is_finite, is_int
 
-__all__ = ["Decision", "History", "read_history", "read_log", "thin", "thin_log"]
-
 MOST_POINTS = 400
 MOST_VALUES = 40_000  # points of all curves together
 

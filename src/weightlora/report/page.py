@@ -12,8 +12,6 @@ from .comparison import compare_runs
 from .gather import RunReport
 from .sections import LEVELS, as_text, describe_run, level_colours
 
-__all__ = ["render_page"]
-
 
 def render_page(runs: Sequence[RunReport]) -> str:
     """The page: everything is in it, and nothing is loaded from a network.

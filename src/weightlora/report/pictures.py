@@ -12,8 +12,6 @@ from ..files import write
 from ..selection.reading import read_values
 from .gather import RunReport
 
-__all__ = ["draw_pictures", "draw_selection", "figures_of"]
-
 Draw = Callable[[], Any]
 
 

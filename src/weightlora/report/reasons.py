@@ -12,8 +12,6 @@ from ..selection import Selection
 from ..wording import are
 from .history import Decision
 
-__all__ = ["places_by_score", "reasons", "stopped_by_bound"]
-
 UNSEEN = float("-inf")
 """What ranks a module that no gradient reached: below all others."""
 SEEN_BY_SCORE = {name for name, rule in RULES.items() if not rule.has_gates}

@@ -14,19 +14,6 @@ from .costs import Cost, amount
 from .gather import ModuleRow, RunReport
 from .pictures import figures_of
 
-__all__ = [
-    "LEVELS",
-    "NOTHING",
-    "as_text",
-    "describe_run",
-    "draw_chart",
-    "format_cost",
-    "lead",
-    "level_colours",
-    "level_of",
-    "place_cells",
-]
-
 LEVELS = 24
 """Shades of the grid."""
 NOTHING = " none"

@@ -15,19 +15,6 @@ from ..adapters.variants import refuse_config
 from ..errors import ConfigError, ModelError
 from ..fresh import fresh_modules
 
-__all__ = [
-    "ALPHA",
-    "HEADS",
-    "RANK",
-    "SAVED",
-    "adapted",
-    "all_linear",
-    "beside_linear",
-    "ends_as_head",
-    "saved_in_full",
-    "task_type_of",
-]
-
 RANK, ALPHA = 8, 32
 """r and `lora_alpha` of the adapters that are added here."""
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from ..restoring import no_steps_in_backward, refill, same_random_numbers
 from ..tensors import unchanged_weights
 
-__all__ = ["Borrowed", "borrowed"]
-
 
 @contextlib.contextmanager
 def borrowed(model: nn.Module) -> Iterator["Borrowed"]:

@@ -28,8 +28,6 @@ from .combining import Wishes, check_wishes, combine
 from .proportional import Start
 from .record import Selection
 
-__all__ = ["LEARNING_RATE", "TOTAL_STEPS", "select"]
-
 LEARNING_RATE = 5e-4
 TOTAL_STEPS = 500
 """What a fraction as `select_steps` is a fraction of, if nothing is given: by default it is 100 steps."""

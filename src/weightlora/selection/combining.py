@@ -15,8 +15,6 @@ from .groups import check_groups, choose, complete, labels_for, mean_ranks, of_g
 from .proportional import Start, check_ranks, ranks_in_proportion
 from .record import Selection
 
-__all__ = ["Wishes", "check_wishes", "combine"]
-
 
 class Wishes(NamedTuple):
     """How to choose, beside the budget and the rule.

@@ -13,8 +13,6 @@ from ..layers import blocks_of
 from ..rules.base import rank_last
 from ..values import check_known
 
-__all__ = ["GROUPS", "check_groups", "choose", "complete", "labels_for", "mean_ranks", "of_groups"]
-
 GROUPS = ("none", "qkv", "mlp", "layer")
 """What is chosen whole: single modules; query, key and value of an attention; the linears of an MLP; a whole layer."""
 

@@ -11,8 +11,6 @@ from ..rules import RULES
 from ..tensors import numel
 from ..values import check_known
 
-__all__ = ["RANKS", "Start", "check_ranks", "ranks_in_proportion"]
-
 RANKS = ("equal", "proportional")
 """How ranks are given out: one rank for the best modules, or to all modules in proportion to their scores."""
 

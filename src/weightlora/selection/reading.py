@@ -12,8 +12,6 @@ from ..schema import COLUMNS, NAME, NUMBER, Rule, or_none
 from ..values import is_int, is_number
 from ..wording import shown
 
-__all__ = ["OPTIONAL", "read_values"]
-
 COMPARED = ("tuning", "results")
 """Where `weightlora compare` puts its runs."""
 

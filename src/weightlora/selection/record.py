@@ -20,8 +20,6 @@ from .formats import to_text
 from .module import Module
 from .reading import OPTIONAL, read_values
 
-__all__ = ["Selection"]
-
 
 @dataclass(frozen=True, repr=False)
 class Selection:

@@ -17,15 +17,6 @@ from ..wording import first_line, nearest, shortened, shown
 from .reading import read_yaml
 from .settings import OWN, DataArguments, MethodArguments, ModelArguments, SentenceParser
 
-__all__ = [
-    "ARGUMENTS_OF",
-    "Recipe",
-    "as_arguments",
-    "make_parser",
-    "parse",
-    "read_files",
-]
-
 BASE, BY_METHOD, CONFIG = "base", "by_method", "--config"
 ARGUMENTS_OF = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "total_steps": "max_steps"}
 """Names in PEFT and in this package -> the argument with the same meaning."""

@@ -18,16 +18,6 @@ from .settings import MethodArguments
 from .tasks import find_task
 from .training_checks import check_training
 
-__all__ = [
-    "amount_of",
-    "check_method",
-    "check_recipe",
-    "check_typed",
-    "number_to_keep",
-    "options_of",
-    "steps_to_select",
-]
-
 BUDGETS = ("keep_parameters", "keep_step_time", "keep_memory")
 """Arguments that bound the choice, beside K."""
 

@@ -20,8 +20,6 @@ from .fitting import load_prepared, make_trainer
 from .methods import Prepared
 from .plan import Job
 
-__all__ = ["check_chooses", "choose"]
-
 DEFAULT = Wishes()
 Watch = Callable[[Prepared, int], Sequence[TrainerCallback]]
 

@@ -23,8 +23,6 @@ from .splitting import before_answer, hold_out
 from .tables import BUILDERS, read_files
 from .tasks import COLUMNS, OPTIONAL, TaskInfo
 
-__all__ = ["Splits", "files_of", "first_rows", "lacks_evaluation", "read_splits"]
-
 ALIASES = {
     "validation": ("validation", "dev", "valid", "val"),
     **{f"validation_{m}": (f"validation_{m}", f"dev_{m}") for m in ("matched", "mismatched")},

@@ -15,15 +15,6 @@ from .splitting import distinct, split
 from .tasks import TaskInfo
 from .work import Source, Work
 
-__all__ = [
-    "ENCODER_LINEARS",
-    "SPLIT_SIZES",
-    "load_reviews",
-    "minilm_path",
-    "package_directory",
-    "reviews_work",
-]
-
 SPLIT_SIZES: dict[str, dict[str, int]] = {
     "rotten_tomatoes": {"test": 2000, "validation": 1000, "train": 5500},
     "imdb": {"test": 4000, "validation": 2000, "train": 18000},

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["commit", "machine", "peak_gpu_bytes", "peak_process_bytes", "versions"]
-
 PACKAGES = ("weightlora", "torch", "peft", "transformers", "accelerate", "datasets")
 
 

@@ -21,18 +21,16 @@ from ..directories import replacing_directory
 from ..errors import DataError, TrainingError
 from ..files import is_of_writing
 from ..measure import optimizer_state_bytes, trainable_parameters
-from ..run import ADAPTER
+from ..run import ADAPTER, RESULT
 from ..trainers.resuming import StaysFinished
 from .checks import amount_of
 from .environment import commit, machine, peak_gpu_bytes, peak_process_bytes, versions
 from .loading import load_model
 from .methods import Prepared
 from .plan import Job
-from .result import HELD_OUT_LOSS, RESULT, Result, write_result
+from .result import HELD_OUT_LOSS, Result, write_result
 from .resuming import MODEL, SETTINGS, alone_in, begin_settings, check_unfinished, checkpoint_of
 from .targets import setting_for
-
-__all__ = ["fit", "load_prepared", "make_trainer"]
 
 HEAD_NAMES = {"classifier", "score", "qa_outputs", "classification_head"}
 """Top-level modules with the task head, where full fine-tuning trains the bare model."""

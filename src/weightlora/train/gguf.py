@@ -6,8 +6,6 @@ from transformers.utils.versions import require_version
 from ..errors import ConfigError
 from ..extras import require
 
-__all__ = ["check_gguf"]
-
 
 def check_gguf() -> None:
     """Raise if Transformers cannot read a GGUF model, or reads it wrongly.

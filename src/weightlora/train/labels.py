@@ -16,8 +16,6 @@ from .rows import NUMBER, name_row
 from .tasks import TaskInfo
 from .work import Source
 
-__all__ = ["class_ids", "classes_in", "guess_loss", "names_of", "warn_of_empty"]
-
 MOST_EMPTY = 1000
 """Classes that numbers may make in a file with fewer labels: a part of a data set may lack most of its classes."""
 

@@ -11,8 +11,6 @@ from .proposing import ANSWERS, QUESTIONS, example, example_for, one_object, pai
 from .rows import STRINGS, as_written, name_row, parsed
 from .unread import BEFORE, refuse_bad_answers, refuse_lost, refuse_media
 
-__all__ = ["as_causal"]
-
 Columns = dict[str, str | None]
 
 FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (

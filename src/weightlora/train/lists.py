@@ -11,8 +11,6 @@ from torch import nn
 from ..errors import ConfigError
 from .patterns import check_names, check_patterns, expression_in
 
-__all__ = ["in_list", "in_peft_default"]
-
 
 def in_peft_default(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Those of the named modules that PEFT adapts if it is given no `target_modules`.

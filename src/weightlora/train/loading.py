@@ -26,15 +26,6 @@ from .gguf import check_gguf
 from .settings import ModelArguments
 from .work import Work, check_embeddings, token_to_pad
 
-__all__ = [
-    "check_heads",
-    "empty_model",
-    "fresh_modules",
-    "load_config",
-    "load_model",
-    "load_tokenizer",
-]
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from ..errors import ConfigError
 from ..wording import nearest, shown
 
-__all__ = ["check_names", "check_patterns", "expression_in", "fits", "patterns_in"]
-
 LIMIT = 5.0
 """Seconds for all expressions on all names of a model. An expression without nested repetition takes milliseconds."""
 

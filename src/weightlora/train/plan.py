@@ -27,8 +27,6 @@ from .tasks import find_task
 from .training_checks import check_best_metric, check_optimizer
 from .work import Source, Work
 
-__all__ = ["Job", "MakeWork", "Plan", "prepare"]
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -4,8 +4,6 @@ from ..wording import printable, shortened
 from .plan import Job
 from .work import IGNORED
 
-__all__ = ["first_row"]
-
 SHOWN_CHARACTERS = 240
 
 

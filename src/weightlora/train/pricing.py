@@ -11,8 +11,6 @@ from ..trainers.probing import probe_in_trainer
 from .fitting import load_prepared, make_trainer
 from .plan import Job
 
-__all__ = ["has_prices", "price"]
-
 
 def has_prices(job: Job) -> bool:
     """Whether the run chooses within a budget of step time or memory."""

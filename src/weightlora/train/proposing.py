@@ -12,8 +12,6 @@ from .rows import STRINGS
 from .tasks import COLUMNS, OPTIONAL
 from .unread import BEFORE, BESIDE
 
-__all__ = ["ANSWERS", "QUESTIONS", "example", "example_for", "one_object", "pair_in", "without", "written"]
-
 QUESTIONS = (
     *("prompt", "instruction", "question", "query", "problem", "input", "inputs"),
     *("document", "article", "dialogue"),

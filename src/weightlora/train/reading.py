@@ -10,8 +10,6 @@ import yaml
 from ..errors import ConfigError
 from ..wording import shown
 
-__all__ = ["check_name", "read_yaml"]
-
 LARGEST = 2**20
 """Bytes of a file of settings."""
 

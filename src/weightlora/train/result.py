@@ -12,8 +12,6 @@ from ..errors import DataError
 from ..files import write_text
 from ..run import RESULT
 
-__all__ = ["FORMAT", "HARDLY", "HELD_OUT_LOSS", "RESULT", "UNITS", "Result", "fits", "read_result", "write_result"]
-
 FORMAT = 2
 HELD_OUT_LOSS = "held_out_loss"
 UNITS = ("fraction", "percent", "none")

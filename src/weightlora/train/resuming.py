@@ -18,13 +18,10 @@ from ..checkpoint import saved_shapes
 from ..directories import locked
 from ..errors import DataError, StateError
 from ..files import read_json, write_json
-from ..run import ADAPTER, HISTORY, LOG, SELECTION
+from ..run import ADAPTER, HISTORY, LOG, RESULT, SELECTION
 from ..trainers.resuming import TRAINER_STATE_NAME, refuse_other_directories, step_of
 from ..wording import shortened
 from .arguments import GROUPS
-from .result import RESULT
-
-__all__ = ["MODEL", "SETTINGS", "alone_in", "begin_settings", "check_unfinished", "checkpoint_of"]
 
 SETTINGS = "began_with.json"
 """File of the settings of a run, in its output directory until it is finished."""

@@ -16,21 +16,6 @@ from ..values import is_int
 from ..wording import shown
 from .tables import DEEPEST_ROW
 
-__all__ = [
-    "MARGIN",
-    "NUMBER",
-    "STRINGS",
-    "as_written",
-    "check_rows",
-    "check_tokens",
-    "head_of",
-    "name_row",
-    "numbered",
-    "parsed",
-    "tail_of",
-    "words_of",
-]
-
 Part = TypeVar("Part", str, list[str])
 
 

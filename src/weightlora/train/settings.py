@@ -6,8 +6,6 @@ from typing import Any, ClassVar, NoReturn
 
 from ..errors import ConfigError
 
-__all__ = ["OWN", "DataArguments", "MethodArguments", "ModelArguments", "SentenceParser"]
-
 
 class SentenceParser(argparse.ArgumentParser):
     """Raises a `ConfigError` where argparse would end the program."""

@@ -12,8 +12,6 @@ from typing import Any
 
 from ..errors import DataError
 
-__all__ = ["before_answer", "distinct", "hold_out", "split", "warn_of_same_files"]
-
 
 def distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows without repeated texts, ignoring case and white space. The first of each stays."""

@@ -20,8 +20,6 @@ from pyarrow.json import ParseOptions, ReadOptions, read_json
 from ..errors import DataError
 from ..wording import first_line, shown
 
-__all__ = ["BUILDERS", "DEEPEST_ROW", "check_columns", "check_file", "check_json", "read_files", "with_numbers"]
-
 NAMES_ARE_TEXT = {"keep_default_na": False, "na_values": [""]}
 """For pandas, which else takes `None`, `NA`, `null` and others for empty fields: they may be names of classes."""
 

@@ -24,8 +24,6 @@ from .patterns import check_names, check_patterns, expression_in, patterns_in
 from .settings import MethodArguments
 from .work import Work
 
-__all__ = ["ON_A_LIST", "chosen_targets", "setting_for", "steps_of", "with_chosen_modules"]
-
 ON_A_LIST = ("lora", "rslora", "dora")
 """Methods that train a fixed list of modules."""
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from ..errors import ConfigError
 from ..values import check_known
 
-__all__ = ["TASKS", "TaskInfo", "find_task"]
-
 GLUE = "nyu-mll/glue"
 COLUMNS = {
     "text-classification": {"text": "text", "pair": "pair", "label": "label"},

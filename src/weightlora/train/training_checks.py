@@ -15,8 +15,6 @@ from .arguments import Recipe
 from .result import HELD_OUT_LOSS
 from .work import Work
 
-__all__ = ["check_best_metric", "check_optimizer", "check_training"]
-
 NEEDED = {"prediction_loss_only": False, "batch_eval_metrics": False, "eval_do_concat_batches": True}
 """Arguments of the Trainer's evaluation -> the value with which it gives the metrics of the task."""
 

@@ -12,8 +12,6 @@ from ..errors import DataError
 from ..wording import shown
 from .rows import STRINGS, name_row
 
-__all__ = ["BEFORE", "BESIDE", "refuse_bad_answers", "refuse_lost", "refuse_media"]
-
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 """Columns beside questions or chats with what no tokenizer reads."""
 MEDIUM = re.compile("image|audio|video")

@@ -18,18 +18,6 @@ from ..errors import ConfigError, DataError, ModelError
 from .settings import DataArguments
 from .tasks import TaskInfo
 
-__all__ = [
-    "IGNORED",
-    "Source",
-    "Work",
-    "check_embeddings",
-    "padder",
-    "padding",
-    "room_for",
-    "token_to_pad",
-    "tokenized",
-]
-
 IGNORED = -100
 """The label of a token that is not to be predicted, for torch and Transformers."""
 

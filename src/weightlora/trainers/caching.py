@@ -20,8 +20,6 @@ from ..values import to_bytes
 from .callback import WeightLoraCallback
 from .calling import calling
 
-__all__ = ["FOLDER", "PrefixCacheCallback"]
-
 FOLDER = "_prefix_cache"
 """Its name in the Trainer's output directory. Trainer uploads nothing that begins with an underscore."""
 

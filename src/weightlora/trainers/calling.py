@@ -3,8 +3,6 @@
 import inspect
 from typing import Any, TypeVar
 
-__all__ = ["calling", "calling_trainer"]
-
 Kind = TypeVar("Kind")
 
 

@@ -88,7 +88,10 @@ class Guest:
             probe(self.selector)
         if self.selector.phase == "train":
             # Chosen before the first step, or before the checkpoint that the run resumes from.
-            self._announce() if state is None else _tag(model, TAG)
+            if state is None:
+                self._announce()
+            else:
+                _tag(model, TAG)
             return
         _tag(model, UNFINISHED_TAG)
         if self.selector.config.select_steps == total:

@@ -10,8 +10,6 @@ import torch
 from ..run import RunDirectory
 from ..values import is_finite
 
-__all__ = ["Logbook"]
-
 LEFT_OUT = {"total_flos", "step"}
 
 

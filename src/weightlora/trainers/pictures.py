@@ -10,8 +10,6 @@ from ..drawing.picture import selection_figure
 from ..errors import MissingPackageError
 from ..run import describe_selection
 
-__all__ = ["PICTURE", "report_choice"]
-
 PICTURE = "weightlora/selection"
 """Its name there."""
 

@@ -5,8 +5,6 @@ from typing import Any
 
 from .targets import targets_of
 
-__all__ = ["to_json"]
-
 
 def to_json(selection: Any) -> list[str]:
     """One JSON object, with PEFT's names where PEFT has one."""

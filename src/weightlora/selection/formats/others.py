@@ -6,8 +6,6 @@ from ...mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text, type_
 from .targets import one_for_all
 from .wording import IMPOSSIBLE, heading, names_in, saved_note, yaml_list
 
-__all__ = ["to_mlx", "to_torchtune"]
-
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "output_proj"}
 """Transformers' name of a type -> torchtune's (torchtune 0.6.1, models/convert_weights.py)."""
 MLP = ("gate_proj", "up_proj", "down_proj")

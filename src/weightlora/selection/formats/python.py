@@ -6,8 +6,6 @@ from typing import Any
 from .targets import expression_note, grid_note, kernels_note, patterns_note, targets_of
 from .wording import alternatives, comments, heading, names_in, python_value, quoted
 
-__all__ = ["to_peft", "to_regex", "to_unsloth"]
-
 WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
 TRAINED_BY_UNSLOTH = re.compile(r"(^|\.)(embed_tokens|lm_head|[^.]*norm)$")
 """Modules that its FastLanguageModel trains in full."""

@@ -15,8 +15,6 @@ from .targets import (
 )
 from .wording import IMPOSSIBLE, alternatives, heading, names_in, quoted, yaml_list, yaml_text
 
-__all__ = ["to_axolotl", "to_llamafactory", "to_trl"]
-
 TOWERS = re.compile("vision|visual|image|audio|projector|merger", re.IGNORECASE)
 
 

@@ -11,20 +11,6 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from ...layout import layers_and_types
 from .wording import alternatives, how_many
 
-__all__ = [
-    "One",
-    "Whole",
-    "expression_note",
-    "grid_note",
-    "kernels_note",
-    "one_for_all",
-    "patterns_note",
-    "short_form",
-    "split_groups",
-    "targets_of",
-    "whole_numbers",
-]
-
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj"))
 
 

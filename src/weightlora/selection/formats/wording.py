@@ -9,20 +9,6 @@ from typing import Any
 from ...run import ALSO
 from ...wording import counted, printable
 
-__all__ = [
-    "IMPOSSIBLE",
-    "alternatives",
-    "comments",
-    "heading",
-    "how_many",
-    "names_in",
-    "python_value",
-    "quoted",
-    "saved_note",
-    "yaml_list",
-    "yaml_text",
-]
-
 PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
 """A name that YAML reads as text without quotes: with a dot, and a letter or an underscore before it."""
 

@@ -14,8 +14,6 @@ from ..work import Metrics, Source, Work, padder, padding, room_for, tokenized
 from .classification import class_loss
 from .squad import score_answers
 
-__all__ = ["best_spans", "question_answering", "span_loss"]
-
 ASIDE = ("example", "offsets", "cls")  # columns of features that the model does not get
 Span = tuple[str, float]
 

@@ -17,8 +17,6 @@ from ..rows import NUMBER, as_written, head_of, name_row, tail_of
 from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 from .chats import Tokens, chat
 
-__all__ = ["causal_lm", "check_causal", "collator", "first_token", "packed"]
-
 
 def causal_lm(source: Source) -> Work:
     """Next-token prediction: of a `text`, of a `completion` after its `prompt`, or of the last message of a chat.

@@ -11,8 +11,6 @@ from ...wording import first_line, shown
 from ..rows import head_of, parsed, tail_of
 from ..work import Source
 
-__all__ = ["Tokens", "chat"]
-
 Tokens = tuple[list[int], list[int]]
 """Of a prompt, and of what is learned after it."""
 

@@ -20,8 +20,6 @@ from ..result import HELD_OUT_LOSS
 from ..rows import check_tokens, head_of, name_row
 from ..work import Metrics, Source, Work, padder, padding, room_for, tokenized
 
-__all__ = ["METRICS", "class_loss", "classification", "regression", "score_classes", "score_numbers"]
-
 METRICS = {
     "accuracy": accuracy_score,
     "f1": f1_score,

@@ -16,8 +16,6 @@ from ..result import HELD_OUT_LOSS
 from ..rows import head_of, name_row
 from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 
-__all__ = ["rouge", "seq2seq"]
-
 KINDS = ("rouge1", "rouge2", "rougeL")
 
 

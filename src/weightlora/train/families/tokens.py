@@ -15,8 +15,6 @@ from ..rows import check_tokens, name_row, words_of
 from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 from .classification import class_loss
 
-__all__ = ["score_tokens", "token_classification"]
-
 OUTSIDE = "O"
 
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff60]")

@@ -18,8 +18,6 @@ from ..work import IGNORED, Source, Work, room_for, tokenized
 from .causal import check_causal, collator, first_token
 from .classification import score_classes
 
-__all__ = ["verbalised"]
-
 PromptIds = Callable[[dict[str, Any]], list[int]]
 
 
