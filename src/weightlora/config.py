@@ -46,7 +46,7 @@ class WeightLoraConfig:
             recomputes. `"usual"` leaves the model as it is.
         warmup_steps: The first steps of the selection phase, in which gates stay at 1 and only collect evidence.
         threshold_every: Project the gates every this many steps. The projection at the end of a round is always done.
-        rounds: Reach K in this many disconnects, each of which keeps the same ratio of the adapters.
+        rounds: Reach K in this many disconnects, each of which keeps the same ratio of adapters (or of parameters).
         omega_lr: Step size eta of the gates' gradient step, `omega <- omega - eta * dL/domega`.
         omega_follows_lr: Multiply `omega_lr` by the factor of the user's LR scheduler, at most by 1.
         constraint: `"l0"`: at most K gates differ from 0. `"simplex"`: the gates are also projected onto the

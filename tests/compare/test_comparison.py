@@ -41,10 +41,23 @@ def test_methods_and_seeds_are_added_and_other_settings_refused(tmp_path, films,
         DataError, match=r"out has another comparison, which differs in keep: give another --output_dir"
     ):
         make_comparison(out, ["weightlora"], 2, None, [*films, "--keep", "3"]).claim()
-    message = r"differs in learning_rates: give --learning_rates 0.0005,0.001,0.002, another --output_dir, or delete"
+
+
+@pytest.mark.parametrize(
+    ("rates", "line", "remedy", "new_rates", "new_line"),
+    [
+        (None, [], "leave out --learning_rate and --learning_rates", None, []),
+        ([0.00012345678, 1e-3], [], "give --learning_rates 0.00012345678,0.001", [0.00012345678, 1e-3], []),
+        (None, ["--learning_rate", "1e-4"], "give one --learning_rate", None, ["--learning_rate", "1e-4"]),
+    ],
+)
+def test_other_rates_are_refused_and_the_advice_helps(tmp_path, films, rates, line, remedy, new_rates, new_line):
+    out = tmp_path / "out"
+    make_comparison(out, ["lora"], 1, rates, [*films, *line]).claim()
     for write in (True, False):
-        with pytest.raises(DataError, match=message):
-            make_comparison(out, ["lora"], 2, [1e-3], films).claim(write)
+        with pytest.raises(DataError, match=f"differs in learning_rates: {remedy}, or give another --output_dir"):
+            make_comparison(out, ["lora"], 2, [1e-3, 5e-3], films).claim(write)
+    make_comparison(out, ["lora"], 2, new_rates, [*films, *new_line]).claim()
 
 
 def test_a_claim_that_only_checks_writes_nothing(tmp_path, films):

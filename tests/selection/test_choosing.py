@@ -87,15 +87,14 @@ class Nested(nn.Module):
         return SimpleNamespace(loss=self.fc(self.block["fc"](x)).square().mean())
 
 
-def test_names_that_a_list_would_not_hold_apart_are_said():
+def test_names_that_a_list_would_not_hold_apart_are_one_expression():
     model, batches = Nested(), [{"x": torch.ones(2, 4)}]
-    with pytest.warns(UserWarning, match=r"target_modules is a list: take the regular expression that \.to\('peft'\)"):
-        choice = weightlora.select(model, batches, WeightLoraConfig(keep=1, selection="random", seed=1))
-    adapted = {
-        name: get_peft_model(Nested(), LoraConfig(target_modules=targets)).targeted_module_names
-        for name, targets in {"list": choice.target_modules, "expression": choice.to("regex").strip()}.items()
-    }
-    assert (choice.target_modules, adapted) == (["fc"], {"list": ["block.fc", "fc"], "expression": ["fc"]})
+    choice = weightlora.select(model, batches, WeightLoraConfig(keep=1, selection="random", seed=1))
+    adapted = [
+        get_peft_model(Nested(), LoraConfig(target_modules=targets)).targeted_module_names
+        for targets in (choice.module_names, choice.target_modules, choice.to("regex").strip())
+    ]
+    assert (choice.module_names, adapted) == (["fc"], [["block.fc", "fc"], ["fc"], ["fc"]])
 
 
 @pytest.mark.parametrize("kind", ["base", "PEFT", "trained"])

@@ -182,6 +182,14 @@ def test_dates_beside_a_column_of_mixed_types(tmp_path: Path, values: list[Any])
     assert found["day"][:] == ["2020-01-01"] * 2 and len(found) == 2
 
 
+@pytest.mark.parametrize("odd", [{}, [{"a": 1}, {"a": "s"}]])
+def test_a_column_that_keeps_its_dates_is_no_error_and_the_others_are_texts(tmp_path: Path, odd: Any):
+    rows = [{"day": "2020-01-01", "meta": {"day": "2020-01-01", "odd": odd}}] * 2
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = read_files([tmp_path / "rows.jsonl"], "train", None, None)
+    assert found.column_names == ["day", "meta"] and found["day"][:] == ["2020-01-01"] * 2
+
+
 def test_a_csv_file_may_have_labels_alone(tmp_path: Path):
     """What lacks is said where the columns are known."""
     (tmp_path / "a.csv").write_text("label\n1\n0\n", encoding="utf-8")

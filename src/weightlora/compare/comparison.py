@@ -152,16 +152,20 @@ class Comparison:
             if part["methods"].keys() <= {*OF_ALL}:
                 differing -= {*BUDGETS} - part["shared"].keys()
         if differing:
-            rates = {rate for entry in there["methods"].values() for rate in entry["learning_rates"]}
-            same = (
-                f"--learning_rates {','.join(f'{rate:g}' for rate in sorted(rates))}, "
-                if "learning_rates" in differing
-                else ""
-            )
+            same = f"{_same_rates(there)}, or " if differing == {"learning_rates"} else ""
             raise DataError(
-                f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: give "
-                f"{same}another --output_dir, or delete that directory."
+                f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: {same}"
+                "give another --output_dir, or delete that directory."
             )
+
+
+def _same_rates(there: Mapping[str, Any]) -> str:
+    """What to do to have the learning rates of a comparison."""
+    if rates := there["shared"].get("learning_rates"):
+        return f"give --learning_rates {','.join(map(repr, rates))}"
+    if any(len(entry["learning_rates"]) > 1 for entry in there["methods"].values()):
+        return "leave out --learning_rate and --learning_rates"
+    return "give one --learning_rate"
 
 
 def read_comparison(directory: Path) -> Comparison:

@@ -26,7 +26,7 @@ def best_within(costs: Costs, score: Tensor, budget: float, number: int | None) 
     Whole numbers are not rounded if their greatest common divisor is no smaller than this unit. Where blocks recompute
     their activations, it is about the best set: a few bounds on what one block keeps are tried.
 
-    If any scores get a set, all do.
+    If scores of 0 get a set, all scores do.
 
     Args:
         costs: Of the n adapters.

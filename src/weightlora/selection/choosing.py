@@ -1,6 +1,5 @@
 """`select`: the answer to "what do I put under `target_modules`?" for a model in memory."""
 
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -112,14 +111,7 @@ def select(
         title = "selecting" if seeds == 1 else f"selecting, seed {seed}"
         run, starts = _run(model, loader, one, lora, learning_rate, wishes, _bar(title, progress))
         runs.append(run)
-    choice = combine(runs, starts, settings, wishes)
-    if choice.target_modules and not choice.unambiguous:
-        warnings.warn(
-            "some modules have names that end in the name of another one, and PEFT may adapt them, too, if "
-            "target_modules is a list: take the regular expression that .to('peft') prints.",
-            stacklevel=2,
-        )
-    return choice
+    return combine(runs, starts, settings, wishes)
 
 
 def _resolved(config: WeightLoraConfig | None, total_steps: int | None) -> WeightLoraConfig:

@@ -17,6 +17,7 @@ from ..run import HISTORY, SELECTION, SELECTION_FORMAT, TOKENS, check_empty, che
 from ..summary import Summary, by_kind
 from .adapting import saved_in_full
 from .formats import to_text
+from .formats.wording import alternatives
 from .module import Module
 from .reading import OPTIONAL, read_values
 
@@ -36,7 +37,7 @@ class Selection:
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`,
             and where they are set `use_dora`, `trainable_token_indices`, `lora_dropout`, `bias` and `lora_bias`.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
-            both.
+            both, so `target_modules` is a regular expression.
         fused_experts: True if the model has the fused experts of Mixtral, Qwen MoE and similar models, where PEFT 0.21
             reads an expression as types of modules in all layers; else None.
         fused_rank: What the rank of these experts' `gate_up_proj` was, as a multiple of the others': 2 where PEFT made
@@ -157,12 +158,15 @@ class Selection:
         return tuple(module for module in self.modules if module.kept)
 
     @property
-    def target_modules(self) -> list[str]:
-        """Full names of the chosen modules, for PEFT's `target_modules`.
-
-        If `unambiguous` is False, PEFT may adapt others with this list, too: use the expression in `to("peft")`.
-        """
+    def module_names(self) -> list[str]:
+        """Full names of the chosen modules."""
         return [module.name for module in self.kept if module.kind == "module"]
+
+    @property
+    def target_modules(self) -> list[str] | str:
+        """For PEFT's `target_modules`: `module_names`, or a regular expression where PEFT would match others, too."""
+        names = self.module_names
+        return names if self.unambiguous or not names else alternatives(names)
 
     @property
     def target_parameters(self) -> list[str]:

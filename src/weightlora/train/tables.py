@@ -188,16 +188,18 @@ def _load(builder: str, paths: list[Path], split: str, cache_dir: str | None, se
 
 def _as_written(paths: list[Path], rows: Dataset) -> Dataset:
     """The rows of JSON files in which Arrow took all texts of a field for dates, with these texts where it can be."""
-    names = rows.column_names
-    fields = [field.with_type(_with_texts(field.type)) for field in rows.features.arrow_schema]
-    dated = pa.schema([new for old, new in zip(rows.features.arrow_schema, fields, strict=True) if new != old])
-    try:
-        parts = [_columns_of(path, dated) for path in paths]
-        texts = Dataset.from_dict({name: [value for part in parts for value in part[name]] for name in dated.names})
-        others = [] if len(dated) == len(names) else [rows.remove_columns(dated.names)]
-        return concatenate_datasets([*others, texts], axis=1).select_columns(names)
-    except (ValueError, TypeError, AttributeError, OverflowError):  # of another form; they stay dates
-        return rows
+    names, texts = rows.column_names, []
+    for field in rows.features.arrow_schema:
+        if (kind := _with_texts(field.type)) == field.type:
+            continue
+        try:
+            values = [value for path in paths for value in _column_of(path, field.with_type(kind))]
+            texts.append(Dataset.from_dict({field.name: values}))
+        except (ValueError, TypeError, AttributeError, OverflowError, pa.ArrowException):
+            continue  # of another form: they stay dates
+    others = [name for name in names if not any(name in one.column_names for one in texts)]
+    kept = [rows.select_columns(others)] if others else []
+    return concatenate_datasets([*kept, *texts], axis=1).select_columns(names) if texts else rows
 
 
 def _with_texts(kind: pa.DataType) -> pa.DataType:
@@ -210,16 +212,16 @@ def _with_texts(kind: pa.DataType) -> pa.DataType:
     return pa.list_(_with_texts(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
-def _columns_of(path: Path, schema: pa.Schema) -> dict[str, list[Any]]:
-    """Columns of a JSON file, with these types."""
+def _column_of(path: Path, field: pa.Field) -> list[Any]:
+    """A column of a JSON file, with this type."""
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     if content.lstrip()[:1] == b"[":
         rows = json.loads(content)
-        return {name: [row.get(name) for row in rows] for name in schema.names}
-    parse = ParseOptions(schema, newlines_in_values=True, unexpected_field_behavior="ignore")
+        return [row.get(field.name) for row in rows]
+    parse = ParseOptions(pa.schema([field]), newlines_in_values=True, unexpected_field_behavior="ignore")
     read = ReadOptions(use_threads=False, block_size=len(content) + 1)
-    columns: dict[str, list[Any]] = read_json(pa.BufferReader(content), read, parse).to_pydict()
-    return columns
+    values: list[Any] = read_json(pa.BufferReader(content), read, parse)[field.name].to_pylist()
+    return values
 
 
 def _is_nested(path: Path) -> bool:

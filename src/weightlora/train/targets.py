@@ -169,7 +169,7 @@ def chosen_targets(
     selection = Selection.load(run)
     if not selection.final:
         raise DataError(f"{run} has made no choice yet (step {selection.step}): wait until it has, or give another.")
-    modules, parameters = selection.target_modules, selection.target_parameters
+    modules, parameters = selection.module_names, selection.target_parameters
     known, held = ({name for name, _ in named} for named in (model.named_modules(), model.named_parameters()))
     missing = [name for name in modules if name not in known] + [name for name in parameters if name not in held]
     if missing:

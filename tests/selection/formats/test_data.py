@@ -38,7 +38,7 @@ def test_peft_adapts_the_chosen_modules_where_names_end_others():
     selection = chosen(lora_twins(), 3)
     targets = json.loads(selection.to("json"))["target_modules"]
     found = adapted(get_peft_model(lora_twins().unload(), LoraConfig(target_modules=targets)))
-    assert set(found) == set(selection.target_modules)
+    assert set(found) == set(selection.module_names)
 
 
 def test_the_formats_have_names():

@@ -90,9 +90,10 @@ def test_unsloth_is_asked_for_what_it_trains_in_full_and_refuses_the_rest():
 def test_names_that_end_others_are_written_as_one_expression():
     selection = chosen(lora_twins(), 3)
     assert not selection.unambiguous
-    assert isinstance(config_in(selection.to("peft")).target_modules, str)
-    with_names = get_peft_model(lora_twins().unload(), LoraConfig(target_modules=selection.target_modules))
-    assert len(adapted(with_names)) == 6, "or PEFT would have adapted the inner model, too"
+    assert config_in(selection.to("peft")).target_modules == selection.target_modules
+    for targets, count in ((selection.module_names, 6), (selection.target_modules, 3)):
+        assert len(adapted(get_peft_model(lora_twins().unload(), LoraConfig(target_modules=targets)))) == count
+    assert edited(selection, []).target_modules == []
 
 
 def test_a_grid_has_a_short_form_that_holds():

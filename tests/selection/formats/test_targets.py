@@ -2,7 +2,7 @@
 
 from selections import chosen, edited, lora_llama, lora_t5, lora_twins
 
-from weightlora.selection.formats.targets import one_for_all, short_form, split_groups, targets_of, whole_numbers
+from weightlora.selection.formats.targets import one_for_all, short_form, split_groups, whole_numbers
 
 
 def attention(layers, kinds: str) -> list[str]:
@@ -56,8 +56,3 @@ def test_parts_of_fused_groups_are_counted():
     assert split_groups(edited(llama, attention((0,), "o"))) == 0
     without_k = chosen(lora_llama(target_modules=["q_proj", "v_proj"]), 2)
     assert split_groups(edited(without_k, attention((0, 1), "qv"))) == 2, "no adapter on k, whether it could have one"
-
-
-def test_names_or_one_expression():
-    assert isinstance(targets_of(chosen(lora_llama())), list)
-    assert isinstance(targets_of(chosen(lora_twins(), 3)), str)

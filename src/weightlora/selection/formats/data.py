@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-from .targets import targets_of
-
 
 def to_json(selection: Any) -> list[str]:
     """One JSON object, with PEFT's names where PEFT has one."""
@@ -12,7 +10,7 @@ def to_json(selection: Any) -> list[str]:
     content = {
         "model": selection.model,
         "rule": selection.rule,
-        "target_modules": targets_of(selection),
+        "target_modules": selection.target_modules,
         "target_parameters": selection.target_parameters,
         "modules_to_save": selection.modules_to_save,
         "rank": selection.rank,

@@ -15,9 +15,9 @@ OUTPUT = "lm_head"
 def to_torchtune(selection: Any) -> list[str]:
     """The nearest superset that torchtune can express: it chooses types, in all layers."""
     one = one_for_all(selection, "torchtune", rslora=False)
-    leaves = [name.rpartition(".")[2] for name in selection.target_modules]
+    leaves = [name.rpartition(".")[2] for name in selection.module_names]
     known = {*ATTENTION, *MLP, OUTPUT}
-    strange = [name for name, leaf in zip(selection.target_modules, leaves, strict=True) if leaf not in known]
+    strange = [name for name, leaf in zip(selection.module_names, leaves, strict=True) if leaf not in known]
     strange += selection.target_parameters
     notes = [*one.notes, saved_note(selection, "torchtune")]
     if strange:
@@ -33,7 +33,7 @@ def to_torchtune(selection: Any) -> list[str]:
     types |= {*MLP} if mlp else set()
     types |= {OUTPUT} if output else set()
     covered = {module.name for module in selection.modules if module.name.rpartition(".")[2] in types}
-    more = len(covered - set(selection.target_modules))
+    more = len(covered - set(selection.module_names))
     notes.append(
         f"torchtune chooses types, and not layers. The nearest superset adapts at least {more} more."
         if more
@@ -55,7 +55,7 @@ def to_torchtune(selection: Any) -> list[str]:
 def to_mlx(selection: Any) -> list[str]:
     """Settings for `mlx_lm.lora --config FILE`."""
     one = one_for_all(selection, "mlx-lm")
-    names = selection.target_modules
+    names = selection.module_names
     notes = [*one.notes, saved_note(selection, "mlx-lm")]
     experts = [name for name in selection.target_parameters if ".experts." in name]
     for what, parameters in (

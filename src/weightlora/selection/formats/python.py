@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from .targets import expression_note, grid_note, kernels_note, patterns_note, targets_of
+from .targets import expression_note, grid_note, kernels_note, patterns_note
 from .wording import alternatives, comments, heading, names_in, python_value, quoted
 
 WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
@@ -29,9 +29,9 @@ def to_peft(selection: Any) -> list[str]:
 
 def to_unsloth(selection: Any) -> list[str]:
     """A call of Unsloth's `get_peft_model`."""
-    targets = targets_of(selection)
+    targets = selection.target_modules
     arguments = _lora_arguments(selection)
-    whole = [name for name in selection.target_modules if name.rpartition(".")[2] in WHOLE_IN_UNSLOTH]
+    whole = [name for name in selection.module_names if name.rpartition(".")[2] in WHOLE_IN_UNSLOTH]
     others = [name for name in selection.modules_to_save if not TRAINED_BY_UNSLOTH.search(name)]
     if isinstance(targets, str):
         arguments.setdefault("target_parameters", [])  # or Unsloth looks for experts that the expression might mean
@@ -60,7 +60,7 @@ def to_unsloth(selection: Any) -> list[str]:
 
 def to_regex(selection: Any) -> list[str]:
     """One regular expression for PEFT's `target_modules`; chosen parameters, which PEFT takes as a list, below it."""
-    names, parameters = selection.target_modules, selection.target_parameters
+    names, parameters = selection.module_names, selection.target_parameters
     lines = [alternatives(names)] if names else comments("No module was chosen, but parameters:")
     if parameters:
         lines += comments(f"target_parameters: {', '.join(map(quoted, parameters))}")
@@ -73,7 +73,7 @@ def _lora_arguments(selection: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {"r": selection.rank, "lora_alpha": selection.alpha}
     if selection.use_rslora:
         arguments["use_rslora"] = True
-    arguments["target_modules"] = targets_of(selection)
+    arguments["target_modules"] = selection.target_modules
     optional = {
         "target_parameters": selection.target_parameters,
         "modules_to_save": selection.modules_to_save,

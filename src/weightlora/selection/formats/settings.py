@@ -10,7 +10,6 @@ from .targets import (
     kernels_note,
     one_for_all,
     patterns_note,
-    targets_of,
     whole_numbers,
 )
 from .wording import IMPOSSIBLE, alternatives, heading, names_in, quoted, yaml_list, yaml_text
@@ -23,7 +22,7 @@ def to_trl(selection: Any) -> list[str]:
     tool = "TRL's command line"
     one = one_for_all(selection, tool)
     alpha = whole_numbers(tool, one.alpha)
-    targets = targets_of(selection)
+    targets = selection.target_modules
     expression = expression_note(selection) if isinstance(targets, str) else None
     twice = isinstance(targets, list) and len(targets) == 1
     remedy = one.notes or expression
@@ -54,7 +53,7 @@ def to_trl(selection: Any) -> list[str]:
 def to_axolotl(selection: Any) -> list[str]:
     """Settings for axolotl's YAML file."""
     alpha = whole_numbers("axolotl", selection.alpha, selection.alpha_pattern)
-    targets = targets_of(selection)
+    targets = selection.target_modules
     if isinstance(targets, list) and not all(map(_compiles, targets)):
         targets = alternatives(targets)  # axolotl refuses a list with a name that is no expression
     kernels = kernels_note(selection, "axolotl's lora_..._kernel settings")
@@ -82,8 +81,8 @@ def to_llamafactory(selection: Any) -> list[str]:
     """Settings for LLaMA-Factory's YAML file: names separated by commas, without patterns and parameters."""
     one = one_for_all(selection, "LLaMA-Factory")
     alpha = whole_numbers("LLaMA-Factory", one.alpha)
-    names = [name for name in selection.target_modules if "," not in name and name == name.strip()]
-    unnamed = [name for name in selection.target_modules if name not in names]
+    names = [name for name in selection.module_names if "," not in name and name == name.strip()]
+    unnamed = [name for name in selection.module_names if name not in names]
     parameters = selection.target_parameters
     notes = heading(
         selection,

@@ -9,15 +9,9 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 
 from ...layout import layers_and_types
-from .wording import alternatives, how_many
+from .wording import how_many
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj"))
-
-
-def targets_of(selection: Any) -> list[str] | str:
-    """PEFT's `target_modules`: full names, or one expression where a name would match more than its own module."""
-    names = selection.target_modules
-    return names if selection.unambiguous or not names else alternatives(names)
 
 
 def expression_note(selection: Any) -> str | None:
@@ -104,7 +98,7 @@ def short_form(selection: Any) -> tuple[list[str], list[int]] | None:
     They are what PEFT's `target_modules` and `layers_to_transform` take. None if the choice is no grid, is small, or
     the two would match other modules that could be chosen.
     """
-    names = selection.target_modules
+    names = selection.module_names
     split = layers_and_types(names)
     if len(names) < 4 or not selection.unambiguous or any(layer is None for layer, _, _ in split):
         return None
@@ -135,7 +129,7 @@ def kernels_note(selection: Any, kernels: str) -> str | None:
 
 def split_groups(selection: Any) -> int:
     """Number of attention and MLP blocks in which a part of q, k and v, or a part of gate, up and down, was chosen."""
-    chosen = set(selection.target_modules)
+    chosen = set(selection.module_names)
     split = set()
     for name in chosen:
         leaf = name.rpartition(".")[2]
