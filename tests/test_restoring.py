@@ -14,6 +14,7 @@ from weightlora.restoring import (
     same_buffers,
     same_fields,
     same_modes,
+    same_parameters,
     same_random_numbers,
 )
 
@@ -139,3 +140,16 @@ def test_a_generator_of_a_module_draws_as_if_nothing_had_been_drawn(generator, d
     with same_fields(model.modules()):
         inside = [draw(generator) for _ in range(3)]
     assert [draw(generator) for _ in range(3)] == inside
+
+
+def test_parameters_that_were_replaced_are_back_with_the_new_values():
+    model = nn.ModuleDict({"a": nn.Linear(2, 2, dtype=torch.bfloat16), "b": nn.Linear(2, 2, bias=False)})
+    before = dict(model.named_parameters())
+    with same_parameters(model):
+        model["a"].weight = nn.Parameter(torch.full((2, 2), 0.5))
+        model["a"].bias.data.fill_(3)
+    after = dict(model.named_parameters())
+    assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
+    assert (
+        after["a.weight"].dtype == torch.bfloat16 and after["a.weight"].eq(0.5).all() and after["a.bias"].eq(3).all()
+    )

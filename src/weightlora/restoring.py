@@ -42,6 +42,25 @@ def same_modes(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def same_parameters(model: nn.Module) -> Iterator[None]:
+    """Afterwards there are the same parameters, with the values of those that have taken their place.
+
+    PEFT's `load_adapter` makes new ones in float32 of 16-bit adapters, of which an optimizer knows nothing.
+    """
+    before = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None
+    ]
+    yield
+    for module, name, parameter in before:
+        if (found := module._parameters.get(name)) is not None and found is not parameter:
+            parameter.data.copy_(found.data)
+            module._parameters[name] = parameter
+
+
+@contextlib.contextmanager
 def same_buffers(model: nn.Module) -> Iterator[None]:
     """Afterwards there are the same buffers with the same values, such as running statistics."""
     before = [(module._buffers, copy.copy(module._buffers)) for module in model.modules()]

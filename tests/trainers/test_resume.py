@@ -52,6 +52,26 @@ def test_resuming_is_bit_for_bit_no_interruption(whole, tmp_path, cut):
     same(outcome(trainer), expected)
 
 
+@pytest.mark.parametrize("kind", [WeightLoraTrainer, Trainer])
+@pytest.mark.parametrize("settings", [{"keep": 3}, {"keep": 3, "select_steps": 5}])
+def test_adapters_of_16_bits_stay_so(tmp_path, kind, settings):
+    """As TRL makes them for QLoRA. PEFT loads them into new parameters of 32 bits."""
+
+    def built():
+        model = lora_bert(dropout=0.1)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        return build(tmp_path, settings, kind=kind, model=model)
+
+    (whole := built()).train()
+    (resumed := built()).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    expected = whole.model.state_dict()
+    for name, value in resumed.model.state_dict().items():
+        assert value.dtype == expected[name].dtype and torch.equal(value, expected[name]), name
+    assert any(value.dtype == torch.bfloat16 for value in expected.values())
+
+
 @pytest.mark.parametrize("cut", [3, 7])
 def test_a_plain_trainer_resumes_a_model_that_was_restored(whole, tmp_path, cut):
     directory, settings, expected = whole

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..adapters import WRAPPED, unwrap_model
 from ..errors import ModelError
+from ..restoring import same_parameters
 from ..tensors import forget_whole_, note_whole_
 from .phased import Phased
 
@@ -33,9 +34,10 @@ class Fsdp1(Phased):
 
     def load_(self, model: Any, checkpoint: str | Path) -> None:
         # PEFT 0.21 finds no adapter in a model of FSDP1 to load into.
-        for name in model.active_adapters:
-            place = Path(checkpoint) / name
-            model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
+        with same_parameters(model):
+            for name in model.active_adapters:
+                place = Path(checkpoint) / name
+                model.load_adapter(place if place.is_dir() else checkpoint, name, is_trainable=True)
 
     @torch.no_grad()
     def to_plain_(self, model: nn.Module) -> nn.Module:

@@ -18,6 +18,7 @@ from ..engines import Engine
 from ..errors import ConfigError
 from ..manifest import write_manifest
 from ..optimizers import unwrap_optimizer
+from ..restoring import same_parameters
 from ..selector import WeightLora
 from ..state import State, check_config, read_state, write_state
 from .calling import calling, calling_trainer
@@ -262,7 +263,8 @@ class WeightLoraCallback(TrainerCallback):
             else:
                 with optimizer_of_all(trainer) as optimizer:
                     self.resume(trainer.model, checkpoint, optimizer, state)
-        type(trainer)._load_from_checkpoint(trainer, checkpoint, model)
+        with same_parameters(trainer.model):
+            type(trainer)._load_from_checkpoint(trainer, checkpoint, model)
 
 
 def _forget_best(state: TrainerState) -> None:

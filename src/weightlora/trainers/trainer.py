@@ -14,6 +14,7 @@ from ..engines.fsdp1 import unwrapped
 from ..errors import ConfigError, DataError
 from ..files import is_of_writing
 from ..manifest import MANIFEST, remove_manifest
+from ..restoring import same_parameters
 from .callback import WeightLoraCallback
 from .card import describe_in_card
 from .phases import phased_engine, train_in_phases
@@ -116,7 +117,8 @@ class WeightLoraTrainerMixin:
             # another model than the one that `train` has prepared
             with optimizer_of_all(self) as optimizer:
                 callback.resume(self.model, resume_from_checkpoint, optimizer)
-        super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+        with same_parameters(self.model):
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as the Trainer does, and warn if the choice is not made yet."""
