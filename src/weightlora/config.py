@@ -133,7 +133,7 @@ class WeightLoraConfig:
         if isinstance(self.keep_parameters, float):
             check_fraction("keep_parameters", self.keep_parameters, "parameters")
         elif self.keep_parameters is not None:
-            check_int("keep_parameters", self.keep_parameters, 1)
+            check_int("keep_parameters", self.keep_parameters, 1, or_fraction=True)
         if self.keep_memory is not None:
             to_bytes("keep_memory", self.keep_memory)
         if self.keep_step_time is not None:
@@ -169,7 +169,7 @@ class WeightLoraConfig:
         if isinstance(self.select_steps, float):
             check_fraction("select_steps", self.select_steps, "steps")
             return
-        check_int("select_steps", self.select_steps, rule.least_steps)
+        check_int("select_steps", self.select_steps, rule.least_steps, or_fraction=True)
         if self.select_steps == 0 and self.rounds > 1:
             raise ConfigError(
                 f"rounds={self.rounds} needs steps: set select_steps and selection='credit', or rounds=1."

@@ -100,8 +100,9 @@ def gather(
     check_finite(evidence, adapters, "the probe: check the data, and the model's precision")
     if not bool(evidence.any()):
         raise TrainingError(
-            "all gradients of the adapters are 0 in the probe: the loss does not depend on them, because the model "
-            "does not run these modules, or float16 is too coarse for it."
+            "all gradients of the adapters are 0 in the probe: the loss does not depend on them. Either the model "
+            "does not run these modules, or a head above them is 0 (give it random weights), or float16 is too coarse "
+            "(take bfloat16)."
         )
     rule.update(evidence, done, lambda score: score > 0)
 

@@ -42,10 +42,11 @@ def check_known(name: str, value: object, known: Iterable[str]) -> None:
         raise ConfigError(f"{name}={value!r} is not known{hint}.")
 
 
-def check_int(name: str, value: object, smallest: int) -> None:
-    """Raise a `ConfigError` unless a setting is a whole number of at least `smallest`."""
+def check_int(name: str, value: object, smallest: int, or_fraction: bool = False) -> None:
+    """Raise a `ConfigError` unless a setting is a whole number of at least `smallest`. It may allow fractions, too."""
     if not is_int(value) or value < smallest:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {smallest}.")
+        also = ", or a fraction in (0, 1)" if or_fraction else ""
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {smallest}{also}.")
 
 
 def check_fraction(name: str, value: float, of: str) -> None:
