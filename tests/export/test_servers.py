@@ -34,8 +34,8 @@ PEFT = SERVERS[0].name
         ("mixed ranks", {PEFT, NEW, TENSORRT, LLAMA}),  # one alpha: alpha / rank is what PEFT computes
         ("gates", {PEFT, NEW}),
         ("rsLoRA with gates and ranks", {PEFT, NEW}),
-        ("an embedding", {PEFT, NEW, LLAMA}),
-        ("experts", {PEFT, NEW}),
+        ("an embedding", {PEFT, LLAMA}),
+        ("experts", {PEFT}),
     ],
 )
 def test_who_reads_the_source_as_peft_does(name, servers):
@@ -96,22 +96,32 @@ def test_modules_that_a_server_was_not_checked_for_are_told(names, tmp_path):
     assert found[PEFT].alike and found[NEW].alike
 
 
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.gate", "lm_head"])
+def test_vllm_was_not_checked_for_what_some_of_its_models_leave_out_or_refuse(name):
+    source = read_source(saved("plain LoRA"))
+    found = verdict(replace(source, pairs=[replace(source.pairs[0], name=name)]))
+    for server in (NEW, OLD):
+        assert not found[server].alike and not found[server].checked and name in found[server].note
+
+
 @pytest.mark.parametrize("left", ["gate_up_proj", "down_proj"])
 def test_vllm_wants_both_parameters_of_the_experts_of_a_layer(left):
     source = read_source(saved("experts"))
-    assert verdict(source)[NEW].alike
+    assert "leaves out experts" in verdict(source)[NEW].note and not verdict(source)[NEW].checked
     pairs = [pair for pair in source.pairs if not pair.name.endswith(f"layers.0.mlp.experts.{left}")]
     found = verdict(replace(source, pairs=pairs))[NEW]
     assert not found.alike and f"it needs an adapter on model.layers.0.mlp.experts.{left} beside" in found.note
 
 
-def test_llama_cpp_transposes_the_pairs_of_conv1d():
+def test_llama_cpp_transposes_the_pairs_of_conv1d_and_vllm_has_none():
     source = read_source(saved("plain LoRA"))
     found = {
         one.server: one for one in verdicts(source.config, source.pairs, transposed="transformer.h.0.attn.c_attn")
     }
     assert not found[LLAMA].alike and "Conv1D layers of GPT-2, such as transformer.h.0" in found[LLAMA].note
-    assert found[NEW].alike
+    for server in (NEW, OLD):
+        assert found[server] == (server, False, "it has no adapters for GPT-2", True)
+    assert found[PEFT].alike
 
 
 @pytest.mark.parametrize("name", PLAIN)

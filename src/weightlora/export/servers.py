@@ -21,7 +21,8 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 EXPERTS = ("gate_up_proj", "down_proj")
-"""Parameters of fused experts, of which vLLM asserts that both have a pair (vllm/lora/model_manager.py 0.32.0)."""
+"""Parameters of fused experts, of which vLLM asserts that both have a pair (vllm/lora/model_manager.py 0.32.0). Those
+of Mixtral and PhiMoE it has under another name, block_sparse_moe, and leaves out (mixtral.py, phimoe.py)."""
 
 LAYER = re.compile(r"layers\.\d+\.")
 """Where SGLang finds the number of a layer (sglang/srt/layers/utils/common.py 0.5.23, get_layer_id)."""
@@ -104,6 +105,8 @@ def verdicts(
                 raise Refused(f"it uses {tied} for embeddings and output layer where they share a weight, or drops it")
             if transposed and server.converts:
                 raise Refused(f"it transposes A and B of the Conv1D layers of GPT-2, such as {transposed}")
+            if transposed and server.scalings in (_new_vllm, _old_vllm):  # vllm/model_executor/models/gpt2.py 0.32.0
+                raise Refused("it has no adapters for GPT-2")
             scalings = server.scalings(config, pairs, heads)
             wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
             if wrong:
@@ -137,8 +140,6 @@ def _new_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -
 
 
 def _old_vllm(config: LoraConfig, pairs: Sequence[Pair], heads: Sequence[str]) -> list[float]:
-    if any(pair.kind == "parameter" for pair in pairs):
-        raise Unchecked("its reading of fused experts was not checked")
     _check_vllm(pairs, heads)
     return [_ratio(config.lora_alpha, config.r, config.use_rslora)] * len(pairs)
 
@@ -150,6 +151,12 @@ def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
         block = name.removesuffix(name.rpartition(".")[2])
         if missing := [other for other in EXPERTS if block + other not in experts]:
             raise Refused(f"it needs an adapter on {block}{missing[0]} beside {name}; profile 'merged' does not")
+    for pair in pairs:
+        last = pair.name.rpartition(".")[2]
+        if pair.kind == "parameter" or last == "gate":
+            raise Unchecked(f"it leaves out experts and routers of some models, and {pair.name} was not checked")
+        if pair.kind == "embedding" or last == "lm_head":
+            raise Unchecked(f"some of its models take no adapter on {pair.name}, which was not checked")
     if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
         raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")
     rank = max(pair.rank for pair in pairs)
