@@ -39,4 +39,5 @@ trainer = Trainer(
     weightlora=WeightLoraConfig(keep_parameters=0.25),  # +
 )
 trainer.train()
+print(trainer.evaluate())
 trainer.save_model(output_dir)  # an ordinary PEFT adapter: PeftModel.from_pretrained loads it

@@ -16,7 +16,6 @@ def test_torchtune_gets_the_nearest_superset():
         "model": {
             "lora_attn_modules": ["q_proj", "output_proj"],
             "apply_lora_to_mlp": True,
-            "apply_lora_to_output": False,
             "lora_rank": 4,
             "lora_alpha": 16,  # 8 / sqrt(4) = 16 / 4: torchtune has no rsLoRA
         }

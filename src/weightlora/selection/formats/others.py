@@ -46,7 +46,7 @@ def to_torchtune(selection: Any) -> list[str]:
         "model:  # beside your _component_",
         f"  lora_attn_modules: [{', '.join(attention)}]",
         f"  apply_lora_to_mlp: {mlp}",
-        f"  apply_lora_to_output: {output}",
+        *(["  apply_lora_to_output: True"] if output else []),  # the builders of Gemma and small Qwen2 have none
         f"  lora_rank: {one.rank}",
         f"  lora_alpha: {one.alpha:.12g}",
     ]
