@@ -263,10 +263,14 @@ class PrefixCache:
         return output
 
     def _fail(self, error: ModelError) -> None:
-        """End the run at its first batch; after that, go on without the cache."""
-        if not self.fills:
-            raise error
-        self._stop(str(error))
+        """Refuse the model at the first batch; after that, go on without the cache."""
+        if self.fills:
+            self._stop(str(error))
+        else:
+            self._refuse(error)
+
+    def _refuse(self, error: ModelError) -> None:
+        raise error
 
     def _keep(self, store: Store, states: dict[bytes, Tensor]) -> None:
         if store.full:
