@@ -1,5 +1,6 @@
 """`weightlora select` as a newcomer meets it."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -170,6 +171,13 @@ def test_a_dry_run_prints_the_plan(given, tmp_path: Path, capsys):
     assert "learning rate" not in (probed := capsys.readouterr().err) and "steps" not in probed, (
         "a probe trains nothing"
     )
+
+
+def test_a_probe_has_no_steps_to_count_and_says_that_it_chooses(given, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr("rich.console.Console.status", lambda _, text: said.append(text) or contextlib.nullcontext())
+    assert main(["select", *without("--select_steps", given())]) == 0
+    assert said == ["choosing modules"] and "step " not in capsys.readouterr().err
 
 
 def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch):

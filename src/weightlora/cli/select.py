@@ -163,10 +163,14 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
         show_prices(console, job)
         return ""
 
-    def watch(prepared: Any, seed: int) -> list[Any]:
-        return choice_progress(console, "selecting" if own.seeds == 1 else f"seed {seed}", prepared)
+    before_training = not job.plan.select_steps  # there is a model to load and a probe to make, and no step to count
 
-    with _place(output if first else None) as directory:
+    def watch(prepared: Any, seed: int) -> list[Any]:
+        title = "selecting" if own.seeds == 1 else f"seed {seed}"
+        return [] if before_training else choice_progress(console, title, prepared)
+
+    shown: Any = console.status("choosing modules") if before_training and first else contextlib.nullcontext()
+    with shown, _place(output if first else None) as directory:
         selection = choose(job, directory, watch, wishes)
     if not first:
         return ""
