@@ -1,7 +1,7 @@
 """Check the regular expressions of a recipe before PEFT matches them against every module of the model.
 
-Python's `re` can take years for an expression such as `(a+)+b`, and nothing in its process can stop it. So the
-expressions are tried in a process of their own, which ends after a few seconds.
+Python's `re` can take years for an expression such as `(a+)+b`, without a word. So the expressions are tried in a
+process of their own, which ends after a few seconds.
 """
 
 import json
