@@ -1,10 +1,9 @@
 """Ranks in proportion to the probe's scores, at LoRA's rate, on the tasks and seeds of the replication."""
 
 from ..decision import CANDIDATES, LORA, LOWER_RANK, PEFT_DEFAULT
-from ..results import Runs, by_seed
+from ..results import Runs
 from .points import complete_tasks
-from .replication import SEEDS, by_task, counts
-from .runs import runs_in
+from .replication import SEEDS, by_task, counts, on_new_seeds
 from .tuned import PROBE, TASKS
 from .winner import LORA_IN_WORDS
 
@@ -22,20 +21,16 @@ REFERENCES = {
 
 def proportional() -> str:
     """A row for each reference whose runs are complete: on how many tasks ranks in proportion are better and worse."""
-    runs = _runs()
+    runs = on_new_seeds()
     return counts(runs, PROPORTIONAL, _complete(runs, REFERENCES))
 
 
 def proportional_by_task() -> str:
     """A row for each task: losses and metrics minus those of the references with which nothing is left out."""
-    runs = _runs()
+    runs = on_new_seeds()
     shown = {words: label for words, label in REFERENCES.items() if label in (PROBE, LOWER_RANK, LORA)}
     complete = _complete(runs, shown)
     return by_task(runs, PROPORTIONAL, complete, complete)
-
-
-def _runs() -> Runs:
-    return by_seed(run for study in ("replication", "proportional") for run in runs_in(study))
 
 
 def _complete(runs: Runs, references: dict[str, str]) -> dict[str, str]:

@@ -15,21 +15,26 @@ from .winner import CLOSE, LORA_IN_WORDS, Worth, corrected, counted, points_betw
 SEEDS = range(60, 65)
 
 
+def on_new_seeds() -> Runs:
+    """The runs of these seeds. A lower rank on all modules ran with ranks in proportion, at its own tuned rates."""
+    return by_seed(run for study in ("replication", "proportional") for run in runs_in(study))
+
+
 def weigh_replication() -> Worth:
     """What the default is worth there, against each reference."""
-    return weigh(by_seed(runs_in("replication")), PROBE, dict.fromkeys(TASKS, SEEDS))
+    return weigh(on_new_seeds(), PROBE, dict.fromkeys(TASKS, SEEDS))
 
 
 def replication() -> str:
     """A row for each reference: on how many tasks the default is better and worse, and how the metrics compare."""
-    return counts(by_seed(runs_in("replication")), PROBE, _references())
+    return counts(on_new_seeds(), PROBE, _references())
 
 
 def replication_by_task() -> str:
     """A row for each task: the loss minus that of each reference, and the metric minus LoRA's."""
     references = _references()
     metrics = {words: label for words, label in references.items() if words == LORA_IN_WORDS}
-    return by_task(by_seed(runs_in("replication")), PROBE, references, metrics)
+    return by_task(on_new_seeds(), PROBE, references, metrics)
 
 
 def _references() -> dict[str, str]:

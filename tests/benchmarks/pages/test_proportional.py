@@ -37,7 +37,7 @@ def stored(monkeypatch):
     own = [*runs("proportional-quarter", 0.0), *runs("lora-equal", 0.02, replication.SEEDS[:4])]
     for module in (proportional, replication):
         monkeypatch.setattr(module, "TASKS", TASKS)
-    monkeypatch.setattr(proportional, "runs_in", {"replication": known, "proportional": own}.get)
+    monkeypatch.setattr(replication, "runs_in", {"replication": known, "proportional": own}.get)
     return own
 
 
@@ -65,13 +65,16 @@ def test_a_row_for_each_task_has_losses_then_metrics(stored):
 
 def test_the_sentences_have_the_figures_of_the_stored_runs():
     log = " ".join((Path(__file__).parents[3] / "docs/log.md").read_text(encoding="utf-8").split())
+    runs = by_seed(run for study in ("replication", "proportional") for run in runs_in(study))
     default, chance, peft, lower, lora = (row[1:] for row in cells(proportional.proportional()))
     assert default[:2] == ["better on 2 of 8 tasks, worse on 0", "better on 0, worse on 0"]
     assert chance[0] == peft[0] == "better on 3 of 8 tasks, worse on 0"
     assert lower[0] == "better on 1 of 8 tasks, worse on 0" and "is level on seven tasks. On supersenses" in log
+    assert {run.settings["learning_rate"] for run in runs["supersenses", "lora-equal"].values()} == {0.004}
+    assert {run.settings["learning_rate"] for run in runs["supersenses", "proportional-quarter"].values()} == {0.002}
+    assert "but at half the rate that tuning found for the lower rank there" in log
     assert lora[0] == "better on 1 of 8 tasks, worse on 2" and lora[3] == "6 of 8 tasks"
     assert "is level with that of LoRA on all modules on six of eight tasks**, instead of the default's five" in log
-    runs = by_seed(run for study in ("replication", "proportional") for run in runs_in(study))
     own = [run for task in EIGHT for _, run in sorted(runs[task, "proportional-quarter"].items())]
     assert len(own) == 40 and failures(own) == 0 and "in proportion learn. They adapt 22 to 31 of the 37" in log
     assert {min(run.adapters_after for run in own), max(run.adapters_after for run in own)} == {22, 31}

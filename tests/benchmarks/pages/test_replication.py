@@ -38,7 +38,7 @@ def runs(label, rate, *gaps, tasks=TASKS):
 def stored(monkeypatch):
     found = [*runs("probe", 0.001, 0.0), *runs("peft-default", 0.002, 0.05, 0.06), *runs("lora", 0.001, 0.0)]
     monkeypatch.setattr(replication, "TASKS", TASKS)
-    monkeypatch.setattr(replication, "runs_in", {"replication": found}.get)
+    monkeypatch.setattr(replication, "runs_in", {"replication": found, "proportional": []}.get)
 
 
 def cells(text):
@@ -63,15 +63,23 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
         " ".join((root / name).read_text(encoding="utf-8").split())
         for name in ("docs/log.md", "docs/evidence.md", "docs/choosing.md", "docs/faq.md", "README.md")
     )
-    chance, peft, lora = (row[1:] for row in cells(replication.replication()))
+    by_words = replication.weigh_replication().versus
+    chance, peft, lower, lora = (row[1:] for row in cells(replication.replication()))
     assert chance[:2] == ["better on 4 of 8 tasks, worse on 0", "better on 2, worse on 0"]
     assert peft[:2] == ["better on 3 of 8 tasks, worse on 0", "better on 1, worse on 0"]
     assert lora == ["better on 0 of 8 tasks, worse on 5", "better on 0, worse on 1", "+0.0 points", "5 of 8 tasks"]
     assert "- **random sets**, is significantly lower on four tasks, and higher on none;" in evidence
     assert (
-        "is lower on three, and higher on none; - **LoRA on all modules**, is lower on none, and higher on five."
-        in evidence
+        "is lower on three, and higher on none; - **a lower rank on all modules**, run later at its tuned rates, is "
+        "lower on one (supersenses), and higher on one (tweets); - **LoRA on all modules**, is lower on none, and higher "
+        "on five." in evidence
     )
+    there = {
+        task: one["mean"] < 0 for task, one in by_words["a lower rank on all modules"].items() if excludes_zero(one)
+    }
+    assert there == {"supersenses": True, "vader-tweets-all": False}
+    assert lower[:2] == ["better on 1 of 8 tasks, worse on 1", "better on 1, worse on 0"]
+    assert "it is lower on one and higher on one, and so it is on new seeds." in faq
     assert (
         "it is lower on four and three, and higher on none." in choosing
         and "but the loss is higher on five." in choosing
