@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from recipes import write_rows
 
 from weightlora.errors import DataError
@@ -188,6 +189,51 @@ def test_a_column_that_keeps_its_dates_is_no_error_and_the_others_are_texts(tmp_
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     found = read_files([tmp_path / "rows.jsonl"], "train", None, None)
     assert found.column_names == ["day", "meta"] and found["day"][:] == ["2020-01-01"] * 2
+
+
+def test_a_value_of_another_type_in_a_later_part_changes_no_other(tmp_path: Path):
+    """Datasets takes types from the first 10 MB, and would write all labels of the last part as JSON."""
+    rows = [{"text": "t" * 2**20, "label": "a"}] * 11 + [{"text": "t", "label": "b"}, {"text": "t", "label": 3}]
+    found = read_files([write_rows(tmp_path / "rows.jsonl", rows)], "train", str(tmp_path), "label")
+    assert found["label"][:] == ["a"] * 11 + ["b", 3]
+
+
+SHARD = [{"text": "a", "label": "x"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ([{"label": "y", "text": "b"}], [{"text": "b", "label": "y"}]),
+        ([{"text": "b"}], [{"text": "b", "label": None}]),
+        ([{"text": "2020-01-01", "label": "y"}], [{"text": "2020-01-01", "label": "y"}]),
+        ([{"text": 7, "label": "y"}], None),
+        ([{"text": "b", "label": "y"}, {"text": "b", "label": 7}], None),
+        ([{"text": "b", "label": True}], None),
+    ],
+)
+def test_each_file_has_types_of_its_own(tmp_path: Path, second: list[dict[str, Any]], expected: Any):
+    paths = [write_rows(tmp_path / f"{number}.jsonl", rows) for number, rows in enumerate((SHARD, second))]
+    if expected is None:
+        with pytest.raises(DataError, match=r"^2 files for train, 0.jsonl and on, cannot be read together: .* types"):
+            read_files(paths, "train", str(tmp_path), "label")
+        return
+    assert list(read_files(paths, "train", str(tmp_path), "label")) == SHARD + expected
+
+
+@pytest.mark.parametrize("names", [["x", "y"], ["y", "x"]])
+def test_parquet_files_have_the_same_classes(tmp_path: Path, names: list[str]):
+    paths = []
+    for number, own in enumerate((["x", "y"], names)):
+        kinds = {"text": Value("string" if number else "large_string"), "label": ClassLabel(names=own)}
+        paths.append(tmp_path / f"{number}.parquet")
+        Dataset.from_list([{"text": "a", "label": 1}], features=Features(kinds)).to_parquet(paths[-1])
+    if names == ["x", "y"]:
+        rows = read_files(paths, "train", str(tmp_path), "label")
+        assert rows.features["label"].names == names and rows["label"][:] == [1, 1]
+        return
+    with pytest.raises(DataError, match=r"the classes of 'label' differ"):
+        read_files(paths, "train", str(tmp_path), "label")
 
 
 def test_a_csv_file_may_have_labels_alone(tmp_path: Path):

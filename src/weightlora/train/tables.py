@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ REMEDIES = {
 """What to do with a file that its reader refuses."""
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 PART, WHOLE = 10 * 2**20, 2**30
-"""Bytes of a JSON file that `datasets` takes the columns and their types from, and that it can read at once."""
+"""Bytes of a JSON file from which `datasets` takes the types of all others, and which it can read at once."""
 NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d+)?")
 DEEPEST_ROW = 64
@@ -59,41 +58,63 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
             raise DataError(f"the file {path} has no known ending: {remedy}.")
         if BUILDERS[path.suffix.lower()][0] == "json":
             check_json(path)
-    ending = paths[0].suffix.lower()
-    builder, settings = BUILDERS[ending]
+    # Each by itself: datasets takes the types of the first one, and casts the values of the others.
+    rows = _joined([_read(path, split, cache_dir) for path in paths], paths, split)
+    texts = BUILDERS[paths[0].suffix.lower()][0] == "csv"
+    return with_numbers(rows, classes) if texts and classes is not None and classes in rows.column_names else rows
+
+
+def _read(path: Path, split: str, cache_dir: str | None) -> Dataset:
+    """The rows of a file."""
+    builder, settings = BUILDERS[path.suffix.lower()]
     if builder == "csv":  # without types for all columns, each 10,000 rows have their own, which may not fit together
-        names = [name for path in paths for name in check_columns(path, settings)]
+        names = check_columns(path, settings)
         settings = {**settings, "features": Features(dict.fromkeys(names, Value("string"))) or None}
-    nested = ending == ".json" and _is_nested(paths[0])
+    nested = path.suffix.lower() == ".json" and _is_nested(path)
     if nested:
         settings = {**settings, "field": "data"}
     try:
-        rows = _load(builder, paths, split, cache_dir, settings)
+        rows = _load(builder, path, split, cache_dir, settings)
     except Exception as error:  # of many kinds, also those of pandas and Arrow
         if "corresponds to no data" in str(error):  # it has only a header
             raise DataError(
-                f"the split {split} is empty: {paths[0]} has no rows; add some, or give another file."
+                f"the split {split} is empty: {path} has no rows; add some, or give another file."
             ) from error
         cause = error.__cause__ or error
+        if isinstance(cause, PermissionError):
+            raise DataError(f"{cause.filename} cannot be used ({cause.strerror}): change its permissions.") from error
         remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else REMEDIES[builder]
         if str(cause).startswith("Couldn't cast"):
             remedy = "; give all rows the same fields, with values of the same types"
-        if len(paths) > 1:
-            for path in paths:  # the error names none of them
-                read_files([path], split, cache_dir, classes)
-            remedy = "; give all files the same columns, with values of the same types"
-        which = (
-            f"the file {paths[0]}" if len(paths) == 1 else f"{len(paths)} files for {split}, {paths[0].name} and on,"
-        )
-        raise DataError(f"{which} cannot be read: {first_line(cause)}{remedy}.") from error
-    if builder == "csv" and classes is not None and classes in rows.column_names:
-        rows = with_numbers(rows, classes)
+        raise DataError(f"the file {path} cannot be read: {first_line(cause)}{remedy}.") from error
     if builder == "json" and not nested and "'timestamp[" in str(rows.features):
-        rows = _as_written(paths, rows)
+        rows = _as_written(path, rows)
     try:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise DataError(f"the file {paths[0]} is not in SQuAD's format ({first_line(error)}): correct it.") from error
+        raise DataError(f"the file {path} is not in SQuAD's format ({first_line(error)}): correct it.") from error
+
+
+def _joined(parts: list[Dataset], paths: list[Path], split: str) -> Dataset:
+    """The rows of several files. A column may be missing in some, or hold whole numbers there and others elsewhere."""
+    kinds = [part.features for part in parts]
+    if all(kind == kinds[0] for kind in kinds):
+        return concatenate_datasets(parts)
+    which = f"{len(paths)} files for {split}, {paths[0].name} and on, cannot be read together"
+    remedy = "give all files the same columns, with values of the same types, or put all rows into one"
+    named: dict[str, Any] = {}
+    for name in {name for kind in kinds for name in kind}:
+        found = {str(kind[name]): kind[name] for kind in kinds if name in kind}
+        if any("ClassLabel" in text for text in found):
+            if len(found) > 1:
+                raise DataError(f"{which}: the classes of {shown(name)} differ; give them the same names everywhere.")
+            named[name] = next(iter(found.values()))
+    tables = [part.with_format("arrow")[:].replace_schema_metadata(None) for part in parts]
+    try:
+        rows = Dataset(pa.concat_tables(tables, promote_options="permissive"))
+    except pa.ArrowException as error:
+        raise DataError(f"{which}: {first_line(error)}; {remedy}.") from error
+    return rows.cast(Features({**rows.features, **named})) if named else rows
 
 
 def check_file(path: Path, split: str) -> None:
@@ -174,27 +195,21 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
     return [name for name in header if name]
 
 
-def _load(builder: str, paths: list[Path], split: str, cache_dir: str | None, settings: dict[str, Any]) -> Dataset:
-    named = [glob.escape(str(path)) for path in paths]  # datasets takes names for patterns, which match other files
-    load = partial(datasets.load_dataset, builder, data_files={split: named}, split=split, cache_dir=cache_dir)
-    size = max(path.stat().st_size for path in paths)
-    try:
-        return load(**settings)
-    except Exception:
-        if builder != "json" or not PART < size <= WHOLE:
-            raise
-    return load(**settings, chunksize=size)  # a field that the first part lacks is no error then
+def _load(builder: str, path: Path, split: str, cache_dir: str | None, settings: dict[str, Any]) -> Dataset:
+    named = glob.escape(str(path))  # datasets takes names for patterns, which match other files
+    if builder == "json" and PART < (size := path.stat().st_size) <= WHOLE:
+        settings = {**settings, "chunksize": size}  # else it casts what comes later to the types of the first part
+    return datasets.load_dataset(builder, data_files={split: [named]}, split=split, cache_dir=cache_dir, **settings)
 
 
-def _as_written(paths: list[Path], rows: Dataset) -> Dataset:
-    """The rows of JSON files in which Arrow took all texts of a field for dates, with these texts where it can be."""
+def _as_written(path: Path, rows: Dataset) -> Dataset:
+    """The rows of a JSON file in which Arrow took all texts of a field for dates, with these texts where it can be."""
     names, texts = rows.column_names, []
     for field in rows.features.arrow_schema:
         if (kind := _with_texts(field.type)) == field.type:
             continue
         try:
-            values = [value for path in paths for value in _column_of(path, field.with_type(kind))]
-            texts.append(Dataset.from_dict({field.name: values}))
+            texts.append(Dataset.from_dict({field.name: _column_of(path, field.with_type(kind))}))
         except (ValueError, TypeError, AttributeError, OverflowError, pa.ArrowException):
             continue  # of another form: they stay dates
     others = [name for name in names if not any(name in one.column_names for one in texts)]

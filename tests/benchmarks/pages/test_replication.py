@@ -71,8 +71,8 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     assert "- **random sets**, is significantly lower on four tasks, and higher on none;" in evidence
     assert (
         "is lower on three, and higher on none; - **a lower rank on all modules**, run later at its tuned rates, is "
-        "lower on one (supersenses), and higher on one (tweets); - **LoRA on all modules**, is lower on none, and higher "
-        "on five." in evidence
+        "lower on one (supersenses), and higher on one (tweets); - **LoRA on all modules**, is lower on none, and "
+        "higher on five." in evidence
     )
     there = {
         task: one["mean"] < 0 for task, one in by_words["a lower rank on all modules"].items() if excludes_zero(one)
