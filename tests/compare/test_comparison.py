@@ -48,7 +48,7 @@ def test_methods_and_seeds_are_added_and_other_settings_refused(tmp_path, films,
     [
         (None, [], "leave out --learning_rate and --learning_rates", None, []),
         ([0.00012345678, 1e-3], [], "give --learning_rates 0.00012345678,0.001", [0.00012345678, 1e-3], []),
-        (None, ["--learning_rate", "1e-4"], "give one --learning_rate", None, ["--learning_rate", "1e-4"]),
+        (None, ["--learning_rate", "1e-4"], "give --learning_rate 0.0001", None, ["--learning_rate", "1e-4"]),
     ],
 )
 def test_other_rates_are_refused_and_the_advice_helps(tmp_path, films, rates, line, remedy, new_rates, new_line):
@@ -58,6 +58,19 @@ def test_other_rates_are_refused_and_the_advice_helps(tmp_path, films, rates, li
         with pytest.raises(DataError, match=f"differs in learning_rates: {remedy}, or give another --output_dir"):
             make_comparison(out, ["lora"], 2, [1e-3, 5e-3], films).claim(write)
     make_comparison(out, ["lora"], 2, new_rates, [*films, *new_line]).claim()
+
+
+@pytest.mark.parametrize("rates", [None, [1e-4, 1e-3]])
+def test_the_advice_is_of_the_method_that_differs(tmp_path, films, rates):
+    out = tmp_path / "out"
+    make_comparison(out, ["lora"], 1, rates, films).claim()
+    added = [*films, "--learning_rate", "2e-4"]
+    make_comparison(out, ["random"], 1, None, added).claim()
+    with pytest.raises(DataError, match=r"differs in learning_rates: give --learning_rate 0\.0002, or give another"):
+        make_comparison(out, ["random"], 1, rates, films).claim()
+    with pytest.raises(DataError, match=r"give --learning_rate 0\.0002 with --methods random, or give another"):
+        make_comparison(out, ["lora", "random"], 1, rates, films).claim()
+    make_comparison(out, ["random"], 1, None, added).claim()
 
 
 def test_a_claim_that_only_checks_writes_nothing(tmp_path, films):

@@ -31,6 +31,7 @@ from weightlora.adapters import find_adapters
 from weightlora.errors import ConfigError, ModelError, TrainingError
 from weightlora.files import read_lines
 from weightlora.run import HISTORY
+from weightlora.trainers.lightning import _peft_model_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 
@@ -253,6 +254,10 @@ def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match=r"^ModelParallelStrategy fixes the layout of all parameters before training"):
         fake = SimpleNamespace(strategy=object.__new__(ModelParallelStrategy))
         WeightLoraLightningCallback().setup(fake, module, "fit")
+    for strategy in ("ddp_spawn", "ddp_fork"):
+        spawning = Trainer(strategy=strategy, accelerator="cpu", devices=2, logger=False)
+        with pytest.raises(ModelError, match=r"would keep all adapters: set strategy='ddp'"):
+            WeightLoraLightningCallback().setup(spawning, module, "fit")
 
 
 class TakesBatches(Module):
@@ -319,6 +324,8 @@ def test_of_two_peft_models_the_one_that_trains_is_chosen_from(tmp_path):
     fit(tmp_path, {"keep": 3}, module, max_epochs=4)
     assert len(find_adapters(module.model)) == 3 and len(find_adapters(module.teacher, check=False)) == 12
     module = Module()
+    kept = nn.ModuleDict({"base": module.model.get_base_model(), "model": module.model})  # the base is no second one
+    assert _peft_model_of(kept) is module.model
     module.other = lora_bert()
     with pytest.raises(ValueError, match=r"^Module has 2 PEFT models that train \(model, other\), and modules are"):
         fit(tmp_path, {"keep": 3}, module, max_epochs=4)

@@ -72,6 +72,21 @@ def test_adapters_of_16_bits_stay_so(tmp_path, kind, settings):
     assert any(value.dtype == torch.bfloat16 for value in expected.values())
 
 
+def test_adapters_of_16_bits_train_on_after_the_best_model_is_loaded(tmp_path):
+    model = lora_bert()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.05}
+    (trainer := build(tmp_path, {"keep": 3}, model=model, **best)).train()
+    trainer.remove_callback(WeightLoraCallback)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if "lora_" in name}
+    trainer.args.load_best_model_at_end = False
+    trainer.train()
+    for name, parameter in model.named_parameters():
+        assert name not in before or not torch.equal(parameter, before[name]), name
+
+
 @pytest.mark.parametrize("cut", [3, 7])
 def test_a_plain_trainer_resumes_a_model_that_was_restored(whole, tmp_path, cut):
     directory, settings, expected = whole

@@ -29,7 +29,7 @@ examples:
   weightlora show runs/first --output page.html     one page with everything, which needs no network
   weightlora show runs/a runs/b --output page.html  the runs side by side
   weightlora show runs/first --output pictures      each picture as PNG and as SVG, in that directory
-  weightlora show runs/first --json | jq '.runs[0].target_modules'
+  weightlora show runs/first --json | jq '.runs[0].module_names'
 
 exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (one sentence says what); 130 interrupted
 """
@@ -182,9 +182,17 @@ def plan_outputs(runs: "Sequence[RunReport]", outputs: Sequence[Path], overwrite
 
 
 def write_all(contents: dict[Path, bytes]) -> list[Path]:
-    """Write the files, each whole or not at all; returns their paths."""
+    """Write the files, each whole or not at all; returns their paths.
+
+    Raises:
+        DataError: A file cannot be written.
+    """
     for path, content in contents.items():
-        write(path, lambda partial, content=content: partial.write_bytes(content))  # type: ignore[misc]
+        try:
+            write(path, lambda partial, content=content: partial.write_bytes(content))  # type: ignore[misc]
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{path} cannot be written ({reason}): make room, or give another --output.") from error
     return list(contents)
 
 

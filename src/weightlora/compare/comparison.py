@@ -152,15 +152,19 @@ class Comparison:
             if part["methods"].keys() <= {*OF_ALL}:
                 differing -= {*BUDGETS} - part["shared"].keys()
         if differing:
-            same = f"{_same_rates(there)}, or " if differing == {"learning_rates"} else ""
+            same = f"{_same_rates(there, mine)}, or " if differing == {"learning_rates"} else ""
             raise DataError(
                 f"{self.directory} has another comparison, which differs in {', '.join(sorted(differing))}: {same}"
                 "give another --output_dir, or delete that directory."
             )
 
 
-def _same_rates(there: Mapping[str, Any]) -> str:
-    """What to do to have the learning rates of a comparison."""
+def _same_rates(there: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    """What to do to have the learning rates of a comparison; those of a method that has others there come first."""
+    for name, entry in there["methods"].items():
+        rates = entry["learning_rates"]
+        if len(rates) == 1 and mine["methods"].get(name, entry)["learning_rates"] != rates:
+            return f"give --learning_rate {rates[0]!r}{f' with --methods {name}' if len(mine['methods']) > 1 else ''}"
     if rates := there["shared"].get("learning_rates"):
         return f"give --learning_rates {','.join(map(repr, rates))}"
     if any(len(entry["learning_rates"]) > 1 for entry in there["methods"].values()):

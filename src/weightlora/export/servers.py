@@ -24,6 +24,10 @@ EXPERTS = ("gate_up_proj", "down_proj")
 """Parameters of fused experts, of which vLLM asserts that both have a pair (vllm/lora/model_manager.py 0.32.0). Those
 of Mixtral and PhiMoE it has under another name, block_sparse_moe, and leaves out (mixtral.py, phimoe.py)."""
 
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+OUTPUTS = frozenset({"lm_head", "embed_out"})
+"""The last parts of the names of linear layers that choose experts, and of output layers."""
+
 LAYER = re.compile(r"layers\.\d+\.")
 """Where SGLang finds the number of a layer (sglang/srt/layers/utils/common.py 0.5.23, get_layer_id)."""
 
@@ -153,9 +157,9 @@ def _check_vllm(pairs: Sequence[Pair], heads: Sequence[str]) -> None:
             raise Refused(f"it needs an adapter on {block}{missing[0]} beside {name}; profile 'merged' does not")
     for pair in pairs:
         last = pair.name.rpartition(".")[2]
-        if pair.kind == "parameter" or last == "gate":
+        if pair.kind == "parameter" or EXPERT.search(pair.name) or last in ROUTERS:
             raise Unchecked(f"it leaves out experts and routers of some models, and {pair.name} was not checked")
-        if pair.kind == "embedding" or last == "lm_head":
+        if pair.kind == "embedding" or last in OUTPUTS:
             raise Unchecked(f"some of its models take no adapter on {pair.name}, which was not checked")
     if others := [head for head in heads if head.rpartition(".")[2] not in ("classifier", "score")]:
         raise Refused(f"it reads no whole modules but classifier and score, and this adapter has {others[0]}")

@@ -160,6 +160,7 @@ class RunReport:
             "final": self.final,
             "model": self.selection.model,
             "rule": self.selection.rule,
+            "module_names": self.selection.module_names,
             "target_modules": self.selection.target_modules,
             "target_parameters": self.selection.target_parameters,
             "config": dict(self.selection.config),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -72,6 +73,11 @@ class WeightLoraLightningCallback(Callback):
             raise ModelError(
                 f"{type(trainer.strategy).__name__} fixes the layout of all parameters before training, so no adapter "
                 "can leave: choose the adapters on one device or with strategy='ddp', and train the chosen ones here."
+            )
+        if stage == "fit" and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            raise ModelError(
+                "this strategy trains in processes that Lightning starts from this one, and the module here would keep "
+                "all adapters: set strategy='ddp'."
             )
         if stage == "fit":
             _refuse_averages(trainer)
@@ -170,7 +176,9 @@ def _peft_model_of(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} has no PEFT adapters in it: make its model by get_peft_model(base, "
             "LoraConfig(...))."
         )
-    trained = {n: m for n, m in found.items() if any(p.requires_grad for p in m.parameters())} or found
+    inner = {id(m) for outer in found.values() for m in outer.modules() if m is not outer}  # PEFT marks the base, too
+    outermost = {name: child for name, child in found.items() if id(child) not in inner}
+    trained = {n: m for n, m in outermost.items() if any(p.requires_grad for p in m.parameters())} or outermost
     if len(trained) > 1:
         raise ModelError(
             f"{type(module).__name__} has {len(trained)} PEFT models that train ({', '.join(trained)}), and modules "

@@ -120,6 +120,10 @@ class WeightLoraTrainerMixin:
         with same_parameters(self.model):
             super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
 
+    def _load_best_model(self: Any) -> None:
+        with same_parameters(self.model):
+            super()._load_best_model()  # type: ignore[misc]
+
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as the Trainer does, and warn if the choice is not made yet."""
         if not _internal_call and self.args.should_save:
