@@ -90,6 +90,15 @@ def test_a_file_with_another_ending_is_refused_with_the_remedy(tmp_path: Path, n
         read_files([tmp_path / name], "train", None, None)
 
 
+def test_a_file_in_a_locked_directory_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(DataError, match=r"rows\.jsonl for train cannot be reached: change its permissions"):
+        check_file(tmp_path / "rows.jsonl", "train")
+
+
 def test_a_directory_is_no_file(tmp_path: Path):
     with pytest.raises(DataError, match="is a directory: give a file, or the directory as --dataset"):
         check_file(tmp_path, "train")

@@ -121,8 +121,14 @@ def check_file(path: Path, split: str) -> None:
     """Raise a `DataError` if there is no file for a split at this path, or if datasets cannot read from there."""
     if os.path.isdir(path):
         raise DataError(f"{path} for {split} is a directory: give a file, or the directory as --dataset.")
-    if not os.path.isfile(path):
-        raise DataError(f"the file {path} for {split} is missing: check its path.")
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise DataError(f"the file {path} for {split} cannot be reached: change its permissions.") from error
+    except OSError as error:
+        raise DataError(f"the file {path} for {split} is missing: check its path.") from error
+    if not path.is_file():
+        raise DataError(f"{path} for {split} is no file: check its path.")
     if "::" in (place := os.path.abspath(path)):  # what follows would be another file
         raise DataError(f"the path {place} has '::', which datasets cannot read: rename it.")
     if path.stat().st_size == 0:

@@ -76,8 +76,8 @@ class WeightLoraLightningCallback(Callback):
             )
         if stage == "fit" and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ModelError(
-                "this strategy trains in processes that Lightning starts from this one, and the module here would keep "
-                "all adapters: set strategy='ddp'."
+                "this strategy trains in processes that start from this one, and the module here would keep all "
+                "adapters: set strategy='ddp'."
             )
         if stage == "fit":
             _refuse_averages(trainer)
