@@ -125,7 +125,7 @@ def check_file(path: Path, split: str) -> None:
         path.stat()
     except PermissionError as error:
         raise DataError(f"the file {path} for {split} cannot be reached: change its permissions.") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"the file {path} for {split} is missing: check its path.") from error
     if not path.is_file():
         raise DataError(f"{path} for {split} is no file: check its path.")
