@@ -191,13 +191,16 @@ def test_a_picture_in_a_directory_of_pictures_is_not_replaced(runs, tmp_path: Pa
         plan_outputs(runs[:1], [tmp_path / "pictures"], False)
 
 
-def test_no_room_on_the_disk(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_no_room_on_the_disk_or_none_that_works(
+    number: int, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     (old := tmp_path / "old.html").write_text("old")
 
     def full(*_: object):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert main(["show", str(first), "--output", str(old), "--overwrite"]) == 2
-    assert f"{old} cannot be written (No space left on device): make room" in capsys.readouterr().err
+    assert f"{old} cannot be written ({os.strerror(number)}): make room" in capsys.readouterr().err
     assert old.read_text() == "old"
