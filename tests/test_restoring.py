@@ -147,7 +147,7 @@ def test_parameters_that_were_replaced_are_back_with_the_new_values():
     before = dict(model.named_parameters())
     with same_parameters(model):
         model["a"].weight = nn.Parameter(torch.full((2, 2), 0.5))
-        model["a"].bias.data.fill_(3)
+        model["a"].bias.data = torch.full((2,), 3.0)
     after = dict(model.named_parameters())
     assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
     assert (

@@ -43,21 +43,26 @@ def same_modes(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_parameters(model: nn.Module) -> Iterator[None]:
-    """Afterwards there are the same parameters, with the values of those that have taken their place.
+    """Afterwards there are the same parameters in their dtype, with the values of those that have taken their place.
 
-    PEFT's `load_adapter` makes new ones in float32 of 16-bit adapters, of which an optimizer knows nothing.
+    PEFT's `load_adapter` makes new ones in float32 of 16-bit adapters, of which an optimizer knows nothing; before 0.21.2,
+    it changed the dtype.
     """
     before = [
-        (module, name, parameter)
+        (module, name, parameter, parameter.dtype)
         for module in model.modules()
         for name, parameter in module._parameters.items()
         if parameter is not None
     ]
     yield
-    for module, name, parameter in before:
-        if (found := module._parameters.get(name)) is not None and found is not parameter:
+    for module, name, parameter, dtype in before:
+        if (found := module._parameters.get(name)) is None:
+            continue
+        if found is not parameter:
             parameter.data.copy_(found.data)
             module._parameters[name] = parameter
+        elif parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
 
 
 @contextlib.contextmanager
