@@ -45,8 +45,8 @@ def same_modes(model: nn.Module) -> Iterator[None]:
 def same_parameters(model: nn.Module) -> Iterator[None]:
     """Afterwards there are the same parameters in their dtype, with the values of those that have taken their place.
 
-    PEFT's `load_adapter` makes new ones in float32 of 16-bit adapters, of which an optimizer knows nothing; before 0.21.2,
-    it changed the dtype.
+    PEFT's `load_adapter` makes new ones in float32 of 16-bit adapters, of which an optimizer knows nothing. That of
+    PEFT 0.21.0 changes their dtype.
     """
     before = [
         (module, name, parameter, parameter.dtype)
