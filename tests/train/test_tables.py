@@ -73,6 +73,7 @@ def test_a_field_may_be_missing_in_the_first_part_of_a_json_file(tmp_path: Path,
     long = {"messages": [{"role": "user", "content": "q" * 2**20}, CHAT[1]]}
     path = write_rows(tmp_path / "rows.jsonl", [long] * 11 + [last])
     arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
+    monkeypatch.setattr("weightlora.train.tables.PART", 10 * 2**20)
     rows = read_splits(arguments, find_task("causal-lm"), str(tmp_path)).rows["train"]
     assert len(rows) == 12 and rows[-1] == {"messages": last["messages"]}
     monkeypatch.setattr("weightlora.train.tables.WHOLE", 0)  # as if it were too large to be read at once
@@ -216,18 +217,29 @@ SHARD = [{"text": "a", "label": "x"}] * 2
         ([{"label": "y", "text": "b"}], [{"text": "b", "label": "y"}]),
         ([{"text": "b"}], [{"text": "b", "label": None}]),
         ([{"text": "2020-01-01", "label": "y"}], [{"text": "2020-01-01", "label": "y"}]),
-        ([{"text": 7, "label": "y"}], None),
-        ([{"text": "b", "label": "y"}, {"text": "b", "label": 7}], None),
-        ([{"text": "b", "label": True}], None),
+        ([{"text": 7, "label": "y"}], [{"text": 7, "label": "y"}]),
+        (
+            [{"text": "b", "label": "y"}, {"text": "7", "label": 7}],
+            [{"text": "b", "label": "y"}, {"text": "7", "label": 7}],
+        ),
+        ([{"text": "b", "label": True}], [{"text": "b", "label": True}]),
     ],
 )
-def test_each_file_has_types_of_its_own(tmp_path: Path, second: list[dict[str, Any]], expected: Any):
-    paths = [write_rows(tmp_path / f"{number}.jsonl", rows) for number, rows in enumerate((SHARD, second))]
-    if expected is None:
-        with pytest.raises(DataError, match=r"^2 files for train, 0.jsonl and on, cannot be read together: .* types"):
-            read_files(paths, "train", str(tmp_path), "label")
-        return
-    assert list(read_files(paths, "train", str(tmp_path), "label")) == SHARD + expected
+@pytest.mark.parametrize("turned", [False, True])
+def test_each_file_has_types_of_its_own(
+    tmp_path: Path, second: list[dict[str, Any]], expected: list[dict[str, Any]], turned: bool
+):
+    both = [(SHARD, SHARD), (second, expected)][:: -1 if turned else 1]
+    paths = [write_rows(tmp_path / f"{number}.jsonl", rows) for number, (rows, _) in enumerate(both)]
+    assert list(read_files(paths, "train", str(tmp_path), "label")) == [row for _, rows in both for row in rows]
+
+
+def test_a_file_without_rows_is_no_error_beside_others(tmp_path: Path):
+    (tmp_path / "0.csv").write_text("text,label\n", encoding="utf-8")
+    (tmp_path / "1.csv").write_text("text,label\na,1\n", encoding="utf-8")
+    assert list(read_files([tmp_path / "0.csv", tmp_path / "1.csv"], "train", str(tmp_path), "label")) == [
+        {"text": "a", "label": 1}
+    ]
 
 
 @pytest.mark.parametrize("names", [["x", "y"], ["y", "x"]])

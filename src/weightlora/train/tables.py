@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from ..errors import DataError
 from ..wording import first_line, shown
+from .joining import joined
 
 NAMES_ARE_TEXT = {"keep_default_na": False, "na_values": [""]}
 """For pandas, which else takes `None`, `NA`, `null` and others for empty fields: they may be names of classes."""
@@ -37,8 +39,8 @@ REMEDIES = {
 }
 """What to do with a file that its reader refuses."""
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-PART, WHOLE = 10 * 2**20, 2**30
-"""Bytes of a JSON file from which `datasets` takes the types of all others, and which it can read at once."""
+PART, WHOLE = 2**28, 2**30
+"""Bytes of a JSON file that are read at once: its types are those of the first part, or of all if that fails."""
 NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d+)?")
 DEEPEST_ROW = 64
@@ -59,28 +61,30 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
         if BUILDERS[path.suffix.lower()][0] == "json":
             check_json(path)
     # Each by itself: datasets takes the types of the first one, and casts the values of the others.
-    rows = _joined([_read(path, split, cache_dir) for path in paths], paths, split)
+    nested = any(path.suffix.lower() == ".json" and _is_nested(path) for path in paths)
+    parts = [_read(path, split, cache_dir, nested and path.suffix.lower() == ".json") for path in paths]
+    full = [(part, path) for part, path in zip(parts, paths, strict=True) if part is not None and len(part)]
+    if not full:
+        raise DataError(f"the split {split} is empty: {paths[0]} has no rows; add some, or give another file.")
+    rows = joined([part for part, _ in full], [path for _, path in full], split)
     texts = BUILDERS[paths[0].suffix.lower()][0] == "csv"
     return with_numbers(rows, classes) if texts and classes is not None and classes in rows.column_names else rows
 
 
-def _read(path: Path, split: str, cache_dir: str | None) -> Dataset:
-    """The rows of a file."""
+def _read(path: Path, split: str, cache_dir: str | None, nested: bool) -> Dataset | None:
+    """The rows of a file; None if it has none."""
     builder, settings = BUILDERS[path.suffix.lower()]
     if builder == "csv":  # without types for all columns, each 10,000 rows have their own, which may not fit together
         names = check_columns(path, settings)
         settings = {**settings, "features": Features(dict.fromkeys(names, Value("string"))) or None}
-    nested = path.suffix.lower() == ".json" and _is_nested(path)
     if nested:
         settings = {**settings, "field": "data"}
     try:
         rows = _load(builder, path, split, cache_dir, settings)
     except Exception as error:  # of many kinds, also those of pandas and Arrow
-        if "corresponds to no data" in str(error):  # it has only a header
-            raise DataError(
-                f"the split {split} is empty: {path} has no rows; add some, or give another file."
-            ) from error
         cause = error.__cause__ or error
+        if "corresponds to no data" in str(error) or str(cause).startswith("BatchSize must be greater"):
+            return None
         if isinstance(cause, PermissionError):
             raise DataError(f"{cause.filename} cannot be used ({cause.strerror}): change its permissions.") from error
         remedy = "; save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else REMEDIES[builder]
@@ -93,28 +97,6 @@ def _read(path: Path, split: str, cache_dir: str | None) -> Dataset:
         return Dataset.from_list(list(_flatten(rows))) if nested else rows
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise DataError(f"the file {path} is not in SQuAD's format ({first_line(error)}): correct it.") from error
-
-
-def _joined(parts: list[Dataset], paths: list[Path], split: str) -> Dataset:
-    """The rows of several files. A column may be missing in some, or hold whole numbers there and others elsewhere."""
-    kinds = [part.features for part in parts]
-    if all(kind == kinds[0] for kind in kinds):
-        return concatenate_datasets(parts)
-    which = f"{len(paths)} files for {split}, {paths[0].name} and on, cannot be read together"
-    remedy = "give all files the same columns, with values of the same types, or put all rows into one"
-    named: dict[str, Any] = {}
-    for name in {name for kind in kinds for name in kind}:
-        found = {str(kind[name]): kind[name] for kind in kinds if name in kind}
-        if any("ClassLabel" in text for text in found):
-            if len(found) > 1:
-                raise DataError(f"{which}: the classes of {shown(name)} differ; give them the same names everywhere.")
-            named[name] = next(iter(found.values()))
-    tables = [part.with_format("arrow")[:].replace_schema_metadata(None) for part in parts]
-    try:
-        rows = Dataset(pa.concat_tables(tables, promote_options="permissive"))
-    except pa.ArrowException as error:
-        raise DataError(f"{which}: {first_line(error)}; {remedy}.") from error
-    return rows.cast(Features({**rows.features, **named})) if named else rows
 
 
 def check_file(path: Path, split: str) -> None:
@@ -203,9 +185,17 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
 
 def _load(builder: str, path: Path, split: str, cache_dir: str | None, settings: dict[str, Any]) -> Dataset:
     named = glob.escape(str(path))  # datasets takes names for patterns, which match other files
-    if builder == "json" and PART < (size := path.stat().st_size) <= WHOLE:
-        settings = {**settings, "chunksize": size}  # else it casts what comes later to the types of the first part
-    return datasets.load_dataset(builder, data_files={split: [named]}, split=split, cache_dir=cache_dir, **settings)
+    load = partial(
+        datasets.load_dataset, builder, data_files={split: [named]}, split=split, cache_dir=cache_dir, **settings
+    )
+    if builder != "json":
+        return load()
+    try:
+        return load(chunksize=PART)
+    except Exception:
+        if not PART < (size := path.stat().st_size) <= WHOLE:
+            raise
+    return load(chunksize=size)  # a field that the first part lacks is no error then
 
 
 def _as_written(path: Path, rows: Dataset) -> Dataset:
