@@ -30,7 +30,7 @@ def proportional_by_task() -> str:
     runs = on_new_seeds()
     shown = {words: label for words, label in REFERENCES.items() if label in (PROBE, LOWER_RANK, LORA)}
     complete = _complete(runs, shown)
-    return by_task(runs, PROPORTIONAL, complete, complete)
+    return by_task(runs, TASKS, PROPORTIONAL, complete, complete)
 
 
 def _complete(runs: Runs, references: dict[str, str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The default at LoRA's rate on new seeds, against references at rates of their own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 from weightlora.compare.statistics import paired
@@ -34,7 +34,7 @@ def replication_by_task() -> str:
     """A row for each task: the loss minus that of each reference, and the metric minus LoRA's."""
     references = _references()
     metrics = {words: label for words, label in references.items() if words == LORA_IN_WORDS}
-    return by_task(on_new_seeds(), PROBE, references, metrics)
+    return by_task(on_new_seeds(), TASKS, PROBE, references, metrics)
 
 
 def _references() -> dict[str, str]:
@@ -68,17 +68,20 @@ def counts(runs: Runs, label: str, references: Mapping[str, str]) -> str:
     return table(rows)
 
 
-def by_task(runs: Runs, label: str, references: Mapping[str, str], metrics: Mapping[str, str]) -> str:
+def by_task(
+    runs: Runs, tasks: Iterable[str], label: str, references: Mapping[str, str], metrics: Mapping[str, str]
+) -> str:
     """A row for each task: its rate, the loss of a method minus that of references, and the metric minus that of some.
 
     Args:
         runs, label: As in `counts`.
+        tasks: Those that have a row.
         references: Words -> label of those whose losses are compared.
         metrics: Those whose metrics are.
     """
     those = [f"loss minus that of {words}" for words in references]
     rows = [["task", "rate", *those, *(f"metric minus that of {words}" for words in metrics)]]
-    for task in TASKS:
+    for task in tasks:
         own = runs[task, label]
         (rate,) = {run.settings["learning_rate"] for run in own.values()}
         compared = [paired(losses(own), losses(runs[task, other])) for other in references.values()]
