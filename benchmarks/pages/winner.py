@@ -87,7 +87,7 @@ class Worth(NamedTuple):
         better = [task for task, found in self.versus.get(LORA_IN_WORDS, {}).items() if _is_better(found)]
         if there := [found for task in better if (found := self.points[task]) is not None]:
             shown = ", ".join(f"{signed(found)}" for found in there)
-            said[f"Metric where the loss is better than that of {LORA_IN_WORDS}"] = f"{shown} points"
+            said[f"Metric minus that of {LORA_IN_WORDS} where the loss is better"] = f"{shown} points"
         return said
 
     @property

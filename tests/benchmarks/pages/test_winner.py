@@ -59,7 +59,7 @@ def test_what_the_runs_show_is_counted():
         "- Against LoRA on all modules: significantly better on 1 of 2 tasks, worse on 1.",
         "- Metric compared with LoRA on all modules: +0.2 points on average (median +0.2, from -1.0 to +1.4), "
         "at most 0.5 points lower on 1 of 2 tasks.",
-        "- Metric where the loss is better than that of LoRA on all modules: +1.4 points.",
+        "- Metric minus that of LoRA on all modules where the loss is better: +1.4 points.",
         "- The sets of two seeds overlap by 0.82 on average (Jaccard).",
         "- Choosing takes 4.0% to 4.0% of a run.",
         "- On the model with 4 modules, 6 runs on 2 tasks kept 4 different sets.",
