@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 import torch.distributed as dist
 from models import adamw, batch, lora_bert, samples, training_arguments
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
@@ -470,7 +472,9 @@ def phased(rules: str, directory: str, version: str = "1") -> None:
             run.train(resume_from_checkpoint=str(Path(directory) / "credit" / f"checkpoint-{step}"))
             losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
             found["credit"][when] = {"kept": run.weightlora.selector.kept, "losses": losses}
-        if version == "2":
+        if version == "1":
+            found["credit"]["bf16"] = [*of_16_bits(Path(directory) / "bf16", fsdp)]
+        else:
             found["credit"]["plain"] = plain_after_choice(Path(directory) / "credit", fsdp)
         for what, config, settings in (("expand", {"expand": "qr"}, {}), ("save_only", {}, {"save_only_model": True})):
             try:
@@ -490,6 +494,15 @@ FSDP = {
     "1": {"state_dict_type": "FULL_STATE_DICT", "sync_module_states": False},
     "2": {"transformer_layer_cls_to_wrap": ["BertLayer"]},
 }
+
+
+def of_16_bits(place: Path, fsdp: dict) -> Iterator[dict]:
+    """A model of 16 bits with mixed precision: choice and losses, whole and resumed from each of three steps."""
+    for step in (None, 2, 3, 4):
+        run = phased_trainer(place, PHASED_CREDIT, fsdp, lora_bert(layers=1).bfloat16(), bf16=True)
+        run.train(resume_from_checkpoint=step and str(place / f"checkpoint-{step}"))
+        losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+        yield {"kept": run.weightlora.selector.kept, "losses": losses}
 
 
 def plain_after_choice(place: Path, fsdp: dict) -> dict:
@@ -528,7 +541,9 @@ def report(run) -> dict:
     }
 
 
-def phased_trainer(place: Path, settings: dict, fsdp: dict | None = None, **arguments) -> WeightLoraTrainer:
+def phased_trainer(
+    place: Path, settings: dict, fsdp: dict | None = None, model: PeftModel | None = None, **arguments
+) -> WeightLoraTrainer:
     sharded = world() > 1 and "deepspeed" not in arguments and fsdp is not None
     if sharded and not BY_ACCELERATE:
         arguments |= {"fsdp": True, "fsdp_config": fsdp}
@@ -542,7 +557,8 @@ def phased_trainer(place: Path, settings: dict, fsdp: dict | None = None, **argu
     if sharded:
         pretend_accelerator()
     config = WeightLoraConfig(**settings)
-    run = WeightLoraTrainer(lora_bert(layers=1), arguments, train_dataset=samples(64), weightlora=config)
+    model = lora_bert(layers=1) if model is None else model
+    run = WeightLoraTrainer(model, arguments, train_dataset=samples(64), weightlora=config)
     run.model_accepts_loss_kwargs = False
     if sharded and run.accelerator.state.fsdp_plugin.fsdp_version == 1:
         run.accelerator.state.fsdp_plugin.optim_state_dict_config.offload_to_cpu = False

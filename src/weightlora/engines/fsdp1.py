@@ -32,6 +32,17 @@ class Fsdp1(Phased):
             for parameter, shape in zip(handle.flat_param._params, handle.flat_param._shapes, strict=True):
                 note_whole_(parameter, shape.numel(), parts)
 
+    def begin_(self, model: nn.Module, accelerator: Any) -> None:
+        """With mixed precision, cast modules that train, each of which becomes one flat parameter, to float32.
+
+        Accelerate casts the flat parameters when they are made. Until the first step, the optimizer finds the old
+        dtype in the parameters, and would resume with moments of 16 bits for gradients of 32.
+        """
+        for module in model.modules() if accelerator.mixed_precision != "no" else ():
+            weight = getattr(module, "weight", None)
+            if not [*module.children()] and isinstance(weight, nn.Parameter) and weight.requires_grad:
+                module.float()
+
     def load_(self, model: Any, checkpoint: str | Path) -> None:
         # PEFT 0.21 finds no adapter in a model of FSDP1 to load into.
         with same_parameters(model):

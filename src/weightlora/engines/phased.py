@@ -47,6 +47,9 @@ class Phased(Engine):
         switch_off_(losers, optimizer)
         self.waiting += losers
 
+    def begin_(self, model: nn.Module, accelerator: Any) -> None:
+        """Prepare the plain model before it gets weights or an engine."""
+
     def load_(self, model: nn.Module, checkpoint: str | Path) -> None:
         """Load weights that the engine itself does not load, before it gets the model."""
 

@@ -36,6 +36,7 @@ def train_in_phases(
         What the last `train()` did.
     """
     callback.engine = engine
+    engine.begin_(trainer.model, trainer.accelerator)
     if checkpoint:
         engine.load_(trainer.model, checkpoint)
     elif callback.config.select_steps == 0 and not RULES[callback.config.selection].probes:
