@@ -10,9 +10,9 @@ from recipes import write_rows
 from weightlora.errors import DataError
 from weightlora.train.data import read_splits
 from weightlora.train.layouts import as_causal
-from weightlora.train.rows import as_written
 from weightlora.train.settings import DataArguments
 from weightlora.train.tasks import COLUMNS, find_task
+from weightlora.train.verbatim import as_written
 
 COLUMNS_READ = COLUMNS["causal-lm"]
 SHAREGPT = [{"from": "system", "value": "be kind"}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
@@ -66,6 +66,14 @@ def test_messages_that_are_another_text_are_refused(text: str):
     given = Dataset.from_list([{"messages": json.dumps(CHAT)}, {"messages": None}, {"messages": text}])
     with pytest.raises(DataError, match=r"^row 2 of dev .* as its messages, which must be .* as JSON: save the rows"):
         as_causal("dev", given, COLUMNS_READ)
+
+
+def test_messages_may_be_written_as_json_in_one_file_alone(tmp_path: Path):
+    write_rows(tmp_path / "train-0.jsonl", [{"messages": json.dumps(CHAT)}])
+    write_rows(tmp_path / "train-1.jsonl", [{"messages": CHAT}])
+    task = replace(find_task("causal-lm"), evaluation=())
+    rows = read_splits(DataArguments(dataset=str(tmp_path)), task, str(tmp_path / "cache")).rows["train"]
+    assert rows["messages"][:] == [CHAT, CHAT]
 
 
 def test_messages_come_before_conversations_and_the_users_names_before_both():

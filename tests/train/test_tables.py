@@ -113,7 +113,7 @@ def test_a_directory_is_no_file(tmp_path: Path):
             "has 3 fields in its first row, and 2 columns: put texts with ',' in",
         ),
         ("\ufeff\n\nid,text,label\n1,a,b,c", "has 4 fields in its first row, and 3 columns"),
-        ("text,label,text\na,b,c\n", "has the column 'text' twice: rename one of them."),
+        ("text,label,text,,\na,b,c,,\n", "has the column 'text' twice: rename one of them."),
         ('text,label\n"I liked it, really",pos\na,b,c,d\n', ""),
         ("text,label\nshort\n", ""),
         (

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, Json, Value
 
 from weightlora.errors import DataError
 from weightlora.train.layouts import as_causal
@@ -121,3 +121,21 @@ def test_marks_and_chats_in_columns_of_other_types_are_seen():
         as_causal("train", Dataset.from_list([{**PAIR, "kto_tag": "false"}], features=large), COLUMNS["causal-lm"])
     with pytest.raises(DataError, match="to the messages in conversations"):
         read({"conversations": json.dumps([{"from": "human", "value": "a"}]), "chosen": "b", "rejected": "c"})
+
+
+@pytest.mark.parametrize(("name", "good", "bad"), [("label", 0, False), ("kto_tag", True, "false")])
+def test_marks_among_values_of_other_types_are_seen(name: str, good: Any, bad: Any):
+    def rows(*marks: Any) -> Dataset:
+        values = [{**PAIR, name: json.dumps(mark)} for mark in marks]
+        return Dataset.from_list(values, Features({**dict.fromkeys(PAIR, Value("string")), name: Json()}))
+
+    as_causal("train", rows(good, good), COLUMNS["causal-lm"])
+    with pytest.raises(DataError, match=f"row 1 of train .* has the {name} false"):
+        as_causal("train", rows(good, bad), COLUMNS["causal-lm"])
+
+
+@pytest.mark.parametrize("name", ["context", "functions", "images"])
+def test_nothing_among_values_of_other_types_is_nothing(name: str):
+    values = [{**PAIR, name: json.dumps(value)} for value in ("", [], None, *(["film"] if name == "context" else []))]
+    rows = Dataset.from_list(values, Features({**dict.fromkeys(PAIR, Value("string")), name: Json()}))
+    assert as_causal("train", rows, COLUMNS["causal-lm"])[1]["prompt"] == "prompt"

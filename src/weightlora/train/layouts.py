@@ -8,8 +8,9 @@ from datasets import Dataset, Features, Json, List, concatenate_datasets
 from ..errors import DataError
 from ..wording import shown
 from .proposing import ANSWERS, QUESTIONS, example, example_for, one_object, pair_in, without, written
-from .rows import STRINGS, as_written, name_row, parsed
+from .rows import STRINGS, name_row
 from .unread import BEFORE, refuse_bad_answers, refuse_lost, refuse_media
+from .verbatim import as_written, parsed
 
 Columns = dict[str, str | None]
 
@@ -167,7 +168,9 @@ def _joined(rows: Dataset, prompt: str, completion: str) -> Dataset:
 
 def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
     """The rows with lists of messages where the column has texts: Parquet and CSV files often have chats as JSON."""
-    if rows.features[column] not in STRINGS:
+    feature = rows.features[column]
+    mixed = isinstance(feature, Json) and any(isinstance(chat, str) for chat in rows[column])
+    if not (mixed or feature in STRINGS):
         return rows
     chats = [parsed(value) for value in rows[column]]
     for row, chat in enumerate(chats):

@@ -20,6 +20,7 @@ from pyarrow.json import ParseOptions, ReadOptions, read_json
 from ..errors import DataError
 from ..wording import first_line, shown
 from .joining import joined
+from .verbatim import DEEPEST_ROW
 
 NAMES_ARE_TEXT = {"keep_default_na": False, "na_values": [""]}
 """For pandas, which else takes `None`, `NA`, `null` and others for empty fields: they may be names of classes."""
@@ -43,9 +44,6 @@ PART, WHOLE = 2**28, 2**30
 """Bytes of a JSON file that are read at once: its types are those of the first part, or of all if that fails."""
 NESTED = "paragraphs"  # the official SQuAD files are articles of paragraphs of questions
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(?:\.\d+)?")
-DEEPEST_ROW = 64
-"""Levels of lists and objects in a row of JSON."""
-
 STRING, BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?'), re.compile(rb"[\[\]{}]")
 FIRST_NULL = re.compile(b"(?:%s)?" % codecs.BOM_UTF8 + rb"\s*\[?\s*null\b")
 TRUTH = re.compile("[Tt]rue|TRUE|[Ff]alse|FALSE")
@@ -173,7 +171,7 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
             f"{path} has one column, {shown(header[0])}, as if its fields were separated by {shown(other)}: save it "
             f"with {shown(style['delimiter'])} between them, or as .jsonl."
         )
-    if twice := [name for place, name in enumerate(header) if name in header[:place]]:
+    if twice := [name for place, name in enumerate(header) if name and name in header[:place]]:
         raise DataError(f"{path} has the column {shown(twice[0])} twice: rename one of them.")
     if len(first) > len(header):
         raise DataError(

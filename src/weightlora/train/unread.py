@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable
 from itertools import repeat
 from typing import Any
 
-from datasets import Dataset, Value
+from datasets import Dataset, Json
 
 from ..errors import DataError
 from ..wording import shown
-from .rows import STRINGS, name_row
+from .rows import name_row
 
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 """Columns beside questions or chats with what no tokenizer reads."""
@@ -25,8 +25,8 @@ BESIDE = ("context", "input", "instruction")
 """Columns that often have a part of a question."""
 EMPTY = ("None", "none", "null", "N/A", "n/a")
 """What a table has in place of an empty text."""
-MARKS = {"label": (False,), "kto_tag": (False, "false", "False", "FALSE")}
-"""Column -> what marks an answer there that is not to be learned. A label that is a text may be a class."""
+MARKS: dict[str, tuple[str, ...]] = {"label": (), "kto_tag": ("false", "False", "FALSE")}
+"""Column -> texts that mark an answer there that is not to be learned, as false does. A label may be a class."""
 
 
 def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], prompt: str | None = None) -> None:
@@ -43,8 +43,8 @@ def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], prompt:
         if name not in rows.column_names or name in read:
             continue
         questions = rows[prompt] if prompt is not None and name in BESIDE else repeat(None)
-        values = zip(rows.data.column(name), questions, strict=False)
-        row = next((row for row, (one, asked) in enumerate(values) if _is_lost(one.as_py(), asked)), None)
+        values = zip(_values(rows, name), questions, strict=False)
+        row = next((row for row, (one, asked) in enumerate(values) if _is_lost(one, asked)), None)
         if row is not None:
             renamed = name == "system_prompt" and "system" in read
             raise DataError(
@@ -52,6 +52,11 @@ def refuse_lost(split: str, rows: Dataset, read: Collection[str | None], prompt:
                 f"{'rename the column to system' if renamed else 'write it into the question'}, or drop the column "
                 f"{name!r}."
             )
+
+
+def _values(rows: Dataset, name: str) -> Iterable[Any]:
+    """The values of a column as they are stored, without decoding images, but not those that are stored as JSON."""
+    return rows[name] if isinstance(rows.features[name], Json) else (one.as_py() for one in rows.data.column(name))
 
 
 def _is_lost(value: Any, question: Any) -> bool:
@@ -65,9 +70,9 @@ def _is_lost(value: Any, question: Any) -> bool:
 def refuse_bad_answers(split: str, rows: Dataset) -> None:
     """Raise a `DataError` for an answer that is marked as a bad one, as in the unpaired preferences of KTO."""
     for name, bad in MARKS.items():
-        if name not in rows.column_names or rows.features[name] not in (Value("bool"), *STRINGS):
+        if name not in rows.column_names:
             continue
-        row = next((row for row, mark in enumerate(rows[name]) if mark in bad), None)
+        row = next((row for row, mark in enumerate(_values(rows, name)) if mark is False or mark in bad), None)
         if row is not None:
             raise DataError(
                 f"{name_row(rows, split, row)} has the {name} false, which marks a bad answer, and all answers are "
@@ -78,7 +83,7 @@ def refuse_bad_answers(split: str, rows: Dataset) -> None:
 def refuse_media(split: str, rows: Dataset, chats: str | None = None) -> None:
     """Raise a `DataError` for images, audio or video beside questions or in chats: the model would not get them."""
     marks: dict[str, Iterable[bool]] = {
-        f"the column {name!r}": (one.as_py() not in NOTHING for one in rows.data.column(name))
+        f"the column {name!r}": (value not in NOTHING for value in _values(rows, name))
         for name in MEDIA
         if name in rows.column_names
     }

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, DataCollato
 
 from ...errors import ConfigError, DataError, ModelError
 from ..result import HELD_OUT_LOSS
-from ..rows import NUMBER, as_written, head_of, name_row, tail_of
+from ..rows import NUMBER, head_of, name_row, tail_of
+from ..verbatim import as_written
 from ..work import IGNORED, Source, Work, padder, padding, room_for, tokenized
 from .chats import Tokens, chat
 

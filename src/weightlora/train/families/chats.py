@@ -8,7 +8,8 @@ from typing import Any
 
 from ...errors import DataError
 from ...wording import first_line, shown
-from ..rows import head_of, parsed, tail_of
+from ..rows import head_of, tail_of
+from ..verbatim import parsed
 from ..work import Source
 
 Tokens = tuple[list[int], list[int]]
