@@ -1,6 +1,8 @@
 """The probe in a plain loop: the choice by hand, nothing else changed, and one sentence for what cannot work."""
 
+import math
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -145,6 +147,22 @@ def test_data_that_loses_what_the_probe_read_is_told_of(settings, left):
     else:
         with pytest.raises(DataError, match=r"^the data can be read only once, and nothing is left for the training"):
             selector.probe(loader)
+
+
+def test_a_batch_with_nan_is_the_same_when_it_is_read_again():
+    """A loss may leave out labels that are missing."""
+
+    def loss(found):
+        there = ~found["target"].isnan()
+        return (model(found["input_ids"]).logits[:, 0] - found["target"])[there].square().mean()
+
+    rows = [{"input_ids": row["input_ids"], "target": math.nan if i % 3 else 1.0} for i, row in enumerate(samples(32))]
+    model = lora_bert()
+    selector = WeightLora(model, adamw(model), WeightLoraConfig(**GRADIENT))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        selector.probe(DataLoader(rows, batch_size=8), loss)
+    assert selector.phase == "train"
 
 
 def test_of_three_adapters_the_default_keeps_the_best():
@@ -453,8 +471,9 @@ def test_adapters_without_weights_are_refused():
         selector_for(model, keep=1).probe([batch()])
 
 
-def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step():
-    model, optimizer, _ = start(**GRADIENT)
+@pytest.mark.parametrize("keep", [GRADIENT["keep"], 12])
+def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step(keep):
+    model, optimizer, _ = start(**GRADIENT | {"keep": keep})
     model(**batch()).loss.backward()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     with pytest.raises(

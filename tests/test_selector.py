@@ -513,6 +513,19 @@ def test_a_fraction_resumes_in_a_longer_training_however_the_state_is_given():
         assert resumed.phase == "train" and len(resumed.adapters) == 3
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_state_that_is_given_later_is_the_start_like_one_that_is_given_at_once(loaded):
+    """What processes compare before they share anything, and what a trainer counts."""
+    model, optimizer, selector = start(keep=3, select_steps=4)
+    train(model, optimizer, selector, steps=2)
+    state = selector.state_dict() | {"carried": 2}
+    optimizer = adamw(model := lora_bert())
+    resumed = WeightLora(model, optimizer, WeightLoraConfig(keep=3, select_steps=4), None if loaded else state)
+    if loaded:
+        resumed.load_state_dict(state)
+    assert resumed.engine.start.to_dict() == resumed.state_dict() == state
+
+
 def test_a_state_is_a_copy():
     model, optimizer, selector = start(keep=3, select_steps=4)
     train(model, optimizer, selector, steps=2)

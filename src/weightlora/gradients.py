@@ -78,7 +78,7 @@ def projected(adapters: list[LoraAdapter], rows: int) -> Iterator[dict[LoraAdapt
 
 
 def l1_norms(adapters: list[LoraAdapter], sums: dict[LoraAdapter, Tensor], average: Average) -> Tensor:
-    """L1 norms of the mean gradients, shape `(n,)`, float64; the mean over the draws, where A was drawn several times.
+    """L1 norms of the sums of gradients, shape `(n,)`, float64; the mean over draws, where A was drawn several times.
 
     Args:
         adapters: The n adapters, whose gradients are there.

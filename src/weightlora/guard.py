@@ -35,7 +35,7 @@ class StepGuard:
         self,
         optimizer: Optimizer,
         named: Callable[[], Iterator[tuple[str, nn.Parameter]]],
-        average: Callable[[Tensor], Tensor] | None = None,
+        average: Callable[[Tensor], Tensor] = lambda found: found,
     ) -> None:
         self.go_back: Callable[[], str] = lambda: START_AGAIN
         self._optimizer, self._named, self._average = optimizer, named, average
@@ -81,8 +81,7 @@ class StepGuard:
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
-        spoiled = self._is_spoiled_here()
-        return spoiled if self._average is None else bool(self._average(torch.tensor([float(spoiled)], device="cpu")))
+        return bool(self._average(torch.tensor([float(self._is_spoiled_here())], device="cpu")))
 
     def _is_spoiled_here(self) -> bool:
         return not are_finite(gradient_of(p) for group in self._optimizer.param_groups for p in group["params"])
@@ -96,7 +95,7 @@ class StepGuard:
 
     def leave_others(self) -> None:
         """From now on look at the gradients of this process alone, which then need not step whenever others do."""
-        self._average = None
+        self._average = lambda found: found
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         found = getattr(optimizer, "found_inf", None)
@@ -122,7 +121,17 @@ class StepGuard:
 def refuse_late_probe(selector: Any, *_: Any) -> None:
     """Raise, at a step of the optimizer, if the selector needs a probe and had none: all adapters would train."""
     if selector.needs_probe:
-        selector.finish()
+        if selector.limit is not None:
+            selector.limit.check_measured()
+        raise no_probe(selector.config.selection)
+
+
+def no_probe(selection: str) -> TrainingError:
+    """What to raise if a rule that chooses by a probe had none."""
+    return TrainingError(
+        f"selection={selection!r} chooses before the first step, and has seen no batch: call probe(batches) before "
+        "the loop, or set selection='credit' to choose while training."
+    )
 
 
 def after_closure(args: Any, kwargs: Any, look: Callable[[], None]) -> Any:

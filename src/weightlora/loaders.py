@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
-from .restoring import GENERATORS, states_of_generator
+from .restoring import GENERATORS, refill, states_of_generator
 
 PARTS = (
     *("base_dataloader", "batch_sampler", "sampler", "collate_fn", "data_collator", "dataset", "datasets"),
@@ -96,7 +96,7 @@ def _states(part: Any) -> Iterator[Callable[[], object]]:
             content = value.clone() if torch.is_tensor(value) else copy.copy(value)
             yield partial(_put_back, own, name, value, content)
         inner = (one for value in own.values() if type(value) is list for one in value if type(one) is list)
-        yield from (partial(inner_list.__setitem__, slice(None), copy.copy(inner_list)) for inner_list in inner)
+        yield from (partial(refill, inner_list, copy.copy(inner_list)) for inner_list in inner)
     for value in _flat(own.values()):
         if type(value) is dict and len(value) <= FEW:
             if numbers := _numbers(value):
@@ -137,9 +137,8 @@ def _orders(own: dict[str, Any], arrays: bool) -> Iterator[tuple[str, Any]]:
 
 def _put_back(own: dict[str, Any], name: str, value: Any, content: Any) -> None:
     """An attribute and its content as before; nobody can have changed an array that is read-only."""
-    if isinstance(value, deque):
-        value.clear()
-        value.extend(content)
+    if isinstance(value, list | deque):
+        refill(value, content)
     elif not isinstance(value, np.ndarray) or value.flags.writeable:
         value[:] = content
     own[name] = value

@@ -92,8 +92,9 @@ def drop_parameters_(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -
         stays = [id(parameter) not in dropped for parameter in group["params"]]
         for key, values in group.items():
             if _is_parallel(optimizer, key, values, stays):
-                _forget_names_(optimizer, values, stays)
-                group[key] = list(compress(values, stays))
+                left = list(compress(values, stays))
+                _forget_names_(optimizer, [value for value, kept in zip(values, stays, strict=True) if not kept], left)
+                group[key] = left
         group["params"] = list(compress(group["params"], stays))
     for parameter in dropped.values():
         optimizer.state.pop(parameter, None)
@@ -106,10 +107,9 @@ def _is_parallel(optimizer: Optimizer, key: str, values: Any, stays: list[bool])
     return key != "params" and not is_setting and isinstance(values, list) and len(values) == len(stays)
 
 
-def _forget_names_(optimizer: Optimizer, names: list[Any], stays: list[bool]) -> None:
+def _forget_names_(optimizer: Optimizer, gone: list[Any], left: list[Any]) -> None:
     """Drop state that is kept by name, or by what names of several parameters begin with (as PEFT's LoRA-FA does)."""
-    left = [name for name in compress(names, stays) if isinstance(name, str)]
-    gone = [name for name, kept in zip(names, stays, strict=True) if isinstance(name, str) and not kept]
+    gone, left = ([name for name in names if isinstance(name, str)] for names in (gone, left))
     state: dict[Any, Any] = optimizer.state
     for key in [key for key in state if isinstance(key, str)]:
         if any(name.startswith(key) for name in gone) and not any(name.startswith(key) for name in left):
@@ -133,7 +133,7 @@ def replace_parameter_(
         stays = [parameter is not old for parameter in group["params"]]
         for key, values in group.items():  # state by name is of the old shape
             if _is_parallel(optimizer, key, values, stays):
-                _forget_names_(optimizer, [v if not s else None for v, s in zip(values, stays, strict=True)], stays)
+                _forget_names_(optimizer, [value for value, kept in zip(values, stays, strict=True) if not kept], [])
         group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
     state = optimizer.state.pop(old, None)
     if not state:

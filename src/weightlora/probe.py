@@ -132,9 +132,7 @@ def check_read_again(model: nn.Module, batches: Any, first: list[Tensor]) -> Non
         if again is None:
             raise DataError(f"the data can be read only once, and nothing is left for the training: {remedy}.")
     found = copies_of(again)
-    if [(one.shape, one.dtype) for one in found] != [(one.shape, one.dtype) for one in first] or not all(
-        map(torch.equal, found, first)
-    ):
+    if len(found) != len(first) or not all(map(_are_same, found, first)):
         warnings.warn(
             "the first batch is another one when the data is read again. Either the data can be read only once, and "
             f"the training misses what the probe read: {remedy}. Or it draws random numbers that cannot be put back, "
@@ -142,6 +140,13 @@ def check_read_again(model: nn.Module, batches: Any, first: list[Tensor]) -> Non
             "probe.",
             stacklevel=5,
         )
+
+
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same values, of which some may be NaN, such as labels that are missing."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def number_to_read(batches: Any, steps: int, per_step: int) -> int:
@@ -250,13 +255,12 @@ def _trains(model: nn.Module) -> bool:
 def undisturbed(model: nn.Module, loss: Loss | None = None, recompute: bool = True) -> Iterator[Loss]:
     """Inside, the model trains, and recomputes activations if it can; afterwards all but `.grad` is as before.
 
-    A model that trains already keeps its modes: users freeze batch norms by evaluation mode.
-
-    No optimizer steps inside, also not one that hooks step in the backward pass.
-
     That is: which modules train, their buffers and other attributes (running statistics, how far positions were
     computed, or the state of a recurrence), and the random numbers that come next. A loss with weights of its own gets
     their gradients back, too, along which the first optimizer step would move them.
+
+    A model that trains already keeps its modes: users freeze batch norms by evaluation mode. No optimizer steps
+    inside, also not one that hooks step in the backward pass.
 
     Args:
         model: Loses its gradients before and after.

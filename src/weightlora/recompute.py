@@ -57,7 +57,7 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     if on or not getattr(base, "supports_gradient_checkpointing", False):
         yield
         return
-    name = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
+    way = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"
     before = {module: set(module._forward_hooks) for module in base.modules()}
     attributes = [(module, {name: vars(module)[name] for name in OWN if name in vars(module)}) for module in before]
     configs: dict[int, Any] = {
@@ -66,12 +66,12 @@ def recomputed(model: nn.Module) -> Iterator[None]:
     cached = [config for config in configs.values() if getattr(config, "use_cache", False)]
     for config in cached:  # or Transformers does it in each forward pass, and warns
         config.use_cache = False
-    getattr(base, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+    getattr(base, f"{way}_checkpointing_enable")(**{f"{way}_checkpointing_kwargs": {"use_reentrant": False}})
     added = [(module, key) for module, keys in before.items() for key in module._forward_hooks.keys() - keys]
     try:
         yield
     finally:
-        getattr(base, f"{name}_checkpointing_disable")()
+        getattr(base, f"{way}_checkpointing_disable")()
         for config in cached:
             config.use_cache = True
         for module, key in added:  # Transformers leaves one behind, by which backward goes on to the embeddings

@@ -121,9 +121,8 @@ class WeightLora(Described):
     def phase(self) -> budget.Phase:
         """Phase of the next step: `"warmup"`, `"select"`, or `"train"` once the choice is final."""
         config = self.config
-        if self.rounds_over == config.rounds:
-            return "train"
-        return budget.phase_at(min(self.step_count + 1, config.steps), config.warmup_steps, config.steps)
+        unless_final = budget.phase_at(min(self.step_count + 1, config.steps), config.warmup_steps, config.steps)
+        return "train" if self.rounds_over == config.rounds else unless_final
 
     @property
     def omega(self) -> dict[str, float]:
@@ -248,7 +247,7 @@ class WeightLora(Described):
             seed = int(self.engine.agree(torch.tensor(self.config.seed % 2**53, device="cpu")))
             expansion.grow_(self.adapters, ranks, self.config.expand, self.optimizer, seed * 1000 + self.rounds_over)
         if self.rounds_over == self.config.rounds:
-            self._close()
+            self.close()
             for adapter, omega in zip(self.adapters, self._rule.omega.tolist(), strict=True):
                 surgery.fold_gate_(adapter, omega)
         outcome.describe_(self.model, self.adapter_name)
@@ -261,7 +260,7 @@ class WeightLora(Described):
         """Mask of the adapters with the largest scores that the present round's budget keeps."""
         return (self.limit or self._budget).best(score, [self.sizes[a.name] for a in self.adapters], self.rounds_over)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Leave nothing of ours on the model, and on the optimizer the guard alone."""
         self._rule.close()
         self.engine.close()
@@ -283,18 +282,18 @@ class WeightLora(Described):
         self._restore(parsed)
 
     def _restore(self, state: State) -> None:
+        self._start = self.engine.start = state
         self.config = self._given.resolve(None, state.config["select_steps"])  # a fraction is that of the first run
-        live, before = state.live, len(self.adapters)
         if self.limit is not None:
             self.limit.restore(state.costs)
         self.step_count, self.rounds_over = state.step_count, state.round
-        self._rule.keep(torch.tensor([adapter.name in live for adapter in self.adapters], device="cpu"))
-        self.adapters = bring_to_(self.model, self.adapters, state, self.optimizer)
-        if len(self.adapters) < before:
+        self._rule.keep(torch.tensor([adapter.name in state.live for adapter in self.adapters], device="cpu"))
+        before, self.adapters = self.adapters, bring_to_(self.model, self.adapters, state, self.optimizer)
+        if len(self.adapters) < len(before):
             self.engine.rewire_(self.model)
         self._last_scores = state.column("scores")
         self._rule.restore(*state.evidence(self.adapters))
         if self.rounds_over == self.config.rounds:
-            self._close()
+            self.close()
         if self.run is not None:
             self.run.begin(self)

@@ -146,7 +146,7 @@ def by_kind(names: Sequence[str], among: Sequence[str]) -> str:
 
 def _ranges(columns: list[str]) -> str:
     """`["0", "1", "2", "5"]` as `"layers 0-2, 5"`."""
-    numbers = sorted({int(column) for column in columns if column != "-"})
+    numbers = sorted(map(int, columns))
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

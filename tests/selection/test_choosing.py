@@ -280,5 +280,7 @@ def test_a_model_that_processes_share_is_refused():
     model = lora_bert()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choosing, "has_group", lambda: True)
-        with pytest.raises(ModelError, match=r"spreads the model over processes, and select\(\) works in one"):
+        with pytest.raises(
+            ModelError, match=r"select\(\) works in one process, and this one belongs to a group: choose before"
+        ):
             weightlora.select(model, BATCHES, config())

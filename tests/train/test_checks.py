@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from weightlora.train import parse
-from weightlora.train.checks import number_to_keep, options_of
+from weightlora.train.checks import options_of, parse_number
 from weightlora.values import to_bytes
 
 
@@ -107,7 +107,7 @@ def test_settings_are_checked_before_the_data_is_read(world: Path, refused, monk
 
 @pytest.mark.parametrize(("text", "number"), [("9", 9), ("1e3", 1000), ("0.25", 0.25), ("25e-2", 0.25)])
 def test_whole_numbers_may_have_an_exponent(text: str, number: float):
-    found = number_to_keep(text)
+    found = parse_number(text)
     assert found == number and type(found) is type(number)
 
 

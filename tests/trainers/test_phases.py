@@ -75,5 +75,5 @@ def test_deepspeed_where_its_functions_do_not_reach_is_refused_by_name():
 
 
 def test_the_checkpoint_of_the_present_step_is_where_trainer_writes_it(tmp_path):
-    place = checkpoint_dir(SimpleNamespace(output_dir=str(tmp_path)), SimpleNamespace(global_step=7))
+    place = checkpoint_dir(str(tmp_path), SimpleNamespace(global_step=7))
     assert place == tmp_path / "checkpoint-7"

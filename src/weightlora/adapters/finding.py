@@ -33,7 +33,8 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     ]
     if adapter_name is None:
         adapter_name = _active_adapter(model, [layer for _, layer in layers])
-    drawn = lora_config_of(model, adapter_name).init_lora_weights in (True, "gaussian")
+    config = lora_config_of(model, adapter_name)
+    drawn = config.init_lora_weights in (True, "gaussian")
     adapters = [_handle(name, layer, adapter_name, drawn) for name, layer in layers if adapter_name in layer.scaling]
     if check:
         if not adapters:
@@ -43,11 +44,11 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
                 f"adapter {compiled[0]!r} is in a block that torch.compile() wraps, and PEFT would save it under this "
                 "name, which no other model has: call block.compile() instead, or compile the whole model."
             )
-        refuse_config(lora_config_of(model, adapter_name))
+        refuse_config(config)
         refuse(adapters, "removal")
         refuse_unsaved(base_model_of(model), [adapter.name for adapter in adapters])
         for adapter in adapters:
-            _refuse_state(adapter, lora_config_of(model, adapter_name).bias)
+            _refuse_state(adapter, config.bias)
         _refuse_shared(adapters)
     return adapters
 

@@ -71,13 +71,18 @@ class CostLimit:
         Raises:
             TrainingError: The costs are not measured yet.
         """
+        costs = self.check_measured()
+        found = best_within(costs, score, self.amount(costs), self._number)
+        assert found is not None  # something fits, which was checked as they were measured
+        return found
+
+    def check_measured(self) -> Costs:
+        """The costs; raise a `TrainingError` if they are not measured yet."""
         if self.costs is None:
             raise TrainingError(
                 f"{self._setting} needs to know what steps cost: call probe(batches) before the first step."
             )
-        found = best_within(self.costs, score, self.amount(self.costs), self._number)
-        assert found is not None  # something fits, which was checked as they were measured
-        return found
+        return self.costs
 
     def amount(self, costs: Costs) -> float:
         """The bound in the unit of the costs."""

@@ -141,8 +141,8 @@ def _gain(stack: Stack, before: Tensor, rows: list[int], gradients: Tensor) -> _
     """The gain of a stack, of which these rows have a gradient."""
     complete = len(rows) == len(stack.parameters)
     if not complete:
-        whole = before.unbind()  # for an index that is sent to an accelerator, the host would wait
-        before = torch.stack([whole[row] for row in rows])
+        values = before.unbind()  # for an index that is sent to an accelerator, the host would wait
+        before = torch.stack([values[row] for row in rows])
     moved = stack.copy([stack.parameters[row] for row in rows]).float()
     moved -= before.float()
     return _Gain(stack, slice(None) if complete else rows, row_dots(gradients.float(), moved))

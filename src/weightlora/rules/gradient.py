@@ -46,5 +46,5 @@ class GradientProbe(Rule):
         return self._norms / grad_scale
 
     def update(self, evidence: Tensor, step: int, best: Best) -> None:
-        """Score the adapters by the norms of the sum of all gradients."""
+        """Score the adapters by the norms of the mean gradient."""
         self.score = relative_to_blocks(evidence, [adapter.name for adapter in self._adapters])

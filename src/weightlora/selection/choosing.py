@@ -95,6 +95,11 @@ def select(
         raise ConfigError(f"model={model!r} is a {type(model).__name__}: pass the model itself.")
     if not hasattr(loader, "__iter__"):
         raise ConfigError(f"loader is a {type(loader).__name__}: pass a data loader, or a list of batches.")
+    if has_group():
+        raise ModelError(
+            "select() works in one process, and this one belongs to a group: choose before init_process_group(), and "
+            "give the chosen target_modules to all processes."
+        )
     settings = _resolved(config, total_steps)
     if not (is_number(learning_rate) and 0 < learning_rate < 1e6):
         raise ConfigError(f"learning_rate={learning_rate!r} is not a valid step size: give a positive number.")
@@ -140,11 +145,6 @@ def _run(
         trainable = [parameter for parameter in ready.parameters() if parameter.requires_grad]
         before.keep_values(trainable)
         optimizer = AdamW(trainable or [nn.Parameter(torch.empty(0))], lr=learning_rate, weight_decay=0.0)
-        if has_group():
-            raise ModelError(
-                f"{type(model).__name__} spreads the model over processes, and select() works in one: pass the model "
-                "inside it."
-            )
         starts = [*map(Start.of, find_adapters(ready, config.adapter_name))]
         check_wishes(config, wishes, starts)
         selector = WeightLora(ready, optimizer, config)

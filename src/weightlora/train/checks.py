@@ -85,7 +85,7 @@ def check_recipe(recipe: Recipe, methods: Methods) -> None:
     _check_loading(recipe)
     _check_smoothing(recipe)
     check_training(recipe.training, recipe.given, here=not recipe.method.dry_run)
-    WeightLoraConfig(keep=number_to_keep(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
+    WeightLoraConfig(keep=parse_number(recipe.method.keep), **_budgets_of(recipe.method))  # which checks them
     if (steps := steps_to_select(recipe.method)) is not None:
         WeightLoraConfig(select_steps=steps, selection="random")
     _check_options(recipe.method, methods[recipe.method.method])
@@ -149,7 +149,7 @@ def _check_smoothing(recipe: Recipe) -> None:
         raise ConfigError(f"label_smoothing_factor={value} smooths classes, and --task {task} has none: leave it out.")
 
 
-def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:
+def parse_number(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:
     """K as a number of adapters, or as a fraction; or another budget that is either. `1e3` is a whole number."""
     with suppress(ValueError):
         return int(keep)
@@ -163,7 +163,7 @@ def number_to_keep(keep: str, name: str = "keep", of: str = "adapters (9)") -> i
 def steps_to_select(arguments: MethodArguments) -> int | float | None:
     """T as a number of steps, or as a fraction of the training; None if it is not given."""
     given = arguments.select_steps
-    return None if given is None else number_to_keep(given, "select_steps", "steps (200)")
+    return None if given is None else parse_number(given, "select_steps", "steps (200)")
 
 
 def options_of(recipe: Recipe) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _budgets_of(arguments: MethodArguments) -> dict[str, Any]:
     if "keep_memory" in given:
         given["keep_memory"] = amount_of(given["keep_memory"])
     if "keep_parameters" in given:
-        given["keep_parameters"] = number_to_keep(given["keep_parameters"], "keep_parameters", "parameters (100000)")
+        given["keep_parameters"] = parse_number(given["keep_parameters"], "keep_parameters", "parameters (100000)")
     return given
 
 

@@ -18,7 +18,7 @@ from ..selection.adapting import all_linear, beside_linear, ends_as_head
 from ..selection.record import Selection
 from ..wording import first_line
 from .arguments import Recipe, parse_json
-from .checks import number_to_keep, options_of, steps_to_select
+from .checks import options_of, parse_number, steps_to_select
 from .methods import Method, Setting, sizes_of
 from .patterns import check_names, check_patterns, expression_in, patterns_in
 from .settings import MethodArguments
@@ -117,7 +117,7 @@ def setting_for(recipe: Recipe, work: Work, model: nn.Module, method: Method, fr
         raise ConfigError(
             f"target_modules={targets!r} do not fit the model ({first_line(error)}): name others, or leave it out."
         ) from error
-    return replace(setting, keep=WeightLoraConfig(keep=number_to_keep(arguments.keep)).number_to_keep(n))
+    return replace(setting, keep=WeightLoraConfig(keep=parse_number(arguments.keep)).number_to_keep(n))
 
 
 def with_chosen_modules(recipe: Recipe) -> Recipe:

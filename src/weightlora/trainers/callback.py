@@ -188,7 +188,7 @@ class WeightLoraCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._logbook.interrupt()
-        self._guest.checkpoint = folder = _run_dir(args, state) / checkpoint_dir(args, state).name
+        self._guest.checkpoint = folder = checkpoint_dir(_run_dir(args, state), state)
         trainer = calling_trainer()
         if trainer is not None and _resumes_by_itself(trainer):  # it has written the checkpoint whole
             return

@@ -42,11 +42,11 @@ class Guest:
     ) -> None:
         self.config = as_config(config)
         self.selector: WeightLora | None = None
-        self._say, self._train, self._leave_out = say, train, leave_out
+        self._say, self._call, self._leave_out = say, train, leave_out
         self.checkpoint: str | os.PathLike[str] | None = None
         self._grad_scale: float | None = None
         self._unread = False  # the evidence of a step
-        self._trains = False
+        self._running = False
 
     def begin(
         self,
@@ -76,8 +76,8 @@ class Guest:
         if self.selector is not None and self._has_seen(model):
             if state is None and _has_evidence(self.selector):
                 self._refuse_second(self.selector)
-            self.selector._close()  # it goes on from a checkpoint, or an error came before its first step
-        self._trains = True
+            self.selector.close()  # it goes on from a checkpoint, or an error came before its first step
+        self._running = True
         self.checkpoint = None if state is None else self.checkpoint
         total = None if total_steps == float("inf") else int(total_steps)
         self.selector = WeightLora(
@@ -112,10 +112,10 @@ class Guest:
         Returns:
             The state of the selection, which goes on; None if it has seen nothing yet, or if no training was given up.
         """
-        if self.selector is None or not (finds_batch_size and self._trains and self._has_seen(model)):
+        if self.selector is None or not (finds_batch_size and self._running and self._has_seen(model)):
             return None
         selector, self.selector = self.selector, None
-        selector._close()
+        selector.close()
         continues = _has_evidence(selector)
         self._say(f"Training starts over, and the selection {'continues' if continues else 'starts over, too'}.")
         return selector.state_dict() | {"carried": max(0, selector.step_count - step)} if continues else None
@@ -155,7 +155,7 @@ class Guest:
         Raises:
             StateError: If that checkpoint has no state with the gates of its weights.
         """
-        selector, self._trains = self.selection(), False
+        selector, self._running = self.selection(), False
         if selector.phase == "train":
             return
         warnings.warn(
@@ -189,7 +189,7 @@ class Guest:
             TrainingError: If training has not begun.
         """
         if self.selector is None:
-            raise TrainingError(f"the selection has not begun: it begins with trainer.{self._train}.")
+            raise TrainingError(f"the selection has not begun: it begins with trainer.{self._call}.")
         return self.selector
 
     def _go_back(self) -> str:
@@ -199,7 +199,7 @@ class Guest:
         return self.selector is not None and unwrap_model(model) is unwrap_model(self.selector.model)
 
     def _refuse_second(self, selector: WeightLora) -> None:
-        train, again = self._train, "build a new model and a new Trainer."
+        train, again = self._call, "build a new model and a new Trainer."
         if selector.phase != "train":
             raise ModelError(
                 f"an earlier {train} ended after {selector.step_count} of {selector.config.select_steps} selection "

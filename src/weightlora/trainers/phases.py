@@ -48,15 +48,15 @@ def train_in_phases(
             release_(trainer, callback)
             if callback.paused:
                 callback.go_on(callback.selector.state_dict())
-                output = train(str(checkpoint_dir(trainer.args, trainer.state)))
+                output = train(str(checkpoint_dir(trainer.args.output_dir, trainer.state)))
             else:
                 engine.hold_again_(trainer)
     return output
 
 
-def checkpoint_dir(args: Any, state: Any) -> Path:
+def checkpoint_dir(run_dir: Any, state: Any) -> Path:
     """Where Trainer writes the checkpoint of the present step."""
-    return Path(args.output_dir or "") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+    return Path(run_dir or "") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 def phased_engine(trainer: Any) -> Phased | None:

@@ -85,7 +85,7 @@ def probe_in_trainer(selector: WeightLora, trainer: Any, loader: Any) -> None:
     selector.advance()  # outside of what is put back, because adapters leave now
 
 
-class _InStep(tuple[Any]):
+class _InStep(tuple[Any]):  # in which `tensors_in` finds those of the batch
     """A batch alone, which knows all batches of its optimizer step, and its place among them."""
 
     step: list[Any]
@@ -96,7 +96,7 @@ class _Steps:
     """Reads a loader step by step: with gradient accumulation, `length` batches at a time."""
 
     def __init__(self, loader: Any, length: int) -> None:
-        self.base_dataloader, self.length = loader, length
+        self.base_dataloader, self.length = loader, length  # by this name, `same_batches` finds the loader
 
     def __iter__(self) -> Iterator[_InStep]:
         own = iter(self.base_dataloader)

@@ -85,7 +85,7 @@ def refuse_other_directories(directory: str | Path) -> None:
 
 def saved_state(args: TrainingArguments, state: TrainerState, model: nn.Module) -> dict[str, Any]:
     """The state in the checkpoint that a plain Trainer resumed from without `WeightLoraCallback.resume`."""
-    places = [args.resume_from_checkpoint, checkpoint_dir(args, state)]
+    places = [args.resume_from_checkpoint, checkpoint_dir(args.output_dir, state)]
     found = [place for place in places if place and (Path(place) / STATE_FILE).is_file()]
     if not found:
         raise StateError(

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import warnings
-from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
@@ -17,7 +16,7 @@ from ..manifest import MANIFEST, remove_manifest
 from ..restoring import same_parameters
 from .callback import WeightLoraCallback
 from .card import describe_in_card
-from .phases import phased_engine, train_in_phases
+from .phases import checkpoint_dir, phased_engine, train_in_phases
 from .resuming import (
     check_accelerate,
     check_layout,
@@ -132,7 +131,7 @@ class WeightLoraTrainerMixin:
 
     def _save_checkpoint(self: Any, model: Any, trial: Any = None, *args: Any, **kwargs: Any) -> None:
         # The selection's state comes first and the manifest last, both before Trainer deletes older checkpoints.
-        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        folder = checkpoint_dir(self._get_output_dir(trial), self.state)
         callback = self._selection()
         if callback is not None:  # another callback may save before it hears of the step (enable_jit_checkpoint)
             callback.advance(self.state)
