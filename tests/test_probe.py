@@ -473,7 +473,7 @@ def test_adapters_without_weights_are_refused():
 
 @pytest.mark.parametrize("keep", [GRADIENT["keep"], 12])
 def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step(keep):
-    model, optimizer, _ = start(**GRADIENT | {"keep": keep})
+    model, optimizer, selector = start(**GRADIENT | {"keep": keep})
     model(**batch()).loss.backward()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     with pytest.raises(
@@ -482,6 +482,8 @@ def test_a_loop_that_forgets_the_probe_is_told_at_its_first_step(keep):
     ):
         optimizer.step()  # the loop needs no step() of the selector
     assert all(map(torch.equal, before, model.parameters()))
+    with pytest.raises(TrainingError, match="chooses before the first step, and has seen no batch"):
+        selector.finish()
     again = WeightLora(model, optimizer, WeightLoraConfig(**GRADIENT))  # takes the place of the first one
     again.probe([batch()])
     optimizer.step()

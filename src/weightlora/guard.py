@@ -118,20 +118,18 @@ class StepGuard:
         self._steps = (*before, None)[-2:]
 
 
-def refuse_late_probe(selector: Any, *_: Any) -> None:
-    """Raise, at a step of the optimizer, if the selector needs a probe and had none: all adapters would train."""
+def refuse_unprobed(selector: Any, *_: Any) -> None:
+    """Raise if the selector needs a probe and had none: all adapters would train, or the first ones would be kept.
+
+    Takes the arguments of an optimizer's step pre-hook, too.
+    """
     if selector.needs_probe:
         if selector.limit is not None:
             selector.limit.check_measured()
-        raise no_probe(selector.config.selection)
-
-
-def no_probe(selection: str) -> TrainingError:
-    """What to raise if a rule that chooses by a probe had none."""
-    return TrainingError(
-        f"selection={selection!r} chooses before the first step, and has seen no batch: call probe(batches) before "
-        "the loop, or set selection='credit' to choose while training."
-    )
+        raise TrainingError(
+            f"selection={selector.config.selection!r} chooses before the first step, and has seen no batch: call "
+            "probe(batches) before the loop, or set selection='credit' to choose while training."
+        )
 
 
 def after_closure(args: Any, kwargs: Any, look: Callable[[], None]) -> Any:

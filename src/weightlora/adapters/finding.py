@@ -54,10 +54,9 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
 
 
 def _handle(module_name: str, layer: LoraLayer, adapter_name: str, drawn: bool) -> LoraAdapter:
-    if isinstance(layer, ParamWrapper):  # wrappers of several parameters of one module are nested in one another
-        name = f"{module_name.replace('.base_layer', '')}.{layer.parameter_name}"
-        return LoraAdapter(name, "parameter", layer, adapter_name, drawn)
-    return LoraAdapter(module_name, "module", layer, adapter_name, drawn)
+    wraps = isinstance(layer, ParamWrapper)  # wrappers of several parameters of one module are nested in one another
+    name = f"{module_name.replace('.base_layer', '')}.{layer.parameter_name}" if wraps else module_name
+    return LoraAdapter(name, "parameter" if wraps else "module", layer, adapter_name, drawn)
 
 
 def _active_adapter(model: nn.Module, layers: list[LoraLayer]) -> str:

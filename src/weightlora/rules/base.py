@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from ..adapters import LoraAdapter
 from ..errors import TrainingError
 from ..gradients import Average
-from ..guard import no_probe
 
 Best = Callable[[Tensor], Tensor]
 """Maps scores of shape `(n,)` to the mask of those that the budget keeps, the largest first."""
@@ -122,8 +121,6 @@ class Rule:
     def check_differs(self, steps: int) -> None:
         """Raise a `TrainingError` if all scores are equal after so many steps."""
         if (self.score == self.score[0]).all():
-            if self.probes:
-                raise no_probe(self.name)
             raise TrainingError(
                 f"all adapters score the same after {steps} steps, so there is nothing to choose by: train for more "
                 "steps before the decision."
