@@ -53,7 +53,7 @@ def find_adapters(model: nn.Module, adapter_name: str | None = None, check: bool
     return adapters
 
 
-def _handle(module_name: str, layer: LoraLayer, adapter_name: str, drawn: bool) -> LoraAdapter:
+def _handle(module_name: str, layer: Any, adapter_name: str, drawn: bool) -> LoraAdapter:
     wraps = isinstance(layer, ParamWrapper)  # wrappers of several parameters of one module are nested in one another
     name = f"{module_name.replace('.base_layer', '')}.{layer.parameter_name}" if wraps else module_name
     return LoraAdapter(name, "parameter" if wraps else "module", layer, adapter_name, drawn)
