@@ -138,7 +138,7 @@ def quickstart() -> str:
         f"MiniLM-L6, evaluated on {figures['test_sentences']:,} held-out sentences of Rotten Tomatoes after "
         f"{plan['steps']} steps of 32 sentences. This is one run with one seed: it shows that the command works, "
         "not how good the method is. Step time: forward and backward on one batch of these sentences, in turns. The "
-        "[table of costs](choosing.md#what-it-costs-and-saves) is about larger batches, and about the pooler, too."
+        "[table of costs](choosing.md#what-it-costs-and-saves) has larger batches, and an adapter on the pooler, too."
     )
     return f"{table(rows)}\n\n{note}"
 
