@@ -1,7 +1,6 @@
 """The settings of one WeightLoRA run, with every rule between them checked on construction."""
 
 import math
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -254,12 +253,16 @@ class WeightLoraConfig:
         return replace(self, select_steps=max(least, round(self.select_steps * total_steps)))
 
     def __repr__(self) -> str:
-        """The fewest arguments that give these settings."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in [*given]:
-            fewer = {other: value for other, value in given.items() if other != name}
-            with suppress(ConfigError):
-                given = fewer if type(self)(**fewer) == self else given
+        """The fields that differ from their default."""
+        usual: dict[str, Any] = {field.name: field.default for field in fields(self)}
+        rule = RULES[self.selection]
+        budget = (DEFAULT_KEEP, None) if rule.least_steps else (None, DEFAULT_KEEP)
+        if self.resource is None and (self.keep, self.keep_parameters) == budget:
+            usual["keep"], usual["keep_parameters"] = budget
+        usual["select_steps"] = 0 if rule.probes else DEFAULT_STEPS
+        while_training = self.select_steps != usual["select_steps"] or self.rounds != 1
+        usual["selection"] = "credit" if while_training else "gradient"
+        given = {name: value for name, default in usual.items() if (value := getattr(self, name)) != default}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def budget_for(self, sizes: list[int]) -> Budget:

@@ -1,16 +1,13 @@
 """Files whose types differ are put together with the values that they have."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from weightlora.errors import DataError
 from weightlora.train.joining import joined
 from weightlora.train.verbatim import as_written
 
-PATHS = [Path("0.jsonl"), Path("1.jsonl")]
 TAGS = ClassLabel(names=["O", "P"])
 
 
@@ -27,7 +24,7 @@ TAGS = ClassLabel(names=["O", "P"])
 def test_values_without_a_common_type_stay_what_they_are(one: list[Any], other: list[Any], turned: bool):
     both = [one, other][:: -1 if turned else 1]
     parts = [Dataset.from_list([{"x": value, "n": 1} for value in values]) for values in both]
-    assert joined(parts, PATHS, "train")["x"][:] == both[0] + both[1]
+    assert joined(parts)["x"][:] == both[0] + both[1]
 
 
 @pytest.mark.parametrize(
@@ -38,50 +35,48 @@ def test_classes_keep_their_names_beside_numbers_and_names(kind: Any, value: lis
         Dataset.from_list([{"tags": [0]}], features=Features({"tags": List(TAGS)})),
         Dataset.from_list([{"tags": value, "n": 1}], features=Features({"tags": List(kind), "n": Value("int64")})),
     ]
-    rows = joined(parts, PATHS, "train")
+    rows = joined(parts)
     assert rows.features["tags"] == List(TAGS)
     assert list(rows) == [{"tags": [0], "n": None}, {"tags": [1] if value else [], "n": 1}]
 
 
-def test_other_classes_are_refused_also_inside_lists():
+def of_classes(value: Any, names: list[str]) -> Dataset:
+    """A row of numbers that are classes."""
+    label = ClassLabel(names=names)
+    kind = List(label) if isinstance(value, list) else label
+    return Dataset.from_list([{"x": value}], features=Features({"x": kind}))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (of_classes([0, 1], ["O", "P"]), of_classes([0, 1], ["P", "O"]), [["O", "P"], ["P", "O"]]),
+        (of_classes(0, ["O", "P"]), of_classes(2, ["O", "P", "Q"]), ["O", "Q"]),
+        (of_classes(0, ["O", "P"]), Dataset.from_list([{"x": "neutral"}]), ["O", "neutral"]),
+        (of_classes(1, ["1", "2"]), Dataset.from_list([{"x": 1}]), ["2", 1]),
+        (of_classes([1], ["1", "2"]), Dataset.from_list([{"x": [1.0]}]), [["2"], [1.0]]),
+        (of_classes(0, ["-1.0", "1.0"]), Dataset.from_list([{"x": 1}]), ["-1.0", 1]),
+        (of_classes(-1, ["O", "P"]), Dataset.from_list([{"x": "O"}, {"x": None}, {"x": "Q"}]), [-1, "O", None, "Q"]),
+    ],
+)
+def test_classes_have_their_names_where_others_are_none_of_them_or_may_be(one: Any, other: Any, expected: list[Any]):
+    """A number is no place where it may be the name of a class."""
+    assert joined([one, other])["x"][:] == expected
+
+
+def test_numbers_are_places_where_places_are_names():
+    rows = joined([of_classes(1, ["0", "1"]), Dataset.from_list([{"x": 0}])])
+    assert isinstance(rows.features["x"], ClassLabel) and rows["x"][:] == [1, 0]
+
+
+def test_classes_inside_objects_are_numbers():
+    """Nothing reads them, and another field may be in one file alone."""
+    kinds = {"level": ClassLabel(names=["easy", "hard"])}
     parts = [
-        Dataset.from_list([{"tags": [0]}], features=Features({"tags": List(ClassLabel(names=names))}))
-        for names in (["O", "P"], ["P", "O"])
+        Dataset.from_list([{"x": {"level": 1}}], features=Features({"x": kinds})),
+        Dataset.from_list([{"x": {"level": 0, "src": "web"}}]),
     ]
-    with pytest.raises(DataError, match=r"the classes of 'tags' differ \(\['O', 'P'\], \['P', 'O'\]\)"):
-        joined(parts, PATHS, "train")
-
-
-def test_an_unknown_class_is_named():
-    parts = [
-        Dataset.from_list([{"label": 0}], features=Features({"label": TAGS})),
-        Dataset.from_list([{"label": "neutral"}]),
-    ]
-    with pytest.raises(DataError, match=r"not all values of 'label' are one of its classes, \['O', 'P'\] .*neutral"):
-        joined(parts, PATHS, "train")
-
-
-@pytest.mark.parametrize("number", [1, [1]])
-def test_numbers_beside_classes_with_numbers_as_names_are_refused(number: Any):
-    """They would be places in one file, and are names in all others."""
-    classes = ClassLabel(names=["1", "2", "3"])
-    feature = List(classes) if isinstance(number, list) else classes
-    parts = [
-        Dataset.from_list([{"label": number}], features=Features({"label": feature})),
-        Dataset.from_list([{"label": number}]),
-    ]
-    with pytest.raises(DataError, match=r"have numbers as names .* which may be names or places; write them as texts"):
-        joined(parts, PATHS, "train")
-
-
-def test_classes_of_different_fields_may_differ():
-    kinds = {"ner": TAGS, "pos": ClassLabel(names=["N", "V"])}
-    value = {"ner": 0, "pos": 1}
-    parts = [
-        Dataset.from_list([{"x": value}], features=Features({"x": kinds})),
-        Dataset.from_list([{"x": value}]),
-    ]
-    assert joined(parts, PATHS, "train").features["x"] == kinds
+    assert joined(parts)["x"][:] == [{"level": 1, "src": None}, {"level": 0, "src": "web"}]
 
 
 def test_objects_that_become_json_have_no_fields_of_other_rows():
@@ -89,5 +84,5 @@ def test_objects_that_become_json_have_no_fields_of_other_rows():
     calls = [{"arguments": {"city": "Paris"}}, {"arguments": {"n": 7.9007}}]
     parts = [Dataset.from_list([{"x": call} for call in calls]), Dataset.from_list([{"x": "text"}])]
     assert parts[0]["x"][0] == {"arguments": {"city": "Paris", "n": None}}
-    rows = joined(parts, PATHS, "train")
+    rows = joined(parts)
     assert [as_written(value, rows.features["x"]) for value in rows["x"]] == [*calls, "text"]

@@ -1,30 +1,22 @@
 """Put the rows of several files together, whose types need not be the same."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Json, Value, concatenate_datasets
 
-from ..errors import DataError
-from ..wording import first_line, shown
 from .verbatim import as_written
 
 
-def joined(parts: list[Dataset], paths: list[Path], split: str) -> Dataset:
+def joined(parts: list[Dataset]) -> Dataset:
     """The rows of all files in order. A column that a file lacks is empty there.
 
-    Numbers become floats where some are. A column whose values have no common type is kept as JSON, so each value is
-    what it is in its file.
+    Numbers become floats where some are, and numbers beside classes are places among them. A column whose values have
+    no common type is kept as JSON: each value is what it is in its file, and a class its name.
 
     Args:
         parts: The rows of each file.
-        paths: Their paths.
-        split: What they are of.
-
-    Raises:
-        DataError: Two files have other classes in a column, or one has something else than the classes of another.
     """
     kinds = [part.features for part in parts]
     if all(kind == kinds[0] for kind in kinds):
@@ -32,61 +24,54 @@ def joined(parts: list[Dataset], paths: list[Path], split: str) -> Dataset:
     order = list(dict.fromkeys(name for kind in kinds for name in kind))
     for name in order:
         if any(kind.get(name) != kinds[0].get(name) for kind in kinds):
-            parts = _alike(parts, name, f"{len(paths)} files for {split}, {paths[0].name} and on,")
+            parts = _alike(parts, name)
     return concatenate_datasets([part.select_columns(order) for part in parts])
 
 
-def _alike(parts: list[Dataset], name: str, files: str) -> list[Dataset]:
-    """The parts with a column of one feature; `files` is how an error names them."""
-    features = [part.features[name] for part in parts if name in part.column_names]
-    classes = _common_classes(features, name, files)
+def _alike(parts: list[Dataset], name: str) -> list[Dataset]:
+    """The parts with a column of one feature."""
     try:
-        common = next((feature for feature in features if _classes_in(feature)), None) or _common(features)
-        return [_with(part, name, common) for part in parts]
-    except (pa.ArrowException, TypeError, ValueError) as error:  # such as an integer that no float is equal to
-        if classes:
-            raise DataError(
-                f"{files} cannot be read together: not all values of {shown(name)} are one of its classes, "
-                f"{next(iter(classes.values()))} ({first_line(error)}); correct them, or name the class."
-            ) from error
-    return [_with(part, name, Json()) for part in parts]
-
-
-def _common_classes(features: list[Any], name: str, files: str) -> dict[tuple[str, ...], list[str]]:
-    """The names of the classes in a column, by their place in lists and objects."""
-    known: dict[tuple[str, ...], list[str]] = {}
-    for place, names in (item for feature in features for item in _classes_in(feature).items()):
-        if known.setdefault(place, names) != names:
-            raise DataError(
-                f"{files} cannot be read together: the classes of {shown(name)} differ ({known[place]}, {names}); "
-                "give them the same names in the same order."
-            )
-    leaves = [item for feature in features for item in _leaves(feature).items()]
-    for place, leaf in leaves:
-        if any(map(str.isdecimal, known.get(place, ()))) and isinstance(leaf, Value) and "int" in leaf.dtype:
-            raise DataError(
-                f"{files} cannot be read together: the classes of {shown(name)} have numbers as names "
-                f"({known[place]}), and one file has numbers, which may be names or places; write them as texts."
-            )
-    return known
+        feature = _common([part.features[name] for part in parts if name in part.column_names])
+        return [_with(part, name, feature) for part in parts]
+    except (pa.ArrowException, TypeError, ValueError):  # such as an integer that no float is equal to
+        return [_with(part, name, Json()) for part in parts]
 
 
 def _common(features: list[Any]) -> Any:
-    """A feature that has room for the values of all."""
+    """A feature that has room for the values of all; a `ValueError` or Arrow's error if there is none."""
+    if classes := [feature for feature in features if _names_in(feature)]:
+        names = _names_in(classes[0])
+        if any(_names_in(feature) != names for feature in classes):
+            raise ValueError("the classes differ")
+        numbers = any(isinstance(leaf, Value) and leaf.dtype.startswith(NUMERIC) for leaf in map(_leaf, features))
+        if numbers and any(map(_is_number, names)) and names != [*map(str, range(len(names)))]:
+            raise ValueError("the numbers may be names or places")
+        return classes[0]
     schemas = [Features({"": feature}).arrow_schema.remove_metadata() for feature in features]
     return Features.from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))[""]
 
 
-def _classes_in(feature: Any) -> dict[tuple[str, ...], list[str]]:
-    return {place: list(leaf.names) for place, leaf in _leaves(feature).items() if isinstance(leaf, ClassLabel)}
+NUMERIC = ("int", "uint", "float")
 
 
-def _leaves(feature: Any, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """The features inside lists and objects, by their place."""
-    if isinstance(feature, dict):
-        return {at: leaf for name, part in feature.items() for at, leaf in _leaves(part, (*place, name)).items()}
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _leaf(feature: Any) -> Any:
+    """What a list, or a list of lists, consists of; any other feature as it is."""
     inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-    return {place: feature} if inner is None else _leaves(inner, (*place, ""))
+    return feature if inner is None else _leaf(inner)
+
+
+def _names_in(feature: Any) -> list[str]:
+    """The names of the classes, of which each row has one or a list."""
+    leaf = _leaf(feature)
+    return list(leaf.names) if isinstance(leaf, ClassLabel) else []
 
 
 def _with(part: Dataset, name: str, feature: Any) -> Dataset:
@@ -96,8 +81,16 @@ def _with(part: Dataset, name: str, feature: Any) -> Dataset:
         return part if part.features[name] == feature else part.cast_column(name, feature)
     values = part[name][:] if there else [None] * len(part)
     if there:  # a text is taken as it is if it is JSON, so `7` would become a number
-        own = (as_written(value, part.features[name]) for value in values)
-        values = [None if value is None else json.dumps(value, default=str) for value in own]
+        own = part.features[name]
+        values = [_named(as_written(value, own), _names_in(own)) for value in values]
+        values = [None if value is None else json.dumps(value, default=str) for value in values]
     column = Dataset.from_dict({name: values}, features=Features({name: feature}))
     others = [other for other in part.column_names if other != name]
     return concatenate_datasets([part.select_columns(others), column], axis=1) if others else column
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    """A value with the names of its classes, of which -1 is none."""
+    if isinstance(value, list):
+        return [_named(one, names) for one in value]
+    return names[value] if names and value is not None and 0 <= value < len(names) else value

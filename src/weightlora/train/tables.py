@@ -61,10 +61,10 @@ def read_files(paths: list[Path], split: str, cache_dir: str | None, classes: st
     # Each by itself: datasets takes the types of the first one, and casts the values of the others.
     nested = any(path.suffix.lower() == ".json" and _is_nested(path) for path in paths)
     parts = [_read(path, split, cache_dir, nested and path.suffix.lower() == ".json") for path in paths]
-    full = [(part, path) for part, path in zip(parts, paths, strict=True) if part is not None and len(part)]
+    full = [part for part in parts if part is not None and len(part)]
     if not full:
         raise DataError(f"the split {split} is empty: {paths[0]} has no rows; add some, or give another file.")
-    rows = joined([part for part, _ in full], [path for _, path in full], split)
+    rows = joined(full)
     texts = BUILDERS[paths[0].suffix.lower()][0] == "csv"
     return with_numbers(rows, classes) if texts and classes is not None and classes in rows.column_names else rows
 
@@ -147,8 +147,9 @@ def check_json(path: Path) -> None:
 def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
     """The columns of a CSV file.
 
-    Raise a `DataError` if its first row has more fields than its header, or a name is there twice: pandas would
-    silently take the first field of each row for its number, or read one of the columns.
+    Raise a `DataError` if its first row has more fields than its header, a name is there twice, or a row has something
+    in a last column without a name, as a table has it whose texts are not in quotes: pandas would silently take the
+    first field of each row for its number, read one of the columns, or read wrong texts.
 
     Args:
         path: The file.
@@ -163,7 +164,16 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
     ):
         rows = (row for row in csv.reader(file, **style) if any(map(str.strip, row)))
         header = next(rows)
-        first = next(rows)
+        named = max((place for place, name in enumerate(header, start=1) if name), default=0)
+        for number, row in enumerate(rows, start=1):
+            first = first or row
+            if named == len(header) or len(row) > len(header):
+                break
+            if spilled := [field for field in row[named:] if field.strip()]:
+                raise DataError(
+                    f"{path} has {shown(spilled[0])} in row {number}, in a column without a name: put texts with "
+                    f"{shown(style['delimiter'])} in them in quotes, or name all columns."
+                )
     if len(header) == 1 and (
         other := next((one for one in ",;\t" if one in header[0] and one != style["delimiter"]), None)
     ):
