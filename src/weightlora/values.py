@@ -35,6 +35,15 @@ def is_finite(value: Any) -> TypeGuard[int | float]:
     return is_number(value) and math.isfinite(value)
 
 
+def is_numeral(text: str) -> bool:
+    """Whether a text is a number, as `float` reads it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def check_known(name: str, value: object, known: Iterable[str]) -> None:
     """Raise a `ConfigError` unless a setting is one of the known values; the message has the nearest one."""
     if value not in (names := list(known)):

@@ -48,19 +48,40 @@ def of_classes(value: Any, names: list[str]) -> Dataset:
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "names", "expected"),
+    [
+        (of_classes([0, 1], ["O", "P"]), of_classes([0, 1], ["P", "O"]), ["O", "P"], [[0, 1], [1, 0]]),
+        (of_classes(0, ["W", "S", "B"]), of_classes(2, ["S", "W", "H"]), ["W", "S", "B", "H"], [0, 3]),
+        (
+            of_classes(0, ["P", "O"]),
+            Dataset.from_list([{"x": "neutral"}, {"x": "O"}]),
+            ["P", "O", "neutral"],
+            [0, 2, 1],
+        ),
+        (of_classes(0, ["1.0", "2.0"]), Dataset.from_list([{"x": "1"}]), ["1.0", "2.0", "1"], [0, 2]),
+        (of_classes(-1, ["O", "P"]), Dataset.from_list([{"x": ""}, {"x": None}]), ["O", "P"], [-1, None, None]),
+        (of_classes([1], ["O", "P"]), Dataset.from_list([{"x": []}, {"x": None}]), ["O", "P"], [[1], [], None]),
+        (of_classes(1, ["O", "P"]), Dataset.from_list([{"y": 1}]), ["O", "P"], [1, None]),
+    ],
+)
+def test_classes_go_by_their_names_in_the_order_in_which_they_come(one: Any, other: Any, names: Any, expected: Any):
+    rows = joined([one, other])
+    feature = rows.features["x"]
+    assert getattr(feature, "feature", feature).names == names and rows["x"][:] == expected
+
+
+@pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
-        (of_classes([0, 1], ["O", "P"]), of_classes([0, 1], ["P", "O"]), [["O", "P"], ["P", "O"]]),
-        (of_classes(0, ["O", "P"]), of_classes(2, ["O", "P", "Q"]), ["O", "Q"]),
-        (of_classes(0, ["O", "P"]), Dataset.from_list([{"x": "neutral"}]), ["O", "neutral"]),
         (of_classes(1, ["1", "2"]), Dataset.from_list([{"x": 1}]), ["2", 1]),
         (of_classes([1], ["1", "2"]), Dataset.from_list([{"x": [1.0]}]), [["2"], [1.0]]),
         (of_classes(0, ["-1.0", "1.0"]), Dataset.from_list([{"x": 1}]), ["-1.0", 1]),
-        (of_classes(-1, ["O", "P"]), Dataset.from_list([{"x": "O"}, {"x": None}, {"x": "Q"}]), [-1, "O", None, "Q"]),
+        (of_classes(0, ["False", "True"]), Dataset.from_list([{"x": True}]), ["False", True]),
+        (of_classes(1, ["O", "P"]), Dataset.from_list([{"x": 1.5}]), ["P", 1.5]),
+        (of_classes(1, ["O", "P"]), Dataset.from_list([{"x": ["O"]}]), ["P", ["O"]]),
     ],
 )
-def test_classes_have_their_names_where_others_are_none_of_them_or_may_be(one: Any, other: Any, expected: list[Any]):
-    """A number is no place where it may be the name of a class."""
+def test_what_may_be_no_place_among_classes_stays_what_it_is(one: Any, other: Any, expected: list[Any]):
     assert joined([one, other])["x"][:] == expected
 
 

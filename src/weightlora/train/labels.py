@@ -11,6 +11,7 @@ from datasets import Dataset
 from scipy.stats import entropy
 
 from ..errors import ConfigError, DataError
+from ..values import is_numeral
 from ..wording import printable, shown
 from .rows import NUMBER, name_row
 from .tasks import TaskInfo
@@ -194,7 +195,7 @@ def _finder(names: Sequence[str], own: Sequence[str], places: bool) -> Callable[
     by_name = {name: number for number, name in enumerate(names)}
     truths = {name.lower(): number for name, number in by_name.items() if name.lower() in TRUTHS}
     same_classes = not by_name.keys().isdisjoint(own)
-    places = (places and not any(map(str.isdecimal, names))) or list(names) == TRUTHS or bool(own)
+    places = (places and not any(map(is_numeral, names))) or list(names) == TRUTHS or bool(own)
 
     def find(label: Any) -> int | None:
         if not isinstance(label, str):

@@ -164,7 +164,7 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
     ):
         rows = (row for row in csv.reader(file, **style) if any(map(str.strip, row)))
         header = next(rows)
-        named = max((place for place, name in enumerate(header, start=1) if name), default=0)
+        named = max((place for place, name in enumerate(header, start=1) if name.strip()), default=0)
         for number, row in enumerate(rows, start=1):
             first = first or row
             if named == len(header) or len(row) > len(header):

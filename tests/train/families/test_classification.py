@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 from recipes import BAD, GOOD, arguments, files_of
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
@@ -87,3 +88,16 @@ def test_glue_metrics_are_scikit_learns_and_scipys():
         "spearman": pytest.approx(stats.spearmanr(numbers, predicted).statistic),
     }
     assert score_numbers(numbers, np.ones(50)) == {"pearson": 0, "spearman": 0}
+
+
+def test_regression_reads_the_names_of_classes_and_not_their_places(world: Path, tmp_path: Path):
+    """As it reads them where one file has numbers, and another one classes of the same names."""
+    stars = ClassLabel(names=["1", "2", "3"])
+    kinds = Features({"text": Value("string"), "label": stars})
+    rows = [{"text": GOOD, "label": place % 3} for place in range(6)]
+    Dataset.from_list(rows, features=kinds).to_parquet(tmp_path / "train-0.parquet")
+    Dataset.from_list([{"text": BAD, "label": 2.5}]).to_parquet(tmp_path / "train-1.parquet")
+    Dataset.from_list(rows, features=kinds).to_parquet(tmp_path / "validation.parquet")
+    work = prepare(parse(arguments(world, "regression", "deberta", tmp_path / "out", "--dataset", tmp_path))).work
+    assert [row["labels"] for row in work.train] == [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 2.5]
+    assert [row["labels"] for row in work.evaluation["validation"]] == [1.0, 2.0, 3.0] * 2

@@ -59,7 +59,7 @@ def regression(source: Source) -> Work:
         WeightLoraError: A label is not a number, or `max_length` is longer than the model.
     """
     numbers = {
-        split: [_number(label, rows, split, row) for row, label in enumerate(rows["label"][:])]
+        split: [_number(label, rows, split, row) for row, label in enumerate(_written(rows))]
         for split, rows in source.splits.items()
     }
 
@@ -95,6 +95,13 @@ def score_numbers(labels: Any, predicted: Any) -> dict[str, float]:
 
 def _numbers(values: Any) -> Any:
     return np.asarray(values, dtype=np.float64).reshape(-1)
+
+
+def _written(rows: Dataset) -> list[Any]:
+    """The labels of a file, which are names where it has classes."""
+    names = getattr(rows.features["label"], "names", None)
+    labels: list[Any] = rows["label"][:]
+    return labels if names is None else [None if label in (None, -1) else names[label] for label in labels]
 
 
 def _number(label: Any, rows: Dataset, split: str, row: int) -> float:
