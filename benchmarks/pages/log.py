@@ -9,6 +9,7 @@ from weightlora.compare.tables import difference
 
 from .chance import chance
 from .costs import TASKS
+from .decoder_seeds import decoder_seeds
 from .proportional import proportional, proportional_by_task
 from .reliability import reliability
 from .replication import replication, replication_by_task
@@ -132,6 +133,7 @@ def handful() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     **{name: partial(compared, rows) for name, rows in COMPARISONS.items()},
     "chance": chance,
+    "decoder-seeds": decoder_seeds,
     "fewer-steps": fewer_steps,
     "reliability": reliability,
     "proportional": proportional,

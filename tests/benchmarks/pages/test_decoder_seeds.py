@@ -1,7 +1,14 @@
 """SmolLM2 at new seeds: only references with all of their runs count."""
 
+from pathlib import Path
+from statistics import fmean
+
 from benchmarks.pages import decoder_seeds
+from benchmarks.pages.runs import runs_in
+from benchmarks.results import by_seed, losses
 from stored import NAMES, result
+
+from weightlora.compare.statistics import excludes_zero, jaccard, paired
 
 
 def runs(label, loss, seeds=decoder_seeds.SEEDS):
@@ -28,3 +35,45 @@ def test_a_reference_counts_when_all_of_its_runs_are_there(monkeypatch):
     head, _, *rows = cells(monkeypatch, [*some, *runs("lora", 0.4, decoder_seeds.SEEDS[:1])])
     assert head[3:] == ["loss minus that of LoRA on all modules", "metric minus that of LoRA on all modules"]
     assert all(row[3].startswith("+0.1000") for row in rows)
+
+
+def test_the_sentences_have_the_figures_of_the_stored_runs():
+    """The plan says what README and the page of evidence have to say."""
+    root = Path(__file__).parents[3]
+    readme, evidence, log, faq = (
+        " ".join((root / name).read_text(encoding="utf-8").split())
+        for name in ("README.md", "docs/evidence.md", "docs/log.md", "docs/faq.md")
+    )
+    runs = by_seed(runs_in("decoder-seeds"))
+    pairs = {
+        (task, label): paired(losses(runs[task, "probe"]), losses(runs[task, label]))
+        for task in decoder_seeds.TASKS
+        for label in ("random-like-probe", "peft-default")
+    }
+    signs = {pair: excludes_zero(found) and ("▼" if found["mean"] < 0 else "▲") for pair, found in pairs.items()}
+    sentiment, language = decoder_seeds.TASKS
+    assert signs[language, "random-like-probe"] == "▼" and not signs[sentiment, "random-like-probe"]
+    assert "the choice is better than random sets on one of three tasks." in readme
+    assert "one of three tasks, SmolLM2 in language modelling, at five new seeds." in faq
+    for task in decoder_seeds.TASKS:
+        cells = [
+            f"{found['mean']:+.3f} ± {found['ci']:.3f}{f' {sign}' if sign else ''}"
+            for label in ("random-like-probe", "peft-default")
+            for found, sign in [(pairs[task, label], signs[task, label])]
+        ]
+        assert f"(log.md#2026-12-03-smollm2-on-new-seeds) | {cells[0]} | {cells[1]} | | |" in evidence
+    own = losses(runs[language, "probe"])
+    for label, more in (("random-like-probe", "."), ("peft-default", ", and level on sentiment")):
+        others = losses(runs[language, label])
+        lower = sorted(others[seed] - own[seed] for seed in own)
+        where = "" if more == "." else " in language modelling"
+        assert f"at all five seeds{where}, by {lower[0]:.3f} to {lower[-1]:.3f}{more}" in log
+    values = [
+        fmean(run.value for run in runs[task, label].values())
+        for task in decoder_seeds.TASKS
+        for label in ("probe", "random-like-probe")
+    ]
+    assert f"The perplexity is lower by {values[3] - values[2]:.2f}." in log
+    assert f"The accuracy is {100 * (values[1] - values[0]):.1f} points lower, not significantly." in log
+    overlaps = [jaccard([run.kept for run in runs[task, "probe"].values()]) for task in decoder_seeds.TASKS]
+    assert "overlap by {:.2f} on sentiment and {:.2f} in language modelling".format(*overlaps) in log
