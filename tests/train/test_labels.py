@@ -208,6 +208,16 @@ def test_two_files_may_number_the_same_classes_differently(world: Path, tmp_path
     assert labels_of(world, *files, tmp_path, "--class_names", "x", "y", "z") == (["x", "y", "z"], [0, 1, 1, 0])
 
 
+def test_a_number_is_no_place_among_classes_with_fractions_as_names(world: Path, tmp_path: Path, refused, capsys):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["1.0", "2.0", "3.0"])})
+    columns = {"text": [f"text {i}" for i in range(4)], "label": [0, 1, 2, 1]}
+    Dataset.from_dict(columns, features).to_parquet(tmp_path / "a.parquet")
+    write_rows(tmp_path / "b.jsonl", [{"text": f"text {i}", "label": 1.0 + i % 2} for i in range(4)])
+    capsys.readouterr()  # of the file that was written
+    message = refused(*classified(world, tmp_path / "a.parquet"), "--validation_file", tmp_path / "b.jsonl")
+    assert message.startswith("the label 1.0 in row 0 of validation (the first is row 0) is")
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_names_of_classes_that_pandas_takes_for_empty_fields(
     world: Path, tmp_path: Path, ending: str, refused, capsys

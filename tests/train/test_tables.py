@@ -116,6 +116,7 @@ def test_a_directory_is_no_file(tmp_path: Path):
         ("text,label,text\na,b,c\n", "has the column 'text' twice: rename one of them."),
         ("text,label,,\na,b,,\n\nc,d, ,\n", ""),
         ("text,label,\na,b,\nI liked it, really,pos\n", "has 'pos' in row 2, in a column without a name: put texts"),
+        (f"text,label,\n{'a' * 2**18},b,\nI liked it, really,pos\n", "has 'pos' in row 2, in a column without"),
         (",text,label\n0,a,b\n", ""),
         ('text,label\n"I liked it, really",pos\na,b,c,d\n', ""),
         ("text,label\nshort\n", ""),
@@ -235,6 +236,12 @@ def test_each_file_has_types_of_its_own(
     both = [(SHARD, SHARD), (second, expected)][:: -1 if turned else 1]
     paths = [write_rows(tmp_path / f"{number}.jsonl", rows) for number, (rows, _) in enumerate(both)]
     assert list(read_files(paths, "train", str(tmp_path), "label")) == [row for _, rows in both for row in rows]
+
+
+def test_quotes_are_no_remedy_where_they_mean_nothing(tmp_path: Path):
+    (tmp_path / "a.tsv").write_text("text\tlabel\nI\tliked it\tpos\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"put texts with '\\t' in them into a \.jsonl file, or name all columns"):
+        read_files([tmp_path / "a.tsv"], "train", str(tmp_path / "cache"))
 
 
 def test_a_file_without_rows_is_no_error_beside_others(tmp_path: Path):

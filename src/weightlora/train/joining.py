@@ -18,9 +18,9 @@ def joined(parts: list[Dataset]) -> Dataset:
     """The rows of all files in order. A column that a file lacks is empty there.
 
     Numbers become floats where some are. Classes go by their names, beside texts and where files number them
-    differently, and have the order in which they come. Beside numbers, these are their places, unless they may be
-    names. A column whose values have no common type is kept as JSON: each value is what it is in its file, and a class
-    its name.
+    differently, and keep the order in which they come. A number beside classes is the place of one, unless it may be a
+    name. A column whose values have no common type is kept as JSON: each value is what it is in its file, and a class
+    is its name.
 
     Args:
         parts: The rows of each file.
@@ -57,12 +57,9 @@ def _with_classes(parts: list[Dataset], name: str, features: list[Any]) -> list[
         texts = (text for part in parts if name in part.column_names for text in _texts(part[name]))
         names = list(dict.fromkeys([*names, *texts]))
         return [_by_name(part, name, names, _around(first, ClassLabel(names=names))) for part in parts]
-    if names != _names_in(first):
-        raise ValueError("a number is another class in each file")
-    if any(map(is_numeral, names)) and names != [*map(str, range(len(names)))]:
-        raise ValueError("a number may be a name or a place")
-    if not all(dtype.startswith(NUMBERS) for dtype in dtypes):
-        raise ValueError("there are no classes beside classes")
+    may_be_names = any(map(is_numeral, names)) and names != [*map(str, range(len(names)))]
+    if may_be_names or names != _names_in(first) or not all(dtype.startswith(NUMBERS) for dtype in dtypes):
+        raise ValueError("not all values are places among the same classes")
     return [_with(part, name, first) for part in parts]
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -156,10 +156,13 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
         settings: `delimiter` and `quoting`, as pandas takes them.
     """
     style = {"delimiter": settings.get("delimiter", ","), "quoting": settings.get("quoting", csv.QUOTE_MINIMAL)}
+    way = "in quotes" if style["quoting"] != csv.QUOTE_NONE else "into a .jsonl file"
+    remedy = f"put texts with {shown(style['delimiter'])} in them {way}, or name all columns"
     header: list[str] = []
     first: list[str] = []
     with (
         path.open(encoding="utf-8-sig", errors="replace", newline="") as file,
+        _long_fields(),
         suppress(csv.Error, StopIteration),  # pandas says what is wrong
     ):
         rows = (row for row in csv.reader(file, **style) if any(map(str.strip, row)))
@@ -171,8 +174,7 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
                 break
             if spilled := [field for field in row[named:] if field.strip()]:
                 raise DataError(
-                    f"{path} has {shown(spilled[0])} in row {number}, in a column without a name: put texts with "
-                    f"{shown(style['delimiter'])} in them in quotes, or name all columns."
+                    f"{path} has {shown(spilled[0])} in row {number}, in a column without a name: {remedy}."
                 )
     if len(header) == 1 and (
         other := next((one for one in ",;\t" if one in header[0] and one != style["delimiter"]), None)
@@ -184,11 +186,18 @@ def check_columns(path: Path, settings: Mapping[str, Any]) -> list[str]:
     if twice := [name for place, name in enumerate(header) if name and name in header[:place]]:
         raise DataError(f"{path} has the column {shown(twice[0])} twice: rename one of them.")
     if len(first) > len(header):
-        raise DataError(
-            f"{path} has {len(first)} fields in its first row, and {len(header)} columns: put texts with "
-            f"{shown(style['delimiter'])} in them in quotes, or name all columns."
-        )
+        raise DataError(f"{path} has {len(first)} fields in its first row, and {len(header)} columns: {remedy}.")
     return [name for name in header if name]
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Inside, a field of a CSV file may be as long as pandas reads it."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _load(builder: str, path: Path, split: str, cache_dir: str | None, settings: dict[str, Any]) -> Dataset:

@@ -72,7 +72,7 @@ def refuse_bad_answers(split: str, rows: Dataset) -> None:
     for name, bad in MARKS.items():
         if name not in rows.column_names:
             continue
-        row = next((row for row, mark in enumerate(_values(rows, name)) if mark is False or mark in bad), None)
+        row = next((row for row, mark in enumerate(rows[name]) if mark is False or mark in bad), None)
         if row is not None:
             raise DataError(
                 f"{name_row(rows, split, row)} has the {name} false, which marks a bad answer, and all answers are "
