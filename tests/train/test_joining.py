@@ -85,6 +85,11 @@ def test_what_may_be_no_place_among_classes_stays_what_it_is(one: Any, other: An
     assert joined([one, other])["x"][:] == expected
 
 
+def test_a_number_is_no_place_where_files_number_classes_differently():
+    parts = [of_classes(0, ["O", "P"]), of_classes(0, ["P", "O"]), Dataset.from_list([{"x": 1}])]
+    assert joined(parts)["x"][:] == ["O", "P", 1]
+
+
 def test_numbers_are_places_where_places_are_names():
     rows = joined([of_classes(1, ["0", "1"]), Dataset.from_list([{"x": 0}])])
     assert isinstance(rows.features["x"], ClassLabel) and rows["x"][:] == [1, 0]

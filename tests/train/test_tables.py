@@ -241,7 +241,7 @@ def test_each_file_has_types_of_its_own(
 def test_quotes_are_no_remedy_where_they_mean_nothing(tmp_path: Path):
     (tmp_path / "a.tsv").write_text("text\tlabel\nI\tliked it\tpos\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"put texts with '\\t' in them into a \.jsonl file, or name all columns"):
-        read_files([tmp_path / "a.tsv"], "train", str(tmp_path / "cache"))
+        read_files([tmp_path / "a.tsv"], "train", str(tmp_path / "cache"), None)
 
 
 def test_a_file_without_rows_is_no_error_beside_others(tmp_path: Path):
