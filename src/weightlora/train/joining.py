@@ -58,7 +58,8 @@ def _with_classes(parts: list[Dataset], name: str, features: list[Any]) -> list[
         names = list(dict.fromkeys([*names, *texts]))
         return [_by_name(part, name, names, _around(first, ClassLabel(names=names))) for part in parts]
     may_be_names = any(map(is_numeral, names)) and names != [*map(str, range(len(names)))]
-    if may_be_names or names != _names_in(first) or not all(dtype.startswith(NUMBERS) for dtype in dtypes):
+    alike = all(_names_in(feature) in ([], names) for feature in features)
+    if may_be_names or not alike or not all(dtype.startswith(NUMBERS) for dtype in dtypes):
         raise ValueError("not all values are places among the same classes")
     return [_with(part, name, first) for part in parts]
 
