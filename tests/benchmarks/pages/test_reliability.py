@@ -65,8 +65,8 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     assert failed["the default"] == remedied == "0 of 15"
     said = {
         readme: [
-            "[all 15 runs](docs/evidence.md#runs-that-do-not-learn) learned so or with the default; at tuned rates, "
-            f"{learned} of LoRA on all modules and {of_list} of PEFT's list;"
+            "[all 15 runs](docs/evidence.md#runs-that-do-not-learn) learned this way or with the default; at tuned "
+            f"rates, {learned} of LoRA on all modules and {of_list} of PEFT's list;"
         ],
         evidence: [
             f"[{lora} runs]",
