@@ -89,7 +89,7 @@ def test_corrected_for_the_number_of_tasks_fewer_differences_are_significant():
     assert eight == [(3, 0), (2, 0), (0, 0), (0, 0)]
     new = [corrected(by_task, dict.fromkeys(by_task, NEW_SEEDS)) for by_task in weigh_replication().versus.values()]
     assert new == [(2, 0), (1, 0), (1, 0), (0, 1)]
-    assert "for the number of tasks: better than random sets on 2 of 10, 3 of 8 and 2 of 8." in readme()
+    assert "for many tasks: better than random sets on 2 of 10, 3 of 8 and 2 of 8." in readme()
 
 
 def test_all_runs_of_minilm_keep_the_same_set():
