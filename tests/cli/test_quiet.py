@@ -35,8 +35,9 @@ def test_bars_that_were_off_stay_off():
         datasets.enable_progress_bars()
 
 
-def test_bitsandbytes_does_not_log(monkeypatch: pytest.MonkeyPatch):
-    logger = logging.getLogger("bitsandbytes")
+@pytest.mark.parametrize("name", ["bitsandbytes", "kernels"])
+def test_bitsandbytes_does_not_log(monkeypatch: pytest.MonkeyPatch, name: str):
+    logger = logging.getLogger(name)
     monkeypatch.setattr(logger, "level", logging.NOTSET)
     silence_bitsandbytes()
     assert not logger.isEnabledFor(logging.ERROR)

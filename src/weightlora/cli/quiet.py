@@ -10,8 +10,9 @@ from typing import Any
 
 
 def silence_bitsandbytes() -> None:
-    """Keep bitsandbytes from logging, at its import, which CPU kernels it could not load."""
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    """Keep bitsandbytes from logging, at its import, which CPU kernels it could not load, and kernels from why."""
+    for name in ("bitsandbytes", "kernels"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager

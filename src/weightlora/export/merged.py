@@ -87,7 +87,7 @@ def write_merged(
 def _cast_(model: Any, base: Base, dtype: torch.dtype) -> None:
     """Cast the weights as Transformers casts those of the base, some of which, such as router biases, stay float32."""
     config, kind = copy.deepcopy(model.config), type(model)
-    settings = {"dtype": dtype, "device_map": "meta", "ignore_mismatched_sizes": True}
+    settings = {"dtype": dtype, "ignore_mismatched_sizes": True, "device_map": "meta", "use_kernels": False}
     like = kind.from_pretrained(base.name, revision=base.revision, config=config, **settings).state_dict()
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensor.data = tensor.data.to(like[name].dtype)

@@ -167,7 +167,8 @@ def fresh_modules(work: Work, config: Any, arguments: ModelArguments, local: boo
     """
     if arguments.gguf_file is not None:
         return []
-    settings = {"config": copy.deepcopy(config), "device_map": "meta", "local_files_only": local, **_where(arguments)}
+    settings = {"config": copy.deepcopy(config), "local_files_only": local, **_where(arguments)}
+    settings |= {"device_map": "meta", "use_kernels": False}  # Transformers 5.25 would ask for kernels of "meta"
     try:
         auto = getattr(transformers, work.auto_class)
         model, found = auto.from_pretrained(arguments.model, output_loading_info=True, **settings)
