@@ -48,7 +48,7 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     pairs = {
         (task, label): paired(losses(runs[task, "probe"]), losses(runs[task, label]))
         for task in decoder_seeds.TASKS
-        for label in ("random-like-probe", "peft-default")
+        for label in ("random-like-probe", "peft-default", "lora")
     }
     signs = {pair: excludes_zero(found) and ("▼" if found["mean"] < 0 else "▲") for pair, found in pairs.items()}
     sentiment, language = decoder_seeds.TASKS
@@ -58,22 +58,25 @@ def test_the_sentences_have_the_figures_of_the_stored_runs():
     for task in decoder_seeds.TASKS:
         cells = [
             f"{found['mean']:+.3f} ± {found['ci']:.3f}{f' {sign}' if sign else ''}"
-            for label in ("random-like-probe", "peft-default")
+            for label in ("random-like-probe", "peft-default", "lora")
             for found, sign in [(pairs[task, label], signs[task, label])]
         ]
-        assert f"(log.md#2026-12-03-smollm2-on-new-seeds) | {cells[0]} | {cells[1]} | | |" in evidence
+        assert f"(log.md#2026-12-03-smollm2-on-new-seeds) | {cells[0]} | {cells[1]} | | {cells[2]} |" in evidence
     own = losses(runs[language, "probe"])
     for label, more in (("random-like-probe", "."), ("peft-default", ", and level on sentiment")):
         others = losses(runs[language, label])
         lower = sorted(others[seed] - own[seed] for seed in own)
         where = "" if more == "." else " in language modelling"
         assert f"at all five seeds{where}, by {lower[0]:.3f} to {lower[-1]:.3f}{more}" in log
+    higher = sorted(own[seed] - loss for seed, loss in losses(runs[language, "lora"]).items())
+    assert f"the loss is higher at all five seeds, by {higher[0]:.3f} to {higher[-1]:.3f}," in log
     values = [
         fmean(run.value for run in runs[task, label].values())
         for task in decoder_seeds.TASKS
-        for label in ("probe", "random-like-probe")
+        for label in ("probe", "random-like-probe", "lora")
     ]
-    assert f"The perplexity is lower by {values[3] - values[2]:.2f}." in log
+    assert f"The perplexity is lower by {values[4] - values[3]:.2f}." in log
+    assert f"and the perplexity by {values[3] - values[5]:.2f}," in log
     assert f"The accuracy is {100 * (values[1] - values[0]):.1f} points lower, not significantly." in log
     overlaps = [jaccard([run.kept for run in runs[task, "probe"].values()]) for task in decoder_seeds.TASKS]
     assert "overlap by {:.2f} on sentiment and {:.2f} in language modelling".format(*overlaps) in log
