@@ -9,7 +9,6 @@ from statistics import fmean
 
 from packaging.version import InvalidVersion, Version
 
-from weightlora.compare.statistics import REFERENCES
 from weightlora.errors import DataError
 from weightlora.train.result import Result, read_result
 
@@ -18,6 +17,8 @@ WHICH_RUNS = {"seed", "seeds"}
 """Settings that say which runs there are, not how a run goes."""
 PER_METHOD = {"label", "method", "options", "learning_rate", "evidence", "leave_one_out", "settings"}
 """Settings that make a method, and may differ between two methods."""
+REFERENCES = ("random", "lora", "weightlora")
+"""Labels that the others are compared with."""
 SHARED = (
     *("workload", "steps", "batch_size", "max_length", "bf16", "evaluate_on"),
     *("train_examples", "validation_examples", "test_examples"),

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightlora.compare.statistics import REFERENCES, paired, summarize
+from weightlora.compare.statistics import paired, summarize
 from weightlora.errors import ConfigError, DataError
 from weightlora.files import write_json, write_text
 from weightlora.train.result import Result
 
 from .decision import PEFT_DEFAULT
 from .experiments import SEEDS, is_still_alike, resolve
-from .results import grouped, load_results, losses, notes, probe_cost
+from .results import REFERENCES, grouped, load_results, losses, notes, probe_cost
 from .tables import render_markdown
 
 
@@ -42,7 +42,7 @@ def read_summary(
     remarks = outdated + notes(results, [(path.relative_to(root), reason) for path, reason in set_aside])
     if not results:
         raise DataError("\n".join([f"no results in {root}/<task>/results/<label>/seed-<k>.json.", *remarks]))
-    return results, summarize(results), remarks
+    return results, summarize(results, REFERENCES), remarks
 
 
 def write_summary(root: str | os.PathLike[str], directory: Path) -> None:

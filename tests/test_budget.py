@@ -11,10 +11,10 @@ from weightlora.budget import (
     Budget,
     phase_at,
     plan_budgets,
+    projects_after,
     round_budgets,
     round_ends,
     rounds_due,
-    thresholds,
     top_k_within,
 )
 
@@ -163,4 +163,4 @@ def test_a_bound_that_nothing_fits_into_is_refused(number, parameters, message):
     [(0, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9]), (0, 3, [3, 6, 9]), (2, 3, [5, 8]), (4, 1, [5, 6, 7, 8, 9]), (9, 1, [])],
 )
 def test_gates_are_projected_at_these_steps(warmup, every, steps):
-    assert [step for step in range(1, 10) if thresholds(step, warmup, every)] == steps
+    assert [step for step in range(1, 10) if projects_after(step, warmup, every)] == steps

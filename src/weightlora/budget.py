@@ -98,7 +98,7 @@ def plan_budgets(
     return [(number, most) for most in round_budgets(total, min(parameters, total), rounds)]
 
 
-def thresholds(step: int, warmup_steps: int, every: int) -> bool:
+def projects_after(step: int, warmup_steps: int, every: int) -> bool:
     """Whether the gates are projected after this step (the end of a round projects anyway)."""
     return step > warmup_steps and (step - warmup_steps) % every == 0
 

@@ -70,7 +70,7 @@ def write_json(path: Place, value: Any) -> Path:
 
 
 def read_json(path: Place, remedy: str | None = None) -> Any:
-    """The content of a JSON file of at most 64 MB.
+    """The content of a JSON file of at most 64 MiB.
 
     Args:
         path: The file.

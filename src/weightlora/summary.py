@@ -1,7 +1,7 @@
 """What a selection has decided, for people: one line of text, a table in the terminal, a table in a notebook."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .adapters import LoraAdapter
@@ -26,13 +26,15 @@ class Summary(list[dict[str, Any]]):
         ```
     """
 
-    text: str
+    def __init__(self, rows: Iterable[dict[str, Any]], text: str) -> None:
+        super().__init__(rows)
+        self.text = text
 
     @classmethod
     def of(cls, selector: Any) -> "Summary":
         """The summary of a `WeightLora`."""
         omega, scores, ranks = selector.omega, selector.scores, selector.ranks
-        rows = cls(
+        rows = [
             {
                 "name": name,
                 "kind": selector.kinds[name],
@@ -43,9 +45,8 @@ class Summary(list[dict[str, Any]]):
                 "parameters": selector.sizes[name],
             }
             for name in selector.names
-        )
-        rows.text = _sentence(rows, selector)
-        return rows
+        ]
+        return cls(rows, _sentence(rows, selector))
 
     def __str__(self) -> str:
         """The text and a table; without rich, the text and the names that were kept."""

@@ -11,6 +11,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .errors import ModelError
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Those of weights, by the names that settings and files have for them."""
+
 SAMPLE = 64
 """About so many values of each parameter are compared. A copy of all would double the memory."""
 
@@ -18,6 +21,11 @@ SAMPLE = 64
 _WHOLE = WeakIdKeyDictionary()
 # Parameters whose values and gradients an engine keeps for itself (DeepSpeed): copies of both, whole.
 _SHOWN = WeakIdKeyDictionary()  # `.data` is empty when it is, and much quicker to ask
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Such as `"float32"`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def note_whole_(parameter: Tensor, entries: int, parts: int) -> None:

@@ -36,7 +36,7 @@ class Timed(nn.Module):
 
 def test_models_are_timed_in_turns_and_the_first_round_warms_up(monkeypatch: pytest.MonkeyPatch):
     clock = [0.0]
-    monkeypatch.setattr(table, "_now", lambda: clock[0])
+    monkeypatch.setattr("weightlora.costs.seconds._now", lambda device: clock[0])
     monkeypatch.setattr(table, "ROUNDS", 2)
     models = [Timed(clock, [9.0, 1.0, 2.0]), Timed(clock, [9.0, 3.0, 4.0])]
     models[1].eval()

@@ -66,14 +66,14 @@ def test_rows_come_by_loss_with_the_references_that_were_asked_for():
 
 def test_what_cannot_be_averaged_is_refused():
     with pytest.raises(DataError, match="two results of one seed of a"):
-        summarize([Run("a", 0, 0.5), Run("a", 0, 0.5)])
+        summarize([Run("a", 0, 0.5), Run("a", 0, 0.5)], ())
     with pytest.raises(DataError, match="different metrics: accuracy, f1"):
-        summarize([Run("a", 0, 0.5), Run("b", 0, 0.5, metric="f1")])
+        summarize([Run("a", 0, 0.5), Run("b", 0, 0.5, metric="f1")], ())
 
 
 @given(LOSSES, LOSSES)
 def test_two_references_see_each_other_mirrored(lora, random):
-    rows = summarize([*runs("lora", lora), *runs("random", random)])["tasks"]["t"]
+    rows = summarize([*runs("lora", lora), *runs("random", random)], ("lora", "random"))["tasks"]["t"]
     one, other = rows["lora"]["vs_random"], rows["random"]["vs_lora"]
     assert one["mean"] == pytest.approx(-other["mean"])
     assert one["wins"] + other["wins"] <= min(len(lora), len(random))

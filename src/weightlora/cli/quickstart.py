@@ -134,7 +134,7 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
     place = Path(args.output_dir)
     spared = TRAINED[:-1] if _is_quickstart(place) else SPARED
     check_empty(place, args.overwrite, remedy="add --overwrite", spared=spared)
-    check_writable(Path(args.output_dir))
+    check_writable(place)
     return config
 
 

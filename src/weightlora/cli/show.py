@@ -99,8 +99,7 @@ def show_table(run: "RunReport") -> None:
     from ..summary import Summary
     from ..wording import counted
 
-    rows = Summary(asdict(module) for module in run.modules)
-    rows.text = f"{run.name}: {lead(run)}"
+    rows = Summary(map(asdict, run.modules), f"{run.name}: {lead(run)}")
     try:
         from rich.console import Console
     except ModuleNotFoundError:

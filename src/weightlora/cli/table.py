@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -16,6 +15,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from ..adapters import find_adapters
+from ..costs.seconds import timed
 from ..layout import layers_and_types
 from ..measure import optimizer_state_bytes, saved_activation_bytes, trainable_parameters
 from ..train.result import Result
@@ -75,16 +75,15 @@ def time_in_turns(models: Sequence[nn.Module], batch: Mapping[str, Any]) -> list
         models: They train, on one device. Their gradients are dropped.
         batch: What all of them read.
     """
-    inputs = send_to_device(dict(batch), next(models[0].parameters()).device)
-    found: list[list[float]] = []
-    for _ in range(1 + ROUNDS):
-        found.append([])
-        for model in models:
-            began = _now()
-            model.train()(**inputs).loss.backward()
-            found[-1].append(_now() - began)
-            model.zero_grad()
-    return found[1:]
+    device = next(models[0].parameters()).device
+    inputs = send_to_device(dict(batch), device)
+
+    def seconds(model: nn.Module) -> float:
+        found = timed(lambda: model.train()(**inputs).loss.backward(), device)
+        model.zero_grad()
+        return found
+
+    return [[seconds(model) for model in models] for _ in range(1 + ROUNDS)][1:]
 
 
 def machine_is_busy() -> bool:
@@ -155,9 +154,3 @@ def _table(columns: dict[str, dict[str, Any]]) -> Table:
         change = "" if whole is None else f"{kept / whole - 1:+.0%}"
         table.add_row(label, "" if whole is None else form(whole), form(kept), change)
     return table
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -19,7 +19,7 @@ from ..drawing.figures import (
 )
 from .statistics import excludes_zero, key_of
 
-REFERENCES = {"lora": (ORANGE, (0, (5, 2))), "random": ("black", (0, (1, 1.5)))}
+LINES = {"lora": (ORANGE, (0, (5, 2))), "random": ("black", (0, (1, 1.5)))}
 
 
 def draw_comparison(
@@ -58,12 +58,12 @@ def draw_comparison(
 
 def _draw_references(axes: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """A vertical line at the mean of each reference, its name on top, outwards where there are two."""
-    found = sorted((rows[name]["loss"]["mean"], name) for name in REFERENCES if name in rows)
+    found = sorted((rows[name]["loss"]["mean"], name) for name in LINES if name in rows)
     low, high = axes.get_xlim()
     for place, (mean, name) in enumerate(found):
         if not low <= mean <= high:
             continue
-        colour, dashes = REFERENCES[name]
+        colour, dashes = LINES[name]
         axes.axvline(mean, color=colour, linestyle=dashes, linewidth=1.2, zorder=0.5)
         side = "center" if len(found) == 1 else ("right", "left")[place]
         height = axes.get_xaxis_transform()

@@ -15,7 +15,7 @@ from ..train.labels import classes_in, names_of, warn_of_empty
 from ..train.plan import MakeWork
 from ..train.rows import numbered
 from ..train.settings import DataArguments
-from ..train.splitting import before_answer, hold_out
+from ..train.splitting import before_answer, hold_out, same_text
 from ..train.tasks import TaskInfo, find_task
 from ..train.work import Source, Work
 from ..values import is_number
@@ -104,7 +104,7 @@ def partition(rows: Dataset, shares: Mapping[str, float], place: str) -> dict[st
     column = next(name for name in GROUP_BY if name in rows.column_names)
     values = (before_answer(column, value) for value in rows[column])
     texts = [value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str) for value in values]
-    if (count := len({" ".join(text.casefold().split()) for text in texts})) < FEWEST_ROWS:
+    if (count := len({*map(same_text, texts)})) < FEWEST_ROWS:
         raise DataError(
             f"{place} has {count} distinct texts, and a comparison that splits them needs at least {FEWEST_ROWS}: "
             "give more rows."

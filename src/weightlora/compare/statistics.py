@@ -13,10 +13,9 @@ from ..errors import DataError
 from ..train.result import Result
 
 CONFIDENCE = 0.95
-REFERENCES = ("random", "lora", "weightlora")
 
 
-def summarize(results: Iterable[Result], references: Sequence[str] = REFERENCES) -> dict[str, Any]:
+def summarize(results: Iterable[Result], references: Sequence[str]) -> dict[str, Any]:
     """Means, intervals and paired differences: `{"tasks": {task: {label: {...}}}}`, rows sorted by loss.
 
     `ci` is the half-width of the 95 % t-interval. It is None for one seed. `vs_<reference>` is the difference in loss

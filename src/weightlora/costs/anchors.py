@@ -19,8 +19,7 @@ def ends(seen: Trace) -> tuple[int, int]:
     Raises:
         TrainingError: None ran.
     """
-    ran = [index for index, given in enumerate(seen.inputs) if given is not None]
-    if not ran:
+    if not (ran := seen.ran):
         raise TrainingError(
             "no module with an adapter runs in the batch that is measured: adapt modules that the loss depends on."
         )

@@ -119,7 +119,7 @@ def _anchors(seen: Trace, profile: list[float]) -> list[int]:
     more, the lower in this block the lowest adapter is, and all of them if it is in another block.
     """
     low, high = ends(seen)
-    ran = [index for index, given in enumerate(seen.inputs) if given is not None]
+    ran = seen.ran
     places = {index: profile[seen.groups[index]] for index in ran}
     found = {_lowest(seen, [index for index in ran if places[index] == places[high]]), low}
     if recompute := [index for index in ran if not seen.own[index]]:

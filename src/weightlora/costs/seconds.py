@@ -47,7 +47,7 @@ def price_seconds(model: nn.Module, adapters: list[LoraAdapter], loss: Callable[
         for alone, off in subsets(adapters, (low, high)).items():
             clock = _Arrivals(adapters if alone is None else [], device)
             with without(off), clock:
-                times[alone].append(_timed(partial(step_with, clock), device))
+                times[alone].append(timed(partial(step_with, clock), device))
             if alone is None:
                 arrivals.append(clock.seconds())
     whole = statistics.median(times[None][1:])
@@ -103,9 +103,9 @@ def _added(adapter: LoraAdapter, given: Given, device: torch.device) -> float:
 
     differences = []
     for _ in range(1 + STEPS):
-        with_it = _timed(run, device)
+        with_it = timed(run, device)
         with without([adapter]):
-            differences.append(with_it - _timed(run, device))
+            differences.append(with_it - timed(run, device))
     return max(0.0, statistics.median(differences[1:]))
 
 
@@ -166,10 +166,11 @@ def _optimizer(parameters: list[nn.Parameter], device: torch.device) -> float:
     if not parameters:
         return 0.0
     optimizer = optimizer_of_copies(parameters)
-    return statistics.median([_timed(optimizer.step, device) for _ in range(1 + STEPS)][1:])
+    return statistics.median([timed(optimizer.step, device) for _ in range(1 + STEPS)][1:])
 
 
-def _timed(run: Callable[[], object], device: torch.device) -> float:
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call, until all work on the device is done."""
     began = _now(device)
     run()
     return _now(device) - began

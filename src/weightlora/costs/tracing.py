@@ -49,6 +49,11 @@ class Trace:
     own: list[float]
     reached: int = -1
 
+    @property
+    def ran(self) -> list[int]:
+        """Indices of the adapters whose layers ran."""
+        return [index for index, given in enumerate(self.inputs) if given is not None]
+
 
 def trace(
     model: nn.Module, adapters: list[LoraAdapter], forward: Callable[[], object], used: list[bool] | None = None
@@ -76,8 +81,7 @@ def trace(
 def _reached(adapters: list[LoraAdapter], seen: Trace, forward: Callable[[], object]) -> int:
     """The lowest group whose input needs a gradient with the highest adapter alone; -1 if there is none."""
     found = [-1]
-    ran = [index for index, given in enumerate(seen.inputs) if given is not None]
-    high = min(ran, key=lambda index: seen.groups[index], default=None)
+    high = min(seen.ran, key=lambda index: seen.groups[index], default=None)
 
     def entering(group: int) -> Callable[..., None]:
         def hook(layer: nn.Module, args: Any, kwargs: Any) -> None:

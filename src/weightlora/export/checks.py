@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..adapters import find_adapters
 from ..errors import ModelError
+from ..tensors import dtype_name
 from ..wording import first_line
 from .base import BASE, TENSORS
 from .pairs import PREFIX, Pair, difference
@@ -62,7 +63,7 @@ def compare_pairs(source: Iterable[Pair], written: Iterable[Pair], dtype: torch.
             remedy = "report this as a bug" if dtype == torch.float32 else "add --dtype float32 (in Python dtype=...)"
             raise ModelError(
                 f"the export of {pair.name!r} differs from the source by {apart:.1e} of its norm, and "
-                f"{TOLERANCES[dtype]:g} is the most for {str(dtype).removeprefix('torch.')}, so nothing was written: "
+                f"{TOLERANCES[dtype]:g} is the most for {dtype_name(dtype)}, so nothing was written: "
                 f"{remedy}."
             )
         largest = max(largest, apart)

@@ -17,6 +17,7 @@ from ..errors import ConfigError, DataError
 from ..extras import require
 from ..files import is_of_writing, resolved, write_json
 from ..run import TRAINED, check_empty
+from ..tensors import DTYPES, dtype_name
 from ..values import check_known
 from .base import Base, is_lost
 from .checks import Outputs, attach, check_shapes, check_tables, compare_outputs, compare_pairs, outputs, probe_batch
@@ -32,7 +33,6 @@ from .source import Source, check_final, find_adapter, read_source
 
 PROFILES = ("portable", "compact", "merged", "mlx", "gguf")
 CHECKS = ("logits", "tensors")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 RECORD = "export.json"
 
 
@@ -171,7 +171,7 @@ def _export(
         check_tables(source.tables, base.load())
     if profile == "merged":
         kind, same = write_merged(source, base, staging, dtype, check == "logits")
-        return Exported(staging, profile, 0, 0, common_rank(source.pairs), _name(kind), None, same, ())
+        return Exported(staging, profile, 0, 0, common_rank(source.pairs), dtype_name(kind), None, same, ())
     dtype = dtype or _dtype_of(source)
     pairs = source.pairs
     if complete_fused and incomplete(pair.name for pair in pairs):
@@ -198,7 +198,7 @@ def _export(
         servers = verdicts(again.config, written, sorted(_modules(again)), tied, transposed)
         close = _compare(source, again, base, dtype) if check == "logits" else None
     completed, rank = len(pairs) - len(source.pairs), max(pair.rank for pair in written)
-    return Exported(staging, profile, len(written), completed, rank, _name(dtype), apart, close, servers)
+    return Exported(staging, profile, len(written), completed, rank, dtype_name(dtype), apart, close, servers)
 
 
 def _gguf(
@@ -264,10 +264,6 @@ def _in_one_sentence(target: Path) -> Iterator[None]:
         if not is_of_writing(error):
             raise
         raise DataError(f"{target} cannot be written ({error}): nothing was left there.") from error
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from peft import get_peft_model_state_dict
 from torch import nn
 
 from ..errors import ModelError
+from ..tensors import dtype_name
 from .base import BASE, Base
 from .beside import save_beside
 from .checks import Outputs, attach, compare_outputs, outputs, probe_batch
@@ -66,7 +67,7 @@ def write_merged(
         name for name, tensor in merged.state_dict().items() if name in finite and not tensor.isfinite().all()
     ]:
         raise ModelError(
-            f"{lost[0]!r} has values that {str(kind).removeprefix('torch.')} cannot hold, so nothing was written: "
+            f"{lost[0]!r} has values that {dtype_name(kind)} cannot hold, so nothing was written: "
             "add --dtype float32 or bfloat16 (in Python dtype=...)."
         )
     merged.save_pretrained(directory)  # type: ignore[operator]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..adapters.handles import from_blocks, to_blocks
 from ..errors import ModelError
+from ..tensors import dtype_name
 
 PREFIX = "base_model.model."
 """Before the names of the model's modules in PEFT's files."""
@@ -88,7 +89,7 @@ def fold(pair: Pair, rank: int | None = None, dtype: torch.dtype = torch.float32
     new_b = from_blocks(1, b, pair.b.shape, pair.experts).to(dtype).contiguous()
     if not (new_a.isfinite().all() and new_b.isfinite().all()):
         raise ModelError(
-            f"adapter {pair.name!r} has entries that are no finite {str(dtype).removeprefix('torch.')} once its "
+            f"adapter {pair.name!r} has entries that are no finite {dtype_name(dtype)} once its "
             f"scaling of {pair.scaling:g} is folded into B: set dtype='float32'."
         )
     return replace(pair, a=new_a, b=new_b, rank=pair.rank if rank is None else rank, scaling=1.0)

@@ -45,6 +45,10 @@ TOWER = re.compile(r"vision|visual|audio|image|projector|connector|merger|resamp
 `get_mm_mapping` of the models, 0.32.0). The others leave them out, or take them for modules of its layers."""
 
 
+NO_GPT2 = "it has no adapters for GPT-2"  # vllm/model_executor/models/gpt2.py 0.32.0
+TRANSPOSES = "it transposes A and B of the Conv1D layers of GPT-2, such as {}"
+
+
 class Refused(Exception):
     """A server does not load the adapter, or not as PEFT does; the message says why."""
 
@@ -77,13 +81,15 @@ class Server(NamedTuple):
         scalings: Gives the scaling of each pair, in order; raises `Refused` where the server does not load it.
         rank: Gives the setting that the largest rank needs.
         converts: Whether it reads the weights under names of its own, as llama.cpp does: then it does not tell
-            embeddings from an output layer of the same weights, and transposes the Conv1D layers of GPT-2.
+            embeddings from an output layer of the same weights.
+        conv1d: Why it does not read the Conv1D layers of GPT-2, if so.
     """
 
     name: str
     scalings: Callable[[LoraConfig, Sequence[Pair], Sequence[str]], list[float]]
     rank: Callable[[int], str]
     converts: bool = False
+    conv1d: str | None = None
 
 
 def verdicts(
@@ -107,10 +113,8 @@ def verdicts(
         try:
             if tied and server.converts:
                 raise Refused(f"it uses {tied} for embeddings and output layer where they share a weight, or drops it")
-            if transposed and server.converts:
-                raise Refused(f"it transposes A and B of the Conv1D layers of GPT-2, such as {transposed}")
-            if transposed and server.scalings in (_new_vllm, _old_vllm):  # vllm/model_executor/models/gpt2.py 0.32.0
-                raise Refused("it has no adapters for GPT-2")
+            if transposed and server.conv1d:
+                raise Refused(server.conv1d.format(transposed))
             scalings = server.scalings(config, pairs, heads)
             wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
             if wrong:
@@ -231,6 +235,10 @@ def _refuse_others(pairs: Sequence[Pair], *known: str) -> None:
             raise Unchecked(f"its reading of {pair.name} was not checked")
 
 
+def _for_vllm(rank: int) -> str:
+    return f"--max-lora-rank {vllm_rank(rank)}"
+
+
 def _ratio(alpha: float, rank: int, rslora: bool) -> float:
     return alpha / (math.sqrt(rank) if rslora else rank)
 
@@ -239,13 +247,13 @@ SERVERS = (
     # peft/tuners/lora/layer.py 0.21.2, update_layer
     Server("PEFT, Transformers", _by_pattern, lambda rank: ""),
     # vllm/lora/peft_helper.py 0.32.0, get_rank_and_scaling
-    Server("vLLM 0.32 and later", _new_vllm, lambda rank: f"--max-lora-rank {vllm_rank(rank)}"),
+    Server("vLLM 0.32 and later", _new_vllm, _for_vllm, conv1d=NO_GPT2),
     # vllm/lora/peft_helper.py 0.31.0, __post_init__
-    Server("vLLM before 0.32", _old_vllm, lambda rank: f"--max-lora-rank {vllm_rank(rank)}"),
+    Server("vLLM before 0.32", _old_vllm, _for_vllm, conv1d=NO_GPT2),
     # sglang/srt/lora/lora.py and mem_pool.py 0.5.23, normalize_qkv_proj and load_lora_weight_tensor
     Server("SGLang", _sglang, lambda rank: f"--max-lora-rank {rank}"),
     # tensorrt_llm/lora_manager.py @007e181b, effective_rank
     Server("TensorRT-LLM", _tensorrt, lambda rank: f"max_lora_rank {rank}"),
     # convert_lora_to_gguf.py and src/llama-adapter.h in llama-cpp-python 0.3.36, get_scale; GPT2Model.modify_tensors
-    Server("llama.cpp, by its converter", _by_tensor, lambda rank: "", converts=True),
+    Server("llama.cpp, by its converter", _by_tensor, lambda rank: "", converts=True, conv1d=TRANSPOSES),
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ from ..wording import shown
 from .base import Base
 from .pairs import PREFIX, Kind, Pair
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 KINDS = {
     **dict.fromkeys(("rank_pattern", "alpha_pattern", "auto_mapping"), (dict, "an object")),
     **dict.fromkeys(("modules_to_save", "target_parameters"), (list | set | tuple, "a list of names")),

@@ -13,6 +13,8 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..adapters import base_model_of, unwrap_model
 from ..errors import ModelError
@@ -20,8 +22,6 @@ from ..tensors import shards
 from .store import bits_of
 
 FORMAT = 2
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 OURS = ("accelerate", "peft", "transformers", "weightlora")
 """Packages whose hooks may be on blocks that do not run."""
 
@@ -108,7 +108,7 @@ def check_dropout(cut: Cut, prefix_dropout: str) -> None:
     for part in (*cut.before, *list(cut.blocks)[: max(1, cut.first)]):
         leaving = _of_trained_adapters(part)
         for path, module in part.named_modules():
-            if isinstance(module, NORMS):
+            if isinstance(module, _BatchNorm):
                 raise ModelError(
                     f"{type(part).__name__}.{path} normalizes by the batch, and below the lowest adapter an example "
                     "must give the same in each: accept by prefix_dropout='off' that it uses its stored statistics, "
@@ -239,7 +239,7 @@ def _of_trained_adapters(part: nn.Module) -> set[nn.Module]:
 
 def _dropouts(module: nn.Module) -> Iterator[tuple[str, float]]:
     """Names and rates of the dropout that a module applies itself."""
-    if isinstance(module, DROPOUTS):
+    if isinstance(module, _DropoutNd):
         yield from [("p", module.p)] if module.p else []
         return
     for name, value in vars(module).items():

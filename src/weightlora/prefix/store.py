@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..files import append_lines, read_json, write_json
+from ..tensors import DTYPES, dtype_name
 from .rows import Rows
 
 IDENTITY, INDEX, DATA = "identity.json", "index.jsonl", "states.bin"
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FORMS = {**DTYPES, "float64": torch.float64}
 
 
 class Entry(NamedTuple):
@@ -27,7 +28,7 @@ class Entry(NamedTuple):
         offset: First byte in the file.
         tokens: Rows, one for each token.
         width: Numbers in a row.
-        dtype: A key of `DTYPES`.
+        dtype: A key of `FORMS`.
         crc: CRC-32 of the bytes.
     """
 
@@ -40,7 +41,7 @@ class Entry(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return self.tokens * self.width * DTYPES[self.dtype].itemsize
+        return self.tokens * self.width * FORMS[self.dtype].itemsize
 
 
 class Store:
@@ -103,7 +104,7 @@ class Store:
         if not all(key in self for key in rows.keys):
             return None
         first = self._entries[rows.keys[0]]
-        states = torch.zeros(len(rows.keys), rows.length, first.width, dtype=DTYPES[first.dtype], device="cpu")
+        states = torch.zeros(len(rows.keys), rows.length, first.width, dtype=FORMS[first.dtype], device="cpu")
         for row, (key, end) in enumerate(zip(rows.keys, rows.ends, strict=True)):
             entry = self._entries[key]
             if (entry.tokens, entry.width, entry.dtype) != (end, first.width, first.dtype):
@@ -137,8 +138,7 @@ class Store:
                     break
                 self._writer.seek(self._end)
                 _write_all(self._writer, bits)
-                dtype = str(tensor.dtype).removeprefix("torch.")
-                entry = Entry(self._own, self._end, tokens, width, dtype, zlib.crc32(bits))
+                entry = Entry(self._own, self._end, tokens, width, dtype_name(tensor.dtype), zlib.crc32(bits))
                 self._entries[key] = entry
                 self._end += bits.nbytes
                 lines.append({"key": key.hex()} | {name: getattr(entry, name) for name in Entry._fields[1:]})
@@ -207,7 +207,7 @@ def _parse(folder: Path, line: bytes) -> tuple[bytes, Entry] | None:
         return None
     numbers = (entry.offset, entry.tokens, entry.width, entry.crc)
     whole = all(isinstance(number, int) and number >= 0 for number in numbers)
-    return (key, entry) if whole and entry.dtype in DTYPES else None
+    return (key, entry) if whole and entry.dtype in FORMS else None
 
 
 def _drop_cut_line(index: Path) -> None:

@@ -170,11 +170,8 @@ def _random_states(backbone: nn.Module, device: torch.device) -> list[Any]:
     if device.type != "cpu":
         states.append(getattr(torch, device.type).get_rng_state(device))
     values = (value for module in backbone.modules() for value in vars(module).values())
-    return [_comparable(state) for state in (*states, *map(_state_of, filter(_is_generator, values)))]
-
-
-def _is_generator(value: Any) -> bool:
-    return isinstance(value, GENERATORS)
+    states += [_state_of(value) for value in values if isinstance(value, GENERATORS)]
+    return [*map(_comparable, states)]
 
 
 def _state_of(generator: Any) -> Any:

@@ -60,7 +60,7 @@ class Rule:
         score: What `decide` ranks by. Float64 on the CPU, shape `(n,)`, an entry for each adapter still on the model.
         omega: The gates, in the same layout. All 1 for a rule without gates.
         hooks: What is removed when the rule closes, or when another one takes its place.
-        lasting: What is removed only then.
+        lasting: What is removed only when another rule takes its place.
     """
 
     name: ClassVar[str]

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from ..adapters import LoraAdapter
 from ..adapters.gating import attach_gate, detach_gate, set_gates_, take_gradients
 from ..adapters.variants import refuse
-from ..budget import project_simplex, thresholds
+from ..budget import project_simplex, projects_after
 from ..errors import TrainingError
 from ..loss_scale import ScaleCheck
 from .base import Best, Rule, Settings, rank_last
@@ -56,7 +56,7 @@ class StoIHT(Rule):
         if not bool(moved.float().isfinite().all()):  # which the gates are on the model
             raise TrainingError(f"a gate would become infinite under omega_lr={settings.omega_lr}: lower it.")
         # While B = 0 every gradient is 0, and there is nothing to rank.
-        if thresholds(step, settings.warmup_steps, settings.threshold_every) and bool(evidence.any()):
+        if projects_after(step, settings.warmup_steps, settings.threshold_every) and bool(evidence.any()):
             if settings.constraint == "simplex":
                 moved = _on_simplex(moved, torch.ones_like(moved, dtype=torch.bool))
             else:

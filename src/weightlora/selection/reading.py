@@ -41,6 +41,7 @@ def _costs(value: Any) -> bool:
     )
 
 
+COUNT: Rule = lambda value: _whole(value) and value > 0, "a positive whole number"
 TRUTH: Rule = lambda value: isinstance(value, bool), "true or false"
 TEXT: Rule = lambda value: isinstance(value, str), "a name"
 OBJECT: Rule = lambda value: isinstance(value, dict), "an object"
@@ -50,7 +51,7 @@ ROW: dict[str, Rule] = {
     "kept": TRUTH,
     "score": or_none(NUMBER),
     "omega": NUMBER,
-    "rank": or_none((lambda value: _whole(value) and value > 0, "a positive whole number")),
+    "rank": or_none(COUNT),
     "scaling": COLUMNS["scalings"],
     "parameters": (_whole, "a whole number"),
 }
@@ -73,7 +74,7 @@ REST: dict[str, Rule] = {
 }
 OPTIONAL: dict[str, Rule] = {
     "fused_experts": or_none(TRUTH),
-    "fused_rank": or_none((lambda value: _whole(value) and value > 0, "a positive whole number")),
+    "fused_rank": or_none(COUNT),
     "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),
     "grouping": or_none(OBJECT),
     "rank_rule": or_none((lambda value: value == "proportional", "'proportional'")),

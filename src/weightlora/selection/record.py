@@ -261,9 +261,7 @@ class Selection:
 
     def summary(self) -> Summary:
         """One row (a dict) for each module, in model order; printed, or shown in a notebook, it is a table."""
-        rows = Summary(asdict(module) for module in self.modules)
-        rows.text = self._sentence()
-        return rows
+        return Summary(map(asdict, self.modules), self._sentence())
 
     def _sentence(self) -> str:
         names = [module.name for module in self.kept]

@@ -277,7 +277,7 @@ def _write(trainer: Any, output: Path, result: Result) -> None:
     except Exception as error:
         if not is_of_writing(error):
             raise
-        free = shutil.disk_usage(output).free / 2**20
+        free = shutil.disk_usage(output).free / 1e6
         again = "continue with resume_from_checkpoint" if trainer.args.save_strategy != "no" else "train again"
         raise DataError(
             f"{folder} cannot be written ({error}; {free:.1f} MB are free): "

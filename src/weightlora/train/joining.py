@@ -39,7 +39,7 @@ def _alike(parts: list[Dataset], name: str) -> list[Dataset]:
     """The parts with a column of one feature."""
     features = [part.features[name] for part in parts if name in part.column_names]
     try:
-        if any(map(_names_in, features)):
+        if any(map(names_in, features)):
             return _with_classes(parts, name, features)
         schemas = [Features({name: feature}).arrow_schema.remove_metadata() for feature in features]
         common = Features.from_arrow_schema(pa.unify_schemas(schemas, promote_options="permissive"))[name]
@@ -50,15 +50,15 @@ def _alike(parts: list[Dataset], name: str) -> list[Dataset]:
 
 def _with_classes(parts: list[Dataset], name: str, features: list[Any]) -> list[Dataset]:
     """The parts with a column of classes; a `ValueError` if its values are not all classes for sure."""
-    first = next(filter(_names_in, features))
-    names = list(dict.fromkeys(one for feature in features for one in _names_in(feature)))
-    dtypes = {getattr(_leaf(feature), "dtype", "") for feature in features if not _names_in(feature)} - {"null"}
+    first = next(filter(names_in, features))
+    names = list(dict.fromkeys(one for feature in features for one in names_in(feature)))
+    dtypes = {getattr(_leaf(feature), "dtype", "") for feature in features if not names_in(feature)} - {"null"}
     if dtypes <= TEXTS:
         texts = (text for part in parts if name in part.column_names for text in _texts(part[name]))
         names = list(dict.fromkeys([*names, *texts]))
         return [_by_name(part, name, names, _around(first, ClassLabel(names=names))) for part in parts]
     may_be_names = any(map(is_numeral, names)) and names != [*map(str, range(len(names)))]
-    alike = all(_names_in(feature) in ([], names) for feature in features)
+    alike = all(names_in(feature) in ([], names) for feature in features)
     if may_be_names or not alike or not all(dtype.startswith(NUMBERS) for dtype in dtypes):
         raise ValueError("not all values are places among the same classes")
     return [_with(part, name, first) for part in parts]
@@ -68,7 +68,7 @@ def _by_name(part: Dataset, name: str, names: list[str], feature: Any) -> Datase
     """The rows with the numbers of these classes in a column of other numbers, or of names."""
     if name not in part.column_names:
         return _with(part, name, feature)
-    own, places = _names_in(part.features[name]), {one: place for place, one in enumerate(names)}
+    own, places = names_in(part.features[name]), {one: place for place, one in enumerate(names)}
 
     def place(value: Any) -> Any:
         if isinstance(value, list):
@@ -91,17 +91,17 @@ def _texts(values: Any) -> Iterator[str]:
 
 def _leaf(feature: Any) -> Any:
     """What a list, or a list of lists, consists of; any other feature as it is."""
-    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    inner = getattr(feature, "feature", None)
     return feature if inner is None else _leaf(inner)
 
 
 def _around(feature: Any, leaf: Any) -> Any:
     """Lists in lists as in a feature, of something else."""
-    inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    inner = getattr(feature, "feature", None)
     return leaf if inner is None else List(_around(inner, leaf))
 
 
-def _names_in(feature: Any) -> list[str]:
+def names_in(feature: Any) -> list[str]:
     """The names of the classes, of which each row has one or a list."""
     leaf = _leaf(feature)
     return list(leaf.names) if isinstance(leaf, ClassLabel) else []
@@ -119,7 +119,7 @@ def _as_json(part: Dataset, name: str) -> Dataset:
     if name not in part.column_names:
         return _with(part, name, Json())
     own = part.features[name]
-    values = (_named(as_written(value, own), _names_in(own)) for value in part[name])
+    values = (_named(as_written(value, own), names_in(own)) for value in part[name])
     return _replaced(
         part, name, [None if value is None else json.dumps(value, default=str) for value in values], Json()
     )

@@ -13,9 +13,13 @@ from scipy.stats import entropy
 from ..errors import ConfigError, DataError
 from ..values import is_numeral
 from ..wording import printable, shown
+from .joining import names_in
 from .rows import NUMBER, name_row
 from .tasks import TaskInfo
 from .work import Source
+
+Labels = Sequence[Sequence[Any]]
+"""The labels of each row, as they were read."""
 
 MOST_EMPTY = 1000
 """Classes that numbers may make in a file with fewer labels: a part of a data set may lack most of its classes."""
@@ -52,57 +56,28 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
         ConfigError: A class name is given twice, or only one is given, or the task has a metric of two
             classes and there are more.
     """
-    given: Sequence[str] = source.arguments.class_names or ()
     several = column == "tags"  # each row has a list of labels
+    given: Sequence[str] = source.arguments.class_names or ()
+    known = given or names_of(source.splits["train"].features[column], source.task)
     values = {
         split: [[_named(label) for label in (row if several else [row])] for row in rows[column][:]]
         for split, rows in source.splits.items()
     }
     for split, rows in values.items():
         _check(rows, given, source.splits[split], split)
-    training = [
-        label
-        for split, rows in values.items()
-        if split == "train" or NUMBER in source.splits[split].column_names  # rows that were split off
-        for labels in rows
-        for label in labels
-    ]
-    known = given or names_of(source.splits["train"].features[column], source.task)
-    if not known and (named := [one for one in training if isinstance(one, str)]) and len(named) < len(training):
-        number = next(one for one in training if not isinstance(one, str))
-        raise DataError(
-            f"train has names and numbers as labels, such as {shown(named[0])} and {shown(number)}: write all as "
-            "names, or all as numbers."
-        )
-    names = list(known or classes_in(training, "train"))
-    if len(set(names)) < len(names):
-        raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
-    if given and len(names) < 2:
-        raise ConfigError(
-            f"class_names={names} has one name: give the names of all classes, with spaces between them."
-        )
-    if len(names) < 2:
-        only = f"only the label {shown(training[0])}" if training else "no label"
-        raise DataError(f"train has {only}: give rows of at least two classes.")
-
+    names = _names_for(source, values, known)
     if "f1" in source.task.metrics and not several and len(names) > 2:
         raise ConfigError(
             f"{source.arguments.task} reports the F1 score of the second of two classes, and there are {len(names)}: "
             "use --task text-classification."
         )
-
-    own = {split: _own_names(rows.features[column]) or () for split, rows in source.splits.items()}
+    own = {split: names_in(rows.features[column]) for split, rows in source.splits.items()}
     if not given:
         _check_common(own)
-    ids: dict[str, list[Any]] = {}
-    for split, rows in values.items():
-        find = _finder(names, own[split], places=bool(known))
-        ids[split] = [[find(label) for label in labels] for labels in rows]
-        for row, (labels, found) in enumerate(zip(rows, ids[split], strict=True)):
-            if None in found:
-                label = labels[found.index(None)]
-                what = f"the label {shown(label)} in {name_row(source.splits[split], split, row)}"
-                raise DataError(_unknown(what, label, names, told=bool(known) or split == "train"))
+    ids = {
+        split: _numbers_for(source.splits[split], split, rows, names, own[split], bool(known))
+        for split, rows in values.items()
+    }
     if not several and len({number for [number] in ids["train"]}) == 1:
         remedy = ", or more --train_examples, which are the first rows" if source.arguments.train_examples else ""
         raise DataError(
@@ -116,7 +91,54 @@ def class_ids(source: Source, column: str = "label", head: bool = True) -> tuple
     return names, ids if several else {split: [number for [number] in rows] for split, rows in ids.items()}
 
 
-def _check(values: Sequence[Sequence[Any]], given: Sequence[str], rows: Dataset, split: str) -> None:
+def _names_for(source: Source, values: Mapping[str, Labels], known: Sequence[str] | None) -> list[str]:
+    """The names of the classes: those that are known, or else those of the labels to train on.
+
+    Raises:
+        DataError: Labels are names and numbers, or there are fewer than two.
+        ConfigError: A known name is there twice, or only one was given.
+    """
+    training = [
+        label
+        for split, rows in values.items()
+        if split == "train" or NUMBER in source.splits[split].column_names  # rows that were split off
+        for labels in rows
+        for label in labels
+    ]
+    if not known and (named := [one for one in training if isinstance(one, str)]) and len(named) < len(training):
+        number = next(one for one in training if not isinstance(one, str))
+        raise DataError(
+            f"train has names and numbers as labels, such as {shown(named[0])} and {shown(number)}: write all as "
+            "names, or all as numbers."
+        )
+    names = list(known or classes_in(training, "train"))
+    if len(set(names)) < len(names):
+        raise ConfigError(f"class_names={names} has a name twice: give each class another name.")
+    if len(names) < 2 and source.arguments.class_names:
+        raise ConfigError(
+            f"class_names={names} has one name: give the names of all classes, with spaces between them."
+        )
+    if len(names) < 2:
+        only = f"only the label {shown(training[0])}" if training else "no label"
+        raise DataError(f"train has {only}: give rows of at least two classes.")
+    return names
+
+
+def _numbers_for(
+    rows: Dataset, split: str, values: Labels, names: list[str], own: Sequence[str], known: bool
+) -> list[list[Any]]:
+    """The class of each label; a `DataError` for one that has none. See `_finder` for the last arguments."""
+    find = _finder(names, own, known)
+    ids = [[find(label) for label in labels] for labels in values]
+    for row, (labels, found) in enumerate(zip(values, ids, strict=True)):
+        if None in found:
+            label = labels[found.index(None)]
+            what = f"the label {shown(label)} in {name_row(rows, split, row)}"
+            raise DataError(_unknown(what, label, names, told=known or split == "train"))
+    return ids
+
+
+def _check(values: Labels, given: Sequence[str], rows: Dataset, split: str) -> None:
     """Raise a `DataError` for the first label of a split that is neither a name nor a whole number."""
     for row, labels in enumerate(values):
         for label in labels:
@@ -185,7 +207,7 @@ def _check_common(own: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def _finder(names: Sequence[str], own: Sequence[str], places: bool) -> Callable[[Any], int | None]:
+def _finder(names: Sequence[str], own: Sequence[str], known: bool) -> Callable[[Any], int | None]:
     """A function that says which of the names a label is, or None.
 
     A number in a file that names its classes is the name that the file has there, if the two have a name in common:
@@ -195,7 +217,7 @@ def _finder(names: Sequence[str], own: Sequence[str], places: bool) -> Callable[
     by_name = {name: number for number, name in enumerate(names)}
     truths = {name.lower(): number for name, number in by_name.items() if name.lower() in TRUTHS}
     same_classes = not by_name.keys().isdisjoint(own)
-    places = (places and not any(map(is_numeral, names))) or list(names) == TRUTHS or bool(own)
+    places = (known and not any(map(is_numeral, names))) or list(names) == TRUTHS or bool(own)
 
     def find(label: Any) -> int | None:
         if not isinstance(label, str):
@@ -231,11 +253,7 @@ def _unknown(what: str, label: Any, names: list[str], told: bool) -> str:
 
 def names_of(feature: Any, task: TaskInfo) -> Sequence[str] | None:
     """The names of the classes, if the data set or the task has them."""
-    return _own_names(feature) or task.class_names or None
-
-
-def _own_names(feature: Any) -> Sequence[str] | None:
-    return getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+    return names_in(feature) or task.class_names or None
 
 
 def classes_in(labels: Sequence[Any], place: str) -> list[str]:

@@ -13,8 +13,9 @@ from .unread import BEFORE, refuse_bad_answers, refuse_lost, refuse_media
 from .verbatim import as_written, parsed
 
 Columns = dict[str, str | None]
+Form = tuple[tuple[str, ...], tuple[str, ...]]
 
-FORMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+FORMS: tuple[Form, ...] = (
     (("messages",), ("tools",)),
     (("prompt", "completion"), ()),
     (("text",), ()),
@@ -71,46 +72,66 @@ def as_causal(
         columns = {**columns, "messages": CHAT}
     alpaca = all(name in has for name in ALPACA)
     # Beside Alpaca's columns, `text` often has all of them in one, and no prompt to leave out of the loss.
-    for one in wanted or ((CHATS, PAIRS) if alpaca else FORMS):
-        if all(columns[name] in has for name in one[0]):
-            if one is TEXTS and not wanted:
-                _refuse_answer_beside(split, rows)
-            if one is PAIRS and not wanted:  # who names columns has decided what is a part of a question
-                refuse_lost(split, rows, [*columns.values(), *BEFORE], columns["prompt"])
-            read = {columns[name] for name in (*one[0], *one[1])}
-            if one is PAIRS and all(_are_chats(rows, str(columns[name])) for name in PAIRS[0]):
-                rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
-                one, columns, read = CHATS, {**columns, "messages": "messages"}, {*read, columns["tools"]}
-            if one is CHATS:
-                read.add("system")
-                rows = _from_json(split, rows, str(columns["messages"]))
-                _refuse_open(split, rows, str(columns["messages"]))
-                refuse_media(split, rows, str(columns["messages"]))
-                rows = _with_roles(split, rows, str(columns["messages"]))
-            elif one is PAIRS:
-                refuse_media(split, rows)
-            if one is not TEXTS:
-                refuse_bad_answers(split, rows)
-                refuse_lost(split, rows, [*columns.values(), *read])
-            return rows, {name: columns[name] for name in (*one[0], *one[1])}, read
+    form = next(
+        (
+            one
+            for one in wanted or ((CHATS, PAIRS) if alpaca else FORMS)
+            if all(columns[name] in has for name in one[0])
+        ),
+        None,
+    )
+    if form is not None:
+        return _in_form(form, split, rows, columns, bool(wanted))
     if wanted:  # the caller says which column is missing
         return rows, {name: columns[name] for name in wanted[0][0]}, set()
-    if alpaca:
+    if not alpaca:
+        raise DataError(_no_form(split, rows))
+    refuse_media(split, rows)
+    refuse_bad_answers(split, rows)
+    read: set[str | None] = {*ALPACA, "input", *EARLIER}
+    refuse_lost(split, rows, read)
+    return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}, read
+
+
+def _in_form(
+    form: Form, split: str, rows: Dataset, columns: Columns, wanted: bool
+) -> tuple[Dataset, Columns, set[str | None]]:
+    """What `as_causal` returns for one of `FORMS`, whose columns are there. `wanted`: whether the user chose it."""
+    if form is TEXTS and not wanted:
+        _refuse_answer_beside(split, rows)
+    if form is PAIRS and not wanted:  # who names columns has decided what is a part of a question
+        refuse_lost(split, rows, [*columns.values(), *BEFORE], columns["prompt"])
+    needed, optional = form
+    read = {columns[name] for name in (*needed, *optional)}
+    if form is PAIRS and all(_are_chats(rows, str(columns[name])) for name in needed):
+        rows = _joined(rows, str(columns["prompt"]), str(columns["completion"]))
+        form, columns, read = CHATS, {**columns, "messages": "messages"}, {*read, columns["tools"]}
+    if form is CHATS:
+        read.add("system")
+        rows = _from_json(split, rows, str(columns["messages"]))
+        _refuse_open(split, rows, str(columns["messages"]))
+        refuse_media(split, rows, str(columns["messages"]))
+        rows = _with_roles(split, rows, str(columns["messages"]))
+    elif form is PAIRS:
         refuse_media(split, rows)
+    if form is not TEXTS:
         refuse_bad_answers(split, rows)
-        refuse_lost(split, rows, [*ALPACA, *EARLIER])
-        read = {*ALPACA, "input", *EARLIER}
-        return _from_alpaca(split, rows), {"prompt": "prompt", "completion": "completion"}, read
+        refuse_lost(split, rows, [*columns.values(), *read])
+    return rows, {name: columns[name] for names in form for name in names}, read
+
+
+def _no_form(split: str, rows: Dataset) -> str:
+    """The error about rows of no known form, with the columns to name."""
+    has = rows.column_names
     if "chosen" in has and "rejected" in has:
         chats = _are_chats(rows, "chosen")
         right = {"messages" if chats else "text": "chosen"}
         question = next((name for name in QUESTIONS if name in has), None)
         if question and _are_chats(rows, question) == chats:  # a chat after a text begins with that text
             right = {"prompt": question, "completion": "chosen"}
-        raise DataError(
+        return (
             f"{split} has pairs of answers, chosen and rejected, and a causal LM learns one of them: name it, as in "
-            f"{written(right)}{without(has, right.values())}, or train on the pairs in a script, with "
-            "TRL."
+            f"{written(right)}{without(has, right.values())}, or train on the pairs in a script, with TRL."
         )
     prompt, completion = pair_in(rows)
     talk = next((name for name in has if _are_chats(rows, name)), None)
@@ -118,7 +139,7 @@ def as_causal(
     if prompt and not talk:  # either alone would leave out the other
         proposal = example("causal-lm", "completion", completion or "your_column", {"prompt": prompt})
         proposal += without(has, (prompt, completion))
-    raise DataError(
+    return (
         f"{split} has neither messages, nor prompt and completion, nor text: it has {', '.join(has)}; name the right "
         f"one, as in {proposal}.{one_object(rows)}"
     )

@@ -19,14 +19,13 @@ from transformers.utils import is_flash_attn_2_available
 from ..errors import ConfigError, ModelError, WeightLoraError
 from ..extras import require
 from ..selection.adapting import SAVED
+from ..tensors import DTYPES
 from ..values import check_known
 from ..wording import first_line, shortened
 from .arguments import Recipe
 from .gguf import check_gguf
 from .settings import ModelArguments
 from .work import Work, check_embeddings, token_to_pad
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_config(arguments: ModelArguments) -> Any:

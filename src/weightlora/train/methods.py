@@ -30,7 +30,7 @@ class Setting:
 
     Attributes:
         model: The base model with its task head; no adapters yet.
-        target: PEFT's `target_modules`, `task_type` and `modules_to_save`.
+        target: Fields of PEFT's config that say what is adapted, with `task_type` and `modules_to_save`.
         rank: r of LoRA on all modules.
         alpha: Its `lora_alpha`. Methods with another rank keep the ratio `alpha / rank`.
         dropout: Its `lora_dropout`.

@@ -13,11 +13,16 @@ from typing import Any
 from ..errors import DataError
 
 
+def same_text(text: str) -> str:
+    """What is equal for texts that count as the same one."""
+    return " ".join(text.casefold().split())
+
+
 def distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows without repeated texts, ignoring case and white space. The first of each stays."""
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
-        first.setdefault(" ".join(row["text"].casefold().split()), row)
+        first.setdefault(same_text(row["text"]), row)
     return list(first.values())
 
 
@@ -66,7 +71,7 @@ def hold_out(
     Raises:
         DataError: There are fewer than two distinct texts.
     """
-    keys = [hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest() for text in texts]
+    keys = [hashlib.sha256(same_text(text).encode()).hexdigest() for text in texts]
     repeated = Counter(keys)
     different = sorted(repeated)
     if len(different) < 2:

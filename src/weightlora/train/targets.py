@@ -15,6 +15,7 @@ from ..config import WeightLoraConfig
 from ..errors import ConfigError, DataError, ModelError
 from ..run import FUSED
 from ..selection.adapting import all_linear, beside_linear, ends_as_head
+from ..selection.formats.wording import alternatives
 from ..selection.record import Selection
 from ..wording import first_line
 from .arguments import Recipe, parse_json
@@ -180,7 +181,7 @@ def chosen_targets(
         )
     targets: dict[str, Any] = {"target_modules": modules}
     if longer_names(model, modules):  # PEFT takes names as suffixes
-        targets["target_modules"] = "|".join(f"(?:{re.escape(name)})" for name in modules)
+        targets["target_modules"] = alternatives(modules)
     if selection.rank_rule is not None:
         targets |= _patterns(run, selection, given)
     elif (times := selection.fused_rank or 1) > 1 and (fused := [one for one in parameters if one.endswith(FUSED)]):

@@ -37,7 +37,7 @@ def as_written(value: Any, feature: Any) -> Any:
     if isinstance(value, dict) and isinstance(feature, Mapping):
         return {name: as_written(part, feature.get(name)) for name, part in value.items() if part is not None}
     if isinstance(value, list):
-        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        inner = getattr(feature, "feature", None)
         return [as_written(part, inner) for part in value]
     return _exact(value) if isinstance(feature, Json) else value
 

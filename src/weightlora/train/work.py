@@ -59,7 +59,7 @@ class Work:
         collate: Makes a batch of rows.
         metrics: `compute_metrics` by split.
         reported: Names of all reported metrics, besides `held_out_loss`. The first one is compared.
-        units: Metric -> `"fraction"` or `"percent"`; other metrics have no unit.
+        units: Metric -> `"fraction"` or `"percent"`, of which more is better; other metrics have no unit.
         config: Settings of the model's config, such as `id2label`.
         preprocess: `preprocess_logits_for_metrics`, if the logits are too large to keep.
         label_names: `TrainingArguments.label_names`.

@@ -5,11 +5,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from peft import PeftModel
 from torch import nn
 from torch.optim import Optimizer
 
-from ..adapters import unwrap_model
+from ..adapters import base_model_of, unwrap_model
 from ..config import WeightLoraConfig, as_config
 from ..engines import Engine
 from ..errors import ModelError, TrainingError
@@ -224,8 +223,7 @@ def _has_evidence(selector: WeightLora) -> bool:
 
 def _tag(model: nn.Module, tag: str, instead_of: str | None = None) -> None:
     """Add a tag to the model card that `save_pretrained` writes, in place of another one."""
-    model = unwrap_model(model)
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = base_model_of(model)
     if hasattr(base, "model_tags"):
         tags = [one for one in base.model_tags or [] if one != instead_of]
         base.model_tags = tags if tag in tags else [*tags, tag]

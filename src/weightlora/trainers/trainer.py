@@ -148,7 +148,7 @@ class WeightLoraTrainerMixin:
             by_torch = isinstance(error, RuntimeError)  # whose errors do not mention a full disk
             if (folder / MANIFEST).is_file() or not (by_torch or is_of_writing(error)):
                 raise
-            free = shutil.disk_usage(self.args.output_dir).free / 2**20
+            free = shutil.disk_usage(self.args.output_dir).free / 1e6
             whole = any(path.is_file() for path in folder.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{MANIFEST}"))
             remedy = (
                 "earlier checkpoints are complete, so make room and continue with resume_from_checkpoint=True"
