@@ -19,6 +19,16 @@ def start(kind=torch.optim.SGD, **settings):
     return model, optimizer, StepGuard(optimizer, model.named_parameters)
 
 
+def test_what_nobody_asked_for_is_found_at_the_next_step():
+    model, optimizer, guard = start()
+    model(torch.ones(2)).backward()
+    optimizer.step()
+    guard.check_seen()  # one step may be due
+    optimizer.step()
+    with pytest.raises(TrainingError, match="made several steps"):
+        guard.check_seen()
+
+
 def test_a_step_is_noted_once():
     model, optimizer, guard = start()
     assert not guard.take()

@@ -77,6 +77,7 @@ def test_selection_json_says_what_became_of_every_adapter(tmp_path):
         "format": 1,
         "adapter_name": "default",
         "model": None,
+        "model_type": "bert",
         "lora": {
             "r": 6,
             "lora_alpha": selector.model.peft_config["default"].lora_alpha,

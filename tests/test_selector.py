@@ -720,16 +720,28 @@ def test_a_step_that_no_scaler_skipped_is_missed(selection, scale):
 
 
 @pytest.mark.parametrize("selection", ["credit", "stoiht", "random"])
-def test_a_step_of_the_optimizer_that_the_selection_did_not_see_is_an_error(selection):
+@pytest.mark.parametrize("seen", [0, 1])
+def test_a_step_of_the_optimizer_that_the_selection_did_not_see_is_an_error(selection, seen):
+    """In a loop that never calls step(), nothing would be chosen, and nobody would say so."""
     model, optimizer, selector = start(keep=3, select_steps=4, selection=selection)
-    train(model, optimizer, selector, steps=1)
-    for _ in range(2):
-        optimizer.zero_grad()
-        model(**batch()).loss.backward()
+    train(model, optimizer, selector, steps=seen)
+    several = r"made several steps since the last step\(\) of the selection"
+    model(**batch()).loss.backward()
+    optimizer.step()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with pytest.raises(TrainingError, match=several):
         optimizer.step()
-    with pytest.raises(TrainingError, match=r"made several steps since the last step\(\) of the selection"):
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    with pytest.raises(TrainingError, match=several):
         selector.step()
-    assert selector.step_count == 1
+    assert selector.step_count == seen
+
+
+def test_once_the_choice_is_made_a_loop_need_not_call_step():
+    model, optimizer, selector = start(keep=3, select_steps=2)
+    train(model, optimizer, selector, steps=2)
+    assert selector.phase == "train"
+    train(model, optimizer, steps=3)
 
 
 def test_finish_decides_early_and_only_once():

@@ -25,7 +25,9 @@ def example() -> Selection:
         for name in names
     ]
     lora = {"r": 16, "lora_alpha": 16, "use_rslora": False, "task_type": "CAUSAL_LM"}
-    return Selection(tuple(rows), {"selection": "credit"}, model="HuggingFaceTB/SmolLM2-135M", lora=lora)
+    return Selection(
+        tuple(rows), {"selection": "credit"}, model="HuggingFaceTB/SmolLM2-135M", model_type="llama", lora=lora
+    )
 
 
 def _scaling(name: str) -> float | None:

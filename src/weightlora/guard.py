@@ -13,6 +13,10 @@ from .errors import TrainingError
 from .tensors import gradient_of, local, to_vector
 
 START_AGAIN = "start again"
+SEVERAL = (
+    "the optimizer has made several steps since the last step() of the selection (or since its start), and each of "
+    "them counts in the choice: call it after each optimizer.step()."
+)
 
 
 class StepGuard:
@@ -52,10 +56,7 @@ class StepGuard:
         """
         made, self._steps = [told is None or not bool(told) for told in self._steps], ()
         if sum(made) > 1:
-            raise TrainingError(
-                "the optimizer has made several steps since the last step() of the selection (or since its start), "
-                "and each of them counts in the choice: call it after each optimizer.step()."
-            )
+            raise TrainingError(SEVERAL)
         return made[-1:] == [True]
 
     def check_steps(self, stepped: bool, scale: float | None) -> None:
@@ -78,6 +79,11 @@ class StepGuard:
                 "with Accelerate only where accelerator.sync_gradients is true, and if there is a GradScaler, with "
                 "grad_scale=scaler.get_scale() from before scaler.update()."
             )
+
+    def check_seen(self) -> None:
+        """Raise a `TrainingError` if the optimizer goes on although nobody has called `take` after a step."""
+        if self._steps == (None, None):
+            raise TrainingError(SEVERAL)
 
     def is_spoiled(self) -> bool:
         """Whether a gradient is NaN or infinite, in any process."""
@@ -118,11 +124,14 @@ class StepGuard:
         self._steps = (*before, None)[-2:]
 
 
-def refuse_unprobed(selector: Any, *_: Any) -> None:
-    """Raise if the selector needs a probe and had none: all adapters would train, or the first ones would be kept.
+def refuse_unasked(selector: Any, *_: Any) -> None:
+    """The step pre-hook of an optimizer: raise if the selector, which has not chosen, knows nothing of its steps."""
+    refuse_unprobed(selector)
+    selector.guard.check_seen()
 
-    Takes the arguments of an optimizer's step pre-hook, too.
-    """
+
+def refuse_unprobed(selector: Any) -> None:
+    """Raise if the selector needs a probe and had none: all adapters would train, or the first ones would be kept."""
     if selector.needs_probe:
         if selector.limit is not None:
             selector.limit.check_measured()

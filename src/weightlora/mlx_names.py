@@ -6,6 +6,10 @@ from collections.abc import Iterable
 INNER, WHOLE = "model.language_model.", "language_model."
 """Where Transformers keeps the language model without its head, and with it."""
 
+TEXT_PARTS = ("llama4_text", "qwen3_5_text", "qwen3_5_moe_text")
+"""Types of language models that Transformers loads alone from a checkpoint of a model that also reads images. mlx-lm
+loads the whole model (mlx_lm/models of 0.32.2)."""
+
 ALIKE = {name: name for name in ("model.layers.", "model.embed_tokens", "lm_head", "backbone.")}
 """The beginnings of Transformers' names, and what mlx-lm has there."""
 RENAMED: dict[str, dict[str, str]] = {

@@ -192,6 +192,7 @@ def describe_selection(selector: Any) -> dict[str, Any]:
         "format": SELECTION_FORMAT,
         "adapter_name": selector.adapter_name,
         "model": _base_model(selector.model, lora),
+        **({} if (kind := _model_type(selector.model)) is None else {"model_type": kind}),
         "lora": {
             "r": lora.r,
             "lora_alpha": lora.lora_alpha,
@@ -238,6 +239,12 @@ def _base_model(model: nn.Module, lora: LoraConfig) -> str | None:
     """Name or path of the model under the adapters, if it came from somewhere."""
     config = getattr(base_model_of(model), "config", None)
     return lora.base_model_name_or_path or getattr(config, "_name_or_path", None) or None
+
+
+def _model_type(model: nn.Module) -> str | None:
+    """The type of the model, as Transformers calls it."""
+    kind = getattr(getattr(base_model_of(model), "config", None), "model_type", None)
+    return kind if isinstance(kind, str) and kind else None
 
 
 def step_of(entry: dict[str, Any], path: Path, number: int) -> int:

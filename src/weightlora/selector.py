@@ -19,7 +19,7 @@ from .costs import CostLimit
 from .engines import Engine, engine_for, is_first
 from .errors import StateError
 from .fresh import warn_of_unsaved
-from .guard import StepGuard, refuse_unprobed
+from .guard import StepGuard, refuse_unasked, refuse_unprobed
 from .optimizers import check_holds, check_optimizer
 from .probe import Loss, gather, number_to_read
 from .recompute import gathering
@@ -105,7 +105,7 @@ class WeightLora(Described):
         self._last_scores, self.history = dict[str, float](), list[dict[str, Any]]()  # scores of the disconnected
         self.run = RunDirectory(run_dir) if run_dir and is_first() else None
         self.guard = StepGuard(self.optimizer, model.named_parameters, self.engine.average)
-        self._rule.hooks.append(self.optimizer.register_step_pre_hook(partial(refuse_unprobed, self)))
+        self._rule.hooks.append(self.optimizer.register_step_pre_hook(partial(refuse_unasked, self)))
         self._rule.lasting.append(self.guard.handle)
         self._begin() if saved is None else self._restore(saved)
 

@@ -11,7 +11,7 @@ from weightlora.export import export_adapter
 from weightlora.export.servers import SERVERS, verdicts
 from weightlora.export.source import read_source
 
-SGLANG = SERVERS[3].name
+SGLANG = SERVERS[4].name
 PACKAGES = ["sglang", "sglang.srt", "sglang.srt.configs", "sglang.srt.layers", "sglang.srt.lora"]
 PACKAGES += ["sglang.srt.lora.backend", "sglang.srt.model_loader", "sglang.srt.utils"]
 IMPORTED = [*PACKAGES, "sglang.srt.configs.load_config", "sglang.srt.layers.utils", "sglang.srt.lora.lora_config"]

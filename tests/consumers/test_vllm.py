@@ -12,7 +12,7 @@ from weightlora.export import export_adapter
 from weightlora.export.servers import SERVERS, vllm_rank
 from weightlora.export.source import read_source
 
-VERSIONS = {"0.31.0": SERVERS[2], "0.32.0": SERVERS[1]}
+VERSIONS = {"0.31.0": SERVERS[3], "0.32.0": SERVERS[2]}
 IMPORTED = ("vllm", "vllm.config", "vllm.config.lora", "vllm.logger", "vllm.model_executor")
 IMPORTED += ("vllm.model_executor.model_loader", "vllm.model_executor.model_loader.tensorizer")
 NAMES = [name for name in CASES if name not in EXPERTS_AND_HEADS]

@@ -1,23 +1,28 @@
 """What each profile refuses, by name."""
 
+from dataclasses import replace
+
 import pytest
 from exports import randomize_, saved
 from models import lora_bert, lora_gpt2, lora_zoo, tiny_llama
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import BdLoraConfig
 from transformers import (
+    AutoModelForCausalLM,
     BertConfig,
     BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTBigCodeConfig,
     GPTBigCodeForCausalLM,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
 )
 
 from weightlora.errors import ModelError
 from weightlora.export.base import Base
 from weightlora.export.exporting import export_adapter
-from weightlora.export.features import check_features, check_tied
+from weightlora.export.features import check_features, check_tied, inside_name
 from weightlora.export.source import read_source
 
 LLAMA = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
@@ -165,3 +170,26 @@ def test_an_output_layer_is_known_by_the_model_and_not_by_its_name(tmp_path):
     servers = export_adapter(tmp_path / "adapter", tmp_path / "out").servers
     (note,) = (one.note for one in servers if one.server.startswith("llama.cpp"))
     assert note.startswith("it uses cls.predictions.decoder for embeddings and output layer where they share a weight")
+
+
+def test_a_language_model_that_was_loaded_alone_is_inside_another_one(tmp_path):
+    """Where servers load the whole model, the names of its modules differ."""
+    sizes = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = sizes | {"vocab_size": 64, "num_key_value_heads": 1, "head_dim": 16, "layer_types": ["full_attention"]}
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": 32}
+    config = Qwen3_5Config(text_config=text, vision_config=vision | {"num_position_embeddings": 16})
+    Qwen3_5ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model = get_peft_model(alone, LoraConfig(**LLAMA))
+    randomize_(model)
+    model.save_pretrained(tmp_path / "adapter")
+    source = read_source(tmp_path / "adapter")
+    assert inside_name(source, Base(source.config)) == "model.layers.0.self_attn.q_proj"
+    servers = export_adapter(tmp_path / "adapter", tmp_path / "out").servers
+    notes = {one.server: one.note for one in servers if one.server.startswith("vLLM")}
+    assert notes["vLLM 0.33 and later"] == "--max-lora-rank 8"
+    assert "leaves that out" in notes["vLLM 0.32"] and "leaves that out" in notes["vLLM before 0.32"]
+    assert inside_name(source, Base(LoraConfig(base_model_name_or_path="./none"))) is None
+    whole = replace(source, pairs=[replace(pair, name=f"model.language_model.{pair.name}") for pair in source.pairs])
+    assert inside_name(whole, Base(source.config)) is None
+    assert inside_name(read_source(saved("gates")), Base(read_source(saved("gates")).config)) is None

@@ -10,7 +10,7 @@ from weightlora.export.peft_layout import write_compact, write_portable
 from weightlora.export.servers import SERVERS, verdicts, vllm_rank
 from weightlora.export.source import read_source
 
-NEW, OLD, SGLANG, TENSORRT, LLAMA = (server.name for server in SERVERS[1:])
+NEW, OLDER, OLD, SGLANG, TENSORRT, LLAMA = (server.name for server in SERVERS[1:])
 PLAIN = [name for name in CASES if name not in {*EXPERTS_AND_HEADS, "an embedding"}]
 
 
@@ -31,9 +31,9 @@ PEFT = SERVERS[0].name
     ("name", "servers"),
     [
         ("plain LoRA", EVERY),
-        ("mixed ranks", {PEFT, NEW, TENSORRT, LLAMA}),  # one alpha: alpha / rank is what PEFT computes
-        ("gates", {PEFT, NEW}),
-        ("rsLoRA with gates and ranks", {PEFT, NEW}),
+        ("mixed ranks", {PEFT, NEW, OLDER, TENSORRT, LLAMA}),  # one alpha: alpha / rank is what PEFT computes
+        ("gates", {PEFT, NEW, OLDER}),
+        ("rsLoRA with gates and ranks", {PEFT, NEW, OLDER}),
         ("an embedding", {PEFT, LLAMA}),
         ("experts", {PEFT}),
     ],
@@ -55,7 +55,7 @@ def test_who_reads_the_source_as_peft_does(name, servers):
         *(
             (["model.layers.0.mlp.down_proj", name], server, "that read images or audio")
             for name in ("model.vision_tower.layers.0.mlp.fc1", "model.multi_modal_projector.linear_1")
-            for server in (NEW, OLD, SGLANG, TENSORRT, LLAMA)
+            for server in (NEW, OLDER, OLD, SGLANG, TENSORRT, LLAMA)
         ),
         *(
             ([name], server, f"its reading of encoders, such as {name}, was not checked")
@@ -65,7 +65,7 @@ def test_who_reads_the_source_as_peft_does(name, servers):
                 "model.encoder.layers.0.self_attn.q_proj",
                 "decoder.block.0.layer.0.SelfAttention.q",
             )
-            for server in (NEW, OLD, SGLANG, TENSORRT, LLAMA)
+            for server in (NEW, OLDER, OLD, SGLANG, TENSORRT, LLAMA)
         ),
     ],
 )
@@ -109,7 +109,7 @@ def test_modules_that_a_server_was_not_checked_for_are_told(names, tmp_path):
 def test_vllm_was_not_checked_for_what_some_of_its_models_leave_out_or_refuse(name):
     source = read_source(saved("plain LoRA"))
     found = verdict(replace(source, pairs=[replace(source.pairs[0], name=name)]))
-    for server in (NEW, OLD):
+    for server in (NEW, OLDER, OLD):
         assert not found[server].alike and not found[server].checked and name in found[server].note
 
 
@@ -128,9 +128,19 @@ def test_llama_cpp_transposes_the_pairs_of_conv1d_and_vllm_has_none():
         one.server: one for one in verdicts(source.config, source.pairs, transposed="transformer.h.0.attn.c_attn")
     }
     assert not found[LLAMA].alike and "Conv1D layers of GPT-2, such as transformer.h.0" in found[LLAMA].note
-    for server in (NEW, OLD):
+    for server in (NEW, OLDER, OLD):
         assert found[server] == (server, False, "it has no adapters for GPT-2", True)
     assert found[PEFT].alike
+
+
+def test_who_finds_a_language_model_that_was_loaded_alone_in_the_whole_one():
+    source = read_source(saved("plain LoRA"))
+    found = {one.server: one for one in verdicts(source.config, source.pairs, inside="model.layers.0.mlp.up_proj")}
+    assert {name for name, one in found.items() if one.alike} == {PEFT, NEW}
+    assert {name for name, one in found.items() if not one.checked} == {SGLANG, TENSORRT, LLAMA}
+    for server in (OLDER, OLD):
+        note = "it serves the whole model, where it finds no model.layers.0.mlp.up_proj, and leaves that out"
+        assert found[server].note == note
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -145,7 +155,7 @@ def test_every_server_reads_a_portable_export_with_whole_groups(name, tmp_path):
 def test_peft_and_both_vllm_read_a_compact_export(name, tmp_path):
     source = read_source(saved(name))
     write_compact(source, source.pairs, tmp_path, dtype=source.pairs[0].a.dtype)
-    assert alike(read_source(tmp_path)) >= {PEFT, NEW, OLD}
+    assert alike(read_source(tmp_path)) >= {PEFT, NEW, OLDER, OLD}
 
 
 def test_the_scalings_are_those_of_the_rules():
@@ -196,7 +206,7 @@ def test_tensorrt_fills_a_type_that_no_layer_has_and_no_hole_in_one_layer():
 
 def test_whole_modules_are_read_by_vllm_where_they_are_heads():
     source = read_source(saved("plain LoRA"))
-    assert alike(source, ["score"]) == {PEFT, NEW, OLD}
+    assert alike(source, ["score"]) == {PEFT, NEW, OLDER, OLD}
     assert alike(source, ["model.pooler"]) == {PEFT}
 
 

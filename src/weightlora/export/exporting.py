@@ -21,7 +21,7 @@ from ..tensors import DTYPES, dtype_name
 from ..values import check_known
 from .base import Base, is_lost
 from .checks import Outputs, attach, check_shapes, check_tables, compare_outputs, compare_pairs, outputs, probe_batch
-from .features import check_features, check_tied, tied_name, transposed_name
+from .features import check_features, check_tied, inside_name, tied_name, transposed_name
 from .gguf import ARCHITECTURES, convert, read_gguf, write_gguf
 from .groups import complete, incomplete
 from .merged import write_merged
@@ -195,7 +195,7 @@ def _export(
         apart = compare_pairs(source.pairs, written, dtype)
         tied = tied_name(source, base, known=check == "logits")
         transposed = transposed_name(source, base if check == "logits" else None)
-        servers = verdicts(again.config, written, sorted(_modules(again)), tied, transposed)
+        servers = verdicts(again.config, written, sorted(_modules(again)), tied, transposed, inside_name(source, base))
         close = _compare(source, again, base, dtype) if check == "logits" else None
     completed, rank = len(pairs) - len(source.pairs), max(pair.rank for pair in written)
     return Exported(staging, profile, len(written), completed, rank, dtype_name(dtype), apart, close, servers)

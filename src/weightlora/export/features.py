@@ -5,6 +5,7 @@ from typing import NamedTuple, NoReturn
 
 from ..adapters.variants import UNSERVED_INITS
 from ..errors import ModelError
+from ..mlx_names import TEXT_PARTS, reads_more_than_text
 from .base import Base
 from .source import Source
 
@@ -121,6 +122,14 @@ def transposed_name(source: Source, base: Base | None) -> str | None:
     if named and base is not None:
         return named if base.config().model_type == "gpt2" else None
     return named or (source.pairs[0].name if source.config.fan_in_fan_out else None)
+
+
+def inside_name(source: Source, base: Base) -> str | None:
+    """The name of an adapter on a language model that was loaded alone from a checkpoint that has more."""
+    if not base.is_found() or base.config().get_text_config().model_type not in TEXT_PARTS:
+        return None
+    names = [pair.name for pair in source.pairs]
+    return None if reads_more_than_text(names) else names[0]
 
 
 def tied_name(source: Source, base: Base, known: bool = True) -> str | None:

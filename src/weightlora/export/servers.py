@@ -83,6 +83,8 @@ class Server(NamedTuple):
         converts: Whether it reads the weights under names of its own, as llama.cpp does: then it does not tell
             embeddings from an output layer of the same weights.
         conv1d: Why it does not read the Conv1D layers of GPT-2, if so.
+        alone: Whether it finds the modules of a language model that was loaded alone in the whole model; None if
+            nobody has looked.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Server(NamedTuple):
     rank: Callable[[int], str]
     converts: bool = False
     conv1d: str | None = None
+    alone: bool | None = None
 
 
 def verdicts(
@@ -98,6 +101,7 @@ def verdicts(
     heads: Sequence[str] = (),
     tied: str | None = None,
     transposed: str | None = None,
+    inside: str | None = None,
 ) -> tuple[Verdict, ...]:
     """What each server makes of a saved adapter.
 
@@ -107,6 +111,7 @@ def verdicts(
         heads: Names of the modules that are saved whole.
         tied: An adapter on the embeddings or the output layer, where both have the same weights.
         transposed: An adapter on a Conv1D layer of GPT-2.
+        inside: One on a language model that was loaded alone, where the checkpoint of the base has more than that.
     """
     rank, found = max(pair.rank for pair in pairs), []
     for server in SERVERS:
@@ -115,6 +120,10 @@ def verdicts(
                 raise Refused(f"it uses {tied} for embeddings and output layer where they share a weight, or drops it")
             if transposed and server.conv1d:
                 raise Refused(server.conv1d.format(transposed))
+            if inside and server.alone is None:
+                raise Unchecked(f"its reading of a language model that was loaded alone ({inside}) was not checked")
+            if inside and not server.alone:
+                raise Refused(f"it serves the whole model, where it finds no {inside}, and leaves that out")
             scalings = server.scalings(config, pairs, heads)
             wrong = [p for p, s in zip(pairs, scalings, strict=True) if not math.isclose(s, p.scaling, rel_tol=1e-6)]
             if wrong:
@@ -245,11 +254,13 @@ def _ratio(alpha: float, rank: int, rslora: bool) -> float:
 
 SERVERS = (
     # peft/tuners/lora/layer.py 0.21.2, update_layer
-    Server("PEFT, Transformers", _by_pattern, lambda rank: ""),
-    # vllm/lora/peft_helper.py 0.32.0, get_rank_and_scaling
-    Server("vLLM 0.32 and later", _new_vllm, _for_vllm, conv1d=NO_GPT2),
+    Server("PEFT, Transformers", _by_pattern, lambda rank: "", alone=True),
+    # vllm/lora/peft_helper.py 0.32.0, get_rank_and_scaling; vllm/lora/model_manager.py 0.33.0, _get_text_lora_names
+    Server("vLLM 0.33 and later", _new_vllm, _for_vllm, conv1d=NO_GPT2, alone=True),
+    # vllm/model_executor/models/qwen3_vl.py 0.32.0, hf_to_vllm_mapper
+    Server("vLLM 0.32", _new_vllm, _for_vllm, conv1d=NO_GPT2, alone=False),
     # vllm/lora/peft_helper.py 0.31.0, __post_init__
-    Server("vLLM before 0.32", _old_vllm, _for_vllm, conv1d=NO_GPT2),
+    Server("vLLM before 0.32", _old_vllm, _for_vllm, conv1d=NO_GPT2, alone=False),
     # sglang/srt/lora/lora.py and mem_pool.py 0.5.23, normalize_qkv_proj and load_lora_weight_tensor
     Server("SGLang", _sglang, lambda rank: f"--max-lora-rank {rank}"),
     # tensorrt_llm/lora_manager.py @007e181b, effective_rank

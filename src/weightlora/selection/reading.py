@@ -73,6 +73,7 @@ REST: dict[str, Rule] = {
     "versions": OBJECT,
 }
 OPTIONAL: dict[str, Rule] = {
+    "model_type": or_none(TEXT),
     "fused_experts": or_none(TRUTH),
     "fused_rank": or_none(COUNT),
     "seeds": or_none((lambda value: isinstance(value, dict) and all(map(_whole, value.values())), "counts by name")),

@@ -16,7 +16,7 @@ from ..files import append_lines, read_lines, resolved, write_json
 from ..run import HISTORY, SELECTION, SELECTION_FORMAT, TOKENS, check_empty, check_selector, describe_selection
 from ..summary import Summary, by_kind
 from .adapting import saved_in_full
-from .formats import to_text
+from .formats import check_final, to_text
 from .formats.wording import alternatives
 from .module import Module
 from .reading import OPTIONAL, read_values
@@ -34,6 +34,7 @@ class Selection:
         phase: `"train"` once the choice is final.
         step: Optimizer steps before the choice; 0 for a choice before the first step.
         model: Name or path of the base model, if it has one.
+        model_type: Its type, as in Transformers' config: `"llama"`, ...; None if that is not known.
         lora: PEFT's settings of the adapters: `r`, `lora_alpha`, `use_rslora`, `task_type`, `modules_to_save`,
             and where they are set `use_dora`, `trainable_token_indices`, `lora_dropout`, `bias` and `lora_bias`.
         unambiguous: False if another module's name ends in the name of a module that could be chosen. PEFT would match
@@ -69,6 +70,7 @@ class Selection:
     phase: str = "train"
     step: int = 0
     model: str | None = None
+    model_type: str | None = None
     lora: Mapping[str, Any] = field(default_factory=dict)
     unambiguous: bool = True
     fused_experts: bool | None = None
@@ -164,7 +166,8 @@ class Selection:
 
     @property
     def target_modules(self) -> list[str] | str:
-        """For PEFT's `target_modules`: `module_names`, or a regular expression where PEFT would match others, too."""
+        """For PEFT's `target_modules`: `module_names`, or an expression; a `StateError` before the choice is final."""
+        check_final(self)
         names = self.module_names
         return names if self.unambiguous or not names else alternatives(names)
 

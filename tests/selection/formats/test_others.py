@@ -1,5 +1,7 @@
 """The settings for torchtune and mlx-lm. Both run them in `tests/consumers`."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from models import lora_mixtral, tiny_gemma3
@@ -64,6 +66,11 @@ def test_mlx_has_the_language_model_of_one_with_images():
     selection = chosen(get_peft_model(tiny_gemma3(), lora))
     kept = ["model.language_model.layers.1.mlp.up_proj", "model.vision_tower.encoder.layers.0.self_attn.q_proj"]
     both = edited(selection, kept).to("mlx")
+    assert "Gemma 3n" not in both and "For Gemma 3n, write" in replace(edited(selection, kept), model_type=None).to(
+        "mlx"
+    )
+    third = replace(edited(selection, kept[:1]), model_type="gemma3n").to("mlx")
+    assert yaml.safe_load(third)["lora_parameters"]["keys"] == kept[:1]
     assert yaml.safe_load(both)["lora_parameters"]["keys"] == ["language_model.model.layers.1.mlp.up_proj"]
     assert "leaves out model.vision_tower.encoder.layers.0.self_attn.q_proj.\n" in both
     assert yaml.safe_load(edited(selection, kept[1:]).to("mlx")) is None
@@ -99,3 +106,20 @@ def test_what_was_trained_in_full_is_said_where_a_tool_cannot(tool):
     selection = chosen(lora_llama(modules_to_save=["lm_head"]))
     assert '# That run trained "lm_head" in full, and ' in selection.to(tool)
     assert "in full" not in chosen(lora_llama()).to(tool)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5_text", "llama4_text"])
+def test_a_language_model_that_was_loaded_alone_has_the_names_of_the_whole_one(kind):
+    """Transformers loads it from a checkpoint of a model that reads images, too, which mlx-lm loads whole."""
+    kept = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"]
+    selection = replace(edited(chosen(lora_llama()), kept), model_type=kind)
+    keys = yaml.safe_load(selection.to("mlx"))["lora_parameters"]["keys"]
+    assert keys == [f"language_model.{name}" for name in kept]
+    for tool in ("trl", "llamafactory"):
+        assert "write model.language_model. for model. there." in selection.to(tool)
+    assert "language_model" not in edited(chosen(lora_llama()), kept).to("trl")
+
+
+def test_the_type_of_a_model_tells_its_names_in_mlx():
+    selection = replace(edited(chosen(lora_llama()), ["model.layers.1.mlp.up_proj"]), model_type="nemotron_h")
+    assert yaml.safe_load(selection.to("mlx"))["lora_parameters"]["keys"] == ["backbone.layers.1.mlp.up_proj"]

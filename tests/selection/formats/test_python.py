@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
+import torch
 from models import lora_bert, lora_mixtral
 from peft import LoraConfig, get_peft_model
 from selections import CASES, adapted, chosen, edited, lora_llama, lora_twins, selected, wanted
@@ -84,7 +85,10 @@ def test_unsloth_is_asked_for_what_it_trains_in_full_and_refuses_the_rest():
     block = chosen(lora_llama(modules_to_save=["lm_head", "input_layernorm", "norm"])).to("unsloth")
     assert '        "input_layernorm",' in block and "FastLanguageModel refuses" not in block
     other = get_peft_model(lora_bert().unload(), LoraConfig(target_modules=["query"], modules_to_save=["pooler"]))
-    assert '# FastLanguageModel refuses "pooler" in modules_to_save: take FastModel.' in chosen(other, 1).to("unsloth")
+    selection = chosen(other, 1)
+    assert selection.model_type == "bert" and "refuses" not in selection.to("unsloth")  # it has FastModel
+    unknown = replace(selection, model_type=None).to("unsloth")
+    assert '# FastLanguageModel refuses "pooler" in modules_to_save: take FastModel.' in unknown
 
 
 def test_names_that_end_others_are_written_as_one_expression():
@@ -165,8 +169,8 @@ class Unsloth:
 
 
 def arguments_for_unsloth(block: str) -> dict:
-    code = block.replace("from unsloth import FastLanguageModel", "")
-    namespace: dict = {"FastLanguageModel": Unsloth, "model": None}
+    code = re.sub("from unsloth import .*", "", block)
+    namespace: dict = {"FastLanguageModel": Unsloth, "FastModel": Unsloth, "model": None}
     exec(code, namespace)
     return namespace["model"][1]
 
@@ -175,7 +179,8 @@ def arguments_for_unsloth(block: str) -> dict:
 def test_unsloth_gets_the_arguments_of_peft(case):
     selection, base = CASES[case]()
     block = selection.to("unsloth")
-    assert "from unsloth import FastLanguageModel" in block
+    loader = "FastLanguageModel" if selection.model_type in (None, "llama") else "FastModel"
+    assert f"from unsloth import {loader}\n" in block and f"model = {loader}.get_peft_model(" in block
     arguments = arguments_for_unsloth(block)
     assert adapted(get_peft_model(base, LoraConfig(**arguments))) == wanted(selection)
     if isinstance(arguments["target_modules"], str):
@@ -189,3 +194,29 @@ def test_what_unsloth_does_otherwise_is_said():
     block = selection.to("unsloth")
     assert '# Unsloth trains all weights of "lm_head", without an adapter.\n' in block
     assert "# Unsloth's fused kernels leave out 1 attention or MLP block, where only a part of q, k, v" in block
+
+
+@pytest.mark.parametrize(
+    ("kind", "loader", "note"),
+    [
+        ("qwen3", "FastLanguageModel", "For a model in 8 bit: FastModel.get_peft_model."),
+        ("smollm3", "FastModel", "If a finetune_... flag is off"),
+        (None, "FastLanguageModel", "For others, and in 8 bit: FastModel.get_peft_model."),
+    ],
+)
+def test_unsloth_has_fast_paths_for_some_types_and_a_general_one_that_takes_full_names(kind, loader, note):
+    block = replace(chosen(lora_llama()), model_type=kind).to("unsloth")
+    assert f"model = {loader}.get_peft_model(" in block and note in block
+
+
+def test_unsloth_trains_in_full_what_an_expression_would_give_a_dead_adapter():
+    """It moves the output layer and the embeddings out of a list, and reads an expression as it is."""
+    base = lora_twins().unload()
+    base.lm_head, base.draft.lm_head = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=r"(layers\.\d+\.down)|(draft\.)?lm_head"))
+    selection = edited(chosen(model, 3), ["layers.0.down", "lm_head"])
+    assert not selection.unambiguous
+    arguments = arguments_for_unsloth(selection.to("unsloth"))
+    assert arguments["target_modules"] == r"layers\.0\.down" and arguments["modules_to_save"] == ["lm_head"]
+    alone = arguments_for_unsloth(edited(selection, ["lm_head"]).to("unsloth"))
+    assert alone["target_modules"] == ["lm_head"] and "modules_to_save" not in alone

@@ -90,6 +90,8 @@ def test_the_block_for_axolotl():
         "lora_alpha_pattern": {"model.layers.1.self_attn.q_proj": 6},
     }
     assert "# axolotl takes whole numbers as alpha: 6 stands for 5.5.\n" in block
+    assert "# This needs axolotl 0.18 or later: earlier ones ignore the two patterns.\n" in block
+    assert "0.18" not in edited(everything, kept[:1]).to("axolotl")
 
 
 def test_axolotl_gets_the_ranks_of_hundreds_of_modules(tmp_path):

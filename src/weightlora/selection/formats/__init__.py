@@ -10,7 +10,7 @@ from .others import to_mlx, to_torchtune
 from .python import to_peft, to_regex, to_unsloth
 from .settings import to_axolotl, to_llamafactory, to_trl
 
-__all__ = ["FORMATS", "to_text"]
+__all__ = ["FORMATS", "check_final", "to_text"]
 
 FORMATS: dict[str, Callable[[Any], list[str]]] = {
     "peft": to_peft,
@@ -26,6 +26,15 @@ FORMATS: dict[str, Callable[[Any], list[str]]] = {
 """Name -> function from a `Selection` to the lines of its text."""
 
 
+def check_final(selection: Any) -> None:
+    """Raise a `StateError` while a run has not chosen."""
+    if not selection.final:
+        raise StateError(
+            f"the choice is not final after {selection.step} steps (phase {selection.phase!r}): wait for the run's "
+            "decision."
+        )
+
+
 def to_text(selection: Any, name: str) -> str:
     """The text of a selection in one of the formats, which ends in a line break.
 
@@ -34,11 +43,7 @@ def to_text(selection: Any, name: str) -> str:
         StateError: If the choice is not final, or nothing was chosen.
     """
     check_known("format", name, FORMATS)
-    if not selection.final:
-        raise StateError(
-            f"the choice is not final after {selection.step} steps (phase {selection.phase!r}): wait for the run's "
-            "decision."
-        )
+    check_final(selection)
     if not selection.kept:
         raise StateError("the run chose no module, and PEFT refuses an empty list: choose again with a larger budget.")
     return "\n".join(FORMATS[name](selection)) + "\n"

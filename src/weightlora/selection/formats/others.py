@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...mlx_names import mlx_name, mlx_name_of_text, reads_more_than_text, type_by_names
+from ...mlx_names import TEXT_PARTS, mlx_name, mlx_name_of_text, reads_more_than_text, type_by_names
 from .targets import one_for_all
 from .wording import IMPOSSIBLE, heading, names_in, saved_note, yaml_list
 
@@ -64,13 +64,15 @@ def to_mlx(selection: Any) -> list[str]:
     ):
         if parameters:
             notes.append(f"mlx-lm has {what} in place of the parameters {names_in(parameters)}, left out here.")
-    if reads_more_than_text(module.name for module in selection.modules):
+    kind = selection.model_type or type_by_names(names)
+    inside = kind in TEXT_PARTS or reads_more_than_text(module.name for module in selection.modules)
+    if inside and kind != "gemma3n":  # which has Transformers' names there
         if left := [name for name in names if mlx_name(name) is None]:
             notes.append(f"mlx-lm has the language model alone, and leaves out {names_in(left)}.")
         names = [theirs for name in names if (theirs := mlx_name(name)) is not None]
-        notes.append("For Gemma 3n, write model.language_model instead of language_model.model.")
-    else:
-        kind = type_by_names(names)
+        if selection.model_type is None:
+            notes.append("For Gemma 3n, write model.language_model instead of language_model.model.")
+    elif not inside:
         names = [mlx_name_of_text(name, kind) or name for name in names]
     if not names:
         return heading(selection, *notes, IMPOSSIBLE)

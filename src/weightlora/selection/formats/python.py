@@ -9,6 +9,9 @@ from .wording import alternatives, comments, heading, names_in, python_value, qu
 WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
 TRAINED_BY_UNSLOTH = re.compile(r"(^|\.)(embed_tokens|lm_head|[^.]*norm)$")
 """Modules that its FastLanguageModel trains in full."""
+FAST = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")
+"""Types of models for which FastLanguageModel is no FastModel (unsloth 2026.10.9, models/loader.py). FastModel takes
+full names if no flag of its `get_peft_model` is off, and FastLanguageModel's turns one off for all other models."""
 
 
 def to_peft(selection: Any) -> list[str]:
@@ -32,14 +35,26 @@ def to_unsloth(selection: Any) -> list[str]:
     targets = selection.target_modules
     arguments = _lora_arguments(selection)
     whole = [name for name in selection.module_names if name.rpartition(".")[2] in WHOLE_IN_UNSLOTH]
+    loader = "FastLanguageModel" if selection.model_type in (None, *FAST) else "FastModel"
     others = [name for name in selection.modules_to_save if not TRAINED_BY_UNSLOTH.search(name)]
+    others = others if loader == "FastLanguageModel" else []
     if isinstance(targets, str):
         arguments.setdefault("target_parameters", [])  # or Unsloth looks for experts that the expression might mean
         form = "One expression, because names of other modules end in these. Older versions want a list."
-    else:
+        rest = [name for name in selection.module_names if name not in whole]
+        if whole and rest:  # which it moves there out of a list; in an expression they would get adapters that stay 0
+            saved = [*selection.modules_to_save, *(name.rpartition(".")[2] for name in whole)]
+            arguments |= {"target_modules": alternatives(rest), "modules_to_save": list(dict.fromkeys(saved))}
+        elif whole:
+            arguments["target_modules"] = whole  # it refuses a list of these alone
+    elif loader == "FastModel":
         form = (
-            "For FastModel with a finetune_... flag set to False, take the expression of --format regex, not a list."
+            "If a finetune_... flag is off, Unsloth takes no full names: use the expression of --format regex there."
         )
+    elif selection.model_type is None:
+        form = "Llama, Mistral, Gemma 1 and 2, Qwen2 and Qwen3. For others, and in 8 bit: FastModel.get_peft_model."
+    else:
+        form = "For a model in 8 bit: FastModel.get_peft_model."
     return [
         *heading(
             selection,
@@ -49,9 +64,9 @@ def to_unsloth(selection: Any) -> list[str]:
             f"FastLanguageModel refuses {names_in(others)} in modules_to_save: take FastModel." if others else None,
             kernels_note(selection, "Unsloth's fused kernels"),
         ),
-        "from unsloth import FastLanguageModel",
+        f"from unsloth import {loader}",
         "",
-        "model = FastLanguageModel.get_peft_model(",
+        f"model = {loader}.get_peft_model(",
         "    model,",
         *_arguments(arguments),
         ")",

@@ -57,9 +57,11 @@ def to_axolotl(selection: Any) -> list[str]:
     if isinstance(targets, list) and not all(map(_compiles, targets)):
         targets = alternatives(targets)  # axolotl refuses a list with a name that is no expression
     kernels = kernels_note(selection, "axolotl's lora_..._kernel settings")
+    patterns = selection.rank_pattern or alpha.pattern
+    versions = "This needs axolotl 0.18 or later: earlier ones ignore the two patterns." if patterns else None
     grid = grid_note(selection, yaml_text, "lora_target_modules: [{types}] and peft_layers_to_transform: {layers}")
     return [
-        *heading(selection, alpha.note, patterns_note(selection), kernels, grid),
+        *heading(selection, alpha.note, patterns_note(selection), versions, kernels, grid),
         "adapter: lora  # or qlora",
         *_yaml(
             lora_r=selection.rank,

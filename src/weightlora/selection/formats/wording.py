@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...mlx_names import TEXT_PARTS, reads_more_than_text
 from ...run import ALSO
 from ...wording import counted, printable
 
@@ -78,7 +79,8 @@ def heading(selection: Any, *notes: str | None, has_tokens: bool = False) -> lis
     rule = selection.rule if selection.rule.isidentifier() else quoted(selection.rule)
     chose = f"weightlora chose {count}{model} (rule {rule})."
     tokens = None if has_tokens else _tokens_note(selection)
-    return comments(chose, _gates_note(selection), _settings_note(selection), tokens, *notes)
+    about = (_gates_note(selection), _settings_note(selection), tokens)
+    return comments(chose, *about, _part_note(selection), *notes)
 
 
 def _gates_note(selection: Any) -> str | None:
@@ -101,6 +103,16 @@ def _tokens_note(selection: Any) -> str | None:
     setting = f"trainable_token_indices={json.dumps(tokens)}"
     return (
         f"That run trained rows of an embedding, too: {setting}. Train them in your training, too." if tokens else None
+    )
+
+
+def _part_note(selection: Any) -> str | None:
+    """That the names are those of a language model that was loaded alone; None if it was the whole model."""
+    if selection.model_type not in TEXT_PARTS or reads_more_than_text(module.name for module in selection.modules):
+        return None
+    return (
+        "That run had the language model of a larger model alone. TRL's command line and LLaMA-Factory load all of "
+        "it: write model.language_model. for model. there."
     )
 
 
