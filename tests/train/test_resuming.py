@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_the_settings_that_it_began_with(world: Path, tmp_pat
     again = ["--resume_from_checkpoint", "true"]
     for changed, message in (
         (["--alpha", "16"], r"began with alpha = 8\b.*, and 16\b.* is given: go on with the settings"),
-        ([], r"began with alpha = 8\b.*, and the default is given"),
+        ([], r"began with alpha = 8\b.*, and the default \(32\) is given"),
         (["--alpha", "8", "--learning_rate", "0.1"], r"began with learning_rate = .*, and 0.1 is given"),
     ):
         with pytest.raises(StateError, match=message):
@@ -137,7 +137,7 @@ def test_a_run_without_a_file_of_settings_goes_on(tmp_path: Path):
     assert not (tmp_path / SETTINGS).exists(), "another process writes it"
     begin_settings({"alpha": 3}, tmp_path, None, True)
     begin_settings({"alpha": 3, "save_steps": 7}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
-    with pytest.raises(StateError, match="began with alpha = 3, and the default is given"):
+    with pytest.raises(StateError, match=r"began with alpha = 3, and the default \(32\) is given"):
         begin_settings({}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
 
 
@@ -157,5 +157,5 @@ def test_a_default_that_is_given_is_no_other_setting(tmp_path: Path):
     begin_settings({"method": "lora"}, tmp_path, None, True)
     usual = {"rank": MethodArguments.rank, "lr_scheduler_type": "linear", "target_modules": ["all-linear"]}
     begin_settings({"method": "lora", **usual}, tmp_path, "true", True)
-    with pytest.raises(StateError, match="began with rank = the default, and 5 is given"):
+    with pytest.raises(StateError, match=r"began with rank = the default \(8\), and 5 is given"):
         begin_settings({"method": "lora", "rank": 5}, tmp_path, "true", True)

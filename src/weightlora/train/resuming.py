@@ -92,7 +92,8 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
     for name in sorted(before.keys() | given.keys()):
         was, now = (one.get(name, usual.get(name)) for one in (before, given))
         if not name.startswith(FREE) and was != now:
-            was, now = (repr(one[name]) if name in one else "the default" for one in (before, given))
+            default = "the default" if usual.get(name) is None else f"the default ({usual[name]!r})"
+            was, now = (repr(one[name]) if name in one else default for one in (before, given))
             raise StateError(
                 f"the run in {place} began with {name} = {was}, and {now} is given: go on with the settings that it "
                 "began with, or begin a run in another --output_dir."
