@@ -5,6 +5,7 @@ Unsloth imports on a GPU only. Its rules on target modules run here from its fil
 """
 
 import ast
+import re
 from typing import Any
 
 import pytest
@@ -20,10 +21,10 @@ EXPERTS = ["get_moe_target_modules", "add_moe_target_modules", "is_moe_model", "
 
 def adapt(block: str, model: nn.Module) -> nn.Module:
     namespace: dict[str, Any] = {
-        "model": model,
-        "FastLanguageModel": type("", (), {"get_peft_model": staticmethod(restated)}),
+        name: type("", (), {"get_peft_model": staticmethod(restated)}) for name in ("FastLanguageModel", "FastModel")
     }
-    exec(block.replace("from unsloth import FastLanguageModel", ""), namespace)
+    namespace["model"] = model
+    exec(re.sub("from unsloth import .*", "", block), namespace)
     return namespace["model"]
 
 

@@ -34,7 +34,8 @@ def test_peft_adapts_the_chosen_modules(case):
 def test_the_expression_matches_the_chosen_modules(case):
     selection, base = CASES[case]()
     first, *rest = selection.to("regex").splitlines()
-    parameters = ast.literal_eval(f"[{rest[0].removeprefix('# target_parameters: ')}]") if rest else []
+    told = [line.removeprefix("# target_parameters: ") for line in rest if "target_parameters: " in line]
+    parameters = ast.literal_eval(f"[{told[0]}]") if told else []
     model = get_peft_model(base, LoraConfig(r=4, target_modules=first, target_parameters=parameters))
     assert set(adapted(model)) == set(wanted(selection))
 
@@ -117,7 +118,7 @@ def test_gates_are_named_and_left_out():
 @pytest.mark.parametrize("lora", [{}, {"target_modules": ["q_proj", "v_proj"], "target_parameters": None}])
 def test_an_expression_that_peft_widens_on_experts_comes_with_a_warning(lora):
     selection = edited(chosen(lora_mixtral(**lora), 3), ["model.layers.0.self_attn.q_proj"])
-    first, note = selection.to("regex").splitlines()
+    first, note, *_ = selection.to("regex").splitlines()
     wide = adapted(get_peft_model(lora_mixtral().unload(), LoraConfig(target_modules=first)))
     assert len(wide) == 2 and "PEFT 0.21 adapts what an expression matches in all layers: give a list" in note
     exact = get_peft_model(lora_mixtral().unload(), config_in(selection.to("peft")))
@@ -220,3 +221,9 @@ def test_unsloth_trains_in_full_what_an_expression_would_give_a_dead_adapter():
     assert arguments["target_modules"] == r"layers\.0\.down" and arguments["modules_to_save"] == ["lm_head"]
     alone = arguments_for_unsloth(edited(selection, ["lm_head"]).to("unsloth"))
     assert alone["target_modules"] == ["lm_head"] and "modules_to_save" not in alone
+
+
+def test_an_expression_comes_with_the_ranks_where_they_differ():
+    selection = chosen(lora_llama(rank_pattern={"q_proj": 2}), 14)
+    told = "# Ranks: 4 (12 modules), 2 (2 modules). --format json has the rank and alpha of each.\n"
+    assert selection.to("regex").endswith(told) and "Ranks" not in chosen(lora_llama()).to("regex")

@@ -71,6 +71,15 @@ def test_what_trl_cannot_express_is_said():
     assert yaml.safe_load(block)["lora_r"] == 4
 
 
+def test_what_llamafactory_never_adapts_is_said():
+    selection = chosen(lora_llama(), 14)
+    renamed = {"model.layers.0.mlp.up_proj": "model.visual.patch_embed.proj"}
+    modules = tuple(replace(one, name=renamed.get(one.name, one.name)) for one in selection.modules)
+    block = replace(selection, modules=modules).to("llamafactory")
+    assert "# LLaMA-Factory adapts no model.visual.patch_embed.proj, whatever it freezes.\n" in block
+    assert "adapts no" not in selection.to("llamafactory")
+
+
 def test_the_block_for_axolotl():
     kept = ["model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"]
     model = lora_llama(rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 5.5})

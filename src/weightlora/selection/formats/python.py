@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from .targets import expression_note, grid_note, kernels_note, patterns_note
-from .wording import alternatives, comments, heading, names_in, python_value, quoted
+from .wording import alternatives, comments, heading, how_many, names_in, python_value, quoted
 
 WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
 TRAINED_BY_UNSLOTH = re.compile(r"(^|\.)(embed_tokens|lm_head|[^.]*norm)$")
@@ -81,6 +81,10 @@ def to_regex(selection: Any) -> list[str]:
         lines += comments(f"target_parameters: {', '.join(map(quoted, parameters))}")
     if names:
         lines += comments(expression_note(selection))
+    if selection.rank_pattern or selection.alpha_pattern:
+        lines += comments(
+            f"Ranks: {how_many(selection.ranks.values())}. --format json has the rank and alpha of each."
+        )
     return lines
 
 

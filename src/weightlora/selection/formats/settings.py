@@ -14,7 +14,9 @@ from .targets import (
 )
 from .wording import IMPOSSIBLE, alternatives, heading, names_in, quoted, yaml_list, yaml_text
 
-TOWERS = re.compile("vision|visual|image|audio|projector|merger", re.IGNORECASE)
+TOWERS = re.compile(r"vision|visual|image|audio|projector|merger|resampler|\b(vpm|apm|tts|mlp_AR)\b", re.IGNORECASE)
+NEVER = re.compile("patch_embed|subsample_conv_projection|timm_model|audio_projection_layer")
+"""In names that LLaMA-Factory leaves out, whatever it freezes (0.9.5, model_utils/visual.py, lora_conflict_keys)."""
 
 
 def to_trl(selection: Any) -> list[str]:
@@ -85,7 +87,7 @@ def to_llamafactory(selection: Any) -> list[str]:
     alpha = whole_numbers("LLaMA-Factory", one.alpha)
     names = [name for name in selection.module_names if "," not in name and name == name.strip()]
     unnamed = [name for name in selection.module_names if name not in names]
-    parameters = selection.target_parameters
+    parameters, never = selection.target_parameters, [name for name in names if NEVER.search(name)]
     notes = heading(
         selection,
         *one.notes,
@@ -95,6 +97,7 @@ def to_llamafactory(selection: Any) -> list[str]:
         None
         if selection.unambiguous
         else "Names of other modules end in these, and LLaMA-Factory takes no expression: it may adapt them, too.",
+        f"LLaMA-Factory adapts no {names_in(never)}, whatever it freezes." if never else None,
         "LLaMA-Factory freezes these towers: see freeze_vision_tower and freeze_multi_modal_projector."
         if any(map(TOWERS.search, names))
         else None,
