@@ -77,7 +77,7 @@ def test_truth_values_and_texts_are_no_numbers(value, whole, number):
 
 def test_a_value_that_is_not_known_gets_the_nearest_one_or_all():
     check_known("rule", "credit", {"credit": 1, "random": 2})
-    for value, hint in (("Credits", "did you mean credit"), (7, "choose one of 'credit', 'random'")):
+    for value, hint in (("Credits", "the nearest is credit"), (7, "choose one of 'credit', 'random'")):
         with pytest.raises(ConfigError) as error:
             check_known("rule", value, {"credit": 1, "random": 2})
         assert str(error.value) == f"rule={value!r} is not known: {hint}."

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
 from .errors import ConfigError, ModelError
+from .wording import counted
 
 MOMENTS = {
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg", "acc_delta"),
@@ -76,9 +77,9 @@ def check_holds(optimizer: Optimizer, named: Iterable[tuple[str, nn.Parameter]])
                 "pass (in Transformers, an optim without 'layerwise'), or choose with weightlora.select() before."
             )
         raise ModelError(
-            f"the optimizer does not hold {len(missing)} adapters' trainable parameters, {missing[0]!r} the first: "
-            "build it after get_peft_model() from all parameters of this model that train, those of DoRA and of "
-            "embeddings (lora_magnitude_vector, lora_embedding_A) among them."
+            f"the optimizer does not hold the parameters of {counted(len(missing), 'adapter')}, {missing[0]!r} "
+            "the first: build it after get_peft_model() from all parameters of this model that train, those of "
+            "DoRA and of embeddings (lora_magnitude_vector, lora_embedding_A) among them."
         )
 
 

@@ -77,8 +77,8 @@ def check_keep(keep: object) -> None:
         check_fraction("keep", keep, "adapters")
     elif not is_int(keep) or keep < 1:
         raise ConfigError(
-            f"keep={keep!r} must be a number of adapters of at least 1, or a fraction in (0, 1): "
-            "PEFT cannot save or load a LoRA model without adapters."
+            f"keep={shown(keep)} must be a number of adapters of at least 1, or a fraction in (0, 1), "
+            "as in keep=8 or keep=0.25."
         )
 
 

@@ -45,6 +45,6 @@ def counted(number: int, noun: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of an error message: `": did you mean NAME"`, or nothing if no known name is similar."""
+    """The end of an error message: `": the nearest is NAME"`, or nothing if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {prefix}{close[0]}" if close else ""
+    return f": the nearest is {prefix}{close[0]}" if close else ""

@@ -82,7 +82,7 @@ def test_a_test_on_the_training_rows_is_a_warning(place, films, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--methods", "lorra"], "method='lorra' is not known: did you mean lora"),
+        (["--methods", "lorra"], "method='lorra' is not known: the nearest is lora"),
         (["--jobs", "0"], "--jobs 0 is too small"),
         (["--learning_rates", "fast"], "'fast' has a part that is not a number"),
         (["--model", "./nowhere"], "the model ./nowhere is missing"),

@@ -43,7 +43,7 @@ def test_json_is_one_object_on_stdout(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--profile", "ggfu"], "profile='ggfu' is not known: did you mean gguf."),
+        (["--profile", "ggfu"], "profile='ggfu' is not known: the nearest is gguf."),
         (["--base", "/no/where"], "the base model /no/where cannot be found ("),
     ],
 )

@@ -110,7 +110,7 @@ def test_an_unknown_command_is_answered_with_those_that_help_lists(capsys: pytes
     with pytest.raises(SystemExit):
         main(["trian"])
     error = capsys.readouterr().err
-    assert error.startswith("weightlora: 'trian' is not a command: did you mean train; there are quickstart, ")
+    assert error.startswith("weightlora: 'trian' is not a command: the nearest is train; there are quickstart, ")
 
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture):

@@ -194,11 +194,11 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format", "axolotle"], "format='axolotle' is not known: did you mean axolotl."),
+        (["--format", "axolotle"], "format='axolotle' is not known: the nearest is axolotl."),
         (["--group", "qk"], "group='qk' is not known"),
         (["--seeds", "0"], "seeds=0 must be"),
         (["--seeds", "many"], "argument --seeds: invalid int value: 'many'"),
-        (["--selection", "gradients"], "selection='gradients' is not known: did you mean gradient."),
+        (["--selection", "gradients"], "selection='gradients' is not known: the nearest is gradient."),
         (["--selection", "best"], "selection='best' is not known: choose one of 'credit', 'gradient', "),
         (["--selection", "random"], "--selection random chooses before the first step: drop it, or set --selection"),
         (["--method", "random"], "--select_steps 2 is a setting of methods that choose while training, and --method"),
@@ -207,7 +207,7 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         (["--method", "lora"], "--method lora makes no choice"),
         (["--seeds", "2", "--keep_memory", "1GiB"], "set keep_parameters instead of keep_memory"),
         (["--modules_from", "run"], "gives the modules, and --keep chooses among modules"),
-        (["--keeps", "3"], "--keeps is not an argument: did you mean --keep"),
+        (["--keeps", "3"], "--keeps is not an argument: the nearest is --keep"),
         (
             ["--seeds", "2", "--method", "weightlora-paper-plus", "--select_steps", "6"],
             "rounds=3 changes adapters before",

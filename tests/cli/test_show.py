@@ -99,7 +99,7 @@ def test_several_runs(first: Path, here: Path, capsys: pytest.CaptureFixture):
     [
         (["missing"], "missing does not exist: give the directory of a run."),
         (["."], ". is empty: a run writes selection.json when its training begins, so ask again then."),
-        (["{}", "--format", "jsn"], "format='jsn' is not known: did you mean json."),
+        (["{}", "--format", "jsn"], "format='jsn' is not known: the nearest is json."),
         (["{}", "{}", "--format", "json"], "--format is of one run, and 2 are given: give one."),
         (
             ["{}", "--format", "json", "--json"],

@@ -218,10 +218,10 @@ def test_the_learning_rate_fits_the_method(given, tmp_path: Path, capsys: pytest
     ("method", "options", "message"),
     [
         ("dora", '{"typo": 1}', "method_options has 'typo', which dora does not read: it reads no options."),
-        ("weightlora", '{"round": 3}', "'round', which weightlora does not read: did you mean rounds."),
+        ("weightlora", '{"round": 3}', "'round', which weightlora does not read: the nearest is rounds."),
         ("random", '{"selection": "credit"}', "'selection', which random does not read"),
         ("lora", '{"r": 4}', "method_options has 'r', which is an argument: give --rank instead."),
-        ("lora", '{"use_rsloar": true}', "did you mean use_rslora."),
+        ("lora", '{"use_rsloar": true}', "the nearest is use_rslora."),
     ],
 )
 def test_an_option_that_the_method_does_not_read_is_refused(given, capsys, method: str, options: str, message: str):

@@ -109,7 +109,7 @@ def test_a_budget_that_a_method_cannot_keep_is_refused(tmp_path, films, methods)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ["lorra"]}, "method='lorra' is not known: did you mean lora"),
+        ({"methods": ["lorra"]}, "method='lorra' is not known: the nearest is lora"),
         ({"methods": ["zzz"]}, "method='zzz' is not known: choose one of 'lora', "),
         ({"methods": ["adalora"]}, "method=adalora is in the benchmarks of the repository"),
         ({"methods": []}, "--methods is empty"),

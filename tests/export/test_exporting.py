@@ -245,13 +245,13 @@ def test_an_export_does_not_overwrite_its_base_or_a_directory_inside(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"profile": "portible"}, r"^profile='portible' is not known: did you mean portable\.$"),
+        ({"profile": "portible"}, r"^profile='portible' is not known: the nearest is portable\.$"),
         (
             {"profile": "x"},
             r"^profile='x' is not known: choose one of 'portable', 'compact', 'merged', 'mlx', 'gguf'\.$",
         ),
         ({"dtype": "float64"}, r"^dtype='float64' is not known: did you mean"),
-        ({"check": "logit"}, r"^check='logit' is not known: did you mean logits\.$"),
+        ({"check": "logit"}, r"^check='logit' is not known: the nearest is logits\.$"),
         ({"complete_fused": True, "profile": "mlx"}, r"^complete_fused adds nothing that profile 'mlx' needs"),
     ],
 )

@@ -37,8 +37,8 @@ def test_a_base_is_read_first_and_settings_of_the_method_last(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rat: 1", "has 'learning_rat', which is not a setting: did you mean learning_rate."),
-        ("by_method: {lora: {rnk: 1}}", "by_method of lora has 'rnk', which is not a setting: did you mean rank."),
+        ("learning_rat: 1", "has 'learning_rat', which is not a setting: the nearest is learning_rate."),
+        ("by_method: {lora: {rnk: 1}}", "by_method of lora has 'rnk', which is not a setting: the nearest is rank."),
         ("rank: many", "argument --rank: invalid int value: 'many'"),
         ("- rank", "is not a mapping"),
         ("rank: [", "is not valid YAML"),
@@ -68,15 +68,15 @@ def test_a_wrong_recipe_is_one_sentence(tmp_path: Path, text: str, message: str)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learning-rat", "1"], "--learning-rat is not an argument: did you mean --learning_rate."),
-        (["--lora_alpha", "8"], "--lora_alpha is not an argument: did you mean --alpha."),
-        (["--r", "8"], "--r is not an argument: did you mean --rank."),
+        (["--learning-rat", "1"], "--learning-rat is not an argument: the nearest is --learning_rate."),
+        (["--lora_alpha", "8"], "--lora_alpha is not an argument: here, it is --alpha."),
+        (["--r", "8"], "--r is not an argument: here, it is --rank."),
         (
             ["--modules_to_save", "lm_head"],
             "--modules_to_save is not an argument: it is a field of PEFT's LoraConfig, so with the method lora write "
             "--method_options '{\"modules_to_save\": ...}', and to choose, call weightlora.select(",
         ),
-        (["--learning_rat=1"], "--learning_rat is not an argument: did you mean --learning_rate."),
+        (["--learning_rat=1"], "--learning_rat is not an argument: the nearest is --learning_rate."),
         (
             ["--expand", "qr"],
             'not an argument: it is one of the method_options, so write --method_options \'{"expand": ',

@@ -13,7 +13,7 @@ from weightlora.train.families.classification import class_loss
 from weightlora.train.labels import guess_loss
 from weightlora.train.splitting import hold_out
 
-FIRST = "(the first is row 0)"
+FIRST = "(counted from 0)"
 
 
 def test_the_best_guess_that_reads_no_text_predicts_how_often_each_class_occurs():
@@ -215,7 +215,7 @@ def test_a_number_is_no_place_among_classes_with_fractions_as_names(world: Path,
     write_rows(tmp_path / "b.jsonl", [{"text": f"text {i}", "label": 1.0 + i % 2} for i in range(4)])
     capsys.readouterr()  # of the file that was written
     message = refused(*classified(world, tmp_path / "a.parquet"), "--validation_file", tmp_path / "b.jsonl")
-    assert message.startswith("the label 1.0 in row 0 of validation (the first is row 0) is")
+    assert message.startswith("the label 1.0 in row 0 of validation (counted from 0) is")
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv"])

@@ -207,9 +207,7 @@ def test_rows_of_alpaca_may_have_a_system_prompt_and_a_history():
 )
 def test_a_system_prompt_or_a_history_of_another_kind_is_an_error_of_its_row(column, value):
     row = {"instruction": "Greet.", "output": "hi", column: value}
-    with pytest.raises(
-        DataError, match=rf"^row 0 of dev \(the first is row 0\) has .* as its {column}, which must be a"
-    ):
+    with pytest.raises(DataError, match=rf"^row 0 of dev \(counted from 0\) has .* as its {column}, which must be a"):
         as_causal("dev", Dataset.from_list([row]), COLUMNS_READ)
 
 

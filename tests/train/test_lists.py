@@ -64,11 +64,11 @@ def test_a_list_has_names_or_ends_of_names_or_is_one_expression(targets, found):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (["q_proj", "v_prj"], "listed has 'v_prj', which no target module is named: did you mean v_proj"),
+        (["q_proj", "v_prj"], "listed has 'v_prj', which no target module is named: the nearest is v_proj"),
         (["proj"], "listed has 'proj', which no target module is named"),
         (
             ["attn.q_prj"],
-            "listed has 'attn.q_prj', which is neither .* expression for a whole name: did you mean attn.q_proj",
+            "listed has 'attn.q_prj', which is neither .* expression for a whole name: the nearest is attn.q_proj",
         ),
         (
             ["all-linear"],

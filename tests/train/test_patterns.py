@@ -48,7 +48,7 @@ def test_one_target_with_dots_is_a_name_if_a_module_has_it_else_an_expression(
     message = refused(*base, "--target_modules", "self.query_pro")
     assert message == (
         "target_modules has 'self.query_pro', which is neither the end of a module's name nor a regular expression "
-        "for a whole name: did you mean self.query_proj."
+        "for a whole name: the nearest is self.query_proj."
     )
 
 
@@ -65,10 +65,12 @@ def test_the_command_refuses_such_expressions(world: Path, refused, monkeypatch:
 def test_a_target_that_fits_no_module_is_refused():
     names = ["", "model.layers.0.attention.query", "model.layers.0.attention.value", "head"]
     check_names(["query", "attention.value", "model.layers.0.attention.query", "head"], names)
-    with pytest.raises(ConfigError, match=r"^target_modules has 'valeu', which no .* is named: did you mean value\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^target_modules has 'valeu', which no .* is named: the nearest is value\.$"
+    ):
         check_names(["query", "valeu"], names)
     with pytest.raises(
-        ConfigError, match=r"has 'ttention\.query', which no .* is named: did you mean attention\.query\.$"
+        ConfigError, match=r"has 'ttention\.query', which no .* is named: the nearest is attention\.query\.$"
     ):
         check_names(["ttention.query"], names)
     with pytest.raises(ConfigError, match=r"has 'gate', which no .* is named: give the end of a module's name\.$"):

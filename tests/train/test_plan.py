@@ -100,8 +100,8 @@ def test_a_method_of_the_benchmarks_is_named(refused):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--task", "colla"], "task='colla' is not known: did you mean cola."),
-        (["--method", "wieghtlora"], "method='wieghtlora' is not known: did you mean weightlora"),
+        (["--task", "colla"], "task='colla' is not known: the nearest is cola."),
+        (["--method", "wieghtlora"], "method='wieghtlora' is not known: the nearest is weightlora"),
         (["--keep", "15"], "keep=15 is more than the model's 14 LoRA adapters"),
         (["--keep", "many"], "keep='many' is not a number"),
         (["--rank", "0"], "rank=0 is too small"),

@@ -13,7 +13,7 @@ from weightlora.train import rows as reading
 from weightlora.train.rows import MARGIN, head_of, tail_of, words_of
 
 SHORT, LONGEST = 2**12, 2**17
-FIRST = "(the first is row 0)"
+FIRST = "(counted from 0)"
 QUESTION = {"id": "q", "question": "who?", "context": "Ann did it.", "answers": {"text": ["Ann"], "answer_start": [0]}}
 CHAT_ROW = {
     "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
@@ -86,25 +86,25 @@ def test_each_column_has_what_its_family_reads(
 @pytest.mark.parametrize(
     ("task", "wrong", "message"),
     [
-        ("text-classification", {"text": None}, "row {} of train (the first is row 0) has an empty field as its text"),
+        ("text-classification", {"text": None}, "row {} of train (counted from 0) has an empty field as its text"),
         (
             "text-classification",
             {"label": 1.5},
-            "the label 1.5 in row {} of train (the first is row 0) is neither a whole number nor a name",
+            "the label 1.5 in row {} of train (counted from 0) is neither a whole number nor a name",
         ),
         (
             "text-classification",
             {"label": -1},
-            "the label -1 in row {} of train (the first is row 0) is below 0, and classes count from 0",
+            "the label -1 in row {} of train (counted from 0) is below 0, and classes count from 0",
         ),
-        ("regression", {"label": None}, "row {} of train (the first is row 0) has an empty field as its label"),
-        ("token-classification", {"tags": ["O"]}, "row {} of train (the first is row 0) has 2 tokens and 1 tags"),
-        ("causal-lm", {"completion": ""}, "row {} of train (the first is row 0) has nothing to learn"),
-        ("seq2seq", {"target": " "}, "row {} of train (the first is row 0) has no target text"),
+        ("regression", {"label": None}, "row {} of train (counted from 0) has an empty field as its label"),
+        ("token-classification", {"tags": ["O"]}, "row {} of train (counted from 0) has 2 tokens and 1 tags"),
+        ("causal-lm", {"completion": ""}, "row {} of train (counted from 0) has nothing to learn"),
+        ("seq2seq", {"target": " "}, "row {} of train (counted from 0) has no target text"),
         (
             "question-answering",
             {"answers": {"text": ["Bob"], "answer_start": [0]}},
-            "in row {} of train (the first is row 0) is not in its",
+            "in row {} of train (counted from 0) is not in its",
         ),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_chat_that_the_template_refuses(world: Path, rows: Path, refused):
     alone = [{"messages": [{"role": "assistant", "content": "fine"}]}] * 2
     arguments = ["--task", "causal-lm", "--model", world / "llama", "--pad_token", "</s>"]
     message = refused(*arguments, *files_of(write_rows(rows, alone)))
-    assert message.startswith("row 0 of train (the first is row 0): the chat template cannot write the messages")
+    assert message.startswith("row 0 of train (counted from 0): the chat template cannot write the messages")
 
 
 def parts(text: str) -> list[dict[str, str]]:

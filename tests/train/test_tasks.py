@@ -27,7 +27,7 @@ def test_every_task_has_a_family_its_columns_and_metrics(name: str):
 
 
 def test_an_unknown_task_is_refused():
-    with pytest.raises(ConfigError, match=r"task='xsun' is not known: did you mean xsum\."):
+    with pytest.raises(ConfigError, match=r"task='xsun' is not known: the nearest is xsum\."):
         find_task("xsun")
     with pytest.raises(ConfigError, match="--task is missing: choose one of text-classification, "):
         find_task(None)

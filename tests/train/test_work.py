@@ -22,7 +22,7 @@ from weightlora.errors import ConfigError
 from weightlora.train import parse, prepare
 from weightlora.train.work import room_for
 
-FIRST = "(the first is row 0)"
+FIRST = "(counted from 0)"
 
 
 def test_a_text_longer_than_the_model(world: Path, refused):

@@ -152,7 +152,7 @@ def _check_names(values: Any, known: Iterable[str], place: str) -> None:
 def _instead(name: str, known: Iterable[str], prefix: str = "") -> str:
     """The end of the message about an unknown name: where it belongs, or the nearest name that is known."""
     if name in ARGUMENTS_OF:
-        return f": did you mean {prefix}{ARGUMENTS_OF[name]}"
+        return f": here, it is {prefix}{ARGUMENTS_OF[name]}"
     options = f'{{"{name}": ...}}'
     written = f"{prefix}method_options '{options}'" if prefix else f"method_options: {options}"
     if name in {field.name for field in fields(LoraConfig)} - {"task_type", "peft_type"}:

@@ -253,13 +253,12 @@ def _rename(
             has = ", ".join(rows.column_names)
             if any(column in others.column_names for others in splits.values()):
                 raise DataError(
-                    f"the column {column!r} ({name}) is not in {split}, where other splits have it: it has {has}; "
+                    f"{split} has no column {column!r} (its {name}), which other splits have: it has {has}; "
                     f"rename one of its columns to {column!r}."
                 )
-            hint, proposal = example_for(rows, columns, given, name)
             raise DataError(
-                f"the column {column!r} ({name}) is not in {split}{hint}: it has {has}; name the right one, as in "
-                f"{proposal}.{one_object(rows)}"
+                f"{split} has no column {column!r} (its {name}): it has {has}; name the right one, as in "
+                f"{example_for(rows, columns, given, name)}.{one_object(rows)}"
             )
         if column in chosen:
             raise DataError(f"the column {column!r} is named for both {chosen[column]} and {name}: name another one.")

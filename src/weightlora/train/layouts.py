@@ -135,7 +135,7 @@ def _no_form(split: str, rows: Dataset) -> str:
         )
     prompt, completion = pair_in(rows)
     talk = next((name for name in has if _are_chats(rows, name)), None)
-    proposal = example("causal-lm", "messages", talk) if talk else example_for(rows, {"text": "text"}, {}, "text")[1]
+    proposal = example("causal-lm", "messages", talk) if talk else example_for(rows, {"text": "text"}, {}, "text")
     if prompt and not talk:  # either alone would leave out the other
         proposal = example("causal-lm", "completion", completion or "your_column", {"prompt": prompt})
         proposal += without(has, (prompt, completion))

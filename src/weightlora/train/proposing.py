@@ -55,10 +55,8 @@ def written(columns: Mapping[str, Any]) -> str:
     return f"--columns '{json.dumps(columns)}'"
 
 
-def example_for(
-    rows: Dataset, columns: Mapping[str, str | None], given: Mapping[str, Any], name: str
-) -> tuple[str, str]:
-    """What an error says of a missing column: `", did you mean 'X'"` or nothing, and an example of all columns.
+def example_for(rows: Dataset, columns: Mapping[str, str | None], given: Mapping[str, Any], name: str) -> str:
+    """The flag that an error about a missing column proposes, with all columns that are likely.
 
     Args:
         rows: As they were read.
@@ -77,10 +75,9 @@ def example_for(
             found[one] = column
             if one == "text" and "pair" in columns and "pair" not in given and SECOND.get(column) in rows.column_names:
                 found["pair"] = SECOND[column]
-    hint = f", did you mean {found[name]!r}" if name in found else ""
     left = _free(name, rows, {*columns.values(), *found.values()})
     best = left[0] if len(left) == 1 else "your_column"
-    return hint, written({**given, name: best, **found})
+    return written({**given, name: best, **found})
 
 
 def pair_in(rows: Dataset) -> tuple[str | None, str | None]:

@@ -129,9 +129,9 @@ def numbered(rows: Dataset) -> Dataset:
 
 
 def name_row(rows: Dataset, split: str, row: int) -> str:
-    """How an error names a row of a split: `"row 7 of train (the first is row 0)"`, with its number in the file."""
+    """How an error names a row of a split: `"row 7 of train (counted from 0)"`, with its number in the file."""
     number, split = (rows[row][NUMBER], "train") if NUMBER in rows.column_names else (row, split)
-    return f"row {number} of {split} (the first is row 0)"
+    return f"row {number} of {split} (counted from 0)"
 
 
 def _all_texts(rows: Dataset, name: str) -> bool:

@@ -52,8 +52,8 @@ def test_the_formats_have_names():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("axolotle", r"format='axolotle' is not known: did you mean axolotl\.$"),
-        ("LLaMA-Factory", "did you mean llamafactory"),
+        ("axolotle", r"format='axolotle' is not known: the nearest is axolotl\.$"),
+        ("LLaMA-Factory", "the nearest is llamafactory"),
         ("gguf9", "choose one of 'peft', 'trl',"),
     ],
 )

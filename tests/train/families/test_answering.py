@@ -34,7 +34,7 @@ def test_an_answer_that_is_not_in_its_context(world: Path, tmp_path: Path, refus
     arguments = ["--task", "squad", "--dataset", tmp_path, "--model", world / "deberta"]
     message = refused(*arguments, "--max_length", 64, "--stride", 16)
     assert message.startswith(
-        "the answer 'Bob' of question 'q1' in row 1 of train (the first is row 0) is not in its context at character"
+        "the answer 'Bob' of question 'q1' in row 1 of train (counted from 0) is not in its context at character"
     )
     message = refused("--task", "squad", "--dataset", world / "squad", "--model", world / "deberta", "--stride", 120)
     assert message.startswith("max_length=128 is too short for the longest question of train")

@@ -121,7 +121,7 @@ def test_what_the_chat_template_leaves_out_is_an_error_of_its_row(
     write_rows(rows, [CHATS[0], LEFT_OUT[what]])
     message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
     assert message == (
-        f"row 1 of train (the first is row 0): the chat template does not write {what}, so the model would not see "
+        f"row 1 of train (counted from 0): the chat template does not write {what}, so the model would not see "
         "them: give a model whose template does, or leave them out"
         + (""" with --columns '{"tools": null}'.""" if what == "the tools" else ".")
     )
@@ -137,7 +137,7 @@ def test_an_answer_that_the_template_does_not_append_is_an_error_of_its_row(
     longer = [{"role": "user", "content": "b"}, {"role": "user", "content": "c"}, *CHATS[0]["messages"]]
     write_rows(rows, [*CHATS, {"messages": longer}])
     message = refused("--task", "causal-lm", "--model", tmp_path / "llama", "--pad_token", "</s>", *files_of(rows))
-    assert message.startswith("row 2 of train (the first is row 0): the chat template changes the prompt")
+    assert message.startswith("row 2 of train (counted from 0): the chat template changes the prompt")
 
 
 def test_an_answer_is_learned_whole_where_it_changes_the_last_token_of_its_prompt(

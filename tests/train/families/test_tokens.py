@@ -24,9 +24,7 @@ def test_words_of_a_sentence_have_classes(world: Path, tmp_path: Path):
 def test_lists_of_words_and_tags_differ(world: Path, tmp_path: Path, refused):
     write_parquet(tmp_path / "t.parquet", [{"tokens": ["a", "b"], "tags": [0]}])
     arguments = ["--task", "token-classification", "--model", world / "deberta", *files_of(tmp_path / "t.parquet")]
-    assert (
-        refused(*arguments) == "row 0 of train (the first is row 0) has 2 tokens and 1 tags: give one tag per token."
-    )
+    assert refused(*arguments) == "row 0 of train (counted from 0) has 2 tokens and 1 tags: give one tag per token."
 
 
 @pytest.mark.parametrize("model", ["llama", "deberta"])
