@@ -162,7 +162,7 @@ def test_the_last_value_that_is_allowed_is_accepted_and_survives_json(settings):
             {"keep": 3, "keep_parameters": 9, "rounds": 2},
             r"^keep=3 and keep_parameters=9 cannot be reached in rounds=2: leave rounds at 1, or .*\.$",
         ),
-        ({"keep": 0}, r"^keep=0 must be a number of adapters of at least 1, or a fraction in \(0, 1\): PEFT cannot "),
+        ({"keep": 0}, r"^keep=0 must be a number of adapters of at least 1, or a fraction in \(0, 1\), as in keep=8"),
         ({"keep": -1}, r"^keep=-1 must be a number of adapters of at least 1"),
         ({"keep": True}, r"^keep=True must be a number of adapters"),
         ({"keep": "3"}, r"^keep='3' must be a number of adapters"),

@@ -250,7 +250,7 @@ def test_an_export_does_not_overwrite_its_base_or_a_directory_inside(tmp_path):
             {"profile": "x"},
             r"^profile='x' is not known: choose one of 'portable', 'compact', 'merged', 'mlx', 'gguf'\.$",
         ),
-        ({"dtype": "float64"}, r"^dtype='float64' is not known: did you mean"),
+        ({"dtype": "float64"}, r"^dtype='float64' is not known: the nearest is"),
         ({"check": "logit"}, r"^check='logit' is not known: the nearest is logits\.$"),
         ({"complete_fused": True, "profile": "mlx"}, r"^complete_fused adds nothing that profile 'mlx' needs"),
     ],
