@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from architectures import ARCHITECTURES
 from models import adamw, batch, lora_bert, lora_zoo, samples, tiny_bert, train, wide_bert
 from peft import LoraConfig, PeftModel, get_peft_model
 from selections import start
@@ -416,6 +417,23 @@ def test_what_is_no_list_of_batches(batches):
         DataError, match=r"^the probe got a \w+, and reads several batches: give a data loader, or a l"
     ):
         selector.probe(batches)
+
+
+@pytest.mark.parametrize("settings", [{}, {"selection": "credit", "select_steps": 2}])
+def test_reentrant_checkpointing_without_gradients_at_the_inputs_is_named(settings):
+    """As plain PEFT trains nothing of a vision model then, without an error."""
+    torch.manual_seed(0)
+    vit = ARCHITECTURES["ViT"]
+    model = get_peft_model(vit.build(), LoraConfig(**vit.lora)).train()
+    model.base_model.model.gradient_checkpointing_enable({"use_reentrant": True})
+    optimizer = adamw(model)
+    selector = WeightLora(model, optimizer, WeightLoraConfig(keep=3, **settings))
+    with pytest.raises(TrainingError, match=r"use_reentrant=False"):
+        if selector.needs_probe:
+            selector.probe([vit.batch()])
+        model(**vit.batch()).loss.backward()
+        optimizer.step()
+        selector.step()
 
 
 def test_gradients_that_are_zero_or_not_finite_are_named():

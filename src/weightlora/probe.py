@@ -102,7 +102,7 @@ def gather(
         raise TrainingError(
             "all gradients of the adapters are 0 in the probe: the loss does not depend on them. Either the model "
             "does not run these modules, or a head above them is 0 (give it random weights), or float16 is too coarse "
-            "(take bfloat16)."
+            "(take bfloat16), or gradient checkpointing is reentrant (set use_reentrant=False)."
         )
     rule.update(evidence, done, lambda score: score > 0)
 

@@ -131,7 +131,8 @@ class Rule:
         if guessed := int((keep & self.unseen()).sum()):
             warnings.warn(
                 f"{guessed} of the {int(keep.sum())} adapters that stay got no gradient, so nothing is known of them: "
-                "keep fewer, or leave modules that the model does not run out of target_modules.",
+                "keep fewer, leave modules that the model does not run out of target_modules, and set "
+                "use_reentrant=False if you use gradient checkpointing.",
                 stacklevel=5,
             )
 

@@ -83,7 +83,8 @@ class UpdateCredit(Rule):
         # FSDP1 may have left this process no part of any adapter.
         if not found and any(stack.entries for stack in self._stacks):
             raise TrainingError(
-                "no adapter has a gradient: call step() after backward() and optimizer.step(), and before zero_grad()."
+                "no adapter has a gradient: call step() after backward() and optimizer.step(), and before "
+                "zero_grad(); set use_reentrant=False if you use gradient checkpointing."
             )
         # What the changes of DoRA's weight norms, from `norm` to the present one, did to the loss.
         norms = [
