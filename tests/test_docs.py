@@ -52,8 +52,14 @@ def test_a_fence_names_its_language_and_nothing_else() -> None:
 
 
 TOOLS = {
-    **{"axolotl": "axolotl", "LLaMA-Factory": "llamafactory", "Unsloth": "unsloth", "torchtune": "torchtune"},
-    **{"mlx-lm": "mlx-lm", "SGLang": "sglang", "xllamacpp": "xllamacpp", "llama-cpp-python": "llama-cpp-python"},
+    **{"axolotl": "axolotl", "LLaMA-Factory": "llamafactory", "ms-swift": "ms-swift", "Unsloth": "unsloth"},
+    **{
+        "torchtune": "torchtune",
+        "mlx-lm": "mlx-lm",
+        "SGLang": "sglang",
+        "xllamacpp": "xllamacpp",
+        "llama-cpp-python": "llama-cpp-python",
+    },
 }
 
 

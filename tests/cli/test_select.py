@@ -57,7 +57,9 @@ def test_brackets_in_a_path_are_printed(given, tmp_path: Path, capsys):
     assert capsys.readouterr().err.endswith(f"in {output}\n")
 
 
-@pytest.mark.parametrize("name", ["peft", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "mlx", "regex"])
+@pytest.mark.parametrize(
+    "name", ["peft", "trl", "axolotl", "llamafactory", "swift", "unsloth", "torchtune", "mlx", "regex"]
+)
 def test_every_format_is_printed_alone(given, tmp_path: Path, capsys, monkeypatch, name):
     choice = selection_of_deberta()
     monkeypatch.setattr("weightlora.train.choosing.choose", lambda *_, **__: choice)

@@ -36,7 +36,7 @@ exit codes: 0 done; 1 an unexpected error; 2 something in the input is wrong (on
 """
 
 USAGE = "--task TASK --model MODEL --train_file FILE [--FLAG VALUE ...]"
-FORMAT_NAMES = "peft, trl, axolotl, llamafactory, unsloth, torchtune, mlx, regex, json"
+FORMAT_NAMES = "peft, trl, axolotl, llamafactory, swift, unsloth, torchtune, mlx, regex, json"
 RULE_NAMES = "credit, gradient, stoiht, random"
 GROUP_NAMES = "none, qkv, mlp, layer"
 METHOD_NAMES = "weightlora, weightlora-plus, weightlora-paper, weightlora-paper-plus or random"

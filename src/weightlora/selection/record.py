@@ -247,8 +247,8 @@ class Selection:
         """The text to paste into another tool's script or settings.
 
         Args:
-            name: `"peft"`, `"trl"`, `"axolotl"`, `"llamafactory"`, `"unsloth"`, `"torchtune"`, `"mlx"`, `"regex"` or
-                `"json"`.
+            name: `"peft"`, `"trl"`, `"axolotl"`, `"llamafactory"`, `"swift"`, `"unsloth"`, `"torchtune"`, `"mlx"`,
+                `"regex"` or `"json"`.
 
         Raises:
             ConfigError: If the format is not known.

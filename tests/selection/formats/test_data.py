@@ -42,7 +42,9 @@ def test_peft_adapts_the_chosen_modules_where_names_end_others():
 
 
 def test_the_formats_have_names():
-    assert set(FORMATS) == {"peft", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "mlx", "regex", "json"}
+    assert set(FORMATS) == {
+        *("peft", "trl", "axolotl", "llamafactory", "swift", "unsloth", "torchtune", "mlx", "regex", "json")
+    }
     selection = Selection.of(selected())
     for name in FORMATS:
         text = selection.to(name)

@@ -115,7 +115,7 @@ def test_a_language_model_that_was_loaded_alone_has_the_names_of_the_whole_one(k
     selection = replace(edited(chosen(lora_llama()), kept), model_type=kind)
     keys = yaml.safe_load(selection.to("mlx"))["lora_parameters"]["keys"]
     assert keys == [f"language_model.{name}" for name in kept]
-    for tool in ("trl", "llamafactory"):
+    for tool in ("trl", "llamafactory", "swift"):
         assert "write model.language_model. for model. there." in selection.to(tool)
     assert "language_model" not in edited(chosen(lora_llama()), kept).to("trl")
 

@@ -1,7 +1,8 @@
-"""The settings for TRL, axolotl and LLaMA-Factory: through TRL's own parser here, and through the others' in
+"""The settings for TRL, axolotl, LLaMA-Factory and ms-swift: through TRL's own parser here, and through the others' in
 `tests/consumers`."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -127,6 +128,31 @@ def test_the_block_for_llamafactory():
         "use_rslora": True,
         "lora_target": "model.layers.0.mlp.up_proj,model.layers.1.mlp.up_proj",
     }
+
+
+def test_the_block_for_ms_swift():
+    names = ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"]
+    model = lora_llama(use_rslora=True, lora_alpha=6.5, modules_to_save=["lm_head"])
+    assert yaml.safe_load(edited(chosen(model), names).to("swift")) == {
+        "lora_rank": 4,
+        "lora_alpha": 6.5,
+        "use_rslora": True,
+        "target_modules": names,
+        "modules_to_save": ["lm_head"],
+    }
+
+
+def test_ms_swift_gets_an_expression_where_names_end_others():
+    selection = chosen(lora_twins(), 3)
+    assert yaml.safe_load(selection.to("swift"))["target_regex"] == selection.target_modules
+
+
+def test_ms_swift_gets_no_empty_list():
+    """Which is no argument, and its default is all linear modules."""
+    experts = [f"model.layers.{layer}.mlp.experts.down_proj" for layer in range(2)]
+    settings = yaml.safe_load(edited(chosen(lora_mixtral()), experts).to("swift"))
+    assert settings["target_parameters"] == experts and settings["lora_dropout"] == 0
+    assert "target_modules" not in settings and not re.fullmatch(settings["target_regex"], "model.lm_head")
 
 
 def test_what_llamafactory_cannot_express_is_said():

@@ -8,7 +8,7 @@ from ...values import check_known
 from .data import to_json
 from .others import to_mlx, to_torchtune
 from .python import to_peft, to_regex, to_unsloth
-from .settings import to_axolotl, to_llamafactory, to_trl
+from .settings import to_axolotl, to_llamafactory, to_swift, to_trl
 
 __all__ = ["FORMATS", "check_final", "to_text"]
 
@@ -17,6 +17,7 @@ FORMATS: dict[str, Callable[[Any], list[str]]] = {
     "trl": to_trl,
     "axolotl": to_axolotl,
     "llamafactory": to_llamafactory,
+    "swift": to_swift,
     "unsloth": to_unsloth,
     "torchtune": to_torchtune,
     "mlx": to_mlx,

@@ -1,4 +1,4 @@
-"""Snippets of YAML for the tools that hand them to PEFT: TRL's command line, axolotl and LLaMA-Factory."""
+"""Snippets of YAML for the tools that hand them to PEFT: TRL's command line, axolotl, LLaMA-Factory and ms-swift."""
 
 import json
 import re
@@ -14,6 +14,8 @@ from .targets import (
 )
 from .wording import IMPOSSIBLE, alternatives, heading, names_in, quoted, yaml_list, yaml_text
 
+NOTHING = "(?!)"
+"""An expression that matches no name."""
 TOWERS = re.compile(r"vision|visual|image|audio|projector|merger|resampler|\b(vpm|apm|tts|mlp_AR)\b", re.IGNORECASE)
 NEVER = re.compile("patch_embed|subsample_conv_projection|timm_model|audio_projection_layer")
 """In names that LLaMA-Factory leaves out, whatever it freezes (0.9.5, model_utils/visual.py, lora_conflict_keys)."""
@@ -114,6 +116,26 @@ def to_llamafactory(selection: Any) -> list[str]:
             use_rslora=selection.use_rslora or None,
             lora_target=",".join(names),
             additional_target=",".join(selection.modules_to_save) or None,
+        ),
+    ]
+
+
+def to_swift(selection: Any) -> list[str]:
+    """Settings for ms-swift's YAML file (`swift sft FILE`), which makes arguments of a command line of them."""
+    one = one_for_all(selection, "ms-swift")
+    # An empty list is no argument, and without one it adapts all linear modules.
+    targets, parameters = selection.target_modules or NOTHING, selection.target_parameters
+    form = "target_regex" if isinstance(targets, str) else "target_modules"
+    return [
+        *heading(selection, *one.notes, expression_note(selection) if form == "target_regex" else None),
+        *_yaml(
+            lora_rank=one.rank,
+            lora_alpha=int(one.alpha) if one.alpha.is_integer() else one.alpha,
+            use_rslora=selection.use_rslora or None,
+            **{form: targets},
+            target_parameters=parameters or None,
+            lora_dropout=0.0 if parameters else None,  # it has 0.05, and PEFT has no dropout on parameters
+            modules_to_save=selection.modules_to_save or None,
         ),
     ]
 

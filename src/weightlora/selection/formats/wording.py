@@ -111,8 +111,8 @@ def _part_note(selection: Any) -> str | None:
     if selection.model_type not in TEXT_PARTS or reads_more_than_text(module.name for module in selection.modules):
         return None
     return (
-        "That run had the language model of a larger model alone. TRL's command line and LLaMA-Factory load all of "
-        "it: write model.language_model. for model. there."
+        "That run had the language model of a larger model alone. TRL's command line, LLaMA-Factory and ms-swift "
+        "load all of it: write model.language_model. for model. there."
     )
 
 
