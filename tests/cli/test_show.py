@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def test_the_snippet_to_paste_and_nothing_else(first: Path, here: Path, capsys: 
     assert main(["show", str(first), "--format", "json"]) == 0
     output, error = capsys.readouterr()
     assert output == Selection.load(first).to("json") and error == "" and list(here.iterdir()) == []
+
+
+def test_an_expression_is_alone_on_stdout_for_a_shell_to_pass_on(tmp_path: Path, capsys: pytest.CaptureFixture):
+    path = write_run(tmp_path / "run", layers=2, steps=4) / "selection.json"
+    selection = json.loads(path.read_text())
+    next(row for row in selection["adapters"] if row["kept"])["rank"] = 16
+    path.write_text(json.dumps(selection))
+    assert main(["show", str(path.parent), "--format", "regex"]) == 0
+    output, error = capsys.readouterr()
+    (expression,) = output.splitlines()
+    kept = [row["name"] for row in selection["adapters"] if re.fullmatch(expression, row["name"])]
+    assert kept == [row["name"] for row in selection["adapters"] if row["kept"]]
+    assert error == "Ranks: 8 (6 modules), 16 (1 module). --format json has the rank and alpha of each.\n"
+    assert main(["show", str(path.parent), "--output", str(tmp_path / "page.html")]) == 0
+    assert f'<p class="note">{error.strip()}</p>' in (tmp_path / "page.html").read_text()
 
 
 def test_json_on_stdout(first: Path, here: Path, capsys: pytest.CaptureFixture):

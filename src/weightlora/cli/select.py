@@ -138,7 +138,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
 
     from ..run import check_empty
     from ..selection.combining import Wishes
-    from ..selection.formats import FORMATS
+    from ..selection.formats import FORMATS, notes_beside
     from ..train import parse, prepare
     from ..train.checks import check_typed
     from ..train.choosing import check_chooses, choose
@@ -177,6 +177,8 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     show_selection(console, selection, own.seeds)
     if output is not None:
         console.print(f"in {output}", soft_wrap=True)
+    for note in notes_beside(selection, own.format):
+        console.print(note, soft_wrap=True)
     return selection.to(own.format)
 
 

@@ -73,8 +73,12 @@ def run(args: argparse.Namespace) -> int:
     _check_together(args)
     if args.format is not None:
         from ..selection import Selection
+        from ..selection.formats import notes_beside
 
-        print(Selection.load(_only(args.runs, "--format")).to(args.format), end="")
+        selection = Selection.load(_only(args.runs, "--format"))
+        print(selection.to(args.format), end="")
+        for note in notes_beside(selection, args.format):
+            print(note, file=sys.stderr)
         return 0
     runs = read_runs(args.runs)
     if args.output:

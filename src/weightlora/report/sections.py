@@ -8,6 +8,7 @@ from ..drawing.curves import LINE_ID, Palette
 from ..drawing.figures import readable_on
 from ..drawing.picture import bound_in_words
 from ..drawing.svg import inline_svg
+from ..selection.formats import notes_beside
 from ..summary import by_kind
 from ..wording import are, counted
 from .costs import Cost, amount
@@ -51,7 +52,7 @@ def describe_run(run: RunReport, identifier: str) -> dict[str, Any]:
         "metrics": _metrics(run.outcome),
         "map": _map(run, identifier),
         "charts": _charts(run, identifier),
-        "snippets": list(run.snippets.items()),
+        "snippets": [(tool, text, notes_beside(run.selection, tool)) for tool, text in run.snippets.items()],
         "score_label": run.score_label,
         "seeds": run.selection.seeds is not None,
         "modules": [(module, _line(index, identifier)) for index, module in enumerate(run.modules)],

@@ -13,6 +13,7 @@ from selections import CASES, adapted, chosen, edited, lora_llama, lora_twins, s
 
 from weightlora import Selection
 from weightlora.measure import trainable_parameters
+from weightlora.selection.formats import notes_beside
 
 
 def config_in(block: str) -> LoraConfig:
@@ -33,10 +34,10 @@ def test_peft_adapts_the_chosen_modules(case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_expression_matches_the_chosen_modules(case):
     selection, base = CASES[case]()
-    first, *rest = selection.to("regex").splitlines()
-    told = [line.removeprefix("# target_parameters: ") for line in rest if "target_parameters: " in line]
+    expression, notes = selection.to("regex").removesuffix("\n"), notes_beside(selection, "regex")
+    told = [note.removeprefix("target_parameters: ") for note in notes if "target_parameters: " in note]
     parameters = ast.literal_eval(f"[{told[0]}]") if told else []
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=first, target_parameters=parameters))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=expression, target_parameters=parameters))
     assert set(adapted(model)) == set(wanted(selection))
 
 
@@ -118,18 +119,18 @@ def test_gates_are_named_and_left_out():
 @pytest.mark.parametrize("lora", [{}, {"target_modules": ["q_proj", "v_proj"], "target_parameters": None}])
 def test_an_expression_that_peft_widens_on_experts_comes_with_a_warning(lora):
     selection = edited(chosen(lora_mixtral(**lora), 3), ["model.layers.0.self_attn.q_proj"])
-    first, note, *_ = selection.to("regex").splitlines()
-    wide = adapted(get_peft_model(lora_mixtral().unload(), LoraConfig(target_modules=first)))
+    expression, note = selection.to("regex").removesuffix("\n"), *notes_beside(selection, "regex")
+    wide = adapted(get_peft_model(lora_mixtral().unload(), LoraConfig(target_modules=expression)))
     assert len(wide) == 2 and "PEFT 0.21 adapts what an expression matches in all layers: give a list" in note
     exact = get_peft_model(lora_mixtral().unload(), config_in(selection.to("peft")))
     assert adapted(exact) == wanted(selection) and "expression" not in selection.to("peft")
-    assert len(edited(chosen(lora_llama()), ["model.layers.0.mlp.up_proj"]).to("regex").splitlines()) == 1
+    assert notes_beside(edited(chosen(lora_llama()), ["model.layers.0.mlp.up_proj"]), "regex") == []
 
 
 def test_a_file_that_says_nothing_of_experts_has_the_warning_by_its_parameters():
     """Earlier versions wrote it so."""
     old = replace(edited(chosen(lora_mixtral(), 3), ["model.layers.0.self_attn.q_proj"]), fused_experts=None)
-    assert "PEFT 0.21 adapts what an expression matches in all layers" in old.to("regex")
+    assert "PEFT 0.21 adapts what an expression matches in all layers" in notes_beside(old, "regex")[0]
 
 
 def test_only_parameters():
@@ -137,7 +138,10 @@ def test_only_parameters():
     selection = edited(chosen(lora_mixtral()), names)
     model = get_peft_model(lora_mixtral().unload(), config_in(selection.to("peft")))
     assert adapted(model) == wanted(selection)
-    assert selection.to("regex").startswith("# No module was chosen")
+    assert notes_beside(selection, "regex")[0] == "No module was chosen, but parameters."
+    expression = selection.to("regex").removesuffix("\n")
+    config = LoraConfig(r=4, target_modules=expression, target_parameters=names)
+    assert set(adapted(get_peft_model(lora_mixtral().unload(), config))) == {*names}
 
 
 @pytest.mark.parametrize(
@@ -225,5 +229,6 @@ def test_unsloth_trains_in_full_what_an_expression_would_give_a_dead_adapter():
 
 def test_an_expression_comes_with_the_ranks_where_they_differ():
     selection = chosen(lora_llama(rank_pattern={"q_proj": 2}), 14)
-    told = "# Ranks: 4 (12 modules), 2 (2 modules). --format json has the rank and alpha of each.\n"
-    assert selection.to("regex").endswith(told) and "Ranks" not in chosen(lora_llama()).to("regex")
+    told = "Ranks: 4 (12 modules), 2 (2 modules). --format json has the rank and alpha of each."
+    assert notes_beside(selection, "regex") == [told] and notes_beside(chosen(lora_llama()), "regex") == []
+    assert selection.to("regex").count("\n") == 1

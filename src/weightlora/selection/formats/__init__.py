@@ -7,10 +7,10 @@ from ...errors import StateError
 from ...values import check_known
 from .data import to_json
 from .others import to_mlx, to_torchtune
-from .python import to_peft, to_regex, to_unsloth
+from .python import notes_on_regex, to_peft, to_regex, to_unsloth
 from .settings import to_axolotl, to_llamafactory, to_swift, to_trl
 
-__all__ = ["FORMATS", "check_final", "to_text"]
+__all__ = ["FORMATS", "check_final", "notes_beside", "to_text"]
 
 FORMATS: dict[str, Callable[[Any], list[str]]] = {
     "peft": to_peft,
@@ -48,3 +48,8 @@ def to_text(selection: Any, name: str) -> str:
     if not selection.kept:
         raise StateError("the run chose no module, and PEFT refuses an empty list: choose again with a larger budget.")
     return "\n".join(FORMATS[name](selection)) + "\n"
+
+
+def notes_beside(selection: Any, name: str) -> list[str]:
+    """What to tell beside the text of a format that has no comments."""
+    return notes_on_regex(selection) if name == "regex" else []

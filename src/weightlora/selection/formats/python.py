@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from .targets import expression_note, grid_note, kernels_note, patterns_note
-from .wording import alternatives, comments, heading, how_many, names_in, python_value, quoted
+from .wording import NOTHING, alternatives, heading, how_many, names_in, python_value, quoted
 
 WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
 TRAINED_BY_UNSLOTH = re.compile(r"(^|\.)(embed_tokens|lm_head|[^.]*norm)$")
@@ -74,18 +74,19 @@ def to_unsloth(selection: Any) -> list[str]:
 
 
 def to_regex(selection: Any) -> list[str]:
-    """One regular expression for PEFT's `target_modules`; chosen parameters, which PEFT takes as a list, below it."""
-    names, parameters = selection.module_names, selection.target_parameters
-    lines = [alternatives(names)] if names else comments("No module was chosen, but parameters:")
-    if parameters:
-        lines += comments(f"target_parameters: {', '.join(map(quoted, parameters))}")
-    if names:
-        lines += comments(expression_note(selection))
+    """One regular expression for PEFT's `target_modules`, and nothing else, so that a shell can pass it on."""
+    return [alternatives(names) if (names := selection.module_names) else NOTHING]
+
+
+def notes_on_regex(selection: Any) -> list[str]:
+    """What the expression does not say: chosen parameters, which PEFT takes as a list, and ranks that differ."""
+    notes = [expression_note(selection) if selection.module_names else "No module was chosen, but parameters."]
+    if parameters := selection.target_parameters:
+        notes.append(f"target_parameters: {', '.join(map(quoted, parameters))}")
     if selection.rank_pattern or selection.alpha_pattern:
-        lines += comments(
-            f"Ranks: {how_many(selection.ranks.values())}. --format json has the rank and alpha of each."
-        )
-    return lines
+        ranks = how_many(selection.ranks.values())
+        notes.append(f"Ranks: {ranks}. --format json has the rank and alpha of each.")
+    return [note for note in notes if note is not None]
 
 
 def _lora_arguments(selection: Any) -> dict[str, Any]:

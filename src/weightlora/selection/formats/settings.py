@@ -12,10 +12,8 @@ from .targets import (
     patterns_note,
     whole_numbers,
 )
-from .wording import IMPOSSIBLE, alternatives, heading, names_in, quoted, yaml_list, yaml_text
+from .wording import IMPOSSIBLE, NOTHING, alternatives, heading, names_in, quoted, yaml_list, yaml_text
 
-NOTHING = "(?!)"
-"""An expression that matches no name."""
 TOWERS = re.compile(r"vision|visual|image|audio|projector|merger|resampler|\b(vpm|apm|tts|mlp_AR)\b", re.IGNORECASE)
 NEVER = re.compile("patch_embed|subsample_conv_projection|timm_model|audio_projection_layer")
 """In names that LLaMA-Factory leaves out, whatever it freezes (0.9.5, model_utils/visual.py, lora_conflict_keys)."""

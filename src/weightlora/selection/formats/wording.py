@@ -15,6 +15,9 @@ PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
 
 SHOWN = 3
 
+NOTHING = "(?!)"
+"""A regular expression that matches no name."""
+
 IMPOSSIBLE = "So it cannot express this choice: use another tool."
 
 
