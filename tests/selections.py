@@ -101,6 +101,7 @@ CASES: dict[str, Callable[[], tuple[Selection, nn.Module]]] = {
         "experts": (lora_mixtral, 5),
         "a name that ends another's": (lora_twins, 3),
         "odd names": (lora_odd, 10),
+        "DoRA with dropout": (lambda: lora_llama(use_dora=True, lora_dropout=0.1), 5),
         "a head trained in full": (lambda: lora_llama(modules_to_save=["lm_head"]), 5),
     }.items()
 }
@@ -110,6 +111,15 @@ CASES: dict[str, Callable[[], tuple[Selection, nn.Module]]] = {
 def adapted(model: nn.Module) -> dict[str, tuple[int, float]]:
     """Rank and scaling of each adapter on a model."""
     return {a.name: (a.rank, a.scaling) for a in find_adapters(model, "default", check=False)}
+
+
+def kept_settings(config: Any, selection: Selection) -> bool:
+    """Whether a config of PEFT has the other settings of a run that most tools have, too."""
+    return all(
+        getattr(config, name) == selection.lora[name]
+        for name in ("use_dora", "lora_dropout")
+        if name in selection.lora
+    )
 
 
 def wanted(selection: Selection) -> dict[str, tuple[int, float]]:

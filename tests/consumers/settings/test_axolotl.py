@@ -1,5 +1,6 @@
 """axolotl 0.19.0 adapts what the snippet for it names: its schema, its rules and its `LoraConfig`, from its files."""
 
+import logging
 import re
 
 import peft
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from consumers.settings.sources import define, installed, load_file
 from peft import get_peft_model
-from selections import CASES, adapted, chosen, edited, lora_llama, wanted
+from selections import CASES, adapted, chosen, edited, kept_settings, lora_llama, wanted
 from torch import nn
 
 
@@ -25,7 +26,11 @@ def config_of(block: str, model: nn.Module) -> peft.LoraConfig:
     schema = load_file(package / "utils/schemas/peft.py").LoraConfig
     checked = schema.model_validate(rules["check_lora_target_modules_regex"](None, values))
     names = ["_get_peft_task_type", "_build_lora_config_kwargs", "_build_peft_lora_config"]
-    builder = define(package / "loaders/adapter.py", names, {**vars(peft), "PLUGIN_MANAGER": NoPlugins()})
+    builder = define(
+        package / "loaders/adapter.py",
+        names,
+        {**vars(peft), "PLUGIN_MANAGER": NoPlugins(), "LOG": logging.getLogger("quiet")},
+    )
     read = load_file(package / "utils/dict.py").DictDefault(checked.model_dump(exclude_unset=True))
     config = builder["_build_peft_lora_config"](model, read)
     config.task_type = None  # axolotl trains language models, and the cases are other models, too
@@ -36,7 +41,7 @@ def config_of(block: str, model: nn.Module) -> peft.LoraConfig:
 def test_axolotl_adapts_the_chosen_modules(case):
     selection, base = CASES[case]()
     config = config_of(selection.to("axolotl"), base)
-    assert (config.modules_to_save or []) == selection.modules_to_save
+    assert (config.modules_to_save or []) == selection.modules_to_save and kept_settings(config, selection)
     found = adapted(get_peft_model(base, config))
     assert {name: rank for name, (rank, _) in found.items()} == selection.ranks
     strengths = {name: scaling for name, (_, scaling) in found.items()}

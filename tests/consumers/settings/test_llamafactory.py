@@ -10,7 +10,7 @@ import pytest
 import torch
 from consumers.settings.sources import define, installed, load_file
 from peft import get_peft_model
-from selections import CASES, adapted, chosen, edited, lora_llama, wanted
+from selections import CASES, adapted, chosen, edited, kept_settings, lora_llama, wanted
 from torch import nn
 from transformers import HfArgumentParser
 
@@ -63,7 +63,8 @@ def config_on_every_model(monkeypatch):
 def test_llamafactory_adapts_the_chosen_modules(case, tmp_path):
     selection, base = CASES[case]()
     model = adapt(selection.to("llamafactory"), base, tmp_path)
-    assert (model.peft_config["default"].modules_to_save or []) == selection.modules_to_save
+    config = model.peft_config["default"]
+    assert (config.modules_to_save or []) == selection.modules_to_save and kept_settings(config, selection)
     found = adapted(model)
     one = one_for_all(selection, "LLaMA-Factory")
     assert set(found) == set(selection.target_modules)

@@ -19,8 +19,9 @@ def adapt(block: str):
     sizes |= {"num_key_value_heads": 1, "rms_norm_eps": 1e-5, "vocab_size": 50}
     model = Model(ModelArgs(model_type="llama", tie_word_embeddings=False, **sizes))
     model.freeze()
-    assert settings["fine_tune_type"] == "lora" and settings["num_layers"] <= len(model.layers)
-    linear_to_lora_layers(model, settings["num_layers"], settings["lora_parameters"])
+    assert settings["num_layers"] <= len(model.layers)
+    kind = settings["fine_tune_type"]
+    linear_to_lora_layers(model, settings["num_layers"], settings["lora_parameters"], use_dora=kind == "dora")
     return model
 
 
@@ -40,6 +41,14 @@ def test_mlx_adapts_the_chosen_modules(keep, rslora):
 
     trained = {name.rpartition(".")[0] for name, _ in tree_flatten(model.trainable_parameters())}
     assert trained == set(selection.target_modules)
+
+
+def test_dora_with_dropout():
+    selection = chosen(lora_llama(12, use_dora=True, lora_dropout=0.25), 30)
+    model = adapt(selection.to("mlx"))
+    assert adapted(model) == wanted(selection)
+    assert all("m" in one for _, one in model.named_modules() if "lora_a" in one)
+    assert {one.dropout._p_1 for _, one in model.named_modules() if "lora_a" in one} == {0.75}
 
 
 def test_embeddings_and_the_head():

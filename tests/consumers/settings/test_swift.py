@@ -17,7 +17,7 @@ import yaml
 from consumers.settings.sources import define, installed
 from models import lora_mixtral
 from peft import get_peft_model
-from selections import CASES, adapted, chosen, edited, wanted
+from selections import CASES, adapted, chosen, edited, kept_settings, wanted
 from torch import nn
 from transformers import HfArgumentParser
 
@@ -69,7 +69,8 @@ def adapt(tmp_path, monkeypatch) -> Callable[[Selection, nn.Module], nn.Module]:
 def test_ms_swift_adapts_the_chosen_modules(case, adapt):
     selection, base = CASES[case]()
     model = adapt(selection, base)
-    assert (model.peft_config["default"].modules_to_save or []) == selection.modules_to_save
+    config = model.peft_config["default"]
+    assert (config.modules_to_save or []) == selection.modules_to_save and kept_settings(config, selection)
     found = adapted(model)
     one = one_for_all(selection, "ms-swift")
     assert set(found) == set(wanted(selection))

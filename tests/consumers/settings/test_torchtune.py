@@ -13,15 +13,20 @@ import json, sys
 import yaml
 from torchtune.models.llama3 import lora_llama3
 from torchtune.models.convert_weights import _FROM_HF
-from torchtune.modules.peft import LoRALinear
+from torchtune.modules.peft import DoRALinear, LoRALinear
 
 sizes = dict(vocab_size=50, num_layers=3, num_heads=2, num_kv_heads=1, embed_dim=16, max_seq_len=16)
 pairs = [(hf, ours) for hf, ours in _FROM_HF.items() if ours]
 theirs = {ours.replace("{}", str(i)): hf.replace("{}", str(i)) for i in range(3) for hf, ours in pairs}
 for block in json.load(sys.stdin):
     model = lora_llama3(**yaml.safe_load(block)["model"], **sizes, intermediate_dim=24)
-    adapters = {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
-    print(json.dumps({theirs[f"{name}.weight"][:-7]: [a.rank, a.alpha / a.rank] for name, a in adapters.items()}))
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            found[theirs[f"{name}.weight"][:-7]] = [module.rank, module.alpha / module.rank]
+        elif isinstance(module, DoRALinear):
+            found[theirs[f"{name}.weight"][:-7]] = [module.lora_a.out_features, module.scaling, module.dropout.p]
+    print(json.dumps(found))
 """
 
 CHOICES = [
@@ -57,3 +62,12 @@ def test_torchtune_adapts_the_nearest_superset():
         assert set(found) == superset > set(kept)
         assert f"nearest superset adapts at least {len(superset) - len(kept)} more." in block
         assert set(map(tuple, found.values())) == {(4, 4.0)}  # as rsLoRA: 8 / sqrt(4)
+
+
+def test_dora_with_dropout():
+    kept, types = CHOICES[0]
+    selection = edited(chosen(lora_llama(3, use_dora=True, lora_dropout=0.1)), kept)
+    assert "  use_dora: True\n  lora_dropout: 0.1\n" in selection.to("torchtune")
+    (found,) = run_torchtune([selection.to("torchtune")])
+    assert {name.rpartition(".")[2] for name in found} == {*types}
+    assert set(map(tuple, found.values())) == {(4, 2.0, 0.1)}

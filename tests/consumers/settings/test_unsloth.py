@@ -12,7 +12,7 @@ import pytest
 import torch
 from consumers.settings.sources import define, installed
 from peft import LoraConfig, get_peft_model
-from selections import CASES, adapted, chosen, edited, lora_llama, wanted
+from selections import CASES, adapted, chosen, edited, kept_settings, lora_llama, wanted
 from torch import nn
 
 RULES = ["_redirect_embedding_targets", "_embedding_leaf", "_raise_if_no_lora_targets_left"]
@@ -86,7 +86,8 @@ def test_what_is_restated_is_in_the_file():
 @pytest.mark.parametrize("case", CASES)
 def test_unsloth_adapts_the_chosen_modules(case):
     selection, base = CASES[case]()
-    assert adapted(adapt(selection.to("unsloth"), base)) == wanted(selection)
+    model = adapt(selection.to("unsloth"), base)
+    assert adapted(model) == wanted(selection) and kept_settings(model.peft_config["default"], selection)
 
 
 def test_embeddings_are_trained_whole_as_the_block_says():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from models import lora_bert, lora_mixtral
 from peft import LoraConfig, get_peft_model
-from selections import CASES, adapted, chosen, edited, lora_llama, lora_twins, selected, wanted
+from selections import CASES, adapted, chosen, edited, kept_settings, lora_llama, lora_twins, selected, wanted
 
 from weightlora import Selection
 from weightlora.measure import trainable_parameters
@@ -26,7 +26,7 @@ def config_in(block: str) -> LoraConfig:
 def test_peft_adapts_the_chosen_modules(case):
     selection, base = CASES[case]()
     config = config_in(selection.to("peft"))
-    assert (config.modules_to_save or []) == selection.modules_to_save
+    assert (config.modules_to_save or []) == selection.modules_to_save and kept_settings(config, selection)
     model = get_peft_model(base, config)
     assert adapted(model) == wanted(selection) and len(wanted(selection)) == len(selection.kept)
 
@@ -187,7 +187,8 @@ def test_unsloth_gets_the_arguments_of_peft(case):
     loader = "FastLanguageModel" if selection.model_type in (None, "llama") else "FastModel"
     assert f"from unsloth import {loader}\n" in block and f"model = {loader}.get_peft_model(" in block
     arguments = arguments_for_unsloth(block)
-    assert adapted(get_peft_model(base, LoraConfig(**arguments))) == wanted(selection)
+    config = LoraConfig(**arguments)
+    assert adapted(get_peft_model(base, config)) == wanted(selection) and kept_settings(config, selection)
     if isinstance(arguments["target_modules"], str):
         assert arguments["target_parameters"] == [], "or Unsloth would look for experts by the expression"
 

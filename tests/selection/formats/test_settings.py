@@ -11,7 +11,7 @@ import yaml
 from models import lora_mixtral
 from peft import get_peft_model
 from run_directories import write_run
-from selections import CASES, adapted, chosen, edited, lora_llama, lora_odd, lora_twins, wanted
+from selections import CASES, adapted, chosen, edited, kept_settings, lora_llama, lora_odd, lora_twins, wanted
 
 from weightlora import Selection
 from weightlora.selection.formats.targets import one_for_all
@@ -31,7 +31,7 @@ def test_trl_adapts_the_chosen_modules(case, tmp_path):
     from trl import get_peft_config
 
     config = get_peft_config(parsed)
-    assert (config.modules_to_save or []) == selection.modules_to_save
+    assert (config.modules_to_save or []) == selection.modules_to_save and kept_settings(config, selection)
     config.task_type = None  # a model of another kind than its task is no concern here
     one = one_for_all(selection, "TRL")
     found = adapted(get_peft_model(base, config))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -63,26 +64,44 @@ def test_long_lists_are_cut():
     ("settings", "told"),
     [
         ({}, None),
-        ({"use_dora": True}, "use_dora=true"),
+        ({"use_dora": True, "lora_dropout": 0.1}, None),
         ({"lora_bias": True}, "lora_bias=true"),
-        ({"lora_dropout": 0.1, "bias": "all"}, 'lora_dropout=0.1, bias="all"'),
+        ({"lora_dropout": 0.1, "bias": "all"}, 'bias="all"'),
     ],
 )
 def test_each_snippet_says_which_other_settings_the_run_had(settings, told):
-    """A training with the snippet alone would train other parameters, or without dropout."""
+    """A training with the snippet alone would train other parameters."""
     selection = chosen(lora_llama(**settings))
     assert {name: selection.lora[name] for name in selection.lora.keys() & ALSO.keys()} == settings
-    for name in FORMATS.keys() - {"json", "regex"}:
+    for name in FORMATS.keys() - {"json", "regex", "peft", "unsloth"}:
         said = selection.to(name)
         assert (f"# That run had {told}, which is not set below. Set it in your" in said) == (told is not None), name
         assert ("is not set below" in said) == (told is not None), name
+
+
+def test_peft_unsloth_and_json_have_all_other_settings():
+    settings = {"use_dora": True, "lora_dropout": 0.1, "bias": "all", "lora_bias": True}
+    selection = chosen(lora_llama())
+    selection = replace(selection, lora={**selection.lora, **settings})
+    for name in ("peft", "unsloth"):
+        lines = selection.to(name).splitlines()
+        assert all(f"    {key}={python_value(value)}," in lines for key, value in settings.items())
+    found = json.loads(selection.to("json"))
+    assert {key: found[key] for key in settings} == settings
+    assert settings.keys().isdisjoint(json.loads(chosen(lora_llama()).to("json")))
+
+
+def test_axolotl_has_rows_of_embeddings():
+    for tokens in ([1, 2], {"embed_tokens": [1, 2]}):
+        text = chosen(lora_llama(trainable_token_indices=tokens)).to("axolotl")
+        assert yaml.safe_load(text)["peft_trainable_token_indices"] == tokens
 
 
 @pytest.mark.parametrize("tokens", [None, [1, 2], {"embed_tokens": [1, 2]}])
 def test_each_snippet_says_which_rows_of_embeddings_the_run_trained(tokens):
     selection = chosen(lora_llama(trainable_token_indices=tokens))
     assert (selection.trainable_token_indices or None) == tokens
-    for name in FORMATS.keys() - {"json", "regex", "peft"}:
+    for name in FORMATS.keys() - {"json", "regex", "peft", "axolotl"}:
         note = f"# That run trained rows of an embedding, too: trainable_token_indices={json.dumps(tokens)}."
         assert (note in selection.to(name)) == (tokens is not None), name
     assert json.loads(selection.to("json")).get("trainable_token_indices") == tokens

@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+from ...run import ALSO
+from .wording import also
+
 
 def to_json(selection: Any) -> list[str]:
     """One JSON object, with PEFT's names where PEFT has one."""
@@ -16,6 +19,7 @@ def to_json(selection: Any) -> list[str]:
         "rank": selection.rank,
         "alpha": selection.alpha,
         "use_rslora": selection.use_rslora,
+        **also(selection, {name: name for name in ALSO}),
         "rank_pattern": selection.rank_pattern,
         "alpha_pattern": selection.alpha_pattern,
         "adapters": {"before": len(selection.modules), "after": len(selection.kept)},

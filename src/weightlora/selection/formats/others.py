@@ -4,7 +4,7 @@ from typing import Any
 
 from ...mlx_names import TEXT_PARTS, mlx_name, mlx_name_of_text, reads_more_than_text, type_by_names
 from .targets import one_for_all
-from .wording import IMPOSSIBLE, heading, names_in, saved_note, yaml_list
+from .wording import IMPOSSIBLE, SAME, also, heading, names_in, saved_note, yaml_list
 
 ATTENTION = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "o_proj": "output_proj"}
 """Transformers' name of a type -> torchtune's (torchtune 0.6.1, models/convert_weights.py)."""
@@ -41,14 +41,16 @@ def to_torchtune(selection: Any) -> list[str]:
     )
     if output:
         notes.append("torchtune refuses apply_lora_to_output where the output shares the embeddings' weights.")
+    settings = also(selection, SAME)
     return [
-        *heading(selection, *notes),
+        *heading(selection, *notes, sets=SAME),
         "model:  # beside your _component_",
         f"  lora_attn_modules: [{', '.join(attention)}]",
         f"  apply_lora_to_mlp: {mlp}",
         *(["  apply_lora_to_output: True"] if output else []),  # the builders of Gemma and small Qwen2 have none
         f"  lora_rank: {one.rank}",
         f"  lora_alpha: {one.alpha:.12g}",
+        *(f"  {name}: {value}" for name, value in settings.items()),
     ]
 
 
@@ -81,13 +83,13 @@ def to_mlx(selection: Any) -> list[str]:
         "prints."
     )
     return [
-        *heading(selection, *notes),
-        "fine_tune_type: lora",
+        *heading(selection, *notes, sets=SAME),
+        f"fine_tune_type: {'dora' if selection.lora.get('use_dora') else 'lora'}",
         "num_layers: -1  # all; the full names choose",
         "lora_parameters:",
         f"  rank: {one.rank}",
         f"  scale: {one.scaling!r}",
-        "  dropout: 0.0",
+        f"  dropout: {selection.lora.get('lora_dropout', 0.0)}",
         "  keys:",
         *yaml_list(names, "    "),
     ]

@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
+from ...run import ALSO, TOKENS
 from .targets import expression_note, grid_note, kernels_note, patterns_note
-from .wording import NOTHING, alternatives, heading, how_many, names_in, python_value, quoted
+from .wording import NOTHING, also, alternatives, heading, how_many, names_in, python_value, quoted
 
 WHOLE_IN_UNSLOTH = ("embed_tokens", "lm_head")
 TRAINED_BY_UNSLOTH = re.compile(r"(^|\.)(embed_tokens|lm_head|[^.]*norm)$")
@@ -20,7 +21,7 @@ def to_peft(selection: Any) -> list[str]:
     arguments = {} if task is None else {"task_type": str(task)}
     grid = grid_note(selection, quoted, "target_modules=[{types}], layers_to_transform={layers}")
     return [
-        *heading(selection, patterns_note(selection), grid, has_tokens=True),
+        *heading(selection, patterns_note(selection), grid, sets=(*ALSO, TOKENS)),
         "from peft import LoraConfig",
         "",
         "config = LoraConfig(",
@@ -63,6 +64,7 @@ def to_unsloth(selection: Any) -> list[str]:
             f"Unsloth trains all weights of {names_in(whole)}, without an adapter." if whole else None,
             f"FastLanguageModel refuses {names_in(others)} in modules_to_save: take FastModel." if others else None,
             kernels_note(selection, "Unsloth's fused kernels"),
+            sets=ALSO,
         ),
         f"from unsloth import {loader}",
         "",
@@ -99,6 +101,7 @@ def _lora_arguments(selection: Any) -> dict[str, Any]:
         "modules_to_save": selection.modules_to_save,
         "rank_pattern": selection.rank_pattern,
         "alpha_pattern": selection.alpha_pattern,
+        **also(selection, {name: name for name in ALSO}),
     }
     return arguments | {name: value for name, value in optional.items() if value}
 

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from ...run import TOKENS
 from .targets import (
     expression_note,
     grid_note,
@@ -12,8 +13,10 @@ from .targets import (
     patterns_note,
     whole_numbers,
 )
-from .wording import IMPOSSIBLE, NOTHING, alternatives, heading, names_in, quoted, yaml_list, yaml_text
+from .wording import IMPOSSIBLE, NOTHING, SAME, also, alternatives, heading, names_in, quoted, yaml_list, yaml_text
 
+AXOLOTL = {**SAME, "use_dora": "peft_use_dora", TOKENS: "peft_trainable_token_indices"}
+"""PEFT's names of settings -> axolotl's."""
 TOWERS = re.compile(r"vision|visual|image|audio|projector|merger|resampler|\b(vpm|apm|tts|mlp_AR)\b", re.IGNORECASE)
 NEVER = re.compile("patch_embed|subsample_conv_projection|timm_model|audio_projection_layer")
 """In names that LLaMA-Factory leaves out, whatever it freezes (0.9.5, model_utils/visual.py, lora_conflict_keys)."""
@@ -37,6 +40,7 @@ def to_trl(selection: Any) -> list[str]:
             python,
             alpha.note,
             "The name is there twice, because TRL takes a list of one as an expression." if twice else None,
+            sets=SAME,
         ),
         *_yaml(
             use_peft=True,
@@ -48,7 +52,7 @@ def to_trl(selection: Any) -> list[str]:
             lora_target_modules=[targets] if isinstance(targets, str) else targets * (1 + twice),
         ),
         *_parameters(selection),
-        *_yaml(lora_modules_to_save=selection.modules_to_save or None),
+        *_yaml(lora_modules_to_save=selection.modules_to_save or None, **also(selection, SAME)),
     ]
 
 
@@ -63,7 +67,7 @@ def to_axolotl(selection: Any) -> list[str]:
     versions = "This needs axolotl 0.18 or later: earlier ones ignore the two patterns." if patterns else None
     grid = grid_note(selection, yaml_text, "lora_target_modules: [{types}] and peft_layers_to_transform: {layers}")
     return [
-        *heading(selection, alpha.note, patterns_note(selection), versions, kernels, grid),
+        *heading(selection, alpha.note, patterns_note(selection), versions, kernels, grid, sets=AXOLOTL),
         "adapter: lora  # or qlora",
         *_yaml(
             lora_r=selection.rank,
@@ -77,6 +81,7 @@ def to_axolotl(selection: Any) -> list[str]:
             lora_modules_to_save=selection.modules_to_save or None,
             lora_rank_pattern=selection.rank_pattern or None,
             lora_alpha_pattern=alpha.pattern or None,
+            **also(selection, AXOLOTL),
         ),
     ]
 
@@ -102,6 +107,7 @@ def to_llamafactory(selection: Any) -> list[str]:
         if any(map(TOWERS.search, names))
         else None,
         None if names else IMPOSSIBLE,
+        sets=SAME if names else (),
     )
     if not names:
         return notes
@@ -114,6 +120,7 @@ def to_llamafactory(selection: Any) -> list[str]:
             use_rslora=selection.use_rslora or None,
             lora_target=",".join(names),
             additional_target=",".join(selection.modules_to_save) or None,
+            **also(selection, SAME),
         ),
     ]
 
@@ -123,17 +130,21 @@ def to_swift(selection: Any) -> list[str]:
     one = one_for_all(selection, "ms-swift")
     # An empty list is no argument, and without one it adapts all linear modules.
     targets, parameters = selection.target_modules or NOTHING, selection.target_parameters
-    form = "target_regex" if isinstance(targets, str) else "target_modules"
+    form, note = "target_modules", None
+    if isinstance(targets, str):
+        form, note = "target_regex", expression_note(selection)
+    # It has 0.05, and PEFT has no dropout on parameters.
+    settings = ({"lora_dropout": 0.0} if parameters else {}) | also(selection, SAME)
     return [
-        *heading(selection, *one.notes, expression_note(selection) if form == "target_regex" else None),
+        *heading(selection, *one.notes, note, sets=SAME),
         *_yaml(
             lora_rank=one.rank,
             lora_alpha=int(one.alpha) if one.alpha.is_integer() else one.alpha,
             use_rslora=selection.use_rslora or None,
             **{form: targets},
             target_parameters=parameters or None,
-            lora_dropout=0.0 if parameters else None,  # it has 0.05, and PEFT has no dropout on parameters
             modules_to_save=selection.modules_to_save or None,
+            **settings,
         ),
     ]
 
@@ -144,7 +155,7 @@ def _yaml(**settings: Any) -> list[str]:
     for key, value in settings.items():
         if isinstance(value, dict):
             lines += [f"{key}:", *(line for name, entry in value.items() for line in _entry(yaml_text(name), entry))]
-        elif isinstance(value, list) and value:
+        elif isinstance(value, list) and isinstance(value[0] if value else None, str):
             lines += [f"{key}:", *yaml_list(value)]
         elif value is not None:
             lines.append(f"{key}: {quoted(value) if isinstance(value, str) else json.dumps(value)}")

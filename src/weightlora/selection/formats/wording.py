@@ -3,17 +3,20 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...mlx_names import TEXT_PARTS, reads_more_than_text
-from ...run import ALSO
+from ...run import ALSO, TOKENS
 from ...wording import counted, printable
 
 PLAIN = re.compile(r"[A-Za-z_]\w*(\.\w+)+", re.ASCII)
 """A name that YAML reads as text without quotes: with a dot, and a letter or an underscore before it."""
 
 SHOWN = 3
+
+SAME = {"use_dora": "use_dora", "lora_dropout": "lora_dropout"}
+"""Other settings, which most tools have under PEFT's names."""
 
 NOTHING = "(?!)"
 """A regular expression that matches no name."""
@@ -69,20 +72,30 @@ def comments(*texts: str | None) -> list[str]:
     return [f"# {text}" for text in texts if text is not None]
 
 
-def heading(selection: Any, *notes: str | None, has_tokens: bool = False) -> list[str]:
+def also(selection: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    """Other settings of that run, as a tool has them.
+
+    Args:
+        selection: The choice.
+        names: PEFT's name of a setting -> the tool's.
+    """
+    return {theirs: selection.lora[name] for name, theirs in names.items() if name in selection.lora}
+
+
+def heading(selection: Any, *notes: str | None, sets: Collection[str] = ()) -> list[str]:
     """The comments above a snippet: how many modules of which model were chosen, by which rule, and notes.
 
     Args:
         selection: The choice.
         notes: More of them; None is left out.
-        has_tokens: Whether the snippet below says which rows of embeddings train.
+        sets: PEFT's names of other settings that the snippet below has.
     """
     model = "" if selection.model is None else f" of {quoted(selection.model)}"
     count = f"{len(selection.kept)} of {len(selection.modules)} modules"
     rule = selection.rule if selection.rule.isidentifier() else quoted(selection.rule)
     chose = f"weightlora chose {count}{model} (rule {rule})."
-    tokens = None if has_tokens else _tokens_note(selection)
-    about = (_gates_note(selection), _settings_note(selection), tokens)
+    tokens = None if TOKENS in sets else _tokens_note(selection)
+    about = (_gates_note(selection), _settings_note(selection, sets), tokens)
     return comments(chose, *about, _part_note(selection), *notes)
 
 
@@ -93,9 +106,9 @@ def _gates_note(selection: Any) -> str | None:
     return None
 
 
-def _settings_note(selection: Any) -> str | None:
+def _settings_note(selection: Any, sets: Collection[str]) -> str | None:
     """Other settings of that run which the snippet below does not say; None if there were none."""
-    found = {name: selection.lora[name] for name in ALSO if name in selection.lora}
+    found = {name: selection.lora[name] for name in ALSO if name in selection.lora and name not in sets}
     told = ", ".join(f"{name}={json.dumps(value)}" for name, value in found.items())
     return f"That run had {told}, which is not set below. Set it in your training, too." if told else None
 
