@@ -17,6 +17,7 @@ from ..errors import ConfigError, ModelError
 from ..values import to_bytes
 from .checks import check_prefix, room_in
 from .cut import adapters_in, identity_of, watched
+from .epochs import Epochs
 from .padding import Padding
 from .places import BARE, Attached, entering, passed_over, without_dropout
 from .rows import Rows, mixed, ropes_of, rows_of
@@ -80,13 +81,11 @@ class PrefixCache:
         if self.first == 0:
             raise ModelError("block 0 trains, so nothing below it is frozen: leave the prefix cache out.")
         self.directory, self.reads, self.fills = Path(directory) / f"block-{self.first}", 0, 0
-        self._examples = examples
         self._off = prefix_dropout == "off"
         self._ropes = ropes_of(getattr(self._cut.backbone, "config", None))
         self._store: Store | None = None
         self._idle, self._tried, self._due, self._form = False, False, True, BARE
-        self._met, self._found, self._epoch = 0, 0, 0  # rows of this epoch, those that were read, rows of the last one
-        self._seen: set[bytes] = set()
+        self._epochs = Epochs(examples)
         self._told: set[str] = set()
         self._in_eval = False
         self._padding = Padding(self._stop)
@@ -135,14 +134,9 @@ class PrefixCache:
 
         Call it at the end of each epoch in your own loop, unless you set `examples`.
         """
-        rows, found, before = self._met, self._found, self._epoch
-        self._met, self._found, self._epoch = 0, 0, rows
-        if self._store is None or self._idle or self._store.full or not 0 < rows <= before or 2 * found >= rows:
-            return
-        self._stop(
-            f"{found} of {rows} rows of an epoch came again: packing, augmentation or left padding that changes in "
-            "each epoch cannot be cached"
-        )
+        why = self._epochs.end()
+        if why is not None and self._store is not None and not self._idle and not self._store.full:
+            self._stop(why)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """The backbone's forward pass while the cache is open."""
@@ -155,13 +149,14 @@ class PrefixCache:
             return self._forward(args, kwargs)
         permitted = self._padding.permits(rows)
         stored = store.read(rows) if training or self._in_eval else None
-        if training and torch.is_grad_enabled():  # not a pass of a reference, which has the same rows
-            self._count(rows)
+        trains = training and torch.is_grad_enabled()  # not a pass of a reference, which has the same rows
+        if trains and self._epochs.count(rows.keys):
+            self._begin_pass()
         if stored is not None and permitted and not self._due:
             self.reads += training
             if training:
                 self._padding.count(rows)
-            self._found += training * len(rows.keys)
+                self._epochs.count_read(len(rows.keys))
             return self._read_run(stored, args, kwargs)
         return self._fill_run(store, rows, stored, args, kwargs) if training else self._forward(args, kwargs)
 
@@ -174,7 +169,7 @@ class PrefixCache:
 
     def _rows_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool) -> Rows | str:
         """The examples of a call; if it must run all blocks, the reason, which is empty if it was told before."""
-        if self._examples is not None and self._met >= self._examples:
+        if self._epochs.over:
             self.end_epoch()
         if self._idle:
             return ""
@@ -196,12 +191,10 @@ class PrefixCache:
             self._told.add(kind)
             _warn(f"the prefix cache is not used for some batches, because {why}.")
 
-    def _count(self, rows: Rows) -> None:
-        self._met += len(rows.keys)
-        if self._seen.issuperset(rows.keys):  # another pass over the data
-            self._seen, self._due = set(), True
-            self._tried &= self.reads > 0  # a gate that was 0 at the first batch has moved by now
-        self._seen.update(rows.keys)
+    def _begin_pass(self) -> None:
+        """Another pass over the data begins: what is read first in it is to be compared."""
+        self._due = True
+        self._tried &= self.reads > 0  # a gate that was 0 at the first batch has moved by now
 
     def _read_run(self, states: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with passed_over(self._cut.blocks, self.first, self._form, partial(_in_place_of, states=states)):
@@ -255,7 +248,8 @@ class PrefixCache:
             self._tried, self._in_eval = True, trial.in_eval
         if stored is not None:
             check_kept(states, stored, rows, self.first, self.directory)
-            self._due, self.reads, self._found = not self._tried, self.reads + 1, self._found + len(rows.keys)
+            self._due, self.reads = not self._tried, self.reads + 1
+            self._epochs.count_read(len(rows.keys))
         else:
             self.fills += 1
             found = enumerate(zip(rows.keys, rows.ends, strict=True))
