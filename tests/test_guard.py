@@ -1,11 +1,14 @@
 """Steps along NaN are not made, however an optimizer is called and whatever its gradients are."""
 
 import math
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
-from models import lora_bert
+from architectures import ARCHITECTURES
+from models import adamw, lora_bert
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from weightlora import WeightLora, WeightLoraConfig
@@ -198,3 +201,27 @@ def test_a_selection_that_is_given_up_leaves_no_guard_on_the_optimizer():
         WeightLora(model, optimizer, WeightLoraConfig(keep=1, selection="random", select_steps=2))
         found.append(len(optimizer._optimizer_step_pre_hooks))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_model_whose_adapters_get_no_gradient_is_told_of_at_the_first_step(reentrant):
+    """Transformers gives pixels no gradient, so reentrant checkpointing trains the head alone."""
+    torch.manual_seed(0)
+    vit = ARCHITECTURES["ViT"]
+    model = get_peft_model(vit.build(), LoraConfig(**vit.lora)).train()
+    model.base_model.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    optimizer = adamw(model)
+    WeightLora(model, optimizer, WeightLoraConfig(keep=3, selection="random", select_steps=0))
+    found = []
+    for _ in range(3):
+        model(**vit.batch()).loss.backward()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            optimizer.step()
+        found.append([str(one.message) for one in caught if one.filename == __file__])
+        optimizer.zero_grad()
+    message = (
+        "none of the 6 parameters of adapters got a gradient at the first optimizer step, and others did, so "
+        "adapters are not trained: set use_reentrant=False if you use gradient checkpointing."
+    )
+    assert found == [[message] if reentrant else [], [], []]

@@ -1,6 +1,10 @@
-"""A look at the gradients before each optimizer step: a step that would put NaN into the weights is not made."""
+"""A look at the gradients before each optimizer step: a step that would put NaN into the weights is not made.
+
+The first one that trains anything of the model is to train its adapters.
+"""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -45,6 +49,7 @@ class StepGuard:
         self._optimizer, self._named, self._average = optimizer, named, average
         # Of the last two steps since `take`, what a fused optimizer was told; read there, or the host would wait.
         self._steps: tuple[Tensor | None, ...] = ()
+        self._reached = False
         self._scale: float | None = None  # of the last step, if it was not made although its gradients are finite
         self.handle = optimizer.register_step_pre_hook(self._before_step)
 
@@ -122,6 +127,24 @@ class StepGuard:
                 f"learning rate, and {self.go_back()}."
             )
         self._steps = (*before, None)[-2:]
+        if not self._reached:
+            self._warn_of_unreached()
+
+    def _warn_of_unreached(self) -> None:
+        """At the first step that trains anything of the model, warn if it trains no adapter."""
+        trained: dict[bool, list[bool]] = {True: [], False: []}  # adapters, and all else
+        for name, parameter in self._named():
+            if parameter.requires_grad and local(parameter).numel():  # FSDP1 leaves nothing of some in this process
+                trained[".lora_" in name].append(gradient_of(parameter) is not None)
+        adapters, others = trained[True], trained[False]
+        self._reached = any(adapters) or any(others)
+        if any(others) and adapters and not any(adapters):
+            warnings.warn(
+                f"none of the {len(adapters)} parameters of adapters got a gradient at the first optimizer step, "
+                "and others did, so adapters are not trained: set use_reentrant=False if you use gradient "
+                "checkpointing.",
+                stacklevel=6,
+            )
 
 
 def refuse_unasked(selector: Any, *_: Any) -> None:
