@@ -40,7 +40,12 @@ TARGETS += [
 ]
 
 # Beside the tests that mirror a file.
-ALSO = {"schema.py": ["test_state.py"], **{f"rules/{rule}.py": ["rules/test_base.py"] for rule in RULES}}
+ALSO = {
+    "schema.py": ["test_state.py"],
+    "adapters/models.py": ["adapters/test_finding.py"],
+    "rules/base.py": ["rules/test_credit.py", "rules/test_gradient.py"],
+}
+ALSO |= {f"rules/{rule}.py": ["rules/test_base.py"] for rule in RULES}
 
 
 class Replace(SourceFileLoader):

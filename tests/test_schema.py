@@ -91,7 +91,8 @@ COSTS = {
         ({"passing": [1.0, 2.0]}, "do not fit its 3 adapters"),
         ({"passing": [1.0, 2.0, 3.0]}, "do not fit its 3 adapters"),
         ({"passing": [1, 2, -3]}, "entry 2 of the state's 'passing' is -3"),
-        ({"passing": [1, 2, 3], "blocks": [0, 0, 3]}, "entry 2 of the state's 'blocks' is 3"),
+        ({"passing": [1, 2, 3], "blocks": [0, 0, 3]}, "entry 2 of the state's 'blocks' is 3, and .* from 0 to 2:"),
+        ({"passing": [1, 2, 3], "blocks": [-1, 0, 2]}, "entry 0 of the state's 'blocks' is -1"),
         ({"whole": "9"}, "entry 0 of the state's 'whole' is '9'"),
         ({"new": 1}, "'costs' is .*, and must be the costs of a step, or null"),
         ({"depth": None}, "'depth' is None, and must be of type list: resume from"),
@@ -102,6 +103,7 @@ def test_costs_of_a_step_are_checked(change, message):
     _check_costs(COSTS, 3, config)
     with pytest.raises(StateError, match=message):
         _check_costs({**COSTS, **change}, 3, config)
+    _check_costs({**COSTS, "passing": [1.0, 2.0, 3.0], "blocks": [0, 2, 1]}, 3, config)
     with pytest.raises(StateError, match="its config bounds None"):
         _check_costs(COSTS, 3, WeightLoraConfig())
     with pytest.raises(StateError, match="must be the costs of a step"):

@@ -283,6 +283,12 @@ def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_state_from_before_trainings_began_again_carries_no_steps():
+    for steps in (0, 3):
+        state = {name: value for name, value in run_loop(steps)[1].state_dict().items() if name != "carried"}
+        assert State.from_dict(state).carried == 0
+
+
 def test_a_run_that_has_not_begun_has_seen_nothing():
     adapters = find_adapters(lora_bert())
     state = State.at_start(WeightLoraConfig(keep=3), adapters)

@@ -57,6 +57,13 @@ def test_an_unknown_adapter_name_is_refused_with_the_known_ones():
         find_adapters(lora_bert(), "other")
 
 
+@pytest.mark.parametrize(("start", "drawn"), [(True, True), ("gaussian", True), (False, False), ("orthogonal", False)])
+def test_only_two_ways_to_start_draw_an_a_at_random(start, drawn):
+    """With False, PEFT draws B as well."""
+    adapters = find_adapters(lora_bert(init_lora_weights=start))
+    assert {adapter.drawn for adapter in adapters} == {drawn}
+
+
 def test_other_peft_methods_are_refused():
     model = get_peft_model(tiny_bert(), LoHaConfig(target_modules=["query"]))
     with pytest.raises(ValueError, match=r"adapter 'default' is .*LOHA.*use a LoraConfig"):
@@ -90,11 +97,16 @@ def test_adapters_that_share_a_parameter_are_refused():
 def test_blocks_that_are_compiled_one_by_one_are_refused():
     model = lora_bert()
     layers = model.base_model.model.bert.encoder.layer
-    layers[1] = torch.compile(layers[1], backend="eager")
-    with pytest.raises(ValueError, match=r"^adapter 'bert.encoder.layer.1._orig_mod.* call block.compile\(\) instead"):
+    for place in range(2):
+        layers[place] = torch.compile(layers[place], backend="eager")
+    with pytest.raises(
+        ValueError,
+        match=r"^adapter 'bert.encoder.layer.0._orig_mod.attention.self.query' .* call block.compile\(\) instead",
+    ):
         find_adapters(model)
-    layers[1] = layers[1]._orig_mod
-    layers[1].compile(backend="eager")
+    for place in range(2):
+        layers[place] = layers[place]._orig_mod
+        layers[place].compile(backend="eager")
     assert len(find_adapters(model)) == 12 and len(find_adapters(torch.compile(model, backend="eager"))) == 12
 
 
@@ -136,15 +148,15 @@ def test_two_layers_by_one_name_are_refused():
 def test_two_adapters_on_several_parameters_of_a_module_are_refused():
     """PEFT saves each by its place in the wrappers of both."""
     model = lora_mixtral()
-    model.add_adapter(
-        "two", LoraConfig(r=2, target_modules=[], target_parameters=model.peft_config["default"].target_parameters)
-    )
+    experts = model.peft_config["default"].target_parameters
+    for name in ("two", "three"):
+        model.add_adapter(name, LoraConfig(r=2, target_modules=[], target_parameters=experts))
     model.set_adapter("default")
-    with pytest.raises(
-        ValueError, match=r"'default' and 'two' are both on several parameters of model\.layers\.0\.mlp"
-    ):
-        find_adapters(model)
-    model.delete_adapter("two")
+    for other in ("three", "two"):
+        message = rf"'default' and '{other}' are both on several .* of model\.layers\.0\.mlp.*adapter\('{other}'\)"
+        with pytest.raises(ValueError, match=message):
+            find_adapters(model)
+        model.delete_adapter(other)
     assert len(find_adapters(model)) == 8
 
 
@@ -197,6 +209,8 @@ def test_an_adapter_beside_which_peft_saves_embeddings_that_are_not_there(tmp_pa
         find_adapters(model)
     with pytest.raises(NotImplementedError):
         model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"adapter 'one\.lm_head' could not be saved"):
+        refuse_unsaved(tiny_wav2vec2(), ["one.lm_head", "two.lm_head"])
 
 
 def test_other_modules_and_models_are_saved():

@@ -100,8 +100,11 @@ def test_an_embedding_is_named_in_full_where_another_has_its_last_name():
 
 def test_odd_ranks_can_be_loaded_after_an_orthogonal_start(tmp_path):
     model = lora_bert(r=2, init_lora_weights="orthogonal")
+    describe_(model, "default")
+    assert model.peft_config["default"].init_lora_weights == "orthogonal"
     expand_(find_adapters(model)[0], 5, "random", None, torch.Generator())
     describe_(model, "default")
+    assert model.peft_config["default"].init_lora_weights is True
     model.save_pretrained(tmp_path)
     reloaded = PeftModel.from_pretrained(tiny_bert(), tmp_path)
     assert {adapter.rank for adapter in find_adapters(reloaded, check=False)} == {2, 5}

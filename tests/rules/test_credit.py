@@ -110,6 +110,20 @@ def test_an_optimizer_may_overwrite_the_gradients_in_its_step(with_closure, dora
     assert taken[1].tolist() == pytest.approx(taken[0].tolist(), rel=1e-5) and bool((taken[0] > 0).any())
 
 
+def test_a_loss_scale_that_the_optimizer_takes_out_itself_changes_no_credit():
+    """A fused one does so in its step: before it, the gradients are those of the scaled loss."""
+    taken = []
+    for scale in (1.0, 1024.0):
+        model = lora_bert(layers=1)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, fused=True)
+        credit = UpdateCredit(find_adapters(model), optimizer, WeightLoraConfig(keep=1, select_steps=4))
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        scaler.scale(model(**batch()).loss).backward()
+        scaler.step(optimizer)
+        taken.append(credit.take(scale))
+    assert taken[1].tolist() == pytest.approx(taken[0].tolist(), rel=1e-5) and bool((taken[0] > 0).any())
+
+
 def test_only_adapters_that_take_part_get_credit():
     model, adapters, optimizer, credit = begun()
     model(**batch()).loss.backward()

@@ -58,6 +58,11 @@ def test_an_adapter_without_gradients_has_no_norm(probed):
     assert found[4] == 0 and (found > 0).sum() == 11
 
 
+def test_before_a_probe_there_is_no_norm(probed):
+    _, rule = probed
+    assert rule.take(1.0).tolist() == [0] * 12
+
+
 def test_what_never_ran_is_unseen(probed):
     _, rule = probed
     evidence = taken(rule)

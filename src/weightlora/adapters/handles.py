@@ -29,7 +29,7 @@ class LoraAdapter:
     kind: Kind
     layer: LoraLayer
     adapter_name: str
-    drawn: bool = True
+    drawn: bool
 
     @property
     def factors(self) -> tuple[nn.Parameter, nn.Parameter]:

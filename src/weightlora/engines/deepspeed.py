@@ -115,7 +115,7 @@ class DeepSpeed(Phased):
         """Show the weights of the adapters, and how large they are as a whole."""
         self.close()
         layers = [module for module in unwrap_model(model).modules() if isinstance(module, LoraLayer)]
-        adapters = [LoraAdapter("", "module", layer, name) for layer in layers for name in layer.scaling]
+        adapters = [LoraAdapter("", "module", layer, name, drawn=False) for layer in layers for name in layer.scaling]
         partitioned = self.engine.zero_optimization_stage() == 3
         if partitioned and (variants := sorted({a.variant for a in adapters if a.variant})):
             raise ModelError(

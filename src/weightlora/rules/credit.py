@@ -56,7 +56,6 @@ class UpdateCredit(Rule):
         self._before = [stack.copy(stack.parameters) for stack in self._stacks]
         magnitudes = [(i, adapter, adapter.magnitude) for i, adapter in self._variants]
         self._norms = [(i, a.weight_norm(), m.detach().clone()) for i, a, m in magnitudes if m is not None]
-        self._seen = None
         # A fused optimizer takes the loss scale out of the gradients itself, and DeepSpeed clips them.
         if getattr(optimizer, "grad_scale", None) is not None or is_shown(self._stacks[0].parameters[0]):
             return None
@@ -66,7 +65,6 @@ class UpdateCredit(Rule):
         """Copy the gradients: some optimizers overwrite them in their step (schedule-free, SGD with Nesterov)."""
         self._seen = self._gradients()
 
-    @torch.no_grad()
     def _gradients(self) -> _Gradients:
         slopes = [(i, norm, _slope(self._adapters[i], norm, magnitude)) for i, norm, magnitude in self._norms]
         return [stack.gradients() for stack in self._stacks], slopes
