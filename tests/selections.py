@@ -114,12 +114,9 @@ def adapted(model: nn.Module) -> dict[str, tuple[int, float]]:
 
 
 def kept_settings(config: Any, selection: Selection) -> bool:
-    """Whether a config of PEFT has the other settings of a run that most tools have, too."""
-    return all(
-        getattr(config, name) == selection.lora[name]
-        for name in ("use_dora", "lora_dropout")
-        if name in selection.lora
-    )
+    """Whether a config of PEFT has the other settings of a run that most tools have, or PEFT's defaults of them."""
+    defaults = {"use_dora": False, "lora_dropout": 0.0}
+    return all(getattr(config, name) == selection.lora.get(name, default) for name, default in defaults.items())
 
 
 def wanted(selection: Selection) -> dict[str, tuple[int, float]]:

@@ -139,6 +139,7 @@ def test_the_block_for_ms_swift():
         "use_rslora": True,
         "target_modules": names,
         "modules_to_save": ["lm_head"],
+        "lora_dropout": 0.0,
     }
 
 

@@ -17,6 +17,8 @@ from .wording import IMPOSSIBLE, NOTHING, SAME, also, alternatives, heading, nam
 
 AXOLOTL = {**SAME, "use_dora": "peft_use_dora", TOKENS: "peft_trainable_token_indices"}
 """PEFT's names of settings -> axolotl's."""
+NO_DROPOUT = {"lora_dropout": 0.0}
+"""The default of PEFT, which has no dropout on parameters. TRL's command line and ms-swift have 0.05."""
 TOWERS = re.compile(r"vision|visual|image|audio|projector|merger|resampler|\b(vpm|apm|tts|mlp_AR)\b", re.IGNORECASE)
 NEVER = re.compile("patch_embed|subsample_conv_projection|timm_model|audio_projection_layer")
 """In names that LLaMA-Factory leaves out, whatever it freezes (0.9.5, model_utils/visual.py, lora_conflict_keys)."""
@@ -51,8 +53,11 @@ def to_trl(selection: Any) -> list[str]:
             # also if it is empty: without a list, PEFT would adapt its default modules, too
             lora_target_modules=[targets] if isinstance(targets, str) else targets * (1 + twice),
         ),
-        *_parameters(selection),
-        *_yaml(lora_modules_to_save=selection.modules_to_save or None, **also(selection, SAME)),
+        *_yaml(
+            lora_target_parameters=selection.target_parameters or None,
+            lora_modules_to_save=selection.modules_to_save or None,
+            **NO_DROPOUT | also(selection, SAME),
+        ),
     ]
 
 
@@ -76,8 +81,8 @@ def to_axolotl(selection: Any) -> list[str]:
             lora_target_linear=False,
             lora_target_modules=targets or None,
         ),
-        *_parameters(selection),
         *_yaml(
+            lora_target_parameters=selection.target_parameters or None,
             lora_modules_to_save=selection.modules_to_save or None,
             lora_rank_pattern=selection.rank_pattern or None,
             lora_alpha_pattern=alpha.pattern or None,
@@ -129,12 +134,10 @@ def to_swift(selection: Any) -> list[str]:
     """Settings for ms-swift's YAML file (`swift sft FILE`), which makes arguments of a command line of them."""
     one = one_for_all(selection, "ms-swift")
     # An empty list is no argument, and without one it adapts all linear modules.
-    targets, parameters = selection.target_modules or NOTHING, selection.target_parameters
+    targets = selection.target_modules or NOTHING
     form, note = "target_modules", None
     if isinstance(targets, str):
         form, note = "target_regex", expression_note(selection)
-    # It has 0.05, and PEFT has no dropout on parameters.
-    settings = ({"lora_dropout": 0.0} if parameters else {}) | also(selection, SAME)
     return [
         *heading(selection, *one.notes, note, sets=SAME),
         *_yaml(
@@ -142,9 +145,9 @@ def to_swift(selection: Any) -> list[str]:
             lora_alpha=int(one.alpha) if one.alpha.is_integer() else one.alpha,
             use_rslora=selection.use_rslora or None,
             **{form: targets},
-            target_parameters=parameters or None,
+            target_parameters=selection.target_parameters or None,
             modules_to_save=selection.modules_to_save or None,
-            **settings,
+            **NO_DROPOUT | also(selection, SAME),
         ),
     ]
 
@@ -165,12 +168,6 @@ def _yaml(**settings: Any) -> list[str]:
 def _entry(key: str, value: Any) -> list[str]:
     """The lines of an entry. YAML takes a key of more than 1,024 characters behind a question mark alone."""
     return [f"  {key}: {value}"] if len(key) < 1000 else [f"  ? {key}", f"  : {value}"]
-
-
-def _parameters(selection: Any) -> list[str]:
-    if not (names := selection.target_parameters):
-        return []
-    return [*_yaml(lora_target_parameters=names), "lora_dropout: 0.0  # PEFT has no dropout on parameters"]
 
 
 def _compiles(name: str) -> bool:
