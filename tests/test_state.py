@@ -225,6 +225,7 @@ def test_the_settings_in_a_state_are_checked_as_settings_are(states, settings, m
         (3, {"round": 0}, "round is 0, and 1 of 2"),
         (5, {"round": 1}, "round is 1, and 2 of 2"),
         (3, {"step_count": 10**18}, "step_count is 1000000000000000000, and the selection has 4 steps"),
+        (3, {"step_count": -1}, "step_count is -1, and the selection has 4 steps"),
         (3, {"step_count": 1}, "round is 1, and 0 of 2"),
         (3, {"carried": 4}, "carried is 4, and must be a whole number from 0 to 3"),
         (3, {"carried": True}, "carried is True, and must be a whole number"),

@@ -193,7 +193,7 @@ def _check_costs(costs: Any, adapters: int, config: WeightLoraConfig) -> None:
     for name in ("depth", "shared", "own", "passing"):
         check_entries(name, costs[name], PRICE)
     check_entries("whole", [costs["whole"]], PRICE)
-    check_entries("blocks", costs["blocks"], _integer(0, max(0, adapters - 1)))
+    check_entries("blocks", costs["blocks"], _integer(0, adapters - 1))
     fits = len(groups) == len(costs["own"]) == adapters and len(costs["shared"]) == len(depth)
     fits = fits and len(costs["passing"]) == len(costs["blocks"]) and len(costs["blocks"]) in (0, adapters)
     if not fits or set(groups) != set(range(len(depth))) or depth != sorted(depth):
