@@ -213,7 +213,8 @@ def test_an_interrupt_leaves_nothing(given, tmp_path: Path, capsys, monkeypatch)
         (["--keep_parameters", "10"], "keep_parameters allows 10 parameters, less than"),
         (["--method", "lora"], "--method lora makes no choice"),
         (["--seeds", "2", "--keep_memory", "1GiB"], "set keep_parameters instead of keep_memory"),
-        (["--modules_from", "run"], "gives the modules, and --keep chooses among modules"),
+        (["--modules_from", "run"], "gives the modules, and nothing is left to choose: leave it out, or"),
+        (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint continues a training"),
         (["--keeps", "3"], "--keeps is not an argument: the nearest is --keep"),
         (
             ["--seeds", "2", "--method", "weightlora-paper-plus", "--select_steps", "6"],

@@ -12,7 +12,7 @@ from weightlora import Selection
 from weightlora.errors import ConfigError
 from weightlora.selection.combining import Wishes
 from weightlora.train import fit, parse, prepare
-from weightlora.train.choosing import check_chooses, choose
+from weightlora.train.choosing import check_begins, check_chooses, choose
 
 pytestmark = pytest.mark.filterwarnings("ignore:the adapters are chosen after only")
 
@@ -71,13 +71,21 @@ def test_several_seeds_have_a_directory_each(given, tmp_path: Path):
     assert len(values) % 3 == 0
 
 
+def test_a_method_without_a_choice_is_refused(given):
+    with pytest.raises(ConfigError, match="--method lora makes no choice: leave it out"):
+        check_chooses(prepare(parse(given("--method", "lora"))))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--method", "lora"], "--method lora makes no choice: leave it out"),
-        (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint continues a training"),
+        (
+            ["--modules_from", "run"],
+            "--modules_from run gives the modules, and nothing is left to choose: leave it out, or",
+        ),
+        (["--resume_from_checkpoint", "true"], "--resume_from_checkpoint continues a training, .*: leave it out"),
     ],
 )
-def test_runs_without_a_choice_are_refused(given, more, message):
+def test_a_choice_that_was_made_and_a_training_that_goes_on_are_refused_at_once(given, more, message):
     with pytest.raises(ConfigError, match=message):
-        check_chooses(prepare(parse(given(*more))))
+        check_begins(parse(given(*more)))

@@ -1,4 +1,4 @@
-"""Runs without a selection that resume: what fits goes on, and what does not is refused before anything is loaded."""
+"""Runs that resume: what fits goes on, and what does not is refused before the data is read, or the model loads."""
 
 import shutil
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from weightlora.errors import StateError
 from weightlora.files import write_json
 from weightlora.train import fit, parse, prepare
 from weightlora.train.result import RESULT
-from weightlora.train.resuming import SETTINGS, begin_settings
+from weightlora.train.resuming import SETTINGS, begin_settings, check_settings
 from weightlora.train.settings import MethodArguments
 
 
@@ -71,24 +71,38 @@ def test_a_run_that_had_made_all_its_steps_makes_no_other(world: Path, tmp_path:
     ("checkpoint", "method", "message"),
     [
         ("true", "lora", "there is no checkpoint in"),
+        ("true", "weightlora", "there is no checkpoint in"),
         ("nothing", "lora", "nothing is not a directory: name a checkpoint that is there"),
         ("nothing", "full", "nothing is not a directory: name a checkpoint that is there"),
-        ("saved", "full", "has no model.safetensors, so it is not of a run that trained the whole model"),
         ("empty", "lora", "has no trainer_state.json, so it is not a checkpoint"),
         ("run", "lora", "is not a checkpoint. It holds checkpoint-2: name one of them, or pass True"),
         ("run", "weightlora", "is not a checkpoint. It holds checkpoint-2: name one of them, or pass True"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named_before_the_data_is_read(
+    resumed, saved: Path, tmp_path: Path, checkpoint, method, message
+):
+    (tmp_path / "empty").mkdir()
+    there = {"run": saved.parent, "empty": tmp_path / "empty"}
+    recipe = parse(resumed(there.get(checkpoint, checkpoint), "--method", method, "--dataset", tmp_path / "no_data"))
+    with pytest.raises(StateError, match=message):
+        prepare(recipe)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "method", "message"),
+    [
+        ("saved", "full", "has no model.safetensors, so it is not of a run that trained the whole model"),
         ("bare", "lora", "has no adapter_model.safetensors, so it is not of a run that trained adapters"),
         ("cut", "lora", "adapter_model.safetensors is damaged"),
     ],
 )
-def test_what_cannot_be_resumed_is_one_sentence(resumed, saved: Path, tmp_path: Path, checkpoint, method, message):
+def test_a_checkpoint_of_other_weights_is_refused(resumed, saved: Path, tmp_path: Path, checkpoint, method, message):
     for name in ("bare", "cut"):
         shutil.copytree(saved, tmp_path / name)
     (tmp_path / "bare" / "adapter_model.safetensors").unlink()
     (tmp_path / "cut" / "adapter_model.safetensors").write_bytes(b"cut short")
-    (tmp_path / "empty").mkdir()
-    there = {"saved": saved, "run": saved.parent, **{name: tmp_path / name for name in ("empty", "bare", "cut")}}
-    job = prepare(parse(resumed(there.get(checkpoint, checkpoint), "--method", method)))
+    job = prepare(parse(resumed(saved if checkpoint == "saved" else tmp_path / checkpoint, "--method", method)))
     with pytest.raises(StateError, match=message):
         fit(job)
 
@@ -99,6 +113,7 @@ class Killed(TrainerCallback):
 
 
 def test_a_run_goes_on_with_the_settings_that_it_began_with(world: Path, tmp_path: Path):
+    """Others are refused before the data is read, which may take long."""
     more = ["--dataset", world / "glue", "--method", "lora", "--save_strategy", "steps", "--save_steps", "2"]
 
     def job(*other):
@@ -113,7 +128,7 @@ def test_a_run_goes_on_with_the_settings_that_it_began_with(world: Path, tmp_pat
         (["--alpha", "8", "--learning_rate", "0.1"], r"began with learning_rate = .*, and 0.1 is given"),
     ):
         with pytest.raises(StateError, match=message):
-            fit(job(*again, *changed))
+            job(*again, *changed)
     assert (tmp_path / "run" / SETTINGS).is_file()
     assert fit(job(*again, "--alpha", "8", "--logging_steps", "1")).steps == 4
     assert not (tmp_path / "run" / SETTINGS).exists(), "the result has them"
@@ -122,23 +137,21 @@ def test_a_run_goes_on_with_the_settings_that_it_began_with(world: Path, tmp_pat
 def test_a_run_that_begins_has_no_choice_of_one_that_stopped_there(tmp_path: Path):
     """The page of a run on all modules showed the adapters that the earlier run kept."""
     (chosen := tmp_path / "selection.json").write_text("{}")
-    begin_settings({"method": "weightlora"}, tmp_path, None, True)
+    begin_settings({"method": "weightlora"}, tmp_path, None)
     assert chosen.exists(), "no run of ours wrote it"
-    begin_settings({"method": "weightlora"}, tmp_path, "true", True)
-    begin_settings({"method": "lora"}, tmp_path, None, False)
-    assert chosen.exists(), "a run goes on, or another process begins"
-    begin_settings({"method": "lora"}, tmp_path, None, True)
+    begin_settings({"method": "weightlora"}, tmp_path, "true")
+    assert chosen.exists(), "a run goes on"
+    begin_settings({"method": "lora"}, tmp_path, None)
     assert not chosen.exists()
 
 
 def test_a_run_without_a_file_of_settings_goes_on(tmp_path: Path):
-    begin_settings({"alpha": 3}, tmp_path, "true", True)
-    begin_settings({"alpha": 3}, tmp_path, None, False)
-    assert not (tmp_path / SETTINGS).exists(), "another process writes it"
-    begin_settings({"alpha": 3}, tmp_path, None, True)
-    begin_settings({"alpha": 3, "save_steps": 7}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
+    check_settings({"alpha": 3}, tmp_path, "true")
+    begin_settings({"alpha": 3}, tmp_path, None)
+    checkpoint = str(tmp_path / "checkpoint-2")
+    check_settings({"alpha": 3, "save_steps": 7}, tmp_path / "other", checkpoint)
     with pytest.raises(StateError, match=r"began with alpha = 3, and the default \(32\) is given"):
-        begin_settings({}, tmp_path / "other", str(tmp_path / "checkpoint-2"), True)
+        check_settings({}, tmp_path / "other", checkpoint)
 
 
 def test_the_settings_of_a_finished_run_and_of_one_that_went_on_elsewhere_are_compared(tmp_path: Path):
@@ -146,16 +159,15 @@ def test_the_settings_of_a_finished_run_and_of_one_that_went_on_elsewhere_are_co
     first, second = tmp_path / "first", tmp_path / "second"
     write_json(first / RESULT, {"settings": {"learning_rate": 0.1}})
     with pytest.raises(StateError, match=r"began with learning_rate = 0\.1, and 0\.2 is given"):
-        begin_settings({"learning_rate": 0.2}, second, str(first / "checkpoint-2"), True)
-    assert not (second / SETTINGS).exists()
-    begin_settings({"learning_rate": 0.1}, second, str(first / "checkpoint-2"), True)
+        check_settings({"learning_rate": 0.2}, second, str(first / "checkpoint-2"))
+    begin_settings({"learning_rate": 0.1}, second, str(first / "checkpoint-2"))
     with pytest.raises(StateError, match=r"began with learning_rate = 0\.1, and 0\.2 is given"):
-        begin_settings({"learning_rate": 0.2}, second, "true", True)
+        check_settings({"learning_rate": 0.2}, second, "true")
 
 
 def test_a_default_that_is_given_is_no_other_setting(tmp_path: Path):
-    begin_settings({"method": "lora"}, tmp_path, None, True)
+    begin_settings({"method": "lora"}, tmp_path, None)
     usual = {"rank": MethodArguments.rank, "lr_scheduler_type": "linear", "target_modules": ["all-linear"]}
-    begin_settings({"method": "lora", **usual}, tmp_path, "true", True)
+    check_settings({"method": "lora", **usual}, tmp_path, "true")
     with pytest.raises(StateError, match=r"began with rank = the default \(8\), and 5 is given"):
-        begin_settings({"method": "lora", "rank": 5}, tmp_path, "true", True)
+        check_settings({"method": "lora", "rank": 5}, tmp_path, "true")

@@ -141,7 +141,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     from ..selection.formats import FORMATS, notes_beside
     from ..train import parse, prepare
     from ..train.checks import check_typed
-    from ..train.choosing import check_chooses, choose
+    from ..train.choosing import check_begins, check_chooses, choose
     from ..train.methods import METHODS
     from .progress import choice_progress
     from .train import show_plan, show_prices
@@ -149,6 +149,7 @@ def _run(own: argparse.Namespace, rest: Sequence[str]) -> str:
     console = Console(highlight=False, markup=False, stderr=True)
     check_known("format", own.format, FORMATS)
     recipe = with_selection(parse(rest), own)
+    check_begins(recipe)
     output = str(recipe.training.output_dir) if "output_dir" in recipe.given else None
     if output is not None:
         check_empty(Path(output), own.overwrite, remedy="add --overwrite")

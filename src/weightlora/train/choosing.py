@@ -16,12 +16,26 @@ from ..files import append_lines, write_json, write_text
 from ..run import HISTORY, SELECTION
 from ..selection.combining import Wishes, check_wishes, combine
 from ..selection.proportional import Start
+from .arguments import Recipe
 from .fitting import load_prepared, make_trainer
 from .methods import Prepared
 from .plan import Job
 
 DEFAULT = Wishes()
 Watch = Callable[[Prepared, int], Sequence[TrainerCallback]]
+
+
+def check_begins(recipe: Recipe) -> None:
+    """Raise a `ConfigError` if modules were chosen already, or a training is to go on."""
+    if recipe.method.modules_from is not None:
+        raise ConfigError(
+            f"--modules_from {recipe.method.modules_from} gives the modules, and nothing is left to choose: leave it "
+            "out, or train with weightlora train."
+        )
+    if recipe.training.resume_from_checkpoint is not None:
+        raise ConfigError(
+            "--resume_from_checkpoint continues a training, and a selection keeps no checkpoints: leave it out."
+        )
 
 
 def check_chooses(job: Job, wishes: Wishes = DEFAULT) -> None:
@@ -31,13 +45,8 @@ def check_chooses(job: Job, wishes: Wishes = DEFAULT) -> None:
         job: From `prepare`.
         wishes: How it is to choose.
     """
-    method = job.recipe.method
-    if method.modules_from is not None:
-        raise ConfigError(f"--modules_from {method.modules_from} gives the modules: there is nothing to choose.")
     if job.selection is None:
-        raise ConfigError(f"--method {method.method} makes no choice: leave it out, or give weightlora.")
-    if job.recipe.training.resume_from_checkpoint is not None:
-        raise ConfigError("--resume_from_checkpoint continues a training, and a selection keeps no checkpoints.")
+        raise ConfigError(f"--method {job.recipe.method.method} makes no choice: leave it out, or give weightlora.")
     check_wishes(job.selection, wishes)
 
 

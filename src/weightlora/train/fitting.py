@@ -91,7 +91,8 @@ def fit(job: Job, callbacks: Callbacks = (), write: bool = True, prints: bool = 
     output, resumed, first = Path(arguments.output_dir), arguments.resume_from_checkpoint, arguments.process_index == 0
     with alone_in(output) if first else nullcontext():
         check_unfinished(output, resumed is not None)
-        begin_settings(job.recipe.given, output, resumed, first)
+        if first:
+            begin_settings(job.recipe.given, output, resumed)
         result, trainer = _fit(job, callbacks, prints)
         if trainer.is_world_process_zero():
             _write(trainer, output, result)

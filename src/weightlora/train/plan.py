@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .data import read_splits
 from .families import make_work
 from .loading import check_heads, empty_model, fit_config_, fresh_modules, load_config, load_tokenizer
 from .methods import METHODS, Method, Methods, Prepared, Setting, lora
+from .resuming import check_settings, find_checkpoint
 from .targets import setting_for, with_chosen_modules
 from .tasks import find_task
 from .training_checks import check_best_metric, check_optimizer
@@ -100,12 +102,17 @@ def prepare(recipe: Recipe, methods: Methods = METHODS, make: MakeWork | None = 
         make: Makes the `Work` instead of the task that the recipe names.
 
     Raises:
-        WeightLoraError: Something is wrong with the settings, the data or the model.
+        WeightLoraError: Something is wrong with the settings, the data or the model, or the run that is to go
+            on is not there or began with other settings.
     """
     task = find_task(recipe.data.task) if make is None else None
     recipe = with_chosen_modules(recipe)
     check_recipe(recipe, methods)
     recipe = _with_rate(recipe, methods[recipe.method.method])
+    output, resumed = Path(str(recipe.training.output_dir)), recipe.training.resume_from_checkpoint
+    if resumed is not None and not recipe.method.dry_run:
+        find_checkpoint(resumed, output)
+        check_settings(recipe.given, output, resumed)
     config = load_config(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
     splits = None

@@ -60,10 +60,26 @@ def alone_in(output: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, first: bool) -> None:
-    """Note the settings of a run that begins, or compare those of one that goes on.
+def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None) -> None:
+    """Note the settings of a run that begins, or that goes on in another directory.
 
     A run that begins deletes the choice of one that stopped there: a run without a choice would seem to have it.
+
+    Args:
+        given: The settings that were given.
+        output: The output directory.
+        resumed: `resume_from_checkpoint`.
+    """
+    if resumed is None:
+        for name in (SELECTION, HISTORY, LOG) if (output / SETTINGS).is_file() else ():
+            (output / name).unlink(missing_ok=True)
+    elif _directory(resumed, output).resolve() == output.resolve():
+        return
+    write_json(output / SETTINGS, _as_json(given))
+
+
+def check_settings(given: Mapping[str, Any], output: Path, resumed: str) -> None:
+    """Compare the settings of a run that goes on with those that it began with.
 
     An optimizer takes its learning rate and weight decay from a checkpoint, and other settings would make another run
     of it, without a word.
@@ -72,21 +88,14 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
         given: The settings that were given.
         output: The output directory.
         resumed: `resume_from_checkpoint`.
-        first: Whether this is the first process, which writes.
 
     Raises:
         StateError: A setting that matters is not that of the run.
     """
-    given = json.loads(json.dumps(dict(given), default=str))
-    if resumed is None:
-        if first:
-            for name in (SELECTION, HISTORY, LOG) if (output / SETTINGS).is_file() else ():
-                (output / name).unlink(missing_ok=True)
-            write_json(output / SETTINGS, given)
+    before = _settings_of(place := _directory(resumed, output))
+    if before is None:
         return
-    place = output if resumed.lower() == "true" else Path(resumed).parent
-    settings = _settings_of(place)
-    before = given if settings is None else settings
+    given = _as_json(given)
     every = [field for group in GROUPS for field in fields(group)]
     usual = {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in every}
     for name in sorted(before.keys() | given.keys()):
@@ -98,8 +107,17 @@ def begin_settings(given: Mapping[str, Any], output: Path, resumed: str | None, 
                 f"the run in {place} began with {name} = {was}, and {now} is given: go on with the settings that it "
                 "began with, or begin a run in another --output_dir."
             )
-    if first and place.resolve() != output.resolve():
-        write_json(output / SETTINGS, given)
+
+
+def _directory(resumed: str, output: Path) -> Path:
+    """The output directory of the run that goes on."""
+    return output if resumed.lower() == "true" else Path(resumed).parent
+
+
+def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file has them."""
+    settings: dict[str, Any] = json.loads(json.dumps(dict(given), default=str))
+    return settings
 
 
 def _settings_of(place: Path) -> dict[str, Any] | None:
@@ -135,6 +153,29 @@ def check_unfinished(output: Path, resumes: bool) -> None:
         raise DataError(f"{output} has {found} of an earlier choice or training: give another --output_dir.")
 
 
+def find_checkpoint(given: str, output: Path) -> str:
+    """The directory to go on from, whatever it holds.
+
+    Args:
+        given: `resume_from_checkpoint`: a directory, or `true` for the last one of the output directory.
+        output: The output directory.
+
+    Raises:
+        StateError: There is no such checkpoint.
+    """
+    found: str | None = given
+    if given.lower() == "true":
+        found = get_last_checkpoint(str(output)) if os.path.isdir(output) else None
+    if found is None:
+        raise StateError(
+            f"there is no checkpoint in {output} to resume from: train without resume_from_checkpoint, or name one."
+        )
+    if not os.path.isdir(found):
+        raise StateError(f"{shortened(found)} is not a directory: name a checkpoint that is there.")
+    refuse_other_directories(found)
+    return found
+
+
 def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bool = False) -> str | None:
     """The checkpoint to go on from, once it is known to fit the model.
 
@@ -152,20 +193,8 @@ def checkpoint_of(given: str | None, output: Path, model: nn.Module, sharded: bo
     """
     if given is None:
         return None
-    found = given
-    if given.lower() == "true":
-        last = get_last_checkpoint(str(output)) if os.path.isdir(output) else None
-        if last is None:
-            raise StateError(
-                f"there is no checkpoint in {output} to resume from: train without resume_from_checkpoint, or name "
-                "one."
-            )
-        found = last
-    place = Path(found)
-    if not os.path.isdir(place):
-        raise StateError(f"{shortened(found)} is not a directory: name a checkpoint that is there.")
-    refuse_other_directories(place)
-    step_of(place)
+    found = find_checkpoint(given, output)
+    step_of(place := Path(found))
     if sharded:
         return found
     if isinstance(model, PeftModel):
