@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from architectures import ARCHITECTURES
-from models import adamw, lora_bert
+from models import lora_bert
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -203,21 +203,27 @@ def test_a_selection_that_is_given_up_leaves_no_guard_on_the_optimizer():
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("scales", [True, False])
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_a_model_whose_adapters_get_no_gradient_is_told_of_at_the_first_step(reentrant):
-    """Transformers gives pixels no gradient, so reentrant checkpointing trains the head alone."""
+def test_a_model_whose_adapters_get_no_gradient_is_told_of_at_the_first_step(reentrant, scales):
+    """Transformers gives pixels no gradient, so reentrant checkpointing trains the head alone.
+
+    A fused optimizer takes out the loss scale itself.
+    """
     torch.manual_seed(0)
     vit = ARCHITECTURES["ViT"]
     model = get_peft_model(vit.build(), LoraConfig(**vit.lora)).train()
     model.base_model.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-    optimizer = adamw(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=scales)
+    scaler = torch.amp.GradScaler("cpu", enabled=scales)
     WeightLora(model, optimizer, WeightLoraConfig(keep=3, selection="random", select_steps=0))
     found = []
     for _ in range(3):
-        model(**vit.batch()).loss.backward()
+        scaler.scale(model(**vit.batch()).loss).backward()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            optimizer.step()
+            scaler.step(optimizer) if scales else optimizer.step()
+        scaler.update()
         found.append([str(one.message) for one in caught if one.filename == __file__])
         optimizer.zero_grad()
     message = (

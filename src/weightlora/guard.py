@@ -112,6 +112,7 @@ class StepGuard:
         found = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._steps = (*self._steps, found)[-2:]
+            self._warn_of_unreached(stacklevel=5)
             return None
         return after_closure(args, kwargs, partial(self._check, self._steps))  # a closure may be called several times
 
@@ -127,11 +128,12 @@ class StepGuard:
                 f"learning rate, and {self.go_back()}."
             )
         self._steps = (*before, None)[-2:]
-        if not self._reached:
-            self._warn_of_unreached()
+        self._warn_of_unreached(stacklevel=6)
 
-    def _warn_of_unreached(self) -> None:
+    def _warn_of_unreached(self, stacklevel: int) -> None:
         """At the first step that trains anything of the model, warn if it trains no adapter."""
+        if self._reached:
+            return
         trained: dict[bool, list[bool]] = {True: [], False: []}  # adapters, and all else
         for name, parameter in self._named():
             if parameter.requires_grad and local(parameter).numel():  # FSDP1 leaves nothing of some in this process
@@ -143,7 +145,7 @@ class StepGuard:
                 f"none of the {len(adapters)} parameters of adapters got a gradient at the first optimizer step, "
                 "and others did, so adapters are not trained: set use_reentrant=False if you use gradient "
                 "checkpointing.",
-                stacklevel=6,
+                stacklevel=stacklevel,
             )
 
 
