@@ -12,6 +12,7 @@ from weightlora.values import (
     check_share,
     is_int,
     is_number,
+    parse_number,
     plain,
     to_bytes,
 )
@@ -88,3 +89,9 @@ def test_numbers_of_numpy_become_those_of_python(value):
     found = plain(value)
     assert found == value and type(found) in (int, float, bool, type(None), str)
     assert not isinstance(value, bool) or found is value
+
+
+@pytest.mark.parametrize(("text", "number"), [("9", 9), ("1e3", 1000), ("0.25", 0.25), ("25e-2", 0.25)])
+def test_whole_numbers_may_have_an_exponent(text: str, number: float):
+    found = parse_number(text)
+    assert found == number and type(found) is type(number)

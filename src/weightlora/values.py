@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -18,6 +19,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)
     return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
+
+
+def parse_number(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:
+    """K as a number of adapters, or as a fraction; or another budget that is either. `1e3` is a whole number."""
+    with suppress(ValueError):
+        return int(keep)
+    with suppress(ValueError):
+        number = float(keep)
+        if math.isfinite(number):
+            return int(number) if "." not in keep and number.is_integer() else number
+    raise ConfigError(f"{name}={keep!r} is not a number: give a number of {of} or a fraction (0.25).")
 
 
 def is_int(value: Any) -> TypeGuard[int]:

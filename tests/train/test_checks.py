@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from weightlora.train import parse
-from weightlora.train.checks import options_of, parse_number
+from weightlora.train.checks import options_of
 from weightlora.values import to_bytes
 
 
@@ -103,12 +103,6 @@ def test_a_missing_package_is_named_before_the_data_is_read(world: Path, refused
 def test_settings_are_checked_before_the_data_is_read(world: Path, refused, monkeypatch, more, message: str):
     monkeypatch.setattr("weightlora.train.plan.read_splits", lambda *_: pytest.fail("the data was read"))
     assert message in refused("--task", "cola", "--dataset", world / "glue", "--model", world / "llama", *more)
-
-
-@pytest.mark.parametrize(("text", "number"), [("9", 9), ("1e3", 1000), ("0.25", 0.25), ("25e-2", 0.25)])
-def test_whole_numbers_may_have_an_exponent(text: str, number: float):
-    found = parse_number(text)
-    assert found == number and type(found) is type(number)
 
 
 @pytest.mark.parametrize("below", ["", "more"])

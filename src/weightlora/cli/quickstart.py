@@ -11,6 +11,7 @@ from ..directories import replacing_directory
 from ..errors import ConfigError, DataError
 from ..extras import require
 from ..files import check_writable, read_json
+from ..values import parse_number
 from . import HelpFormatter, spellings
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def add_parser(subparsers: Any) -> None:
     add("compare", action="store_true", help="also train LoRA on all 36 modules, for comparison")
     add(
         "keep",
-        type=_number,
         help="adapters to keep: a number, or a fraction of 36 (default: what fits into a quarter of the parameters)",
     )
     add("steps", type=int, default=150, help="optimizer steps, of 32 sentences each")
@@ -94,15 +94,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _number(text: str) -> int | float:
-    try:
-        return float(text) if "." in text else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number: give a number of adapters (9) or a fraction (0.25)"
-        ) from None
-
-
 def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
     """The settings of the selection, after every check that needs no model.
 
@@ -121,7 +112,8 @@ def check_arguments(args: argparse.Namespace) -> "WeightLoraConfig":
         raise ConfigError(f"--seed {args.seed} is too large: numpy takes seeds below 2**32.")
     if not (math.isfinite(args.learning_rate) and args.learning_rate > 0):
         raise ConfigError(f"--learning_rate {args.learning_rate} is not a step size: give a positive number.")
-    config = WeightLoraConfig(keep=args.keep, select_steps=args.select_steps, selection=args.selection, seed=args.seed)
+    keep = None if args.keep is None else parse_number(args.keep)
+    config = WeightLoraConfig(keep=keep, select_steps=args.select_steps, selection=args.selection, seed=args.seed)
     if args.select_steps is None:
         config = config.resolve(args.steps)
     if not RULES[config.selection].probes and not 2 <= config.steps < args.steps:

@@ -2,7 +2,6 @@
 
 import math
 import re
-from contextlib import suppress
 from typing import Any
 
 from ..config import WeightLoraConfig
@@ -10,7 +9,7 @@ from ..errors import ConfigError
 from ..extras import require
 from ..files import check_writable
 from ..prefix.checks import PREFIX_DROPOUT
-from ..values import check_known, to_bytes
+from ..values import check_known, parse_number, to_bytes
 from ..wording import nearest, shown
 from .arguments import ARGUMENTS_OF, Recipe, parse_json
 from .methods import IN_BENCHMARKS, Method, Methods
@@ -147,17 +146,6 @@ def _check_smoothing(recipe: Recipe) -> None:
     value, task = recipe.training.label_smoothing_factor, recipe.data.task
     if value and task is not None and find_task(task).family not in READ_BY["label_smoothing_factor"]:
         raise ConfigError(f"label_smoothing_factor={value} smooths classes, and --task {task} has none: leave it out.")
-
-
-def parse_number(keep: str, name: str = "keep", of: str = "adapters (9)") -> int | float:
-    """K as a number of adapters, or as a fraction; or another budget that is either. `1e3` is a whole number."""
-    with suppress(ValueError):
-        return int(keep)
-    with suppress(ValueError):
-        number = float(keep)
-        if math.isfinite(number):
-            return int(number) if "." not in keep and number.is_integer() else number
-    raise ConfigError(f"{name}={keep!r} is not a number: give a number of {of} or a fraction (0.25).")
 
 
 def steps_to_select(arguments: MethodArguments) -> int | float | None:

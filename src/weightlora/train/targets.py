@@ -17,9 +17,10 @@ from ..run import FUSED
 from ..selection.adapting import all_linear, beside_linear, ends_as_head
 from ..selection.formats.wording import alternatives
 from ..selection.record import Selection
+from ..values import parse_number
 from ..wording import first_line
 from .arguments import Recipe, parse_json
-from .checks import options_of, parse_number, steps_to_select
+from .checks import options_of, steps_to_select
 from .methods import Method, Setting, sizes_of
 from .patterns import check_names, check_patterns, expression_in, patterns_in
 from .settings import MethodArguments
