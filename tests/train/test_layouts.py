@@ -68,6 +68,16 @@ def test_messages_that_are_another_text_are_refused(text: str):
         as_causal("dev", given, COLUMNS_READ)
 
 
+@pytest.mark.parametrize("other", [True, 3, {"role": "user"}])
+def test_messages_that_are_no_list_are_refused(tmp_path: Path, other: Any):
+    write_rows(path := tmp_path / "rows.jsonl", [{"messages": CHAT}, {"messages": other}])
+    arguments = DataArguments(task="causal-lm", train_file=str(path), validation_file=str(path))
+    with pytest.raises(
+        DataError, match=r"row 1 of .* as its messages, which must be a list of .* JSON: fix the row\."
+    ):
+        read_splits(arguments, find_task("causal-lm"))
+
+
 def test_messages_may_be_written_as_json_in_one_file_alone(tmp_path: Path):
     write_rows(tmp_path / "train-0.jsonl", [{"messages": json.dumps(CHAT)}])
     write_rows(tmp_path / "train-1.jsonl", [{"messages": CHAT}])

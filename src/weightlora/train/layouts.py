@@ -8,7 +8,7 @@ from datasets import Dataset, Features, Json, List, concatenate_datasets
 from ..errors import DataError
 from ..wording import shown
 from .proposing import ANSWERS, QUESTIONS, example, example_for, one_object, pair_in, without, written
-from .rows import STRINGS, name_row
+from .rows import name_row
 from .unread import BEFORE, refuse_bad_answers, refuse_lost, refuse_media
 from .verbatim import as_written, parsed
 
@@ -188,19 +188,26 @@ def _joined(rows: Dataset, prompt: str, completion: str) -> Dataset:
 
 
 def _from_json(split: str, rows: Dataset, column: str) -> Dataset:
-    """The rows with lists of messages where the column has texts: Parquet and CSV files often have chats as JSON."""
-    feature = rows.features[column]
-    mixed = isinstance(feature, Json) and any(isinstance(chat, str) for chat in rows[column])
-    if not (mixed or feature in STRINGS):
+    """The rows with lists of messages where the column has texts: Parquet and CSV files often have chats as JSON.
+
+    Raises:
+        DataError: Something is neither a list nor such a text.
+    """
+    if isinstance(rows.features[column], List):
         return rows
-    chats = [parsed(value) for value in rows[column]]
+    given = rows[column][:]
+    chats = [parsed(value) for value in given]
     for row, chat in enumerate(chats):
         if not isinstance(chat, list | None):
+            as_lines = (
+                "save the rows as JSON Lines, as pandas does with to_json('rows.jsonl', orient='records', lines=True)"
+            )
             raise DataError(
                 f"{name_row(rows, split, row)} has {shown(chat)} as its {column}, which must be a list of messages, "
-                "or such a list written as JSON: save the rows as JSON Lines, as pandas does with "
-                "to_json('rows.jsonl', orient='records', lines=True)."
+                f"or such a list written as JSON: {as_lines if isinstance(given[row], str) else 'fix the row'}."
             )
+    if not any(isinstance(value, str) for value in given):
+        return rows
     written = Dataset.from_dict({column: chats}, Features({column: List(Json())}))
     return concatenate_datasets([rows.remove_columns(column), written], axis=1)
 

@@ -4,9 +4,14 @@ import os
 import re
 from pathlib import Path
 
+from huggingface_hub import ModelCard
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
 from ..adapters.outcome import EXPORT, misread
+from ..errors import DataError
 from ..files import write_text
 from ..selector import WeightLora
+from ..wording import first_line
 
 BEGIN, END = "<!-- weightlora -->", "<!-- /weightlora -->"
 SPECIAL = re.compile(r"[^\w.\-]|(?<![^\W_])_|_(?![^\W_])")
@@ -21,6 +26,27 @@ def describe_in_card(selector: WeightLora, directory: str | os.PathLike[str]) ->
     if path.is_file():
         text = SECTION.sub("\n", path.read_text(encoding="utf-8"))
         write_text(path, f"{text.rstrip()}\n\n{section(selector)}\n")
+
+
+def check_cards(directory: str | os.PathLike[str], after: int) -> None:
+    """Raise a `DataError` if PEFT cannot read a `README.md` where it is to save a model: it adds its lines to it.
+
+    Args:
+        directory: The Trainer's output directory. Checkpoints in it may be of an earlier run.
+        after: Checkpoints of later steps than this one will be written.
+    """
+    steps = {path: path.name.rpartition("-")[2] for path in Path(directory).glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
+    later = [path for path, step in steps.items() if step.isdecimal() and int(step) > after]
+    for card in (place / "README.md" for place in (Path(directory), *later)):
+        if not card.exists():
+            continue
+        try:
+            ModelCard.load(card)
+        except Exception as error:  # what it raises depends on the content
+            raise DataError(
+                f"{card} is no model card ({first_line(error)}), and PEFT reads it when it saves the model there: "
+                "rename it, or give another output directory."
+            ) from error
 
 
 def section(selector: WeightLora) -> str:

@@ -15,7 +15,7 @@ from ..files import is_of_writing
 from ..manifest import MANIFEST, remove_manifest
 from ..restoring import same_parameters
 from .callback import WeightLoraCallback
-from .card import describe_in_card
+from .card import check_cards, describe_in_card
 from .phases import checkpoint_dir, phased_engine, train_in_phases
 from .resuming import (
     check_accelerate,
@@ -25,6 +25,7 @@ from .resuming import (
     manifest_last,
     optimizer_of_all,
     read_checkpoint,
+    step_of,
 )
 
 
@@ -95,6 +96,7 @@ class WeightLoraTrainerMixin:
         elif resume_from_checkpoint:
             state = read_checkpoint(resume_from_checkpoint)
         check_places(self.args.output_dir)
+        check_cards(self.args.output_dir, step_of(resume_from_checkpoint) if resume_from_checkpoint else 0)
         if resume_from_checkpoint:
             check_layout(self, resume_from_checkpoint)
             # `model_init` makes another model later, and an optimizer with it
