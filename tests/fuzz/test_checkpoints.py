@@ -164,7 +164,9 @@ def _resume(whole: Whole, directory: Path, checkpoint: Path | None, kind: str) -
     if outcome_of(lambda: trainer.train(resume_from_checkpoint=where), kind) is not None:
         same(outcome(trainer), whole.end)
         return
-    assert checkpoint is not None or any(path.is_file() for path in directory.iterdir())
+    in_the_way = [path for path in directory.iterdir() if path.is_file()]
+    in_the_way += [path for path in directory.glob("*/*.*") if not path.is_file()]
+    assert checkpoint is not None or in_the_way
     assert not steps and trainer.optimizer is None
     assert len(find_adapters(trainer.model)) == 12
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())

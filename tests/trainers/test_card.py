@@ -10,7 +10,7 @@ from runs import build
 
 from weightlora import WeightLora, WeightLoraConfig
 from weightlora.errors import DataError
-from weightlora.trainers.card import BEGIN, END, check_cards, describe_in_card, section
+from weightlora.trainers.card import BEGIN, END, check_card, describe_in_card, section
 
 
 class Named:
@@ -93,19 +93,18 @@ def test_after_it_the_card_lists_what_was_kept_once_and_leaves_the_rest_alone(tm
 
 @pytest.mark.parametrize("content", ["Größe".encode("latin-1"), b"---\na: [\n---\n", b"---\njust a text\n---\n"])
 def test_a_readme_that_peft_cannot_read_is_found_before_the_first_step(tmp_path, content):
-    """It would end the run where the model is saved."""
+    """It would end the run where the model is saved. That of a checkpoint which is written anew is deleted."""
     (tmp_path / "README.md").write_text("# Mine\n\nSome text, and no metadata.\n")
-    check_cards(tmp_path, 0)
-    (tmp_path / "checkpoint-4").mkdir()
-    (tmp_path / "checkpoint-4" / "README.md").write_bytes(content)
-    check_cards(tmp_path, 4)
+    check_card(tmp_path)
+    (tmp_path / "README.md").write_bytes(content)
     trainer = build(tmp_path, {"keep": 3, "select_steps": 3})
-    with pytest.raises(DataError, match=r"checkpoint-4/README\.md is no model card \(.*: rename it, or give another"):
+    with pytest.raises(DataError, match=r"README\.md is no model card \(.*: rename it, or give another"):
         trainer.train()
     assert trainer.state.global_step == 0
-    (tmp_path / "README.md").write_bytes(content)
-    with pytest.raises(DataError, match=r"README\.md is no model card"):
-        check_cards(tmp_path, 4)
+    (tmp_path / "checkpoint-1").mkdir()
+    (tmp_path / "README.md").rename(card := tmp_path / "checkpoint-1" / "README.md")
+    build(tmp_path, {"keep": 3, "select_steps": 3}).train()
+    assert BEGIN in card.read_text(encoding="utf-8")
 
 
 def test_without_a_card_none_is_created(tmp_path):

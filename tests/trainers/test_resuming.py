@@ -157,10 +157,15 @@ def test_a_file_where_a_checkpoint_is_to_be_is_found_before_the_first_step(tmp_p
     for name in ("checkpoint-2", "checkpoint-best", "other"):
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-notes").write_text("x")
-    check_places(tmp_path)
+    check_places(tmp_path, 0)
+    (tmp_path / "checkpoint-2" / "optimizer.pt").mkdir()
+    check_places(tmp_path, 2)
+    with pytest.raises(StateError, match=r"checkpoint-2/optimizer\.pt is not a file, and one may have to be written"):
+        check_places(tmp_path, 1)
+    (tmp_path / "checkpoint-2" / "optimizer.pt").rmdir()
     (tmp_path / "checkpoint-4").write_text("x")
     with pytest.raises(StateError, match="checkpoint-4 is not a directory, and a checkpoint may have to be written"):
-        check_places(tmp_path)
+        check_places(tmp_path, 0)
     trainer = build(tmp_path, {"keep": 3, "select_steps": 3})
     with pytest.raises(StateError, match="checkpoint-4 is not a directory"):
         trainer.train()

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 from huggingface_hub import ModelCard
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..adapters.outcome import EXPORT, misread
 from ..errors import DataError
@@ -28,25 +27,29 @@ def describe_in_card(selector: WeightLora, directory: str | os.PathLike[str]) ->
         write_text(path, f"{text.rstrip()}\n\n{section(selector)}\n")
 
 
-def check_cards(directory: str | os.PathLike[str], after: int) -> None:
-    """Raise a `DataError` if PEFT cannot read a `README.md` where it is to save a model: it adds its lines to it.
+def check_card(directory: str | os.PathLike[str]) -> None:
+    """Raise a `DataError` if PEFT cannot read the `README.md` of a directory, to which it adds when it saves there."""
+    if error := _error_of(card := Path(directory) / "README.md"):
+        raise DataError(
+            f"{card} is no model card ({first_line(error)}), and PEFT reads it when it saves the model there: rename "
+            "it, or give another output directory."
+        ) from error
 
-    Args:
-        directory: The Trainer's output directory. Checkpoints in it may be of an earlier run.
-        after: Checkpoints of later steps than this one will be written.
-    """
-    steps = {path: path.name.rpartition("-")[2] for path in Path(directory).glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
-    later = [path for path, step in steps.items() if step.isdecimal() and int(step) > after]
-    for card in (place / "README.md" for place in (Path(directory), *later)):
-        if not card.exists():
-            continue
-        try:
+
+def drop_damaged_card_(checkpoint: Path) -> None:
+    """Delete a `README.md` that PEFT cannot read, in a checkpoint of an earlier run that is now written anew."""
+    if _error_of(card := checkpoint / "README.md"):
+        card.unlink()
+
+
+def _error_of(card: Path) -> Exception | None:
+    """What keeps PEFT from reading a model card; None if it can, or there is none."""
+    try:
+        if card.is_file():
             ModelCard.load(card)
-        except Exception as error:  # what it raises depends on the content
-            raise DataError(
-                f"{card} is no model card ({first_line(error)}), and PEFT reads it when it saves the model there: "
-                "rename it, or give another output directory."
-            ) from error
+    except Exception as error:  # what it raises depends on the content
+        return error
+    return None
 
 
 def section(selector: WeightLora) -> str:

@@ -26,6 +26,8 @@ from ..wording import shown
 from .phases import checkpoint_dir
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, which imports much more
+ENDINGS = {".bin", ".json", ".jinja", ".md", ".model", ".pt", ".pth", ".safetensors", ".txt"}
+"""Of the files of a checkpoint; FSDP and DeepSpeed also make directories."""
 
 STEP: Rule = (lambda value: type(value) is int and 0 <= value < 2**63, "a step")
 AMOUNT: Rule = (lambda value: type(value) in (int, float) and 0 <= value <= 1e100, "a number from 0 to 1e100")
@@ -177,13 +179,24 @@ def last_checkpoint(directory: str | Path) -> tuple[Path, State]:
     return found, state
 
 
-def check_places(directory: str | Path) -> None:
-    """Raise a `StateError` if something that is no directory lies where a Trainer writes a checkpoint."""
+def check_places(directory: str | Path, after: int) -> None:
+    """Raise a `StateError` if something lies in the way of checkpoints that a Trainer writes.
+
+    Args:
+        directory: The output directory, which may have checkpoints of an earlier run.
+        after: The step that the run goes on from: later checkpoints are written.
+    """
     for path in Path(directory).glob(f"{PREFIX_CHECKPOINT_DIR}-[0-9]*"):
         if not path.is_dir():
             raise StateError(
                 f"{path} is not a directory, and a checkpoint may have to be written there: move it away."
             )
+        step = path.name.rpartition("-")[2]
+        for entry in path.iterdir() if step.isdecimal() and int(step) > after else ():
+            if entry.suffix in ENDINGS and not entry.is_file():
+                raise StateError(
+                    f"{entry} is not a file, and one may have to be written there with a checkpoint: move it away."
+                )
 
 
 def step_of(checkpoint: str | os.PathLike[str]) -> int:

@@ -15,7 +15,7 @@ from ..files import is_of_writing
 from ..manifest import MANIFEST, remove_manifest
 from ..restoring import same_parameters
 from .callback import WeightLoraCallback
-from .card import check_cards, describe_in_card
+from .card import check_card, describe_in_card, drop_damaged_card_
 from .phases import checkpoint_dir, phased_engine, train_in_phases
 from .resuming import (
     check_accelerate,
@@ -95,8 +95,8 @@ class WeightLoraTrainerMixin:
             resume_from_checkpoint = str(last)
         elif resume_from_checkpoint:
             state = read_checkpoint(resume_from_checkpoint)
-        check_places(self.args.output_dir)
-        check_cards(self.args.output_dir, step_of(resume_from_checkpoint) if resume_from_checkpoint else 0)
+        check_places(self.args.output_dir, step_of(resume_from_checkpoint) if resume_from_checkpoint else 0)
+        check_card(self.args.output_dir)
         if resume_from_checkpoint:
             check_layout(self, resume_from_checkpoint)
             # `model_init` makes another model later, and an optimizer with it
@@ -141,6 +141,7 @@ class WeightLoraTrainerMixin:
             with contextlib.ExitStack() as stack:
                 if self.args.should_save:
                     remove_manifest(folder)  # an earlier run's
+                    drop_damaged_card_(folder)
                     if callback is not None:
                         callback.save(folder)
                         stack.enter_context(manifest_last(self, folder))
