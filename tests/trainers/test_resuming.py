@@ -1,5 +1,6 @@
 """Checkpoints of a Trainer: which step they are of, when the manifest is written, and when a run is finished."""
 
+import json
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -8,16 +9,16 @@ import transformers
 from packaging.version import Version
 from processes import launch, outcomes
 from runs import build
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from weightlora import WeightLoraTrainer
 from weightlora.errors import StateError
-from weightlora.manifest import MANIFEST, check_manifest
+from weightlora.manifest import MANIFEST, check_manifest, write_manifest
 from weightlora.state import STATE_FILE
 from weightlora.trainers import resuming
 from weightlora.trainers.resuming import (
     TRAINER_STATE_NAME,
-    check_layout,
+    check_fits,
     check_places,
     manifest_last,
     read_checkpoint,
@@ -134,9 +135,29 @@ def test_a_checkpoint_of_fsdp_is_resumed_with_it_and_others_without(files, fsdp,
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    trainer = SimpleNamespace(is_fsdp_enabled=fsdp, is_deepspeed_enabled=False)
+    (tmp_path / TRAINER_STATE_NAME).write_text("{}")
+    args = TrainingArguments(str(tmp_path / "run"), logging_strategy="no")
+    trainer = SimpleNamespace(is_fsdp_enabled=fsdp, is_deepspeed_enabled=False, args=args)
     with nullcontext() if message is None else pytest.raises(StateError, match=message):
-        check_layout(trainer, tmp_path)
+        check_fits(trainer, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [WeightLoraTrainer, Trainer])
+@pytest.mark.parametrize("name", ["logging_steps", "eval_steps"])
+def test_an_interval_of_zero_that_the_checkpoint_brings_is_refused(tmp_path, name, kind):
+    """A Trainer takes it over, and ended in a ZeroDivisionError after its first step."""
+    trainer = build(tmp_path, {}, kind=kind, max_steps=3, save_steps=1)
+    trainer.train()
+    state = (checkpoint := tmp_path / "checkpoint-1") / TRAINER_STATE_NAME
+    state.write_text(json.dumps({**json.loads(state.read_text()), name: 0}))
+    write_manifest(checkpoint, 1)
+    strategy = name.replace("steps", "strategy")
+    for given in ({strategy: "no"}, {strategy: "steps", name: 2}):
+        other = build(tmp_path, {}, kind=kind, max_steps=3, save_steps=1, **given)
+        message = f"checkpoint-1 has {name}=0, which replaces {name}=2: set {strategy}='no', or resume from another"
+        with nullcontext() if given[strategy] == "no" else pytest.raises(StateError, match=message):
+            other.train(str(checkpoint))
+            assert other.state.global_step == 3
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,13 @@ from ..run import RESULT
 FORMAT = 2
 HELD_OUT_LOSS = "held_out_loss"
 UNITS = ("fraction", "percent", "none")
+LARGEST = 1e100
+"""Numbers beyond it are damage, and their squares would be infinite."""
+PARTS: dict[str, dict[str, Any]] = {
+    "plan": {"rows": dict[str, int], "learning_rate": float},
+    "evidence": {"step_seconds_before": float | None, "step_seconds_after": float | None},
+}
+"""What tables read of the fields that may hold anything."""
 HARDLY = 0.95
 """The share of a guess's loss from which a run has hardly learned. In our benchmarks with two classes of equal size,
 runs below an accuracy of 0.6 have at least 0.99 of it, and runs above 0.65 at most 0.93."""
@@ -178,6 +185,14 @@ def parse_result(content: Any, place: str | os.PathLike[str]) -> Result:
     for name, value in content.items():
         if not fits(value, HINTS[name]):
             raise DataError(f"{place} has {name}={value!r}, which must be {_describe(HINTS[name])}: repeat the run.")
+    for name, kinds in PARTS.items():
+        held = content.get(name) or {}
+        for part in kinds.keys() & held.keys():
+            if not fits(held[part], kinds[part]):
+                raise DataError(
+                    f"{place} has {part}={held[part]!r} in its {name}, which must be {_describe(kinds[part])}: repeat "
+                    "the run."
+                )
     result = Result(**content)
     _check_metrics(result, place)
     return result
@@ -195,7 +210,7 @@ def _check_metrics(result: Result, place: str | os.PathLike[str]) -> None:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of a type, such as `dict[str, list[int]]`. `true` is no number."""
+    """Whether a value of JSON is of a type, such as `dict[str, list[int]]`. `true` and NaN are no numbers."""
     if kind is Any:
         return True
     if get_origin(kind) in (types.UnionType, Union):
@@ -204,7 +219,7 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list) and all(fits(item, get_args(kind)[0]) for item in value)
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(fits(item, get_args(kind)[1]) for item in value.values())
-    if isinstance(value, bool):
+    if isinstance(value, int | float) and (isinstance(value, bool) or not abs(value) <= LARGEST):
         return False
     return isinstance(value, int | float) if kind is float else isinstance(value, kind)
 

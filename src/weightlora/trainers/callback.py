@@ -30,8 +30,8 @@ from .pictures import report_choice
 from .probing import probe_in_trainer
 from .resuming import (
     check_accelerate,
+    check_fits,
     check_goes_on,
-    check_layout,
     check_structure,
     optimizer_of_all,
     read_checkpoint,
@@ -257,7 +257,7 @@ class WeightLoraCallback(TrainerCallback):
         if self in trainer.callback_handler.callbacks:
             check_accelerate(trainer)
             state = read_checkpoint(checkpoint)
-            check_layout(trainer, checkpoint)
+            check_fits(trainer, checkpoint)
             if trainer.is_fsdp_enabled:  # the model is in the engine already
                 check_structure(trainer.model, state)
             else:

@@ -12,7 +12,7 @@ from accelerate.utils import compare_versions, gather_object
 from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 from transformers.utils import logging
 
 from ..adapters import find_adapters
@@ -131,7 +131,23 @@ def check_accelerate(trainer: Any) -> None:
         )
 
 
-def check_layout(trainer: Any, checkpoint: str | os.PathLike[str]) -> None:
+def check_fits(trainer: Any, checkpoint: str | os.PathLike[str]) -> None:
+    """Raise a `StateError` if this Trainer cannot go on from a whole checkpoint, which another one wrote.
+
+    A Trainer takes its intervals from the checkpoint, and divides by them.
+    """
+    saved = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    for kind in ("logging", "eval"):
+        in_steps = getattr(trainer.args, f"{kind}_strategy") == IntervalStrategy.STEPS
+        if in_steps and getattr(saved, name := f"{kind}_steps") == 0:
+            raise StateError(
+                f"{checkpoint} has {name}=0, which replaces {name}={getattr(trainer.args, name):g}: set "
+                f"{kind}_strategy='no', or resume from another checkpoint."
+            )
+    _check_layout(trainer, checkpoint)
+
+
+def _check_layout(trainer: Any, checkpoint: str | os.PathLike[str]) -> None:
     """Raise a `StateError` if a checkpoint of FSDP is resumed without it, or another one with it."""
     names = os.listdir(checkpoint)
     by_fsdp = any(name == "optimizer.bin" or name.startswith("optimizer_") for name in names)

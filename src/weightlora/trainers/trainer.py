@@ -19,7 +19,7 @@ from .card import check_card, describe_in_card, drop_damaged_card_
 from .phases import checkpoint_dir, phased_engine, train_in_phases
 from .resuming import (
     check_accelerate,
-    check_layout,
+    check_fits,
     check_places,
     last_checkpoint,
     manifest_last,
@@ -98,7 +98,7 @@ class WeightLoraTrainerMixin:
         check_places(self.args.output_dir, step_of(resume_from_checkpoint) if resume_from_checkpoint else 0)
         check_card(self.args.output_dir)
         if resume_from_checkpoint:
-            check_layout(self, resume_from_checkpoint)
+            check_fits(self, resume_from_checkpoint)
             # `model_init` makes another model later, and an optimizer with it
             built = contextlib.nullcontext() if self.model_init is not None else optimizer_of_all(self)
             with built as optimizer:
