@@ -79,7 +79,7 @@ def test_not_a_number_is_not_written(tmp_path: Path):
     ("changes", "message"),
     [
         ({"format": 1}, "has format 1, and this version reads format 2"),
-        ({"steps": None}, "has steps=None, which must be int"),
+        ({"steps": None}, "has steps=None, which must be int .numbers up to 1e.100.: repeat the run"),
         ({"steps": True}, "has steps=True, which must be int"),
         ({"seed": "1"}, "has seed='1', which must be int"),
         ({"kept": [1]}, "has kept="),

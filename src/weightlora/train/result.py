@@ -225,4 +225,5 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def _describe(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    text = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    return f"{text} (numbers up to {LARGEST:g})" if "float" in text or "int" in text else text
