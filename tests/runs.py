@@ -29,9 +29,16 @@ def build(directory, settings, *callbacks, kind=WeightLoraTrainer, model=None, *
     return kind(model, arguments, train_dataset=rows, eval_dataset=rows[:8], callbacks=callbacks)
 
 
+def callback_of(trainer):
+    """The callback of the selection, in a Trainer of any class. None if there is none."""
+    return next((one for one in trainer.callback_handler.callbacks if isinstance(one, WeightLoraCallback)), None)
+
+
 def outcome(trainer):
+    """The state of the selection, or None without one; all weights; and all losses."""
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return trainer.weightlora.selector.state_dict(), trainer.model.state_dict(), losses
+    callback = callback_of(trainer)
+    return callback and callback.selector.state_dict(), trainer.model.state_dict(), losses
 
 
 def same(one, other):

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import batch, lora_bert, lora_gpt2
 from peft import PeftModel
-from runs import STEPS, build, same
+from runs import STEPS, build, callback_of, outcome, same
 from transformers import Trainer
 
-from weightlora import WeightLoraCallback, WeightLoraTrainer
+from weightlora import WeightLoraTrainer
 from weightlora.adapters import find_adapters
 from weightlora.adapters.surgery import disconnect_
 
@@ -80,17 +80,6 @@ def choices(draw: st.DrawFn) -> dict[str, Any]:
     return {"selection": rule, **budget, **steps, **draw(some(SETTINGS[rule] | OF_ALL))}
 
 
-def end_of(trainer: Trainer) -> tuple[Any, dict[str, torch.Tensor], list[Any]]:
-    """The state of the selection, all weights, and all losses."""
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    callback = callback_of(trainer)
-    return callback and callback.selector.state_dict(), trainer.model.state_dict(), losses
-
-
-def callback_of(trainer: Trainer) -> WeightLoraCallback | None:
-    return next((one for one in trainer.callback_handler.callbacks if isinstance(one, WeightLoraCallback)), None)
-
-
 @given(
     st.sampled_from(sorted(MODELS)),
     some(LORA),
@@ -103,7 +92,7 @@ def callback_of(trainer: Trainer) -> WeightLoraCallback | None:
 def test_a_run_ends_as_one_that_was_resumed_and_as_one_with_its_list(
     name: str, lora: dict[str, Any], settings: dict[str, Any], arguments: dict[str, Any], kind: type[Trainer], cut: int
 ):
-    make = lambda: MODELS[name](**lora)  # noqa: E731
+    make = partial(MODELS[name], **lora)
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
 
@@ -115,10 +104,10 @@ def test_a_run_ends_as_one_that_was_resumed_and_as_one_with_its_list(
         whole = outcome_of(run, "runs: settings")
         if whole is None:
             return
-        end, kept = end_of(whole), {adapter.name for adapter in find_adapters(whole.model, check=False)}
+        end, kept = outcome(whole), {adapter.name for adapter in find_adapters(whole.model, check=False)}
         resumed = build(place, settings, kind=kind, model=make(), **arguments)
         resumed.train(str(place / f"checkpoint-{cut}"))
-        same(end_of(resumed), end)
+        same(outcome(resumed), end)
 
         whole.save_model(directory)
         loaded = PeftModel.from_pretrained(make().unload(), directory).eval()
@@ -131,4 +120,4 @@ def test_a_run_ends_as_one_that_was_resumed_and_as_one_with_its_list(
             alone.remove_callback(callback_of(alone))
             disconnect_(alone.model, [one for one in find_adapters(alone.model) if one.name not in kept])
             alone.train()
-            same(end_of(alone), (None, *end[1:]))
+            same(outcome(alone), (None, *end[1:]))
